@@ -1,0 +1,72 @@
+//! A blocking client: one request, one answer, over the Unix socket.
+
+use crate::request::Hello;
+use crate::{API_VERSION, ApiError, Code, HelloReply, Request, codec};
+use serde::de::DeserializeOwned;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// Longest answer a client takes, in bytes: a listing of every MAC of a full table.
+const ANSWER_LEN_MAX: u64 = 64 << 20;
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+    next_id: u64,
+    hello: HelloReply,
+}
+
+impl Client {
+    /// Connects and agrees on the version. `timeout` bounds every later wait.
+    pub fn connect(socket: &Path, timeout: Duration) -> Result<Self, ApiError> {
+        let stream = UnixStream::connect(socket).map_err(|error| unreachable(socket, &error))?;
+        let limits = stream.set_read_timeout(Some(timeout)).and(stream.set_write_timeout(Some(timeout)));
+        limits.map_err(|error| unreachable(socket, &error))?;
+        let hello = HelloReply { version: API_VERSION, daemon: String::new(), admin: false };
+        let mut client = Self { stream: BufReader::new(stream), next_id: 1, hello };
+        client.hello = client.call(&Request::Hello(Hello { version: API_VERSION }))?;
+        Ok(client)
+    }
+
+    /// What the daemon said of itself.
+    pub fn hello(&self) -> &HelloReply {
+        &self.hello
+    }
+
+    /// Sends `request` and waits for its answer.
+    pub fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ApiError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let broken = |error: std::io::Error| match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                ApiError::new(Code::Timeout, "the daemon did not answer in time")
+                    .hint("it may be busy or stopped: look at its log, or give --timeout")
+            }
+            _ => ApiError::new(Code::System, format!("the connection to the daemon broke: {error}")),
+        };
+        self.stream.get_mut().write_all(&codec::encode_request(id, request)).map_err(broken)?;
+        let mut line = Vec::new();
+        let read = self.stream.by_ref().take(ANSWER_LEN_MAX).read_until(b'\n', &mut line);
+        if read.map_err(broken)? == 0 {
+            return Err(ApiError::new(Code::System, "the daemon closed the connection without an answer")
+                .hint("it may have been stopped, or too many clients are connected"));
+        }
+        codec::decode_answer(&line)
+    }
+}
+
+fn unreachable(socket: &Path, error: &std::io::Error) -> ApiError {
+    let hint = match error.kind() {
+        ErrorKind::NotFound => "start the daemon (`switchd`), or name its socket with --socket",
+        ErrorKind::PermissionDenied => "run as root, or join the group given to `switchd --group`",
+        ErrorKind::ConnectionRefused => {
+            "the daemon is gone but its socket file is still there: start `switchd`"
+        }
+        _ => "check the path given with --socket",
+    };
+    ApiError::new(Code::System, format!("cannot reach the daemon at {}: {error}", socket.display()))
+        .hint(hint)
+}

@@ -1,0 +1,33 @@
+//! The words the switch and its clients share. Clients know the switch only through this crate.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`name`] | names of objects, MAC addresses, VLAN identifiers: checked once, here |
+//! | [`object`] | what can be declared: bridges, ports, static MACs |
+//! | [`request`] | what can be asked, one variant per JSON-RPC method |
+//! | [`reply`] | what is answered |
+//! | [`error`] | what is refused: a code, the field, what to do |
+//! | [`codec`] | JSON-RPC 2.0, one message per line |
+//! | [`client`] | a blocking client over the Unix socket |
+
+pub mod client;
+pub mod codec;
+pub mod error;
+pub mod name;
+pub mod object;
+pub mod reply;
+pub mod request;
+
+pub use client::Client;
+pub use error::{ApiError, Code};
+pub use name::{Mac, Name, Vid};
+pub use object::*;
+pub use reply::*;
+pub use request::{ByName, FdbDelete, FdbFilter, Hello, Nothing, PortSet, Request, Stop};
+
+/// The version of these words. A client says it in `hello`; the daemon refuses another number
+/// and names the side to update. It moves when an old client would misread a new daemon.
+pub const API_VERSION: u32 = 1;
+
+/// Where the daemon listens when nobody says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/switchd/switchd.sock";

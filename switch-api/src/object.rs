@@ -1,0 +1,299 @@
+//! What can be declared. Every field has the default a careful operator would choose, so a request
+//! names only what differs; a field nobody knows is refused by name.
+
+use crate::{Mac, Name, Vid};
+use serde::{Deserialize, Serialize};
+
+/// Who declared an object. Nobody silently undoes what another made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Owner {
+    /// A person or a script, through `switch-ctl`.
+    #[default]
+    Operator,
+    /// The CNI plugin.
+    Cni,
+    /// The mirror of the kernel's routes.
+    Routes,
+    /// The Kubernetes agent.
+    Agent,
+}
+
+/// A learning bridge (IEEE 802.1Q).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bridge {
+    /// Its name, unique among bridges.
+    pub name: Name,
+    /// Seconds after which a MAC nobody heard from is forgotten (IEEE 802.1Q §8.8.3 default: 300).
+    /// 10 to 1 000 000.
+    #[serde(default = "ageing_s_default")]
+    pub ageing_s: u32,
+    /// Who declared it.
+    #[serde(default)]
+    pub owner: Owner,
+}
+
+fn ageing_s_default() -> u32 {
+    300
+}
+
+/// How a port takes part in VLANs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "mode", deny_unknown_fields)]
+pub enum Vlan {
+    /// One VLAN, frames without a tag. A tagged frame is refused (a priority tag is taken off).
+    Access {
+        /// That VLAN.
+        vid: Vid,
+    },
+    /// Several VLANs, frames with a tag.
+    Trunk {
+        /// The VLANs, as inclusive ranges.
+        vids: Vec<VidRange>,
+        /// The VLAN of frames without a tag, in and out; without it they are refused.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        native: Option<Vid>,
+    },
+}
+
+impl Default for Vlan {
+    fn default() -> Self {
+        Self::Access { vid: Vid::DEFAULT }
+    }
+}
+
+/// VLAN identifiers `first..=last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VidRange {
+    /// The lowest.
+    pub first: Vid,
+    /// The highest; not below `first`.
+    pub last: Vid,
+}
+
+/// Which frames without one known destination a port is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Flood {
+    /// Unicast to a MAC nobody has learned.
+    pub unknown_unicast: bool,
+    /// Group addresses other than broadcast.
+    pub multicast: bool,
+    /// `ff:ff:ff:ff:ff:ff`.
+    pub broadcast: bool,
+}
+
+impl Default for Flood {
+    fn default() -> Self {
+        Self { unknown_unicast: true, multicast: true, broadcast: true }
+    }
+}
+
+/// How AF_XDP runs on a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum XdpMode {
+    /// The fastest the kernel takes: zero-copy, else native, else generic.
+    #[default]
+    Auto,
+    /// The driver runs the program and fills our frames itself.
+    ZeroCopy,
+    /// The driver runs the program, the kernel copies into our frames.
+    Native,
+    /// The stack runs the program on a socket buffer: works everywhere, slower.
+    Generic,
+}
+
+/// What the XDP program takes from a device; the rest goes on to the host's kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "take", deny_unknown_fields)]
+pub enum Take {
+    /// Every frame.
+    #[default]
+    Everything,
+    /// No frame: attached and harmless, to try a device.
+    Nothing,
+    /// Frames that fit one of the rules.
+    Matching {
+        /// At most 16 (`RULES_MAX` of the XDP program).
+        rules: Vec<TakeRule>,
+    },
+}
+
+/// One rule of the XDP program's match table: an EtherType, and a destination prefix if one is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TakeRule {
+    /// Host byte order, for example 0x0800. VLAN tags are not looked through.
+    pub ethertype: u16,
+    /// Destination prefix, `ADDRESS/LENGTH`; only with EtherType 0x0800 (IPv4) or 0x86dd (IPv6).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+}
+
+/// What the XDP program does with a port's frames while the switch does not beat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenDead {
+    /// Drop them: no policy is in force, so nothing may pass. Right for a pod.
+    #[default]
+    Drop,
+    /// Give them to the host's kernel. Right for an uplink.
+    Pass,
+}
+
+/// What a port is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
+pub enum PortKind {
+    /// AF_XDP sockets on a network device.
+    Xdp {
+        /// The device's name in the daemon's network namespace.
+        device: String,
+        /// How.
+        #[serde(default)]
+        mode: XdpMode,
+        /// Receive queues to serve, from queue 0; 0 means all the device has.
+        #[serde(default)]
+        queues: u16,
+        /// Entries of each of the four rings; a power of two, 64 to 8192.
+        #[serde(default = "ring_size_default")]
+        ring_size: u32,
+        /// Microseconds the kernel may busy-poll for this socket; 0 is off.
+        #[serde(default)]
+        busy_poll_us: u32,
+        /// Which frames the switch takes.
+        #[serde(default)]
+        take: Take,
+        /// What happens while the switch is dead.
+        #[serde(default)]
+        when_dead: WhenDead,
+        /// Milliseconds without a beat after which it counts as dead. 10 to 60 000.
+        #[serde(default = "dead_after_ms_default")]
+        dead_after_ms: u32,
+    },
+    /// Frames made and counted in memory: for benches and tests of a running daemon.
+    Memory {
+        /// What it sends into the switch; without it the port only counts what it is given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<MemorySource>,
+    },
+    /// Replays a capture into the switch and writes what the switch sends.
+    Pcap {
+        /// The capture to replay, once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        read: Option<String>,
+        /// The capture to write.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        write: Option<String>,
+    },
+}
+
+impl PortKind {
+    /// AF_XDP on `device`, everything else by default.
+    pub fn xdp(device: &str) -> Self {
+        Self::Xdp {
+            device: device.to_owned(),
+            mode: XdpMode::Auto,
+            queues: 0,
+            ring_size: RING_SIZE_DEFAULT,
+            busy_poll_us: 0,
+            take: Take::Everything,
+            when_dead: WhenDead::Drop,
+            dead_after_ms: DEAD_AFTER_MS_DEFAULT,
+        }
+    }
+}
+
+/// Ring entries unless said otherwise: one kick's worth of frames (`XDP_MAX_TX_SKB_BUDGET` takes 1024).
+pub const RING_SIZE_DEFAULT: u32 = 1024;
+/// Silence after which the switch counts as dead, unless said otherwise, in ms. Longer than any pause of
+/// a living worker, shorter than a TCP connection's patience.
+pub const DEAD_AFTER_MS_DEFAULT: u32 = 1000;
+
+fn ring_size_default() -> u32 {
+    RING_SIZE_DEFAULT
+}
+
+fn dead_after_ms_default() -> u32 {
+    DEAD_AFTER_MS_DEFAULT
+}
+
+/// What a memory port sends: seeded UDP flows between made-up stations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemorySource {
+    /// Distinct source and destination MAC pairs. 1 to 1 000 000.
+    pub flows: u32,
+    /// Bytes of a frame without its FCS. 60 to 1514.
+    pub frame_len: u16,
+    /// Seed of the order.
+    pub seed: u64,
+    /// Send from the far stations to the near ones: the other half of a pair of ports.
+    #[serde(default)]
+    pub reverse: bool,
+    /// Frames a second; 0 is as fast as the switch takes them.
+    #[serde(default)]
+    pub rate_pps: u64,
+}
+
+/// A port: one door of the switch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Its name, unique among ports.
+    pub name: Name,
+    /// The bridge it is a member of.
+    pub bridge: Name,
+    /// What it is made of.
+    #[serde(flatten)]
+    pub kind: PortKind,
+    /// How it switches.
+    #[serde(default)]
+    pub settings: PortSettings,
+    /// Who declared it.
+    #[serde(default)]
+    pub owner: Owner,
+}
+
+/// How a port switches; all of it can be changed while traffic flows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PortSettings {
+    /// VLAN membership.
+    pub vlan: Vlan,
+    /// Which flooded frames it is given.
+    pub flood: Flood,
+    /// An isolated port exchanges frames only with ports that are not isolated.
+    pub isolated: bool,
+    /// Whether a frame may leave by the port it came from.
+    pub hairpin: bool,
+    /// Broadcast, multicast and unknown unicast frames a second that are admitted; none: no limit.
+    pub storm_pps: Option<u32>,
+    /// MACs it may have learned at one time; none: the table's fair share applies alone.
+    pub learn_limit: Option<u32>,
+    /// Largest L3 packet it is given, in bytes, without Ethernet header and tags. None: the device's.
+    pub mtu: Option<u16>,
+    /// The worker that serves it; none: the switch chooses.
+    pub worker: Option<u16>,
+}
+
+/// A MAC that was declared: never aged, never moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StaticMac {
+    /// The station.
+    pub mac: Mac,
+    /// The bridge it lives on.
+    pub bridge: Name,
+    /// The VLAN it lives in.
+    #[serde(default = "default_vid")]
+    pub vid: Vid,
+    /// The port it is behind.
+    pub port: Name,
+}
+
+fn default_vid() -> Vid {
+    Vid::DEFAULT
+}

@@ -1,0 +1,214 @@
+//! What is answered, one type per kind of answer.
+
+use crate::{Bridge, Mac, Name, Port, Vid};
+use serde::{Deserialize, Serialize};
+
+/// Answer to a change: the generation of the snapshot that every worker now uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Generation number; it grows by one with each change.
+    pub generation: u64,
+}
+
+/// Answer to [`crate::Request::Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloReply {
+    /// The daemon's [`crate::API_VERSION`].
+    pub version: u32,
+    /// The daemon's package version.
+    pub daemon: String,
+    /// Whether this client may change things.
+    pub admin: bool,
+}
+
+/// Answer to [`crate::Request::Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon's package version.
+    pub daemon: String,
+    /// Its process.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// The snapshot in force.
+    pub generation: u64,
+    /// Workers.
+    pub workers: u16,
+    /// Packet memory.
+    pub frames: FrameCounts,
+    /// Whether AF_XDP can be used here, and if not, why.
+    pub xdp: Support,
+}
+
+/// Whether something works here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Support {
+    /// It does.
+    pub ok: bool,
+    /// The reason if it does not, or what was found.
+    pub detail: String,
+}
+
+/// Where the frames are. The conservation law says `free + in_rings + in_flight == total`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameCounts {
+    /// All there are; fixed when the memory was made.
+    pub total: u64,
+    /// In a pool.
+    pub free: u64,
+    /// In a port's rings.
+    pub in_rings: u64,
+    /// In a worker's queues or on the way between workers.
+    pub in_flight: u64,
+    /// `total` less the others. While traffic flows the four are read one after another, so a few
+    /// frames may be counted twice or not at all; at rest anything but 0 is a defect.
+    pub unaccounted: i64,
+    /// Bytes of a frame.
+    pub chunk_bytes: u32,
+}
+
+/// How a port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortState {
+    /// It carries frames.
+    Up,
+    /// It does not; `reason` says why. It is opened again by itself when the cause is gone.
+    Down,
+    /// A loop was found behind it; it is blocked for a while.
+    Looped,
+}
+
+/// One port in the answer to [`crate::Request::PortList`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// As declared.
+    pub port: Port,
+    /// How it is.
+    pub state: PortState,
+    /// Why it is not up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What the kernel says it runs as: `native`, `generic`, `zero-copy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Why it is not a faster mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode_reason: Option<String>,
+    /// Worker of each queue.
+    pub workers: Vec<u16>,
+    /// Largest L3 packet it is given, in bytes.
+    pub mtu: u16,
+    /// Bytes of packet memory in its rings, and of the rings.
+    pub memory_bytes: u64,
+    /// MACs learned behind it.
+    pub learned: u32,
+    /// Traffic.
+    pub counters: PortCounters,
+}
+
+/// Traffic of a port, seen from the switch: `rx` came in by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct PortCounters {
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    /// Frames of any reason that came in by it and were dropped, or were to leave by it.
+    pub drops: u64,
+}
+
+/// One bridge in the answer to [`crate::Request::BridgeList`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BridgeStatus {
+    /// As declared.
+    pub bridge: Bridge,
+    /// Its ports.
+    pub ports: Vec<Name>,
+    /// VLANs with a member.
+    pub vlans: usize,
+    /// MACs, static ones too.
+    pub macs: usize,
+}
+
+/// One MAC in the answer to [`crate::Request::FdbList`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdbEntry {
+    /// The station.
+    pub mac: Mac,
+    /// Its VLAN.
+    pub vid: Vid,
+    /// Its bridge.
+    pub bridge: Name,
+    /// The port it is behind.
+    pub port: Name,
+    /// Declared, not learned.
+    #[serde(rename = "static")]
+    pub is_static: bool,
+    /// Seconds since it was last heard from; 0 for a static one. Exact to a second.
+    pub age_s: u32,
+}
+
+/// One worker in the answer to [`crate::Request::WorkerList`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its number.
+    pub id: u16,
+    /// The core it is pinned to; none if pinning failed.
+    pub core: Option<usize>,
+    /// Lanes it owns, as `port/queue`.
+    pub lanes: Vec<String>,
+    /// Turns it made.
+    pub turns: u64,
+    /// Turns without a frame.
+    pub empty_turns: u64,
+    /// Times it went to sleep.
+    pub sleeps: u64,
+    /// Generation it uses.
+    pub generation: u64,
+    /// Its frames.
+    pub frames: FrameCounts,
+    /// Wake-up latency, microseconds, as `(upper bound, count)`: from the sender's wake to the
+    /// worker's first instruction after sleep. The last bound stands for everything above.
+    pub wake_latency_us: Vec<(u64, u64)>,
+}
+
+/// Answer to [`crate::Request::StatsGet`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Per port.
+    pub ports: Vec<(Name, PortCounters)>,
+    /// Drop reasons with a count, over all ports.
+    pub drops: Vec<DropCount>,
+    /// MAC moves, refusals to learn and the like.
+    pub events: Vec<(String, u64)>,
+    /// Cycles per packet of each stage.
+    pub stages: Vec<StageCost>,
+    /// Packet memory.
+    pub frames: FrameCounts,
+}
+
+/// How often frames were dropped for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropCount {
+    /// The reason's name.
+    pub reason: String,
+    /// What it means, in a sentence.
+    pub meaning: String,
+    /// The port whose frame it was.
+    pub port: Name,
+    /// Frames.
+    pub frames: u64,
+}
+
+/// What one stage costs, from sampled batches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageCost {
+    /// The stage.
+    pub stage: String,
+    /// Cycles of the time-stamp counter a packet.
+    pub cycles_per_packet: f64,
+    /// Packets the figure rests on.
+    pub packets: u64,
+}

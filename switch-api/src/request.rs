@@ -1,0 +1,149 @@
+//! What can be asked: one variant per JSON-RPC method.
+
+use crate::{Bridge, Mac, Name, Port, PortSettings, StaticMac, Vid};
+use serde::{Deserialize, Serialize};
+
+/// A request. `method` is the variant's name in the file, `params` its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "method", content = "params")]
+pub enum Request {
+    /// Says which version the client speaks; refused if it is another one.
+    #[serde(rename = "hello")]
+    Hello(Hello),
+    /// What the daemon is and how it is.
+    #[serde(rename = "status")]
+    Status(Nothing),
+    /// Stops the daemon.
+    #[serde(rename = "daemon.stop")]
+    Stop(Stop),
+    /// Declares a bridge.
+    #[serde(rename = "bridge.add")]
+    BridgeAdd(Bridge),
+    /// Replaces a bridge's settings.
+    #[serde(rename = "bridge.set")]
+    BridgeSet(Bridge),
+    /// Removes a bridge without ports.
+    #[serde(rename = "bridge.delete")]
+    BridgeDelete(ByName),
+    /// Lists bridges.
+    #[serde(rename = "bridge.list")]
+    BridgeList(Nothing),
+    /// Declares a port and opens it.
+    #[serde(rename = "port.add")]
+    PortAdd(Box<Port>),
+    /// Replaces a port's settings.
+    #[serde(rename = "port.set")]
+    PortSet(PortSet),
+    /// Closes a port and removes it.
+    #[serde(rename = "port.delete")]
+    PortDelete(ByName),
+    /// Lists ports.
+    #[serde(rename = "port.list")]
+    PortList(Nothing),
+    /// Declares a static MAC.
+    #[serde(rename = "fdb.add")]
+    FdbAdd(StaticMac),
+    /// Removes a MAC, static or learned.
+    #[serde(rename = "fdb.delete")]
+    FdbDelete(FdbDelete),
+    /// Forgets learned MACs.
+    #[serde(rename = "fdb.flush")]
+    FdbFlush(FdbFilter),
+    /// Lists MACs.
+    #[serde(rename = "fdb.list")]
+    FdbList(FdbFilter),
+    /// Lists workers and their lanes.
+    #[serde(rename = "worker.list")]
+    WorkerList(Nothing),
+    /// Counters, drop reasons, frames, cycles per stage.
+    #[serde(rename = "stats.get")]
+    StatsGet(Nothing),
+}
+
+impl Request {
+    /// Whether it changes nothing, so that a reader may ask it.
+    pub fn is_read_only(&self) -> bool {
+        matches!(
+            self,
+            Self::Hello(_)
+                | Self::Status(_)
+                | Self::BridgeList(_)
+                | Self::PortList(_)
+                | Self::FdbList(_)
+                | Self::WorkerList(_)
+                | Self::StatsGet(_)
+        )
+    }
+}
+
+/// No parameters: absent, or `{}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
+/// See [`Request::Hello`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    /// [`crate::API_VERSION`] of the client.
+    pub version: u32,
+}
+
+/// See [`Request::Stop`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// Also detach every XDP program. Without it they stay, so that the ports' dead-man settings
+    /// decide until the next daemon adopts them.
+    #[serde(default)]
+    pub detach: bool,
+}
+
+/// One object by its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ByName {
+    /// The name.
+    pub name: Name,
+}
+
+/// See [`Request::PortSet`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortSet {
+    /// The port.
+    pub name: Name,
+    /// All its settings; what is not named returns to its default.
+    pub settings: PortSettings,
+}
+
+/// See [`Request::FdbDelete`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FdbDelete {
+    /// The station.
+    pub mac: Mac,
+    /// The bridge.
+    pub bridge: Name,
+    /// The VLAN.
+    #[serde(default = "default_vid")]
+    pub vid: Vid,
+}
+
+fn default_vid() -> Vid {
+    Vid::DEFAULT
+}
+
+/// Which MACs are meant; what is absent does not narrow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FdbFilter {
+    /// Only those of this bridge.
+    pub bridge: Option<Name>,
+    /// Only those behind this port.
+    pub port: Option<Name>,
+    /// Only those in this VLAN.
+    pub vid: Option<Vid>,
+    /// Only this one.
+    pub mac: Option<Mac>,
+}
