@@ -1,0 +1,168 @@
+//! The daemon: wiring only.
+
+use clap::Parser;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use switch_core::config::{FDB_ENTRIES_DEFAULT, PORTS_MAX, publish};
+use switch_core::control::bpffs;
+use switch_core::control::daemon::Daemon;
+use switch_core::control::doors::Doors;
+use switch_core::control::peer::{Group, Rules};
+use switch_core::control::persist::Store;
+use switch_core::control::server::Server;
+use switch_core::counter::Counters;
+use switch_core::frame::{Area, AreaSize, Pool};
+use switch_core::pipeline::{Pipeline, Private, Tables};
+use switch_core::port::xdp::open::Engine;
+use switch_core::table::fdb::Fdb;
+use switch_core::table::loops::Loops;
+use switch_core::worker::thread::{IDLE_TURNS_DEFAULT, Notify};
+use switch_core::worker::{Mail, Start, Turn, start};
+
+/// Frames unless --frames says otherwise: 3 MiB. Each AF_XDP socket costs the kernel about 144 bytes a
+/// frame of the memory it shares, so more frames make every port dearer.
+const FRAMES_DEFAULT: u32 = 1536;
+
+/// A userspace switch for container edge nodes: AF_XDP ports, pinned workers, one snapshot.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Options {
+    /// Where to listen for switch-ctl and switch-cni.
+    #[arg(long, default_value = switch_api::DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Where to keep what is declared, so that a restart finds it. Without it nothing is kept.
+    #[arg(long)]
+    state: Option<PathBuf>,
+    /// Where to mount the bpffs that pins XDP links [default: `bpf` beside the socket].
+    #[arg(long)]
+    bpffs: Option<PathBuf>,
+    /// Cores to run workers on, like 1,2,3. The default is one worker on the last core.
+    #[arg(long, value_delimiter = ',')]
+    cores: Vec<usize>,
+    /// Frames of packet memory, all workers together.
+    #[arg(long, default_value_t = FRAMES_DEFAULT)]
+    frames: u32,
+    /// Bytes of a frame: 2048, or 4096 for an MTU above 1774.
+    #[arg(long, default_value_t = 2048)]
+    frame_size: u32,
+    /// MACs the table holds.
+    #[arg(long, default_value_t = FDB_ENTRIES_DEFAULT)]
+    fdb_entries: usize,
+    /// Turns without a frame before a worker sleeps. 0: at once.
+    #[arg(long, default_value_t = IDLE_TURNS_DEFAULT)]
+    idle_turns: u32,
+    /// Members of this group may change things, as root may.
+    #[arg(long)]
+    group: Option<String>,
+    /// Let every user look (but not change).
+    #[arg(long)]
+    readers: bool,
+}
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SWITCHD_LOG").unwrap_or_else(|_| "info".into());
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_ansi(colour).with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("switchd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
+    let group = options.group.as_deref().map(|name| {
+        Group::find(name).ok_or_else(|| format!("there is no group named {name}; `groupadd --system {name}`"))
+    });
+    let rules = Rules { group: group.transpose()?, readers: options.readers };
+    let mut server = Server::bind(&options.socket, rules)?;
+    let cores = choose_cores(&options.cores)?;
+    let size = AreaSize { chunk_bytes: options.frame_size, chunks: options.frames };
+    let (area, frames) = Area::new(size)?;
+    let area = Arc::new(area);
+    let pools = Pool::deal(area.clone(), frames, cores.len());
+
+    let bpffs = options.bpffs.clone().unwrap_or_else(|| options.socket.with_file_name("bpf"));
+    let engine = start_engine(&area, &bpffs);
+    let mail: Arc<[Mail]> = cores.iter().map(|_| Mail::new()).collect::<Result<_, _>>()?;
+    let seed = random()?;
+    let tables = Arc::new(Tables {
+        fdb: Fdb::new(options.fdb_entries, PORTS_MAX, [seed[0], seed[1]]),
+        loops: Loops::new(PORTS_MAX),
+    });
+    let (publisher, readers) = publish::channel(cores.len());
+    let counters: Vec<_> = cores.iter().map(|_| Arc::new(Counters::new(PORTS_MAX))).collect();
+    let clock = quanta::Clock::new();
+    let mut workers = Vec::new();
+    for (id, ((pool, reader), core)) in pools.into_iter().zip(readers).zip(&cores).enumerate() {
+        let counters = counters[id].clone();
+        let pipeline = Pipeline::new(Private::new(counters.clone(), seed[2]));
+        let (tables, boxes) = (tables.clone(), mail.clone());
+        let turn = Turn::new(id as u16, reader, tables, boxes, pool, pipeline, clock.clone());
+        let bell = server.bell();
+        workers.push(start(Start {
+            turn,
+            mail: mail.clone(),
+            counters,
+            beats: engine.as_ref().ok().map(|engine| engine.beats().clone()),
+            core: *core,
+            idle_turns: options.idle_turns,
+            // A bell that cannot be rung costs a second: the next tick reads the reports.
+            notify: Notify(Box::new(move || _ = bell.wake())),
+        })?);
+    }
+
+    let (store, declared) = match &options.state {
+        Some(path) => Store::open(path)?,
+        None => Default::default(),
+    };
+    let doors = Doors { engine, area, mail, load: vec![0; workers.len()], stash: Vec::new() };
+    let mut daemon =
+        Daemon::new(doors, publisher, tables, counters, workers, store, options.fdb_entries as u32);
+    daemon.restore(declared)?;
+    tracing::info!(socket = %options.socket.display(), workers = cores.len(), "serving");
+    let detach = server.run(&mut daemon);
+    daemon.shut_down(detach);
+    drop(daemon);
+    if detach && let Err(error) = bpffs::remove(&bpffs) {
+        tracing::warn!("the bpffs at {} stays: {error}", bpffs.display());
+    }
+    Ok(())
+}
+
+/// AF_XDP, or why there is none. The daemon runs all the same: other ports need none of this.
+fn start_engine(area: &Arc<Area>, bpffs: &std::path::Path) -> Result<Engine, String> {
+    let engine = bpffs::ensure(bpffs)
+        .map_err(|error| format!("no bpffs at {}: {error}; run as root", bpffs.display()))
+        .and_then(|()| Engine::start(area.clone(), bpffs));
+    if let Err(reason) = &engine {
+        tracing::warn!("xdp ports will be refused: {reason}");
+    }
+    engine
+}
+
+/// The cores asked for; without any, the last one, because interrupts and other programs like the first.
+fn choose_cores(wanted: &[usize]) -> Result<Vec<Option<core_affinity::CoreId>>, String> {
+    let present = core_affinity::get_core_ids().unwrap_or_default();
+    if wanted.is_empty() {
+        return Ok(vec![present.last().copied()]);
+    }
+    let find = |id: &usize| {
+        let found = present.iter().find(|core| core.id == *id).copied();
+        let ids: Vec<_> = present.iter().map(|core| core.id.to_string()).collect();
+        found.map(Some).ok_or_else(|| format!("there is no core {id}, only {}", ids.join(" ")))
+    };
+    wanted.iter().map(find).collect()
+}
+
+/// Seeds that nobody else knows.
+fn random() -> std::io::Result<[u64; 3]> {
+    use std::io::Read;
+    let mut bytes = [0; 24];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let word = |i: usize| bytes[i * 8..][..8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    Ok([word(0), word(1), word(2)])
+}

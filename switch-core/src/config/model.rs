@@ -1,0 +1,209 @@
+//! The declared objects and the numbers they go by. A change is a pure function: the old model stays
+//! as it is, so that an error anywhere before publishing has changed nothing.
+
+use super::{BRIDGES_MAX, FIDS_MAX, PORTS_MAX, STATIC_MACS_MAX};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use switch_api::{ApiError, Bridge, Code, Name, Port, Request, StaticMac, Vid, Vlan};
+
+/// What is kept on disk: the objects, without their numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Declared {
+    /// Bridges.
+    pub bridges: Vec<Bridge>,
+    /// Ports.
+    pub ports: Vec<Port>,
+    /// Static MACs.
+    pub static_macs: Vec<StaticMac>,
+}
+
+/// An object and its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Numbered<T> {
+    /// Stable for as long as the object lives; given out again afterwards.
+    pub id: u16,
+    /// As declared.
+    pub object: T,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Model {
+    /// By name.
+    pub bridges: BTreeMap<Name, Numbered<Bridge>>,
+    /// By name.
+    pub ports: BTreeMap<Name, Numbered<Port>>,
+    /// In the order in which they were declared.
+    pub static_macs: Vec<StaticMac>,
+    /// Filtering identifier of each bridge (by number) and VLAN that has a member.
+    pub fids: BTreeMap<(u16, Vid), u16>,
+}
+
+impl Model {
+    /// The model after `request`, which must be one that changes something.
+    pub fn apply(&self, request: &Request) -> Result<Self, ApiError> {
+        let mut next = self.clone();
+        match request {
+            Request::BridgeAdd(bridge) => next.add_bridge(bridge)?,
+            Request::BridgeSet(bridge) => {
+                let name = &bridge.name;
+                next.bridges.get_mut(name).ok_or_else(|| no_such("bridge", name))?.object = bridge.clone();
+            }
+            Request::BridgeDelete(by) => next.delete_bridge(&by.name)?,
+            Request::PortAdd(port) => next.add_port(port)?,
+            Request::PortSet(set) => {
+                let port = next.ports.get_mut(&set.name).ok_or_else(|| no_such("port", &set.name))?;
+                port.object.settings = set.settings.clone();
+            }
+            Request::PortDelete(by) => next.delete_port(&by.name)?,
+            Request::FdbAdd(entry) => next.add_static(entry)?,
+            Request::FdbDelete(by) => {
+                next.static_macs.retain(|e| (e.mac, &e.bridge, e.vid) != (by.mac, &by.bridge, by.vid));
+            }
+            other => {
+                let text = format!("{other:?} is not a change");
+                return Err(ApiError::new(Code::Internal, text));
+            }
+        }
+        next.number_fids()?;
+        Ok(next)
+    }
+
+    /// A model of what was kept, in its order, so that restarting numbers the objects the same way.
+    pub fn from_declared(declared: Declared) -> Result<Self, ApiError> {
+        let mut model = Self::default();
+        for bridge in &declared.bridges {
+            model.add_bridge(bridge)?;
+        }
+        for port in &declared.ports {
+            model.add_port(port)?;
+        }
+        for entry in &declared.static_macs {
+            model.add_static(entry)?;
+        }
+        model.number_fids()?;
+        Ok(model)
+    }
+
+    /// What to keep.
+    pub fn declared(&self) -> Declared {
+        let mut ports: Vec<_> = self.ports.values().collect();
+        ports.sort_by_key(|port| port.id);
+        Declared {
+            bridges: self.bridges.values().map(|bridge| bridge.object.clone()).collect(),
+            ports: ports.into_iter().map(|port| port.object.clone()).collect(),
+            static_macs: self.static_macs.clone(),
+        }
+    }
+
+    fn add_bridge(&mut self, bridge: &Bridge) -> Result<(), ApiError> {
+        if self.bridges.contains_key(&bridge.name) {
+            return Err(exists("bridge", &bridge.name));
+        }
+        let id = free_id(self.bridges.values().map(|bridge| bridge.id), BRIDGES_MAX)
+            .ok_or_else(|| limit("bridges", BRIDGES_MAX))?;
+        self.bridges.insert(bridge.name.clone(), Numbered { id, object: bridge.clone() });
+        Ok(())
+    }
+
+    fn delete_bridge(&mut self, name: &Name) -> Result<(), ApiError> {
+        let members: Vec<_> = self.ports_of(name).map(|port| port.object.name.as_str()).collect();
+        if !members.is_empty() {
+            let text = format!("bridge {name} still has ports: {}", members.join(", "));
+            return Err(ApiError::new(Code::Busy, text).hint("delete those ports first"));
+        }
+        self.bridges.remove(name).ok_or_else(|| no_such("bridge", name))?;
+        Ok(())
+    }
+
+    fn add_port(&mut self, port: &Port) -> Result<(), ApiError> {
+        if self.ports.contains_key(&port.name) {
+            return Err(exists("port", &port.name));
+        }
+        let id = free_id(self.ports.values().map(|port| port.id), PORTS_MAX)
+            .ok_or_else(|| limit("ports", PORTS_MAX))?;
+        self.ports.insert(port.name.clone(), Numbered { id, object: port.clone() });
+        Ok(())
+    }
+
+    fn delete_port(&mut self, name: &Name) -> Result<(), ApiError> {
+        self.ports.remove(name).ok_or_else(|| no_such("port", name))?;
+        self.static_macs.retain(|entry| entry.port != *name);
+        Ok(())
+    }
+
+    fn add_static(&mut self, entry: &StaticMac) -> Result<(), ApiError> {
+        if self.static_macs.len() >= STATIC_MACS_MAX {
+            return Err(limit("static MACs", STATIC_MACS_MAX));
+        }
+        let same = |e: &&mut StaticMac| (e.mac, &e.bridge, e.vid) == (entry.mac, &entry.bridge, entry.vid);
+        match self.static_macs.iter_mut().find(same) {
+            Some(present) => *present = entry.clone(),
+            None => self.static_macs.push(entry.clone()),
+        }
+        Ok(())
+    }
+
+    /// Ports of a bridge, by name.
+    pub fn ports_of<'a>(&'a self, bridge: &'a Name) -> impl Iterator<Item = &'a Numbered<Port>> {
+        self.ports.values().filter(move |port| port.object.bridge == *bridge)
+    }
+
+    /// Gives every bridge and VLAN with a member an identifier; one that lives on keeps its own,
+    /// because learned MACs are filed under it.
+    fn number_fids(&mut self) -> Result<(), ApiError> {
+        let mut wanted = BTreeSet::new();
+        for port in self.ports.values() {
+            if let Some(bridge) = self.bridges.get(&port.object.bridge) {
+                wanted.extend(vids_of(&port.object.settings.vlan).map(|vid| (bridge.id, vid)));
+            }
+        }
+        self.fids.retain(|pair, _| wanted.contains(pair));
+        let mut used: BTreeSet<u16> = self.fids.values().copied().collect();
+        let mut next = 1..=FIDS_MAX as u16;
+        for pair in wanted {
+            if self.fids.contains_key(&pair) {
+                continue;
+            }
+            let fid = next
+                .find(|fid| !used.contains(fid))
+                .ok_or_else(|| limit("pairs of bridge and VLAN", FIDS_MAX))?;
+            used.insert(fid);
+            self.fids.insert(pair, fid);
+        }
+        Ok(())
+    }
+}
+
+/// The VLANs a port is a member of.
+pub fn vids_of(vlan: &Vlan) -> impl Iterator<Item = Vid> + '_ {
+    let (access, ranges, native) = match vlan {
+        Vlan::Access { vid } => (Some(*vid), &[][..], None),
+        Vlan::Trunk { vids, native } => (None, &vids[..], *native),
+    };
+    let ranged = ranges.iter().flat_map(|range| u32::from(range.first.get())..=u32::from(range.last.get()));
+    access.into_iter().chain(ranged.filter_map(|vid| Vid::try_from(vid).ok())).chain(native)
+}
+
+fn free_id(used: impl Iterator<Item = u16>, max: usize) -> Option<u16> {
+    let used: BTreeSet<u16> = used.collect();
+    (0..max as u16).find(|id| !used.contains(id))
+}
+
+fn exists(kind: &str, name: &Name) -> ApiError {
+    ApiError::new(Code::Exists, format!("there is a {kind} named {name} already"))
+        .field("name")
+        .hint(format!("choose another name, or change it with `switch-ctl {kind} set`"))
+}
+
+/// The refusal for a name nobody has.
+pub fn no_such(kind: &str, name: &Name) -> ApiError {
+    ApiError::new(Code::NotFound, format!("there is no {kind} named {name}"))
+        .field("name")
+        .hint(format!("`switch-ctl {kind} list` shows those there are"))
+}
+
+fn limit(what: &str, max: usize) -> ApiError {
+    ApiError::new(Code::Limit, format!("no more than {max} {what} are possible"))
+}

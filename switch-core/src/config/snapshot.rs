@@ -1,0 +1,246 @@
+//! The facts workers read: everything by number, nothing to look up by name, nothing that changes.
+//! A change makes a new snapshot; what did not change is shared with the one before.
+
+use super::checked::Checked;
+use super::model::{Model, vids_of};
+use crate::table::fdb::Limits;
+use arrayvec::ArrayVec;
+use hashbrown::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use switch_api::{Port, PortKind, TakeRule, Vid, Vlan};
+
+/// A port by number.
+pub type PortId = u16;
+/// Lanes of one port at most; [`super::checked::QUEUES_MAX`] as a size.
+pub const LANES_MAX: usize = 64;
+
+/// What the control thread found out about an open port; the declared part does not know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    /// The device carries frames and its lanes are with their workers.
+    pub up: bool,
+    /// Largest L3 packet the device takes, in bytes.
+    pub mtu: u16,
+    /// The worker of each queue.
+    pub lanes: ArrayVec<u16, LANES_MAX>,
+}
+
+/// A port's VLANs, as filtering identifiers.
+#[derive(Clone, Debug, Default)]
+pub struct Vlans {
+    /// Identifier and VID of frames without a tag; identifier 0: there is none.
+    pub untagged: (u16, u16),
+    /// Identifier by VID of a tagged frame, 0 if not a member. None on an access port.
+    pub tagged: Option<Arc<[u16; 4096]>>,
+}
+
+/// Longest pause between two beats, in ms: four a second cost nothing.
+const BEAT_MS_MAX: u32 = 250;
+
+/// A port as the pipeline knows it.
+#[derive(Clone, Debug, Default)]
+pub struct PortFacts {
+    /// It forwards. A port is born closed.
+    pub open: bool,
+    /// It carries frames now.
+    pub up: bool,
+    /// VLAN membership.
+    pub vlans: Vlans,
+    /// See [`switch_api::PortSettings`].
+    pub isolated: bool,
+    /// See [`switch_api::PortSettings`].
+    pub hairpin: bool,
+    /// Flooded frames a second that are admitted.
+    pub storm_pps: Option<u32>,
+    /// MACs it may have learned.
+    pub learn_limit: Option<u32>,
+    /// Largest L3 packet in bytes.
+    pub mtu: u16,
+    /// Worker of each lane.
+    pub lanes: ArrayVec<u16, LANES_MAX>,
+}
+
+/// A member of a flood group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Who.
+    pub port: PortId,
+    /// Is given unknown unicast.
+    pub unknown_unicast: bool,
+    /// Is given multicast.
+    pub multicast: bool,
+    /// Is given broadcast.
+    pub broadcast: bool,
+    /// Is isolated.
+    pub isolated: bool,
+}
+
+/// A bridge and VLAN as the pipeline knows it.
+#[derive(Clone, Debug, Default)]
+pub struct FidFacts {
+    /// Its VLAN.
+    pub vid: u16,
+    /// Its bridge's number.
+    pub bridge: u16,
+    /// When MACs are forgotten.
+    pub ageing_s: u32,
+    /// Open ports that are members.
+    pub members: Arc<[Member]>,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Grows by one with each.
+    pub generation: u64,
+    /// By port number; a number nobody has is closed.
+    pub ports: Box<[PortFacts]>,
+    /// By filtering identifier; 0 is nobody's.
+    pub fids: Box<[FidFacts]>,
+    /// How many MACs may be learned.
+    pub limits: Limits,
+    /// Milliseconds a sleeping worker may let pass between two beats.
+    pub beat_ms: u32,
+}
+
+impl Snapshot {
+    /// Before anything was declared.
+    pub fn empty() -> Self {
+        Self {
+            generation: 0,
+            ports: Box::default(),
+            fids: Box::default(),
+            limits: Limits { table: 0, share: 0 },
+            beat_ms: BEAT_MS_MAX,
+        }
+    }
+
+    /// A port's facts; a closed port for a number nobody has.
+    #[inline(always)]
+    pub fn port(&self, id: PortId) -> Option<&PortFacts> {
+        self.ports.get(usize::from(id))
+    }
+}
+
+/// Compiles. `live` is by port number.
+pub fn compile(
+    checked: &Checked,
+    live: &HashMap<PortId, Live>,
+    fdb_entries: u32,
+    generation: u64,
+) -> Snapshot {
+    let model = checked.model();
+    let ports_len = model.ports.values().map(|port| usize::from(port.id) + 1).max().unwrap_or(0);
+    let fids_len = model.fids.values().map(|fid| usize::from(*fid) + 1).max().unwrap_or(0);
+    let mut ports = vec![PortFacts::default(); ports_len];
+    let mut fids = vec![FidFacts::default(); fids_len];
+    let mut members: Vec<Vec<Member>> = vec![Vec::new(); fids_len];
+    for port in model.ports.values() {
+        let Some(bridge) = model.bridges.get(&port.object.bridge) else { continue };
+        let fid_of = |vid: Vid| model.fids.get(&(bridge.id, vid)).copied().unwrap_or(0);
+        let live = live.get(&port.id).cloned().unwrap_or_default();
+        for vid in vids_of(&port.object.settings.vlan).filter(|_| live.up) {
+            let group = &mut members[usize::from(fid_of(vid))];
+            if group.last().is_none_or(|last| last.port != port.id) {
+                group.push(member(port.id, &port.object));
+            }
+        }
+        ports[usize::from(port.id)] = port_facts(&port.object, live, fid_of);
+    }
+    for bridge in model.bridges.values() {
+        for ((_, vid), fid) in model.fids.range((bridge.id, Vid::MIN)..=(bridge.id, Vid::MAX)) {
+            fids[usize::from(*fid)] = FidFacts {
+                vid: vid.get(),
+                bridge: bridge.id,
+                ageing_s: bridge.object.ageing_s,
+                members: std::mem::take(&mut members[usize::from(*fid)]).into(),
+            };
+        }
+    }
+    let limits = Limits::new(fdb_entries, model.ports.len());
+    Snapshot { generation, ports: ports.into(), fids: fids.into(), limits, beat_ms: beat_ms(model) }
+}
+
+/// A quarter of the shortest dead-man time: three beats may be late before the port counts as dead.
+fn beat_ms(model: &Model) -> u32 {
+    let dead_after = model.ports.values().filter_map(|port| match &port.object.kind {
+        PortKind::Xdp { dead_after_ms, .. } => Some(dead_after_ms / 4),
+        _ => None,
+    });
+    dead_after.min().unwrap_or(BEAT_MS_MAX).clamp(1, BEAT_MS_MAX)
+}
+
+fn member(id: PortId, port: &Port) -> Member {
+    let flood = port.settings.flood;
+    Member {
+        port: id,
+        unknown_unicast: flood.unknown_unicast,
+        multicast: flood.multicast,
+        broadcast: flood.broadcast,
+        isolated: port.settings.isolated,
+    }
+}
+
+fn port_facts(port: &Port, live: Live, fid_of: impl Fn(Vid) -> u16) -> PortFacts {
+    let settings = &port.settings;
+    let vlans = match &settings.vlan {
+        Vlan::Access { vid } => Vlans { untagged: (fid_of(*vid), vid.get()), tagged: None },
+        Vlan::Trunk { native, .. } => {
+            let mut tagged = [0; 4096];
+            for vid in vids_of(&settings.vlan) {
+                tagged[usize::from(vid.get())] = fid_of(vid);
+            }
+            let untagged = native.map_or((0, 0), |vid| (fid_of(vid), vid.get()));
+            Vlans { untagged, tagged: Some(Arc::new(tagged)) }
+        }
+    };
+    PortFacts {
+        open: live.up,
+        up: live.up,
+        vlans,
+        isolated: settings.isolated,
+        hairpin: settings.hairpin,
+        storm_pps: settings.storm_pps,
+        learn_limit: settings.learn_limit,
+        mtu: settings.mtu.map_or(live.mtu, |mtu| mtu.min(live.mtu)),
+        lanes: live.lanes,
+    }
+}
+
+/// A rule of the XDP program's match table, ready for the map. Big-endian address, host-order EtherType.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// EtherType, host byte order.
+    pub ethertype: u16,
+    /// Prefix length; 0 matches every destination.
+    pub prefix_len: u8,
+    /// Address bytes as in the packet; IPv4 uses the first four.
+    pub address: [u8; 16],
+}
+
+/// Reads a rule; the text of the error names what is wrong.
+pub fn parse_rule(rule: &TakeRule) -> Result<Rule, String> {
+    let Some(text) = &rule.destination else {
+        return Ok(Rule { ethertype: rule.ethertype, prefix_len: 0, address: [0; 16] });
+    };
+    let malformed = || format!("{text:?} is no prefix: write ADDRESS/LENGTH, like 10.0.0.0/8 or fd00::/64");
+    let (address, len) = text.split_once('/').ok_or_else(malformed)?;
+    let address: IpAddr = address.parse().map_err(|_| malformed())?;
+    let prefix_len: u8 = len.parse().map_err(|_| malformed())?;
+    let (ethertype, bits, bytes) = match address {
+        IpAddr::V4(v4) => (0x0800, 32, {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&v4.octets());
+            bytes
+        }),
+        IpAddr::V6(v6) => (0x86dd, 128, v6.octets()),
+    };
+    if rule.ethertype != ethertype {
+        return Err(format!("{text} goes with EtherType {ethertype:#06x}, not {:#06x}", rule.ethertype));
+    }
+    if prefix_len > bits {
+        return Err(malformed());
+    }
+    Ok(Rule { ethertype, prefix_len, address: bytes })
+}

@@ -1,0 +1,249 @@
+//! Lists and counters: what is asked without changing anything.
+
+use super::daemon::{Daemon, PortLife};
+use crate::config::model::no_such;
+use crate::config::snapshot::PortId;
+use crate::counter::{Counters, DropReason, Event, Stage};
+use crate::table::fdb::Entry;
+use crate::worker::thread::now;
+use std::collections::BTreeMap;
+use switch_api::{
+    ApiError, BridgeStatus, DropCount, FdbEntry, FdbFilter, FrameCounts, Mac, Name, PortCounters, PortState,
+    PortStatus, StageCost, Stats, Status, Support, WorkerStatus,
+};
+
+type Wanted = Box<dyn Fn(u64, u16, Entry) -> bool>;
+
+impl Daemon {
+    /// What the daemon is and how it is.
+    pub fn status(&self) -> Status {
+        let xdp = match &self.doors.engine {
+            Ok(engine) => {
+                let huge = if self.doors.area.is_huge() { ", huge pages" } else { "" };
+                Support { ok: true, detail: format!("TX checksum metadata {:?}{huge}", engine.tx_metadata()) }
+            }
+            Err(reason) => Support { ok: false, detail: reason.clone() },
+        };
+        Status {
+            daemon: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs(),
+            generation: self.publisher.generation(),
+            workers: self.workers.len() as u16,
+            frames: self.frames(),
+            xdp,
+        }
+    }
+
+    /// Where the frames are. `in_rings` is not the workers' books but a walk over every frame's record, so
+    /// that books and reality check each other.
+    pub fn frames(&self) -> FrameCounts {
+        let size = self.doors.area.size();
+        let total = u64::from(size.chunks);
+        let sum = |of: fn(&Counters) -> u64| self.counters.iter().map(|counters| of(counters)).sum::<u64>();
+        let free = sum(|counters| counters.life.free.get());
+        let in_rings = self.doors.area.recorded();
+        let between = total as i64 - sum(|counters| counters.life.expected.get()) as i64;
+        let in_flight = sum(|counters| counters.life.in_flight.get()) + between.max(0) as u64;
+        let unaccounted = total as i64 - free as i64 - in_rings as i64 - in_flight as i64;
+        FrameCounts { total, free, in_rings, in_flight, unaccounted, chunk_bytes: size.chunk_bytes }
+    }
+
+    /// Bridges.
+    pub fn list_bridges(&self) -> Vec<BridgeStatus> {
+        let mut macs: BTreeMap<u16, usize> = BTreeMap::new();
+        self.tables.fdb.for_each(|_, fid, _| *macs.entry(fid).or_default() += 1);
+        let status = |bridge: &crate::config::model::Numbered<switch_api::Bridge>| {
+            let fids = || self.model.fids.iter().filter(|((owner, _), _)| *owner == bridge.id);
+            BridgeStatus {
+                bridge: bridge.object.clone(),
+                ports: self
+                    .model
+                    .ports_of(&bridge.object.name)
+                    .map(|port| port.object.name.clone())
+                    .collect(),
+                vlans: fids().count(),
+                macs: fids().map(|(_, fid)| macs.get(fid).copied().unwrap_or(0)).sum(),
+            }
+        };
+        self.model.bridges.values().map(status).collect()
+    }
+
+    /// Ports.
+    pub fn list_ports(&self) -> Vec<PortStatus> {
+        self.model.ports.values().map(|port| self.port_status(port.id, &port.object)).collect()
+    }
+
+    fn port_status(&self, id: PortId, port: &switch_api::Port) -> PortStatus {
+        let looped = self.tables.loops.is_blocked(id, now().s());
+        let mut status = PortStatus {
+            port: port.clone(),
+            state: if looped { PortState::Looped } else { PortState::Up },
+            reason: looped.then(|| DropReason::LoopBlocked.meaning().to_owned()),
+            mode: None,
+            mode_reason: None,
+            workers: Vec::new(),
+            mtu: 0,
+            memory_bytes: 0,
+            learned: self.tables.fdb.learned(id),
+            counters: self.port_counters(id),
+        };
+        match self.ports.get(&id) {
+            Some(PortLife::Up(door)) => {
+                status.mode = door.mode.map(str::to_owned);
+                status.mode_reason.clone_from(&door.mode_reason);
+                status.workers.clone_from(&door.workers);
+                status.mtu = port.settings.mtu.map_or(door.mtu, |mtu| mtu.min(door.mtu));
+                status.memory_bytes = door.ring_bytes;
+            }
+            Some(PortLife::Down(reason)) => {
+                status.state = PortState::Down;
+                status.reason = Some(reason.clone());
+            }
+            None => status.state = PortState::Down,
+        }
+        status
+    }
+
+    /// A port's traffic, over all workers.
+    fn port_counters(&self, id: PortId) -> PortCounters {
+        let mut sum = PortCounters::default();
+        for counters in &self.counters {
+            let traffic = counters.port(id);
+            sum.rx_packets += traffic.rx_packets.get();
+            sum.rx_bytes += traffic.rx_bytes.get();
+            sum.tx_packets += traffic.tx_packets.get();
+            sum.tx_bytes += traffic.tx_bytes.get();
+            sum.drops += DropReason::ALL.iter().map(|reason| counters.drops(id, *reason).get()).sum::<u64>();
+        }
+        sum
+    }
+
+    /// What a filter means, by number.
+    pub fn fdb_wanted(&self, filter: &FdbFilter) -> Result<Wanted, ApiError> {
+        let bridge = filter.bridge.as_ref().map(|name| {
+            self.model.bridges.get(name).map(|bridge| bridge.id).ok_or_else(|| no_such("bridge", name))
+        });
+        let bridge = bridge.transpose()?;
+        let port = filter
+            .port
+            .as_ref()
+            .map(|name| self.model.ports.get(name).map(|port| port.id).ok_or_else(|| no_such("port", name)));
+        let port = port.transpose()?;
+        let (vid, mac) = (filter.vid, filter.mac.map(Mac::to_u64));
+        let fits = |(owner, of): &(u16, switch_api::Vid)| {
+            bridge.is_none_or(|bridge| bridge == *owner) && vid.is_none_or(|vid| vid == *of)
+        };
+        let fids: Vec<u16> =
+            self.model.fids.iter().filter(|(pair, _)| fits(pair)).map(|(_, fid)| *fid).collect();
+        Ok(Box::new(move |station, fid, entry| {
+            mac.is_none_or(|mac| mac == station)
+                && port.is_none_or(|port| port == entry.port)
+                && fids.contains(&fid)
+        }))
+    }
+
+    /// Stations.
+    pub fn list_fdb(&self, filter: &FdbFilter) -> Result<Vec<FdbEntry>, ApiError> {
+        let wanted = self.fdb_wanted(filter)?;
+        let ports: BTreeMap<u16, &Name> =
+            self.model.ports.iter().map(|(name, port)| (port.id, name)).collect();
+        let bridges: BTreeMap<u16, &Name> =
+            self.model.bridges.iter().map(|(name, bridge)| (bridge.id, name)).collect();
+        let fids: BTreeMap<u16, _> = self.model.fids.iter().map(|(pair, fid)| (*fid, *pair)).collect();
+        let now_s = now().s();
+        let mut list = Vec::new();
+        self.tables.fdb.for_each(|station, fid, entry| {
+            let Some((bridge, vid)) = fids.get(&fid).filter(|_| wanted(station, fid, entry)) else { return };
+            let (Some(port), Some(bridge)) = (ports.get(&entry.port), bridges.get(bridge)) else { return };
+            let age_s = if entry.is_static { 0 } else { now_s.saturating_sub(entry.seen_s) };
+            list.push(FdbEntry {
+                mac: Mac::from_u64(station),
+                vid: *vid,
+                bridge: (*bridge).clone(),
+                port: (*port).clone(),
+                is_static: entry.is_static,
+                age_s,
+            });
+        });
+        list.sort_by(|a, b| (&a.bridge, a.vid, a.mac).cmp(&(&b.bridge, b.vid, b.mac)));
+        Ok(list)
+    }
+
+    /// Workers.
+    pub fn list_workers(&self) -> Vec<WorkerStatus> {
+        let status =
+            |(id, (running, counters)): (usize, (&crate::worker::Running, &std::sync::Arc<Counters>))| {
+                let life = &counters.life;
+                let (free, in_rings, in_flight) =
+                    (life.free.get(), life.in_rings.get(), life.in_flight.get());
+                let total = life.expected.get();
+                let unaccounted = total as i64 - (free + in_rings + in_flight) as i64;
+                let chunk_bytes = self.doors.area.size().chunk_bytes;
+                WorkerStatus {
+                    id: id as u16,
+                    core: running.core(),
+                    lanes: self.lanes_of(id as u16),
+                    turns: life.turns.get(),
+                    empty_turns: life.empty_turns.get(),
+                    sleeps: life.sleeps.get(),
+                    generation: life.generation.get(),
+                    frames: FrameCounts { total, free, in_rings, in_flight, unaccounted, chunk_bytes },
+                    wake_latency_us: life
+                        .wake_us
+                        .iter()
+                        .enumerate()
+                        .map(|(i, count)| (1 << i, count.get()))
+                        .collect(),
+                }
+            };
+        self.workers.iter().zip(&self.counters).enumerate().map(status).collect()
+    }
+
+    fn lanes_of(&self, worker: u16) -> Vec<String> {
+        let mut lanes = Vec::new();
+        for (name, port) in &self.model.ports {
+            if let Some(PortLife::Up(door)) = self.ports.get(&port.id) {
+                let own = door.workers.iter().enumerate().filter(|(_, owner)| **owner == worker);
+                lanes.extend(own.map(|(queue, _)| format!("{name}/{queue}")));
+            }
+        }
+        lanes
+    }
+
+    /// Counters, drop reasons, frames, cycles per stage.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats { frames: self.frames(), ..Stats::default() };
+        for (name, port) in &self.model.ports {
+            stats.ports.push((name.clone(), self.port_counters(port.id)));
+            for reason in DropReason::ALL {
+                let frames =
+                    self.counters.iter().map(|counters| counters.drops(port.id, *reason).get()).sum();
+                if frames > 0 {
+                    stats.drops.push(DropCount {
+                        reason: reason.name().into(),
+                        meaning: reason.meaning().into(),
+                        port: name.clone(),
+                        frames,
+                    });
+                }
+            }
+        }
+        let count = |event: Event| self.counters.iter().map(|counters| counters.event(event).get()).sum();
+        stats.events = Event::ALL.iter().map(|event| (event.name().to_owned(), count(*event))).collect();
+        stats.stages = Stage::ALL.iter().filter_map(|stage| self.stage_cost(*stage)).collect();
+        stats
+    }
+
+    fn stage_cost(&self, stage: Stage) -> Option<StageCost> {
+        let sum = |of: fn(&crate::counter::StageCounter) -> u64| {
+            self.counters.iter().map(|counters| of(counters.stage(stage))).sum::<u64>()
+        };
+        let packets = sum(|stage| stage.packets.get());
+        (packets > 0).then(|| StageCost {
+            stage: stage.name().into(),
+            cycles_per_packet: sum(|stage| stage.cycles.get()) as f64 / packets as f64,
+            packets,
+        })
+    }
+}

@@ -1,0 +1,26 @@
+//! A bpffs of our own, mounted where the daemon keeps its things: no distribution mounts one for us, and
+//! what is pinned in it keeps the XDP programs on their devices when the daemon is gone.
+
+use rustix::fs::statfs;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::io;
+use std::path::Path;
+
+/// include/uapi/linux/magic.h.
+const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
+
+/// Makes sure that `directory` is a bpffs.
+pub fn ensure(directory: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    if statfs(directory)?.f_type as u32 == BPF_FS_MAGIC {
+        return Ok(());
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    Ok(mount("bpf", directory, "bpf", flags, Some(c"mode=0700"))?)
+}
+
+/// Unmounts it, and with it every pin that is still there.
+pub fn remove(directory: &Path) -> io::Result<()> {
+    unmount(directory, UnmountFlags::DETACH)?;
+    std::fs::remove_dir(directory)
+}

@@ -1,0 +1,514 @@
+//! A request becomes a change, a change reaches every worker, and only then is it answered.
+//!
+//! `Model` → `Checked` → open what is new → `Snapshot` → persist → publish → all workers have seen it →
+//! close what is gone → answer. An error before *publish* changes nothing.
+
+use super::doors::{Door, Doors, WORKER_PATIENCE};
+use super::links::LinkEvent;
+use super::persist::Store;
+use crate::config::model::no_such;
+use crate::config::snapshot::{Live, PortId, compile};
+use crate::config::{Checked, Model, Publisher};
+use crate::counter::{Counters, Event};
+use crate::pipeline::Tables;
+use crate::table::fdb;
+use crate::worker::{Report, Running};
+use hashbrown::HashMap;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use switch_api::{ApiError, Code, Done, FdbFilter, HelloReply, Name, Port, Request};
+
+/// Parts of the FDB that are swept for old entries, one a second: no entry stays longer than this beyond
+/// its time, and a sweep takes a fraction of a millisecond.
+const SWEEP_PARTS: usize = 8;
+/// Between two attempts to open a port that is down, when no event says that something changed.
+const REOPEN_PAUSE: Duration = Duration::from_secs(2);
+
+/// A port as the daemon knows it.
+#[derive(Debug)]
+pub enum PortLife {
+    /// Open.
+    Up(Box<Door>),
+    /// Not open, and why; tried again when something changes.
+    Down(String),
+}
+
+/// The daemon, without its socket.
+#[derive(Debug)]
+pub struct Daemon {
+    /// What is declared.
+    pub model: Model,
+    /// What each port is made of, by number.
+    pub ports: HashMap<PortId, PortLife>,
+    /// How ports are opened.
+    pub doors: Doors,
+    /// Snapshots to the workers.
+    pub publisher: Publisher,
+    /// Learned state.
+    pub tables: Arc<Tables>,
+    /// Each worker's counters.
+    pub counters: Vec<Arc<Counters>>,
+    /// Each worker.
+    pub workers: Vec<Running>,
+    /// Where what is declared is kept.
+    pub store: Store,
+    /// Entries of the FDB.
+    pub fdb_entries: u32,
+    /// Since when it runs.
+    pub started: Instant,
+    sweep_part: usize,
+    reopened: Instant,
+    loops_told: u64,
+    /// Set by `daemon.stop`: whether to detach.
+    pub stopping: Option<bool>,
+}
+
+impl Daemon {
+    /// A daemon with nothing declared.
+    pub fn new(
+        doors: Doors,
+        publisher: Publisher,
+        tables: Arc<Tables>,
+        counters: Vec<Arc<Counters>>,
+        workers: Vec<Running>,
+        store: Store,
+        fdb_entries: u32,
+    ) -> Self {
+        Self {
+            model: Model::default(),
+            ports: HashMap::new(),
+            doors,
+            publisher,
+            tables,
+            counters,
+            workers,
+            store,
+            fdb_entries,
+            started: Instant::now(),
+            sweep_part: 0,
+            reopened: Instant::now(),
+            loops_told: 0,
+            stopping: None,
+        }
+    }
+
+    /// Answers a request. `admin`: it may change things.
+    pub fn handle(&mut self, request: &Request, admin: bool) -> Result<Value, ApiError> {
+        if !admin && !request.is_read_only() {
+            return Err(ApiError::new(Code::Forbidden, "you may look, but not change")
+                .hint("use root, or a member of the group given to `switchd --group`"));
+        }
+        match request {
+            Request::Hello(hello) => hello_reply(hello.version, admin),
+            Request::Status(_) => json(self.status()),
+            Request::BridgeList(_) => json(self.list_bridges()),
+            Request::PortList(_) => json(self.list_ports()),
+            Request::FdbList(filter) => json(self.list_fdb(filter)?),
+            Request::WorkerList(_) => json(self.list_workers()),
+            Request::StatsGet(_) => json(self.stats()),
+            Request::Stop(stop) => {
+                self.stopping = Some(stop.detach);
+                json(self.done())
+            }
+            Request::FdbFlush(filter) => {
+                self.flush(filter)?;
+                json(self.done())
+            }
+            Request::PortAdd(port) => self.add_port(request, port),
+            Request::PortDelete(by) => self.delete_port(request, &by.name),
+            Request::FdbDelete(_) | Request::FdbAdd(_) => self.change_fdb(request),
+            Request::PortSet(set) => self.set_port(request, &set.name, set.settings.worker),
+            Request::BridgeAdd(_) | Request::BridgeSet(_) | Request::BridgeDelete(_) => {
+                let checked = self.check(request)?;
+                self.adopt(checked)
+            }
+        }
+    }
+
+    fn done(&self) -> Done {
+        Done { generation: self.publisher.generation() }
+    }
+
+    fn check(&self, request: &Request) -> Result<Checked, ApiError> {
+        Checked::new(self.model.apply(request)?, self.doors.mail.len() as u16)
+    }
+
+    fn live(&self) -> HashMap<PortId, Live> {
+        let up = self.ports.iter().filter_map(|(id, life)| match life {
+            PortLife::Up(door) => Some((*id, door.live())),
+            PortLife::Down(_) => None,
+        });
+        up.collect()
+    }
+
+    /// Keeps, publishes and waits until every worker has seen it.
+    fn adopt(&mut self, checked: Checked) -> Result<Value, ApiError> {
+        self.store.keep(&checked.model().declared()).map_err(|error| {
+            ApiError::new(Code::System, format!("the change could not be kept: {error}"))
+                .hint("nothing was changed; see the space and rights of --state")
+        })?;
+        self.publish(checked)?;
+        json(self.done())
+    }
+
+    fn publish(&mut self, checked: Checked) -> Result<(), ApiError> {
+        let generation = self.publisher.generation() + 1;
+        let snapshot = compile(&checked, &self.live(), self.fdb_entries, generation);
+        let before: Vec<u16> = self.model.fids.values().copied().collect();
+        self.model = checked.model().clone();
+        self.publisher.publish(snapshot);
+        self.await_seen(generation)?;
+        self.forget_fids(&before);
+        Ok(())
+    }
+
+    fn republish(&mut self) {
+        // What was checked once and did not change is checked again: cheaper than a second way in.
+        match Checked::new(self.model.clone(), self.doors.mail.len() as u16) {
+            Ok(checked) => {
+                if let Err(error) = self.publish(checked) {
+                    tracing::error!("{error}");
+                }
+            }
+            Err(error) => tracing::error!("the model in force does not check: {error}"),
+        }
+    }
+
+    fn await_seen(&self, generation: u64) -> Result<(), ApiError> {
+        let deadline = Instant::now() + WORKER_PATIENCE;
+        self.ring();
+        while let Some(worker) = self.publisher.laggard(generation) {
+            if Instant::now() > deadline {
+                return Err(ApiError::new(
+                    Code::Timeout,
+                    format!("worker {worker} has not taken the change yet"),
+                )
+                .hint("it was published and will be in force; see `switch-ctl worker list`"));
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        Ok(())
+    }
+
+    fn ring(&self) {
+        for mail in self.doors.mail.iter() {
+            mail.waker.wake(|| crate::worker::thread::now().ns);
+        }
+    }
+
+    /// Forgets what was learned under identifiers that nobody has any more: they are given out again.
+    fn forget_fids(&self, before: &[u16]) {
+        let present: Vec<u16> = self.model.fids.values().copied().collect();
+        let gone: Vec<u16> = before.iter().copied().filter(|fid| !present.contains(fid)).collect();
+        if !gone.is_empty() {
+            self.sweep(|_, fid, _| gone.contains(&fid));
+        }
+    }
+
+    /// Sweeps until nothing is left: a bucket a worker was writing is passed over once.
+    fn sweep(&self, mut gone: impl FnMut(u64, u16, fdb::Entry) -> bool) {
+        let table = &self.tables.fdb;
+        while table.sweep(0..table.buckets(), &mut gone) > 0 {}
+    }
+
+    fn add_port(&mut self, request: &Request, port: &Port) -> Result<Value, ApiError> {
+        let checked = self.check(request)?;
+        let id = checked.model().ports[&port.name].id;
+        let door = self.doors.open(id, &port.kind, port.settings.worker)?;
+        self.ports.insert(id, PortLife::Up(Box::new(door)));
+        let adopted = self.adopt(checked);
+        if adopted.is_err() && !self.model.ports.contains_key(&port.name) {
+            self.close(id, true);
+        }
+        adopted
+    }
+
+    fn delete_port(&mut self, request: &Request, name: &Name) -> Result<Value, ApiError> {
+        let checked = self.check(request)?;
+        let id = self.model.ports.get(name).ok_or_else(|| no_such("port", name))?.id;
+        let life = self.ports.remove(&id);
+        match self.adopt(checked) {
+            Err(error) if self.model.ports.contains_key(name) => {
+                self.ports.extend(life.map(|life| (id, life)));
+                Err(error)
+            }
+            adopted => {
+                self.ports.extend(life.map(|life| (id, life)));
+                self.close(id, true);
+                self.sweep(|_, _, entry| entry.port == id);
+                self.counters.iter().for_each(|counters| counters.clear_port(id));
+                adopted
+            }
+        }
+    }
+
+    fn set_port(&mut self, request: &Request, name: &Name, worker: Option<u16>) -> Result<Value, ApiError> {
+        let checked = self.check(request)?;
+        let id = self.model.ports.get(name).ok_or_else(|| no_such("port", name))?.id;
+        if let (Some(worker), Some(PortLife::Up(door))) = (worker, self.ports.get_mut(&id)) {
+            self.doors.place(id, door, worker)?;
+        }
+        self.adopt(checked)
+    }
+
+    /// Closes what a port is made of; the snapshot in force does not name it, or it is dead.
+    fn close(&mut self, id: PortId, detach: bool) {
+        if let Some(PortLife::Up(door)) = self.ports.remove(&id)
+            && let Err(error) = self.doors.close(id, *door, detach)
+        {
+            tracing::error!("closing port {id}: {error}");
+        }
+        self.sweep(|_, _, entry| entry.port == id && !entry.is_static);
+        self.tables.loops.clear(id);
+    }
+
+    fn change_fdb(&mut self, request: &Request) -> Result<Value, ApiError> {
+        let before = self.model.static_macs.clone();
+        let checked = self.check(request)?;
+        let value = self.adopt(checked)?;
+        if let Request::FdbDelete(by) = request {
+            let bridge = self.model.bridges.get(&by.bridge).ok_or_else(|| no_such("bridge", &by.bridge))?.id;
+            let fid = self.model.fids.get(&(bridge, by.vid)).copied().unwrap_or(0);
+            let learned = self.tables.fdb.remove(fdb::key(by.mac.to_u64(), fid));
+            if !learned && before.len() == self.model.static_macs.len() {
+                return Err(ApiError::new(Code::NotFound, format!("{} is not in the table", by.mac))
+                    .field("mac")
+                    .hint("`switch-ctl fdb list` shows what is"));
+            }
+        }
+        self.pin_statics();
+        Ok(value)
+    }
+
+    /// Writes the static MACs into the table, over whatever was learned.
+    fn pin_statics(&self) {
+        for entry in &self.model.static_macs {
+            let bridge = self.model.bridges.get(&entry.bridge).map(|bridge| bridge.id);
+            let fid = bridge.and_then(|bridge| self.model.fids.get(&(bridge, entry.vid)));
+            let port = self.model.ports.get(&entry.port).map(|port| port.id);
+            let (Some(fid), Some(port)) = (fid, port) else { continue };
+            let key = fdb::key(entry.mac.to_u64(), *fid);
+            while self.tables.fdb.pin(key, port) == crate::table::atomic::Outcome::Busy {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    fn flush(&self, filter: &FdbFilter) -> Result<(), ApiError> {
+        let wanted = self.fdb_wanted(filter)?;
+        self.sweep(|mac, fid, entry| !entry.is_static && wanted(mac, fid, entry));
+        Ok(())
+    }
+
+    /// Opens what was kept from before. What cannot be opened now is down, not forgotten.
+    pub fn restore(&mut self, declared: crate::config::model::Declared) -> Result<(), ApiError> {
+        let checked = Checked::new(Model::from_declared(declared)?, self.doors.mail.len() as u16)?;
+        self.model = checked.model().clone();
+        for name in self.model.ports.keys().cloned().collect::<Vec<_>>() {
+            self.open_again(&name);
+        }
+        self.publish(checked)?;
+        self.pin_statics();
+        Ok(())
+    }
+
+    fn open_again(&mut self, name: &Name) {
+        let Some(port) = self.model.ports.get(name) else { return };
+        let (id, settings) = (port.id, &port.object.settings);
+        let life = match self.doors.open(id, &port.object.kind, settings.worker) {
+            Ok(door) => {
+                tracing::info!(port = %name, mode = door.mode, "port is up");
+                PortLife::Up(Box::new(door))
+            }
+            Err(error) => PortLife::Down(error.to_string()),
+        };
+        self.ports.insert(id, life);
+    }
+
+    /// A port's device is gone or down: closes it, and it will be opened again.
+    fn fall(&mut self, id: PortId, reason: String) {
+        let name = self.name_of(id).map_or_else(|| id.to_string(), |name| name.to_string());
+        tracing::warn!(port = name, reason, "port is down");
+        if let Some(PortLife::Up(door)) = self.ports.insert(id, PortLife::Down(reason.clone())) {
+            self.republish();
+            self.ports.insert(id, PortLife::Up(door));
+            self.close(id, true);
+            self.pin_statics();
+        }
+        self.ports.insert(id, PortLife::Down(reason));
+    }
+
+    /// The name of a port.
+    pub fn name_of(&self, id: PortId) -> Option<&Name> {
+        self.model.ports.iter().find(|(_, port)| port.id == id).map(|(name, _)| name)
+    }
+
+    /// The open port on device `index`.
+    fn port_on(&self, index: u32) -> Option<PortId> {
+        let on = |life: &PortLife| matches!(life, PortLife::Up(door) if door.ifindex == index);
+        self.ports.iter().find(|(_, life)| on(life)).map(|(id, _)| *id)
+    }
+
+    /// The kernel says that something happened to devices.
+    pub fn links_changed(&mut self, events: Vec<LinkEvent>) {
+        for event in events {
+            match event {
+                LinkEvent::Gone(index) => {
+                    if let Some(id) = self.port_on(index) {
+                        self.fall(id, "its device was deleted or moved to another namespace".into());
+                    }
+                }
+                LinkEvent::There(link) => {
+                    if let Some(id) = self.port_on(link.index) {
+                        self.link_changed(id, &link);
+                    }
+                }
+                LinkEvent::Lost => tracing::warn!("netlink lost events; looking at every port again"),
+            }
+        }
+        self.reopen_fallen();
+    }
+
+    fn link_changed(&mut self, id: PortId, link: &super::links::Link) {
+        if !link.is_up {
+            return self.fall(id, format!("device {} is down", link.name));
+        }
+        if link.mtu > u32::from(self.doors.mtu_max()) {
+            let reason = format!(
+                "device {} got an MTU of {}, a frame holds {}",
+                link.name,
+                link.mtu,
+                self.doors.mtu_max()
+            );
+            return self.fall(id, reason);
+        }
+        if let Some(PortLife::Up(door)) = self.ports.get_mut(&id)
+            && u32::from(door.mtu) != link.mtu
+        {
+            door.mtu = link.mtu as u16;
+            self.republish();
+        }
+    }
+
+    fn reopen_fallen(&mut self) {
+        self.reopened = Instant::now();
+        let down = |id: &PortId| matches!(self.ports.get(id), Some(PortLife::Down(_)));
+        let fallen = self.model.ports.iter().filter(|(_, port)| down(&port.id));
+        let fallen: Vec<Name> = fallen.map(|(name, _)| name.clone()).collect();
+        let mut any = false;
+        for name in fallen {
+            self.open_again(&name);
+            let id = self.model.ports[&name].id;
+            any |= matches!(self.ports.get(&id), Some(PortLife::Up(_)));
+        }
+        if any {
+            self.republish();
+        }
+    }
+
+    /// Reads what the workers report.
+    pub fn read_reports(&mut self) {
+        let mut reports = std::mem::take(&mut self.doors.stash);
+        for mail in self.doors.mail.iter() {
+            reports.extend(std::iter::from_fn(|| mail.reports.pop()));
+        }
+        let mut dead = Vec::new();
+        for report in reports {
+            match report {
+                Report::Died(port, _, errno) => dead.push((port, errno)),
+                Report::Loop => self.tell_loops(),
+                // Answers to a question nobody waits for any more: the wait had its limit.
+                Report::LaneOut(..) | Report::QueueOut(..) | Report::TakenIn(_) => {}
+            }
+        }
+        for (port, errno) in dead {
+            if matches!(self.ports.get(&port), Some(PortLife::Up(_))) {
+                let error = std::io::Error::from_raw_os_error(errno);
+                self.fall(port, format!("its socket died: {error}"));
+            }
+        }
+    }
+
+    /// What is due once a second: ageing, ports to try again, news worth a line in the log.
+    pub fn tick(&mut self, now_s: u32) {
+        self.read_reports();
+        self.age(now_s);
+        self.tell_loops();
+        if self.reopened.elapsed() > REOPEN_PAUSE {
+            self.reopen_fallen();
+        }
+        if self.stopping.is_none() && self.workers.iter().any(Running::is_finished) {
+            tracing::error!("a worker has ended by itself; stopping, so that a supervisor starts afresh");
+            self.stopping = Some(false);
+        }
+    }
+
+    fn age(&mut self, now_s: u32) {
+        let table = &self.tables.fdb;
+        let part = table.buckets().div_ceil(SWEEP_PARTS);
+        let from = self.sweep_part * part;
+        self.sweep_part = (self.sweep_part + 1) % SWEEP_PARTS;
+        let ageing: HashMap<u16, u32> = self
+            .model
+            .fids
+            .iter()
+            .filter_map(|((bridge, _), fid)| {
+                let bridge = self.model.bridges.values().find(|candidate| candidate.id == *bridge)?;
+                Some((*fid, bridge.object.ageing_s))
+            })
+            .collect();
+        let is_old = |fid: u16, entry: fdb::Entry| {
+            let ageing_s = ageing.get(&fid).copied().unwrap_or(0);
+            !entry.is_static && now_s.saturating_sub(entry.seen_s) > ageing_s
+        };
+        table.sweep(from..from + part, |_, fid, entry| is_old(fid, entry));
+    }
+
+    fn tell_loops(&mut self) {
+        let found = self.counters.iter().map(|counters| counters.event(Event::LoopFound).get()).sum();
+        if found > self.loops_told {
+            let now_s = crate::worker::thread::now().s();
+            let blocked =
+                self.model.ports.iter().filter(|(_, port)| self.tables.loops.is_blocked(port.id, now_s));
+            let blocked: Vec<_> = blocked.map(|(name, _)| name.as_str()).collect();
+            tracing::warn!(
+                ports = blocked.join(" "),
+                "a loop was found; these ports are blocked for a while"
+            );
+            self.loops_told = found;
+        }
+    }
+
+    /// Ends the workers and closes every port.
+    pub fn shut_down(&mut self, detach: bool) {
+        let ids: Vec<PortId> = self.ports.keys().copied().collect();
+        for id in ids {
+            if detach {
+                self.close(id, true);
+            }
+        }
+        for mail in self.doors.mail.iter() {
+            _ = crate::worker::thread::command(mail, crate::worker::Command::Stop);
+        }
+        self.workers.drain(..).for_each(Running::join);
+    }
+}
+
+fn hello_reply(version: u32, admin: bool) -> Result<Value, ApiError> {
+    let ours = switch_api::API_VERSION;
+    if version != ours {
+        let side = if version < ours { "the client" } else { "switchd" };
+        return Err(ApiError::new(
+            Code::Version,
+            format!("the client speaks version {version}, switchd {ours}"),
+        )
+        .field("version")
+        .hint(format!("update {side}")));
+    }
+    json(HelloReply { version: ours, daemon: env!("CARGO_PKG_VERSION").into(), admin })
+}
+
+fn json(value: impl serde::Serialize) -> Result<Value, ApiError> {
+    serde_json::to_value(value).map_err(|error| ApiError::new(Code::Internal, error.to_string()))
+}

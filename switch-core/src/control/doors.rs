@@ -1,0 +1,307 @@
+//! Opening and closing ports: devices, sockets and lanes. What a port may do is in the snapshot; here is
+//! what it is made of. Everything here may take milliseconds and happens on the control thread.
+
+use super::links::{self, Link};
+use crate::config::checked::QUEUES_MAX;
+use crate::config::snapshot::{Live, PortId};
+use crate::frame::{Area, TxQueue};
+use crate::port::pcap::PcapPort;
+use crate::port::traffic::TrafficPort;
+use crate::port::xdp::open::{Device, Engine, How, OpenError};
+use crate::port::xdp::program::{AttachError, Attached, Hook, Settings};
+use crate::port::xdp::socket;
+use crate::port::{Port, Remains};
+use crate::wire::ethernet::{HEADER_LEN, TAG_LEN};
+use crate::worker::{Command, Mail, Report, thread};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use switch_api::{ApiError, Code, PortKind};
+
+/// How long a worker may take to answer. It answers between two batches, so a millisecond is long; a
+/// worker that needs seconds has lost its core.
+pub const WORKER_PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_micros(50);
+
+/// An open port.
+#[derive(Debug)]
+pub struct Door {
+    /// Worker of each queue.
+    pub workers: Vec<u16>,
+    /// Device index, 0 without a device.
+    pub ifindex: u32,
+    /// What the device takes.
+    pub mtu: u16,
+    /// What the kernel runs.
+    pub mode: Option<&'static str>,
+    /// Why it is not faster.
+    pub mode_reason: Option<String>,
+    /// Bytes of its rings.
+    pub ring_bytes: u64,
+    attached: Option<Attached>,
+}
+
+impl Door {
+    /// What the snapshot should say.
+    pub fn live(&self) -> Live {
+        Live { up: true, mtu: self.mtu, lanes: self.workers.iter().copied().collect() }
+    }
+}
+
+/// What opening needs.
+#[derive(Debug)]
+pub struct Doors {
+    /// AF_XDP, or why there is none.
+    pub engine: Result<Engine, String>,
+    /// The packet memory.
+    pub area: Arc<Area>,
+    /// Everybody's letter boxes.
+    pub mail: Arc<[Mail]>,
+    /// Lanes each worker has.
+    pub load: Vec<usize>,
+    /// Reports that came while another was waited for.
+    pub stash: Vec<Report>,
+}
+
+impl Doors {
+    /// Opens `kind` and hands its lanes to their workers. The port carries nothing until a snapshot names it.
+    pub fn open(&mut self, id: PortId, kind: &PortKind, worker: Option<u16>) -> Result<Door, ApiError> {
+        let (door, lanes) = match kind {
+            PortKind::Xdp { device, .. } => self.open_xdp(device, kind, worker)?,
+            PortKind::Memory { source } => self.simple(Box::new(TrafficPort::new(source.as_ref())), worker),
+            PortKind::Pcap { read, write } => {
+                let port = PcapPort::open(read.as_deref().map(Path::new), write.as_deref().map(Path::new));
+                let port = port.map_err(|error| {
+                    ApiError::new(Code::System, format!("the capture cannot be used: {error}"))
+                        .field(if read.is_some() { "read" } else { "write" })
+                        .hint("give a path the daemon can open; read wants a pcap file (not pcapng)")
+                })?;
+                self.simple(Box::new(port), worker)
+            }
+        };
+        for worker in 0..self.mail.len() {
+            self.tell(worker as u16, Command::OpenQueue(id, TxQueue::with_room()))?;
+        }
+        for (queue, (lane, worker)) in lanes.into_iter().zip(&door.workers).enumerate() {
+            self.tell(*worker, Command::AddLane(id, queue as u16, lane))?;
+            self.load[usize::from(*worker)] += 1;
+        }
+        Ok(door)
+    }
+
+    fn simple(&self, port: Box<dyn Port>, worker: Option<u16>) -> (Door, Vec<Box<dyn Port>>) {
+        let door = Door {
+            workers: vec![worker.unwrap_or_else(|| self.least_loaded())],
+            ifindex: 0,
+            mtu: self.mtu_max(),
+            mode: None,
+            mode_reason: None,
+            ring_bytes: 0,
+            attached: None,
+        };
+        (door, vec![port])
+    }
+
+    fn open_xdp(
+        &self,
+        name: &str,
+        kind: &PortKind,
+        worker: Option<u16>,
+    ) -> Result<(Door, Vec<Box<dyn Port>>), ApiError> {
+        let PortKind::Xdp { mode, queues, ring_size, busy_poll_us, take, when_dead, dead_after_ms, .. } =
+            kind
+        else {
+            return Err(ApiError::new(Code::Internal, "not an xdp port"));
+        };
+        let engine = self.engine.as_ref().map_err(|reason| {
+            ApiError::new(Code::Unsupported, format!("no xdp port is possible here: {reason}"))
+                .field("kind")
+                .hint("every other kind of port works")
+        })?;
+        let link = self.usable(name)?;
+        let present = socket::queues(name).min(u32::from(QUEUES_MAX));
+        let queues = if *queues == 0 { present } else { u32::from(*queues) };
+        if queues > present {
+            let text = format!("{name} has {present} queues that the switch can serve, not {queues}");
+            return Err(ApiError::new(Code::InvalidParams, text).field("queues"));
+        }
+        let first = worker.unwrap_or_else(|| self.least_loaded());
+        // Several queues are for several workers, unless one was named.
+        let spread = |queue: u32| match worker {
+            Some(worker) => worker,
+            None => ((u32::from(first) + queue) % self.mail.len() as u32) as u16,
+        };
+        let workers: Vec<u16> = (0..queues).map(spread).collect();
+        let settings = Settings {
+            take: take.clone(),
+            when_dead: *when_dead,
+            dead_after_ms: *dead_after_ms,
+            workers: workers.clone(),
+        };
+        let how = How { mode: *mode, ring_size: *ring_size, busy_poll_us: *busy_poll_us, settings };
+        let device = Device { name, ifindex: link.index, queues };
+        let opened = engine.open(&device, &how).map_err(|error| refuse(name, &link, error))?;
+        let reported = links::find(name).ok().flatten().and_then(|link| link.xdp);
+        let hook = if opened.attached.hook == Hook::Native { "native" } else { "generic" };
+        let mode = if opened.zero_copy { "zero-copy" } else { reported.map_or(hook, |(mode, _)| mode) };
+        let door = Door {
+            workers,
+            ifindex: link.index,
+            mtu: link.mtu as u16,
+            mode: Some(mode),
+            mode_reason: opened.mode_reason,
+            ring_bytes: opened.ring_bytes,
+            attached: Some(opened.attached),
+        };
+        Ok((door, opened.lanes))
+    }
+
+    /// The device, if it can be opened now.
+    fn usable(&self, name: &str) -> Result<Link, ApiError> {
+        let link = links::find(name)
+            .map_err(|error| ApiError::new(Code::System, format!("netlink: {error}")))?
+            .ok_or_else(|| {
+                ApiError::new(Code::NotFound, format!("there is no device named {name}"))
+                    .field("device")
+                    .hint("`ip link` lists those of the daemon's network namespace")
+            })?;
+        if !link.is_up {
+            return Err(ApiError::new(Code::System, format!("device {name} is down"))
+                .field("device")
+                .hint(format!("ip link set {name} up")));
+        }
+        if link.mtu > u32::from(self.mtu_max()) {
+            let text = format!("device {name} has an MTU of {}, a frame holds {}", link.mtu, self.mtu_max());
+            return Err(ApiError::new(Code::Unsupported, text)
+                .field("device")
+                .hint("lower the device's MTU, or start switchd with --frame-size 4096"));
+        }
+        Ok(link)
+    }
+
+    /// Largest L3 packet a frame of our memory holds.
+    pub fn mtu_max(&self) -> u16 {
+        (self.area.packet_len_max() - HEADER_LEN - TAG_LEN) as u16
+    }
+
+    fn least_loaded(&self) -> u16 {
+        let least = self.load.iter().enumerate().min_by_key(|(_, load)| **load);
+        least.map_or(0, |(worker, _)| worker as u16)
+    }
+
+    fn tell(&self, worker: u16, command: Command) -> Result<(), ApiError> {
+        if thread::command(&self.mail[usize::from(worker)], command) {
+            return Ok(());
+        }
+        Err(ApiError::new(Code::Timeout, format!("worker {worker} takes no commands"))
+            .hint("its core may be taken by another program; see `switch-ctl worker list`"))
+    }
+
+    /// Moves every lane of a port to `worker`. A frame that is on its way to the old one meanwhile is
+    /// dropped as `port-down`.
+    pub fn place(&mut self, id: PortId, door: &mut Door, worker: u16) -> Result<(), ApiError> {
+        for (queue, owner) in
+            door.workers.clone().into_iter().enumerate().filter(|(_, owner)| *owner != worker)
+        {
+            let queue = queue as u16;
+            self.tell(owner, Command::TakeLane(id, queue))?;
+            let ours =
+                |report: &Report| matches!(report, Report::LaneOut(port, q, _) if (*port, *q) == (id, queue));
+            if let Report::LaneOut(_, _, Some(lane)) = self.await_report(owner, ours)? {
+                self.tell(worker, Command::AddLane(id, queue, lane))?;
+                self.load[usize::from(owner)] = self.load[usize::from(owner)].saturating_sub(1);
+                self.load[usize::from(worker)] += 1;
+                door.workers[usize::from(queue)] = worker;
+            }
+        }
+        if let Some(attached) = &mut door.attached {
+            attached.set_workers(&door.workers).map_err(|error| {
+                ApiError::new(Code::System, format!("the XDP program was not told who beats: {error}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes a port's lanes from their workers, closes them, and sends their frames home. No snapshot in
+    /// use names the port any more. `detach` also takes the XDP program off.
+    pub fn close(&mut self, id: PortId, door: Door, detach: bool) -> Result<usize, ApiError> {
+        let mut reclaimed = 0;
+        for (queue, worker) in door.workers.iter().enumerate() {
+            reclaimed += self.close_lane(id, queue as u16, *worker)?;
+        }
+        for worker in 0..self.mail.len() {
+            self.tell(worker as u16, Command::CloseQueue(id))?;
+            self.await_report(
+                worker as u16,
+                |report| matches!(report, Report::QueueOut(port, _) if *port == id),
+            )?;
+        }
+        if let Some(attached) = door.attached.filter(|_| detach) {
+            // A pin that is gone already, because somebody removed it, is what we want.
+            _ = attached.detach();
+        }
+        Ok(reclaimed)
+    }
+
+    fn close_lane(&mut self, id: PortId, queue: u16, worker: u16) -> Result<usize, ApiError> {
+        self.tell(worker, Command::TakeLane(id, queue))?;
+        let ours =
+            |report: &Report| matches!(report, Report::LaneOut(port, q, _) if (*port, *q) == (id, queue));
+        let Report::LaneOut(_, _, Some(lane)) = self.await_report(worker, ours)? else { return Ok(0) };
+        self.load[usize::from(worker)] = self.load[usize::from(worker)].saturating_sub(1);
+        let remains: Remains = lane.close(&self.area);
+        self.tell(worker, Command::TakeIn(remains))?;
+        match self.await_report(worker, |report| matches!(report, Report::TakenIn(_)))? {
+            Report::TakenIn(frames) => Ok(frames),
+            _ => Ok(0),
+        }
+    }
+
+    /// Waits for a report; others that come meanwhile are kept.
+    fn await_report(&mut self, worker: u16, is_it: impl Fn(&Report) -> bool) -> Result<Report, ApiError> {
+        let deadline = Instant::now() + WORKER_PATIENCE;
+        while Instant::now() < deadline {
+            match self.mail[usize::from(worker)].reports.pop() {
+                Some(report) if is_it(&report) => return Ok(report),
+                Some(other) => self.stash.push(other),
+                None => std::thread::sleep(PAUSE),
+            }
+        }
+        Err(ApiError::new(Code::Timeout, format!("worker {worker} did not answer"))
+            .hint("its core may be taken by another program; see `switch-ctl worker list`"))
+    }
+}
+
+fn refuse(name: &str, link: &Link, error: OpenError) -> ApiError {
+    let refusal = |code, text: String, hint: &str| ApiError::new(code, text).field("device").hint(hint);
+    match error {
+        OpenError::Attach(AttachError::Foreign) => {
+            let program = link.xdp.map_or(String::new(), |(mode, id)| format!(" (program {id}, {mode})"));
+            let text = format!("device {name} has another XDP program attached{program}; it was left alone");
+            refusal(
+                Code::Busy,
+                text,
+                "find its owner with `bpftool net`, or detach it with `ip link set DEV xdp off`",
+            )
+        }
+        OpenError::Attach(error @ AttachError::Refused { .. }) => {
+            let hint = "try --mode generic, or see the driver's limits on MTU and queues for XDP";
+            refusal(Code::Unsupported, format!("device {name}: {error}"), hint)
+        }
+        OpenError::Attach(error) => {
+            refusal(Code::System, format!("device {name}: {error}"), "run as root, on Linux 5.11 or later")
+        }
+        OpenError::Socket { queue, call, error } => {
+            let hint = match error.raw_os_error() {
+                Some(libc::EBUSY) => "another program has an AF_XDP socket on this queue",
+                Some(libc::EOPNOTSUPP | libc::EINVAL) => "the driver cannot do this mode; use --mode auto",
+                Some(libc::ENOBUFS | libc::ENOMEM) => {
+                    "the locked-memory limit is too small: raise `ulimit -l`"
+                }
+                _ => "see the kernel's log",
+            };
+            refusal(Code::System, format!("device {name}, queue {queue}: {call}: {error}"), hint)
+        }
+        OpenError::TooManySockets => refusal(Code::Limit, format!("device {name}: {error}"), "delete ports"),
+    }
+}

@@ -1,0 +1,137 @@
+//! The kernel's network devices, asked and watched by netlink (rtnetlink(7)).
+
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use std::io;
+
+/// RTNLGRP_LINK (include/uapi/linux/rtnetlink.h).
+const RTNLGRP_LINK: u32 = 1;
+
+/// What is known of a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Its index in this namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// It was set up.
+    pub is_up: bool,
+    /// Largest L3 packet, bytes.
+    pub mtu: u32,
+    /// The XDP program on it: `native`, `generic`, …, and its number.
+    pub xdp: Option<(&'static str, u32)>,
+}
+
+/// What happened to a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// It is there, new or changed.
+    There(Link),
+    /// It is gone from this namespace.
+    Gone(u32),
+    /// Events were lost; look at everything again.
+    Lost,
+}
+
+/// Asks the kernel about one device; none if there is none of this name.
+pub fn find(name: &str) -> io::Result<Option<Link>> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut request = LinkMessage::default();
+    request.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST;
+    let payload = NetlinkPayload::from(RouteNetlinkMessage::GetLink(request));
+    let mut message = NetlinkMessage::new(header, payload);
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
+    match answer.payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(Some(read(&link))),
+        NetlinkPayload::Error(error) => match error.to_io() {
+            error if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            error => Err(error),
+        },
+        other => Err(io::Error::other(format!("an answer we did not ask for: {other:?}"))),
+    }
+}
+
+/// A socket that tells of every change to a device.
+pub fn watch() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.add_membership(RTNLGRP_LINK)?;
+    socket.set_non_blocking(true)?;
+    Ok(socket)
+}
+
+/// Reads what the watching socket has, up to its last event.
+pub fn events(socket: &Socket) -> Vec<LinkEvent> {
+    let mut events = Vec::new();
+    loop {
+        match socket.recv_from_full() {
+            Ok((bytes, _)) => collect(&bytes, &mut events),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => events.push(LinkEvent::Lost),
+            Err(_) => return events,
+        }
+    }
+}
+
+fn collect(mut bytes: &[u8], events: &mut Vec<LinkEvent>) {
+    while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) {
+        match message.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                events.push(LinkEvent::There(read(&link)));
+            }
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
+                events.push(LinkEvent::Gone(link.header.index));
+            }
+            _ => {}
+        }
+        // Messages are padded to 4 bytes (NLMSG_ALIGN).
+        let len = (message.header.length as usize).next_multiple_of(4);
+        match bytes.get(len..) {
+            Some(rest) if len > 0 && !rest.is_empty() => bytes = rest,
+            _ => return,
+        }
+    }
+}
+
+fn read(message: &LinkMessage) -> Link {
+    let mut link = Link {
+        index: message.header.index,
+        is_up: message.header.flags.contains(LinkFlags::Up),
+        ..Link::default()
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Xdp(xdp) => link.xdp = read_xdp(xdp),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn read_xdp(attributes: &[LinkXdp]) -> Option<(&'static str, u32)> {
+    let mode = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::Attached(XdpAttached::Driver) => Some("native"),
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some("generic"),
+        LinkXdp::Attached(XdpAttached::Hardware) => Some("hardware"),
+        LinkXdp::Attached(XdpAttached::Multiple) => Some("several"),
+        _ => None,
+    })?;
+    let program = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) => Some(*id),
+        _ => None,
+    });
+    Some((mode, program.unwrap_or(0)))
+}

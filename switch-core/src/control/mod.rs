@@ -1,0 +1,21 @@
+//! The control thread: one, and everything that changes goes through it.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`server`] | the Unix socket, signals, netlink: one `mio` loop |
+//! | [`peer`] | who may ask for what |
+//! | [`daemon`] | a request becomes a change, a change reaches every worker |
+//! | [`doors`] | opening and closing ports: sockets and lanes, not rules |
+//! | [`answer`] | lists and counters |
+//! | [`links`] | the kernel's devices, by netlink |
+//! | [`persist`] | what was declared, on disk |
+//! | [`bpffs`] | the directory where XDP links are pinned |
+
+pub mod answer;
+pub mod bpffs;
+pub mod daemon;
+pub mod doors;
+pub mod links;
+pub mod peer;
+pub mod persist;
+pub mod server;

@@ -1,0 +1,327 @@
+//! The Unix socket, signals, netlink and the workers' bell: one `mio` loop on one thread. A client can make
+//! nothing here wait: lines are bounded, answers queue per client, and a client with an unread answer is
+//! not listened to until it has read it.
+
+use super::daemon::Daemon;
+use super::links::{self, LinkEvent};
+use super::peer::{Rights, Rules};
+use crate::worker::thread::now;
+use mio::net::{UnixListener, UnixStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::fs::{FlockOperation, flock};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+use std::collections::HashMap;
+use std::fs::{File, Permissions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use switch_api::codec::{LINE_LEN_MAX, decode_request, encode_answer};
+use switch_api::{ApiError, Code};
+
+/// Clients at one time. `switch-ctl` and the CNI plugin connect for one request.
+const CLIENTS_MAX: usize = 64;
+/// A client that has left a line half sent, or an answer unread, for so long is let go.
+const STALL_MAX: Duration = Duration::from_secs(30);
+/// Requests answered for one client before the others get their turn.
+const REQUESTS_A_TURN: usize = 16;
+const TICK: Duration = Duration::from_secs(1);
+
+const LISTENER: Token = Token(0);
+const SIGNALS: Token = Token(1);
+const LINKS: Token = Token(2);
+/// The workers' bell.
+const REPORTS: Token = Token(3);
+const FIRST_CLIENT: usize = 4;
+
+/// The socket, bound but not served yet.
+pub struct Server {
+    poll: Poll,
+    listener: UnixListener,
+    signals: Signals,
+    links: netlink_sys::Socket,
+    rules: Rules,
+    clients: HashMap<Token, Client>,
+    next: usize,
+    path: PathBuf,
+    bell: Arc<Waker>,
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    rights: Rights,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    moved: Instant,
+    closing: bool,
+}
+
+/// Why the daemon does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Somebody serves here already.
+    #[error("another switchd serves {0}; stop it, or give this one its own --socket")]
+    Taken(PathBuf),
+    /// The socket cannot be made.
+    #[error("cannot serve {path}: {error}")]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+}
+
+impl Server {
+    /// Takes the socket. A file that a dead daemon left is replaced; a living one is not disturbed.
+    pub fn bind(path: &Path, rules: Rules) -> Result<Self, ServeError> {
+        let failed = |error| ServeError::Socket { path: path.to_owned(), error };
+        let lock = lock(path)?;
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let mut listener = UnixListener::bind(path).map_err(failed)?;
+        // Who may do what is decided by credentials; the file's mode only keeps those away who may nothing.
+        let mode = if rules.readers || rules.group.is_some() { 0o666 } else { 0o600 };
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
+        let poll = Poll::new().map_err(failed)?;
+        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+        let mut links = links::watch().map_err(failed)?;
+        let registry = poll.registry();
+        let bell = Waker::new(registry, REPORTS).map_err(failed)?;
+        registry.register(&mut listener, LISTENER, Interest::READABLE).map_err(failed)?;
+        registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(failed)?;
+        registry.register(&mut links, LINKS, Interest::READABLE).map_err(failed)?;
+        Ok(Self {
+            poll,
+            listener,
+            signals,
+            links,
+            rules,
+            clients: HashMap::new(),
+            next: FIRST_CLIENT,
+            path: path.to_owned(),
+            bell: Arc::new(bell),
+            _lock: lock,
+        })
+    }
+
+    /// What workers ring when they have something to report.
+    pub fn bell(&self) -> Arc<Waker> {
+        self.bell.clone()
+    }
+
+    /// Serves until told to stop. Whether to detach.
+    pub fn run(&mut self, daemon: &mut Daemon) -> bool {
+        let mut events = Events::with_capacity(128);
+        let mut ticked = Instant::now();
+        loop {
+            let pause = TICK.saturating_sub(ticked.elapsed());
+            if let Err(error) = self.poll.poll(&mut events, Some(pause))
+                && error.kind() != ErrorKind::Interrupted
+            {
+                tracing::error!("poll: {error}");
+            }
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.accept(),
+                    SIGNALS => self.read_signals(daemon),
+                    LINKS => self.read_links(daemon),
+                    REPORTS => daemon.read_reports(),
+                    client => self.serve(client, daemon),
+                }
+            }
+            self.serve_waiting(daemon);
+            if ticked.elapsed() >= TICK {
+                ticked = Instant::now();
+                daemon.tick(now().s());
+                self.clients.retain(|_, client| !client.is_stalled());
+            }
+            if let Some(detach) = daemon.stopping {
+                return detach;
+            }
+        }
+    }
+
+    fn read_signals(&mut self, daemon: &mut Daemon) {
+        for signal in self.signals.pending() {
+            tracing::info!(signal, "stopping; XDP programs stay, their dead-man settings decide");
+            daemon.stopping = Some(false);
+        }
+    }
+
+    fn read_links(&mut self, daemon: &mut Daemon) {
+        let events: Vec<LinkEvent> = links::events(&self.links);
+        if !events.is_empty() {
+            daemon.links_changed(events);
+        }
+    }
+
+    fn accept(&mut self) {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => return tracing::warn!("accept: {error}"),
+            };
+            self.welcome(stream);
+        }
+    }
+
+    fn welcome(&mut self, mut stream: UnixStream) {
+        let rights = self.rules.rights(&stream);
+        let refusal = if rights == Rights::Nobody {
+            Some(ApiError::new(Code::Forbidden, "this user may not use the switch").hint(
+                "use root or a member of the group given to `switchd --group`; `--readers` lets everybody look",
+            ))
+        } else if self.clients.len() >= CLIENTS_MAX {
+            Some(
+                ApiError::new(Code::Limit, format!("{CLIENTS_MAX} clients are connected already"))
+                    .hint("close one, or try again in a moment"),
+            )
+        } else {
+            None
+        };
+        if let Some(error) = refusal {
+            // One write: if the client is not there to read it, that is its loss.
+            _ = stream.write(&encode_answer(serde_json::Value::Null, Err(error)));
+            return;
+        }
+        let token = Token(self.next);
+        self.next += 1;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        if self.poll.registry().register(&mut stream, token, both).is_ok() {
+            self.clients.insert(token, Client::new(stream, rights));
+        }
+    }
+
+    fn serve(&mut self, token: Token, daemon: &mut Daemon) {
+        let Some(client) = self.clients.get_mut(&token) else { return };
+        if client.serve(daemon).is_err() {
+            self.clients.remove(&token);
+        }
+    }
+
+    /// Clients with whole lines that were not their turn yet.
+    fn serve_waiting(&mut self, daemon: &mut Daemon) {
+        let waiting = |client: &Client| client.output.is_empty() && client.input.contains(&b'\n');
+        let tokens: Vec<_> =
+            self.clients.iter().filter(|(_, client)| waiting(client)).map(|(t, _)| *t).collect();
+        for token in tokens {
+            self.serve(token, daemon);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The lock is still ours here, so it is our own socket that goes.
+        _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// One daemon a socket: an advisory lock beside it, which the kernel lets go of when we die.
+fn lock(path: &Path) -> Result<File, ServeError> {
+    let failed = |error| ServeError::Socket { path: path.to_owned(), error };
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(failed)?;
+    }
+    let file = File::create(path.with_extension("lock")).map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ServeError::Taken(path.to_owned())),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// The client is to be let go of.
+struct Gone;
+
+impl Client {
+    fn new(stream: UnixStream, rights: Rights) -> Self {
+        let moved = Instant::now();
+        Self { stream, rights, input: Vec::new(), output: Vec::new(), moved, closing: false }
+    }
+
+    fn is_stalled(&self) -> bool {
+        let owes = !self.input.is_empty() || !self.output.is_empty();
+        owes && self.moved.elapsed() > STALL_MAX
+    }
+
+    fn serve(&mut self, daemon: &mut Daemon) -> Result<(), Gone> {
+        self.write()?;
+        if self.output.is_empty() {
+            self.read()?;
+            self.answer(daemon);
+            self.write()?;
+        }
+        if self.closing && self.output.is_empty() { Err(Gone) } else { Ok(()) }
+    }
+
+    fn read(&mut self) -> Result<(), Gone> {
+        let mut chunk = [0; 16 * 1024];
+        while self.input.len() <= LINE_LEN_MAX {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => {
+                    // What was asked in whole lines is still answered.
+                    self.closing = true;
+                    return Ok(());
+                }
+                Ok(n) => {
+                    self.moved = Instant::now();
+                    self.input.extend_from_slice(&chunk[..n]);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Err(Gone),
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, daemon: &mut Daemon) {
+        for _ in 0..REQUESTS_A_TURN {
+            let Some(end) = self.input.iter().position(|byte| *byte == b'\n') else {
+                return self.refuse_endless_line();
+            };
+            let line: Vec<u8> = self.input.drain(..=end).collect();
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let call = decode_request(&line);
+            let admin = self.rights == Rights::Admin;
+            let outcome = call.request.and_then(|request| daemon.handle(&request, admin));
+            self.output.extend(encode_answer(call.id, outcome));
+        }
+    }
+
+    fn refuse_endless_line(&mut self) {
+        if self.input.len() > LINE_LEN_MAX {
+            let error = ApiError::new(Code::Limit, format!("a line is at most {LINE_LEN_MAX} bytes"))
+                .hint("send one request per line");
+            self.output.extend(encode_answer(serde_json::Value::Null, Err(error)));
+            self.input.clear();
+            self.closing = true;
+        }
+    }
+
+    fn write(&mut self) -> Result<(), Gone> {
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output) {
+                Ok(n) => {
+                    self.moved = Instant::now();
+                    self.output.drain(..n);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Err(Gone),
+            }
+        }
+        Ok(())
+    }
+}

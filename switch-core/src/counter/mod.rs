@@ -1,0 +1,152 @@
+//! Counters: one writer, any number of readers, no locked instruction. A worker writes its own; the
+//! control thread reads them at any time and sees each one whole.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`reason`] | why a frame was dropped: every reason has a name and a sentence |
+//! | [`event`] | what else happens and is counted |
+//! | [`stage`] | the stages whose cycles are measured, and the clock to measure with |
+
+pub mod event;
+pub mod reason;
+pub mod stage;
+
+pub use event::Event;
+pub use reason::DropReason;
+pub use stage::{Laps, NoLaps, Stage};
+
+use crossbeam::utils::CachePadded;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A number that only its owner writes.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owner calls this: two adders would lose counts, not more.
+    #[inline(always)]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Sets it.
+    #[inline(always)]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+fn counters(n: usize) -> Box<[Counter]> {
+    (0..n).map(|_| Counter::default()).collect()
+}
+
+/// Traffic of one port at one worker.
+#[derive(Debug, Default)]
+pub struct PortTraffic {
+    /// Frames in.
+    pub rx_packets: Counter,
+    /// Bytes in.
+    pub rx_bytes: Counter,
+    /// Frames out.
+    pub tx_packets: Counter,
+    /// Bytes out.
+    pub tx_bytes: Counter,
+}
+
+/// Cycles and packets of one stage, from sampled batches.
+#[derive(Debug, Default)]
+pub struct StageCounter {
+    /// Ticks of the time-stamp counter.
+    pub cycles: Counter,
+    /// Packets that went through.
+    pub packets: Counter,
+}
+
+/// Buckets of the wake-latency histogram: powers of two of a microsecond, the last one open.
+pub const WAKE_BUCKETS: usize = 16;
+
+/// How a worker lives.
+#[derive(Debug, Default)]
+pub struct Life {
+    /// Turns.
+    pub turns: Counter,
+    /// Turns without a frame.
+    pub empty_turns: Counter,
+    /// Times it slept.
+    pub sleeps: Counter,
+    /// Snapshot it uses.
+    pub generation: Counter,
+    /// Frames in its pool.
+    pub free: Counter,
+    /// Frames in its ports' rings.
+    pub in_rings: Counter,
+    /// Frames in its queues and on their way home.
+    pub in_flight: Counter,
+    /// Frames it should have by its books.
+    pub expected: Counter,
+    /// Histogram of wake-up latency; bucket `i` counts those below `2^i` µs.
+    pub wake_us: [Counter; WAKE_BUCKETS],
+}
+
+/// All counters of one worker.
+#[derive(Debug)]
+pub struct Counters {
+    traffic: Box<[CachePadded<PortTraffic>]>,
+    drops: Box<[Counter]>,
+    events: Box<[Counter]>,
+    stages: [StageCounter; Stage::ALL.len()],
+    /// How it lives.
+    pub life: CachePadded<Life>,
+}
+
+impl Counters {
+    /// For ports `0..ports`.
+    pub fn new(ports: usize) -> Self {
+        Self {
+            traffic: (0..ports).map(|_| CachePadded::default()).collect(),
+            drops: counters(ports * DropReason::ALL.len()),
+            events: counters(Event::ALL.len()),
+            stages: Default::default(),
+            life: CachePadded::default(),
+        }
+    }
+
+    /// Traffic of a port.
+    #[inline(always)]
+    pub fn port(&self, port: u16) -> &PortTraffic {
+        &self.traffic[usize::from(port)]
+    }
+
+    /// Frames of `port` dropped for `reason`.
+    #[inline(always)]
+    pub fn drops(&self, port: u16, reason: DropReason) -> &Counter {
+        &self.drops[usize::from(port) * DropReason::ALL.len() + reason as usize]
+    }
+
+    /// An event.
+    #[inline(always)]
+    pub fn event(&self, event: Event) -> &Counter {
+        &self.events[event as usize]
+    }
+
+    /// A stage's cost.
+    #[inline(always)]
+    pub fn stage(&self, stage: Stage) -> &StageCounter {
+        &self.stages[stage as usize]
+    }
+
+    /// Starts a port's numbers at zero: a new port has this number now. Its former owner's worker has
+    /// let go of it, so nobody writes meanwhile.
+    pub fn clear_port(&self, port: u16) {
+        let traffic = self.port(port);
+        for counter in [&traffic.rx_packets, &traffic.rx_bytes, &traffic.tx_packets, &traffic.tx_bytes] {
+            counter.set(0);
+        }
+        DropReason::ALL.iter().for_each(|reason| self.drops(port, *reason).set(0));
+    }
+}

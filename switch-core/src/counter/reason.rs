@@ -1,0 +1,69 @@
+//! Why a frame was dropped. A person finds the name in `switch-ctl stats` and the sentence beside it.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal: $meaning:literal,)*) => {
+        /// A reason; [`DropReason::name`] is stable, scripts may rely on it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $(#[doc = $meaning] $variant,)*
+        }
+
+        impl DropReason {
+            /// All, in order.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Its name.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What it means and, where there is something to do, what.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    Runt = "runt": "shorter than an Ethernet header with its tag (14 or 18 bytes)",
+    SourceZero = "source-mac-zero": "the source MAC is 00:00:00:00:00:00: no station has it",
+    SourceGroup = "source-mac-group": "the source MAC is a group address: only a destination may be one",
+    VlanTagged = "vlan-tagged": "a tagged frame on an access port; make the port a trunk if it should carry tags",
+    VlanUntagged = "vlan-untagged": "a frame without a tag on a trunk without a native VLAN",
+    VlanNotMember = "vlan-not-member": "the port is not a member of the frame's VLAN",
+    LinkLocalGroup = "link-local-group": "to 01:80:c2:00:00:0x (LLDP, STP, pause …), which no bridge forwards",
+    LoopBlocked = "loop-blocked": "a loop was found behind this port; find the cable or bridge that joins two ports",
+    LoopProbe = "loop-probe": "the switch's own loop probe came back by this port",
+    SourcePinned = "source-mac-pinned": "the source MAC is a static entry of another port",
+    StormLimit = "storm-limit": "more broadcast, multicast or unknown unicast a second than the port's storm_pps",
+    Hairpin = "hairpin": "the destination is behind the port the frame came from",
+    Isolated = "isolated": "from one isolated port to another",
+    FloodOff = "flood-off": "no known destination, and no port of the VLAN is given such frames",
+    NoMember = "no-other-member": "to be flooded, but no other port is in the VLAN",
+    EgressVlan = "egress-vlan": "the destination's port is no longer a member of the frame's VLAN",
+    PortClosed = "port-closed": "the port is not open: its policy is not in force yet, or it is going away",
+    PortDown = "port-down": "the port that leads to the destination is down",
+    MtuExceeded = "mtu-exceeded": "larger than the MTU of the port it was to leave by",
+    NoHeadroom = "no-headroom": "no room in front of the frame for a VLAN tag",
+    RxMissed = "rx-missed": "the kernel had no frame or no ring entry to receive it into: the switch was asleep or behind",
+    TxQueueFull = "tx-queue-full": "the port it was to leave by takes frames slower than they come",
+    InboxFull = "inbox-full": "the worker that serves the port it was to leave by is behind",
+    TxRefused = "tx-refused": "the kernel refused the frame (too large for the device, or the device is going away)",
+    PipelineGone = "pipeline-gone": "the worker stopped while the frame was on its way",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_reason_has_its_own_name_and_its_place() {
+        let names: HashSet<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), DropReason::ALL.len());
+        assert!(DropReason::ALL.iter().enumerate().all(|(i, reason)| *reason as usize == i));
+        assert!(DropReason::ALL.iter().all(|reason| !reason.meaning().is_empty()));
+    }
+}

@@ -1,0 +1,31 @@
+//! The switch. A worker takes frames from ports, sends them through a fixed list of stages that read one
+//! snapshot, and gives them back to ports; everything else exists so that this sentence stays true.
+//!
+//! | room | what |
+//! |---|---|
+//! | [`wire`] | bytes ⇄ headers |
+//! | [`frame`] | packet memory and who owns which bytes |
+//! | [`table`] | what is learned |
+//! | [`counter`] | what is counted, and the names of drops |
+//! | [`config`] | what is declared: model, checks, snapshots |
+//! | [`pipeline`] | what happens to a batch |
+//! | [`port`] | the doors to the outside |
+//! | [`worker`] | who does it: one pinned core each |
+//! | [`control`] | the one thread that changes things
+//! | [`rig`] | a switch without threads, for tests, fuzzing and benches
+
+// Under loom only what loom explores is built: its atomics live inside a model and nowhere else.
+pub mod config;
+#[cfg(not(loom))]
+pub mod control;
+pub mod counter;
+pub mod frame;
+#[cfg(not(loom))]
+pub mod pipeline;
+#[cfg(not(loom))]
+pub mod port;
+#[cfg(not(loom))]
+pub mod rig;
+pub mod table;
+pub mod wire;
+pub mod worker;

@@ -1,0 +1,131 @@
+//! `emit`: every frame of the batch goes where its verdict says, in the order in which they came.
+//! Flooding copies here: into fresh frames, as many as the pool has; the last member gets the original.
+
+use super::note::Note;
+use super::verdict::{Class, Verdict};
+use super::{Private, View};
+use crate::config::snapshot::{Member, PortFacts};
+use crate::counter::{DropReason, Event};
+use crate::frame::{Area, Batch, Frame, Pool};
+
+/// How a copy is made fit for its port: the `egress` stage's [`super::egress::prepare`], handed over by
+/// the list because stages do not know each other.
+pub(super) type Prepare = fn(&Area, &mut Frame, &Note, &PortFacts, &View) -> Result<(), DropReason>;
+
+#[inline]
+pub(super) fn run(
+    view: &View,
+    batch: &mut Batch,
+    notes: &[Note],
+    pool: &mut Pool,
+    private: &mut Private,
+    prepare: Prepare,
+) {
+    // The common batch first: all of it goes one way.
+    if let Some(Note { verdict: Verdict::Port(port), .. }) = notes.first()
+        && notes.iter().all(|note| note.verdict == Verdict::Port(*port))
+    {
+        private.enqueue_batch(*port, batch);
+    }
+    let mut frames = batch.drain();
+    let mut rest = &notes[..frames.len()];
+    while let Some(note) = rest.first() {
+        // Neighbours mostly go the same way: they are queued together.
+        let run = rest.iter().take_while(|other| other.verdict == note.verdict).count();
+        let (these, others) = rest.split_at(run);
+        rest = others;
+        match note.verdict {
+            Verdict::Port(port) => private.enqueue_run(pool, port, frames.by_ref().take(run)),
+            Verdict::Drop(reason) => {
+                frames.by_ref().take(run).for_each(|frame| private.drop(pool, view.in_port, reason, frame));
+            }
+            Verdict::Flood(class) => {
+                for (note, frame) in these.iter().zip(frames.by_ref()) {
+                    flood(view, frame, note, class, pool, private, prepare);
+                }
+            }
+            // `forward` decides about every frame; should one slip through, it is not lost.
+            Verdict::Undecided => {
+                let reason = DropReason::NoMember;
+                frames.by_ref().take(run).for_each(|frame| private.drop(pool, view.in_port, reason, frame));
+            }
+        }
+    }
+}
+
+fn flood(
+    view: &View,
+    frame: Frame,
+    note: &Note,
+    class: Class,
+    pool: &mut Pool,
+    private: &mut Private,
+    prepare: Prepare,
+) {
+    let Some(fid) = view.snapshot.fids.get(usize::from(note.fid)) else {
+        return private.drop(pool, view.in_port, DropReason::NoMember, frame);
+    };
+    // A copy for each but the last, who gets the original: a flood to one port copies nothing.
+    let (mut last, mut others) = (None, 0);
+    for member in fid.members.iter().filter(|member| is_other(view, member)) {
+        others += 1;
+        if !takes(member, class) {
+            continue;
+        }
+        if let Some(member) = last.replace(member) {
+            match copy(pool, &frame) {
+                Some(copy) => send(view, copy, note, member, pool, private, prepare),
+                None => private.counters.event(Event::FloodCopyMissed).add(1),
+            }
+        }
+    }
+    match last {
+        Some(member) => send(view, frame, note, member, pool, private, prepare),
+        None if others > 0 => private.drop(pool, view.in_port, DropReason::FloodOff, frame),
+        None => private.drop(pool, view.in_port, DropReason::NoMember, frame),
+    }
+}
+
+fn send(
+    view: &View,
+    mut frame: Frame,
+    note: &Note,
+    member: &Member,
+    pool: &mut Pool,
+    private: &mut Private,
+    prepare: Prepare,
+) {
+    let Some(to) = view.snapshot.port(member.port) else {
+        return private.drop(pool, member.port, DropReason::PortClosed, frame);
+    };
+    match prepare(pool.area(), &mut frame, note, to, view) {
+        Ok(()) => private.enqueue(pool, member.port, frame),
+        Err(reason) => private.drop(pool, member.port, reason, frame),
+    }
+}
+
+fn copy(pool: &mut Pool, original: &Frame) -> Option<Frame> {
+    let mut copy = pool.take()?;
+    let area = pool.area();
+    if !area.fill(&mut copy, area.bytes(original)) {
+        // Only a frame that grew into its headroom can be too long for a fresh one's place.
+        pool.give(copy);
+        return None;
+    }
+    copy.offload = original.offload;
+    Some(copy)
+}
+
+/// Flooding leaves out the port a frame came from (also with hairpin, which is for known stations) and,
+/// from an isolated port, the other isolated ones.
+fn is_other(view: &View, member: &Member) -> bool {
+    member.port != view.in_port && !(member.isolated && view.facts.isolated)
+}
+
+fn takes(member: &Member, class: Class) -> bool {
+    match class {
+        Class::UnknownUnicast => member.unknown_unicast,
+        Class::Multicast => member.multicast,
+        Class::Broadcast => member.broadcast,
+    }
+}

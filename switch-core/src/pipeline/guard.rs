@@ -1,0 +1,66 @@
+//! `guard`: what a port may send at all. Gives each frame its filtering identifier, or drops it: port
+//! closed, loop behind it, VLAN it is no member of.
+
+use super::note::Note;
+use super::verdict::Verdict;
+use super::{Private, View};
+use crate::config::snapshot::Vlans;
+use crate::counter::{DropReason, Event};
+
+#[inline]
+pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
+    if !view.facts.open {
+        return drop_all(notes, DropReason::PortClosed);
+    }
+    watch_for_probes(view, notes, private);
+    if view.tables.loops.is_blocked(view.in_port, view.now_s) {
+        return drop_all(notes, DropReason::LoopBlocked);
+    }
+    let vlans = &view.facts.vlans;
+    for note in notes.iter_mut().filter(|note| note.is_undecided()) {
+        // The common frame first: no tag, and the port takes such frames.
+        if !note.tagged && vlans.untagged.0 != 0 {
+            note.fid = vlans.untagged.0;
+            continue;
+        }
+        match admit_vlan(vlans, note) {
+            Ok(fid) => note.fid = fid,
+            Err(reason) => note.verdict = Verdict::Drop(reason),
+        }
+    }
+}
+
+/// The identifier of a tagged frame, or of one that the port takes only with a tag.
+fn admit_vlan(vlans: &Vlans, note: &Note) -> Result<u16, DropReason> {
+    let vid = note.tci & 0xfff;
+    // A priority tag (VID 0) says nothing about the VLAN (IEEE 802.1Q §6.9.1).
+    if !note.tagged || vid == 0 {
+        return match vlans.untagged.0 {
+            0 => Err(DropReason::VlanUntagged),
+            fid => Ok(fid),
+        };
+    }
+    match vlans.tagged.as_ref().map(|map| map[usize::from(vid)]) {
+        None => Err(DropReason::VlanTagged),
+        Some(0) => Err(DropReason::VlanNotMember),
+        Some(fid) => Ok(fid),
+    }
+}
+
+/// One of our own probes came back: whatever is behind this port leads back to us.
+fn watch_for_probes(view: &View, notes: &mut [Note], private: &mut Private) {
+    for note in
+        notes.iter_mut().filter(|note| private.loop_watch.is_probe(note.dst, note.src, note.ethertype))
+    {
+        note.verdict = Verdict::Drop(DropReason::LoopProbe);
+        view.tables.loops.found(view.in_port, view.now_s);
+        private.counters.event(Event::LoopFound).add(1);
+    }
+}
+
+#[cold]
+fn drop_all(notes: &mut [Note], reason: DropReason) {
+    for note in notes.iter_mut().filter(|note| note.is_undecided()) {
+        note.verdict = Verdict::Drop(reason);
+    }
+}

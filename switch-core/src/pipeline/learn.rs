@@ -1,0 +1,48 @@
+//! `learn`: the source of each frame is behind the port it came in by. First every frame's place in the
+//! table is computed and touched, so that the cache misses overlap; then one plain loop.
+
+use super::note::Note;
+use super::verdict::Verdict;
+use super::{Private, View};
+use crate::counter::{DropReason, Event};
+use crate::frame::BATCH_FRAMES;
+use crate::table::fdb::{self, Learned};
+
+#[inline]
+pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
+    let table = &view.tables.fdb;
+    let mut homes = [0u32; BATCH_FRAMES];
+    for (note, home) in notes.iter().zip(&mut homes) {
+        *home = table.home(fdb::key(note.src, note.fid));
+        table.touch(*home);
+    }
+    let (limit, limits) = (view.facts.learn_limit, view.snapshot.limits);
+    for (note, home) in notes.iter_mut().zip(homes) {
+        if !note.is_undecided() {
+            continue;
+        }
+        let key = fdb::key(note.src, note.fid);
+        let learned = table.learn(home, key, view.in_port, view.now_s, limit, limits);
+        if !matches!(learned, Learned::Known) {
+            note_news(view, private, note, learned);
+        }
+    }
+}
+
+#[cold]
+fn note_news(view: &View, private: &mut Private, note: &mut Note, learned: Learned) {
+    let event = match learned {
+        Learned::Known | Learned::Refreshed => return,
+        Learned::Pinned => return note.verdict = Verdict::Drop(DropReason::SourcePinned),
+        Learned::New => Event::MacLearned,
+        Learned::Moved { .. } => Event::MacMoved,
+        Learned::PortLimit => Event::LearnPortLimit,
+        Learned::Full => Event::LearnTableFull,
+        Learned::Busy => Event::LearnBusy,
+    };
+    private.counters.event(event).add(1);
+    // A station that hops from port to port, or would if the port might learn it, is how a loop looks.
+    if matches!(event, Event::MacMoved | Event::LearnPortLimit) {
+        private.loop_watch.suspect(view.in_port, view.now);
+    }
+}

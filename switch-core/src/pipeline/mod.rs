@@ -1,0 +1,201 @@
+//! What happens to a batch of frames, as a list of calls. Pure: the clock, the tables and the memory
+//! are arguments, so the same pipeline runs in the daemon, a simulator, a fuzzer and a bench.
+//!
+//! | stage | what |
+//! |---|---|
+//! | [`parse`] | bytes to words: addresses, tag, EtherType |
+//! | [`guard`] | what a port may send at all: VLAN membership, loops |
+//! | [`learn`] | which port the source is behind |
+//! | [`forward`] | where the destination is; storm control of what has none |
+//! | [`egress`] | what the way out asks for: tag, MTU |
+//! | [`emit`] | into queues and back to the pool; flooding copies here |
+//!
+//! `track` and `translate` will stand between `learn` and `forward`, `admit` and `rewrite` behind it.
+
+mod egress;
+mod emit;
+mod forward;
+mod guard;
+mod learn;
+mod note;
+mod parse;
+pub mod probe;
+pub mod storm;
+pub mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+use crate::config::PORTS_MAX;
+use crate::config::snapshot::{PortFacts, PortId, Snapshot};
+use crate::counter::{Counters, DropReason, Laps, Stage};
+use crate::frame::{BATCH_FRAMES, Batch, Frame, Pool, TxQueue};
+use crate::table::fdb::Fdb;
+use crate::table::loops::Loops;
+use note::{Note, Notes};
+use probe::LoopWatch;
+use std::sync::Arc;
+use storm::Storms;
+
+/// Learned state, shared by all workers.
+#[derive(Debug)]
+pub struct Tables {
+    /// Stations.
+    pub fdb: Fdb,
+    /// Ports with a loop behind them.
+    pub loops: Loops,
+}
+
+/// Now, as the pipeline is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Nanoseconds of a clock that never goes back.
+    pub ns: u64,
+}
+
+impl Now {
+    /// Whole seconds of it.
+    #[inline(always)]
+    pub fn s(self) -> u32 {
+        (self.ns / 1_000_000_000) as u32
+    }
+}
+
+/// What every stage may read.
+#[derive(Clone, Copy, Debug)]
+struct View<'a> {
+    snapshot: &'a Snapshot,
+    tables: &'a Tables,
+    in_port: PortId,
+    facts: &'a PortFacts,
+    now: Now,
+    now_s: u32,
+}
+
+/// What belongs to one worker: plain memory, nobody else looks.
+#[derive(Debug)]
+pub struct Private {
+    /// What waits to leave, by port number.
+    pub queues: Box<[TxQueue]>,
+    /// Ports whose queue is not empty, each once.
+    pub dirty: Vec<PortId>,
+    /// Counters; others may read them.
+    pub counters: Arc<Counters>,
+    /// Storm control.
+    pub storms: Storms,
+    /// Signs of a loop.
+    pub loop_watch: LoopWatch,
+}
+
+impl Private {
+    /// `secret` marks this daemon's loop probes.
+    pub fn new(counters: Arc<Counters>, secret: u64) -> Self {
+        Self {
+            queues: (0..PORTS_MAX).map(|_| TxQueue::default()).collect(),
+            dirty: Vec::with_capacity(PORTS_MAX),
+            counters,
+            storms: Storms::new(PORTS_MAX),
+            loop_watch: LoopWatch::new(PORTS_MAX, secret),
+        }
+    }
+
+    /// Counts a frame of `port` that goes nowhere, and gives it back.
+    #[inline]
+    pub fn drop(&self, pool: &mut Pool, port: PortId, reason: DropReason, frame: Frame) {
+        self.counters.drops(port, reason).add(1);
+        pool.give(frame);
+    }
+
+    /// Puts a frame into the queue of `port`, or counts why not.
+    pub fn enqueue(&mut self, pool: &mut Pool, port: PortId, frame: Frame) {
+        self.enqueue_run(pool, port, std::iter::once(frame));
+    }
+
+    /// Puts a whole batch into the queue of `port`; what finds no room stays in the batch.
+    #[inline(always)]
+    fn enqueue_batch(&mut self, port: PortId, batch: &mut Batch) {
+        let queue = &mut self.queues[usize::from(port)];
+        let was_empty = queue.is_empty();
+        queue.append(batch);
+        if was_empty && !queue.is_empty() {
+            self.dirty.push(port);
+        }
+    }
+
+    /// Puts several frames into the queue of `port`, or counts why not.
+    #[inline(always)]
+    pub fn enqueue_run(&mut self, pool: &mut Pool, port: PortId, frames: impl Iterator<Item = Frame>) {
+        let queue = &mut self.queues[usize::from(port)];
+        let was_empty = queue.is_empty();
+        let mut frames = frames;
+        queue.extend(&mut frames);
+        if was_empty && !queue.is_empty() {
+            self.dirty.push(port);
+        }
+        let reason = if queue.has_room_at_all() { DropReason::TxQueueFull } else { DropReason::PortClosed };
+        for frame in frames {
+            self.drop(pool, port, reason, frame);
+        }
+    }
+}
+
+/// What a run reads beside the frames.
+#[derive(Clone, Copy, Debug)]
+pub struct World<'a> {
+    /// Declared.
+    pub snapshot: &'a Snapshot,
+    /// Learned.
+    pub tables: &'a Tables,
+    /// The time.
+    pub now: Now,
+}
+
+/// The stages, with the memory they need: a worker has one.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// What belongs to the worker.
+    pub private: Private,
+    notes: Box<Notes>,
+}
+
+impl Pipeline {
+    /// Nothing in it yet.
+    pub fn new(private: Private) -> Self {
+        Self { private, notes: Box::new([Note::default(); BATCH_FRAMES]) }
+    }
+
+    /// Runs `batch`, which came in by `in_port`, through every stage. Afterwards the batch is empty and
+    /// each of its frames is in a queue or back in the pool.
+    #[inline]
+    pub fn run(
+        &mut self,
+        world: World,
+        in_port: PortId,
+        batch: &mut Batch,
+        pool: &mut Pool,
+        laps: &mut impl Laps,
+    ) {
+        let closed = PortFacts::default();
+        let World { snapshot, tables, now } = world;
+        let facts = snapshot.port(in_port).unwrap_or(&closed);
+        let view = View { snapshot, tables, in_port, facts, now, now_s: now.s() };
+        let Self { private, notes } = self;
+        let notes = &mut notes[..batch.len()];
+        let traffic = private.counters.port(in_port);
+        traffic.rx_packets.add(batch.len() as u64);
+        traffic.rx_bytes.add(batch.iter().map(|frame| frame.len() as u64).sum());
+
+        parse::run(pool.area(), batch, notes);
+        laps.lap(Stage::Parse);
+        guard::run(&view, notes, private);
+        laps.lap(Stage::Guard);
+        learn::run(&view, notes, private);
+        laps.lap(Stage::Learn);
+        forward::run(&view, notes, private);
+        laps.lap(Stage::Forward);
+        egress::run(&view, pool.area(), batch, notes);
+        laps.lap(Stage::Egress);
+        emit::run(&view, batch, notes, pool, private, egress::prepare);
+        laps.lap(Stage::Emit);
+    }
+}

@@ -1,0 +1,34 @@
+//! What the stages know of one frame. Notes lie beside the frames of a batch, by index.
+
+use super::verdict::Verdict;
+use crate::frame::BATCH_FRAMES;
+
+/// See the module.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Note {
+    /// Destination MAC, low 48 bits. `parse`.
+    pub dst: u64,
+    /// Source MAC, low 48 bits. `parse`.
+    pub src: u64,
+    /// EtherType behind the tag. `parse`.
+    pub ethertype: u16,
+    /// Tag control information (PCP, DEI, VID); meaningful if `tagged`. `parse`.
+    pub tci: u16,
+    /// The frame carries a C-tag. `parse`.
+    pub tagged: bool,
+    /// Filtering identifier: bridge and VLAN in one number. `guard`.
+    pub fid: u16,
+    /// What shall become of it.
+    pub verdict: Verdict,
+}
+
+impl Note {
+    /// Whether no stage has decided yet.
+    #[inline(always)]
+    pub fn is_undecided(&self) -> bool {
+        matches!(self.verdict, Verdict::Undecided)
+    }
+}
+
+/// Notes of a whole batch.
+pub type Notes = [Note; BATCH_FRAMES];

@@ -1,0 +1,38 @@
+//! `parse`: the Ethernet header becomes words. Nothing later reads the frame's first bytes again.
+//! A bridge carries what it does not understand, so only a header that is not there costs a frame.
+
+use super::note::Note;
+use super::verdict::Verdict;
+use crate::counter::DropReason;
+use crate::frame::{Area, Frame};
+use crate::wire::ethernet::{self, GROUP_BIT};
+
+#[inline]
+pub(super) fn run(area: &Area, frames: &[Frame], notes: &mut [Note]) {
+    for (frame, note) in frames.iter().zip(notes) {
+        let Ok(header) = ethernet::parse(area.bytes(frame)) else {
+            *note = Note { verdict: Verdict::Drop(DropReason::Runt), ..Note::default() };
+            continue;
+        };
+        *note = Note {
+            dst: header.dst,
+            src: header.src,
+            ethertype: header.ethertype,
+            tci: header.tci.unwrap_or(0),
+            tagged: header.tci.is_some(),
+            fid: 0,
+            verdict: check_source(header.src),
+        };
+    }
+}
+
+#[inline(always)]
+fn check_source(src: u64) -> Verdict {
+    if src & GROUP_BIT != 0 {
+        Verdict::Drop(DropReason::SourceGroup)
+    } else if src == 0 {
+        Verdict::Drop(DropReason::SourceZero)
+    } else {
+        Verdict::Undecided
+    }
+}

@@ -1,0 +1,29 @@
+//! What shall become of a frame.
+
+use crate::config::snapshot::PortId;
+use crate::counter::DropReason;
+
+/// Why a frame has no single destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Its destination is a station nobody has learned.
+    UnknownUnicast,
+    /// To a group.
+    Multicast,
+    /// To everybody.
+    Broadcast,
+}
+
+/// A stage that decides writes it; later stages leave a decided frame alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verdict {
+    /// No stage decided yet.
+    #[default]
+    Undecided,
+    /// Out by this port.
+    Port(PortId),
+    /// A copy to every other member of its VLAN that takes this class.
+    Flood(Class),
+    /// Gone, and why.
+    Drop(DropReason),
+}

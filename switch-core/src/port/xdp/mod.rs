@@ -1,0 +1,255 @@
+//! AF_XDP: our own thin layer over the kernel's interface (Documentation/networking/af_xdp.rst).
+//!
+//! | module | one kernel concept each |
+//! |---|---|
+//! | [`umem`] | the packet memory, registered |
+//! | [`ring`] | a ring shared with the kernel |
+//! | [`socket`] | a socket's system calls |
+//! | [`program`] | the XDP program on a device |
+//! | [`beat`] | the dead-man timer's pulse |
+//! | [`open`] | a device becomes lanes: modes are tried from fast to slow |
+//!
+//! This file is the lane: one queue of one device.
+
+#![allow(unsafe_code)]
+
+pub mod beat;
+pub mod open;
+pub mod program;
+pub mod ring;
+pub mod socket;
+pub mod umem;
+
+use super::{Health, Port, Remains, Sent, Serviced};
+use crate::counter::{Counters, Event};
+use crate::frame::{Area, Batch, Frame, Holder, Pool, TxQueue};
+use crate::wire::checksum::{self, Csum};
+use socket::{Kick, RawSocket, Rings};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use umem::TxMetadata;
+
+/// Frames an idle lane lets the kernel receive into: one NAPI poll of a veth. 128 KiB.
+const FILL_IDLE: u32 = 64;
+/// Transmit requests that are held back while more is coming, to send them with one system call. The
+/// kernel takes [`socket::TX_BUDGET`] in one; half of that leaves room to go on while it works.
+const KICK_FRAMES: u32 = 512;
+/// Turns between two looks at the kernel's own drop counts: a system call, so a few hundred a second.
+const STATISTICS_EVERY: u32 = 4096;
+/// `struct xsk_tx_metadata`: `XDP_TXMD_FLAGS_CHECKSUM`.
+const TXMD_CHECKSUM: u64 = libc::XDP_TXMD_FLAGS_CHECKSUM as u64;
+
+/// One queue of one device.
+#[derive(Debug)]
+pub struct XdpPort {
+    // Dropped in this order: the rings' mappings, then the socket.
+    rings: Rings,
+    socket: RawSocket,
+    area: Arc<Area>,
+    holder: Holder,
+    tx_metadata: TxMetadata,
+    /// Frames the kernel may receive into, or has received into and we did not take yet.
+    in_fill: u32,
+    /// Frames the kernel has to transmit, or has transmitted and we did not take back yet.
+    in_tx: u32,
+    fill_target: u32,
+    /// The last refill brought the kernel's supply up to the target.
+    primed: bool,
+    unkicked: u32,
+    lies: u64,
+    serviced: u32,
+    missed: u64,
+    dead: Option<i32>,
+}
+
+impl XdpPort {
+    fn new(
+        socket: RawSocket,
+        rings: Rings,
+        area: Arc<Area>,
+        holder: Holder,
+        tx_metadata: TxMetadata,
+    ) -> Self {
+        Self {
+            rings,
+            socket,
+            area,
+            holder,
+            tx_metadata,
+            in_fill: 0,
+            in_tx: 0,
+            fill_target: FILL_IDLE,
+            primed: false,
+            unkicked: 0,
+            lies: 0,
+            serviced: 0,
+            missed: 0,
+            dead: None,
+        }
+    }
+
+    /// What goes into the TX ring for `frame`. An unfinished checksum is left to the kernel if it offers
+    /// that, and finished here if not.
+    #[inline(always)]
+    fn describe(&mut self, mut frame: Frame) -> libc::xdp_desc {
+        let mut csum = frame.offload.csum;
+        if csum == Csum::Unknown {
+            csum = checksum::state(self.area.bytes(&frame));
+        }
+        let mut options = 0;
+        if let Csum::Partial { start, field } = csum {
+            match self.area.metadata_mut(&mut frame) {
+                Some(metadata) if self.tx_metadata == TxMetadata::Offered => {
+                    metadata[..8].copy_from_slice(&TXMD_CHECKSUM.to_ne_bytes());
+                    metadata[8..10].copy_from_slice(&start.to_ne_bytes());
+                    metadata[10..12].copy_from_slice(&u16::from(field).to_ne_bytes());
+                    metadata[12..].fill(0);
+                    options = libc::XDP_TX_METADATA;
+                }
+                _ => checksum::finish(self.area.bytes_mut(&mut frame), start, field),
+            }
+        }
+        let len = frame.len() as u32;
+        let addr = self.area.record(frame, &mut self.holder) as u64;
+        libc::xdp_desc { addr, len, options }
+    }
+
+    fn kick(&mut self) {
+        match self.socket.kick_tx() {
+            Kick::Done => self.unkicked = 0,
+            // What is left goes with the next kick, which the next turn makes.
+            Kick::Again => {}
+            Kick::Dead(errno) => {
+                self.unkicked = 0;
+                self.dead = Some(errno);
+            }
+        }
+    }
+
+    /// Frames the kernel dropped before this socket since it was last asked: no frame in the fill ring, or
+    /// no room in the receive ring.
+    fn newly_missed(&mut self) -> u64 {
+        let Ok(statistics) = self.socket.statistics() else { return 0 };
+        let total = statistics.rx_dropped + statistics.rx_ring_full;
+        total - std::mem::replace(&mut self.missed, total)
+    }
+
+    fn reap(&mut self, pool: &mut Pool) {
+        let waiting = self.rings.completion.waiting(u32::MAX);
+        for _ in 0..waiting {
+            let at = self.rings.completion.get();
+            match self.area.claim(at, 0, &mut self.holder) {
+                Some(frame) => {
+                    self.in_tx -= 1;
+                    pool.give(frame);
+                }
+                None => self.lies += 1,
+            }
+        }
+        if waiting > 0 {
+            self.rings.completion.release();
+        }
+    }
+
+    fn refill(&mut self, pool: &mut Pool) {
+        // The kernel took more than half of what it had in one turn: it wants more at hand.
+        if self.primed && self.in_fill * 2 < self.fill_target {
+            self.fill_target = (self.fill_target * 2).min(self.rings.fill.size());
+        }
+        // Whatever one port wants, the others find something in the pool.
+        let spare = (pool.free() / 2) as u32;
+        let wanted = self.fill_target.saturating_sub(self.in_fill).min(spare);
+        if wanted == 0 {
+            return;
+        }
+        let room = self.rings.fill.room(wanted).min(wanted);
+        for _ in 0..room {
+            let Some(frame) = pool.take() else { break };
+            let at = self.area.record(frame, &mut self.holder) as u64;
+            self.rings.fill.put(at);
+            self.in_fill += 1;
+        }
+        self.primed = self.in_fill == self.fill_target;
+        self.rings.fill.publish();
+        if self.rings.fill.needs_wakeup() {
+            self.socket.kick_rx();
+        }
+    }
+}
+
+impl Port for XdpPort {
+    #[inline]
+    fn recv(&mut self, _: &mut Pool, batch: &mut Batch) {
+        let waiting = self.rings.rx.waiting(batch.room() as u32);
+        for _ in 0..waiting {
+            let desc = self.rings.rx.get();
+            match self.area.claim(desc.addr, desc.len, &mut self.holder) {
+                Some(frame) => {
+                    self.in_fill -= 1;
+                    batch.push(frame);
+                }
+                None => self.lies += 1,
+            }
+        }
+        if waiting > 0 {
+            self.rings.rx.release();
+        }
+    }
+
+    #[inline]
+    fn send(&mut self, _: &mut Pool, queue: &mut TxQueue) -> Sent {
+        if self.dead.is_some() {
+            return Sent::default();
+        }
+        let room = self.rings.tx.room(queue.len() as u32);
+        let mut sent = Sent::default();
+        for frame in queue.take(room as usize) {
+            sent.packets += 1;
+            sent.bytes += frame.len() as u64;
+            let desc = self.describe(frame);
+            self.rings.tx.put(desc);
+        }
+        self.rings.tx.publish();
+        self.in_tx += sent.packets as u32;
+        self.unkicked += sent.packets as u32;
+        sent
+    }
+
+    #[inline]
+    fn service(&mut self, pool: &mut Pool, busy: bool, counters: &Counters) -> Serviced {
+        if self.unkicked > 0 && (!busy || self.unkicked >= KICK_FRAMES) {
+            self.kick();
+        }
+        if self.in_tx > 0 {
+            self.reap(pool);
+        }
+        self.refill(pool);
+        if self.lies > 0 {
+            counters.event(Event::RingLied).add(std::mem::take(&mut self.lies));
+        }
+        let health = self.dead.map_or(Health::Good, Health::Dead);
+        self.serviced = self.serviced.wrapping_add(1);
+        let missed = if self.serviced.is_multiple_of(STATISTICS_EVERY) { self.newly_missed() } else { 0 };
+        Serviced { health, missed }
+    }
+
+    fn wait_on(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.socket.as_fd())
+    }
+
+    fn may_sleep(&self) -> bool {
+        self.unkicked == 0 && self.rings.rx.is_empty()
+    }
+
+    fn held(&self) -> usize {
+        (self.in_fill + self.in_tx) as usize
+    }
+
+    fn close(self: Box<Self>, _: &Area) -> Remains {
+        let Self { rings, socket, holder, .. } = *self;
+        drop(rings);
+        // The kernel waits for its own readers before close returns: after it, no frame is written.
+        drop(socket);
+        Remains { frames: Vec::new(), holder: Some(holder) }
+    }
+}

@@ -1,0 +1,266 @@
+//! A device becomes lanes. Modes are tried from fast to slow, what the kernel runs in the end is asked of
+//! the kernel, and why it is not a faster one is kept for `switch-ctl port`.
+
+use super::XdpPort;
+use super::beat::Beats;
+use super::program::{self, AttachError, Attached, Hook, Settings};
+use super::socket::{RawSocket, Rings};
+use super::umem::{TxMetadata, Umem};
+use crate::frame::Area;
+use crate::port::Port;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use switch_api::XdpMode;
+
+/// `bind` answers EBUSY for a moment after another socket left the queue; so often it is tried again.
+const BIND_ATTEMPTS: u32 = 50;
+const BIND_PAUSE: Duration = Duration::from_millis(10);
+
+/// What every xdp port of the daemon shares.
+#[derive(Debug)]
+pub struct Engine {
+    directory: PathBuf,
+    umem: Umem,
+    beats: Arc<Beats>,
+}
+
+/// The device to open.
+#[derive(Clone, Debug)]
+pub struct Device<'a> {
+    /// Its name, for the pin.
+    pub name: &'a str,
+    /// Its index.
+    pub ifindex: u32,
+    /// Queues to serve.
+    pub queues: u32,
+}
+
+/// How to open it.
+#[derive(Clone, Debug)]
+pub struct How {
+    /// Mode asked for.
+    pub mode: XdpMode,
+    /// Entries of each ring.
+    pub ring_size: u32,
+    /// Busy polling, 0 is off.
+    pub busy_poll_us: u32,
+    /// What the program is told.
+    pub settings: Settings,
+}
+
+/// An open device.
+#[derive(Debug)]
+pub struct Opened {
+    /// One lane a queue.
+    pub lanes: Vec<Box<dyn Port>>,
+    /// Its program.
+    pub attached: Attached,
+    /// What the kernel runs.
+    pub zero_copy: bool,
+    /// Why it is not a faster mode.
+    pub mode_reason: Option<String>,
+    /// Bytes of the rings, user side.
+    pub ring_bytes: u64,
+}
+
+/// Why a device is not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The program.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// A socket.
+    #[error("queue {queue}: {call}: {error}")]
+    Socket {
+        /// Which queue.
+        queue: u32,
+        /// Which step.
+        call: &'static str,
+        /// The kernel's answer.
+        error: io::Error,
+    },
+    /// Nothing to claim frames with.
+    #[error("too many AF_XDP sockets are open")]
+    TooManySockets,
+}
+
+struct Bound {
+    socket: RawSocket,
+    rings: Rings,
+    tx_metadata: TxMetadata,
+}
+
+impl Engine {
+    /// Registers the memory and maps the beats. `directory` is in a bpffs.
+    pub fn start(area: Arc<Area>, directory: &Path) -> Result<Self, String> {
+        let umem = Umem::register(area).map_err(|error| explain_umem(&error))?;
+        let beats = program::beats(directory).map_err(|error| error.to_string())?;
+        Ok(Self { directory: directory.to_owned(), umem, beats: Arc::new(beats) })
+    }
+
+    /// The workers' pulse.
+    pub fn beats(&self) -> &Arc<Beats> {
+        &self.beats
+    }
+
+    /// Whether the kernel finishes checksums.
+    pub fn tx_metadata(&self) -> TxMetadata {
+        self.umem.tx_metadata()
+    }
+
+    /// Opens a device.
+    pub fn open(&self, device: &Device, how: &How) -> Result<Opened, OpenError> {
+        let (mut attached, mut reason) = self.attach(device, how)?;
+        match self.bind_all(device, how, attached.hook, &mut reason) {
+            Ok((bound, zero_copy)) => self.lanes(bound, zero_copy, how, attached, reason),
+            Err(error) => {
+                // A link of an earlier daemon stays: its dead-man decides. A fresh one goes.
+                if !attached.adopted {
+                    _ = attached.detach();
+                } else {
+                    _ = attached.set_workers(&[]);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn attach(&self, device: &Device, how: &How) -> Result<(Attached, Option<String>), AttachError> {
+        let attach =
+            |hook| Attached::attach(&self.directory, device.name, device.ifindex, hook, &how.settings);
+        match how.mode {
+            XdpMode::Generic => Ok((attach(Hook::Generic)?, None)),
+            XdpMode::Native | XdpMode::ZeroCopy => Ok((attach(Hook::Native)?, None)),
+            XdpMode::Auto => match attach(Hook::Native) {
+                Ok(attached) => Ok((attached, None)),
+                Err(refused @ AttachError::Refused { .. }) => {
+                    Ok((attach(Hook::Generic)?, Some(refused.to_string())))
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    fn bind_all(
+        &self,
+        device: &Device,
+        how: &How,
+        hook: Hook,
+        reason: &mut Option<String>,
+    ) -> Result<(Vec<Bound>, bool), OpenError> {
+        let may_zero_copy = hook == Hook::Native && matches!(how.mode, XdpMode::Auto | XdpMode::ZeroCopy);
+        if may_zero_copy {
+            match self.bind_zero_copy(device, how) {
+                Ok(bound) => return Ok((bound, true)),
+                Err(error) if how.mode == XdpMode::ZeroCopy => return Err(error),
+                Err(error) => *reason = Some(format!("no zero-copy: {error}")),
+            }
+        }
+        let anchor = self.umem.anchor();
+        let bind = |queue| self.bind(device, how, queue, Sharing::Through(anchor));
+        Ok(((0..device.queues).map(bind).collect::<Result<_, _>>()?, false))
+    }
+
+    /// The first queue registers the memory once more, for this mode; the others share through it.
+    fn bind_zero_copy(&self, device: &Device, how: &How) -> Result<Vec<Bound>, OpenError> {
+        let mut bound: Vec<Bound> = Vec::new();
+        for queue in 0..device.queues {
+            let sharing = match bound.first() {
+                None => Sharing::Registering,
+                Some(first) => Sharing::Through(first.socket.as_fd()),
+            };
+            let next = self.bind(device, how, queue, sharing)?;
+            bound.push(next);
+        }
+        Ok(bound)
+    }
+
+    fn bind(&self, device: &Device, how: &How, queue: u32, sharing: Sharing) -> Result<Bound, OpenError> {
+        let failed = |call| move |error| OpenError::Socket { queue, call, error };
+        let socket = RawSocket::new().map_err(failed("socket"))?;
+        let (share, flags) = match sharing {
+            Sharing::Through(fd) => (Some(fd), 0),
+            Sharing::Registering => {
+                socket.register_umem(self.umem.area()).map_err(failed("UMEM registration"))?;
+                (None, libc::XDP_ZEROCOPY | libc::XDP_USE_NEED_WAKEUP)
+            }
+        };
+        let rings = socket.make_rings(how.ring_size).map_err(failed("rings"))?;
+        bind_patiently(&socket, device.ifindex, queue, flags, share).map_err(failed("bind"))?;
+        // Kernels without it move 32 frames a kick instead, which is slower and as correct.
+        socket.raise_tx_budget();
+        if how.busy_poll_us > 0 {
+            socket.busy_poll(how.busy_poll_us).map_err(failed("busy poll"))?;
+        }
+        let is_zero_copy = socket.is_zero_copy().map_err(failed("XDP_OPTIONS"))?;
+        // Whether a driver finishes checksums in zero-copy mode is its own affair; we do it.
+        let tx_metadata = if is_zero_copy { TxMetadata::Absent } else { self.umem.tx_metadata() };
+        Ok(Bound { socket, rings, tx_metadata })
+    }
+
+    fn lanes(
+        &self,
+        bound: Vec<Bound>,
+        zero_copy: bool,
+        how: &How,
+        mut attached: Attached,
+        mode_reason: Option<String>,
+    ) -> Result<Opened, OpenError> {
+        let queues = bound.len() as u64;
+        let mut lanes: Vec<Box<dyn Port>> = Vec::new();
+        for (queue, Bound { socket, rings, tx_metadata }) in bound.into_iter().enumerate() {
+            let queue = queue as u32;
+            attached.set_socket(queue, socket.as_fd().as_raw_fd()).map_err(|error| OpenError::Socket {
+                queue,
+                call: "socket map",
+                error: io::Error::other(error),
+            })?;
+            let area = self.umem.area().clone();
+            let holder = area.holder().ok_or(OpenError::TooManySockets)?;
+            lanes.push(Box::new(XdpPort::new(socket, rings, area, holder, tx_metadata)));
+        }
+        // Two rings of 16-byte descriptors, two of 8-byte addresses.
+        let ring_bytes = queues * u64::from(how.ring_size) * 48;
+        Ok(Opened { lanes, attached, zero_copy, mode_reason, ring_bytes })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Sharing<'a> {
+    Registering,
+    Through(BorrowedFd<'a>),
+}
+
+fn bind_patiently(
+    socket: &RawSocket,
+    ifindex: u32,
+    queue: u32,
+    flags: u16,
+    share: Option<BorrowedFd>,
+) -> io::Result<()> {
+    for _ in 1..BIND_ATTEMPTS {
+        match socket.bind(ifindex, queue, flags, share) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(BIND_PAUSE),
+            other => return other,
+        }
+    }
+    socket.bind(ifindex, queue, flags, share)
+}
+
+fn explain_umem(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EAFNOSUPPORT) => "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS)".into(),
+        Some(libc::EPERM) => {
+            "AF_XDP needs the capabilities CAP_NET_RAW, CAP_NET_ADMIN and CAP_SYS_ADMIN; run as root".into()
+        }
+        Some(libc::ENOBUFS) => {
+            "the locked-memory limit is too small for the packet memory; raise it (`ulimit -l`, LimitMEMLOCK=) \
+             or grant CAP_IPC_LOCK"
+                .into()
+        }
+        _ => format!("AF_XDP cannot be used: {error}"),
+    }
+}

@@ -1,0 +1,158 @@
+// The XDP program of a port: what belongs to the switch goes to the queue's AF_XDP socket, the rest on to
+// the host's kernel. While the switch does not beat, everything is dropped or passed, as the port says.
+//
+// Built by clang -target bpf in build.rs and loaded by program.rs, whose structs mirror those below.
+// Self-contained on purpose: the product builds with Rust and clang alone, so the few kernel types it
+// needs (include/uapi/linux/bpf.h) are written out.
+
+typedef unsigned char u8;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef long long s64;
+
+#define SEC(name) __attribute__((section(name), used))
+#define __uint(name, value) int (*name)[value]
+#define __type(name, value) typeof(value) *name
+
+#define BPF_MAP_TYPE_ARRAY 2
+#define BPF_MAP_TYPE_XSKMAP 17
+#define BPF_F_MMAPABLE (1U << 10)
+#define LIBBPF_PIN_BY_NAME 1
+#define XDP_DROP 1
+#define XDP_PASS 2
+
+struct xdp_md {
+	u32 data;
+	u32 data_end;
+	u32 data_meta;
+	u32 ingress_ifindex;
+	u32 rx_queue_index;
+	u32 egress_ifindex;
+};
+
+static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*bpf_redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
+static u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
+
+#define QUEUES_MAX 64
+#define WORKERS_MAX 64
+#define RULES_MAX 16
+
+enum { TAKE_EVERYTHING, TAKE_NOTHING, TAKE_MATCHING };
+
+struct rule {
+	u8 ethertype[2]; // as in the frame
+	u8 prefix_len; // 0 matches every destination
+	u8 unused;
+	u8 address[16];
+};
+
+struct config {
+	u64 dead_after_ns;
+	u32 dead_action; // XDP_DROP or XDP_PASS
+	u32 take;
+	u32 rules_len;
+	u32 unused;
+	struct rule rules[RULES_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, QUEUES_MAX);
+	__type(key, u32);
+	__type(value, u32);
+} sockets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct config);
+} config SEC(".maps");
+
+// Which worker serves a queue: whose beat counts for it.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, QUEUES_MAX);
+	__type(key, u32);
+	__type(value, u32);
+} queue_worker SEC(".maps");
+
+// CLOCK_MONOTONIC of each worker's last turn, in ns. Written through a memory mapping, shared by the
+// programs of all ports.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, WORKERS_MAX);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, u32);
+	__type(value, u64);
+} beats SEC(".maps");
+
+static __attribute__((always_inline)) int is_alive(const struct config *cfg, u32 queue)
+{
+	u32 *worker = bpf_map_lookup_elem(&queue_worker, &queue);
+	if (!worker)
+		return 0;
+	u64 *beat = bpf_map_lookup_elem(&beats, worker);
+	if (!beat)
+		return 0;
+	// Signed: a beat may be newer than this coarse clock's last tick.
+	return (s64)(bpf_ktime_get_coarse_ns() - *(volatile u64 *)beat) <= (s64)cfg->dead_after_ns;
+}
+
+static __attribute__((always_inline)) int prefix_matches(const u8 *address, const struct rule *rule, int bytes)
+{
+	int bits = rule->prefix_len;
+	for (int i = 0; i < bytes; i++) {
+		u8 mask = bits >= 8 ? 0xff : bits <= 0 ? 0 : (u8)(0xff << (8 - bits));
+		if ((address[i] ^ rule->address[i]) & mask)
+			return 0;
+		bits -= 8;
+	}
+	return 1;
+}
+
+static __attribute__((always_inline)) int rule_matches(const struct rule *rule, const u8 *data, const u8 *end)
+{
+	if (data + 14 > end || data[12] != rule->ethertype[0] || data[13] != rule->ethertype[1])
+		return 0;
+	if (!rule->prefix_len)
+		return 1;
+	// The daemon admits prefixes for these two only.
+	if (rule->ethertype[0] == 0x08)
+		return data + 34 <= end && prefix_matches(data + 30, rule, 4);
+	return data + 54 <= end && prefix_matches(data + 38, rule, 16);
+}
+
+static __attribute__((always_inline)) int is_ours(const struct config *cfg, const struct xdp_md *ctx)
+{
+	if (cfg->take != TAKE_MATCHING)
+		return cfg->take == TAKE_EVERYTHING;
+	const u8 *data = (const u8 *)(long)ctx->data;
+	const u8 *end = (const u8 *)(long)ctx->data_end;
+	for (u32 i = 0; i < RULES_MAX; i++) {
+		if (i >= cfg->rules_len)
+			break;
+		if (rule_matches(&cfg->rules[i], data, end))
+			return 1;
+	}
+	return 0;
+}
+
+SEC("xdp")
+int switch_port(struct xdp_md *ctx)
+{
+	u32 zero = 0, queue = ctx->rx_queue_index;
+	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+	if (!cfg)
+		return XDP_PASS;
+	if (!is_ours(cfg, ctx))
+		return XDP_PASS;
+	if (!is_alive(cfg, queue))
+		return cfg->dead_action;
+	// No socket on this queue: the low bits of the flags say what then.
+	return bpf_redirect_map(&sockets, queue, cfg->dead_action);
+}
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -1,0 +1,114 @@
+//! What the fuzz targets do with their bytes. It stands here and not in `fuzz/`, so that plain `cargo test`
+//! replays on it whatever was found before (`tests/regressions`).
+
+use super::{Rig, Size};
+use crate::pipeline::Now;
+use crate::port::memory;
+use crate::wire::{checksum, ethernet, ip};
+use etherparse::SlicedPacket;
+use switch_api::{Flood, PortSettings, Vid, VidRange, Vlan};
+
+/// Ports of the pipeline target: every kind of membership.
+const PORTS: usize = 4;
+
+/// A frame through our parsers, with `etherparse` as the second opinion where both accept.
+pub fn parser(data: &[u8]) {
+    let mut copy = data.to_vec();
+    if let checksum::Csum::Partial { start, field } = checksum::state(data) {
+        checksum::finish(&mut copy, start, field);
+        assert_eq!(copy.len(), data.len());
+    }
+    let Ok(header) = ethernet::parse(data) else {
+        assert!(data.len() < 18, "a whole header was refused");
+        return;
+    };
+    let sliced = SlicedPacket::from_ethernet(data);
+    if let Ok(sliced) = &sliced
+        && let Some(etherparse::LinkSlice::Ethernet2(link)) = &sliced.link
+    {
+        assert_eq!(header.dst.to_be_bytes()[2..], link.destination());
+        assert_eq!(header.src.to_be_bytes()[2..], link.source());
+    }
+    let version = match header.ethertype {
+        ethernet::IPV4 => ip::Version::V4,
+        ethernet::IPV6 => ip::Version::V6,
+        _ => return,
+    };
+    let packet = &data[header.payload_at()..];
+    let Ok(read) = ip::parse(packet, version) else { return };
+    assert!(read.transport_at <= read.end && read.end <= packet.len());
+    assert!(!read.later_fragment || read.fragment);
+    if let Ok(sliced) = SlicedPacket::from_ip(packet)
+        && version == ip::Version::V4
+        && let Some(payload) = sliced.net.as_ref().and_then(|net| net.ip_payload_ref())
+    {
+        // The second opinion follows an authentication header in IPv4, which we leave to be payload.
+        if read.protocol != 51 {
+            assert_eq!(payload.ip_number.0, read.protocol);
+        }
+        assert_eq!(payload.fragmented, read.fragment);
+    }
+}
+
+/// Bytes become ports, settings and frames; whatever they are, no stage panics and no frame is lost.
+/// In debug builds every turn checks its worker's books as well.
+pub fn pipeline(data: &[u8]) {
+    let Some((settings, mut rest)) = data.split_first_chunk::<PORTS>() else { return };
+    let workers = 1 + usize::from(settings[0] & 1);
+    let mut rig = Rig::new(Size { workers, frames: 64, fdb_entries: 32, seed: u64::from(settings[1]) });
+    let mut peers = Vec::new();
+    for (n, byte) in settings.iter().enumerate() {
+        let (port, peer) = memory::wire();
+        let added = rig.add_port(&format!("p{n}"), settings_of(*byte), Box::new(port), (n % workers) as u16);
+        assert!(added.is_ok(), "{added:?}");
+        peers.push(peer);
+    }
+    let mut ns = 0;
+    while let Some((head, tail)) = rest.split_first_chunk::<2>() {
+        let len = usize::from(head[1]).min(tail.len());
+        let (frame, tail) = tail.split_at(len);
+        rest = tail;
+        assert!(peers[usize::from(head[0]) % PORTS].send(frame.to_vec()));
+        // Now and then time passes, up to days at once.
+        ns += u64::from(head[0] >> 2).pow(8);
+        if head[0] & 0x40 != 0 {
+            rig.settle(Now { ns });
+            peers.iter().for_each(|peer| while peer.recv().is_some() {});
+        }
+    }
+    rig.settle(Now { ns });
+    rig.assert_conserved();
+}
+
+fn settings_of(byte: u8) -> PortSettings {
+    let vid = |n: u8| Vid::try_from(u32::from(n) + 1).unwrap_or(Vid::DEFAULT);
+    let vlan = if byte & 4 == 0 {
+        Vlan::Access { vid: vid(byte & 3) }
+    } else {
+        let vids = vec![VidRange { first: vid(0), last: vid(byte & 3) }];
+        Vlan::Trunk { vids, native: (byte & 8 != 0).then(|| vid(byte >> 6)) }
+    };
+    PortSettings {
+        vlan,
+        flood: Flood { unknown_unicast: byte & 16 == 0, multicast: byte & 32 == 0, broadcast: true },
+        isolated: byte & 64 != 0,
+        hairpin: byte & 128 != 0,
+        storm_pps: (byte & 3 == 3).then_some(u32::from(byte)),
+        learn_limit: (byte & 5 == 5).then_some(u32::from(byte >> 5)),
+        ..PortSettings::default()
+    }
+}
+
+/// A line from a client: a request or a refusal, and what was understood survives being said again.
+pub fn api(data: &[u8]) {
+    let call = switch_api::codec::decode_request(data);
+    if let Ok(request) = call.request {
+        let again = switch_api::codec::decode_request(&switch_api::codec::encode_request(1, &request));
+        assert_eq!(again.request.ok().as_ref(), Some(&request));
+        // And the model takes it or refuses it, but does not break.
+        let model = crate::config::Model::default();
+        if let Ok(model) = model.apply(&request) {
+            _ = crate::config::Checked::new(model, 1);
+        }
+    }
+}

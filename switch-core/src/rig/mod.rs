@@ -1,0 +1,167 @@
+//! A switch without threads, sockets and files: the same turns, driven by hand. For the simulator, the
+//! fuzz targets, the benches and the oracle tests; the daemon does not use it.
+
+pub mod fuzz;
+
+use crate::config::snapshot::{Live, PortId, compile};
+use crate::config::{Checked, Model, PORTS_MAX, Publisher, publish};
+use crate::counter::{Counters, DropReason};
+use crate::frame::{Area, AreaSize, Pool, TxQueue};
+use crate::pipeline::{Now, Pipeline, Private, Tables};
+use crate::port::Port;
+use crate::table::fdb::Fdb;
+use crate::table::loops::Loops;
+use crate::worker::{Command, Mail, Turn};
+use hashbrown::HashMap;
+use std::sync::Arc;
+use switch_api::{ApiError, Bridge, PortKind, PortSettings, Request};
+
+/// How large a rig is.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Workers, all on the calling thread.
+    pub workers: usize,
+    /// Frames of 2 KiB, all workers together.
+    pub frames: u32,
+    /// MACs the table holds.
+    pub fdb_entries: usize,
+    /// Of the table's hash.
+    pub seed: u64,
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Self { workers: 1, frames: 1024, fdb_entries: 4096, seed: 1 }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Rig {
+    /// One turn a worker.
+    pub turns: Vec<Turn>,
+    /// Learned state.
+    pub tables: Arc<Tables>,
+    /// One set a worker.
+    pub counters: Vec<Arc<Counters>>,
+    /// What is declared.
+    pub model: Model,
+    area: Arc<Area>,
+    mail: Arc<[Mail]>,
+    publisher: Publisher,
+    live: HashMap<PortId, Live>,
+    fdb_entries: usize,
+}
+
+impl Rig {
+    /// A rig with one bridge, `br0`.
+    pub fn new(size: Size) -> Self {
+        let chunks = AreaSize { chunk_bytes: 2048, chunks: size.frames };
+        let (area, frames) = Area::new(chunks).unwrap_or_else(|error| panic!("{error}"));
+        let area = Arc::new(area);
+        let tables = Arc::new(Tables {
+            fdb: Fdb::new(size.fdb_entries, PORTS_MAX, [size.seed, !size.seed]),
+            loops: Loops::new(PORTS_MAX),
+        });
+        let mail: Arc<[Mail]> =
+            (0..size.workers).map(|_| Mail::new().unwrap_or_else(|error| panic!("{error}"))).collect();
+        let counters: Vec<_> = (0..size.workers).map(|_| Arc::new(Counters::new(PORTS_MAX))).collect();
+        let (publisher, readers) = publish::channel(size.workers);
+        let clock = quanta::Clock::new();
+        let pools = Pool::deal(area.clone(), frames, size.workers);
+        let turns = pools.into_iter().zip(readers).enumerate().map(|(id, (pool, reader))| {
+            let pipeline = Pipeline::new(Private::new(counters[id].clone(), size.seed));
+            Turn::new(id as u16, reader, tables.clone(), mail.clone(), pool, pipeline, clock.clone())
+        });
+        let turns = turns.collect();
+        let mut rig = Self {
+            turns,
+            tables,
+            counters,
+            model: Model::default(),
+            area,
+            mail,
+            publisher,
+            live: HashMap::new(),
+            fdb_entries: size.fdb_entries,
+        };
+        let name = "br0".parse().unwrap_or_else(|error| panic!("{error}"));
+        let bridge = Bridge { name, ageing_s: 300, owner: Default::default() };
+        rig.declare(&Request::BridgeAdd(bridge)).unwrap_or_else(|error| panic!("{error}"));
+        rig
+    }
+
+    /// Changes what is declared, as the daemon would.
+    pub fn declare(&mut self, request: &Request) -> Result<(), ApiError> {
+        let checked = Checked::new(self.model.apply(request)?, self.turns.len() as u16)?;
+        self.publish(checked);
+        Ok(())
+    }
+
+    fn publish(&mut self, checked: Checked) {
+        let generation = self.publisher.generation() + 1;
+        let snapshot = compile(&checked, &self.live, self.fdb_entries as u32, generation);
+        self.model = checked.model().clone();
+        self.publisher.publish(snapshot);
+    }
+
+    /// Adds a port to `br0`, served by `worker`. Its number.
+    pub fn add_port(
+        &mut self,
+        name: &str,
+        settings: PortSettings,
+        door: Box<dyn Port>,
+        worker: u16,
+    ) -> Result<PortId, ApiError> {
+        let parse = |text: &str| text.parse().unwrap_or_else(|error| panic!("{error}"));
+        let kind = PortKind::Memory { source: None };
+        let port = switch_api::Port {
+            name: parse(name),
+            bridge: parse("br0"),
+            kind,
+            settings,
+            owner: Default::default(),
+        };
+        let key = port.name.clone();
+        let model = self.model.apply(&Request::PortAdd(Box::new(port)))?;
+        let id = model.ports[&key].id;
+        let lanes = std::iter::once(worker).collect();
+        self.live.insert(id, Live { up: true, mtu: 1500, lanes });
+        let checked = Checked::new(model, self.turns.len() as u16)?;
+        for mail in self.mail.iter() {
+            _ = mail.commands.push(Command::OpenQueue(id, TxQueue::with_room()));
+        }
+        _ = self.mail[usize::from(worker)].commands.push(Command::AddLane(id, 0, door));
+        self.publish(checked);
+        Ok(id)
+    }
+
+    /// One turn of every worker. How many frames came in.
+    pub fn run(&mut self, now: Now) -> usize {
+        self.turns.iter_mut().map(|turn| turn.run(now).frames).sum()
+    }
+
+    /// Turns until nothing moves any more.
+    pub fn settle(&mut self, now: Now) {
+        let mut quiet = 0;
+        while quiet < 3 {
+            let moved = self.run(now) > 0 || self.turns.iter().any(|turn| !turn.may_sleep());
+            quiet = if moved { 0 } else { quiet + 1 };
+        }
+    }
+
+    /// The conservation law, by a walk over all frames; ports of a rig hold none in rings.
+    pub fn assert_conserved(&self) {
+        let free: usize = self.turns.iter().map(|turn| turn.pool().free() + turn.pool().leaving()).sum();
+        assert_eq!(free as u32, self.area.size().chunks, "frames are lost");
+        assert_eq!(self.area.recorded(), 0);
+    }
+
+    /// Frames dropped for `reason`, over all ports and workers.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        let of = |counters: &Arc<Counters>| {
+            (0..PORTS_MAX as u16).map(|port| counters.drops(port, reason).get()).sum::<u64>()
+        };
+        self.counters.iter().map(of).sum()
+    }
+}

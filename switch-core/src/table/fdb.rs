@@ -1,0 +1,376 @@
+//! The filtering database (IEEE 802.1Q §8.8): which port a station is behind.
+//!
+//! The key is MAC and *filtering identifier* in one word; the identifier stands for a bridge and a VLAN.
+//! The value is port, flags and the second in which the station was last heard from. A station that is
+//! heard again from the same port costs a read; the second is written at most once a second.
+//!
+//! **Fairness.** The table never evicts a living entry. An eighth of it is dealt out evenly, the rest is
+//! shared by whoever comes first: a port below its share can always learn, whatever the others do.
+
+use super::atomic::{AtomicTable, Outcome, Want};
+use super::sync::{AtomicU32, Ordering};
+
+const STATIC: u64 = 1 << 48;
+
+/// How many MACs may be learned; made anew with every snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// All entries together.
+    pub table: u32,
+    /// What every port may learn whatever the others do.
+    pub share: u32,
+}
+
+/// This part of the table is dealt out evenly. With the default table and 250 ports that is 65 stations
+/// for each of them: more than a pod has.
+const DEALT_PART: u32 = 8;
+
+impl Limits {
+    /// For a table of so many entries and so many ports.
+    pub fn new(table: u32, ports: usize) -> Self {
+        Self { table, share: table / DEALT_PART / ports.max(1) as u32 }
+    }
+
+    fn shared(self) -> u32 {
+        self.table - self.table / DEALT_PART
+    }
+}
+
+/// What learning came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// Known and fresh: nothing written.
+    Known,
+    /// Known; its second was written.
+    Refreshed,
+    /// New.
+    New,
+    /// Was behind another port until now.
+    Moved {
+        /// That port.
+        from: u16,
+    },
+    /// Declared to be behind another port: the frame is not what it says.
+    Pinned,
+    /// The port has learned as many as it may.
+    PortLimit,
+    /// The table has no room for it.
+    Full,
+    /// Another worker writes next to it; the next packet will do.
+    Busy,
+}
+
+/// One entry, unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Port number.
+    pub port: u16,
+    /// Never aged, never moved.
+    pub is_static: bool,
+    /// Second in which it was last heard from.
+    pub seen_s: u32,
+}
+
+impl Entry {
+    fn pack(self) -> u64 {
+        u64::from(self.seen_s) | u64::from(self.port) << 32 | if self.is_static { STATIC } else { 0 }
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        Self { port: (word >> 32) as u16, is_static: word & STATIC != 0, seen_s: word as u32 }
+    }
+
+    /// Whether nobody heard from it for `ageing_s`. A second that lies ahead (another worker's clock
+    /// reading) is fresh.
+    #[inline(always)]
+    fn is_old(self, now_s: u32, ageing_s: u32) -> bool {
+        !self.is_static && now_s.saturating_sub(self.seen_s) > ageing_s
+    }
+}
+
+/// MAC and filtering identifier in one word. Never 0 for a real station: its MAC is not all zero.
+#[inline(always)]
+pub fn key(mac: u64, fid: u16) -> u64 {
+    mac << 16 | u64::from(fid)
+}
+
+/// The reverse of [`key`].
+pub fn unkey(key: u64) -> (u64, u16) {
+    (key >> 16, key as u16)
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Fdb {
+    table: AtomicTable,
+    entries: AtomicU32,
+    learned: Box<[AtomicU32]>,
+}
+
+impl Fdb {
+    /// Room for `entries` MACs behind ports `0..ports`.
+    pub fn new(entries: usize, ports: usize, seed: [u64; 2]) -> Self {
+        Self {
+            table: AtomicTable::new(entries, seed),
+            entries: AtomicU32::new(0),
+            learned: (0..ports).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    /// Where a key's entry lives; pass it to [`Fdb::learn`] and [`Fdb::lookup`].
+    #[inline(always)]
+    pub fn home(&self, key: u64) -> u32 {
+        self.table.home(key)
+    }
+
+    /// See [`AtomicTable::touch`].
+    #[inline(always)]
+    pub fn touch(&self, home: u32) {
+        self.table.touch(home);
+    }
+
+    /// The port of `key`, unless it has not been heard from for `ageing_s`.
+    #[inline(always)]
+    pub fn lookup(&self, home: u32, key: u64, now_s: u32, ageing_s: u32) -> Option<u16> {
+        let entry = Entry::unpack(self.table.get(home, key)?);
+        (!entry.is_old(now_s, ageing_s)).then_some(entry.port)
+    }
+
+    /// Notes that `key` was heard from behind `port`.
+    #[inline(always)]
+    pub fn learn(
+        &self,
+        home: u32,
+        key: u64,
+        port: u16,
+        now_s: u32,
+        limit: Option<u32>,
+        limits: Limits,
+    ) -> Learned {
+        match self.table.get(home, key).map(Entry::unpack) {
+            Some(entry) if entry.port == port && (entry.is_static || entry.seen_s >= now_s) => Learned::Known,
+            _ => self.learn_slowly(key, port, now_s, limit, limits),
+        }
+    }
+
+    #[cold]
+    fn learn_slowly(&self, key: u64, port: u16, now_s: u32, limit: Option<u32>, limits: Limits) -> Learned {
+        let mut learned = Learned::Known;
+        let outcome = self.table.update(key, |present| {
+            let fresh = Entry { port, is_static: false, seen_s: now_s }.pack();
+            learned = match present.map(Entry::unpack) {
+                Some(entry) if entry.is_static && entry.port == port => Learned::Known,
+                Some(entry) if entry.is_static => Learned::Pinned,
+                Some(entry) if entry.port == port => Learned::Refreshed,
+                Some(_) if !self.may_learn(port, limit, limits, true) => Learned::PortLimit,
+                Some(entry) => Learned::Moved { from: entry.port },
+                None if self.may_learn(port, limit, limits, false) => Learned::New,
+                None => Learned::PortLimit,
+            };
+            match learned {
+                Learned::Refreshed | Learned::New | Learned::Moved { .. } => Want::Put(fresh),
+                _ => Want::Keep,
+            }
+        });
+        match (outcome, learned) {
+            (Outcome::Full, _) => return Learned::Full,
+            (Outcome::Busy, _) => return Learned::Busy,
+            (_, Learned::New) => self.count(None, Some(port)),
+            (_, Learned::Moved { from }) => self.count(Some(from), Some(port)),
+            _ => {}
+        }
+        learned
+    }
+
+    /// Whether `port` may have one more. A move takes no further place in the table.
+    fn may_learn(&self, port: u16, limit: Option<u32>, limits: Limits, moves: bool) -> bool {
+        let own = self.learned[usize::from(port)].load(Ordering::Relaxed);
+        limit.is_none_or(|limit| own < limit)
+            && (moves || own < limits.share || self.entries.load(Ordering::Relaxed) < limits.shared())
+    }
+
+    fn count(&self, from: Option<u16>, to: Option<u16>) {
+        match (from, to) {
+            (None, Some(_)) => _ = self.entries.fetch_add(1, Ordering::Relaxed),
+            (Some(_), None) => _ = self.entries.fetch_sub(1, Ordering::Relaxed),
+            _ => {}
+        }
+        if let Some(port) = from {
+            self.learned[usize::from(port)].fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some(port) = to {
+            self.learned[usize::from(port)].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Declares a static entry, over a learned one if need be.
+    pub fn pin(&self, key: u64, port: u16) -> Outcome {
+        let mut before = None;
+        let outcome = self.table.update(key, |present| {
+            before = present.map(Entry::unpack);
+            Want::Put(Entry { port, is_static: true, seen_s: 0 }.pack())
+        });
+        if outcome == Outcome::Written && before != Some(Entry { port, is_static: true, seen_s: 0 }) {
+            self.count(before.map(|entry| entry.port), Some(port));
+        }
+        outcome
+    }
+
+    /// Removes an entry, static or not. Whether it was there.
+    pub fn remove(&self, key: u64) -> bool {
+        self.remove_if(key, |_| true)
+    }
+
+    fn remove_if(&self, key: u64, gone: impl Fn(Entry) -> bool) -> bool {
+        let mut before = None;
+        let outcome = self.table.update(key, |present| {
+            before = present.map(Entry::unpack).filter(|entry| gone(*entry));
+            if before.is_some() { Want::Remove } else { Want::Keep }
+        });
+        if let (Outcome::Written, Some(entry)) = (outcome, before) {
+            self.count(Some(entry.port), None);
+        }
+        outcome == Outcome::Written
+    }
+
+    /// Removes the entries for which `gone` says so, in `range` of [`Fdb::buckets`]. What a worker is
+    /// writing at this moment stays; whoever needs it gone sweeps again.
+    pub fn sweep(
+        &self,
+        range: std::ops::Range<usize>,
+        mut gone: impl FnMut(u64, u16, Entry) -> bool,
+    ) -> usize {
+        let mut old = Vec::new();
+        self.table.scan(range, |word, value| {
+            let (mac, fid) = unkey(word);
+            let entry = Entry::unpack(value);
+            if gone(mac, fid, entry) {
+                old.push((word, entry));
+            }
+        });
+        // A station that was heard from since the scan has another entry now and stays.
+        old.into_iter().filter(|(word, entry)| self.remove_if(*word, |present| present == *entry)).count()
+    }
+
+    /// Buckets of the table.
+    pub fn buckets(&self) -> usize {
+        self.table.buckets()
+    }
+
+    /// Entries, static ones too.
+    pub fn entries(&self) -> u32 {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    /// Entries behind `port`.
+    pub fn learned(&self, port: u16) -> u32 {
+        self.learned[usize::from(port)].load(Ordering::Relaxed)
+    }
+
+    /// Every entry: MAC, filtering identifier, entry.
+    pub fn for_each(&self, mut visit: impl FnMut(u64, u16, Entry)) {
+        self.table.scan(0..self.buckets(), |key, value| {
+            let (mac, fid) = unkey(key);
+            visit(mac, fid, Entry::unpack(value));
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    const LIMITS: Limits = Limits { table: 64, share: 2 };
+
+    fn learn(fdb: &Fdb, mac: u64, port: u16, now_s: u32) -> Learned {
+        let key = key(mac, 1);
+        fdb.learn(fdb.home(key), key, port, now_s, None, LIMITS)
+    }
+
+    fn lookup(fdb: &Fdb, mac: u64, now_s: u32) -> Option<u16> {
+        let key = key(mac, 1);
+        fdb.lookup(fdb.home(key), key, now_s, 300)
+    }
+
+    #[test]
+    fn a_station_is_learned_refreshed_moved_and_forgotten() {
+        let fdb = Fdb::new(64, 4, [1, 2]);
+        assert_eq!(learn(&fdb, 5, 1, 10), Learned::New);
+        assert_eq!(learn(&fdb, 5, 1, 10), Learned::Known);
+        assert_eq!(learn(&fdb, 5, 1, 11), Learned::Refreshed);
+        assert_eq!(learn(&fdb, 5, 2, 11), Learned::Moved { from: 1 });
+        assert_eq!((fdb.learned(1), fdb.learned(2), fdb.entries()), (0, 1, 1));
+        assert_eq!(lookup(&fdb, 5, 311), Some(2));
+        assert_eq!(lookup(&fdb, 5, 312), None, "older than the ageing time");
+        assert_eq!(fdb.sweep(0..fdb.buckets(), |_, _, entry| entry.is_old(312, 300)), 1);
+        assert_eq!((fdb.learned(2), fdb.entries()), (0, 0));
+    }
+
+    #[test]
+    fn a_clock_that_lags_does_not_age_a_fresh_station() {
+        let fdb = Fdb::new(64, 4, [1, 2]);
+        learn(&fdb, 5, 1, 1000);
+        assert_eq!(lookup(&fdb, 5, 999), Some(1));
+    }
+
+    #[test]
+    fn a_static_entry_neither_ages_nor_moves() {
+        let fdb = Fdb::new(64, 4, [1, 2]);
+        learn(&fdb, 5, 2, 0);
+        fdb.pin(key(5, 1), 1);
+        assert_eq!((fdb.learned(1), fdb.learned(2), fdb.entries()), (1, 0, 1));
+        assert_eq!(learn(&fdb, 5, 2, 9), Learned::Pinned);
+        assert_eq!(learn(&fdb, 5, 1, 9), Learned::Known);
+        assert_eq!(lookup(&fdb, 5, 1_000_000), Some(1));
+        assert!(fdb.remove(key(5, 1)) && !fdb.remove(key(5, 1)));
+        assert_eq!(fdb.entries(), 0);
+    }
+
+    #[test]
+    fn one_port_cannot_take_the_others_share() {
+        let fdb = Fdb::new(64, 4, [1, 2]);
+        for mac in 1..1000 {
+            learn(&fdb, mac, 0, 0);
+        }
+        assert_eq!(fdb.learned(0), 56, "the shared part and not one more");
+        for mac in 2000..2002 {
+            assert_eq!(learn(&fdb, mac, 1, 0), Learned::New, "within its share");
+        }
+        assert_eq!(learn(&fdb, 3000, 1, 0), Learned::PortLimit);
+        let key = key(4000, 1);
+        assert_eq!(fdb.learn(fdb.home(key), key, 2, 0, Some(0), LIMITS), Learned::PortLimit);
+    }
+
+    proptest! {
+        /// Counts are what a map of the same stations counts, whatever happened.
+        #[test]
+        fn counts_are_those_of_a_map(ops in proptest::collection::vec((1u64..30, 0u16..4, 0u8..8), 0..300)) {
+            let fdb = Fdb::new(64, 4, [7, 9]);
+            let mut twin: HashMap<u64, u16> = HashMap::new();
+            for (now_s, (mac, port, op)) in ops.into_iter().enumerate() {
+                match op {
+                    0 => prop_assert_eq!(fdb.remove(key(mac, 1)), twin.remove(&mac).is_some()),
+                    1 => {
+                        fdb.sweep(0..fdb.buckets(), |_, _, entry| entry.port == port);
+                        twin.retain(|_, behind| *behind != port);
+                    }
+                    _ => match learn(&fdb, mac, port, now_s as u32) {
+                        Learned::New | Learned::Moved { .. } => { twin.insert(mac, port); }
+                        Learned::PortLimit => {}
+                        learned => {
+                            prop_assert!(matches!(learned, Learned::Refreshed | Learned::Known));
+                            prop_assert_eq!(twin.get(&mac), Some(&port));
+                        }
+                    },
+                }
+                for port in 0..4 {
+                    prop_assert_eq!(fdb.learned(port) as usize, twin.values().filter(|p| **p == port).count());
+                }
+                prop_assert_eq!(fdb.entries() as usize, twin.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What the switch looks up and learns. Pure: `now` and seeds are arguments.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`atomic`] | the one concurrent table: bounded, lock-free to read, no `unsafe` |
+//! | [`fdb`] | MACs over it: learning with limits, ageing, static entries |
+//! | [`loops`] | which ports a loop was found behind |
+
+pub mod atomic;
+pub mod fdb;
+pub mod loops;
+
+/// Atomics that `loom` can watch (`RUSTFLAGS="--cfg loom"`), or the real ones.
+pub(crate) mod sync {
+    #[cfg(loom)]
+    pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+    #[cfg(not(loom))]
+    pub use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+}

@@ -1,0 +1,30 @@
+//! Bytes ⇄ headers. Pure: a slice in, facts out; nothing here knows what a port is.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`ethernet`] | addresses, EtherType, VLAN tags (IEEE 802.3, 802.1Q) |
+//! | [`ip`] | IPv4 and IPv6 with extension headers, down to the transport header |
+//! | [`checksum`] | the Internet checksum: finished, unfinished, finish it |
+
+pub mod checksum;
+pub mod ethernet;
+pub mod ip;
+
+/// Why a header cannot be read. The caller decides whether that costs the frame its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// The frame ends inside the header.
+    Truncated,
+    /// A length field contradicts the bytes that are there.
+    Length,
+    /// A version or a fixed field has a value the RFC does not allow.
+    Field,
+    /// More extension headers than [`ip::EXTENSIONS_MAX`].
+    TooManyExtensions,
+}
+
+/// Two bytes in network order. The caller has checked that they are there.
+#[inline(always)]
+pub(crate) fn be16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}

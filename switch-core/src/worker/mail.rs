@@ -1,0 +1,88 @@
+//! What others may put before a worker, and what it tells the control thread. Bounded queues; whoever
+//! puts something in rings the worker's bell.
+
+use super::idle::Waker;
+use crate::config::snapshot::PortId;
+use crate::frame::{Frame, TxQueue};
+use crate::port::{Port, Remains};
+use arrayvec::ArrayVec;
+use crossbeam::queue::ArrayQueue;
+
+/// Frames that travel to another worker together.
+pub const PARCEL_FRAMES: usize = 32;
+/// Parcels an inbox holds: 4 096 frames. A worker that is behind by more will not catch up by being
+/// given more.
+const INBOX_PARCELS: usize = 128;
+/// Commands that wait. The control thread sends few and waits for their effect.
+const COMMANDS: usize = 256;
+
+/// Frames for one of the receiver's ports.
+#[derive(Debug)]
+pub struct Parcel {
+    /// Which port.
+    pub port: PortId,
+    /// In order.
+    pub frames: ArrayVec<Frame, PARCEL_FRAMES>,
+}
+
+/// What the control thread asks of a worker, carried out at the next turn's boundary.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve this queue of this port from now on.
+    AddLane(PortId, u16, Box<dyn Port>),
+    /// Hand this port's queue back: [`Report::LaneOut`].
+    TakeLane(PortId, u16),
+    /// Here is room for what leaves by this port, from now on.
+    OpenQueue(PortId, TxQueue),
+    /// Drop what waits to leave by this port and hand the room back: [`Report::QueueOut`].
+    CloseQueue(PortId),
+    /// Take in what a closed port left.
+    TakeIn(Remains),
+    /// End.
+    Stop,
+}
+
+/// What a worker tells the control thread.
+#[derive(Debug)]
+pub enum Report {
+    /// A lane that was asked for; none if the worker does not have it.
+    LaneOut(PortId, u16, Option<Box<dyn Port>>),
+    /// The room that was asked for, empty.
+    QueueOut(PortId, TxQueue),
+    /// What a closed port left was taken in: so many frames.
+    TakenIn(usize),
+    /// A loop was found behind a port.
+    Loop,
+    /// A lane died; the kernel's error number.
+    Died(PortId, u16, i32),
+}
+
+/// A worker's letter box; everybody may hold one.
+#[derive(Debug)]
+pub struct Mail {
+    /// From the control thread.
+    pub commands: ArrayQueue<Command>,
+    /// From other workers.
+    pub inbox: ArrayQueue<Parcel>,
+    /// To the control thread.
+    pub reports: ArrayQueue<Report>,
+    /// The bell.
+    pub waker: Waker,
+}
+
+impl Mail {
+    /// An empty one.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            commands: ArrayQueue::new(COMMANDS),
+            inbox: ArrayQueue::new(INBOX_PARCELS),
+            reports: ArrayQueue::new(COMMANDS * 4),
+            waker: Waker::new()?,
+        })
+    }
+
+    /// Whether something waits for the worker.
+    pub fn is_waiting(&self) -> bool {
+        !self.inbox.is_empty() || !self.commands.is_empty()
+    }
+}

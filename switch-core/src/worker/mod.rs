@@ -1,0 +1,26 @@
+//! Workers: one pinned core each, run to completion on the lanes they own.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`turn`] | one turn: refresh, recv, process, send, service |
+//! | [`mail`] | what others may put before a worker: commands, frames for its lanes |
+//! | [`idle`] | falling asleep without missing a wake-up |
+//! | [`laps`] | cycles per stage |
+//! | [`thread`] | the loop around the turn: pinning, beating, sleeping |
+
+pub mod idle;
+#[cfg(not(loom))]
+pub mod laps;
+#[cfg(not(loom))]
+pub mod mail;
+#[cfg(not(loom))]
+pub mod thread;
+#[cfg(not(loom))]
+pub mod turn;
+
+#[cfg(not(loom))]
+pub use mail::{Command, Mail, Report};
+#[cfg(not(loom))]
+pub use thread::{Running, Start, start};
+#[cfg(not(loom))]
+pub use turn::Turn;

@@ -1,0 +1,161 @@
+//! The loop around the turn: a pinned thread that beats, and sleeps when there is nothing to do.
+
+use super::turn::Turn;
+use super::{Command, Mail};
+use crate::counter::Counters;
+use crate::pipeline::Now;
+use crate::port::xdp::beat::Beats;
+use rustix::event::epoll;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+/// Empty turns before a worker sleeps, unless `switchd --idle-turns` says otherwise. An empty turn takes
+/// well under a microsecond: a thousand of them bridge the gap between two packets of a busy flow.
+pub const IDLE_TURNS_DEFAULT: u32 = 1000;
+
+/// What a worker thread starts with.
+#[derive(Debug)]
+pub struct Start {
+    /// Its turn.
+    pub turn: Turn,
+    /// Everybody's letter boxes.
+    pub mail: Arc<[Mail]>,
+    /// Its counters.
+    pub counters: Arc<Counters>,
+    /// Where it beats, if there are XDP programs.
+    pub beats: Option<Arc<Beats>>,
+    /// The core it is pinned to.
+    pub core: Option<core_affinity::CoreId>,
+    /// Empty turns before it sleeps.
+    pub idle_turns: u32,
+    /// Tells the control thread that there are reports.
+    pub notify: Notify,
+}
+
+/// Rings the control thread's bell.
+pub struct Notify(pub Box<dyn Fn() + Send>);
+
+impl std::fmt::Debug for Notify {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("Notify")
+    }
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Running {
+    thread: std::thread::JoinHandle<()>,
+    pinned: Arc<AtomicI64>,
+}
+
+impl Running {
+    /// The core it is pinned to; none if pinning failed.
+    pub fn core(&self) -> Option<usize> {
+        usize::try_from(self.pinned.load(Ordering::Relaxed)).ok()
+    }
+
+    /// Waits until it has ended; it was sent [`Command::Stop`].
+    pub fn join(self) {
+        _ = self.thread.join();
+    }
+
+    /// Whether it ended although nobody asked: a defect that must not go unnoticed.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+/// Starts a worker's thread.
+pub fn start(start: Start) -> std::io::Result<Running> {
+    let pinned = Arc::new(AtomicI64::new(-1));
+    let seen = pinned.clone();
+    let name = format!("worker-{}", start.turn.id());
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        if let Some(core) = start.core.filter(|core| core_affinity::set_for_current(*core)) {
+            seen.store(core.id as i64, Ordering::Relaxed);
+        }
+        work(start, epoll);
+    })?;
+    Ok(Running { thread, pinned })
+}
+
+/// CLOCK_MONOTONIC: what the XDP program reads too.
+pub fn now() -> Now {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Now { ns: time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64 }
+}
+
+fn work(mut start: Start, mut epoll: OwnedFd) {
+    let id = start.turn.id();
+    let mut idle = 0;
+    wait_on_all(&start, &mut epoll);
+    loop {
+        let now = now();
+        if let Some(beats) = &start.beats {
+            beats.beat(id, now.ns);
+        }
+        let outcome = start.turn.run(now);
+        if outcome.lanes_changed {
+            wait_on_all(&start, &mut epoll);
+        }
+        if !start.mail[usize::from(id)].reports.is_empty() {
+            (start.notify.0)();
+        }
+        if outcome.stop {
+            return;
+        }
+        idle = if outcome.frames > 0 { 0 } else { idle + 1 };
+        if idle > start.idle_turns {
+            sleep(&mut start, &epoll);
+        }
+    }
+}
+
+/// Sleeps until a lane has frames, somebody rings, or it is time to beat.
+fn sleep(start: &mut Start, epoll: &OwnedFd) {
+    let waker = &start.mail[usize::from(start.turn.id())].waker;
+    waker.fall_asleep();
+    if start.turn.may_sleep() {
+        start.counters.life.sleeps.add(1);
+        let limit = Duration::from_millis(u64::from(start.turn.beat_ms()));
+        let mut events = [const { std::mem::MaybeUninit::uninit() }; 8];
+        let limit = rustix::event::Timespec {
+            tv_sec: limit.as_secs() as i64,
+            tv_nsec: i64::from(limit.subsec_nanos()),
+        };
+        // Interrupted or timed out: either way the next turn looks.
+        _ = epoll::wait(epoll, &mut events, Some(&limit));
+    }
+    if let Some(rung_ns) = waker.rise() {
+        note_latency(&start.counters, now().ns.saturating_sub(rung_ns));
+    }
+}
+
+fn note_latency(counters: &Counters, ns: u64) {
+    let us = ns / 1000;
+    let bucket = (u64::BITS - us.leading_zeros()) as usize;
+    let histogram = &counters.life.wake_us;
+    histogram[bucket.min(histogram.len() - 1)].add(1);
+}
+
+/// Makes the set of descriptors anew. Lanes change rarely and a fresh set cannot hold a dead one.
+fn wait_on_all(start: &Start, epoll: &mut OwnedFd) {
+    let Ok(fresh) = epoll::create(epoll::CreateFlags::CLOEXEC) else { return };
+    let waker = start.mail[usize::from(start.turn.id())].waker.as_fd();
+    for fd in std::iter::once(waker).chain(start.turn.wait_on()) {
+        // A lane that cannot be waited on is still served at every beat.
+        _ = epoll::add(&fresh, fd.as_fd(), epoll::EventData::new_u64(0), epoll::EventFlags::IN);
+    }
+    *epoll = fresh;
+}
+
+/// Puts a command before a worker and rings. False if its box is full: it has not moved for long.
+#[must_use]
+pub fn command(mail: &Mail, command: Command) -> bool {
+    let accepted = mail.commands.push(command).is_ok();
+    mail.waker.wake(|| now().ns);
+    accepted
+}

@@ -1,0 +1,396 @@
+//! One turn of a worker: refresh the snapshot, and for each lane recv, process, send, service. Knows no
+//! thread and no sleep, so the simulator and the tests drive it by hand.
+
+use super::laps::StopWatch;
+use super::mail::{Command, Mail, Parcel, Report};
+use crate::config::snapshot::{PortId, Snapshot};
+use crate::config::{PORTS_MAX, Reader};
+use crate::counter::stage::SAMPLE_EVERY;
+use crate::counter::{DropReason, Event, Laps, NoLaps, Stage};
+use crate::frame::{BATCH_FRAMES, Batch, Pool, TxQueue};
+use crate::pipeline::{Now, Pipeline, Tables, World};
+use crate::port::{Health, Port, Remains, Serviced};
+use quanta::Clock;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+/// No lane of this worker serves the port.
+const ELSEWHERE: u16 = u16::MAX;
+
+#[derive(Debug)]
+struct Lane {
+    port: PortId,
+    queue: u16,
+    door: Box<dyn Port>,
+    dead: bool,
+}
+
+/// Everything one worker has.
+#[derive(Debug)]
+pub struct Turn {
+    id: u16,
+    reader: Reader,
+    tables: Arc<Tables>,
+    mail: Arc<[Mail]>,
+    pool: Pool,
+    pipeline: Pipeline,
+    lanes: Vec<Lane>,
+    /// The first lane that serves a port, by port number.
+    lane_of: Box<[u16]>,
+    batch: Batch,
+    clock: Clock,
+    batches: u64,
+    loops_reported: u64,
+    stopping: bool,
+}
+
+/// What came of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Frames that came in, or were sent on for another worker.
+    pub frames: usize,
+    /// The lanes changed: what to wait on has changed with them.
+    pub lanes_changed: bool,
+    /// The worker was told to stop.
+    pub stop: bool,
+}
+
+impl Turn {
+    /// Worker `id`, with everything it will ever own.
+    pub fn new(
+        id: u16,
+        reader: Reader,
+        tables: Arc<Tables>,
+        mail: Arc<[Mail]>,
+        pool: Pool,
+        pipeline: Pipeline,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            id,
+            reader,
+            tables,
+            mail,
+            pool,
+            pipeline,
+            lanes: Vec::with_capacity(PORTS_MAX),
+            lane_of: vec![ELSEWHERE; PORTS_MAX].into(),
+            batch: Batch::new(),
+            clock,
+            batches: 0,
+            loops_reported: 0,
+            stopping: false,
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u16 {
+        self.id
+    }
+
+    fn mail(&self) -> &Mail {
+        &self.mail[usize::from(self.id)]
+    }
+
+    /// The whole turn.
+    pub fn run(&mut self, now: Now) -> Outcome {
+        // In this order: a command that was given before a snapshot was published is carried out before
+        // the first frame meets that snapshot.
+        let snapshot = self.reader.refresh().clone();
+        let lanes_changed = self.obey();
+        self.pool.service();
+        let mut frames = self.open_parcels();
+        let mut busy = false;
+        for lane in 0..self.lanes.len() {
+            let received = self.take_in(lane, &snapshot, now);
+            frames += received;
+            busy |= received == BATCH_FRAMES;
+            if received > 0 {
+                self.flush(&snapshot, now);
+            }
+        }
+        self.send_probes();
+        if !self.pipeline.private.dirty.is_empty() {
+            self.flush(&snapshot, now);
+        }
+        self.service_lanes(busy);
+        self.report_loops();
+        self.keep_books(frames);
+        Outcome { frames, lanes_changed, stop: self.stopping }
+    }
+
+    /// One batch of one lane, through the pipeline.
+    fn take_in(&mut self, lane: usize, snapshot: &Snapshot, now: Now) -> usize {
+        let lane = &mut self.lanes[lane];
+        if lane.dead {
+            return 0;
+        }
+        let world = World { snapshot, tables: &self.tables, now };
+        let (port, batch, pool) = (lane.port, &mut self.batch, &mut self.pool);
+        if !self.batches.is_multiple_of(SAMPLE_EVERY) {
+            lane.door.recv(pool, batch);
+            let received = batch.len();
+            if received > 0 {
+                self.batches += 1;
+                self.pipeline.run(world, port, batch, pool, &mut NoLaps);
+            }
+            return received;
+        }
+        let mut watch = StopWatch::start(&self.clock);
+        lane.door.recv(pool, batch);
+        let received = batch.len();
+        if received > 0 {
+            self.batches += 1;
+            watch.lap(Stage::Recv);
+            self.pipeline.run(world, port, batch, pool, &mut watch);
+            watch.book(&self.pipeline.private.counters, received);
+        }
+        received
+    }
+
+    /// Sends what the stages left in queues: by an own lane, or to the worker that has one.
+    fn flush(&mut self, snapshot: &Snapshot, now: Now) {
+        let private = &mut self.pipeline.private;
+        let mut dirty = std::mem::take(&mut private.dirty);
+        let mut again = 0;
+        for i in 0..dirty.len() {
+            let port = dirty[i];
+            let queue = &mut private.queues[usize::from(port)];
+            match self.lane_of[usize::from(port)] {
+                ELSEWHERE => {
+                    send_away(&self.mail, snapshot, port, queue, &mut self.pool, &private.counters, now)
+                }
+                lane => {
+                    let lane = &mut self.lanes[usize::from(lane)];
+                    if lane.dead {
+                        drop_queue(queue, port, DropReason::PortDown, &mut self.pool, &private.counters);
+                        continue;
+                    }
+                    let sent = lane.door.send(&mut self.pool, queue);
+                    let traffic = private.counters.port(port);
+                    traffic.tx_packets.add(sent.packets);
+                    traffic.tx_bytes.add(sent.bytes);
+                    if sent.refused > 0 {
+                        private.counters.drops(port, DropReason::TxRefused).add(sent.refused);
+                    }
+                }
+            }
+            // What a slow port left behind is tried again next turn, in its order.
+            if !private.queues[usize::from(port)].is_empty() {
+                dirty[again] = port;
+                again += 1;
+            }
+        }
+        dirty.truncate(again);
+        self.pipeline.private.dirty = dirty;
+    }
+
+    /// Frames other workers have for our lanes. They went through the stages there.
+    fn open_parcels(&mut self) -> usize {
+        let mut frames = 0;
+        while let Some(parcel) = self.mail[usize::from(self.id)].inbox.pop() {
+            frames += parcel.frames.len();
+            self.pool.note_taken(parcel.frames.len());
+            for frame in parcel.frames {
+                // Were a lane to move away with frames on their way to it, they would go round for ever:
+                // only a port that is served here is enqueued.
+                if self.lane_of[usize::from(parcel.port)] == ELSEWHERE {
+                    self.pipeline.private.drop(&mut self.pool, parcel.port, DropReason::PortDown, frame);
+                } else {
+                    self.pipeline.private.enqueue(&mut self.pool, parcel.port, frame);
+                }
+            }
+        }
+        frames
+    }
+
+    fn send_probes(&mut self) {
+        while let Some(port) = self.pipeline.private.loop_watch.due() {
+            let Some(mut frame) = self.pool.take() else { return };
+            let probe = self.pipeline.private.loop_watch.probe();
+            if self.pool.area().fill(&mut frame, &probe) {
+                self.pipeline.private.enqueue(&mut self.pool, port, frame);
+            } else {
+                self.pool.give(frame);
+            }
+        }
+    }
+
+    fn report_loops(&mut self) {
+        let found = self.pipeline.private.counters.event(Event::LoopFound).get();
+        if found != self.loops_reported {
+            self.loops_reported = found;
+            self.report(Report::Loop);
+        }
+    }
+
+    fn service_lanes(&mut self, busy: bool) {
+        for lane in &mut self.lanes {
+            let counters = &self.pipeline.private.counters;
+            let Serviced { health, missed } = lane.door.service(&mut self.pool, busy, counters);
+            if missed > 0 {
+                counters.drops(lane.port, DropReason::RxMissed).add(missed);
+            }
+            if let Health::Dead(errno) = health
+                && !lane.dead
+            {
+                lane.dead = true;
+                // A report that finds no room is not lost: the control thread hears of the device itself.
+                _ = self.mail[usize::from(self.id)].reports.push(Report::Died(lane.port, lane.queue, errno));
+            }
+        }
+    }
+
+    /// The ledger: in debug builds checked after every turn.
+    fn keep_books(&mut self, frames: usize) {
+        let in_rings: usize = self.lanes.iter().map(|lane| lane.door.held()).sum();
+        let private = &self.pipeline.private;
+        let queued: usize = private.dirty.iter().map(|port| private.queues[usize::from(*port)].len()).sum();
+        debug_assert_eq!(self.pool.balance(in_rings, queued), 0, "frames lost or doubled");
+        let life = &private.counters.life;
+        life.turns.add(1);
+        life.empty_turns.add(u64::from(frames == 0));
+        life.generation.set(self.reader.generation());
+        life.free.set(self.pool.free() as u64);
+        life.in_rings.set(in_rings as u64);
+        life.in_flight.set((queued + self.pool.leaving()) as u64);
+        life.expected.set(self.pool.expected() as u64);
+    }
+
+    /// Carries out what the control thread asked. Whether the lanes changed.
+    fn obey(&mut self) -> bool {
+        let mut changed = false;
+        while let Some(command) = self.mail().commands.pop() {
+            changed |= matches!(command, Command::AddLane(..) | Command::TakeLane(..));
+            match command {
+                Command::AddLane(port, queue, door) => {
+                    self.pool.note_taken(door.held());
+                    self.lanes.push(Lane { port, queue, door, dead: false });
+                }
+                Command::TakeLane(port, queue) => self.hand_back(port, queue),
+                Command::OpenQueue(port, room) => self.pipeline.private.queues[usize::from(port)] = room,
+                Command::CloseQueue(port) => self.close_queue(port),
+                Command::TakeIn(remains) => self.take_remains(remains),
+                Command::Stop => self.stopping = true,
+            }
+        }
+        if changed {
+            self.lane_of.fill(ELSEWHERE);
+            for (index, lane) in self.lanes.iter().enumerate().rev() {
+                self.lane_of[usize::from(lane.port)] = index as u16;
+            }
+        }
+        changed
+    }
+
+    fn report(&self, report: Report) {
+        // The control thread waits for what it asked for and asks for no more than fit; of loops it
+        // learns by their counter as well.
+        _ = self.mail().reports.push(report);
+    }
+
+    fn hand_back(&mut self, port: PortId, queue: u16) {
+        let found = self.lanes.iter().position(|lane| (lane.port, lane.queue) == (port, queue));
+        let door = found.map(|index| self.lanes.remove(index).door);
+        if let Some(door) = &door {
+            // Its frames leave with it and come back as remains.
+            self.pool.note_given(door.held());
+        }
+        self.report(Report::LaneOut(port, queue, door));
+    }
+
+    fn close_queue(&mut self, port: PortId) {
+        let mut room = std::mem::take(&mut self.pipeline.private.queues[usize::from(port)]);
+        drop_queue(&mut room, port, DropReason::PortClosed, &mut self.pool, &self.pipeline.private.counters);
+        self.pipeline.private.dirty.retain(|dirty| *dirty != port);
+        self.report(Report::QueueOut(port, room));
+    }
+
+    fn take_remains(&mut self, remains: Remains) {
+        let Remains { frames, holder } = remains;
+        let mut taken = frames.len();
+        self.pool.note_taken(taken);
+        for frame in frames {
+            self.pool.give(frame);
+        }
+        if let Some(holder) = holder {
+            let (area, pool) = (self.pool.area_shared(), &mut self.pool);
+            taken += area.reclaim(holder, |frame| {
+                pool.note_taken(1);
+                pool.give(frame);
+            });
+        }
+        self.report(Report::TakenIn(taken));
+    }
+
+    /// Whether nothing waits for this worker, so that it may sleep.
+    pub fn may_sleep(&self) -> bool {
+        !self.mail().is_waiting()
+            && !self.reader.is_stale()
+            && !self.pool.has_arrivals()
+            && self.pipeline.private.dirty.is_empty()
+            && self.lanes.iter().all(|lane| lane.dead || lane.door.may_sleep())
+    }
+
+    /// What wakes this worker: its lanes' descriptors.
+    pub fn wait_on(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.lanes.iter().filter(|lane| !lane.dead).filter_map(|lane| lane.door.wait_on())
+    }
+
+    /// Milliseconds that the beat may pause, by the snapshot in use.
+    pub fn beat_ms(&mut self) -> u32 {
+        self.reader.refresh().beat_ms
+    }
+
+    /// Its counters and memory, for tests.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
+    /// Its pool, for tests.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+}
+
+/// Into the inbox of the worker that serves `port`.
+fn send_away(
+    mail: &[Mail],
+    snapshot: &Snapshot,
+    port: PortId,
+    queue: &mut TxQueue,
+    pool: &mut Pool,
+    counters: &crate::counter::Counters,
+    now: Now,
+) {
+    let worker = snapshot.port(port).and_then(|facts| facts.lanes.first());
+    let Some(mail) = worker.and_then(|worker| mail.get(usize::from(*worker))) else {
+        return drop_queue(queue, port, DropReason::PortDown, pool, counters);
+    };
+    while !queue.is_empty() {
+        let frames = queue.take(super::mail::PARCEL_FRAMES).collect();
+        let parcel = Parcel { port, frames };
+        let count = parcel.frames.len();
+        match mail.inbox.push(parcel) {
+            Ok(()) => pool.note_given(count),
+            Err(parcel) => {
+                counters.drops(port, DropReason::InboxFull).add(count as u64);
+                parcel.frames.into_iter().for_each(|frame| pool.give(frame));
+            }
+        }
+    }
+    mail.waker.wake(|| now.ns);
+}
+
+fn drop_queue(
+    queue: &mut TxQueue,
+    port: PortId,
+    reason: DropReason,
+    pool: &mut Pool,
+    counters: &crate::counter::Counters,
+) {
+    counters.drops(port, reason).add(queue.len() as u64);
+    for frame in queue.take(usize::MAX) {
+        pool.give(frame);
+    }
+}

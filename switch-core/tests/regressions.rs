@@ -1,0 +1,33 @@
+//! What the fuzz targets found before, and a corpus to begin with: replayed by plain `cargo test`.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+
+use std::path::Path;
+use switch_core::rig::fuzz;
+
+fn replay(target: &str, run: fn(&[u8])) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/regressions").join(target);
+    let mut files: Vec<_> =
+        std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "{} is empty", directory.display());
+    for file in files {
+        println!("{}", file.display());
+        run(&std::fs::read(&file).unwrap());
+    }
+}
+
+#[test]
+fn parser() {
+    replay("parser", fuzz::parser);
+}
+
+#[test]
+fn pipeline() {
+    replay("pipeline", fuzz::pipeline);
+}
+
+#[test]
+fn api() {
+    replay("api", fuzz::api);
+}
