@@ -1,0 +1,38 @@
+//! `switch-ctl status` and `switch-ctl stop`.
+
+use crate::output::Output;
+use clap::Args;
+use switch_api::{ApiError, Client, Done, Nothing, Request, Status};
+
+/// How to stop.
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// Also take every XDP program off its device. Without it they stay, and what each port's
+    /// --when-dead says holds until the next daemon takes over.
+    #[arg(long)]
+    detach: bool,
+}
+
+pub fn stop(stop: &Stop, client: &mut Client, output: &Output) -> Result<(), ApiError> {
+    let done: Done = client.call(&Request::Stop(switch_api::Stop { detach: stop.detach }))?;
+    output.done(&done, "switchd is stopping");
+    Ok(())
+}
+
+pub fn status(client: &mut Client, output: &Output) -> Result<(), ApiError> {
+    let status: Status = client.call(&Request::Status(Nothing {}))?;
+    output.answer(&status, |status| {
+        let xdp = if status.xdp.ok { "yes" } else { "no" };
+        format!(
+            "switchd {}, process {}, up {} s\nworkers {}, generation {}\nAF_XDP: {xdp} ({})\n{}",
+            status.daemon,
+            status.pid,
+            status.uptime_s,
+            status.workers,
+            status.generation,
+            status.xdp.detail,
+            crate::stats::frames(&status.frames)
+        )
+    });
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! The switch's command line: one file a noun, everything through `switch-api`.
+
+mod bridge;
+mod daemon;
+mod fdb;
+mod output;
+mod port;
+mod stats;
+mod worker;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use output::Output;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use switch_api::{ApiError, Client, Code};
+
+/// Talks to switchd: ports, bridges, stations, workers, counters.
+///
+/// Exit codes: 0 done; 1 the switch or the system failed; 2 the request is wrong; 3 not allowed; 4 not
+/// found; 5 exists already; 6 busy; 7 a limit; 8 not supported here; 9 no answer in time; 10 versions
+/// differ.
+#[derive(Debug, Parser)]
+#[command(name = "switch-ctl", version)]
+struct Options {
+    /// The daemon's socket.
+    #[arg(long, global = true, env = "SWITCHD_SOCKET", default_value = switch_api::DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Print JSON, one document, as the API has it.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Seconds to wait for an answer.
+    #[arg(long, global = true, default_value_t = 30)]
+    timeout: u64,
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// Ports: the doors of the switch.
+    #[command(subcommand)]
+    Port(port::Verb),
+    /// Bridges: ports that exchange frames.
+    #[command(subcommand)]
+    Bridge(bridge::Verb),
+    /// Stations: which MAC is behind which port.
+    #[command(subcommand)]
+    Fdb(fdb::Verb),
+    /// Workers: who does it, on which core.
+    #[command(subcommand)]
+    Worker(worker::Verb),
+    /// Counters, drop reasons, frames, cycles per stage.
+    Stats,
+    /// What the daemon is and how it is.
+    Status,
+    /// Stop the daemon.
+    Stop(daemon::Stop),
+    /// Print the completion script of a shell.
+    Completion {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a directory.
+    #[command(hide = true)]
+    Man {
+        /// Where.
+        directory: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::print_error(&error, options.json);
+            ExitCode::from(error.code.exit_code())
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), ApiError> {
+    match &options.noun {
+        Noun::Completion { shell } => {
+            clap_complete::generate(*shell, &mut Options::command(), "switch-ctl", &mut std::io::stdout());
+            return Ok(());
+        }
+        Noun::Man { directory } => return write_man_pages(directory),
+        _ => {}
+    }
+    let mut client = Client::connect(&options.socket, Duration::from_secs(options.timeout))?;
+    let output = Output::new(options.json);
+    match &options.noun {
+        Noun::Port(verb) => port::run(verb, &mut client, &output),
+        Noun::Bridge(verb) => bridge::run(verb, &mut client, &output),
+        Noun::Fdb(verb) => fdb::run(verb, &mut client, &output),
+        Noun::Worker(verb) => worker::run(verb, &mut client, &output),
+        Noun::Stats => stats::run(&mut client, &output),
+        Noun::Status => daemon::status(&mut client, &output),
+        Noun::Stop(stop) => daemon::stop(stop, &mut client, &output),
+        Noun::Completion { .. } | Noun::Man { .. } => Ok(()),
+    }
+}
+
+fn write_man_pages(directory: &std::path::Path) -> Result<(), ApiError> {
+    clap_mangen::generate_to(Options::command(), directory)
+        .map_err(|error| ApiError::new(Code::System, format!("{}: {error}", directory.display())))
+}

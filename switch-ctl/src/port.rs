@@ -1,0 +1,451 @@
+//! `switch-ctl port`.
+
+use crate::output::{Output, bytes, thousands};
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::{Path, PathBuf};
+use switch_api::{
+    ApiError, ByName, Client, Code, Done, Flood, MemorySource, Name, Nothing, Owner, Port, PortKind, PortSet,
+    PortSettings, PortState, PortStatus, Request, Take, TakeRule, Vid, VidRange, Vlan, WhenDead, XdpMode,
+};
+
+/// What can be done with ports.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Lists ports.
+    List,
+    /// Shows one port with everything known of it.
+    Show {
+        /// The port.
+        name: Name,
+    },
+    /// Adds a port.
+    #[command(subcommand)]
+    Add(Kind),
+    /// Changes a port's settings; what is not named stays.
+    Set {
+        /// The port.
+        name: Name,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Closes and removes a port.
+    Delete {
+        /// The port.
+        name: Name,
+    },
+}
+
+/// What a port is made of.
+#[derive(Debug, Subcommand)]
+pub enum Kind {
+    /// AF_XDP on a network device.
+    Xdp {
+        #[command(flatten)]
+        common: Common,
+        /// The device, for example the host's end of a veth pair.
+        #[arg(long)]
+        device: String,
+        /// How: the fastest that works, unless said.
+        #[arg(long, value_enum, default_value_t = Mode::Auto)]
+        mode: Mode,
+        /// Receive queues to serve; 0 is all.
+        #[arg(long, default_value_t = 0)]
+        queues: u16,
+        /// Entries of each ring: a power of two, 64 to 8192.
+        #[arg(long)]
+        ring_size: Option<u32>,
+        /// Let the kernel busy-poll for this many microseconds.
+        #[arg(long, default_value_t = 0)]
+        busy_poll_us: u32,
+        /// Take only frames of this EtherType, and of this destination if one is given: `0x0800`,
+        /// `0x0800,10.0.0.0/8`. May be repeated; the rest goes to the host's kernel.
+        #[arg(long = "take", value_name = "ETHERTYPE[,PREFIX]", value_parser = parse_rule)]
+        rules: Vec<TakeRule>,
+        /// Take nothing: attached and harmless.
+        #[arg(long, conflicts_with = "rules")]
+        take_nothing: bool,
+        /// While the switch is dead: drop (right for pods) or pass to the host's kernel (for an uplink).
+        #[arg(long, value_enum, default_value_t = Dead::Drop)]
+        when_dead: Dead,
+        /// Milliseconds of silence after which it counts as dead.
+        #[arg(long)]
+        dead_after_ms: Option<u32>,
+    },
+    /// Frames made and counted in memory, for benches.
+    Memory {
+        #[command(flatten)]
+        common: Common,
+        /// Send this many flows into the switch.
+        #[arg(long)]
+        flows: Option<u32>,
+        /// Bytes of a frame, without FCS.
+        #[arg(long, default_value_t = 60)]
+        frame_len: u16,
+        /// Seed of the order.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Send from the far stations to the near ones: the other half of a pair of ports.
+        #[arg(long)]
+        reverse: bool,
+        /// Frames a second; 0 is as fast as they are taken.
+        #[arg(long, default_value_t = 0)]
+        rate_pps: u64,
+    },
+    /// Replays a capture into the switch, writes what the switch sends.
+    Pcap {
+        #[command(flatten)]
+        common: Common,
+        /// The capture to replay.
+        #[arg(long)]
+        read: Option<PathBuf>,
+        /// The capture to write.
+        #[arg(long)]
+        write: Option<PathBuf>,
+    },
+}
+
+/// What every new port has.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Its name.
+    name: Name,
+    /// Its bridge.
+    #[arg(long)]
+    bridge: Name,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Mode {
+    Auto,
+    ZeroCopy,
+    Native,
+    Generic,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Dead {
+    Drop,
+    Pass,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
+}
+
+impl From<Switch> for bool {
+    fn from(switch: Switch) -> Self {
+        matches!(switch, Switch::On)
+    }
+}
+
+/// How a port switches.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
+pub struct Settings {
+    /// One VLAN, frames without a tag.
+    #[arg(long, value_name = "VID", value_parser = parse_vid, conflicts_with = "trunk")]
+    access: Option<Vid>,
+    /// Several VLANs, frames with a tag, like 10,20-29.
+    #[arg(long, value_name = "VIDS", value_parser = parse_vids)]
+    trunk: Option<Ranges>,
+    /// The VLAN of frames without a tag on a trunk.
+    #[arg(long, value_name = "VID", value_parser = parse_vid, requires = "trunk")]
+    native: Option<Vid>,
+    /// Give it frames to stations nobody has learned.
+    #[arg(long)]
+    flood_unknown_unicast: Option<Switch>,
+    /// Give it multicast.
+    #[arg(long)]
+    flood_multicast: Option<Switch>,
+    /// Give it broadcast.
+    #[arg(long)]
+    flood_broadcast: Option<Switch>,
+    /// Exchange frames only with ports that are not isolated.
+    #[arg(long)]
+    isolated: Option<Switch>,
+    /// Let frames leave by the port they came from.
+    #[arg(long)]
+    hairpin: Option<Switch>,
+    /// Broadcast, multicast and unknown unicast frames a second that are admitted; `off` for no limit.
+    #[arg(long, value_name = "PPS", value_parser = parse_limit)]
+    storm_pps: Option<Limit>,
+    /// MACs it may have learned; `off` for no limit of its own.
+    #[arg(long, value_name = "MACS", value_parser = parse_limit)]
+    learn_limit: Option<Limit>,
+    /// Largest L3 packet it is given, in bytes.
+    #[arg(long)]
+    mtu: Option<u16>,
+    /// The worker that serves it.
+    #[arg(long)]
+    worker: Option<u16>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Ranges(Vec<VidRange>);
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limit(Option<u32>);
+
+fn parse_vid(text: &str) -> Result<Vid, String> {
+    let number: u32 = text.parse().map_err(|_| format!("{text:?} is no VLAN identifier: use 1 to 4094"))?;
+    Vid::try_from(number).map_err(|error| error.to_string())
+}
+
+fn parse_vids(text: &str) -> Result<Ranges, String> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Ok(VidRange { first: parse_vid(first)?, last: parse_vid(last)? })
+    };
+    text.split(',').map(range).collect::<Result<_, _>>().map(Ranges)
+}
+
+fn parse_limit(text: &str) -> Result<Limit, String> {
+    match text {
+        "off" => Ok(Limit(None)),
+        number => number.parse().map(|n| Limit(Some(n))).map_err(|_| "give a number, or off".into()),
+    }
+}
+
+fn parse_rule(text: &str) -> Result<TakeRule, String> {
+    let (ethertype, destination) = match text.split_once(',') {
+        Some((ethertype, prefix)) => (ethertype, Some(prefix.to_owned())),
+        None => (text, None),
+    };
+    let hex = ethertype.strip_prefix("0x").ok_or("write the EtherType in hex, like 0x0800")?;
+    let ethertype = u16::from_str_radix(hex, 16).map_err(|_| format!("{hex:?} is no EtherType"))?;
+    Ok(TakeRule { ethertype, destination })
+}
+
+impl Settings {
+    /// `before` with what was named.
+    fn over(&self, before: PortSettings) -> PortSettings {
+        let vlan = match (&self.access, &self.trunk) {
+            (Some(vid), _) => Vlan::Access { vid: *vid },
+            (None, Some(ranges)) => Vlan::Trunk { vids: ranges.0.clone(), native: self.native },
+            (None, None) => before.vlan,
+        };
+        let or = |switch: Option<Switch>, before: bool| switch.map_or(before, bool::from);
+        PortSettings {
+            vlan,
+            flood: Flood {
+                unknown_unicast: or(self.flood_unknown_unicast, before.flood.unknown_unicast),
+                multicast: or(self.flood_multicast, before.flood.multicast),
+                broadcast: or(self.flood_broadcast, before.flood.broadcast),
+            },
+            isolated: or(self.isolated, before.isolated),
+            hairpin: or(self.hairpin, before.hairpin),
+            storm_pps: self.storm_pps.map_or(before.storm_pps, |limit| limit.0),
+            learn_limit: self.learn_limit.map_or(before.learn_limit, |limit| limit.0),
+            mtu: self.mtu.or(before.mtu),
+            worker: self.worker.or(before.worker),
+        }
+    }
+}
+
+impl Kind {
+    fn to_port(&self) -> Port {
+        let (common, kind) = match self {
+            Self::Xdp { common, .. } => (common, self.xdp()),
+            Self::Memory { common, flows, frame_len, seed, reverse, rate_pps } => {
+                let source = flows.map(|flows| MemorySource {
+                    flows,
+                    frame_len: *frame_len,
+                    seed: *seed,
+                    reverse: *reverse,
+                    rate_pps: *rate_pps,
+                });
+                (common, PortKind::Memory { source })
+            }
+            Self::Pcap { common, read, write } => {
+                // The daemon has another working directory than we have.
+                let absolute = |path: &PathBuf| {
+                    std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string()
+                };
+                let (read, write) = (read.as_ref().map(absolute), write.as_ref().map(absolute));
+                (common, PortKind::Pcap { read, write })
+            }
+        };
+        Port {
+            name: common.name.clone(),
+            bridge: common.bridge.clone(),
+            kind,
+            settings: common.settings.over(PortSettings::default()),
+            owner: Owner::Operator,
+        }
+    }
+
+    fn xdp(&self) -> PortKind {
+        let Self::Xdp {
+            device,
+            mode,
+            queues,
+            ring_size,
+            busy_poll_us,
+            rules,
+            take_nothing,
+            when_dead,
+            dead_after_ms,
+            ..
+        } = self
+        else {
+            return PortKind::Memory { source: None };
+        };
+        let take = match (take_nothing, rules.is_empty()) {
+            (true, _) => Take::Nothing,
+            (false, true) => Take::Everything,
+            (false, false) => Take::Matching { rules: rules.clone() },
+        };
+        PortKind::Xdp {
+            device: device.clone(),
+            mode: match mode {
+                Mode::Auto => XdpMode::Auto,
+                Mode::ZeroCopy => XdpMode::ZeroCopy,
+                Mode::Native => XdpMode::Native,
+                Mode::Generic => XdpMode::Generic,
+            },
+            queues: *queues,
+            ring_size: ring_size.unwrap_or(switch_api::RING_SIZE_DEFAULT),
+            busy_poll_us: *busy_poll_us,
+            take,
+            when_dead: match when_dead {
+                Dead::Drop => WhenDead::Drop,
+                Dead::Pass => WhenDead::Pass,
+            },
+            dead_after_ms: dead_after_ms.unwrap_or(switch_api::DEAD_AFTER_MS_DEFAULT),
+        }
+    }
+}
+
+pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiError> {
+    match verb {
+        Verb::List => {
+            let ports: Vec<PortStatus> = client.call(&Request::PortList(Nothing {}))?;
+            output.answer(&ports, |ports| list(ports, output));
+        }
+        Verb::Show { name } => {
+            let port = find(client, name)?;
+            output.answer(&port, show);
+        }
+        Verb::Add(kind) => {
+            let port = kind.to_port();
+            let done: Done = client.call(&Request::PortAdd(Box::new(port.clone())))?;
+            output.done(&done, &format!("port {} is open", port.name));
+        }
+        Verb::Set { name, settings } => {
+            let before = find(client, name)?.port.settings;
+            let set = PortSet { name: name.clone(), settings: settings.over(before) };
+            let done: Done = client.call(&Request::PortSet(set))?;
+            output.done(&done, &format!("port {name} is changed"));
+        }
+        Verb::Delete { name } => {
+            let done: Done = client.call(&Request::PortDelete(ByName { name: name.clone() }))?;
+            output.done(&done, &format!("port {name} is gone"));
+        }
+    }
+    Ok(())
+}
+
+fn find(client: &mut Client, name: &Name) -> Result<PortStatus, ApiError> {
+    let ports: Vec<PortStatus> = client.call(&Request::PortList(Nothing {}))?;
+    ports.into_iter().find(|port| port.port.name == *name).ok_or_else(|| {
+        ApiError::new(Code::NotFound, format!("there is no port named {name}"))
+            .hint("`switch-ctl port list` shows those there are")
+    })
+}
+
+fn state(port: &PortStatus) -> &'static str {
+    match port.state {
+        PortState::Up => "up",
+        PortState::Down => "down",
+        PortState::Looped => "looped",
+    }
+}
+
+fn made_of(port: &Port) -> String {
+    match &port.kind {
+        PortKind::Xdp { device, .. } => format!("xdp {device}"),
+        PortKind::Memory { .. } => "memory".into(),
+        PortKind::Pcap { read, write } => {
+            let name = |path: &Option<String>| {
+                path.as_deref().and_then(|p| Path::new(p).file_name()?.to_str().map(str::to_owned))
+            };
+            format!("pcap {}", name(read).or_else(|| name(write)).unwrap_or_default())
+        }
+    }
+}
+
+fn vlan(port: &Port) -> String {
+    match &port.settings.vlan {
+        Vlan::Access { vid } => vid.to_string(),
+        Vlan::Trunk { vids, native } => {
+            let range = |r: &VidRange| {
+                if r.first == r.last { r.first.to_string() } else { format!("{}-{}", r.first, r.last) }
+            };
+            let ranges: Vec<_> = vids.iter().map(range).collect();
+            let native = native.map(|vid| format!(" native {vid}")).unwrap_or_default();
+            format!("trunk {}{native}", ranges.join(","))
+        }
+    }
+}
+
+fn list(ports: &[PortStatus], output: &Output) -> String {
+    let head =
+        ["PORT", "STATE", "KIND", "MODE", "BRIDGE", "VLAN", "WORKER", "MACS", "RX", "TX", "DROPS", "WHY"];
+    let mut table = output.table(&head);
+    for port in ports {
+        let workers: Vec<_> = port.workers.iter().map(u16::to_string).collect();
+        let up = port.state == PortState::Up;
+        table.add_row(vec![
+            port.port.name.to_string().into(),
+            output.verdict(state(port), up),
+            made_of(&port.port).into(),
+            port.mode.clone().unwrap_or_else(|| "-".into()).into(),
+            port.port.bridge.to_string().into(),
+            vlan(&port.port).into(),
+            workers.join(",").into(),
+            port.learned.to_string().into(),
+            thousands(port.counters.rx_packets).into(),
+            thousands(port.counters.tx_packets).into(),
+            thousands(port.counters.drops).into(),
+            port.reason.clone().unwrap_or_default().into(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn show(port: &PortStatus) -> String {
+    let settings = &port.port.settings;
+    let flood = settings.flood;
+    let or_off = |limit: Option<u32>| limit.map_or("off".into(), |limit| limit.to_string());
+    let mut lines = vec![
+        ("port", port.port.name.to_string()),
+        ("state", state(port).into()),
+        ("why", port.reason.clone().unwrap_or_default()),
+        ("kind", made_of(&port.port)),
+        ("mode", port.mode.clone().unwrap_or_default()),
+        ("not faster because", port.mode_reason.clone().unwrap_or_default()),
+        ("bridge", port.port.bridge.to_string()),
+        ("vlan", vlan(&port.port)),
+        ("mtu", port.mtu.to_string()),
+        ("rings", bytes(port.memory_bytes)),
+        ("isolated", settings.isolated.to_string()),
+        ("hairpin", settings.hairpin.to_string()),
+        ("flood unknown unicast", flood.unknown_unicast.to_string()),
+        ("flood multicast", flood.multicast.to_string()),
+        ("flood broadcast", flood.broadcast.to_string()),
+        ("storm limit (pps)", or_off(settings.storm_pps)),
+        ("learn limit (MACs)", or_off(settings.learn_limit)),
+        ("MACs learned", port.learned.to_string()),
+        ("rx packets", thousands(port.counters.rx_packets)),
+        ("rx bytes", thousands(port.counters.rx_bytes)),
+        ("tx packets", thousands(port.counters.tx_packets)),
+        ("tx bytes", thousands(port.counters.tx_bytes)),
+        ("drops", thousands(port.counters.drops)),
+    ];
+    lines.retain(|(_, value)| !value.is_empty());
+    lines.iter().map(|(name, value)| format!("{name:<24}{value}\n")).collect()
+}
