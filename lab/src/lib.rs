@@ -1,0 +1,29 @@
+//! A laboratory: network namespaces as hosts, veth pairs as cables, the real `switchd` between them. What it
+//! makes goes away when it is dropped, also when a test panics.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`net`] | a namespace, and commands in it |
+//! | [`node`] | a node with its own namespace, daemon and pods |
+//! | [`raw`] | frames made by hand, sent and received on a pod's device |
+//! | [`frames`] | frames to make by hand |
+
+pub mod frames;
+pub mod net;
+pub mod node;
+pub mod raw;
+
+pub use net::Net;
+pub use node::{Daemon, Node, Options, Pod};
+pub use raw::RawSocket;
+
+use std::time::{Duration, Instant};
+
+/// Waits until `is_true`, looking every few milliseconds. Panics with `what` after `limit`.
+pub fn wait_until(what: &str, limit: Duration, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !is_true() {
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,263 @@
+//! A node: a namespace with a daemon in it, and pods joined to it by veth pairs.
+
+use crate::net::Net;
+use crate::wait_until;
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use switch_api::{Bridge, Client, Done, Port, PortKind, PortSettings, PortStatus, Request, Stats};
+
+/// How long the daemon may take to start, stop or answer on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node's namespace and directory.
+#[derive(Debug)]
+pub struct Node {
+    /// Where its daemon and the host's ends of the cables live.
+    pub net: Net,
+    directory: PathBuf,
+}
+
+/// A pod: a namespace with one device, `eth0`, whose other end is in the node.
+#[derive(Debug)]
+pub struct Pod {
+    /// Its namespace.
+    pub net: Net,
+    /// The name of the node's end of its cable.
+    pub device: String,
+    /// Its IPv4 address.
+    pub ip: String,
+}
+
+/// How the daemon is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The program.
+    pub switchd: PathBuf,
+    /// Further words.
+    pub words: Vec<String>,
+    /// Keep state across restarts.
+    pub keeps_state: bool,
+}
+
+impl Options {
+    /// The program, and nothing special.
+    pub fn new(switchd: impl Into<PathBuf>) -> Self {
+        Self { switchd: switchd.into(), words: Vec::new(), keeps_state: false }
+    }
+
+    /// With further words, separated by blanks.
+    pub fn with(mut self, words: &str) -> Self {
+        self.words.extend(words.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    /// With a state file, so that a restart finds what was declared.
+    pub fn keeping_state(mut self) -> Self {
+        self.keeps_state = true;
+        self
+    }
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Option<Child>,
+    /// Its socket.
+    pub socket: PathBuf,
+    log: PathBuf,
+}
+
+impl Node {
+    /// An empty node.
+    pub fn new() -> Self {
+        let net = Net::new("node");
+        let directory = std::env::temp_dir().join(net.name());
+        std::fs::create_dir_all(&directory)
+            .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        Self { net, directory }
+    }
+
+    /// Where it keeps its files.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A pod with the address `10.66.0.N/24`, its cable plugged in. Device settings are the kernel's.
+    pub fn pod(&self, n: u8) -> Pod {
+        let (net, device) = (Net::new(&format!("pod{n}")), format!("pod{n}"));
+        let pod = Pod { net, device, ip: format!("10.66.0.{n}") };
+        self.plug(&pod);
+        pod
+    }
+
+    /// Makes the pod's cable, or a new one after it was deleted.
+    pub fn plug(&self, pod: &Pod) {
+        let (device, peer) = (&pod.device, pod.net.name());
+        let n = pod.ip.rsplit('.').next().unwrap_or("0");
+        // The same address after every plugging, so that its neighbours' caches stay right.
+        let mac = pod.mac();
+        self.net.ip(&format!("link add {device} type veth peer name eth0 address {mac} netns {peer}"));
+        self.net.ip(&format!("link set {device} up"));
+        pod.net.ip("link set eth0 up");
+        pod.net.ip(&format!("addr add {}/24 dev eth0", pod.ip));
+        pod.net.ip(&format!("addr add fd66::{n}/64 dev eth0 nodad"));
+    }
+
+    /// Starts the daemon and waits until it serves.
+    pub fn start(&self, options: &Options) -> Daemon {
+        let socket = self.directory.join("switchd.sock");
+        let log = self.directory.join("log");
+        let file = std::fs::File::options().create(true).append(true).open(&log);
+        let file = file.unwrap_or_else(|error| panic!("{}: {error}", log.display()));
+        let mut command = self.net.command(&options.switchd.display().to_string());
+        command.arg("--socket").arg(&socket).args(&options.words);
+        if options.keeps_state {
+            command.arg("--state").arg(self.directory.join("state"));
+        }
+        let child = command.stderr(file).stdout(Stdio::null()).spawn();
+        let child = child.unwrap_or_else(|error| panic!("{}: {error}", options.switchd.display()));
+        let mut daemon = Daemon { child: Some(child), socket, log };
+        let mut ended = false;
+        wait_until("switchd serves", PATIENCE, || {
+            ended = daemon.has_ended();
+            ended || Client::connect(&daemon.socket, PATIENCE).is_ok()
+        });
+        assert!(!ended, "switchd ended at once:\n{}", daemon.log());
+        daemon
+    }
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // A daemon that was killed leaves its mount behind.
+        _ = Command::new("umount").arg("-l").arg(self.directory.join("bpf")).output();
+        _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+impl Pod {
+    /// The MAC address of its device.
+    pub fn mac(&self) -> switch_api::Mac {
+        let n = self.ip.rsplit('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        switch_api::Mac([0x02, 0x66, 0, 0, 0, n])
+    }
+
+    /// Pings once; whether an answer came within a second.
+    pub fn reaches(&self, ip: &str) -> bool {
+        self.net.try_run(&format!("ping -n -c 1 -W 1 {ip}")).status.success()
+    }
+}
+
+impl Daemon {
+    /// A connection.
+    pub fn client(&self) -> Client {
+        Client::connect(&self.socket, PATIENCE).unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
+    }
+
+    /// Asks something that must succeed.
+    pub fn call<T: serde::de::DeserializeOwned>(&self, request: &Request) -> T {
+        self.client().call(request).unwrap_or_else(|error| panic!("{request:?}: {error:?}\n{}", self.log()))
+    }
+
+    /// Adds a bridge.
+    pub fn bridge(&self, name: &str) {
+        let name = name.parse().unwrap_or_else(|error| panic!("{error}"));
+        let bridge = Bridge { name, ageing_s: 300, owner: Default::default() };
+        let _: Done = self.call(&Request::BridgeAdd(bridge));
+    }
+
+    /// Adds an xdp port on a pod's cable, named after it, to `bridge`.
+    pub fn attach(&self, pod: &Pod, bridge: &str, settings: PortSettings) {
+        let _: Done = self.call(&Request::PortAdd(Box::new(xdp_port(&pod.device, bridge, settings))));
+    }
+
+    /// One port's status.
+    pub fn port(&self, name: &str) -> PortStatus {
+        let ports: Vec<PortStatus> = self.call(&Request::PortList(Default::default()));
+        let found = ports.into_iter().find(|port| port.port.name.as_str() == name);
+        found.unwrap_or_else(|| panic!("no port {name}"))
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Stats {
+        self.call(&Request::StatsGet(Default::default()))
+    }
+
+    /// Frames dropped for a reason, over all ports.
+    pub fn drops(&self, reason: &str) -> u64 {
+        self.stats().drops.iter().filter(|drop| drop.reason == reason).map(|drop| drop.frames).sum()
+    }
+
+    /// Waits until every frame is accounted for.
+    pub fn assert_conserved(&self) {
+        let mut last = self.stats().frames;
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while last.unaccounted != 0 {
+            assert!(std::time::Instant::now() < deadline, "frames are lost: {last:?}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+            last = self.stats().frames;
+        }
+    }
+
+    /// What it wrote to its log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(child) = &self.child {
+            _ = kill_process(Pid::from_child(child), signal);
+        }
+    }
+
+    /// Kills it, as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            _ = child.kill();
+            _ = child.wait();
+        }
+    }
+
+    /// Stops it; with `detach` nothing of it stays.
+    pub fn stop(&mut self, detach: bool) {
+        let _: Done = self.call(&Request::Stop(switch_api::Stop { detach }));
+        wait_until("switchd ends", PATIENCE, || self.has_ended());
+        self.child = None;
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// An xdp port named after its device, everything else by default.
+pub fn xdp_port(device: &str, bridge: &str, settings: PortSettings) -> Port {
+    let parse = |name: &str| name.parse().unwrap_or_else(|error| panic!("{error}"));
+    Port {
+        name: parse(device),
+        bridge: parse(bridge),
+        kind: PortKind::xdp(device),
+        settings,
+        owner: Default::default(),
+    }
+}
