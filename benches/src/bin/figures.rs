@@ -1,0 +1,84 @@
+//! `cargo xtask figures` builds and runs this: measures the figures that are asked for.
+
+use clap::Parser;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use switch_bench::figures::{ALL, Bench, Entry};
+
+#[global_allocator]
+static ALLOCATOR: switch_bench::allocations::Counting = switch_bench::allocations::Counting;
+
+/// Measures figures; all of them, unless ids are given.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Ids.
+    ids: Vec<String>,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+    /// The release daemon.
+    #[arg(long, default_value = "target/release/switchd")]
+    switchd: PathBuf,
+    /// Runs the pipeline's batches and nothing else, for callgrind or a profiler.
+    #[arg(long, hide = true)]
+    spin: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if let Some(batches) = options.spin {
+        switch_bench::pipeline::Bench::new(500).spin(batches);
+        return ExitCode::SUCCESS;
+    }
+    let unknown = options.ids.iter().find(|id| !ALL.iter().any(|(known, ..)| known == id));
+    if let Some(id) = unknown {
+        let known: Vec<_> = ALL.iter().map(|(id, ..)| *id).collect();
+        eprintln!("there is no figure {id}; there are: {}", known.join(", "));
+        return ExitCode::from(2);
+    }
+    let wanted = |id: &str| options.ids.is_empty() || options.ids.iter().any(|wanted| wanted == id);
+    if !options.json {
+        println!("machine: {}", machine());
+    }
+    let bench = Bench { switchd: options.switchd.clone() };
+    let all_hold = ALL.iter().filter(|(id, ..)| wanted(id)).map(|entry| show(entry, &bench, options.json));
+    if all_hold.fold(true, |all, one| all & one) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn show((id, what, measure): &Entry, bench: &Bench, json: bool) -> bool {
+    match measure(bench) {
+        Ok(figure) => {
+            if json {
+                println!("{}", serde_json::to_string(&figure).unwrap_or_default());
+            } else {
+                let verdict = if figure.ok { "holds" } else { "DOES NOT HOLD" };
+                println!("\n[{id}] {what}");
+                println!("  {:.2} {} (bar {}): {verdict}", figure.value, figure.unit, figure.bar);
+                println!("  {}", figure.detail);
+                println!("  again: cargo xtask figures {id}");
+            }
+            figure.ok
+        }
+        Err(error) => {
+            if json {
+                println!("{}", serde_json::json!({ "id": id, "ok": false, "detail": error }));
+            } else {
+                println!("\n[{id}] {what}\n  could not be measured: {error}");
+            }
+            false
+        }
+    }
+}
+
+/// The machine in a line.
+fn machine() -> String {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = cpuinfo.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split(':').nth(1)).map_or("?", str::trim).to_owned()
+    };
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let (model, family) = (field("model name"), field("cpu family"));
+    format!("{model} (family {family}), {cores} cores, Linux {}", kernel.trim())
+}

@@ -1,0 +1,80 @@
+//! [l2-pipeline] The pipeline alone, and whether the running daemon says the same of itself.
+
+use super::{Bar, Bench, Figure};
+use crate::cycles::{median, per_tick};
+use crate::pipeline;
+use quanta::Clock;
+use std::time::Duration;
+use switch_api::{Done, MemorySource, Port, PortKind, PortSettings, Request, Stats};
+use switch_lab::{Node, Options};
+
+const FLOWS: u32 = 500;
+/// The first version's bar; VPP needs 48.
+const BAR: f64 = 65.0;
+/// How far the daemon may be from the bench.
+const AGREEMENT: f64 = 0.15;
+
+pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
+    let clock = Clock::new();
+    let mut alone = pipeline::Bench::new(FLOWS);
+    let (mut cycles, mut daemons, mut ticks) = (Vec::new(), Vec::new(), Vec::new());
+    let mut allocations = 0;
+    // Alternating, so that whatever disturbs one disturbs the other.
+    for _ in 0..5 {
+        let scale = per_tick(&clock);
+        let measured = alone.measure(&clock, 11, 400);
+        cycles.push(measured.ticks * scale);
+        ticks.push(measured.ticks);
+        allocations += measured.allocations;
+        daemons.push(daemon(bench)? * scale);
+    }
+    let (cycles, daemon, ticks) = (median(cycles), median(daemons), median(ticks));
+    let apart = (daemon - cycles).abs() / cycles;
+    let detail = format!(
+        "{} MACs, 60-byte frames, every byte checked; {ticks:.1} TSC ticks; {allocations} allocations (bar 0); \
+         the daemon's own stages add up to {daemon:.1} cycles, {:.0} % apart (bar {:.0} %); VPP 48, OVS 163",
+        2 * FLOWS,
+        apart * 100.0,
+        AGREEMENT * 100.0
+    );
+    let figure = Figure::new("l2-pipeline", cycles, "core cycles a packet", Bar::AtMost, BAR, detail);
+    Ok(figure.only_if(allocations == 0 && apart <= AGREEMENT))
+}
+
+/// Ticks a packet of the pipeline's stages, by the counters of a daemon on memory ports.
+fn daemon(bench: &Bench) -> Result<f64, String> {
+    let node = Node::new();
+    let mut daemon = node.start(&Options::new(&bench.switchd));
+    daemon.bridge("br0");
+    for (name, reverse) in [("a", false), ("b", true)] {
+        let source = MemorySource { flows: FLOWS, frame_len: 60, seed: 7, rate_pps: 0, reverse };
+        let port = Port {
+            name: name.parse().map_err(|error| format!("{error}"))?,
+            bridge: "br0".parse().map_err(|error| format!("{error}"))?,
+            kind: PortKind::Memory { source: Some(source) },
+            settings: PortSettings::default(),
+            owner: Default::default(),
+        };
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let before = daemon.stats();
+    std::thread::sleep(Duration::from_millis(700));
+    let after = daemon.stats();
+    daemon.stop(true);
+    Ok(pipeline_ticks(&before, &after))
+}
+
+/// Ticks a packet between two readings, the pipeline's own stages only.
+fn pipeline_ticks(before: &Stats, after: &Stats) -> f64 {
+    let total = |stats: &Stats, stage: &str| {
+        let found = stats.stages.iter().find(|cost| cost.stage == stage);
+        found.map_or((0.0, 0.0), |cost| (cost.cycles_per_packet * cost.packets as f64, cost.packets as f64))
+    };
+    let cost = |stage: &switch_core::counter::Stage| {
+        let (cycles_before, packets_before) = total(before, stage.name());
+        let (cycles_after, packets_after) = total(after, stage.name());
+        (cycles_after - cycles_before) / (packets_after - packets_before)
+    };
+    switch_core::counter::Stage::ALL.iter().filter(|stage| stage.is_pipeline()).map(cost).sum()
+}

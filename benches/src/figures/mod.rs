@@ -1,0 +1,76 @@
+//! The registry of every figure. Each has an id, a value, a unit and a numeric bar; whether it holds is
+//! computed. Peers run beside the switch in the same run.
+
+pub mod attach_churn;
+pub mod idle_cpu;
+pub mod idle_xdp_port;
+pub mod l2_pipeline;
+pub mod mac_scale;
+pub mod xdp_forward;
+
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Which way a bar stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Bar {
+    /// The value must not exceed it.
+    AtMost,
+    /// The value must reach it.
+    AtLeast,
+}
+
+/// A measured figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// Its id, as the issues name it.
+    pub id: &'static str,
+    /// What was measured.
+    pub value: f64,
+    /// Of what.
+    pub unit: &'static str,
+    /// What it is held against.
+    pub bar: f64,
+    /// Whether it holds.
+    pub ok: bool,
+    /// Everything else worth knowing.
+    pub detail: String,
+}
+
+impl Figure {
+    /// Computes whether it holds.
+    pub fn new(id: &'static str, value: f64, unit: &'static str, way: Bar, bar: f64, detail: String) -> Self {
+        let holds = match way {
+            Bar::AtMost => value <= bar,
+            Bar::AtLeast => value >= bar,
+        };
+        // A value that is no number holds against nothing.
+        Self { id, value, unit, bar, ok: holds && value.is_finite(), detail }
+    }
+
+    /// The same, which holds only if `also` does.
+    pub fn only_if(mut self, also: bool) -> Self {
+        self.ok &= also;
+        self
+    }
+}
+
+/// What a measurement needs.
+#[derive(Clone, Debug)]
+pub struct Bench {
+    /// The release `switchd`.
+    pub switchd: PathBuf,
+}
+
+/// A figure's id, the sentence that says what it is, and how it is measured.
+pub type Entry = (&'static str, &'static str, fn(&Bench) -> Result<Figure, String>);
+
+/// All of them, in the order of the issues.
+pub const ALL: &[Entry] = &[
+    ("l2-pipeline", "L2 known unicast, pipeline alone, core cycles a packet", l2_pipeline::measure),
+    ("xdp-forward", "generator → switch → sink over veth, beside testpmd", xdp_forward::measure),
+    ("mac-scale", "100 000 MACs against 100 MACs", mac_scale::measure),
+    ("attach-churn", "1 000 attach/detach cycles under traffic", attach_churn::measure),
+    ("idle-xdp-port", "memory of an idle xdp port", idle_xdp_port::measure),
+    ("idle-cpu", "CPU when idle with 8 ports, and the first frame after idle", idle_cpu::measure),
+];

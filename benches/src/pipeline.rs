@@ -1,0 +1,176 @@
+//! The L2 pipeline alone: frames replayed from memory, no kernel, one core. What is timed is
+//! `Pipeline::run` and nothing else; every output byte is checked outside of the timed part.
+
+use quanta::Clock;
+use std::sync::Arc;
+use switch_api::{Bridge, MemorySource, Port, PortKind, PortSettings, Request};
+use switch_core::config::snapshot::{Live, Snapshot, compile};
+use switch_core::config::{Checked, FDB_ENTRIES_DEFAULT, Model, PORTS_MAX};
+use switch_core::counter::{Counters, DropReason, NoLaps};
+use switch_core::frame::{Area, AreaSize, BATCH_FRAMES, Batch, Pool, TxQueue};
+use switch_core::pipeline::{Now, Pipeline, Private, Tables, World};
+use switch_core::port::traffic::Source;
+use switch_core::table::fdb::Fdb;
+use switch_core::table::loops::Loops;
+
+/// A pipeline and two ports' worth of frames.
+#[derive(Debug)]
+pub struct Bench {
+    pipeline: Pipeline,
+    pool: Pool,
+    tables: Tables,
+    snapshot: Snapshot,
+    sources: [Source; 2],
+    batch: Batch,
+    expected: Vec<Vec<u8>>,
+    now: Now,
+}
+
+/// What was measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// Ticks of the time-stamp counter a packet: the median of the windows.
+    pub ticks: f64,
+    /// Allocations in the timed part.
+    pub allocations: u64,
+    /// Packets that went through.
+    pub packets: u64,
+}
+
+impl Bench {
+    /// `flows` flows of 60-byte frames (64 with FCS), both ways, every station learned: twice as many
+    /// MACs as flows.
+    pub fn new(flows: u32) -> Self {
+        let size = AreaSize { chunk_bytes: 2048, chunks: 2048 };
+        let (area, frames) = Area::new(size).unwrap_or_else(|error| panic!("{error}"));
+        let mut pools = Pool::deal(Arc::new(area), frames, 1);
+        let counters = Arc::new(Counters::new(PORTS_MAX));
+        let spec = MemorySource { flows, frame_len: 60, seed: 7, rate_pps: 0, reverse: false };
+        let mut bench = Self {
+            pipeline: Pipeline::new(Private::new(counters, 1)),
+            pool: pools.remove(0),
+            tables: Tables {
+                fdb: Fdb::new(FDB_ENTRIES_DEFAULT, PORTS_MAX, [3, 5]),
+                loops: Loops::new(PORTS_MAX),
+            },
+            snapshot: two_ports(),
+            sources: [Source::new(&spec), Source::new(&MemorySource { reverse: true, seed: 9, ..spec })],
+            batch: Batch::new(),
+            expected: (0..BATCH_FRAMES).map(|_| Vec::with_capacity(64)).collect(),
+            now: Now { ns: 1_000_000_000 },
+        };
+        for port in 0..2 {
+            bench.pipeline.private.queues[port] = TxQueue::with_room();
+        }
+        bench.learn_all(flows);
+        bench
+    }
+
+    /// Sends frames of every flow, both ways, until every station is known.
+    fn learn_all(&mut self, flows: u32) {
+        let mut sent = 0u64;
+        while self.tables.fdb.entries() < 2 * flows {
+            for port in 0..2 {
+                self.fill(port);
+                self.go(port);
+                self.drain(port, false);
+            }
+            sent += 1;
+            let refused = |event| self.pipeline.private.counters.event(event).get();
+            assert!(
+                sent < 4_000 + u64::from(flows),
+                "only {} stations are known; {} refusals because the table is full, {} by limit",
+                self.tables.fdb.entries(),
+                refused(switch_core::counter::Event::LearnTableFull),
+                refused(switch_core::counter::Event::LearnPortLimit),
+            );
+        }
+    }
+
+    fn fill(&mut self, port: usize) {
+        for expected in &mut self.expected {
+            let Some(mut frame) = self.pool.take() else { return };
+            let template = self.sources[port].next_template();
+            expected.clear();
+            expected.extend_from_slice(template);
+            assert!(self.pool.area().fill(&mut frame, template));
+            frame.offload.csum = switch_core::wire::checksum::Csum::Complete;
+            self.batch.push(frame);
+        }
+    }
+
+    #[inline(never)]
+    fn go(&mut self, port: usize) {
+        let world = World { snapshot: &self.snapshot, tables: &self.tables, now: self.now };
+        self.pipeline.run(world, port as u16, &mut self.batch, &mut self.pool, &mut NoLaps);
+    }
+
+    /// Takes out what the other port was given; `strictly` checks that it is what went in.
+    fn drain(&mut self, port: usize, strictly: bool) {
+        let other = 1 - port;
+        let queue = &mut self.pipeline.private.queues[other];
+        assert!(!strictly || queue.len() == BATCH_FRAMES, "{} of {BATCH_FRAMES} came out", queue.len());
+        for (frame, expected) in queue.take(usize::MAX).zip(&self.expected) {
+            assert!(!strictly || self.pool.area().bytes(&frame) == &expected[..], "a frame was changed");
+            self.pool.give(frame);
+        }
+        self.pipeline.private.dirty.clear();
+    }
+
+    /// Batches through the pipeline, in windows; the clock stands still while frames are made and checked.
+    pub fn measure(&mut self, clock: &Clock, windows: usize, batches: usize) -> Measured {
+        let mut ticks = Vec::with_capacity(windows);
+        let mut allocations = 0;
+        for _ in 0..windows {
+            let mut window = 0;
+            for batch in 0..batches {
+                let port = batch % 2;
+                self.fill(port);
+                let before = crate::allocations::count();
+                let start = clock.raw();
+                self.go(port);
+                window += clock.raw() - start;
+                allocations += crate::allocations::count() - before;
+                self.drain(port, true);
+            }
+            ticks.push(window as f64 / (batches * BATCH_FRAMES) as f64);
+        }
+        let counters = &self.pipeline.private.counters;
+        let dropped: u64 = DropReason::ALL.iter().map(|reason| counters.drops(0, *reason).get()).sum();
+        assert_eq!(dropped, 0, "frames were dropped");
+        let packets = (windows * batches * BATCH_FRAMES) as u64;
+        Measured { ticks: crate::cycles::median(ticks), allocations, packets }
+    }
+
+    /// Bare batches, for a profiler or callgrind: no clock, no checks.
+    pub fn spin(&mut self, batches: usize) {
+        for batch in 0..batches {
+            let port = batch % 2;
+            self.fill(port);
+            self.go(port);
+            self.drain(port, false);
+        }
+    }
+}
+
+/// One bridge, two access ports, everything by default.
+fn two_ports() -> Snapshot {
+    let name = |text: &str| text.parse().unwrap_or_else(|error| panic!("{error}"));
+    let bridge = Bridge { name: name("br0"), ageing_s: 300, owner: Default::default() };
+    let mut model =
+        Model::default().apply(&Request::BridgeAdd(bridge)).unwrap_or_else(|error| panic!("{error}"));
+    for port in ["a", "b"] {
+        let port = Port {
+            name: name(port),
+            bridge: name("br0"),
+            kind: PortKind::Memory { source: None },
+            settings: PortSettings::default(),
+            owner: Default::default(),
+        };
+        model = model.apply(&Request::PortAdd(Box::new(port))).unwrap_or_else(|error| panic!("{error}"));
+    }
+    let live = |_| Live { up: true, mtu: 1500, lanes: std::iter::once(0).collect() };
+    let live = (0..2).map(|id| (id, live(id))).collect();
+    let checked = Checked::new(model, 1).unwrap_or_else(|error| panic!("{error}"));
+    compile(&checked, &live, FDB_ENTRIES_DEFAULT as u32, 1)
+}
