@@ -1,0 +1,273 @@
+//! `cargo xtask demo`: the real daemon between real namespaces, and what it did, in words a person
+//! understands. Whatever happens, also Ctrl-C, everything it made is removed.
+
+use crate::setup;
+use crate::sh::{Result, root, say};
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use switch_api::{PortSettings, Vid, Vlan};
+use switch_lab::{Daemon, Node, Options, Pod};
+
+const LIMIT: Duration = Duration::from_secs(10);
+const TCP_BYTES: usize = 64 << 20;
+const DATAGRAMS: usize = 2_000;
+
+/// Three pods in VLAN 1, a fourth in VLAN 20.
+struct Stage {
+    daemon: Daemon,
+    pods: Vec<Pod>,
+    node: Node,
+    interrupted: Arc<AtomicBool>,
+}
+
+/// Runs it.
+pub fn run(keep: bool) -> Result {
+    setup::demo()?;
+    say("building the release programs");
+    setup::build_release()?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, interrupted.clone()).map_err(|error| error.to_string())?;
+    }
+    // A panic in the laboratory unwinds and cleans up; its message is the error.
+    let outcome = std::panic::catch_unwind(|| show(keep, interrupted.clone()));
+    match outcome {
+        Ok(result) => result,
+        Err(_) if interrupted.load(Ordering::Relaxed) => Err("interrupted; everything was removed".into()),
+        Err(_) => Err("the demo failed, see above; everything was removed".into()),
+    }
+}
+
+fn show(keep: bool, interrupted: Arc<AtomicBool>) -> Result {
+    let stage = set_up(interrupted)?;
+    type Act = fn(&Stage) -> Result;
+    let acts: [(&str, Act); 5] = [
+        ("the switch has four ports, each an AF_XDP socket on a pod's veth", |stage| stage.ctl("port list")),
+        ("pods 1, 2 and 3 are in one VLAN and reach each other", pings),
+        ("pod 4 is in VLAN 20 and reaches nobody", isolation),
+        ("TCP and UDP, with the pods' default offloads", bulk),
+        ("what the switch learned and counted", counters),
+    ];
+    for (title, act) in acts {
+        if stage.interrupted.load(Ordering::Relaxed) {
+            return Err("interrupted; everything was removed".into());
+        }
+        say(title);
+        act(&stage)?;
+    }
+    if keep {
+        stage.keep();
+        return Ok(());
+    }
+    stage.take_down()
+}
+
+fn set_up(interrupted: Arc<AtomicBool>) -> Result<Stage> {
+    say("a node with a switchd, and four pods with a veth each");
+    let node = Node::new();
+    let daemon = node.start(&Options::new(program("switchd")));
+    daemon.bridge("br0");
+    let mut pods = Vec::new();
+    for n in 1..=4 {
+        let pod = node.pod(n);
+        let vid = Vid::try_from(if n == 4 { 20 } else { 1 }).map_err(|error| error.to_string())?;
+        daemon.attach(&pod, "br0", PortSettings { vlan: Vlan::Access { vid }, ..PortSettings::default() });
+        println!("{}  {}  in VLAN {}, namespace {}", pod.device, pod.ip, vid, pod.net.name());
+        pods.push(pod);
+    }
+    Ok(Stage { daemon, pods, node, interrupted })
+}
+
+fn program(name: &str) -> PathBuf {
+    root().join("target/release").join(name)
+}
+
+fn pings(stage: &Stage) -> Result {
+    for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+        let (from, to) = (&stage.pods[from], &stage.pods[to]);
+        let output = from.net.try_run(&format!("ping -n -q -c 5 -i 0.05 -W 2 {}", to.ip));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let summary: Vec<&str> =
+            text.lines().filter(|line| line.contains("loss") || line.contains("rtt")).collect();
+        println!("{} → {}: {}", from.device, to.device, summary.join("; "));
+        if !output.status.success() {
+            return Err(format!("{} does not reach {}", from.ip, to.ip));
+        }
+    }
+    Ok(())
+}
+
+fn isolation(stage: &Stage) -> Result {
+    let (stranger, other) = (&stage.pods[3], &stage.pods[0]);
+    if stranger.reaches(&other.ip) {
+        return Err("pod 4 reached another VLAN".into());
+    }
+    println!("{} → {}: no answer, as it should be", stranger.device, other.device);
+    Ok(())
+}
+
+fn bulk(stage: &Stage) -> Result {
+    let (from, to) = (&stage.pods[0], &stage.pods[1]);
+    for address in [to.ip.clone(), "fd66::2".into()] {
+        let address: IpAddr = address.parse().map_err(|error| format!("{error}"))?;
+        let seconds = tcp(from, to, address)?;
+        let gigabits = TCP_BYTES as f64 * 8.0 / seconds / 1e9;
+        println!(
+            "TCP {} → {address}: {} MiB, every byte checked, {gigabits:.1} Gb/s",
+            from.device,
+            TCP_BYTES >> 20
+        );
+        let answered = udp(from, to, address)?;
+        println!("UDP {} → {address}: {answered} of {DATAGRAMS} datagrams answered", from.device);
+    }
+    Ok(())
+}
+
+fn counters(stage: &Stage) -> Result {
+    stage.ctl("fdb list")?;
+    println!();
+    stage.ctl("stats")?;
+    println!();
+    stage.ctl("worker list")?;
+    let frames = stage.daemon.stats().frames;
+    if frames.unaccounted != 0 {
+        stage.daemon.assert_conserved();
+    }
+    Ok(())
+}
+
+/// Sends [`TCP_BYTES`] and checks them at the other end; the seconds it took.
+fn tcp(from: &Pod, to: &Pod, address: IpAddr) -> Result<f64> {
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let server = to.net.inside(move || -> std::io::Result<usize> {
+        let listener = TcpListener::bind((address, 7000))?;
+        _ = ready.send(());
+        let (mut stream, _) = listener.accept()?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        let (mut right, mut buffer) = (0usize, vec![0; 1 << 16]);
+        loop {
+            let n = stream.read(&mut buffer)?;
+            if n == 0 {
+                return Ok(right);
+            }
+            let same = |(i, byte): (usize, &u8)| *byte == pattern(right + i);
+            if !buffer[..n].iter().enumerate().all(same) {
+                return Ok(right);
+            }
+            right += n;
+        }
+    });
+    is_ready.recv_timeout(LIMIT).map_err(|_| "the TCP server did not start")?;
+    let start = Instant::now();
+    let client = from.net.inside(move || -> std::io::Result<()> {
+        let mut stream = TcpStream::connect_timeout(&(address, 7000).into(), LIMIT)?;
+        stream.set_write_timeout(Some(LIMIT))?;
+        let block: Vec<u8> = (0..PATTERN * 256).map(pattern).collect();
+        let mut left = TCP_BYTES;
+        while left > 0 {
+            let n = left.min(block.len());
+            stream.write_all(&block[..n])?;
+            left -= n;
+        }
+        Ok(())
+    });
+    client.join().map_err(|_| "the TCP client failed")?.map_err(|error| format!("TCP client: {error}"))?;
+    let right = server
+        .join()
+        .map_err(|_| "the TCP server failed")?
+        .map_err(|error| format!("TCP server: {error}"))?;
+    if right == TCP_BYTES {
+        Ok(start.elapsed().as_secs_f64())
+    } else {
+        Err(format!("TCP: only {right} bytes came right"))
+    }
+}
+
+/// Length of the pattern; a prime, so that a lost or doubled segment shifts it.
+const PATTERN: usize = 251;
+
+fn pattern(at: usize) -> u8 {
+    (at % PATTERN) as u8
+}
+
+/// Sends datagrams one after another; how many were answered.
+fn udp(from: &Pod, to: &Pod, address: IpAddr) -> Result<usize> {
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let server = to.net.inside(move || -> std::io::Result<()> {
+        let socket = UdpSocket::bind((address, 7001))?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        _ = ready.send(());
+        let mut buffer = [0; 2048];
+        while let Ok((n, peer)) = socket.recv_from(&mut buffer) {
+            socket.send_to(&buffer[..n], peer)?;
+        }
+        Ok(())
+    });
+    is_ready.recv_timeout(LIMIT).map_err(|_| "the UDP server did not start")?;
+    let client = from.net.inside(move || -> std::io::Result<usize> {
+        let any: IpAddr = if address.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect((address, 7001))?;
+        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+        let mut buffer = [0; 2048];
+        let mut answered = 0;
+        for n in 0..DATAGRAMS {
+            let datagram = vec![n as u8; 1 + n % 1400];
+            socket.send(&datagram)?;
+            answered += usize::from(socket.recv(&mut buffer).is_ok_and(|n| buffer[..n] == datagram));
+        }
+        Ok(answered)
+    });
+    let answered =
+        client.join().map_err(|_| "the UDP client failed")?.map_err(|error| format!("UDP: {error}"))?;
+    _ = server.join();
+    if answered == 0 { Err("UDP: no datagram was answered".into()) } else { Ok(answered) }
+}
+
+impl Stage {
+    /// Runs `switch-ctl` for the person to see, with the command shown.
+    fn ctl(&self, words: &str) -> Result {
+        println!("$ switch-ctl {words}");
+        let mut command = Command::new(program("switch-ctl"));
+        command.arg("--socket").arg(&self.daemon.socket).args(words.split_whitespace());
+        crate::sh::run(command)
+    }
+
+    fn take_down(mut self) -> Result {
+        say("taking everything down");
+        self.daemon.assert_conserved();
+        self.daemon.stop(true);
+        let names: Vec<String> = self.pods.iter().map(|pod| pod.net.name().to_owned()).collect();
+        let directory = self.node.directory().to_owned();
+        drop(self);
+        let left = switch_lab::net::run("ip", &["netns", "list"]);
+        if names.iter().any(|name| left.contains(name.as_str())) || directory.exists() {
+            return Err("something is still there; this is a bug".into());
+        }
+        println!("the switch has stopped; namespaces, devices, programs and files are gone");
+        Ok(())
+    }
+
+    fn keep(self) {
+        say("everything is left running");
+        let socket = self.daemon.socket.display().to_string();
+        let ctl = program("switch-ctl");
+        println!("talk to it:  {} --socket {socket} port list", ctl.display());
+        println!("enter a pod: ip netns exec {} ping {}", self.pods[0].net.name(), self.pods[1].ip);
+        let names: Vec<&str> =
+            self.pods.iter().map(|pod| pod.net.name()).chain([self.node.net.name()]).collect();
+        println!(
+            "stop it:     {} --socket {socket} stop --detach && for n in {}; do ip netns del $n; done; rm -r {}",
+            ctl.display(),
+            names.join(" "),
+            self.node.directory().display()
+        );
+        // What would clean up at the end of this process must not.
+        std::mem::forget(self);
+    }
+}

@@ -1,0 +1,69 @@
+//! What a person working on the switch runs: `cargo xtask demo`, `cargo xtask test`, and the rest.
+
+mod demo;
+mod mistakes;
+mod setup;
+mod sh;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Runs, tests and measures the switch")]
+struct Options {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Start the switch on four namespaces, send real traffic through it, show what it did, clean up.
+    Demo {
+        /// Leave everything running and say how to talk to it.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run every test there is.
+    Test,
+    /// Install what tests and figures need, or name it.
+    Setup,
+    /// Measure the figures, all or those named. `--json` prints one object a line.
+    Figures {
+        /// Ids, and `--json`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Check the rules of the house.
+    Tidy,
+    /// Put mistakes into a copy of the source, one at a time, and check that the tests notice.
+    Mistakes,
+}
+
+fn main() -> ExitCode {
+    let result = match Options::parse().task {
+        Task::Demo { keep } => demo::run(keep),
+        Task::Test => test::everything(),
+        Task::Setup => setup::everything(),
+        Task::Figures { words } => figures(&words),
+        Task::Tidy => tidy::run(),
+        Task::Mistakes => mistakes::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nxtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Builds and runs the figures; what they print is not mixed with ours.
+fn figures(words: &[String]) -> sh::Result {
+    setup::figures()?;
+    sh::run(sh::cargo("build --release --quiet --package switch-bench --package switch-core"))?;
+    let mut command = sh::cargo("run --release --quiet --package switch-bench --bin switch-figures --");
+    command.args(words);
+    sh::run(command).map_err(|_| "a figure does not hold, see above".into())
+}

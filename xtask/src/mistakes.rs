@@ -1,0 +1,215 @@
+//! Mistakes, put into a copy of the source one at a time. A test counts only after it has failed on one:
+//! this shows that each of the clever places has a test that notices.
+
+use crate::sh::{Result, root, say};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+struct Mistake {
+    what: &'static str,
+    file: &'static str,
+    right: &'static str,
+    wrong: &'static str,
+    test: &'static str,
+    loom: bool,
+}
+
+const MISTAKES: &[Mistake] = &[
+    Mistake {
+        what: "the reader does not look at the sequence again",
+        file: "table/atomic.rs",
+        right: "(before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before).then_some(reading)",
+        wrong: "(before & 1 == 0).then_some(reading)",
+        test: "loom_reader",
+        loom: true,
+    },
+    Mistake {
+        what: "a writer does not exclude another",
+        file: "table/atomic.rs",
+        right: "        locked\n    }",
+        wrong: "        locked || true\n    }",
+        test: "loom_two_writers",
+        loom: true,
+    },
+    Mistake {
+        what: "the sleeper does not look again after it said that it sleeps",
+        file: "worker/idle.rs",
+        right: "                if work.load(Ordering::Relaxed) == 0 {\n                    waker.bell.wait();\n                }",
+        wrong: "                waker.bell.wait();",
+        test: "loom_no_wake_up",
+        loom: true,
+    },
+    Mistake {
+        what: "the waker looks at the state before the work is visible",
+        file: "worker/idle.rs",
+        right: "        // The work that was put down comes before the look at the state, for everybody.\n        fence(Ordering::SeqCst);\n        if self.state.load(Ordering::SeqCst)",
+        wrong: "        if self.state.load(Ordering::Relaxed)",
+        test: "loom_no_wake_up",
+        loom: true,
+    },
+    Mistake {
+        what: "a worker says that it has seen a snapshot before it took it",
+        file: "config/publish.rs",
+        right: "        let slot = &self.shared.slots[self.worker];\n        if let",
+        wrong: "        let slot = &self.shared.slots[self.worker];\n        slot.seen.store(self.shared.generation.load(Ordering::Acquire), Ordering::Release);\n        if slot.seen.load(Ordering::Relaxed) > 1 {\n            return;\n        }\n        if let",
+        test: "loom_seen",
+        loom: true,
+    },
+    Mistake {
+        what: "a frame goes back out by the port it came from",
+        file: "pipeline/forward.rs",
+        right: "if port == view.in_port && !to.hairpin {",
+        wrong: "if false && port == view.in_port && !to.hairpin {",
+        test: "switches_as_the_blackboard_does",
+        loom: false,
+    },
+    Mistake {
+        what: "isolated ports hear each other's floods",
+        file: "pipeline/emit.rs",
+        right: "&& !(member.isolated && view.facts.isolated)",
+        wrong: "",
+        test: "switches_as_the_blackboard_does",
+        loom: false,
+    },
+    Mistake {
+        what: "a pushed tag loses the priority",
+        file: "pipeline/egress.rs",
+        right: "let tci = note.tci & 0xf000 | vid;",
+        wrong: "let tci = vid;",
+        test: "switches_as_the_blackboard_does",
+        loom: false,
+    },
+    Mistake {
+        what: "a missed copy loses a frame",
+        file: "pipeline/emit.rs",
+        right: "None if others > 0 => private.drop(pool, view.in_port, DropReason::FloodOff, frame),",
+        wrong: "None if others > 0 => drop(frame),",
+        test: "switches_as_the_blackboard_does",
+        loom: false,
+    },
+    Mistake {
+        what: "a ring is given a frame it does not have",
+        file: "frame/area.rs",
+        right: "if record.load(Relaxed) != holder.0 || offset",
+        wrong: "if offset",
+        test: "a_recorded_chunk_comes_back_once",
+        loom: false,
+    },
+    Mistake {
+        what: "a spilled key is not looked for",
+        file: "table/atomic.rs",
+        right: "Some(Reading { spilled: 0, .. }) => None,",
+        wrong: "Some(Reading { .. }) => None,",
+        test: "does_what_a_map_does",
+        loom: false,
+    },
+    Mistake {
+        what: "a computed UDP checksum of zero is sent as zero",
+        file: "wire/checksum.rs",
+        right: "if checksum == 0 && transport.protocol == ip::UDP {",
+        wrong: "if checksum == 0 && transport.protocol == ip::TCP {",
+        test: "a_udp_checksum_of_zero",
+        loom: false,
+    },
+    Mistake {
+        what: "one port fills the table",
+        file: "table/fdb.rs",
+        right: "self.entries.load(Ordering::Relaxed) < limits.shared())",
+        wrong: "true || self.entries.load(Ordering::Relaxed) < limits.shared())",
+        test: "one_port_cannot_take",
+        loom: false,
+    },
+    Mistake {
+        what: "the storm limit counts from an empty past",
+        file: "pipeline/storm.rs",
+        right: "bucket.content -= NS;",
+        wrong: "bucket.content -= NS / 2;",
+        test: "never_more_than_the_limit",
+        loom: false,
+    },
+];
+
+/// Makes every mistake and runs the test that should notice.
+pub fn run() -> Result {
+    let copy = root().join("target/mistakes");
+    _ = fs::remove_dir_all(copy.join("switch-core"));
+    fs::create_dir_all(&copy).map_err(|error| error.to_string())?;
+    for part in [
+        "Cargo.toml",
+        "Cargo.lock",
+        "clippy.toml",
+        "switch-api",
+        "switch-core",
+        "switch-ctl",
+        "lab",
+        "benches",
+        "xtask",
+    ] {
+        copy_all(&root().join(part), &copy.join(part)).map_err(|error| format!("{part}: {error}"))?;
+    }
+    let mut unnoticed = Vec::new();
+    for mistake in MISTAKES {
+        say(mistake.what);
+        let file = copy.join("switch-core/src").join(mistake.file);
+        let right = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", mistake.file))?;
+        if right.matches(mistake.right).count() != 1 {
+            return Err(format!(
+                "{}: the place for \"{}\" is not there any more; mend this list",
+                mistake.file, mistake.what
+            ));
+        }
+        fs::write(&file, right.replace(mistake.right, mistake.wrong)).map_err(|error| error.to_string())?;
+        let noticed = is_noticed(&copy, mistake)?;
+        fs::write(&file, right).map_err(|error| error.to_string())?;
+        println!("{} by {}", if noticed { "noticed" } else { "NOT NOTICED" }, mistake.test);
+        if !noticed {
+            unnoticed.push(mistake.what);
+        }
+    }
+    if unnoticed.is_empty() { Ok(()) } else { Err(format!("nobody noticed: {}", unnoticed.join("; "))) }
+}
+
+fn is_noticed(copy: &Path, mistake: &Mistake) -> Result<bool> {
+    let test = |extra: &[&str]| {
+        let mut command = Command::new("cargo");
+        command.args(["test", "--quiet", "--package", "switch-core", "--lib"]).args(extra).current_dir(copy);
+        // The copy's own RUSTFLAGS, not those of whoever runs us.
+        command.env_remove("RUSTFLAGS").env("CARGO_TARGET_DIR", root().join("target/mistakes-build"));
+        if mistake.loom {
+            command.arg("--release").env("RUSTFLAGS", "--cfg loom");
+        }
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    // A mistake that does not compile is noticed by nobody's test: the list is wrong then.
+    if !test(&["--no-run"]).status().is_ok_and(|status| status.success()) {
+        return Err(format!("\"{}\" does not compile; mend this list", mistake.what));
+    }
+    // A deadlock is noticed too: by the clock.
+    let mut command = Command::new("timeout");
+    let inner = test(&[]);
+    command.arg("120").arg(inner.get_program()).args(inner.get_args()).arg(mistake.test).current_dir(copy);
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    Ok(!status.map_err(|error| error.to_string())?.success())
+}
+
+fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
+    if from.is_file() {
+        return fs::copy(from, to).map(drop);
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_name() != "target" {
+            copy_all(&entry.path(), &to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}

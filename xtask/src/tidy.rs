@@ -1,0 +1,148 @@
+//! The rules of the house, as tests that say what to do instead.
+
+use crate::sh::{Result, root};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lines of a file: one idea fits in fewer.
+const LINES_MAX: usize = 600;
+
+/// Rooms that touch no descriptor, thread, clock, log or environment.
+const PURE: &[&str] = &["wire", "table", "config", "pipeline", "frame", "counter"];
+/// What they may not name, and why.
+const IMPURE: &[(&str, &str)] = &[
+    ("std::thread", "a thread"),
+    ("std::time::Instant", "a clock: take `now` as an argument"),
+    ("std::time::SystemTime", "a clock: take `now` as an argument"),
+    ("std::env::", "the environment"),
+    ("std::fs", "a file"),
+    ("std::net::Tcp", "a socket"),
+    ("tracing::", "a log"),
+    ("println!", "the terminal"),
+    ("std::os::fd", "a descriptor"),
+    ("rand::", "randomness: take a seed as an argument"),
+];
+/// Where `unsafe` may live, each block with the promise it keeps.
+const UNSAFE_ROOMS: &[&str] = &[
+    "switch-core/src/port/xdp/",
+    "switch-core/src/frame/area.rs",
+    "lab/src/raw.rs",
+    "benches/src/allocations.rs",
+];
+/// Which room may not import which; the reason in a word.
+const WALLS: &[(&str, &str, &str)] = &[
+    ("switch-core/src/wire/", "crate::pipeline", "wire is a leaf"),
+    ("switch-core/src/table/", "crate::pipeline", "table is a leaf"),
+    ("switch-core/src/table/", "crate::config", "table is a leaf"),
+    ("switch-core/src/frame/", "crate::pipeline", "frame is a leaf"),
+    ("switch-core/src/frame/", "crate::port", "frame is a leaf"),
+    ("switch-core/src/counter/", "crate::pipeline", "counter is a leaf"),
+    ("switch-core/src/config/", "crate::pipeline", "config comes before pipeline"),
+    ("switch-core/src/config/", "crate::worker", "config comes before worker"),
+    ("switch-core/src/pipeline/", "crate::worker", "pipeline comes before worker"),
+    ("switch-core/src/port/", "crate::pipeline", "a port knows frames only"),
+    ("switch-core/src/port/", "crate::worker", "a port knows frames only"),
+    ("switch-core/src/worker/", "crate::control", "worker comes before control"),
+    ("switch-ctl/", "switch_core", "clients know the switch only through the socket"),
+    ("plugins/", "switch_core", "clients know the switch only through the socket"),
+    ("switch-api/", "switch_core", "the API is below everything"),
+];
+/// Stages meet in pipeline/mod.rs only.
+const STAGES: &[&str] = &["parse", "guard", "learn", "forward", "egress", "emit"];
+
+/// Checks every rule; all violations at once.
+pub fn run() -> Result {
+    let mut files = Vec::new();
+    for directory in ["switch-api", "switch-core", "switch-ctl", "lab", "plugins", "benches", "fuzz", "xtask"]
+    {
+        collect(&root().join(directory), &mut files);
+    }
+    let mut problems = Vec::new();
+    for file in &files {
+        let Ok(text) = fs::read_to_string(file) else { continue };
+        let name = file.strip_prefix(root()).unwrap_or(file).display().to_string();
+        check(&name, &text, &mut problems);
+    }
+    check_documents(&mut problems);
+    if problems.is_empty() {
+        println!("{} files are tidy", files.len());
+        return Ok(());
+    }
+    Err(format!("{} rules are broken:\n{}", problems.len(), problems.join("\n")))
+}
+
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() && !path.ends_with("target") {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn check(name: &str, text: &str, problems: &mut Vec<String>) {
+    if name == "xtask/src/tidy.rs" {
+        return;
+    }
+    let tested = name.contains("/tests");
+    // Tests may do what they like: only what is shipped is held to the walls.
+    let shipped =
+        text.split("#[cfg(test)]").next().unwrap_or(text).split("#[cfg(all(test").next().unwrap_or(text);
+    let lines = text.lines().count();
+    if lines > LINES_MAX {
+        problems.push(format!("{name}: {lines} lines; split it by idea, {LINES_MAX} are the most"));
+    }
+    if !text.starts_with("//!") && !text.starts_with("#![no_main]") {
+        problems.push(format!("{name}: begin with a //! comment that says what this file is"));
+    }
+    let uses_unsafe =
+        shipped.contains("unsafe {") || shipped.contains("unsafe impl") || shipped.contains("unsafe fn");
+    if uses_unsafe && !UNSAFE_ROOMS.iter().any(|room| name.starts_with(room)) {
+        problems.push(format!("{name}: unsafe outside its rooms ({})", UNSAFE_ROOMS.join(", ")));
+    }
+    if tested {
+        return;
+    }
+    for (room, import, reason) in WALLS {
+        if name.starts_with(room)
+            && shipped.lines().any(|line| line.contains(import) && !line.trim_start().starts_with("//"))
+        {
+            problems.push(format!("{name}: imports {import}, but {reason}"));
+        }
+    }
+    let pure = PURE.iter().any(|room| name.starts_with(&format!("switch-core/src/{room}/")));
+    for (word, what) in IMPURE.iter().filter(|_| pure) {
+        if shipped.contains(word) {
+            problems.push(format!("{name}: a pure room names {what} ({word})"));
+        }
+    }
+    check_stage(name, shipped, problems);
+}
+
+fn check_stage(name: &str, text: &str, problems: &mut Vec<String>) {
+    let stage = STAGES.iter().find(|stage| name == format!("switch-core/src/pipeline/{stage}.rs"));
+    for other in STAGES.iter().filter(|other| stage.is_some_and(|stage| stage != *other)) {
+        if text.contains(&format!("use super::{other}"))
+            || text.contains(&format!("use crate::pipeline::{other}"))
+        {
+            problems.push(format!("{name}: a stage imports {other}; they meet in pipeline/mod.rs"));
+        }
+    }
+}
+
+/// What readers are promised is there.
+fn check_documents(problems: &mut Vec<String>) {
+    for file in ["README.md", "CHANGELOG.md", "docs/ARCHITECTURE.md", "docs/API.md", "deny.toml"] {
+        if !root().join(file).is_file() {
+            problems.push(format!("{file} is missing"));
+        }
+    }
+    let readme = fs::read_to_string(root().join("README.md")).unwrap_or_default();
+    for command in ["cargo xtask demo", "cargo xtask test"] {
+        if !readme.contains(command) {
+            problems.push(format!("README.md does not name `{command}`"));
+        }
+    }
+}
