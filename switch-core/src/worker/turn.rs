@@ -122,7 +122,8 @@ impl Turn {
     /// One batch of one lane, through the pipeline.
     fn take_in(&mut self, lane: usize, snapshot: &Snapshot, now: Now) -> usize {
         let lane = &mut self.lanes[lane];
-        if lane.dead {
+        // A closed port keeps its frames: they are taken in when its policy is in force, or go home with it.
+        if lane.dead || !snapshot.port(lane.port).is_some_and(|port| port.open) {
             return 0;
         }
         let world = World { snapshot, tables: &self.tables, now };
