@@ -11,7 +11,7 @@
 //! | [`pipeline`] | what happens to a batch |
 //! | [`port`] | the doors to the outside |
 //! | [`worker`] | who does it: one pinned core each |
-//! | [`control`] | the one thread that changes things
+//! | [`control`] | the one thread that changes things |
 //! | [`rig`] | a switch without threads, for tests, fuzzing and benches
 
 // Under loom only what loom explores is built: its atomics live inside a model and nowhere else.

@@ -4,26 +4,19 @@
 //! close what is gone → answer. An error before *publish* changes nothing.
 
 use super::doors::{Door, Doors, WORKER_PATIENCE};
-use super::links::LinkEvent;
 use super::persist::Store;
 use crate::config::model::no_such;
 use crate::config::snapshot::{Live, PortId, compile};
 use crate::config::{Checked, Model, Publisher};
-use crate::counter::{Counters, Event};
+use crate::counter::Counters;
 use crate::pipeline::Tables;
 use crate::table::fdb;
-use crate::worker::{Report, Running};
+use crate::worker::Running;
 use hashbrown::HashMap;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use switch_api::{ApiError, Code, Done, FdbFilter, HelloReply, Name, Port, Request};
-
-/// Parts of the FDB that are swept for old entries, one a second: no entry stays longer than this beyond
-/// its time, and a sweep takes a fraction of a millisecond.
-const SWEEP_PARTS: usize = 8;
-/// Between two attempts to open a port that is down, when no event says that something changed.
-const REOPEN_PAUSE: Duration = Duration::from_secs(2);
 
 /// A port as the daemon knows it.
 #[derive(Debug)]
@@ -57,9 +50,9 @@ pub struct Daemon {
     pub fdb_entries: u32,
     /// Since when it runs.
     pub started: Instant,
-    sweep_part: usize,
-    reopened: Instant,
-    loops_told: u64,
+    pub(super) sweep_part: usize,
+    pub(super) reopened: Instant,
+    pub(super) loops_told: u64,
     /// Set by `daemon.stop`: whether to detach.
     pub stopping: Option<bool>,
 }
@@ -163,7 +156,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn republish(&mut self) {
+    pub(super) fn republish(&mut self) {
         // What was checked once and did not change is checked again: cheaper than a second way in.
         match Checked::new(self.model.clone(), self.doors.mail.len() as u16) {
             Ok(checked) => {
@@ -253,7 +246,7 @@ impl Daemon {
     }
 
     /// Closes what a port is made of; the snapshot in force does not name it, or it is dead.
-    fn close(&mut self, id: PortId, detach: bool) {
+    pub(super) fn close(&mut self, id: PortId, detach: bool) {
         if let Some(PortLife::Up(door)) = self.ports.remove(&id)
             && let Err(error) = self.doors.close(id, *door, detach)
         {
@@ -282,7 +275,7 @@ impl Daemon {
     }
 
     /// Writes the static MACs into the table, over whatever was learned.
-    fn pin_statics(&self) {
+    pub(super) fn pin_statics(&self) {
         for entry in &self.model.static_macs {
             let bridge = self.model.bridges.get(&entry.bridge).map(|bridge| bridge.id);
             let fid = bridge.and_then(|bridge| self.model.fids.get(&(bridge, entry.vid)));
@@ -313,171 +306,9 @@ impl Daemon {
         Ok(())
     }
 
-    fn open_again(&mut self, name: &Name) {
-        let Some(port) = self.model.ports.get(name) else { return };
-        let (id, settings) = (port.id, &port.object.settings);
-        let life = match self.doors.open(id, &port.object.kind, settings.worker) {
-            Ok(door) => {
-                tracing::info!(port = %name, mode = door.mode, "port is up");
-                PortLife::Up(Box::new(door))
-            }
-            Err(error) => PortLife::Down(error.to_string()),
-        };
-        self.ports.insert(id, life);
-    }
-
-    /// A port's device is gone or down: closes it, and it will be opened again.
-    fn fall(&mut self, id: PortId, reason: String) {
-        let name = self.name_of(id).map_or_else(|| id.to_string(), |name| name.to_string());
-        tracing::warn!(port = name, reason, "port is down");
-        if let Some(PortLife::Up(door)) = self.ports.insert(id, PortLife::Down(reason.clone())) {
-            self.republish();
-            self.ports.insert(id, PortLife::Up(door));
-            self.close(id, true);
-            self.pin_statics();
-        }
-        self.ports.insert(id, PortLife::Down(reason));
-    }
-
     /// The name of a port.
     pub fn name_of(&self, id: PortId) -> Option<&Name> {
         self.model.ports.iter().find(|(_, port)| port.id == id).map(|(name, _)| name)
-    }
-
-    /// The open port on device `index`.
-    fn port_on(&self, index: u32) -> Option<PortId> {
-        let on = |life: &PortLife| matches!(life, PortLife::Up(door) if door.ifindex == index);
-        self.ports.iter().find(|(_, life)| on(life)).map(|(id, _)| *id)
-    }
-
-    /// The kernel says that something happened to devices.
-    pub fn links_changed(&mut self, events: Vec<LinkEvent>) {
-        for event in events {
-            match event {
-                LinkEvent::Gone(index) => {
-                    if let Some(id) = self.port_on(index) {
-                        self.fall(id, "its device was deleted or moved to another namespace".into());
-                    }
-                }
-                LinkEvent::There(link) => {
-                    if let Some(id) = self.port_on(link.index) {
-                        self.link_changed(id, &link);
-                    }
-                }
-                LinkEvent::Lost => tracing::warn!("netlink lost events; looking at every port again"),
-            }
-        }
-        self.reopen_fallen();
-    }
-
-    fn link_changed(&mut self, id: PortId, link: &super::links::Link) {
-        if !link.is_up {
-            return self.fall(id, format!("device {} is down", link.name));
-        }
-        if link.mtu > u32::from(self.doors.mtu_max()) {
-            let reason = format!(
-                "device {} got an MTU of {}, a frame holds {}",
-                link.name,
-                link.mtu,
-                self.doors.mtu_max()
-            );
-            return self.fall(id, reason);
-        }
-        if let Some(PortLife::Up(door)) = self.ports.get_mut(&id)
-            && u32::from(door.mtu) != link.mtu
-        {
-            door.mtu = link.mtu as u16;
-            self.republish();
-        }
-    }
-
-    fn reopen_fallen(&mut self) {
-        self.reopened = Instant::now();
-        let down = |id: &PortId| matches!(self.ports.get(id), Some(PortLife::Down(_)));
-        let fallen = self.model.ports.iter().filter(|(_, port)| down(&port.id));
-        let fallen: Vec<Name> = fallen.map(|(name, _)| name.clone()).collect();
-        let mut any = false;
-        for name in fallen {
-            self.open_again(&name);
-            let id = self.model.ports[&name].id;
-            any |= matches!(self.ports.get(&id), Some(PortLife::Up(_)));
-        }
-        if any {
-            self.republish();
-        }
-    }
-
-    /// Reads what the workers report.
-    pub fn read_reports(&mut self) {
-        let mut reports = std::mem::take(&mut self.doors.stash);
-        for mail in self.doors.mail.iter() {
-            reports.extend(std::iter::from_fn(|| mail.reports.pop()));
-        }
-        let mut dead = Vec::new();
-        for report in reports {
-            match report {
-                Report::Died(port, _, errno) => dead.push((port, errno)),
-                Report::Loop => self.tell_loops(),
-                // Answers to a question nobody waits for any more: the wait had its limit.
-                Report::LaneOut(..) | Report::QueueOut(..) | Report::TakenIn(_) => {}
-            }
-        }
-        for (port, errno) in dead {
-            if matches!(self.ports.get(&port), Some(PortLife::Up(_))) {
-                let error = std::io::Error::from_raw_os_error(errno);
-                self.fall(port, format!("its socket died: {error}"));
-            }
-        }
-    }
-
-    /// What is due once a second: ageing, ports to try again, news worth a line in the log.
-    pub fn tick(&mut self, now_s: u32) {
-        self.read_reports();
-        self.age(now_s);
-        self.tell_loops();
-        if self.reopened.elapsed() > REOPEN_PAUSE {
-            self.reopen_fallen();
-        }
-        if self.stopping.is_none() && self.workers.iter().any(Running::is_finished) {
-            tracing::error!("a worker has ended by itself; stopping, so that a supervisor starts afresh");
-            self.stopping = Some(false);
-        }
-    }
-
-    fn age(&mut self, now_s: u32) {
-        let table = &self.tables.fdb;
-        let part = table.buckets().div_ceil(SWEEP_PARTS);
-        let from = self.sweep_part * part;
-        self.sweep_part = (self.sweep_part + 1) % SWEEP_PARTS;
-        let ageing: HashMap<u16, u32> = self
-            .model
-            .fids
-            .iter()
-            .filter_map(|((bridge, _), fid)| {
-                let bridge = self.model.bridges.values().find(|candidate| candidate.id == *bridge)?;
-                Some((*fid, bridge.object.ageing_s))
-            })
-            .collect();
-        let is_old = |fid: u16, entry: fdb::Entry| {
-            let ageing_s = ageing.get(&fid).copied().unwrap_or(0);
-            !entry.is_static && now_s.saturating_sub(entry.seen_s) > ageing_s
-        };
-        table.sweep(from..from + part, |_, fid, entry| is_old(fid, entry));
-    }
-
-    fn tell_loops(&mut self) {
-        let found = self.counters.iter().map(|counters| counters.event(Event::LoopFound).get()).sum();
-        if found > self.loops_told {
-            let now_s = crate::worker::thread::now().s();
-            let blocked =
-                self.model.ports.iter().filter(|(_, port)| self.tables.loops.is_blocked(port.id, now_s));
-            let blocked: Vec<_> = blocked.map(|(name, _)| name.as_str()).collect();
-            tracing::warn!(
-                ports = blocked.join(" "),
-                "a loop was found; these ports are blocked for a while"
-            );
-            self.loops_told = found;
-        }
     }
 
     /// Ends the workers and closes every port.

@@ -5,6 +5,8 @@
 //! | [`server`] | the Unix socket, signals, netlink: one `mio` loop |
 //! | [`peer`] | who may ask for what |
 //! | [`daemon`] | a request becomes a change, a change reaches every worker |
+//! | [`fallen`] | ports fall, say why, and come back |
+//! | [`tick`] | what is due once a second |
 //! | [`doors`] | opening and closing ports: sockets and lanes, not rules |
 //! | [`answer`] | lists and counters |
 //! | [`links`] | the kernel's devices, by netlink |
@@ -15,7 +17,9 @@ pub mod answer;
 pub mod bpffs;
 pub mod daemon;
 pub mod doors;
+mod fallen;
 pub mod links;
 pub mod peer;
 pub mod persist;
 pub mod server;
+mod tick;

@@ -191,7 +191,7 @@ impl Engine {
         let rings = socket.make_rings(how.ring_size).map_err(failed("rings"))?;
         bind_patiently(&socket, device.ifindex, queue, flags, share).map_err(failed("bind"))?;
         // Kernels without it move 32 frames a kick instead, which is slower and as correct.
-        socket.raise_tx_budget();
+        socket.raise_tx_budget(how.ring_size);
         if how.busy_poll_us > 0 {
             socket.busy_poll(how.busy_poll_us).map_err(failed("busy poll"))?;
         }

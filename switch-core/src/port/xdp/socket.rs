@@ -120,9 +120,10 @@ impl RawSocket {
         self.set(libc::SOL_XDP, ring, &size)
     }
 
-    /// Lets one kick move [`TX_BUDGET`] frames. Kernels before 6.17 do not know it and move 32.
-    pub fn raise_tx_budget(&self) -> bool {
-        self.set(libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &TX_BUDGET).is_ok()
+    /// Lets one kick move [`TX_BUDGET`] frames, or a ring full of them: the kernel refuses more. Kernels
+    /// before 6.17 do not know it and move 32.
+    pub fn raise_tx_budget(&self, ring_size: u32) -> bool {
+        self.set(libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &TX_BUDGET.min(ring_size)).is_ok()
     }
 
     /// Lets the kernel busy-poll the device for this socket for `us` microseconds.

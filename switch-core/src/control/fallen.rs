@@ -1,0 +1,127 @@
+//! Ports fall and come back: what netlink and the workers say of devices becomes *down*, with a reason, and
+//! *up* again. Nobody is asked; a declared port stays declared.
+
+use super::daemon::{Daemon, PortLife};
+use super::links::{Link, LinkEvent};
+use crate::config::snapshot::PortId;
+use crate::worker::Report;
+use std::time::{Duration, Instant};
+use switch_api::Name;
+
+/// Between two attempts to open a port that is down, when no event says that something changed.
+pub(super) const REOPEN_PAUSE: Duration = Duration::from_secs(2);
+
+impl Daemon {
+    /// Opens a declared port, or notes why it cannot be.
+    pub(super) fn open_again(&mut self, name: &Name) {
+        let Some(port) = self.model.ports.get(name) else { return };
+        let (id, settings) = (port.id, &port.object.settings);
+        let life = match self.doors.open(id, &port.object.kind, settings.worker) {
+            Ok(door) => {
+                tracing::info!(port = %name, mode = door.mode, "port is up");
+                PortLife::Up(Box::new(door))
+            }
+            Err(error) => PortLife::Down(error.to_string()),
+        };
+        self.ports.insert(id, life);
+    }
+
+    /// A port's device is gone or down: closes it, and it will be opened again.
+    fn fall(&mut self, id: PortId, reason: String) {
+        let name = self.name_of(id).map_or_else(|| id.to_string(), |name| name.to_string());
+        tracing::warn!(port = name, reason, "port is down");
+        if let Some(PortLife::Up(door)) = self.ports.insert(id, PortLife::Down(reason.clone())) {
+            self.republish();
+            self.ports.insert(id, PortLife::Up(door));
+            self.close(id, true);
+            self.pin_statics();
+        }
+        self.ports.insert(id, PortLife::Down(reason));
+    }
+
+    /// The open port on device `index`.
+    fn port_on(&self, index: u32) -> Option<PortId> {
+        let on = |life: &PortLife| matches!(life, PortLife::Up(door) if door.ifindex == index);
+        self.ports.iter().find(|(_, life)| on(life)).map(|(id, _)| *id)
+    }
+
+    /// The kernel says that something happened to devices.
+    pub fn links_changed(&mut self, events: Vec<LinkEvent>) {
+        for event in events {
+            match event {
+                LinkEvent::Gone(index) => {
+                    if let Some(id) = self.port_on(index) {
+                        self.fall(id, "its device was deleted or moved to another namespace".into());
+                    }
+                }
+                LinkEvent::There(link) => {
+                    if let Some(id) = self.port_on(link.index) {
+                        self.link_changed(id, &link);
+                    }
+                }
+                LinkEvent::Lost => tracing::warn!("netlink lost events; looking at every port again"),
+            }
+        }
+        self.reopen_fallen();
+    }
+
+    fn link_changed(&mut self, id: PortId, link: &Link) {
+        if !link.is_up {
+            return self.fall(id, format!("device {} is down", link.name));
+        }
+        if link.mtu > u32::from(self.doors.mtu_max()) {
+            let reason = format!(
+                "device {} got an MTU of {}, a frame holds {}",
+                link.name,
+                link.mtu,
+                self.doors.mtu_max()
+            );
+            return self.fall(id, reason);
+        }
+        if let Some(PortLife::Up(door)) = self.ports.get_mut(&id)
+            && u32::from(door.mtu) != link.mtu
+        {
+            door.mtu = link.mtu as u16;
+            self.republish();
+        }
+    }
+
+    pub(super) fn reopen_fallen(&mut self) {
+        self.reopened = Instant::now();
+        let down = |id: &PortId| matches!(self.ports.get(id), Some(PortLife::Down(_)));
+        let fallen = self.model.ports.iter().filter(|(_, port)| down(&port.id));
+        let fallen: Vec<Name> = fallen.map(|(name, _)| name.clone()).collect();
+        let mut any = false;
+        for name in fallen {
+            self.open_again(&name);
+            let id = self.model.ports[&name].id;
+            any |= matches!(self.ports.get(&id), Some(PortLife::Up(_)));
+        }
+        if any {
+            self.republish();
+        }
+    }
+
+    /// Reads what the workers report.
+    pub fn read_reports(&mut self) {
+        let mut reports = std::mem::take(&mut self.doors.stash);
+        for mail in self.doors.mail.iter() {
+            reports.extend(std::iter::from_fn(|| mail.reports.pop()));
+        }
+        let mut dead = Vec::new();
+        for report in reports {
+            match report {
+                Report::Died(port, _, errno) => dead.push((port, errno)),
+                Report::Loop => self.tell_loops(),
+                // Answers to a question nobody waits for any more: the wait had its limit.
+                Report::LaneOut(..) | Report::QueueOut(..) | Report::TakenIn(_) => {}
+            }
+        }
+        for (port, errno) in dead {
+            if matches!(self.ports.get(&port), Some(PortLife::Up(_))) {
+                let error = std::io::Error::from_raw_os_error(errno);
+                self.fall(port, format!("its socket died: {error}"));
+            }
+        }
+    }
+}

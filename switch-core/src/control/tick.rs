@@ -1,0 +1,64 @@
+//! What is due once a second, whether or not anybody asks.
+
+use super::daemon::Daemon;
+use super::fallen::REOPEN_PAUSE;
+use crate::counter::Event;
+use crate::table::fdb;
+use crate::worker::Running;
+use hashbrown::HashMap;
+
+/// Parts of the FDB that are swept for old entries, one a second: no entry stays longer than this beyond
+/// its time, and a sweep takes a fraction of a millisecond.
+const SWEEP_PARTS: usize = 8;
+
+impl Daemon {
+    /// What is due once a second: ageing, ports to try again, news worth a line in the log.
+    pub fn tick(&mut self, now_s: u32) {
+        self.read_reports();
+        self.age(now_s);
+        self.tell_loops();
+        if self.reopened.elapsed() > REOPEN_PAUSE {
+            self.reopen_fallen();
+        }
+        if self.stopping.is_none() && self.workers.iter().any(Running::is_finished) {
+            tracing::error!("a worker has ended by itself; stopping, so that a supervisor starts afresh");
+            self.stopping = Some(false);
+        }
+    }
+
+    fn age(&mut self, now_s: u32) {
+        let table = &self.tables.fdb;
+        let part = table.buckets().div_ceil(SWEEP_PARTS);
+        let from = self.sweep_part * part;
+        self.sweep_part = (self.sweep_part + 1) % SWEEP_PARTS;
+        let ageing: HashMap<u16, u32> = self
+            .model
+            .fids
+            .iter()
+            .filter_map(|((bridge, _), fid)| {
+                let bridge = self.model.bridges.values().find(|candidate| candidate.id == *bridge)?;
+                Some((*fid, bridge.object.ageing_s))
+            })
+            .collect();
+        let is_old = |fid: u16, entry: fdb::Entry| {
+            let ageing_s = ageing.get(&fid).copied().unwrap_or(0);
+            !entry.is_static && now_s.saturating_sub(entry.seen_s) > ageing_s
+        };
+        table.sweep(from..from + part, |_, fid, entry| is_old(fid, entry));
+    }
+
+    pub(super) fn tell_loops(&mut self) {
+        let found = self.counters.iter().map(|counters| counters.event(Event::LoopFound).get()).sum();
+        if found > self.loops_told {
+            let now_s = crate::worker::thread::now().s();
+            let blocked =
+                self.model.ports.iter().filter(|(_, port)| self.tables.loops.is_blocked(port.id, now_s));
+            let blocked: Vec<_> = blocked.map(|(name, _)| name.as_str()).collect();
+            tracing::warn!(
+                ports = blocked.join(" "),
+                "a loop was found; these ports are blocked for a while"
+            );
+            self.loops_told = found;
+        }
+    }
+}
