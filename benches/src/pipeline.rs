@@ -90,7 +90,7 @@ impl Bench {
     fn fill(&mut self, port: usize) {
         for expected in &mut self.expected {
             let Some(mut frame) = self.pool.take() else { return };
-            let template = self.sources[port].next_template();
+            let template = self.sources[port].next_frame();
             expected.clear();
             expected.extend_from_slice(template);
             assert!(self.pool.area().fill(&mut frame, template));

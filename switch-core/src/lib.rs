@@ -24,6 +24,7 @@ pub mod frame;
 pub mod pipeline;
 #[cfg(not(loom))]
 pub mod port;
+mod prefetch;
 #[cfg(not(loom))]
 pub mod rig;
 pub mod table;

@@ -156,7 +156,7 @@ impl Daemon {
         self.tables.fdb.for_each(|station, fid, entry| {
             let Some((bridge, vid)) = fids.get(&fid).filter(|_| wanted(station, fid, entry)) else { return };
             let (Some(port), Some(bridge)) = (ports.get(&entry.port), bridges.get(bridge)) else { return };
-            let age_s = if entry.is_static { 0 } else { now_s.saturating_sub(entry.seen_s) };
+            let age_s = if entry.is_static { 0 } else { entry.age_s(now_s) };
             list.push(FdbEntry {
                 mac: Mac::from_u64(station),
                 vid: *vid,

@@ -42,7 +42,7 @@ impl Daemon {
             .collect();
         let is_old = |fid: u16, entry: fdb::Entry| {
             let ageing_s = ageing.get(&fid).copied().unwrap_or(0);
-            !entry.is_static && now_s.saturating_sub(entry.seen_s) > ageing_s
+            entry.is_old(now_s, ageing_s)
         };
         table.sweep(from..from + part, |_, fid, entry| is_old(fid, entry));
     }

@@ -11,18 +11,27 @@ use crate::wire::ethernet::{self, HEADER_LEN, TAG_LEN};
 /// Prepares the frames that have one destination. Flooded copies are prepared when they are made.
 #[inline]
 pub(super) fn run(view: &View, area: &Area, frames: &mut [Frame], notes: &mut [Note]) {
-    let mut last = None;
+    let mut frames = frames;
+    // Neighbours mostly go the same way: what the port wants is looked up once for all of them.
+    for notes in notes.chunk_by_mut(|one, next| one.verdict == next.verdict) {
+        let (these, others) = frames.split_at_mut(notes.len());
+        frames = others;
+        if let Some(Note { verdict: Verdict::Port(port), .. }) = notes.first()
+            && let Some(to) = view.snapshot.port(*port)
+        {
+            prepare_run(area, these, notes, to, view);
+        }
+    }
+}
+
+#[inline(always)]
+fn prepare_run(area: &Area, frames: &mut [Frame], notes: &mut [Note], to: &PortFacts, view: &View) {
+    let (untagged, frame_max) = (to.vlans.untagged.0, usize::from(to.mtu) + HEADER_LEN);
     for (frame, note) in frames.iter_mut().zip(notes) {
-        let Verdict::Port(port) = note.verdict else { continue };
-        // Neighbours mostly go the same way: the port is looked up when it changes.
-        let to = match last {
-            Some((same, to)) if same == port => to,
-            _ => match view.snapshot.port(port) {
-                Some(to) => to,
-                None => continue,
-            },
-        };
-        last = Some((port, to));
+        // The common frame first: no tag on it and none wanted.
+        if !note.tagged && note.fid == untagged && frame.len() <= frame_max {
+            continue;
+        }
         if let Err(reason) = prepare(area, frame, note, to, view) {
             note.verdict = Verdict::Drop(reason);
         }
@@ -30,7 +39,6 @@ pub(super) fn run(view: &View, area: &Area, frames: &mut [Frame], notes: &mut [N
 }
 
 /// Makes `frame` fit to leave by `to`.
-#[inline(always)]
 pub(super) fn prepare(
     area: &Area,
     frame: &mut Frame,
@@ -38,7 +46,6 @@ pub(super) fn prepare(
     to: &PortFacts,
     view: &View,
 ) -> Result<(), DropReason> {
-    // The common frame first: no tag on it and none wanted.
     if note.tagged || to.vlans.untagged.0 != note.fid {
         retag(area, frame, note, to, view)?;
     }

@@ -1,39 +1,46 @@
-//! `forward`: where each frame goes. Looks up and changes nothing but the verdict.
+//! `forward`: where each frame goes. Looks up, at the place that `learn` asked for, and changes nothing but
+//! the verdict.
 
 use super::note::Note;
 use super::verdict::{Class, Verdict};
 use super::{Private, View};
 use crate::config::snapshot::PortId;
 use crate::counter::DropReason;
-use crate::frame::BATCH_FRAMES;
 use crate::table::fdb;
 use crate::wire::ethernet::{BROADCAST, GROUP_BIT, is_link_local_group};
 
 #[inline]
 pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
     let table = &view.tables.fdb;
-    let mut homes = [0u32; BATCH_FRAMES];
-    for (note, home) in notes.iter().zip(&mut homes) {
-        *home = table.home(fdb::key(note.dst, note.fid));
-        table.touch(*home);
-    }
-    for (note, home) in notes.iter_mut().zip(homes) {
+    // Neighbours mostly are of one bridge and go one way: both are looked up when they change.
+    let mut ageing = (0, ageing_s(view, 0));
+    let mut way = (view.in_port, unicast(view, view.in_port));
+    for note in notes.iter_mut() {
         if !note.is_undecided() {
             continue;
         }
         note.verdict = if note.dst & GROUP_BIT != 0 {
             group(view, note, private)
         } else {
-            let ageing_s = view.snapshot.fids.get(usize::from(note.fid)).map_or(0, |fid| fid.ageing_s);
-            match table.lookup(home, fdb::key(note.dst, note.fid), view.now_s, ageing_s) {
-                Some(port) => unicast(view, port),
+            if note.fid != ageing.0 {
+                ageing = (note.fid, ageing_s(view, note.fid));
+            }
+            match table.lookup(note.dst_home, fdb::key(note.dst, note.fid), view.now_s, ageing.1) {
+                Some(port) if port == way.0 => way.1,
+                Some(port) => {
+                    way = (port, unicast(view, port));
+                    way.1
+                }
                 None => flood(view, private, Class::UnknownUnicast),
             }
         };
     }
 }
 
-#[inline(always)]
+fn ageing_s(view: &View, fid: u16) -> u32 {
+    view.snapshot.fids.get(usize::from(fid)).map_or(0, |fid| fid.ageing_s)
+}
+
 fn unicast(view: &View, port: PortId) -> Verdict {
     let Some(to) = view.snapshot.port(port).filter(|to| to.open) else {
         return Verdict::Drop(DropReason::PortClosed);

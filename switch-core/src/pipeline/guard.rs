@@ -17,10 +17,11 @@ pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
         return drop_all(notes, DropReason::LoopBlocked);
     }
     let vlans = &view.facts.vlans;
+    let untagged = vlans.untagged.0;
     for note in notes.iter_mut().filter(|note| note.is_undecided()) {
         // The common frame first: no tag, and the port takes such frames.
-        if !note.tagged && vlans.untagged.0 != 0 {
-            note.fid = vlans.untagged.0;
+        if !note.tagged && untagged != 0 {
+            note.fid = untagged;
             continue;
         }
         match admit_vlan(vlans, note) {

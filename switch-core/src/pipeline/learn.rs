@@ -1,5 +1,6 @@
-//! `learn`: the source of each frame is behind the port it came in by. First every frame's place in the
-//! table is computed and touched, so that the cache misses overlap; then one plain loop.
+//! `learn`: the source of each frame is behind the port it came in by. First the table is asked for every
+//! frame's source and, for `forward`, its destination, so that the cache misses overlap with each other and
+//! with this stage's work; then one plain loop.
 
 use super::note::Note;
 use super::verdict::Verdict;
@@ -12,17 +13,19 @@ use crate::table::fdb::{self, Learned};
 pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
     let table = &view.tables.fdb;
     let mut homes = [0u32; BATCH_FRAMES];
-    for (note, home) in notes.iter().zip(&mut homes) {
+    for (note, home) in notes.iter_mut().zip(&mut homes) {
         *home = table.home(fdb::key(note.src, note.fid));
         table.touch(*home);
+        note.dst_home = table.home(fdb::key(note.dst, note.fid));
+        table.touch(note.dst_home);
     }
     let (limit, limits) = (view.facts.learn_limit, view.snapshot.limits);
-    for (note, home) in notes.iter_mut().zip(homes) {
+    for (note, home) in notes.iter_mut().zip(&homes) {
         if !note.is_undecided() {
             continue;
         }
         let key = fdb::key(note.src, note.fid);
-        let learned = table.learn(home, key, view.in_port, view.now_s, limit, limits);
+        let learned = table.learn(*home, key, view.in_port, view.now_s, limit, limits);
         if !matches!(learned, Learned::Known) {
             note_news(view, private, note, learned);
         }

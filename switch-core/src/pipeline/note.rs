@@ -18,6 +18,8 @@ pub struct Note {
     pub tagged: bool,
     /// Filtering identifier: bridge and VLAN in one number. `guard`.
     pub fid: u16,
+    /// Where the FDB keeps the destination, already asked for. `learn`.
+    pub dst_home: u32,
     /// What shall become of it.
     pub verdict: Verdict,
 }

@@ -21,6 +21,7 @@ pub(super) fn run(area: &Area, frames: &[Frame], notes: &mut [Note]) {
             tci: header.tci.unwrap_or(0),
             tagged: header.tci.is_some(),
             fid: 0,
+            dst_home: 0,
             verdict: check_source(header.src),
         };
     }
@@ -28,11 +29,10 @@ pub(super) fn run(area: &Area, frames: &[Frame], notes: &mut [Note]) {
 
 #[inline(always)]
 fn check_source(src: u64) -> Verdict {
-    if src & GROUP_BIT != 0 {
-        Verdict::Drop(DropReason::SourceGroup)
-    } else if src == 0 {
-        Verdict::Drop(DropReason::SourceZero)
-    } else {
-        Verdict::Undecided
-    }
+    if src & GROUP_BIT == 0 && src != 0 { Verdict::Undecided } else { no_station(src) }
+}
+
+#[cold]
+fn no_station(src: u64) -> Verdict {
+    Verdict::Drop(if src == 0 { DropReason::SourceZero } else { DropReason::SourceGroup })
 }

@@ -22,8 +22,10 @@ pub struct TrafficPort {
 /// Frames of a set of flows, in a seeded order.
 #[derive(Debug)]
 pub struct Source {
-    templates: Box<[u8]>,
-    frame_len: usize,
+    /// One frame, which each flow writes its own addresses into: a template for every flow would take the
+    /// cache that is measured.
+    frame: Box<[u8]>,
+    reverse: bool,
     flows: u64,
     state: u64,
     rate_pps: u64,
@@ -44,18 +46,11 @@ pub fn server(flow: u32) -> Mac {
 }
 
 impl Source {
-    /// Makes the templates.
+    /// At the first frame of its order.
     pub fn new(spec: &MemorySource) -> Self {
-        let frame_len = usize::from(spec.frame_len);
-        let mut templates = Vec::with_capacity(frame_len * spec.flows as usize);
-        for flow in 0..spec.flows {
-            let (near, far) = (client(flow), server(flow));
-            let (dst, src) = if spec.reverse { (near, far) } else { (far, near) };
-            templates.extend(udp_frame(dst, src, flow, frame_len));
-        }
         Self {
-            templates: templates.into(),
-            frame_len,
+            frame: udp_frame(server(0), client(0), 0, usize::from(spec.frame_len)).into(),
+            reverse: spec.reverse,
             flows: u64::from(spec.flows),
             state: spec.seed | 1,
             rate_pps: spec.rate_pps,
@@ -66,12 +61,15 @@ impl Source {
 
     /// The next frame's bytes. Xorshift: seeded, and cheap next to a 64-byte copy.
     #[inline(always)]
-    pub fn next_template(&mut self) -> &[u8] {
+    pub fn next_frame(&mut self) -> &[u8] {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
-        let flow = ((u128::from(self.state) * u128::from(self.flows)) >> 64) as usize;
-        &self.templates[flow * self.frame_len..][..self.frame_len]
+        let flow = ((u128::from(self.state) * u128::from(self.flows)) >> 64) as u32;
+        let (near, far) = (client(flow), server(flow));
+        let (dst, src) = if self.reverse { (near, far) } else { (far, near) };
+        address(&mut self.frame, dst, src, flow);
+        &self.frame
     }
 
     fn allowance(&self) -> u64 {
@@ -86,19 +84,23 @@ impl Source {
 /// An Ethernet, IPv4 and UDP frame of `len` bytes. Its IP checksum is right; UDP has none (RFC 768).
 pub fn udp_frame(dst: Mac, src: Mac, flow: u32, len: usize) -> Vec<u8> {
     let mut frame = vec![0; len.max(60)];
-    frame[..6].copy_from_slice(&dst.0);
-    frame[6..12].copy_from_slice(&src.0);
     frame[12..14].copy_from_slice(&[0x08, 0x00]);
     let ip_len = (frame.len() - 14) as u16;
     frame[14..24].copy_from_slice(&[0x45, 0, (ip_len >> 8) as u8, ip_len as u8, 0, 0, 0x40, 0, 64, 17]);
-    let [_, b, c, d] = flow.to_be_bytes();
-    frame[26..30].copy_from_slice(&[10, b, c, d]);
-    frame[30..34].copy_from_slice(&[11, b, c, d]);
-    let checksum = !crate::wire::checksum::fold(crate::wire::checksum::sum(&frame[14..34]));
-    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
     frame[34..38].copy_from_slice(&[0x30, 0x39, 0x30, 0x39]);
     frame[38..40].copy_from_slice(&(ip_len - 20).to_be_bytes());
+    address(&mut frame, dst, src, flow);
     frame
+}
+
+/// Makes a frame of [`udp_frame`] one of `flow`.
+fn address(frame: &mut [u8], dst: Mac, src: Mac, flow: u32) {
+    frame[..6].copy_from_slice(&dst.0);
+    frame[6..12].copy_from_slice(&src.0);
+    let [_, b, c, d] = flow.to_be_bytes();
+    frame[24..34].copy_from_slice(&[0, 0, 10, b, c, d, 11, b, c, d]);
+    let checksum = !crate::wire::checksum::fold(crate::wire::checksum::sum(&frame[14..34]));
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
 }
 
 impl TrafficPort {
@@ -114,7 +116,7 @@ impl Port for TrafficPort {
         let mut allowance = source.allowance();
         while allowance > 0 && !batch.is_full() {
             let Some(mut frame) = pool.take() else { return };
-            if !pool.area().fill(&mut frame, source.next_template()) {
+            if !pool.area().fill(&mut frame, source.next_frame()) {
                 return pool.give(frame);
             }
             frame.offload.csum = crate::wire::checksum::Csum::Complete;

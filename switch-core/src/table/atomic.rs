@@ -1,45 +1,64 @@
-//! The one concurrent table: one word of key, one word of value, shared by all workers.
+//! The one concurrent table: one word of key, half a word of value, shared by all workers.
 //!
 //! # Layout
-//! A bucket is one cache line: a sequence word, three entries, and a count of keys that belong here but
-//! found no room and live in one of the next [`WINDOW`] − 1 buckets. A lookup reads one line, and more
-//! only while that count says so. 0 is the empty key.
+//! A bucket is one cache line: five keys, five values, and a control word that holds a lock bit, a sequence
+//! and a count of *spilled* keys, which belong here but found no room. They live in one of [`WINDOW`] − 1
+//! further buckets, a stride apart that the key chooses. A lookup reads one line, and more only while that
+//! count says so. 0 is the empty key.
 //!
 //! # Readers
-//! never write and never wait: read the sequence, the line, the sequence again; if it was odd or moved,
-//! try again, a few times. Should a writer be stopped in the middle (a worker whose core was taken
+//! never write and never wait: read the control word, the line, the control word again; if it was locked or
+//! moved, try again, a few times. Should a writer be stopped in the middle (a worker whose core was taken
 //! away), the reader answers *not found* rather than spin: for a MAC that means one flooded frame.
 //!
 //! # Writers
-//! take the home bucket by making its sequence odd, then, if the entry lives elsewhere, that bucket too.
-//! Both by one attempt: a writer that finds another at work gives up ([`Outcome::Busy`]) and learns from
-//! the next packet. Because every writer of a key holds the key's home bucket, no key is ever twice in
-//! the table. Nobody waits for anybody, so nothing can deadlock.
+//! lock the home bucket, then, if the entry lives elsewhere, that bucket too. Both by one attempt: a writer
+//! that finds another at work gives up ([`Outcome::Busy`]) and learns from the next packet. Because every
+//! writer of a key holds the key's home bucket, no key is ever twice in the table. Nobody waits for anybody,
+//! so nothing can deadlock.
 
-use super::sync::{AtomicU64, Ordering, fence};
+use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::prefetch::prefetch;
+use std::hint::select_unpredictable;
 
-/// Entries of a bucket: with sequence and spill count they fill 64 bytes.
-const SLOTS: usize = 3;
-/// Buckets a key may live in, its home first. At the load we allow (half the entries) one key in 14 is not
-/// in its home, and with 8 buckets to go to fewer than one in 10 000 finds no place (with 4: one in 700).
+/// Entries of a bucket: with the control word they fill 64 bytes.
+const SLOTS: usize = 5;
+/// Entries for which a bucket is provided. At this load, three fifths, one key in 19 is not in its home; at
+/// half of it, where a table spends its life, one in 270. A fuller table is a smaller one, but with four
+/// fifths the keys that spilled cost more than the cache lines that were saved.
+const SLOTS_USED: (usize, usize) = (3, 1);
+/// Buckets a key may live in, its home first. With eight of them, 20 tables filled to the brim refused
+/// one key in 200 000.
 pub const WINDOW: usize = 8;
+/// Fewest buckets: a home and its neighbour, and the others two or more apart.
+const BUCKETS_MIN: usize = 2 * WINDOW;
 /// Reads of one bucket before a reader gives up on a stopped writer.
 const READ_ATTEMPTS: usize = 8;
+
+/// In the control word: a writer is at work.
+const LOCKED: u32 = 1;
+/// In the control word: one spilled key. At most `SLOTS * (WINDOW - 1)` of them, 35, live elsewhere.
+const SPILLED_ONE: u32 = 1 << 1;
+const SPILLED: u32 = 0x3f << 1;
+/// In the control word: one change. What is left, 25 bits, comes round only after 33 million changes of one
+/// bucket within one read of it.
+const CHANGED_ONE: u32 = 1 << 7;
 
 #[derive(Debug)]
 #[repr(align(64))]
 struct Bucket {
-    sequence: AtomicU64,
     keys: [AtomicU64; SLOTS],
-    values: [AtomicU64; SLOTS],
-    spilled: AtomicU64,
+    values: [AtomicU32; SLOTS],
+    control: AtomicU32,
 }
+
+const _: () = assert!(cfg!(loom) || size_of::<Bucket>() == 64);
 
 /// What a bucket says of a key.
 struct Reading {
-    found: Option<u64>,
-    /// Keys of this home that live further on; read only if the key is not here.
-    spilled: u64,
+    found: Option<u32>,
+    /// Whether keys of this home live further on; only if the key is not here.
+    spilled: bool,
 }
 
 /// What a writer did.
@@ -61,7 +80,7 @@ pub enum Want {
     /// Nothing.
     Keep,
     /// This value, new or instead of the old one.
-    Put(u64),
+    Put(u32),
     /// The key gone.
     Remove,
 }
@@ -74,16 +93,15 @@ pub struct AtomicTable {
 }
 
 impl AtomicTable {
-    /// A table with room for `entries` keys at half load. `seed` keeps a hostile sender from choosing
-    /// keys that share a bucket.
+    /// A table with room for `entries` keys at the load we allow. `seed` keeps a hostile sender from
+    /// choosing keys that share a bucket.
     pub fn new(entries: usize, seed: [u64; 2]) -> Self {
-        let buckets = (entries * 2).div_ceil(SLOTS).max(WINDOW);
-        let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
+        let buckets = (entries * SLOTS_USED.1).div_ceil(SLOTS_USED.0);
+        let buckets = buckets.next_multiple_of(2).max(BUCKETS_MIN);
         let bucket = |_| Bucket {
-            sequence: AtomicU64::new(0),
-            keys: zeros(),
-            values: zeros(),
-            spilled: AtomicU64::new(0),
+            keys: std::array::from_fn(|_| AtomicU64::new(0)),
+            values: std::array::from_fn(|_| AtomicU32::new(0)),
+            control: AtomicU32::new(0),
         };
         let seed = [mix(seed[0]), mix(seed[1]) | 1];
         Self { buckets: (0..buckets).map(bucket).collect(), seed }
@@ -99,41 +117,57 @@ impl AtomicTable {
     /// number of buckets, which need not be a power of two.
     #[inline(always)]
     pub fn home(&self, key: u64) -> u32 {
-        let mixed = (key ^ self.seed[0]).wrapping_mul(self.seed[1]);
-        let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((u128::from(mixed) * self.buckets.len() as u128) >> 64) as u32
+        ((u128::from(self.scatter(key)) * self.buckets.len() as u128) >> 64) as u32
     }
 
-    /// Brings a bucket's line into the cache. A plain load whose result nobody waits for: a batch of
-    /// these overlaps its cache misses, which is what a prefetch instruction would do.
+    #[inline(always)]
+    fn scatter(&self, key: u64) -> u64 {
+        let mixed = (key ^ self.seed[0]).wrapping_mul(self.seed[1]);
+        (mixed ^ (mixed >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// Asks for a bucket's line: [`AtomicTable::get`] will read it.
     #[inline(always)]
     pub fn touch(&self, home: u32) {
-        std::hint::black_box(self.buckets[home as usize].sequence.load(Ordering::Relaxed));
+        prefetch(self.buckets.as_ptr().wrapping_add(home as usize));
     }
 
     #[inline(always)]
-    fn bucket(&self, home: u32, step: usize) -> &Bucket {
-        let at = home as usize + step;
-        let len = self.buckets.len();
-        &self.buckets[if at < len { at } else { at - len }]
+    fn bucket(&self, at: u32) -> &Bucket {
+        &self.buckets[at as usize]
+    }
+
+    /// The buckets in which `key` may live, its home first. The second is the home's neighbour in a pair of
+    /// lines, which processors like to fetch together. The others are a stride apart that is what the home
+    /// left unused of the scattered key; more neighbours would grow into long runs of full buckets.
+    fn places(&self, home: u32, key: u64) -> impl Iterator<Item = u32> {
+        let len = self.buckets.len() as u64;
+        let scattered = self.scatter(key) as u32;
+        // Never the pair again: at least two on, and all the steps together less than once round.
+        let stride = 2 + ((u64::from(scattered) * (len / WINDOW as u64 - 2)) >> 32);
+        let stepped = move |step| {
+            let at = u64::from(home) + step * stride;
+            (if at < len { at } else { at - len }) as u32
+        };
+        [home, home ^ 1].into_iter().chain((1..WINDOW as u64 - 1).map(stepped))
     }
 
     /// The value of `key`, whose home is `home`.
     #[inline(always)]
-    pub fn get(&self, home: u32, key: u64) -> Option<u64> {
-        match self.buckets[home as usize].read_once(key) {
+    pub fn get(&self, home: u32, key: u64) -> Option<u32> {
+        match self.bucket(home).read_once(key) {
             Some(Reading { found: Some(value), .. }) => Some(value),
-            Some(Reading { spilled: 0, .. }) => None,
+            Some(Reading { spilled: false, .. }) => None,
             _ => self.get_slowly(home, key),
         }
     }
 
     /// The key may live further on, or a writer was at work.
     #[cold]
-    fn get_slowly(&self, home: u32, key: u64) -> Option<u64> {
-        for step in 0..WINDOW {
-            let reading = self.bucket(home, step).read(key)?;
-            if reading.found.is_some() || (step == 0 && reading.spilled == 0) {
+    fn get_slowly(&self, home: u32, key: u64) -> Option<u32> {
+        for at in self.places(home, key) {
+            let reading = self.bucket(at).read(key)?;
+            if reading.found.is_some() || (at == home && !reading.spilled) {
                 return reading.found;
             }
         }
@@ -141,86 +175,86 @@ impl AtomicTable {
     }
 
     /// Decides about `key` while no other writer can: `decide` sees the present value.
-    pub fn update(&self, key: u64, decide: impl FnOnce(Option<u64>) -> Want) -> Outcome {
+    pub fn update(&self, key: u64, decide: impl FnOnce(Option<u32>) -> Want) -> Outcome {
         debug_assert!(key != 0);
         let home = self.home(key);
-        let bucket = self.bucket(home, 0);
-        if !bucket.lock() {
-            return Outcome::Busy;
-        }
-        let outcome = self.update_locked(home, key, decide);
-        bucket.unlock();
+        let bucket = self.bucket(home);
+        let Some(control) = bucket.lock() else { return Outcome::Busy };
+        let found = match bucket.slot_of(key) {
+            Some(slot) => Some((home, slot)),
+            None if control & SPILLED == 0 => None,
+            None => self.places(home, key).find_map(|at| Some((at, self.bucket(at).slot_of(key)?))),
+        };
+        let (outcome, control) = self.update_locked(home, control, key, found, decide);
+        bucket.unlock(control);
         outcome
     }
 
-    /// The home bucket is locked by us; a further one is locked for as long as it is written.
-    fn update_locked(&self, home: u32, key: u64, decide: impl FnOnce(Option<u64>) -> Want) -> Outcome {
-        let found = (0..WINDOW).find_map(|step| {
-            let slot = self.bucket(home, step).slot_of(key)?;
-            Some((step, slot))
-        });
-        let present = found.map(|(step, slot)| self.bucket(home, step).values[slot].load(Ordering::Relaxed));
+    /// The home bucket is locked by us and unlocked with the control word that is returned; a further one
+    /// is locked for as long as it is written.
+    fn update_locked(
+        &self,
+        home: u32,
+        control: u32,
+        key: u64,
+        found: Option<(u32, usize)>,
+        decide: impl FnOnce(Option<u32>) -> Want,
+    ) -> (Outcome, u32) {
+        let present = found.map(|(at, slot)| self.bucket(at).values[slot].load(Ordering::Relaxed));
         match (decide(present), found) {
-            (Want::Keep, _) | (Want::Remove, None) => Outcome::Kept,
-            (Want::Put(value), Some((step, slot))) => {
-                self.write(home, step, |bucket| bucket.values[slot].store(value, Ordering::Release))
+            (Want::Keep, _) | (Want::Remove, None) => (Outcome::Kept, control),
+            (Want::Put(value), Some((at, slot))) => {
+                let put = |bucket: &Bucket| bucket.values[slot].store(value, Ordering::Release);
+                (self.write(home, at, put), control)
             }
-            (Want::Remove, Some((step, slot))) => {
-                let outcome = self.write(home, step, |bucket| bucket.keys[slot].store(0, Ordering::Release));
-                if outcome == Outcome::Written && step > 0 {
-                    self.spill(home, u64::MAX);
-                }
-                outcome
+            (Want::Remove, Some((at, slot))) => {
+                let outcome = self.write(home, at, |bucket| bucket.keys[slot].store(0, Ordering::Release));
+                let comes_home = outcome == Outcome::Written && at != home;
+                (outcome, if comes_home { control - SPILLED_ONE } else { control })
             }
-            (Want::Put(value), None) => self.insert(home, key, value),
+            (Want::Put(value), None) => {
+                let (outcome, spilled) = self.insert(home, key, value);
+                (outcome, if spilled { control + SPILLED_ONE } else { control })
+            }
         }
     }
 
-    fn insert(&self, home: u32, key: u64, value: u64) -> Outcome {
-        for step in 0..WINDOW {
-            let bucket = self.bucket(home, step);
-            if step > 0 && !bucket.lock() {
-                return Outcome::Busy;
-            }
-            let slot = bucket.slot_of(0);
-            if let Some(slot) = slot {
-                bucket.values[slot].store(value, Ordering::Release);
-                bucket.keys[slot].store(key, Ordering::Release);
-            }
-            if step > 0 {
-                bucket.unlock();
-            }
-            if slot.is_some() {
-                if step > 0 {
-                    self.spill(home, 1);
+    /// Into the first place that is free, and whether that is another bucket than the home.
+    fn insert(&self, home: u32, key: u64, value: u32) -> (Outcome, bool) {
+        for at in self.places(home, key) {
+            // Looked at before it is locked: another home's writer may take the slot meanwhile.
+            let Some(slot) = self.bucket(at).slot_of(0) else { continue };
+            let mut slot = Some(slot);
+            let outcome = self.write(home, at, |bucket| {
+                slot = bucket.slot_of(0);
+                if let Some(slot) = slot {
+                    bucket.values[slot].store(value, Ordering::Release);
+                    bucket.keys[slot].store(key, Ordering::Release);
                 }
-                return Outcome::Written;
+            });
+            if outcome == Outcome::Busy || slot.is_some() {
+                return (outcome, slot.is_some() && at != home && outcome == Outcome::Written);
             }
         }
-        Outcome::Full
+        (Outcome::Full, false)
     }
 
-    fn write(&self, home: u32, step: usize, write: impl FnOnce(&Bucket)) -> Outcome {
-        let bucket = self.bucket(home, step);
-        if step > 0 && !bucket.lock() {
-            return Outcome::Busy;
+    /// Writes to the bucket `at`: the home, which we hold, or another, held meanwhile.
+    fn write(&self, home: u32, at: u32, write: impl FnOnce(&Bucket)) -> Outcome {
+        let bucket = self.bucket(at);
+        if at == home {
+            write(bucket);
+            return Outcome::Written;
         }
+        let Some(control) = bucket.lock() else { return Outcome::Busy };
         write(bucket);
-        if step > 0 {
-            bucket.unlock();
-        }
+        bucket.unlock(control);
         Outcome::Written
-    }
-
-    /// Adds to the home's spill count, whose bucket we hold.
-    fn spill(&self, home: u32, delta: u64) {
-        let spilled = &self.bucket(home, 0).spilled;
-        spilled.store(spilled.load(Ordering::Relaxed).wrapping_add(delta), Ordering::Release);
     }
 
     /// Every key and value in `range` of buckets; what changes meanwhile may or may not be seen, and a
     /// bucket whose writer was stopped is passed over.
-    pub fn scan(&self, range: std::ops::Range<usize>, mut visit: impl FnMut(u64, u64)) {
+    pub fn scan(&self, range: std::ops::Range<usize>, mut visit: impl FnMut(u64, u32)) {
         let end = range.end.min(self.buckets.len());
         for bucket in &self.buckets[range.start.min(end)..end] {
             let entries = bucket.snapshot().unwrap_or_default();
@@ -230,22 +264,22 @@ impl AtomicTable {
 }
 
 impl Bucket {
-    /// One attempt to become the only writer.
-    fn lock(&self) -> bool {
-        let sequence = self.sequence.load(Ordering::Relaxed);
-        let locked = sequence & 1 == 0
+    /// One attempt to become the only writer; the control word as it was.
+    fn lock(&self) -> Option<u32> {
+        let control = self.control.load(Ordering::Relaxed);
+        let locked = control & LOCKED == 0
             && self
-                .sequence
-                .compare_exchange(sequence, sequence + 1, Ordering::Acquire, Ordering::Relaxed)
+                .control
+                .compare_exchange(control, control | LOCKED, Ordering::Acquire, Ordering::Relaxed)
                 .is_ok();
-        // The odd sequence is visible to whoever sees one of the stores that follow.
+        // The lock bit is visible to whoever sees one of the stores that follow.
         fence(Ordering::Release);
-        locked
+        locked.then_some(control)
     }
 
-    fn unlock(&self) {
-        let sequence = self.sequence.load(Ordering::Relaxed);
-        self.sequence.store(sequence + 1, Ordering::Release);
+    /// `control` is what [`Bucket::lock`] gave, with another count of spilled keys perhaps.
+    fn unlock(&self, control: u32) {
+        self.control.store(control.wrapping_add(CHANGED_ONE), Ordering::Release);
     }
 
     /// For the writer that holds the key's home: nobody else moves this key.
@@ -264,25 +298,27 @@ impl Bucket {
         None
     }
 
-    /// One attempt; none if a writer was at work.
+    /// One attempt; none if a writer was at work. All keys are compared, and the one that fits is picked
+    /// without a branch: which slot it is cannot be predicted.
     #[inline(always)]
     fn read_once(&self, key: u64) -> Option<Reading> {
-        let before = self.sequence.load(Ordering::Acquire);
-        let slot = (0..SLOTS).find(|slot| self.keys[*slot].load(Ordering::Acquire) == key);
-        let reading = match slot {
-            Some(slot) => Reading { found: Some(self.values[slot].load(Ordering::Acquire)), spilled: 0 },
-            None => Reading { found: None, spilled: self.spilled.load(Ordering::Acquire) },
-        };
-        (before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before).then_some(reading)
+        let before = self.control.load(Ordering::Acquire);
+        let mut place = SLOTS;
+        for (slot, stored) in self.keys.iter().enumerate() {
+            place = select_unpredictable(stored.load(Ordering::Acquire) == key, slot, place);
+        }
+        let found = self.values.get(place).map(|value| value.load(Ordering::Acquire));
+        let is_whole = before & LOCKED == 0 && self.control.load(Ordering::Relaxed) == before;
+        is_whole.then_some(Reading { found, spilled: before & SPILLED != 0 })
     }
 
-    fn snapshot(&self) -> Option<[(u64, u64); SLOTS]> {
+    fn snapshot(&self) -> Option<[(u64, u32); SLOTS]> {
         for _ in 0..READ_ATTEMPTS {
-            let before = self.sequence.load(Ordering::Acquire);
+            let before = self.control.load(Ordering::Acquire);
             let entries = std::array::from_fn(|slot| {
                 (self.keys[slot].load(Ordering::Acquire), self.values[slot].load(Ordering::Acquire))
             });
-            if before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before {
+            if before & LOCKED == 0 && self.control.load(Ordering::Relaxed) == before {
                 return Some(entries);
             }
             relax();
@@ -316,9 +352,9 @@ mod tests {
     proptest! {
         /// The dull twin is a HashMap. Few keys and a small table, so that buckets spill.
         #[test]
-        fn does_what_a_map_does(ops in proptest::collection::vec((1u64..40, 0u8..4, any::<u64>()), 0..400), seed: [u64; 2]) {
+        fn does_what_a_map_does(ops in proptest::collection::vec((1u64..60, 0u8..4, any::<u32>()), 0..600), seed: [u64; 2]) {
             let table = AtomicTable::new(20, seed);
-            let mut twin: HashMap<u64, u64> = HashMap::new();
+            let mut twin: HashMap<u64, u32> = HashMap::new();
             for (key, op, value) in ops {
                 let want = match op { 0 => Want::Remove, 1 => Want::Keep, _ => Want::Put(value) };
                 let mut seen = None;
@@ -331,7 +367,7 @@ mod tests {
                     (Want::Remove, Outcome::Kept) => prop_assert!(!twin.contains_key(&key)),
                     (want, outcome) => prop_assert_eq!((want, outcome), (Want::Keep, Outcome::Kept)),
                 }
-                for key in 1..40 {
+                for key in 1..60 {
                     prop_assert_eq!(table.get(table.home(key), key), twin.get(&key).copied());
                 }
             }
@@ -342,32 +378,37 @@ mod tests {
     }
 
     #[test]
-    fn half_load_fits_for_any_seed() {
+    fn a_full_table_fits_for_any_seed() {
+        const ENTRIES: u64 = 10_000;
+        let mut refused = 0;
         for seed in 0..20u64 {
-            let table = AtomicTable::new(10_000, [seed, seed]);
+            let table = AtomicTable::new(ENTRIES as usize, [seed, seed]);
             // Stations as container runtimes number them: a few prefixes, the rest counted up.
             let station = |i: u64| ((0x0200_0000_0000 | ((i % 2) << 32) | (i / 2)) << 16) | 1;
-            let put = |i: &u64| table.update(station(*i), |_| Want::Put(1)) == Outcome::Full;
-            let full = (1..=10_000u64).filter(put);
-            // Those that find none are counted and flooded.
-            let full = full.count();
-            assert!(full <= 3, "seed {seed}: {full} of 10 000");
+            refused += (1..=ENTRIES)
+                .filter(|i| table.update(station(*i), |_| Want::Put(1)) == Outcome::Full)
+                .count();
+            let spilled = table.buckets.iter().map(|bucket| bucket.control.load(Ordering::Relaxed) & SPILLED);
+            let spilled = spilled.sum::<u32>() / SPILLED_ONE;
+            assert!(spilled < ENTRIES as u32 / 15, "seed {seed}: {spilled} are not at home");
         }
+        // Those that find none are counted and flooded.
+        assert!(refused <= 2, "{refused} of 200 000");
     }
 
     #[test]
     fn a_stopped_writer_costs_a_miss_not_a_hang() {
         let table = AtomicTable::new(8, [1, 2]);
         table.update(5, |_| Want::Put(9));
-        assert!(table.bucket(table.home(5), 0).lock());
+        let control = table.bucket(table.home(5)).lock().unwrap();
         assert_eq!(table.get(table.home(5), 5), None);
         assert_eq!(table.update(5, |_| Want::Put(1)), Outcome::Busy);
-        table.bucket(table.home(5), 0).unlock();
+        table.bucket(table.home(5)).unlock(control);
         assert_eq!(table.get(table.home(5), 5), Some(9));
     }
 }
 
-/// Run with `RUSTFLAGS="--cfg loom" cargo test -p switch-core --release loom_`.
+/// Run with `RUSTFLAGS="--cfg loom" cargo test -p switch-core --lib --release loom_`.
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;

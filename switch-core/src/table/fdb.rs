@@ -10,7 +10,17 @@
 use super::atomic::{AtomicTable, Outcome, Want};
 use super::sync::{AtomicU32, Ordering};
 
-const STATIC: u64 = 1 << 48;
+/// In the value: the second, modulo this (24 days), where it was last heard from.
+const SECONDS: u32 = 1 << 21;
+/// In the value: a static entry.
+const STATIC: u32 = SECONDS;
+/// In the value: the port is above this bit.
+const PORT_SHIFT: u32 = 22;
+/// Ports that a value can name.
+pub const PORTS_NAMED: usize = 1 << (32 - PORT_SHIFT);
+/// The oldest age that can be told from a second that lies ahead. Ageing takes less than this
+/// (at most 1 000 000 s), and the sweep that removes old entries comes round every few seconds.
+const AGE_MAX_S: u32 = SECONDS / 2;
 
 /// How many MACs may be learned; made anew with every snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,25 +77,40 @@ pub struct Entry {
     pub port: u16,
     /// Never aged, never moved.
     pub is_static: bool,
-    /// Second in which it was last heard from.
-    pub seen_s: u32,
+    /// Second in which it was last heard from, modulo [`SECONDS`].
+    stamp: u32,
 }
 
 impl Entry {
-    fn pack(self) -> u64 {
-        u64::from(self.seen_s) | u64::from(self.port) << 32 | if self.is_static { STATIC } else { 0 }
+    fn learned(port: u16, now_s: u32) -> Self {
+        Self { port, is_static: false, stamp: now_s % SECONDS }
+    }
+
+    fn pinned(port: u16) -> Self {
+        Self { port, is_static: true, stamp: 0 }
+    }
+
+    fn pack(self) -> u32 {
+        self.stamp | u32::from(self.port) << PORT_SHIFT | if self.is_static { STATIC } else { 0 }
     }
 
     #[inline(always)]
-    fn unpack(word: u64) -> Self {
-        Self { port: (word >> 32) as u16, is_static: word & STATIC != 0, seen_s: word as u32 }
+    fn unpack(word: u32) -> Self {
+        Self { port: (word >> PORT_SHIFT) as u16, is_static: word & STATIC != 0, stamp: word % SECONDS }
     }
 
-    /// Whether nobody heard from it for `ageing_s`. A second that lies ahead (another worker's clock
-    /// reading) is fresh.
+    /// Seconds since it was last heard from. A second that lies ahead (another worker's clock reading) is
+    /// now.
     #[inline(always)]
-    fn is_old(self, now_s: u32, ageing_s: u32) -> bool {
-        !self.is_static && now_s.saturating_sub(self.seen_s) > ageing_s
+    pub fn age_s(self, now_s: u32) -> u32 {
+        let age_s = now_s.wrapping_sub(self.stamp) % SECONDS;
+        if age_s < AGE_MAX_S { age_s } else { 0 }
+    }
+
+    /// Whether nobody heard from it for `ageing_s`.
+    #[inline(always)]
+    pub fn is_old(self, now_s: u32, ageing_s: u32) -> bool {
+        !self.is_static && self.age_s(now_s) > ageing_s
     }
 }
 
@@ -111,6 +136,7 @@ pub struct Fdb {
 impl Fdb {
     /// Room for `entries` MACs behind ports `0..ports`.
     pub fn new(entries: usize, ports: usize, seed: [u64; 2]) -> Self {
+        assert!(ports <= PORTS_NAMED);
         Self {
             table: AtomicTable::new(entries, seed),
             entries: AtomicU32::new(0),
@@ -148,8 +174,10 @@ impl Fdb {
         limit: Option<u32>,
         limits: Limits,
     ) -> Learned {
-        match self.table.get(home, key).map(Entry::unpack) {
-            Some(entry) if entry.port == port && (entry.is_static || entry.seen_s >= now_s) => Learned::Known,
+        // The two words that need nothing, for all packets of a port and a second the same.
+        let (fresh, pinned) = (Entry::learned(port, now_s).pack(), Entry::pinned(port).pack());
+        match self.table.get(home, key) {
+            Some(word) if word == fresh || word == pinned => Learned::Known,
             _ => self.learn_slowly(key, port, now_s, limit, limits),
         }
     }
@@ -158,10 +186,12 @@ impl Fdb {
     fn learn_slowly(&self, key: u64, port: u16, now_s: u32, limit: Option<u32>, limits: Limits) -> Learned {
         let mut learned = Learned::Known;
         let outcome = self.table.update(key, |present| {
-            let fresh = Entry { port, is_static: false, seen_s: now_s }.pack();
+            let fresh = Entry::learned(port, now_s).pack();
             learned = match present.map(Entry::unpack) {
                 Some(entry) if entry.is_static && entry.port == port => Learned::Known,
                 Some(entry) if entry.is_static => Learned::Pinned,
+                // Another worker's clock reading is ahead of ours.
+                Some(entry) if entry.port == port && entry.age_s(now_s) == 0 => Learned::Known,
                 Some(entry) if entry.port == port => Learned::Refreshed,
                 Some(_) if !self.may_learn(port, limit, limits, true) => Learned::PortLimit,
                 Some(entry) => Learned::Moved { from: entry.port },
@@ -209,9 +239,9 @@ impl Fdb {
         let mut before = None;
         let outcome = self.table.update(key, |present| {
             before = present.map(Entry::unpack);
-            Want::Put(Entry { port, is_static: true, seen_s: 0 }.pack())
+            Want::Put(Entry::pinned(port).pack())
         });
-        if outcome == Outcome::Written && before != Some(Entry { port, is_static: true, seen_s: 0 }) {
+        if outcome == Outcome::Written && before != Some(Entry::pinned(port)) {
             self.count(before.map(|entry| entry.port), Some(port));
         }
         outcome
@@ -314,6 +344,19 @@ mod tests {
         let fdb = Fdb::new(64, 4, [1, 2]);
         learn(&fdb, 5, 1, 1000);
         assert_eq!(lookup(&fdb, 5, 999), Some(1));
+    }
+
+    #[test]
+    fn a_daemon_that_runs_for_years_ages_as_on_its_first_day() {
+        for born_s in [SECONDS - 100, SECONDS, 40 * SECONDS - 1, u32::MAX - 2_000_000] {
+            let fdb = Fdb::new(64, 4, [1, 2]);
+            learn(&fdb, 5, 1, born_s);
+            assert_eq!(lookup(&fdb, 5, born_s + 300), Some(1), "{born_s}");
+            assert_eq!(lookup(&fdb, 5, born_s + 301), None, "{born_s}");
+            let key = key(5, 1);
+            assert_eq!(fdb.lookup(fdb.home(key), key, born_s + 1_000_000, 1_000_000), Some(1));
+            assert_eq!(fdb.lookup(fdb.home(key), key, born_s + 1_000_001, 1_000_000), None);
+        }
     }
 
     #[test]
