@@ -244,6 +244,18 @@ fn stopping_leaves_the_programs_or_takes_them_off() {
 }
 
 #[test]
+fn a_device_hears_everything_for_as_long_as_it_is_a_port() {
+    let (node, mut daemon, pods) = node_with_pods(&switchd(), 2);
+    let hears_all = |device: &str| node.net.ip(&format!("-d link show {device}")).contains("promiscuity 1");
+    assert!(hears_all("pod1") && hears_all("pod2"));
+    let _: Done = daemon.call(&Request::PortDelete(ByName { name: "pod1".parse().unwrap() }));
+    assert!(!hears_all("pod1") && hears_all("pod2"));
+    daemon.kill();
+    wait_until("the kernel forgets who asked", LONG, || !hears_all("pod2"));
+    drop(pods);
+}
+
+#[test]
 fn the_match_table_shares_a_device_with_the_host() {
     let node = Node::new();
     let daemon = node.start(&switchd());

@@ -6,6 +6,7 @@ mod setup;
 mod sh;
 mod test;
 mod tidy;
+mod zerocopy;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Task {
     },
     /// Check the rules of the house.
     Tidy,
+    /// Boot an emulated machine whose network driver does zero-copy, and test the switch in it.
+    Zerocopy,
     /// Put mistakes into a copy of the source, one at a time, and check that the tests notice.
     Mistakes,
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::everything(),
         Task::Figures { words } => figures(&words),
         Task::Tidy => tidy::run(),
+        Task::Zerocopy => zerocopy::run_in_machine(),
         Task::Mistakes => mistakes::run(),
     };
     match result {

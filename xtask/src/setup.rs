@@ -40,6 +40,21 @@ pub fn test() -> Result {
     need(TEST)
 }
 
+/// For the emulated machine.
+const ZEROCOPY: &[Need] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("/bin/busybox", "busybox-static"),
+    ("xz", "xz-utils"),
+    ("strip", "binutils"),
+    ("setpriv", "util-linux"),
+];
+
+/// For `cargo xtask zerocopy`.
+pub fn zerocopy() -> Result {
+    test()?;
+    need(ZEROCOPY)
+}
+
 /// What figures need beside that: the peers.
 const FIGURES: &[Need] = &[
     ("dpdk-testpmd", "dpdk-dev"),

@@ -2,7 +2,7 @@
 //! silently: what cannot run here is an error, or is named at the end.
 
 use crate::sh::{Result, cargo, run, say};
-use crate::{setup, tidy};
+use crate::{setup, tidy, zerocopy};
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -24,6 +24,7 @@ const STEPS: &[Step] = &[
     ("loom", loom),
     ("real kernel: namespaces, veth, AF_XDP", kernel),
     ("unit and oracle tests for aarch64, emulated", aarch64),
+    ("zero-copy in an emulated machine", zerocopy),
 ];
 
 /// Runs every step and says how long each took.
@@ -75,12 +76,7 @@ fn aarch64() -> Result {
     if !setup::rust_target(AARCH64) {
         // The emulator and the linker come from Debian; Rust's library for it comes from elsewhere, and a
         // machine that cannot reach that is no reason to fail. It is said, here and at the end.
-        println!("NOT RUN: no standard library for {AARCH64}; `rustup target add {AARCH64}` failed");
-        NOT_RUN
-            .lock()
-            .map_err(|error| error.to_string())?
-            .push("aarch64: its standard library cannot be had here");
-        return Ok(());
+        return not_run("aarch64: its standard library cannot be had here (`rustup target add` failed)");
     }
     let mut command = cargo("test --package switch-api --package switch-core --lib --quiet --target");
     command.arg(AARCH64).env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc").env(
@@ -88,4 +84,20 @@ fn aarch64() -> Result {
         "qemu-aarch64-static -L /usr/aarch64-linux-gnu",
     );
     run(command)
+}
+
+fn zerocopy() -> Result {
+    if let Err(error) = zerocopy::fetch() {
+        eprintln!("xtask: {error}");
+        return not_run("zero-copy: the emulated machine's kernel cannot be had here, see above");
+    }
+    zerocopy::run_in_machine()
+}
+
+/// What comes from elsewhere than the tests' own package lists may be out of reach, which is no reason to
+/// fail. It is said, here and at the end.
+fn not_run(what: &'static str) -> Result {
+    println!("NOT RUN  {what}");
+    NOT_RUN.lock().map_err(|error| error.to_string())?.push(what);
+    Ok(())
 }

@@ -9,6 +9,7 @@ use crate::port::pcap::PcapPort;
 use crate::port::traffic::TrafficPort;
 use crate::port::xdp::open::{Device, Engine, How, OpenError};
 use crate::port::xdp::program::{AttachError, Attached, Hook, Settings};
+use crate::port::xdp::promiscuous::Promiscuous;
 use crate::port::xdp::socket;
 use crate::port::{Port, Remains};
 use crate::wire::ethernet::{HEADER_LEN, TAG_LEN};
@@ -39,6 +40,8 @@ pub struct Door {
     /// Bytes of its rings.
     pub ring_bytes: u64,
     attached: Option<Attached>,
+    /// Held for as long as the port is open.
+    _promiscuous: Option<Promiscuous>,
 }
 
 impl Door {
@@ -98,6 +101,7 @@ impl Doors {
             mode_reason: None,
             ring_bytes: 0,
             attached: None,
+            _promiscuous: None,
         };
         (door, vec![port])
     }
@@ -152,6 +156,7 @@ impl Doors {
             mode_reason: opened.mode_reason,
             ring_bytes: opened.ring_bytes,
             attached: Some(opened.attached),
+            _promiscuous: Some(opened.promiscuous),
         };
         Ok((door, opened.lanes))
     }

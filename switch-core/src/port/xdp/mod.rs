@@ -7,6 +7,7 @@
 //! | [`socket`] | a socket's system calls |
 //! | [`program`] | the XDP program on a device |
 //! | [`beat`] | the dead-man timer's pulse |
+//! | [`promiscuous`] | hearing what is addressed to others |
 //! | [`open`] | a device becomes lanes: modes are tried from fast to slow |
 //!
 //! This file is the lane: one queue of one device.
@@ -16,6 +17,7 @@
 pub mod beat;
 pub mod open;
 pub mod program;
+pub mod promiscuous;
 pub mod ring;
 pub mod socket;
 pub mod umem;
@@ -171,9 +173,6 @@ impl XdpPort {
         }
         self.primed = self.in_fill == self.fill_target;
         self.rings.fill.publish();
-        if self.rings.fill.needs_wakeup() {
-            self.socket.kick_rx();
-        }
     }
 }
 
@@ -224,6 +223,10 @@ impl Port for XdpPort {
             self.reap(pool);
         }
         self.refill(pool);
+        // Every turn, not only after filling: a driver that found the ring empty says so a moment later.
+        if self.rings.fill.needs_wakeup() {
+            self.socket.kick_rx();
+        }
         if self.lies > 0 {
             counters.event(Event::RingLied).add(std::mem::take(&mut self.lies));
         }

@@ -4,6 +4,7 @@
 use super::XdpPort;
 use super::beat::Beats;
 use super::program::{self, AttachError, Attached, Hook, Settings};
+use super::promiscuous::{Asker, Promiscuous};
 use super::socket::{RawSocket, Rings};
 use super::umem::{TxMetadata, Umem};
 use crate::frame::Area;
@@ -25,6 +26,7 @@ pub struct Engine {
     directory: PathBuf,
     umem: Umem,
     beats: Arc<Beats>,
+    asker: Asker,
 }
 
 /// The device to open.
@@ -58,6 +60,8 @@ pub struct Opened {
     pub lanes: Vec<Box<dyn Port>>,
     /// Its program.
     pub attached: Attached,
+    /// It hears what is addressed to the stations behind other ports.
+    pub promiscuous: Promiscuous,
     /// What the kernel runs.
     pub zero_copy: bool,
     /// Why it is not a faster mode.
@@ -98,7 +102,8 @@ impl Engine {
     pub fn start(area: Arc<Area>, directory: &Path) -> Result<Self, String> {
         let umem = Umem::register(area).map_err(|error| explain_umem(&error))?;
         let beats = program::beats(directory).map_err(|error| error.to_string())?;
-        Ok(Self { directory: directory.to_owned(), umem, beats: Arc::new(beats) })
+        let asker = Asker::new().map_err(|error| format!("no packet socket: {error}"))?;
+        Ok(Self { directory: directory.to_owned(), umem, beats: Arc::new(beats), asker })
     }
 
     /// The workers' pulse.
@@ -114,8 +119,9 @@ impl Engine {
     /// Opens a device.
     pub fn open(&self, device: &Device, how: &How) -> Result<Opened, OpenError> {
         let (mut attached, mut reason) = self.attach(device, how)?;
-        match self.bind_all(device, how, attached.hook, &mut reason) {
-            Ok((bound, zero_copy)) => self.lanes(bound, zero_copy, how, attached, reason),
+        let bound = self.bind_all(device, how, attached.hook, &mut reason);
+        match bound.and_then(|bound| Ok((bound, self.hear_all(device)?))) {
+            Ok((bound, promiscuous)) => self.lanes(bound, how, attached, promiscuous, reason),
             Err(error) => {
                 // A link of an earlier daemon stays: its dead-man decides. A fresh one goes.
                 if !attached.adopted {
@@ -201,12 +207,17 @@ impl Engine {
         Ok(Bound { socket, rings, tx_metadata })
     }
 
+    fn hear_all(&self, device: &Device) -> Result<Promiscuous, OpenError> {
+        let failed = |error| OpenError::Socket { queue: 0, call: "PACKET_ADD_MEMBERSHIP", error };
+        self.asker.ask(device.ifindex).map_err(failed)
+    }
+
     fn lanes(
         &self,
-        bound: Vec<Bound>,
-        zero_copy: bool,
+        (bound, zero_copy): (Vec<Bound>, bool),
         how: &How,
         mut attached: Attached,
+        promiscuous: Promiscuous,
         mode_reason: Option<String>,
     ) -> Result<Opened, OpenError> {
         let queues = bound.len() as u64;
@@ -224,7 +235,7 @@ impl Engine {
         }
         // Two rings of 16-byte descriptors, two of 8-byte addresses.
         let ring_bytes = queues * u64::from(how.ring_size) * 48;
-        Ok(Opened { lanes, attached, zero_copy, mode_reason, ring_bytes })
+        Ok(Opened { lanes, attached, promiscuous, zero_copy, mode_reason, ring_bytes })
     }
 }
 

@@ -1,0 +1,88 @@
+//! Zero-copy for real: virtio-net in an emulated machine, whose driver binds it. `cargo xtask zerocopy` boots
+//! the machine and runs this file in it; it needs the devices that are made there and runs nowhere else.
+//!
+//! The machine has three cables. Each joins a device of the switch (MAC 52:54:00:00:00:0N) with a device
+//! that becomes a pod's `eth0` (MAC 52:54:00:00:01:0N). The first two bind zero-copy; the third is emulated
+//! without `iommu_platform`, and its driver refuses.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+
+use std::time::Duration;
+use switch_api::{Done, PortSettings, PortState, Request};
+use switch_lab::node::xdp_port;
+use switch_lab::{Daemon, Net, Node, Options, Pod, wait_until};
+
+/// An emulated processor is some thirty times slower than this one.
+const EMULATED: Duration = Duration::from_secs(60);
+const PINGS: u32 = 20;
+
+/// The name of the device with this MAC, in the namespace we started in.
+fn device(mac: &str) -> String {
+    let listed = std::fs::read_dir("/sys/class/net").unwrap();
+    let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let address = |name: &str| std::fs::read_to_string(format!("/sys/class/net/{name}/address"));
+    names.into_iter().find(|name| address(name).is_ok_and(|address| address.trim() == mac)).unwrap_or_else(
+        || panic!("no device {mac}: this runs in the machine that `cargo xtask zerocopy` boots"),
+    )
+}
+
+/// Moves cable `n`: the switch's end into the node as `nicN`, the other into a pod.
+fn cable(node: &Node, n: u8) -> Pod {
+    let (near, far) = (device(&format!("52:54:00:00:00:0{n}")), device(&format!("52:54:00:00:01:0{n}")));
+    let net = Net::new(&format!("host{n}"));
+    let run = |words: String| switch_lab::net::run("ip", &words.split(' ').collect::<Vec<_>>());
+    run(format!("link set {near} netns {} name nic{n}", node.net.name()));
+    run(format!("link set {far} netns {} name eth0", net.name()));
+    node.net.ip(&format!("link set nic{n} up"));
+    net.ip("link set eth0 up");
+    net.ip(&format!("addr add 10.66.0.{n}/24 dev eth0"));
+    Pod { net, device: format!("nic{n}"), ip: format!("10.66.0.{n}") }
+}
+
+fn attach(daemon: &Daemon, device: &str) {
+    let port = xdp_port(device, "br0", PortSettings::default());
+    let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+    wait_until("the port is up", EMULATED, || daemon.port(device).state == PortState::Up);
+}
+
+fn ping(from: &Pod, to: &Pod) {
+    wait_until("a first answer", EMULATED, || from.reaches(&to.ip));
+    for size in [56, 1400] {
+        let said = from.net.run(&format!("ping -n -q -c {PINGS} -i 0.05 -W 5 -s {size} {}", to.ip));
+        assert!(said.contains(&format!("{PINGS} received")), "{} to {}: {said}", from.ip, to.ip);
+    }
+}
+
+#[test]
+fn frames_cross_between_zero_copy_native_and_copy_mode() {
+    let node = Node::new();
+    let mut daemon = node.start(&Options::new(env!("CARGO_BIN_EXE_switchd")));
+    daemon.bridge("br0");
+    let (one, two, refused) = (cable(&node, 1), cable(&node, 2), cable(&node, 3));
+    let veth = node.pod(4);
+    for pod in [&one, &two, &refused, &veth] {
+        attach(&daemon, &pod.device);
+    }
+    let mode = |pod: &Pod| daemon.port(&pod.device).mode;
+    assert_eq!(mode(&one).as_deref(), Some("zero-copy"), "{:?}", daemon.port("nic1"));
+    assert_eq!(mode(&two).as_deref(), Some("zero-copy"), "{:?}", daemon.port("nic2"));
+    let fallen_back = daemon.port(&refused.device);
+    assert_eq!(fallen_back.mode.as_deref(), Some("native"), "{fallen_back:?}");
+    assert!(fallen_back.mode_reason.is_some(), "it says why: {fallen_back:?}");
+    assert_eq!(mode(&veth).as_deref(), Some("native"));
+
+    ping(&one, &two);
+    ping(&one, &veth);
+    ping(&veth, &two);
+    ping(&refused, &one);
+    daemon.assert_conserved();
+    let stats = daemon.stats();
+    println!("frames: {:?}", stats.frames);
+
+    // Leaves and comes back: the driver takes its rings and its pool down under the socket.
+    node.net.ip("link set nic1 down");
+    node.net.ip("link set nic1 up");
+    ping(&one, &two);
+    daemon.assert_conserved();
+    daemon.stop(true);
+}
