@@ -7,11 +7,13 @@
 //! | [`node`] | a node with its own namespace, daemon and pods |
 //! | [`raw`] | frames made by hand, sent and received on a pod's device |
 //! | [`frames`] | frames to make by hand |
+//! | [`trouble`] | kernels and threads that are not well |
 
 pub mod frames;
 pub mod net;
 pub mod node;
 pub mod raw;
+pub mod trouble;
 
 pub use net::Net;
 pub use node::{Daemon, Node, Options, Pod};

@@ -35,6 +35,8 @@ pub struct Pod {
 pub struct Options {
     /// The program.
     pub switchd: PathBuf,
+    /// A program that starts it, with its words.
+    pub through: Vec<String>,
     /// Further words.
     pub words: Vec<String>,
     /// Keep state across restarts.
@@ -44,12 +46,18 @@ pub struct Options {
 impl Options {
     /// The program, and nothing special.
     pub fn new(switchd: impl Into<PathBuf>) -> Self {
-        Self { switchd: switchd.into(), words: Vec::new(), keeps_state: false }
+        Self { switchd: switchd.into(), through: Vec::new(), words: Vec::new(), keeps_state: false }
     }
 
     /// With further words, separated by blanks.
     pub fn with(mut self, words: &str) -> Self {
         self.words.extend(words.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    /// Started by another program, given with its words, that changes what it may do and becomes it.
+    pub fn through(mut self, line: &str) -> Self {
+        self.through.extend(line.split_whitespace().map(str::to_owned));
         self
     }
 
@@ -111,8 +119,10 @@ impl Node {
         let log = self.directory.join("log");
         let file = std::fs::File::options().create(true).append(true).open(&log);
         let file = file.unwrap_or_else(|error| panic!("{}: {error}", log.display()));
-        let mut command = self.net.command(&options.switchd.display().to_string());
-        command.arg("--socket").arg(&socket).args(&options.words);
+        let switchd = options.switchd.display().to_string();
+        let mut words = options.through.iter().cloned().chain([switchd]);
+        let mut command = self.net.command(&words.next().unwrap_or_default());
+        command.args(words).arg("--socket").arg(&socket).args(&options.words);
         if options.keeps_state {
             command.arg("--state").arg(self.directory.join("state"));
         }

@@ -37,8 +37,11 @@ pub fn run(keep: bool) -> Result {
     // A panic in the laboratory unwinds and cleans up; its message is the error.
     let outcome = std::panic::catch_unwind(|| show(keep, interrupted.clone()));
     match outcome {
+        // Ctrl-C goes to the daemon and the pings too; what they then say is not what went wrong.
+        Ok(Err(_)) | Err(_) if interrupted.load(Ordering::Relaxed) => {
+            Err("interrupted; everything was removed".into())
+        }
         Ok(result) => result,
-        Err(_) if interrupted.load(Ordering::Relaxed) => Err("interrupted; everything was removed".into()),
         Err(_) => Err("the demo failed, see above; everything was removed".into()),
     }
 }
@@ -55,7 +58,7 @@ fn show(keep: bool, interrupted: Arc<AtomicBool>) -> Result {
     ];
     for (title, act) in acts {
         if stage.interrupted.load(Ordering::Relaxed) {
-            return Err("interrupted; everything was removed".into());
+            return Err("interrupted".into());
         }
         say(title);
         act(&stage)?;

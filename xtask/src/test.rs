@@ -3,6 +3,10 @@
 
 use crate::sh::{Result, cargo, run, say};
 use crate::{setup, tidy, zerocopy};
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -23,6 +27,7 @@ const STEPS: &[Step] = &[
     ("unit, oracle, simulation and fuzz regressions", unit),
     ("loom", loom),
     ("real kernel: namespaces, veth, AF_XDP", kernel),
+    ("the demo: as it is shown, and interrupted", demo),
     ("unit and oracle tests for aarch64, emulated", aarch64),
     ("zero-copy in an emulated machine", zerocopy),
 ];
@@ -65,11 +70,58 @@ fn loom() -> Result {
 }
 
 fn kernel() -> Result {
-    run(cargo("test --package switch-core --test traffic --test ports --test control"))?;
+    run(cargo("test --package switch-core --test traffic --test ports --test control --test trouble"))?;
     let mut command =
         cargo("test --package switch-bench --test second_opinion -- --nocapture --test-threads=1");
     command.env("SWITCHD", crate::sh::root().join("target/debug/switchd"));
     run(command)
+}
+
+/// The first command of the README, twice: to its end, and stopped by Ctrl-C in the middle. Neither may
+/// leave anything behind.
+fn demo() -> Result {
+    setup::build_release()?;
+    let shown = run_demo(None)?;
+    let pods = shown.matches(", every byte checked,").count();
+    if pods != 2 || !shown.contains("everything down") {
+        return Err(format!("the demo did not show what it should:\n{shown}"));
+    }
+    let interrupted = run_demo(Some("in one VLAN and reach each other"))?;
+    if interrupted.contains("everything down") {
+        return Err(format!("the demo was not interrupted:\n{interrupted}"));
+    }
+    println!("shown, and interrupted: both left nothing behind");
+    Ok(())
+}
+
+/// What the demo says, to its end or until it says `stop_at`. An error if it leaves a namespace.
+fn run_demo(stop_at: Option<&str>) -> Result<String> {
+    let mut command = Command::new(std::env::current_exe().map_err(|error| error.to_string())?);
+    // A process group of its own: a terminal's Ctrl-C goes to all of it.
+    command.arg("demo").stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    let group = Pid::from_child(&child);
+    let mut said = String::new();
+    for line in BufReader::new(child.stdout.take().ok_or("no output")?).lines() {
+        let line = line.map_err(|error| error.to_string())?;
+        if stop_at.is_some_and(|words| line.contains(words)) {
+            kill_process_group(group, Signal::INT).map_err(|error| error.to_string())?;
+        }
+        said += &line;
+        said.push('\n');
+    }
+    let output = child.wait_with_output().map_err(|error| error.to_string())?;
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    let left = switch_lab::net::run("ip", &["netns", "list"]);
+    let name = format!("sw{}-", group.as_raw_nonzero());
+    if left.lines().any(|line| line.starts_with(&name)) {
+        return Err(format!("the demo left namespaces:\n{left}"));
+    }
+    let as_expected = match stop_at {
+        None => output.status.success(),
+        Some(_) => !output.status.success() && complaint.contains("interrupted; everything was removed"),
+    };
+    if as_expected { Ok(said) } else { Err(format!("the demo said:\n{said}{complaint}")) }
 }
 
 fn aarch64() -> Result {

@@ -136,7 +136,9 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
 /// AF_XDP, or why there is none. The daemon runs all the same: other ports need none of this.
 fn start_engine(area: &Arc<Area>, bpffs: &std::path::Path) -> Result<Engine, String> {
     let engine = bpffs::ensure(bpffs)
-        .map_err(|error| format!("no bpffs at {}: {error}; run as root", bpffs.display()))
+        .map_err(|error| {
+            format!("no bpffs at {}: {error}; mounting it needs CAP_SYS_ADMIN, run as root", bpffs.display())
+        })
         .and_then(|()| Engine::start(area.clone(), bpffs));
     if let Err(reason) = &engine {
         tracing::warn!("xdp ports will be refused: {reason}");

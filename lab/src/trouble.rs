@@ -1,0 +1,104 @@
+//! Kernels and threads that are not well: what cannot be had by configuration is made here, for one process.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+/// What a kernel without AF_XDP does, for `work` and every process that it starts: `socket` answers
+/// EAFNOSUPPORT to that family. A seccomp filter (seccomp(2)), which children inherit and nobody can take off.
+pub fn without_af_xdp<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            deny_af_xdp().unwrap_or_else(|error| panic!("seccomp: {error}"));
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn deny_af_xdp() -> io::Result<()> {
+    let load = |offset| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
+    let unless_equal = |value, skip| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, skip, value);
+    let answer = |value| instruction(libc::BPF_RET | libc::BPF_K, 0, 0, value);
+    // struct seccomp_data: the call's number at 0, the lower half of its first argument at 16.
+    let mut filter = [
+        load(0),
+        unless_equal(libc::SYS_socket as u32, 3),
+        load(16),
+        unless_equal(libc::AF_XDP as u32, 1),
+        answer(libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the program points to `filter`, which lives until the kernel has copied it.
+    let done = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+    };
+    if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
+/// One thread of another process that hangs while the others go on, until this is dropped. A debugger's
+/// stop (ptrace(2)): signals stop whole processes.
+#[derive(Debug)]
+pub struct Hung {
+    release: Option<mpsc::Sender<()>>,
+    tracer: Option<JoinHandle<()>>,
+}
+
+impl Hung {
+    /// Stops the thread called `name` of process `pid`.
+    pub fn thread(pid: u32, name: &str) -> io::Result<Self> {
+        let tid = find(pid, name)?;
+        let (release, released) = mpsc::channel::<()>();
+        let (report, reported) = mpsc::channel();
+        // Only the thread that traces may let go again.
+        let tracer = std::thread::spawn(move || {
+            let stopped = stop(tid);
+            let is_stopped = stopped.is_ok();
+            _ = report.send(stopped);
+            if is_stopped {
+                _ = released.recv();
+                // SAFETY: a request about a thread that this one traces; no pointers.
+                unsafe { libc::ptrace(libc::PTRACE_DETACH, tid, 0, 0) };
+            }
+        });
+        reported.recv().unwrap_or_else(|_| Err(io::Error::other("the tracer panicked")))?;
+        Ok(Self { release: Some(release), tracer: Some(tracer) })
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        drop(self.release.take());
+        _ = self.tracer.take().map(JoinHandle::join);
+    }
+}
+
+fn find(pid: u32, name: &str) -> io::Result<libc::pid_t> {
+    for entry in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let entry = entry?;
+        if std::fs::read_to_string(entry.path().join("comm"))?.trim() == name {
+            let tid = entry.file_name().into_string().ok().and_then(|tid| tid.parse().ok());
+            return tid.ok_or_else(|| io::Error::other("a thread whose name is no number"));
+        }
+    }
+    Err(io::Error::other(format!("process {pid} has no thread {name}")))
+}
+
+fn stop(tid: libc::pid_t) -> io::Result<()> {
+    let mut status = 0;
+    // SAFETY: requests about another thread; `status` is a live int that waitpid writes.
+    let stopped = unsafe {
+        libc::ptrace(libc::PTRACE_SEIZE, tid, 0, 0) == 0
+            && libc::ptrace(libc::PTRACE_INTERRUPT, tid, 0, 0) == 0
+            && libc::waitpid(tid, &raw mut status, libc::__WALL) == tid
+    };
+    if stopped { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
