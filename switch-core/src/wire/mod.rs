@@ -5,9 +5,11 @@
 //! | [`ethernet`] | addresses, EtherType, VLAN tags (IEEE 802.3, 802.1Q) |
 //! | [`ip`] | IPv4 and IPv6 with extension headers, down to the transport header |
 //! | [`checksum`] | the Internet checksum: finished, unfinished, finish it |
+//! | [`gso`] | superframes: one frame that stands for a train of segments |
 
 pub mod checksum;
 pub mod ethernet;
+pub mod gso;
 pub mod ip;
 
 /// Why a header cannot be read. The caller decides whether that costs the frame its life.
