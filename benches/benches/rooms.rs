@@ -39,8 +39,8 @@ fn table(criterion: &mut Criterion) {
 }
 
 fn frame(criterion: &mut Criterion) {
-    let (area, frames) =
-        Area::new(AreaSize { chunk_bytes: 2048, chunks: 256 }).unwrap_or_else(|error| panic!("{error}"));
+    let (area, frames) = Area::new(AreaSize { chunk_bytes: 2048, chunks: 256, large: 0 })
+        .unwrap_or_else(|error| panic!("{error}"));
     let mut pools = Pool::deal(Arc::new(area), frames, 1);
     let pool = &mut pools[0];
     criterion.bench_function("frame/take and give", |bencher| {

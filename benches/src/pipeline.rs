@@ -41,7 +41,7 @@ impl Bench {
     /// `flows` flows of 60-byte frames (64 with FCS), both ways, every station learned: twice as many
     /// MACs as flows.
     pub fn new(flows: u32) -> Self {
-        let size = AreaSize { chunk_bytes: 2048, chunks: 2048 };
+        let size = AreaSize { chunk_bytes: 2048, chunks: 2048, large: 0 };
         let (area, frames) = Area::new(size).unwrap_or_else(|error| panic!("{error}"));
         let mut pools = Pool::deal(Arc::new(area), frames, 1);
         let counters = Arc::new(Counters::new(PORTS_MAX));
@@ -169,7 +169,7 @@ fn two_ports() -> Snapshot {
         };
         model = model.apply(&Request::PortAdd(Box::new(port))).unwrap_or_else(|error| panic!("{error}"));
     }
-    let live = |_| Live { up: true, mtu: 1500, lanes: std::iter::once(0).collect() };
+    let live = |_| Live { up: true, mtu: 1500, gso: false, lanes: std::iter::once(0).collect() };
     let live = (0..2).map(|id| (id, live(id))).collect();
     let checked = Checked::new(model, 1).unwrap_or_else(|error| panic!("{error}"));
     compile(&checked, &live, FDB_ENTRIES_DEFAULT as u32, 1)

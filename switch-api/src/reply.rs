@@ -63,8 +63,12 @@ pub struct FrameCounts {
     /// `total` less the others. While traffic flows the four are read one after another, so a few
     /// frames may be counted twice or not at all; at rest anything but 0 is a defect.
     pub unaccounted: i64,
-    /// Bytes of a frame.
+    /// Bytes of a frame that is not large.
     pub chunk_bytes: u32,
+    /// Large frames (up to 64 KiB) among them all.
+    pub large: u64,
+    /// Large frames in a pool.
+    pub large_free: u64,
 }
 
 /// How a port is.

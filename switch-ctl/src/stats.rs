@@ -65,9 +65,10 @@ fn stages(stats: &Stats, output: &Output) -> String {
 
 /// The conservation law, in a line.
 pub fn frames(frames: &FrameCounts) -> String {
-    let FrameCounts { total, free, in_rings, in_flight, unaccounted, chunk_bytes } = frames;
+    let FrameCounts { total, free, in_rings, in_flight, unaccounted, chunk_bytes, large, large_free } =
+        frames;
     format!(
-        "frames: {free} free + {in_rings} in rings + {in_flight} in flight = {} of {total} ({chunk_bytes} bytes each), {unaccounted} unaccounted for",
+        "frames: {free} free + {in_rings} in rings + {in_flight} in flight = {} of {total} ({chunk_bytes} bytes each; {large} large ones of 64 KiB, {large_free} free), {unaccounted} unaccounted for",
         free + in_rings + in_flight
     )
 }

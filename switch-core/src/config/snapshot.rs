@@ -22,6 +22,8 @@ pub struct Live {
     pub up: bool,
     /// Largest L3 packet the device takes, in bytes.
     pub mtu: u16,
+    /// It takes superframes as they are; for any other port they are cut up on the way out.
+    pub gso: bool,
     /// The worker of each queue.
     pub lanes: ArrayVec<u16, LANES_MAX>,
 }
@@ -55,8 +57,10 @@ pub struct PortFacts {
     pub storm_pps: Option<u32>,
     /// MACs it may have learned.
     pub learn_limit: Option<u32>,
-    /// Largest L3 packet in bytes.
+    /// Largest L3 packet in bytes; of a superframe, its segments'.
     pub mtu: u16,
+    /// It takes superframes as they are.
+    pub gso: bool,
     /// Worker of each lane.
     pub lanes: ArrayVec<u16, LANES_MAX>,
 }
@@ -204,6 +208,7 @@ fn port_facts(port: &Port, live: Live, fid_of: impl Fn(Vid) -> u16) -> PortFacts
         storm_pps: settings.storm_pps,
         learn_limit: settings.learn_limit,
         mtu: settings.mtu.map_or(live.mtu, |mtu| mtu.min(live.mtu)),
+        gso: live.gso,
         lanes: live.lanes,
     }
 }

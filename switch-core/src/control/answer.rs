@@ -38,15 +38,24 @@ impl Daemon {
     /// Where the frames are. `in_rings` is not the workers' books but a walk over every frame's record, so
     /// that books and reality check each other.
     pub fn frames(&self) -> FrameCounts {
-        let size = self.doors.area.size();
-        let total = u64::from(size.chunks);
+        let area = &self.doors.area;
+        let total = u64::from(area.frames_total());
         let sum = |of: fn(&Counters) -> u64| self.counters.iter().map(|counters| of(counters)).sum::<u64>();
         let free = sum(|counters| counters.life.free.get());
         let in_rings = self.doors.area.recorded();
         let between = total as i64 - sum(|counters| counters.life.expected.get()) as i64;
         let in_flight = sum(|counters| counters.life.in_flight.get()) + between.max(0) as u64;
         let unaccounted = total as i64 - free as i64 - in_rings as i64 - in_flight as i64;
-        FrameCounts { total, free, in_rings, in_flight, unaccounted, chunk_bytes: size.chunk_bytes }
+        FrameCounts {
+            total,
+            free,
+            in_rings,
+            in_flight,
+            unaccounted,
+            chunk_bytes: area.size().chunk_bytes,
+            large: u64::from(area.size().large),
+            large_free: sum(|counters| counters.life.free_large.get()),
+        }
     }
 
     /// Bridges.
@@ -179,7 +188,8 @@ impl Daemon {
                     (life.free.get(), life.in_rings.get(), life.in_flight.get());
                 let total = life.expected.get();
                 let unaccounted = total as i64 - (free + in_rings + in_flight) as i64;
-                let chunk_bytes = self.doors.area.size().chunk_bytes;
+                let size = self.doors.area.size();
+                let large = u64::from(size.large.div_ceil(self.workers.len() as u32));
                 WorkerStatus {
                     id: id as u16,
                     core: running.core(),
@@ -188,7 +198,16 @@ impl Daemon {
                     empty_turns: life.empty_turns.get(),
                     sleeps: life.sleeps.get(),
                     generation: life.generation.get(),
-                    frames: FrameCounts { total, free, in_rings, in_flight, unaccounted, chunk_bytes },
+                    frames: FrameCounts {
+                        total,
+                        free,
+                        in_rings,
+                        in_flight,
+                        unaccounted,
+                        chunk_bytes: size.chunk_bytes,
+                        large,
+                        large_free: life.free_large.get(),
+                    },
                     wake_latency_us: life
                         .wake_us
                         .iter()

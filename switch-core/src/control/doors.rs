@@ -33,6 +33,8 @@ pub struct Door {
     pub ifindex: u32,
     /// What the device takes.
     pub mtu: u16,
+    /// It takes superframes.
+    pub gso: bool,
     /// What the kernel runs.
     pub mode: Option<&'static str>,
     /// Why it is not faster.
@@ -47,7 +49,7 @@ pub struct Door {
 impl Door {
     /// What the snapshot should say.
     pub fn live(&self) -> Live {
-        Live { up: true, mtu: self.mtu, lanes: self.workers.iter().copied().collect() }
+        Live { up: true, mtu: self.mtu, gso: self.gso, lanes: self.workers.iter().copied().collect() }
     }
 }
 
@@ -97,6 +99,7 @@ impl Doors {
             workers: vec![worker.unwrap_or_else(|| self.least_loaded())],
             ifindex: 0,
             mtu: self.mtu_max(),
+            gso: false,
             mode: None,
             mode_reason: None,
             ring_bytes: 0,
@@ -152,6 +155,7 @@ impl Doors {
             workers,
             ifindex: link.index,
             mtu: link.mtu as u16,
+            gso: false,
             mode: Some(mode),
             mode_reason: opened.mode_reason,
             ring_bytes: opened.ring_bytes,

@@ -83,6 +83,8 @@ pub struct Life {
     pub generation: Counter,
     /// Frames in its pool.
     pub free: Counter,
+    /// Large ones among them.
+    pub free_large: Counter,
     /// Frames in its ports' rings.
     pub in_rings: Counter,
     /// Frames in its queues and on their way home.

@@ -19,6 +19,7 @@ pub use pool::Pool;
 pub use queue::TxQueue;
 
 use crate::wire::checksum::Csum;
+use crate::wire::gso::Gso;
 
 /// Bytes in front of a received frame that a header push may use: VXLAN over IPv6 with a VLAN tag is
 /// 14 + 4 + 40 + 8 + 8 = 74, and the 24 bytes of TX metadata go before that. The kernel gives
@@ -30,6 +31,8 @@ pub const HEADROOM: u16 = 256;
 pub struct Offload {
     /// Its transport checksum.
     pub csum: Csum,
+    /// Its segments, if it stands for several. Its checksum is then [`Csum::Partial`].
+    pub gso: Option<Gso>,
 }
 
 /// One packet in one chunk of an [`Area`]. Dropping it on the floor leaks the chunk: give it to a
@@ -38,7 +41,7 @@ pub struct Offload {
 #[derive(Debug)]
 pub struct Frame {
     chunk: u32,
-    len: u16,
+    len: u32,
     offset: u16,
     region: u16,
     /// What the sender still has to do.
@@ -55,7 +58,13 @@ impl Frame {
     #[inline(always)]
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
-        usize::from(self.len)
+        self.len as usize
+    }
+
+    /// Whether its chunk is a large one: up to 64 KiB, and never in an AF_XDP ring.
+    #[inline(always)]
+    pub fn is_large(&self) -> bool {
+        self.region & area::LARGE != 0
     }
 
     /// Where the packet begins in its chunk: the room for a push.
@@ -70,18 +79,20 @@ impl Frame {
             return false;
         }
         self.offset -= n;
-        self.len += n;
+        self.len += u32::from(n);
+        self.offload.csum = self.offload.csum.pushed(n);
         true
     }
 
     /// Takes `n` bytes off the front. False, and nothing changed, if there are not so many.
     #[must_use]
     pub fn pop_front(&mut self, n: u16) -> bool {
-        if n > self.len {
+        if u32::from(n) > self.len {
             return false;
         }
         self.offset += n;
-        self.len -= n;
+        self.len -= u32::from(n);
+        self.offload.csum = self.offload.csum.popped(n);
         true
     }
 }

@@ -24,8 +24,11 @@ pub struct Pool {
     area: Arc<Area>,
     id: usize,
     free: Vec<Frame>,
+    large: Vec<Frame>,
     /// Chunks a pool: `chunk / share` is the home.
     share: u32,
+    /// The same of large chunks.
+    share_large: u32,
     home: i64,
     taken_in: i64,
     given_out: i64,
@@ -37,14 +40,18 @@ impl Pool {
     /// Deals the frames of a fresh area out to `pools` pools, evenly by chunk number.
     pub fn deal(area: Arc<Area>, frames: Vec<Frame>, pools: usize) -> Vec<Self> {
         let pools = pools.max(1);
-        let share = area.size().chunks.div_ceil(pools as u32);
+        let size = area.size();
+        let share = size.chunks.div_ceil(pools as u32);
+        let share_large = size.large.div_ceil(pools as u32).max(1);
         let arrivals: Arc<[_]> = (0..pools).map(|_| ArrayQueue::new(RETURN_QUEUE_BATCHES)).collect();
         let make = |id| Self {
             area: area.clone(),
             id,
             // Room for every frame there is: whatever happens, freeing one does not allocate.
-            free: Vec::with_capacity(area.size().chunks as usize),
+            free: Vec::with_capacity(size.chunks as usize),
+            large: Vec::with_capacity(size.large as usize),
             share,
+            share_large,
             home: 0,
             taken_in: 0,
             given_out: 0,
@@ -53,9 +60,9 @@ impl Pool {
         };
         let mut dealt: Vec<Self> = (0..pools).map(make).collect();
         for frame in frames {
-            let pool = &mut dealt[(frame.chunk / share) as usize];
-            pool.free.push(frame);
-            pool.home += 1;
+            let home = dealt[0].home_of(&frame);
+            dealt[home].keep(frame);
+            dealt[home].home += 1;
         }
         dealt
     }
@@ -79,11 +86,34 @@ impl Pool {
         Some(frame)
     }
 
+    /// A free large frame, emptied; none if all are in use.
+    pub fn take_large(&mut self) -> Option<Frame> {
+        let mut frame = self.large.pop()?;
+        self.area.reset(&mut frame);
+        Some(frame)
+    }
+
+    /// A free frame in which a packet of `len` bytes fits, emptied.
+    pub fn take_for(&mut self, len: usize) -> Option<Frame> {
+        if len <= self.area.packet_len_max() { self.take() } else { self.take_large() }
+    }
+
+    #[inline(always)]
+    fn home_of(&self, frame: &Frame) -> usize {
+        let share = if frame.is_large() { self.share_large } else { self.share };
+        (frame.chunk / share) as usize
+    }
+
+    #[inline(always)]
+    fn keep(&mut self, frame: Frame) {
+        if frame.is_large() { self.large.push(frame) } else { self.free.push(frame) }
+    }
+
     /// Gives a frame back: into this pool, or onto its way home.
     #[inline(always)]
     pub fn give(&mut self, frame: Frame) {
-        let home = (frame.chunk / self.share) as usize;
-        if home == self.id { self.free.push(frame) } else { self.send_home(home, frame) }
+        let home = self.home_of(&frame);
+        if home == self.id { self.keep(frame) } else { self.send_home(home, frame) }
     }
 
     #[cold]
@@ -94,7 +124,7 @@ impl Pool {
         match self.outgoing[home].try_push(frame) {
             Ok(()) => {}
             // Its home is owed too much at the moment: the frame serves here until it passes by again.
-            Err(full) => self.free.push(full.element()),
+            Err(full) => self.keep(full.element()),
         }
     }
 
@@ -116,7 +146,7 @@ impl Pool {
         }
         while let Some(batch) = self.arrivals[self.id].pop() {
             self.taken_in += batch.len() as i64;
-            self.free.extend(batch);
+            batch.into_iter().for_each(|frame| self.keep(frame));
         }
     }
 
@@ -135,9 +165,14 @@ impl Pool {
         self.taken_in += frames as i64;
     }
 
-    /// Frames ready to be taken.
+    /// Frames ready to be taken, without large ones.
     pub fn free(&self) -> usize {
         self.free.len()
+    }
+
+    /// Large frames ready to be taken.
+    pub fn free_large(&self) -> usize {
+        self.large.len()
     }
 
     /// Frames that are on their way home but not sent yet.
@@ -152,7 +187,7 @@ impl Pool {
 
     /// Books against reality: 0, or the number of frames that are too many (positive) or lost.
     pub fn balance(&self, in_rings: usize, queued: usize) -> i64 {
-        (self.free.len() + self.leaving() + in_rings + queued) as i64 - self.expected()
+        (self.free.len() + self.large.len() + self.leaving() + in_rings + queued) as i64 - self.expected()
     }
 }
 
@@ -162,7 +197,7 @@ mod tests {
     use crate::frame::AreaSize;
 
     fn pools(n: usize) -> Vec<Pool> {
-        let (area, frames) = Area::new(AreaSize { chunk_bytes: 2048, chunks: 100 }).unwrap();
+        let (area, frames) = Area::new(AreaSize { chunk_bytes: 2048, chunks: 100, large: 6 }).unwrap();
         Pool::deal(Arc::new(area), frames, n)
     }
 
@@ -184,8 +219,28 @@ mod tests {
     }
 
     #[test]
+    fn large_frames_cross_over_and_come_home_too() {
+        let mut pools = pools(2);
+        let [a, b] = &mut pools[..] else { unreachable!() };
+        assert_eq!((a.free_large(), b.free_large()), (3, 3));
+        let (small, large) = (a.take_for(1792).unwrap(), a.take_for(1793).unwrap());
+        assert_eq!((small.is_large(), large.is_large()), (false, true));
+        a.note_given(2);
+        b.note_taken(2);
+        b.give(small);
+        b.give(large);
+        b.service();
+        a.service();
+        assert_eq!((a.free(), a.free_large(), b.free(), b.free_large()), (50, 3, 50, 3));
+        assert_eq!((a.balance(0, 0), b.balance(0, 0)), (0, 0));
+        assert!(
+            (0..3).all(|_| a.take_large().map(|frame| b.give(frame)).is_some()) && a.take_large().is_none()
+        );
+    }
+
+    #[test]
     fn an_owed_queue_that_is_full_loses_nothing() {
-        let (area, frames) = Area::new(AreaSize { chunk_bytes: 2048, chunks: 20_000 }).unwrap();
+        let (area, frames) = Area::new(AreaSize { chunk_bytes: 2048, chunks: 20_000, large: 0 }).unwrap();
         let mut pools = Pool::deal(Arc::new(area), frames, 2);
         let [a, b] = &mut pools[..] else { unreachable!() };
         let mut crossed = 0;

@@ -105,7 +105,7 @@ fn send(
 }
 
 fn copy(pool: &mut Pool, original: &Frame) -> Option<Frame> {
-    let mut copy = pool.take()?;
+    let mut copy = pool.take_for(original.len())?;
     let area = pool.area();
     if !area.fill(&mut copy, area.bytes(original)) {
         // Only a frame that grew into its headroom can be too long for a fresh one's place.

@@ -1,9 +1,9 @@
-//! A port whose outside is a test: packets go in and out as byte vectors. For tests and the simulator; a
+//! A port whose outside is a test: packets go in and out as byte vectors, with their offload if the test wants it. For tests and the simulator; a
 //! packet that crosses it is allocated, so benches use [`super::traffic`].
 
 use super::{Port, Remains, Sent, Serviced};
 use crate::counter::Counters;
-use crate::frame::{Area, Batch, Pool, TxQueue};
+use crate::frame::{Area, Batch, Offload, Pool, TxQueue};
 use crate::wire::checksum::{self, Csum};
 use crossbeam::queue::ArrayQueue;
 use std::os::fd::BorrowedFd;
@@ -14,8 +14,8 @@ const CAPACITY: usize = 4096;
 
 #[derive(Debug)]
 struct Wire {
-    inward: ArrayQueue<Vec<u8>>,
-    outward: ArrayQueue<Vec<u8>>,
+    inward: ArrayQueue<(Vec<u8>, Offload)>,
+    outward: ArrayQueue<(Vec<u8>, Offload)>,
 }
 
 /// The switch's end.
@@ -28,8 +28,7 @@ pub struct MemoryPeer(Arc<Wire>);
 
 /// A wire's two ends.
 pub fn wire() -> (MemoryPort, MemoryPeer) {
-    let queue = || ArrayQueue::new(CAPACITY);
-    let wire = Arc::new(Wire { inward: queue(), outward: queue() });
+    let wire = Arc::new(Wire { inward: ArrayQueue::new(CAPACITY), outward: ArrayQueue::new(CAPACITY) });
     (MemoryPort(wire.clone()), MemoryPeer(wire))
 }
 
@@ -37,11 +36,26 @@ impl MemoryPeer {
     /// Sends a packet into the switch. False if the wire is full.
     #[must_use]
     pub fn send(&self, packet: Vec<u8>) -> bool {
-        self.0.inward.push(packet).is_ok()
+        self.send_offload(packet, Offload::default())
     }
 
-    /// What the switch sent, oldest first.
+    /// Sends a packet that leaves work to whoever sends it on. False if the wire is full.
+    #[must_use]
+    pub fn send_offload(&self, packet: Vec<u8>, offload: Offload) -> bool {
+        self.0.inward.push((packet, offload)).is_ok()
+    }
+
+    /// What the switch sent, oldest first, with its checksum finished.
     pub fn recv(&self) -> Option<Vec<u8>> {
+        let (mut packet, offload) = self.recv_offload()?;
+        if let Csum::Partial { start, field } = offload.csum {
+            checksum::finish(&mut packet, start, field);
+        }
+        Some(packet)
+    }
+
+    /// What the switch sent, as it is, and what it left to do.
+    pub fn recv_offload(&self) -> Option<(Vec<u8>, Offload)> {
         self.0.outward.pop()
     }
 
@@ -54,13 +68,17 @@ impl MemoryPeer {
 impl Port for MemoryPort {
     fn recv(&mut self, pool: &mut Pool, batch: &mut Batch) {
         while !batch.is_full() {
-            let Some(mut frame) = pool.take() else { return };
-            let packet = self.0.inward.pop();
-            match packet {
-                // A packet no frame can hold is not let in, as a device drops what exceeds its buffers.
-                Some(packet) if pool.area().fill(&mut frame, &packet) => batch.push(frame),
-                Some(_) => pool.give(frame),
-                None => return pool.give(frame),
+            if pool.free() == 0 {
+                return;
+            }
+            let Some((packet, offload)) = self.0.inward.pop() else { return };
+            // A packet no frame can hold is not let in, as a device drops what exceeds its buffers.
+            let Some(mut frame) = pool.take_for(packet.len()) else { continue };
+            if pool.area().fill(&mut frame, &packet) {
+                frame.offload = offload;
+                batch.push(frame);
+            } else {
+                pool.give(frame);
             }
         }
     }
@@ -69,14 +87,11 @@ impl Port for MemoryPort {
         let room = CAPACITY - self.0.outward.len().min(CAPACITY);
         let mut sent = Sent::default();
         for frame in queue.take(room) {
-            let mut packet = pool.area().bytes(&frame).to_vec();
-            if let Csum::Partial { start, field } = frame.offload.csum {
-                checksum::finish(&mut packet, start, field);
-            }
+            let packet = pool.area().bytes(&frame).to_vec();
             sent.packets += 1;
             sent.bytes += packet.len() as u64;
             // The room was checked and this is the only sender.
-            _ = self.0.outward.push(packet);
+            _ = self.0.outward.push((packet, frame.offload));
             pool.give(frame);
         }
         sent

@@ -55,7 +55,13 @@ pub fn parser(data: &[u8]) {
 pub fn pipeline(data: &[u8]) {
     let Some((settings, mut rest)) = data.split_first_chunk::<PORTS>() else { return };
     let workers = 1 + usize::from(settings[0] & 1);
-    let mut rig = Rig::new(Size { workers, frames: 64, fdb_entries: 32, seed: u64::from(settings[1]) });
+    let mut rig = Rig::new(Size {
+        workers,
+        frames: 64,
+        large_frames: 4,
+        fdb_entries: 32,
+        seed: u64::from(settings[1]),
+    });
     let mut peers = Vec::new();
     for (n, byte) in settings.iter().enumerate() {
         let (port, peer) = memory::wire();

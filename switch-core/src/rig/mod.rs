@@ -23,6 +23,8 @@ pub struct Size {
     pub workers: usize,
     /// Frames of 2 KiB, all workers together.
     pub frames: u32,
+    /// Large frames beside them.
+    pub large_frames: u32,
     /// MACs the table holds.
     pub fdb_entries: usize,
     /// Of the table's hash.
@@ -31,7 +33,7 @@ pub struct Size {
 
 impl Default for Size {
     fn default() -> Self {
-        Self { workers: 1, frames: 1024, fdb_entries: 4096, seed: 1 }
+        Self { workers: 1, frames: 1024, large_frames: 16, fdb_entries: 4096, seed: 1 }
     }
 }
 
@@ -56,7 +58,7 @@ pub struct Rig {
 impl Rig {
     /// A rig with one bridge, `br0`.
     pub fn new(size: Size) -> Self {
-        let chunks = AreaSize { chunk_bytes: 2048, chunks: size.frames };
+        let chunks = AreaSize { chunk_bytes: 2048, chunks: size.frames, large: size.large_frames };
         let (area, frames) = Area::new(chunks).unwrap_or_else(|error| panic!("{error}"));
         let area = Arc::new(area);
         let tables = Arc::new(Tables {
@@ -126,7 +128,7 @@ impl Rig {
         let model = self.model.apply(&Request::PortAdd(Box::new(port)))?;
         let id = model.ports[&key].id;
         let lanes = std::iter::once(worker).collect();
-        self.live.insert(id, Live { up: true, mtu: 1500, lanes });
+        self.live.insert(id, Live { up: true, mtu: 1500, gso: false, lanes });
         let checked = Checked::new(model, self.turns.len() as u16)?;
         for mail in self.mail.iter() {
             _ = mail.commands.push(Command::OpenQueue(id, TxQueue::with_room()));
@@ -134,6 +136,13 @@ impl Rig {
         _ = self.mail[usize::from(worker)].commands.push(Command::AddLane(id, 0, door));
         self.publish(checked);
         Ok(id)
+    }
+
+    /// From now on a port takes superframes as they are.
+    pub fn takes_superframes(&mut self, id: PortId) {
+        self.live.entry(id).and_modify(|live| live.gso = true);
+        let checked = Checked::new(self.model.clone(), self.turns.len() as u16);
+        self.publish(checked.unwrap_or_else(|error| panic!("{error}")));
     }
 
     /// One turn of every worker. How many frames came in.
@@ -152,8 +161,12 @@ impl Rig {
 
     /// The conservation law, by a walk over all frames; ports of a rig hold none in rings.
     pub fn assert_conserved(&self) {
-        let free: usize = self.turns.iter().map(|turn| turn.pool().free() + turn.pool().leaving()).sum();
-        assert_eq!(free as u32, self.area.size().chunks, "frames are lost");
+        let free: usize = self
+            .turns
+            .iter()
+            .map(|turn| turn.pool().free() + turn.pool().free_large() + turn.pool().leaving())
+            .sum();
+        assert_eq!(free as u32, self.area.frames_total(), "frames are lost");
         assert_eq!(self.area.recorded(), 0);
     }
 

@@ -30,6 +30,29 @@ pub enum Csum {
     },
 }
 
+impl Csum {
+    /// The same, now that the frame begins `n` bytes earlier.
+    #[must_use]
+    pub fn pushed(self, n: u16) -> Self {
+        match self {
+            Self::Partial { start, field } => Self::Partial { start: start.saturating_add(n), field },
+            other => other,
+        }
+    }
+
+    /// The same, now that the frame begins `n` bytes later. Whoever takes off the transport header itself
+    /// leaves nothing to finish.
+    #[must_use]
+    pub fn popped(self, n: u16) -> Self {
+        match self {
+            Self::Partial { start, field } => {
+                start.checked_sub(n).map_or(Self::Complete, |start| Self::Partial { start, field })
+            }
+            other => other,
+        }
+    }
+}
+
 /// One's complement sum of `bytes`, not folded. At most 64 KiB, so 64 bits do not overflow.
 #[inline]
 pub fn sum(bytes: &[u8]) -> u64 {

@@ -252,7 +252,8 @@ impl Turn {
         life.turns.add(1);
         life.empty_turns.add(u64::from(frames == 0));
         life.generation.set(self.reader.generation());
-        life.free.set(self.pool.free() as u64);
+        life.free.set((self.pool.free() + self.pool.free_large()) as u64);
+        life.free_large.set(self.pool.free_large() as u64);
         life.in_rings.set(in_rings as u64);
         life.in_flight.set((queued + self.pool.leaving()) as u64);
         life.expected.set(self.pool.expected() as u64);

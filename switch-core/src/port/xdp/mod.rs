@@ -196,13 +196,19 @@ impl Port for XdpPort {
     }
 
     #[inline]
-    fn send(&mut self, _: &mut Pool, queue: &mut TxQueue) -> Sent {
+    fn send(&mut self, pool: &mut Pool, queue: &mut TxQueue) -> Sent {
         if self.dead.is_some() {
             return Sent::default();
         }
         let room = self.rings.tx.room(queue.len() as u32);
         let mut sent = Sent::default();
         for frame in queue.take(room as usize) {
+            if frame.is_large() {
+                // It lies outside the registered memory. Whatever fits this port's MTU fits a smaller frame.
+                sent.refused += 1;
+                pool.give(frame);
+                continue;
+            }
             sent.packets += 1;
             sent.bytes += frame.len() as u64;
             let desc = self.describe(frame);
