@@ -5,12 +5,16 @@
 //! | [`ethernet`] | addresses, EtherType, VLAN tags (IEEE 802.3, 802.1Q) |
 //! | [`ip`] | IPv4 and IPv6 with extension headers, down to the transport header |
 //! | [`checksum`] | the Internet checksum: finished, unfinished, finish it |
-//! | [`gso`] | superframes: one frame that stands for a train of segments |
+//! | [`gso`] | superframes: one frame that stands for a train of segments, cut up in software |
+//! | [`transport`] | where TCP and UDP lie, checked once |
+//! | [`vnet`] | `virtio_net_hdr`, before every frame of a TAP; hostile |
 
 pub mod checksum;
 pub mod ethernet;
 pub mod gso;
 pub mod ip;
+pub mod transport;
+pub mod vnet;
 
 /// Why a header cannot be read. The caller decides whether that costs the frame its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
