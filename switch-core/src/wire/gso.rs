@@ -233,3 +233,6 @@ pub(super) fn fix_v4_checksum(header: &mut [u8]) {
 pub(super) fn put16(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests;

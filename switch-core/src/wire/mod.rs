@@ -13,6 +13,8 @@ pub mod checksum;
 pub mod ethernet;
 pub mod gso;
 pub mod ip;
+#[cfg(test)]
+pub(crate) mod made;
 pub mod transport;
 pub mod vnet;
 
