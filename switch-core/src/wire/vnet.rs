@@ -163,11 +163,11 @@ fn place(frame: &[u8], start: u16, offset: u16) -> Result<Csum, BadVnet> {
         (_, Ok(_) | Err(NoTransport::Foreign(_))) => {}
         (_, Err(reason)) => return Err(BadVnet::NoChecksum(reason)),
     }
-    let named = named(start, offset).ok_or(elsewhere)?;
     let (ip_at, outer) = transport::packet(frame).map_err(BadVnet::NoChecksum)?;
     if !TUNNELS.contains(&outer.protocol) {
         return Err(BadVnet::NoChecksum(NoTransport::Foreign(outer.protocol)));
     }
+    let named = named(start, offset).ok_or(elsewhere)?;
     let first = ip_at + outer.transport_at + INNER_MIN;
     let field_end = usize::from(start) + usize::from(offset) + 2;
     if usize::from(start) >= first && field_end <= ip_at + outer.end { Ok(named) } else { Err(elsewhere) }
@@ -198,3 +198,6 @@ pub fn encode(csum: Csum, gso: Option<Gso>, frame: &[u8]) -> [u8; LEN] {
     header[4..6].copy_from_slice(&gso.size.get().to_le_bytes());
     header
 }
+
+#[cfg(test)]
+mod tests;
