@@ -46,6 +46,8 @@ reasons! {
     PortClosed = "port-closed": "the port is not open: its policy is not in force yet, or it is going away",
     PortDown = "port-down": "the port that leads to the destination is down",
     MtuExceeded = "mtu-exceeded": "larger than the MTU of the port it was to leave by",
+    BadSuperframe = "bad-superframe": "a train of segments whose headers do not say how to cut it up",
+    NoSegmentFrame = "no-segment-frame": "no free frame to cut a superframe into; give the switch more with --frames",
     NoHeadroom = "no-headroom": "no room in front of the frame for a VLAN tag",
     RxMissed = "rx-missed": "the kernel had no frame or no ring entry to receive it into: the switch was asleep or behind",
     TxQueueFull = "tx-queue-full": "the port it was to leave by takes frames slower than they come",

@@ -1,12 +1,14 @@
-//! `egress`: what the way out asks for, once for every copy: the VLAN tag the port wants, its MTU.
+//! `egress`: what the way out asks for, once for every copy: the VLAN tag the port wants, its MTU, and whether a
+//! superframe has to be cut up for it.
 
 use super::View;
 use super::note::Note;
-use super::verdict::Verdict;
+use super::verdict::{Fit, Verdict};
 use crate::config::snapshot::PortFacts;
 use crate::counter::DropReason;
 use crate::frame::{Area, Frame};
 use crate::wire::ethernet::{self, HEADER_LEN, TAG_LEN};
+use crate::wire::gso;
 
 /// Prepares the frames that have one destination. Flooded copies are prepared when they are made.
 #[inline]
@@ -29,12 +31,16 @@ fn prepare_run(area: &Area, frames: &mut [Frame], notes: &mut [Note], to: &PortF
     let (untagged, frame_max) = (to.vlans.untagged.0, usize::from(to.mtu) + HEADER_LEN);
     for (frame, note) in frames.iter_mut().zip(notes) {
         // The common frame first: no tag on it and none wanted.
-        if !note.tagged && note.fid == untagged && frame.len() <= frame_max {
+        if !note.tagged && note.fid == untagged && frame.len() <= frame_max && frame.offload.gso.is_none() {
             continue;
         }
-        if let Err(reason) = prepare(area, frame, note, to, view) {
-            note.verdict = Verdict::Drop(reason);
-        }
+        note.verdict = match (prepare(area, frame, note, to, view), note.verdict) {
+            (Ok(Fit::Whole), verdict) => verdict,
+            (Ok(Fit::InSegments), Verdict::Port(port)) => Verdict::Segments(port),
+            // Only what goes out by a port is prepared.
+            (Ok(Fit::InSegments), verdict) => verdict,
+            (Err(reason), _) => Verdict::Drop(reason),
+        };
     }
 }
 
@@ -45,15 +51,17 @@ pub(super) fn prepare(
     note: &Note,
     to: &PortFacts,
     view: &View,
-) -> Result<(), DropReason> {
+) -> Result<Fit, DropReason> {
     if note.tagged || to.vlans.untagged.0 != note.fid {
         retag(area, frame, note, to, view)?;
     }
     let tag = if to.vlans.untagged.0 == note.fid { 0 } else { TAG_LEN };
-    if frame.len() - HEADER_LEN - tag > usize::from(to.mtu) {
+    // On the wire are the segments, whoever cuts them: theirs is the length that counts.
+    let len = frame.offload.gso.map_or(frame.len(), |gso| gso::longest(area.bytes(frame), gso));
+    if len - HEADER_LEN - tag > usize::from(to.mtu) {
         return Err(DropReason::MtuExceeded);
     }
-    Ok(())
+    Ok(if frame.offload.gso.is_some() && !to.gso { Fit::InSegments } else { Fit::Whole })
 }
 
 fn retag(area: &Area, frame: &mut Frame, note: &Note, to: &PortFacts, view: &View) -> Result<(), DropReason> {

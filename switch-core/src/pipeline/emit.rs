@@ -2,7 +2,8 @@
 //! Flooding copies here: into fresh frames, as many as the pool has; the last member gets the original.
 
 use super::note::Note;
-use super::verdict::{Class, Verdict};
+use super::segment;
+use super::verdict::{Class, Fit, Verdict};
 use super::{Private, View};
 use crate::config::snapshot::{Member, PortFacts};
 use crate::counter::{DropReason, Event};
@@ -10,7 +11,7 @@ use crate::frame::{Area, Batch, Frame, Pool};
 
 /// How a copy is made fit for its port: the `egress` stage's [`super::egress::prepare`], handed over by
 /// the list because stages do not know each other.
-pub(super) type Prepare = fn(&Area, &mut Frame, &Note, &PortFacts, &View) -> Result<(), DropReason>;
+pub(super) type Prepare = fn(&Area, &mut Frame, &Note, &PortFacts, &View) -> Result<Fit, DropReason>;
 
 #[inline]
 pub(super) fn run(
@@ -36,6 +37,9 @@ pub(super) fn run(
         rest = others;
         match note.verdict {
             Verdict::Port(port) => private.enqueue_run(pool, port, frames.by_ref().take(run)),
+            Verdict::Segments(port) => {
+                frames.by_ref().take(run).for_each(|frame| segment::enqueue(private, pool, port, frame));
+            }
             Verdict::Drop(reason) => {
                 frames.by_ref().take(run).for_each(|frame| private.drop(pool, view.in_port, reason, frame));
             }
@@ -99,7 +103,8 @@ fn send(
         return private.drop(pool, member.port, DropReason::PortClosed, frame);
     };
     match prepare(pool.area(), &mut frame, note, to, view) {
-        Ok(()) => private.enqueue(pool, member.port, frame),
+        Ok(Fit::Whole) => private.enqueue(pool, member.port, frame),
+        Ok(Fit::InSegments) => segment::enqueue(private, pool, member.port, frame),
         Err(reason) => private.drop(pool, member.port, reason, frame),
     }
 }

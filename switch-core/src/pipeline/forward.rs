@@ -31,7 +31,7 @@ pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
                     way = (port, unicast(view, port));
                     way.1
                 }
-                None => flood(view, private, Class::UnknownUnicast),
+                None => flood(view, note, private, Class::UnknownUnicast),
             }
         };
     }
@@ -58,15 +58,15 @@ fn group(view: &View, note: &Note, private: &mut Private) -> Verdict {
     if is_link_local_group(note.dst) {
         Verdict::Drop(DropReason::LinkLocalGroup)
     } else if note.dst == BROADCAST {
-        flood(view, private, Class::Broadcast)
+        flood(view, note, private, Class::Broadcast)
     } else {
-        flood(view, private, Class::Multicast)
+        flood(view, note, private, Class::Multicast)
     }
 }
 
-fn flood(view: &View, private: &mut Private, class: Class) -> Verdict {
+fn flood(view: &View, note: &Note, private: &mut Private, class: Class) -> Verdict {
     match view.facts.storm_pps {
-        Some(pps) if !private.storms.admit(view.in_port, pps, view.now) => {
+        Some(pps) if !private.storms.admit(view.in_port, pps, note.segments, view.now) => {
             Verdict::Drop(DropReason::StormLimit)
         }
         _ => Verdict::Flood(class),

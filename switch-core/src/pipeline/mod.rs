@@ -8,7 +8,7 @@
 //! | [`learn`] | which port the source is behind |
 //! | [`forward`] | where the destination is; storm control of what has none |
 //! | [`egress`] | what the way out asks for: tag, MTU |
-//! | [`emit`] | into queues and back to the pool; flooding copies here |
+//! | [`emit`] | into queues and back to the pool; flooding copies here, superframes are cut up for who takes none |
 //!
 //! `track` and `translate` will stand between `learn` and `forward`, `admit` and `rewrite` behind it.
 
@@ -20,6 +20,7 @@ mod learn;
 mod note;
 mod parse;
 pub mod probe;
+mod segment;
 pub mod storm;
 pub mod verdict;
 

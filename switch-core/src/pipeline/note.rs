@@ -20,6 +20,8 @@ pub struct Note {
     pub fid: u16,
     /// Where the FDB keeps the destination, already asked for. `learn`.
     pub dst_home: u32,
+    /// Segments it stands for: 1, unless it is a superframe. `parse`.
+    pub segments: u16,
     /// What shall become of it.
     pub verdict: Verdict,
 }

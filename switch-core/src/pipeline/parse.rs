@@ -6,6 +6,7 @@ use super::verdict::Verdict;
 use crate::counter::DropReason;
 use crate::frame::{Area, Frame};
 use crate::wire::ethernet::{self, GROUP_BIT};
+use crate::wire::gso;
 
 #[inline]
 pub(super) fn run(area: &Area, frames: &[Frame], notes: &mut [Note]) {
@@ -22,6 +23,7 @@ pub(super) fn run(area: &Area, frames: &[Frame], notes: &mut [Note]) {
             tagged: header.tci.is_some(),
             fid: 0,
             dst_home: 0,
+            segments: frame.offload.gso.map_or(1, |gso| gso::segments(area.bytes(frame), gso) as u16),
             verdict: check_source(header.src),
         };
     }

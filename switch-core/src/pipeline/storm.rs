@@ -4,15 +4,16 @@
 use super::Now;
 
 /// How many seconds' worth of frames may come at once. A tenth: a burst of ARP at a pod's start passes.
-const BURST_TENTHS_S: u64 = 1;
-const NS: u64 = 1_000_000_000;
+const BURST_TENTHS_S: i128 = 1;
+const NS: i128 = 1_000_000_000;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
     /// Until when the bucket's content was counted.
     filled_ns: u64,
-    /// Content, in billionths of a frame, so that no fill is too short to count.
-    content: u64,
+    /// Content, in billionths of a segment, so that no fill is too short to count; below 0 after a superframe
+    /// that was more than there was.
+    content: i128,
 }
 
 /// One bucket a port.
@@ -25,19 +26,19 @@ impl Storms {
         Self(vec![Bucket::default(); ports].into())
     }
 
-    /// Whether `port` may flood one more frame now, at `pps` frames a second. 0 lets nothing pass.
-    pub fn admit(&mut self, port: u16, pps: u32, now: Now) -> bool {
+    /// Whether `port` may flood one more frame of `segments` segments now, at `pps` of them a second. 0 lets
+    /// nothing pass. A superframe that is let through with too little in the bucket is paid for by those that
+    /// come after it: it may not starve because it is large.
+    pub fn admit(&mut self, port: u16, pps: u32, segments: u16, now: Now) -> bool {
         let bucket = &mut self.0[usize::from(port)];
-        let pps = u64::from(pps);
+        let pps = i128::from(pps);
         // At least one whole frame fits, or a small limit would be none at all.
         let full = if pps == 0 { 0 } else { (pps * NS / 10 * BURST_TENTHS_S).max(NS) };
-        let elapsed = now.ns.saturating_sub(bucket.filled_ns).min(NS);
-        bucket.content = (bucket.content + elapsed * pps).min(full);
+        let elapsed = now.ns.saturating_sub(bucket.filled_ns);
+        let content = (bucket.content + i128::from(elapsed) * pps).min(full);
+        let admitted = content >= NS;
+        bucket.content = if admitted { content - i128::from(segments) * NS } else { content };
         bucket.filled_ns = now.ns.max(bucket.filled_ns);
-        let admitted = bucket.content >= NS;
-        if admitted {
-            bucket.content -= NS;
-        }
         admitted
     }
 }
@@ -47,25 +48,39 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const S: u64 = 1_000_000_000;
+
     proptest! {
         /// Whatever the spacing, no second lets through more than the limit and one burst.
         #[test]
-        fn never_more_than_the_limit(pps in 1u32..5000, gaps_ns in proptest::collection::vec(0u64..400_000, 1..3000)) {
+        fn never_more_than_the_limit(pps in 1u32..5000, longest in 1u16..50,
+                                       gaps_ns in proptest::collection::vec(0u64..400_000, 1..3000)) {
             let mut storms = Storms::new(1);
-            let (mut ns, mut passed) = (NS, 0u64);
+            let (mut ns, mut passed) = (S, 0u64);
             for gap in &gaps_ns {
                 ns += gap;
-                passed += u64::from(storms.admit(0, pps, Now { ns }));
+                let segments = 1 + (gap % u64::from(longest)) as u16;
+                passed += if storms.admit(0, pps, segments, Now { ns }) { u64::from(segments) } else { 0 };
             }
             let burst = (u64::from(pps) / 10).max(1);
-            prop_assert!(passed <= burst + (ns - NS) * u64::from(pps) / NS + 1);
+            // The last superframe may be paid for later.
+            prop_assert!(passed <= burst + (ns - S) * u64::from(pps) / S + u64::from(longest));
         }
     }
 
     #[test]
     fn a_steady_sender_below_the_limit_loses_nothing() {
         let mut storms = Storms::new(1);
-        assert!((1..1000u64).all(|i| storms.admit(0, 100, Now { ns: NS + i * 10_000_000 })));
-        assert!(!storms.admit(0, 0, Now { ns: 100 * NS }));
+        assert!((1..1000u64).all(|i| storms.admit(0, 100, 1, Now { ns: S + i * 10_000_000 })));
+        assert!(!storms.admit(0, 0, 1, Now { ns: 100 * S }));
+    }
+
+    #[test]
+    fn a_superframe_is_not_starved_but_paid_for() {
+        let mut storms = Storms::new(1);
+        // 10 segments a second, of which one may come at once: a train of 45 takes the next four and a half.
+        assert!(storms.admit(0, 10, 45, Now { ns: S }));
+        assert!(!storms.admit(0, 10, 1, Now { ns: 5 * S }));
+        assert!(storms.admit(0, 10, 1, Now { ns: 6 * S }));
     }
 }

@@ -1,6 +1,8 @@
 //! The pipeline against its dull twin: a bridge as one would write it on a blackboard, with maps and no
 //! batches.
 
+mod superframes;
+
 use super::Now;
 use crate::counter::DropReason;
 use crate::port::memory::{self, MemoryPeer};

@@ -22,8 +22,19 @@ pub enum Verdict {
     Undecided,
     /// Out by this port.
     Port(PortId),
+    /// Out by this port, which takes no superframes: segment by segment.
+    Segments(PortId),
     /// A copy to every other member of its VLAN that takes this class.
     Flood(Class),
     /// Gone, and why.
     Drop(DropReason),
+}
+
+/// How a frame that was prepared may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// As it is.
+    Whole,
+    /// It is a superframe and the port takes none.
+    InSegments,
 }
