@@ -13,6 +13,7 @@ pub mod frames;
 pub mod net;
 pub mod node;
 pub mod raw;
+pub mod transfer;
 pub mod trouble;
 
 pub use net::Net;

@@ -11,7 +11,7 @@ use switch_api::{
 };
 use switch_lab::frames::{has_mark, plain, station};
 use switch_lab::node::xdp_port;
-use switch_lab::{Daemon, Node, Options, Pod, RawSocket, wait_until};
+use switch_lab::{Daemon, Node, Options, Pod, RawSocket, transfer, wait_until};
 
 const SHORT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(10);
@@ -99,6 +99,53 @@ fn set_down_and_up_mtu_changed_moved_away() {
     daemon.assert_conserved();
 }
 
+/// Jumbo frames lie in several of the kernel's buffers and are one frame inside: joined, switched, cut again.
+#[test]
+fn an_mtu_of_9000_works_and_may_change_while_traffic_flows() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    let pods: Vec<_> = (1..=3).map(|n| node.pod(n)).collect();
+    let set_mtu = |pod: &Pod, mtu: u16| {
+        node.net.ip(&format!("link set {} mtu {mtu}", pod.device));
+        pod.net.ip(&format!("link set eth0 mtu {mtu}"));
+    };
+    for pod in &pods[..2] {
+        set_mtu(pod, 9000);
+    }
+    for pod in &pods {
+        daemon.attach(pod, "br0", PortSettings::default());
+    }
+    assert_eq!(daemon.port("pod1").mtu, 9000);
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    let ping = |size: u16, to: &str| {
+        let line = format!("ping -n -M do -c 3 -i 0.05 -W 1 -s {size} {to}");
+        pods[0].net.try_run(&line).status.success()
+    };
+    for size in [1700, 1792, 1793, 3584, 5000, 8972] {
+        assert!(ping(size, "10.66.0.2"), "a ping of {size} bytes\n{:?}", daemon.stats());
+        assert!(ping(size.min(8952), "fd66::2"), "a ping of {size} bytes over IPv6");
+    }
+    // TCP with segments of that size, every byte checked, unfinished checksums and all.
+    for to in ["10.66.0.2", "fd66::2"] {
+        let arrived = transfer::tcp(&pods[0].net, &pods[1].net, to.parse().unwrap(), 5_000_000);
+        assert_eq!(arrived, 5_000_000, "TCP over {to}");
+    }
+    assert_eq!(transfer::checksum_errors(&pods[1].net), 0);
+    // The third port's device takes no such frame.
+    let before = daemon.drops("mtu-exceeded");
+    let line = "ping -n -M do -c 1 -W 1 -s 5000 10.66.0.3";
+    assert!(!pods[0].net.try_run(line).status.success() && daemon.drops("mtu-exceeded") > before);
+    // It gets one that does, while it is a port.
+    set_mtu(&pods[2], 9000);
+    wait_until("opened for large frames", LONG, || ping(5000, "10.66.0.3"));
+    set_mtu(&pods[2], 1500);
+    wait_until("and for small ones again", LONG, || {
+        daemon.port("pod3").mtu == 1500 && pods[0].reaches("10.66.0.3")
+    });
+    daemon.assert_conserved();
+}
+
 #[test]
 fn mistakes_are_refused_with_the_reason_and_change_nothing() {
     let (node, daemon, _pods) = node_with_pods(&switchd(), 1);
@@ -113,7 +160,7 @@ fn mistakes_are_refused_with_the_reason_and_change_nothing() {
     node.net.ip("link add down0 type veth peer name down1");
     let error = refusal(&daemon, xdp_port("down0", "br0", PortSettings::default()));
     assert!(error.message.contains("is down") && error.data.hint.is_some(), "{error:?}");
-    node.net.ip("link set down0 up mtu 9000");
+    node.net.ip("link set down0 up mtu 40000");
     let error = refusal(&daemon, xdp_port("down0", "br0", PortSettings::default()));
     assert!(error.message.contains("MTU"), "{error:?}");
 
@@ -328,7 +375,8 @@ fn a_hundred_attachments_under_traffic_lose_no_frame_and_no_descriptor() {
     let before = descriptors();
     let _load = pods[0].net.spawn("ping -q -f -w 20 10.66.0.2");
     churn(100);
-    assert!(descriptors() <= before, "{before} descriptors became {}", descriptors());
+    // The daemon hears of a client that hung up a moment later than the client.
+    wait_until("no descriptor is left over", LONG, || descriptors() <= before);
     wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
     daemon.assert_conserved();
 }

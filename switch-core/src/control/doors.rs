@@ -10,7 +10,7 @@ use crate::port::traffic::TrafficPort;
 use crate::port::xdp::open::{Device, Engine, How, OpenError};
 use crate::port::xdp::program::{AttachError, Attached, Hook, Settings};
 use crate::port::xdp::promiscuous::Promiscuous;
-use crate::port::xdp::socket;
+use crate::port::xdp::{self, socket};
 use crate::port::{Port, Remains};
 use crate::wire::ethernet::{HEADER_LEN, TAG_LEN};
 use crate::worker::{Command, Mail, Report, thread};
@@ -35,6 +35,8 @@ pub struct Door {
     pub mtu: u16,
     /// It takes superframes.
     pub gso: bool,
+    /// Its device's frames are larger than one of ours.
+    pub jumbo: bool,
     /// What the kernel runs.
     pub mode: Option<&'static str>,
     /// Why it is not faster.
@@ -100,6 +102,7 @@ impl Doors {
             ifindex: 0,
             mtu: self.mtu_max(),
             gso: false,
+            jumbo: false,
             mode: None,
             mode_reason: None,
             ring_bytes: 0,
@@ -145,7 +148,8 @@ impl Doors {
             dead_after_ms: *dead_after_ms,
             workers: workers.clone(),
         };
-        let how = How { mode: *mode, ring_size: *ring_size, busy_poll_us: *busy_poll_us, settings };
+        let jumbo = self.is_jumbo(&link);
+        let how = How { mode: *mode, ring_size: *ring_size, busy_poll_us: *busy_poll_us, settings, jumbo };
         let device = Device { name, ifindex: link.index, queues };
         let opened = engine.open(&device, &how).map_err(|error| refuse(name, &link, error))?;
         let reported = links::find(name).ok().flatten().and_then(|link| link.xdp);
@@ -156,6 +160,7 @@ impl Doors {
             ifindex: link.index,
             mtu: link.mtu as u16,
             gso: false,
+            jumbo,
             mode: Some(mode),
             mode_reason: opened.mode_reason,
             ring_bytes: opened.ring_bytes,
@@ -179,11 +184,12 @@ impl Doors {
                 .field("device")
                 .hint(format!("ip link set {name} up")));
         }
-        if link.mtu > u32::from(self.mtu_max()) {
-            let text = format!("device {name} has an MTU of {}, a frame holds {}", link.mtu, self.mtu_max());
-            return Err(ApiError::new(Code::Unsupported, text)
-                .field("device")
-                .hint("lower the device's MTU, or start switchd with --frame-size 4096"));
+        let mtu_max = self.xdp_mtu_max();
+        if link.mtu > u32::from(mtu_max) {
+            let text = format!("device {name} has an MTU of {}, an xdp port takes up to {mtu_max}", link.mtu);
+            return Err(ApiError::new(Code::Unsupported, text).field("device").hint(
+                "lower the device's MTU; --frame-size 4096 gives room for more, and Linux 6.6 or later joins frames",
+            ));
         }
         Ok(link)
     }
@@ -191,6 +197,19 @@ impl Doors {
     /// Largest L3 packet a frame of our memory holds.
     pub fn mtu_max(&self) -> u16 {
         (self.area.packet_len_max() - HEADER_LEN - TAG_LEN) as u16
+    }
+
+    /// Largest L3 packet an xdp port takes: more than a frame holds where the kernel joins several.
+    pub fn xdp_mtu_max(&self) -> u16 {
+        match &self.engine {
+            Ok(engine) if engine.multi_buffer() => xdp::jumbo_mtu_max(&self.area),
+            _ => self.mtu_max(),
+        }
+    }
+
+    /// Whether a device's frames can be larger than one of ours.
+    pub fn is_jumbo(&self, link: &Link) -> bool {
+        link.mtu > u32::from(self.mtu_max())
     }
 
     fn least_loaded(&self) -> u16 {

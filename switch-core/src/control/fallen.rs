@@ -69,18 +69,20 @@ impl Daemon {
         if !link.is_up {
             return self.fall(id, format!("device {} is down", link.name));
         }
-        if link.mtu > u32::from(self.doors.mtu_max()) {
-            let reason = format!(
-                "device {} got an MTU of {}, a frame holds {}",
-                link.name,
-                link.mtu,
-                self.doors.mtu_max()
-            );
+        let mtu_max = self.doors.xdp_mtu_max();
+        if link.mtu > u32::from(mtu_max) {
+            let reason =
+                format!("device {} got an MTU of {}, an xdp port takes up to {mtu_max}", link.name, link.mtu);
             return self.fall(id, reason);
         }
+        let is_jumbo = self.doors.is_jumbo(link);
         if let Some(PortLife::Up(door)) = self.ports.get_mut(&id)
             && u32::from(door.mtu) != link.mtu
         {
+            if is_jumbo != door.jumbo {
+                // Its sockets are made for the other size of frames; it is opened again at once.
+                return self.fall(id, format!("device {} got an MTU of {}", link.name, link.mtu));
+            }
             door.mtu = link.mtu as u16;
             self.republish();
         }

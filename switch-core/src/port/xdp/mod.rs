@@ -8,6 +8,7 @@
 //! | [`program`] | the XDP program on a device |
 //! | [`beat`] | the dead-man timer's pulse |
 //! | [`promiscuous`] | hearing what is addressed to others |
+//! | [`jumbo`] | a frame that lies in several chunks |
 //! | [`open`] | a device becomes lanes: modes are tried from fast to slow |
 //!
 //! This file is the lane: one queue of one device.
@@ -15,6 +16,7 @@
 #![allow(unsafe_code)]
 
 pub mod beat;
+mod jumbo;
 pub mod open;
 pub mod program;
 pub mod promiscuous;
@@ -26,6 +28,7 @@ use super::{Health, Port, Remains, Sent, Serviced};
 use crate::counter::{Counters, Event};
 use crate::frame::{Area, Batch, Frame, Holder, Pool, TxQueue};
 use crate::wire::checksum::{self, Csum};
+use crate::wire::ethernet::{HEADER_LEN, TAG_LEN};
 use socket::{Kick, RawSocket, Rings};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -41,6 +44,11 @@ const STATISTICS_EVERY: u32 = 4096;
 /// `struct xsk_tx_metadata`: `XDP_TXMD_FLAGS_CHECKSUM`.
 const TXMD_CHECKSUM: u64 = libc::XDP_TXMD_FLAGS_CHECKSUM as u64;
 
+/// Largest L3 packet of a device whose frames come and go in several chunks.
+pub fn jumbo_mtu_max(area: &Area) -> u16 {
+    (jumbo::frame_len_max(area) - HEADER_LEN - TAG_LEN) as u16
+}
+
 /// One queue of one device.
 #[derive(Debug)]
 pub struct XdpPort {
@@ -50,6 +58,8 @@ pub struct XdpPort {
     area: Arc<Area>,
     holder: Holder,
     tx_metadata: TxMetadata,
+    /// Frames may be larger than a chunk.
+    jumbo: bool,
     /// Frames the kernel may receive into, or has received into and we did not take yet.
     in_fill: u32,
     /// Frames the kernel has to transmit, or has transmitted and we did not take back yet.
@@ -59,6 +69,7 @@ pub struct XdpPort {
     primed: bool,
     unkicked: u32,
     lies: u64,
+    unjoined: u64,
     serviced: u32,
     missed: u64,
     dead: Option<i32>,
@@ -71,6 +82,7 @@ impl XdpPort {
         area: Arc<Area>,
         holder: Holder,
         tx_metadata: TxMetadata,
+        jumbo: bool,
     ) -> Self {
         Self {
             rings,
@@ -78,12 +90,14 @@ impl XdpPort {
             area,
             holder,
             tx_metadata,
+            jumbo,
             in_fill: 0,
             in_tx: 0,
             fill_target: FILL_IDLE,
             primed: false,
             unkicked: 0,
             lies: 0,
+            unjoined: 0,
             serviced: 0,
             missed: 0,
             dead: None,
@@ -178,10 +192,17 @@ impl XdpPort {
 
 impl Port for XdpPort {
     #[inline]
-    fn recv(&mut self, _: &mut Pool, batch: &mut Batch) {
-        let waiting = self.rings.rx.waiting(batch.room() as u32);
-        for _ in 0..waiting {
+    fn recv(&mut self, pool: &mut Pool, batch: &mut Batch) {
+        let mut waiting = self.rings.rx.waiting(batch.room() as u32);
+        let any = waiting > 0;
+        while waiting > 0 {
+            waiting -= 1;
             let desc = self.rings.rx.get();
+            if desc.options & libc::XDP_PKT_CONTD != 0 {
+                self.join(desc, pool, batch);
+                waiting = self.rings.rx.waiting(batch.room() as u32);
+                continue;
+            }
             match self.area.claim(desc.addr, desc.len, &mut self.holder) {
                 Some(frame) => {
                     self.in_fill -= 1;
@@ -190,7 +211,7 @@ impl Port for XdpPort {
                 None => self.lies += 1,
             }
         }
-        if waiting > 0 {
+        if any {
             self.rings.rx.release();
         }
     }
@@ -200,23 +221,31 @@ impl Port for XdpPort {
         if self.dead.is_some() {
             return Sent::default();
         }
-        let room = self.rings.tx.room(queue.len() as u32);
+        let room =
+            if self.jumbo { self.fitting(queue) } else { self.rings.tx.room(queue.len() as u32) as usize };
         let mut sent = Sent::default();
-        for frame in queue.take(room as usize) {
+        let mut entries = 0;
+        for frame in queue.take(room) {
+            let len = frame.len() as u64;
             if frame.is_large() {
-                // It lies outside the registered memory. Whatever fits this port's MTU fits a smaller frame.
-                sent.refused += 1;
-                pool.give(frame);
-                continue;
+                match self.split(frame, pool) {
+                    0 => {
+                        sent.refused += 1;
+                        continue;
+                    }
+                    pieces => entries += pieces,
+                }
+            } else {
+                let desc = self.describe(frame);
+                self.rings.tx.put(desc);
+                entries += 1;
             }
             sent.packets += 1;
-            sent.bytes += frame.len() as u64;
-            let desc = self.describe(frame);
-            self.rings.tx.put(desc);
+            sent.bytes += len;
         }
         self.rings.tx.publish();
-        self.in_tx += sent.packets as u32;
-        self.unkicked += sent.packets as u32;
+        self.in_tx += entries;
+        self.unkicked += entries;
         sent
     }
 
@@ -238,7 +267,10 @@ impl Port for XdpPort {
         }
         let health = self.dead.map_or(Health::Good, Health::Dead);
         self.serviced = self.serviced.wrapping_add(1);
-        let missed = if self.serviced.is_multiple_of(STATISTICS_EVERY) { self.newly_missed() } else { 0 };
+        let mut missed = std::mem::take(&mut self.unjoined);
+        if self.serviced.is_multiple_of(STATISTICS_EVERY) {
+            missed += self.newly_missed();
+        }
         Serviced { health, missed }
     }
 

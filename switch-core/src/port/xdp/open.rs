@@ -51,6 +51,8 @@ pub struct How {
     pub busy_poll_us: u32,
     /// What the program is told.
     pub settings: Settings,
+    /// The device's frames are larger than a chunk: they come and go in several.
+    pub jumbo: bool,
 }
 
 /// An open device.
@@ -114,6 +116,11 @@ impl Engine {
     /// Whether the kernel finishes checksums.
     pub fn tx_metadata(&self) -> TxMetadata {
         self.umem.tx_metadata()
+    }
+
+    /// Whether a frame may lie in several chunks.
+    pub fn multi_buffer(&self) -> bool {
+        self.umem.multi_buffer()
     }
 
     /// Opens a device.
@@ -191,7 +198,12 @@ impl Engine {
             Sharing::Through(fd) => (Some(fd), 0),
             Sharing::Registering => {
                 socket.register_umem(self.umem.area()).map_err(failed("UMEM registration"))?;
-                (None, libc::XDP_ZEROCOPY | libc::XDP_USE_NEED_WAKEUP)
+                (
+                    None,
+                    libc::XDP_ZEROCOPY
+                        | libc::XDP_USE_NEED_WAKEUP
+                        | if how.jumbo { libc::XDP_USE_SG } else { 0 },
+                )
             }
         };
         let rings = socket.make_rings(how.ring_size).map_err(failed("rings"))?;
@@ -231,7 +243,8 @@ impl Engine {
             })?;
             let area = self.umem.area().clone();
             let holder = area.holder().ok_or(OpenError::TooManySockets)?;
-            lanes.push(Box::new(XdpPort::new(socket, rings, area, holder, tx_metadata)));
+            let lane = XdpPort::new(socket, rings, area, holder, tx_metadata, how.jumbo);
+            lanes.push(Box::new(lane));
         }
         // Two rings of 16-byte descriptors, two of 8-byte addresses.
         let ring_bytes = queues * u64::from(how.ring_size) * 48;

@@ -140,8 +140,7 @@ static __attribute__((always_inline)) int is_ours(const struct config *cfg, cons
 	return 0;
 }
 
-SEC("xdp")
-int switch_port(struct xdp_md *ctx)
+static __attribute__((always_inline)) int steer(struct xdp_md *ctx)
 {
 	u32 zero = 0, queue = ctx->rx_queue_index;
 	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
@@ -153,6 +152,21 @@ int switch_port(struct xdp_md *ctx)
 		return cfg->dead_action;
 	// No socket on this queue: the low bits of the flags say what then.
 	return bpf_redirect_map(&sockets, queue, cfg->dead_action);
+}
+
+// The same program twice: one says that it can live with a frame in several buffers (Linux 5.18), which a
+// device with a large MTU asks for; the other is for kernels that do not know the flag. Only the first
+// buffer is looked at, and every header we look at is in it.
+SEC("xdp.frags")
+int switch_port_frags(struct xdp_md *ctx)
+{
+	return steer(ctx);
+}
+
+SEC("xdp")
+int switch_port(struct xdp_md *ctx)
+{
+	return steer(ctx);
 }
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

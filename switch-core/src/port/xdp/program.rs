@@ -104,7 +104,7 @@ fn load(directory: &Path) -> Result<Ebpf, AttachError> {
 /// the way, so that a kernel without what we need says so when the daemon starts.
 pub fn beats(directory: &Path) -> Result<Beats, AttachError> {
     let mut ebpf = load(directory)?;
-    program(&mut ebpf)?.load().map_err(|error| AttachError::Load(chain(&error)))?;
+    load_program(&mut ebpf)?;
     match ebpf.map("beats") {
         Some(Map::Array(data)) => {
             Beats::map(data.fd().as_fd()).map_err(|error| AttachError::Load(error.to_string()))
@@ -113,9 +113,24 @@ pub fn beats(directory: &Path) -> Result<Beats, AttachError> {
     }
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, AttachError> {
-    let program = ebpf.program_mut("switch_port").and_then(|program| program.try_into().ok());
-    program.ok_or_else(|| AttachError::Load("the object has no program named switch_port".into()))
+/// The program's two forms, the one for frames of several buffers first.
+const FORMS: [&str; 2] = ["switch_port_frags", "switch_port"];
+
+/// Gives the program to the kernel's verifier, in the first form it takes.
+fn load_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, AttachError> {
+    let mut refused = AttachError::Load("the object has no program".into());
+    for form in FORMS {
+        match program(ebpf, form)?.load() {
+            Ok(()) => return program(ebpf, form),
+            Err(error) => refused = AttachError::Load(chain(&error)),
+        }
+    }
+    Err(refused)
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, form: &str) -> Result<&'a mut Xdp, AttachError> {
+    let program = ebpf.program_mut(form).and_then(|program| program.try_into().ok());
+    program.ok_or_else(|| AttachError::Load(format!("the object has no program named {form}")))
 }
 
 /// An error and its causes in one line.
@@ -162,8 +177,7 @@ impl Attached {
         let missing = || AttachError::Load("the object lacks one of its maps".into());
         let sockets =
             ebpf.take_map("sockets").and_then(|map| XskMap::try_from(map).ok()).ok_or_else(missing)?;
-        let xdp = program(&mut ebpf)?;
-        xdp.load().map_err(|error| AttachError::Load(chain(&error)))?;
+        let xdp = load_program(&mut ebpf)?;
         let pin = pin_path(directory, device, ifindex);
         remove_stale_pins(directory, device, &pin);
         let adopted = adopt(xdp, &pin);

@@ -34,6 +34,7 @@ pub struct Umem {
     anchor: RawSocket,
     area: Arc<Area>,
     tx_metadata: TxMetadata,
+    multi_buffer: bool,
 }
 
 impl Umem {
@@ -45,8 +46,12 @@ impl Umem {
         anchor.set_ring_size(libc::XDP_UMEM_COMPLETION_RING, ANCHOR_RING)?;
         anchor.set_ring_size(libc::XDP_RX_RING, ANCHOR_RING)?;
         let flags = libc::XDP_COPY | libc::XDP_USE_NEED_WAKEUP;
-        anchor.bind(loopback, 0, flags, None)?;
-        Ok(Self { anchor, area, tx_metadata })
+        // Who shares inherits these flags, so frames of several buffers are asked for here or never.
+        let multi_buffer = anchor.bind(loopback, 0, flags | libc::XDP_USE_SG, None).is_ok();
+        if !multi_buffer {
+            anchor.bind(loopback, 0, flags, None)?;
+        }
+        Ok(Self { anchor, area, tx_metadata, multi_buffer })
     }
 
     /// The memory.
@@ -57,6 +62,11 @@ impl Umem {
     /// Whether the kernel finishes checksums.
     pub fn tx_metadata(&self) -> TxMetadata {
         self.tx_metadata
+    }
+
+    /// Whether a frame may lie in several chunks (`XDP_USE_SG`, Linux 6.6).
+    pub fn multi_buffer(&self) -> bool {
+        self.multi_buffer
     }
 
     /// What a new socket shares through.
