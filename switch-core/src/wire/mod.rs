@@ -5,12 +5,14 @@
 //! | [`ethernet`] | addresses, EtherType, VLAN tags (IEEE 802.3, 802.1Q) |
 //! | [`ip`] | IPv4 and IPv6 with extension headers, down to the transport header |
 //! | [`checksum`] | the Internet checksum: finished, unfinished, finish it |
+//! | [`gro`] | segments of a TCP stream joined into a superframe |
 //! | [`gso`] | superframes: one frame that stands for a train of segments, cut up in software |
 //! | [`transport`] | where TCP and UDP lie, checked once |
 //! | [`vnet`] | `virtio_net_hdr`, before every frame of a TAP; hostile |
 
 pub mod checksum;
 pub mod ethernet;
+pub mod gro;
 pub mod gso;
 pub mod ip;
 #[cfg(test)]
