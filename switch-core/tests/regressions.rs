@@ -31,3 +31,8 @@ fn pipeline() {
 fn api() {
     replay("api", fuzz::api);
 }
+
+#[test]
+fn vnet() {
+    replay("vnet", fuzz::vnet);
+}

@@ -70,7 +70,9 @@ fn loom() -> Result {
 }
 
 fn kernel() -> Result {
-    run(cargo("test --package switch-core --test traffic --test ports --test control --test trouble"))?;
+    run(cargo(
+        "test --package switch-core --test traffic --test ports --test control --test trouble --test segments",
+    ))?;
     let mut command =
         cargo("test --package switch-bench --test second_opinion -- --nocapture --test-threads=1");
     command.env("SWITCHD", crate::sh::root().join("target/debug/switchd"));

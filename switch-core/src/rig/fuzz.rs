@@ -4,7 +4,10 @@
 use super::{Rig, Size};
 use crate::pipeline::Now;
 use crate::port::memory;
-use crate::wire::{checksum, ethernet, ip};
+use crate::wire::checksum::Csum;
+use crate::wire::gro::Train;
+use crate::wire::gso::{Gso, SEGMENTS_MAX, Segmenter};
+use crate::wire::{checksum, ethernet, ip, vnet};
 use etherparse::SlicedPacket;
 use switch_api::{Flood, PortSettings, Vid, VidRange, Vlan};
 
@@ -103,6 +106,72 @@ fn settings_of(byte: u8) -> PortSettings {
         learn_limit: (byte & 5 == 5).then_some(u32::from(byte >> 5)),
         ..PortSettings::default()
     }
+}
+
+/// What a TAP hands over: ten bytes of header that may say anything, and a frame. What is believed can be finished
+/// or cut inside the frame, into a bounded number of segments; and what was cut can be joined, and then cut again to the same.
+pub fn vnet(data: &[u8]) {
+    let Some((header, frame)) = data.split_first_chunk::<{ vnet::LEN }>() else { return };
+    let (csum, gso) = match vnet::decode(header, frame) {
+        Ok(read) => read,
+        Err(refused) => {
+            assert!(!refused.name().is_empty() && !refused.to_string().is_empty());
+            return;
+        }
+    };
+    assert_eq!(vnet::decode(&vnet::encode(csum, gso, frame), frame), Ok((csum, gso)));
+    if let Csum::Partial { start, field } = csum {
+        let at = usize::from(start) + usize::from(field);
+        let mut finished = frame.to_vec();
+        checksum::finish(&mut finished, start, field);
+        finished[at..at + 2].copy_from_slice(&frame[at..at + 2]);
+        assert_eq!(finished, frame, "finishing wrote beside the field");
+    }
+    let Some(gso) = gso else { return };
+    let segments = cut(frame, csum, gso);
+    let joined = join(&segments);
+    let again: Vec<_> = joined
+        .iter()
+        .flat_map(|(frame, csum, gso)| gso.map_or_else(|| vec![frame.clone()], |gso| cut(frame, *csum, gso)))
+        .collect();
+    assert_eq!(again, segments);
+}
+
+fn cut(frame: &[u8], csum: Csum, gso: Gso) -> Vec<Vec<u8>> {
+    let segmenter = Segmenter::new(frame, csum, gso).unwrap_or_else(|error| panic!("accepted, but {error}"));
+    assert!((2..=SEGMENTS_MAX).contains(&segmenter.count()));
+    let write = |i| {
+        let mut segment = vec![0; segmenter.len_of(i)];
+        assert_eq!(segmenter.write(i, &mut segment, true), Some(segment.len()));
+        assert!(segment.len() <= frame.len());
+        segment
+    };
+    (0..segmenter.count()).map(write).collect()
+}
+
+fn join(segments: &[Vec<u8>]) -> Vec<(Vec<u8>, Csum, Option<Gso>)> {
+    let mut joined = Vec::new();
+    let mut rest = segments;
+    while let Some((first, mut after)) = rest.split_first() {
+        let mut room = first.clone();
+        // Cut segments are finished; their senders' wrong ones stay single.
+        let Some(mut train) = Train::begin(first, Csum::Complete) else {
+            joined.push((room, Csum::Complete, None));
+            rest = after;
+            continue;
+        };
+        room.resize(first.len() + after.iter().map(Vec::len).sum::<usize>(), 0);
+        while let Some((next, further)) = after.split_first()
+            && train.push(&mut room, next, Csum::Complete)
+        {
+            after = further;
+        }
+        let (len, csum, gso) = train.finish(&mut room);
+        room.truncate(len);
+        joined.push((room, csum, gso));
+        rest = after;
+    }
+    joined
 }
 
 /// A line from a client: a request or a refusal, and what was understood survives being said again.
