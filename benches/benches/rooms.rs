@@ -1,11 +1,16 @@
 //! Criterion benches, one group a room: how each piece fares by itself.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use etherparse::PacketBuilder;
 use std::hint::black_box;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use switch_core::frame::{Area, AreaSize, Pool};
 use switch_core::table::fdb::{Fdb, Limits, key};
-use switch_core::wire::{checksum, ethernet};
+use switch_core::wire::checksum::Csum;
+use switch_core::wire::gro::Train;
+use switch_core::wire::gso::{Gso, GsoKind, Segmenter};
+use switch_core::wire::{checksum, ethernet, vnet};
 
 fn wire(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("wire");
@@ -15,6 +20,58 @@ fn wire(criterion: &mut Criterion) {
     group.bench_function("checksum::sum 1500", |bencher| {
         bencher.iter(|| checksum::sum(black_box(&frame[14..])))
     });
+    let mut place = vec![0; 1500];
+    group.bench_function("checksum::copy 1500", |bencher| {
+        bencher.iter(|| checksum::copy(black_box(&frame[14..]), black_box(&mut place)))
+    });
+    group.finish();
+}
+
+/// A full superframe of 45 segments: what is said of it, cut, and joined again.
+fn superframe(criterion: &mut Criterion) {
+    let size = NonZeroU16::new(1448).unwrap_or(NonZeroU16::MIN);
+    let gso = Gso { kind: GsoKind::Tcp4, ecn: false, size };
+    let payload: Vec<u8> = (0..1448 * 45).map(|i| (i % 251) as u8).collect();
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+    let written = builder.tcp(1, 2, 3, 4).ack(5).write(&mut frame, &payload);
+    written.unwrap_or_else(|error| panic!("{error}"));
+    let mut csum = Csum::Partial { start: 34, field: 16 };
+    let segmenter = Segmenter::new(&frame, csum, gso).unwrap_or_else(|error| panic!("{error}"));
+    let mut segments = vec![vec![0; 1502]; segmenter.count()];
+    let header = vnet::encode(csum, Some(gso), &frame);
+
+    let mut group = criterion.benchmark_group("wire");
+    group.bench_function("vnet::decode", |bencher| {
+        bencher.iter(|| vnet::decode(black_box(&header), black_box(&frame)))
+    });
+    group.throughput(Throughput::Elements(45));
+    for finish in [false, true] {
+        group.bench_function(format!("gso::write, 45 segments, finish {finish}"), |bencher| {
+            bencher.iter(|| {
+                for (i, segment) in segments.iter_mut().enumerate() {
+                    black_box(segmenter.write(i, segment, finish));
+                }
+            });
+        });
+    }
+    let mut room = vec![0; 65_600];
+    for finish in [false, true] {
+        for (i, segment) in segments.iter_mut().enumerate() {
+            segmenter.write(i, segment, finish);
+        }
+        csum = if finish { Csum::Complete } else { segmenter.partial() };
+        group.bench_function(format!("gro::push, 45 segments, verified {finish}"), |bencher| {
+            bencher.iter(|| {
+                room[..1502].copy_from_slice(&segments[0]);
+                let mut train = Train::begin(&room[..1502], csum).unwrap_or_else(|| panic!("no train"));
+                for segment in &segments[1..] {
+                    assert!(train.push(&mut room, segment, csum));
+                }
+                train.finish(&mut room)
+            });
+        });
+    }
     group.finish();
 }
 
@@ -62,5 +119,5 @@ fn pipeline(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(rooms, wire, table, frame, pipeline);
+criterion_group!(rooms, wire, superframe, table, frame, pipeline);
 criterion_main!(rooms);
