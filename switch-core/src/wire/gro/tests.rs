@@ -19,10 +19,10 @@ fn join(frames: &[(Vec<u8>, Csum)], room_len: usize) -> Vec<Beside> {
         (room, csum, gso)
     };
     for (frame, csum) in frames {
-        if let Some((train, room)) = &mut current {
-            if train.push(room, frame, *csum) {
-                continue;
-            }
+        if let Some((train, room)) = &mut current
+            && train.push(room, frame, *csum)
+        {
+            continue;
         }
         out.extend(current.take().map(end));
         match Train::begin(frame, *csum) {
