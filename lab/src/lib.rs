@@ -7,6 +7,7 @@
 //! | [`node`] | a node with its own namespace, daemon and pods |
 //! | [`raw`] | frames made by hand, sent and received on a pod's device |
 //! | [`frames`] | frames to make by hand |
+//! | [`transfer`] | TCP and UDP between namespaces, every byte checked |
 //! | [`trouble`] | kernels and threads that are not well |
 
 pub mod frames;

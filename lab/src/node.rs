@@ -6,7 +6,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use switch_api::{Bridge, Client, Done, Port, PortKind, PortSettings, PortStatus, Request, Stats};
+use switch_api::{
+    Bridge, Cidr, Client, Done, HOST_DEVICE_DEFAULT, Port, PortKind, PortSettings, PortStatus, Request, Stats,
+};
 
 /// How long the daemon may take to start, stop or answer on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -113,6 +115,11 @@ impl Node {
         pod.net.ip(&format!("addr add fd66::{n}/64 dev eth0 nodad"));
     }
 
+    /// A pod without a cable, with the address `10.66.0.N/24`: a tap port gives it its device.
+    pub fn bare_pod(&self, n: u8) -> Pod {
+        Pod { net: Net::new(&format!("pod{n}")), device: format!("tap{n}"), ip: format!("10.66.0.{n}") }
+    }
+
     /// Starts the daemon and waits until it serves.
     pub fn start(&self, options: &Options) -> Daemon {
         let socket = self.directory.join("switchd.sock");
@@ -156,8 +163,11 @@ impl Drop for Node {
 impl Pod {
     /// The MAC address of its device.
     pub fn mac(&self) -> switch_api::Mac {
-        let n = self.ip.rsplit('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
-        switch_api::Mac([0x02, 0x66, 0, 0, 0, n])
+        switch_api::Mac([0x02, 0x66, 0, 0, 0, self.number()])
+    }
+
+    fn number(&self) -> u8 {
+        self.ip.rsplit('.').next().and_then(|n| n.parse().ok()).unwrap_or(0)
     }
 
     /// Pings once; whether an answer came within a second.
@@ -187,6 +197,16 @@ impl Daemon {
     /// Adds an xdp port on a pod's cable, named after it, to `bridge`.
     pub fn attach(&self, pod: &Pod, bridge: &str, settings: PortSettings) {
         let _: Done = self.call(&Request::PortAdd(Box::new(xdp_port(&pod.device, bridge, settings))));
+    }
+
+    /// Adds a tap port in a pod, named after its device, to `bridge`. The pod has its addresses afterwards.
+    pub fn attach_tap(&self, pod: &Pod, bridge: &str, settings: PortSettings) {
+        let _: Done = self.call(&Request::PortAdd(Box::new(tap_port(pod, bridge, settings))));
+    }
+
+    /// Adds a host port with the address `10.66.0.N/24`; its device is `switch0`.
+    pub fn attach_host(&self, n: u8, bridge: &str) {
+        let _: Done = self.call(&Request::PortAdd(Box::new(host_port(n, bridge))));
     }
 
     /// One port's status.
@@ -258,6 +278,30 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A tap port in `pod`, with its addresses and MAC.
+pub fn tap_port(pod: &Pod, bridge: &str, settings: PortSettings) -> Port {
+    let mut port = xdp_port(&pod.device, bridge, settings);
+    port.kind = PortKind::tap(&pod.net.path());
+    if let PortKind::Tap { mac, addresses, .. } = &mut port.kind {
+        *mac = Some(pod.mac());
+        *addresses = addresses_of(pod.number());
+    }
+    port
+}
+
+/// The node's own port, with the address `10.66.0.N/24`.
+pub fn host_port(n: u8, bridge: &str) -> Port {
+    let mut port = xdp_port("host", bridge, PortSettings::default());
+    let (mac, device) = (Some(switch_api::Mac([0x02, 0x66, 0, 0, 0, n])), HOST_DEVICE_DEFAULT.into());
+    port.kind = PortKind::Host { device, mac, addresses: addresses_of(n), routes: Vec::new() };
+    port
+}
+
+fn addresses_of(n: u8) -> Vec<Cidr> {
+    let texts = [format!("10.66.0.{n}/24"), format!("fd66::{n}/64")];
+    texts.iter().map(|text| text.parse().unwrap_or_else(|error| panic!("{error}"))).collect()
 }
 
 /// An xdp port named after its device, everything else by default.

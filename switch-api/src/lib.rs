@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`name`] | names of objects, MAC addresses, VLAN identifiers: checked once, here |
+//! | [`cidr`] | addresses with a prefix length |
 //! | [`object`] | what can be declared: bridges, ports, static MACs |
 //! | [`request`] | what can be asked, one variant per JSON-RPC method |
 //! | [`reply`] | what is answered |
@@ -10,6 +11,7 @@
 //! | [`codec`] | JSON-RPC 2.0, one message per line |
 //! | [`client`] | a blocking client over the Unix socket |
 
+pub mod cidr;
 pub mod client;
 pub mod codec;
 pub mod error;
@@ -18,6 +20,7 @@ pub mod object;
 pub mod reply;
 pub mod request;
 
+pub use cidr::Cidr;
 pub use client::Client;
 pub use error::{ApiError, Code};
 pub use name::{Mac, Name, Vid};

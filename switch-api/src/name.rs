@@ -24,6 +24,11 @@ pub enum Malformed {
     /// Not a [`Mac`].
     #[error("{0:?} is not a MAC address: write six bytes in hex, like 02:00:00:00:00:01")]
     Mac(String),
+    /// Not a [`crate::Cidr`].
+    #[error(
+        "{0:?} is no address with a prefix length: write ADDRESS/LENGTH, like 10.66.0.2/24 or fd66::2/64"
+    )]
+    Cidr(String),
     /// Not a [`Vid`].
     #[error("{0} is not a VLAN identifier: use 1 to 4094")]
     Vid(u32),

@@ -1,8 +1,9 @@
 //! What can be declared. Every field has the default a careful operator would choose, so a request
 //! names only what differs; a field nobody knows is refused by name.
 
-use crate::{Mac, Name, Vid};
+use crate::{Cidr, Mac, Name, Vid};
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// Who declared an object. Nobody silently undoes what another made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,6 +175,44 @@ pub enum PortKind {
         #[serde(default = "dead_after_ms_default")]
         dead_after_ms: u32,
     },
+    /// A TAP device in a pod's network namespace, with the pod's own offloads: what a pod attaches by. The
+    /// switch makes it, and it outlives the daemon.
+    Tap {
+        /// The device's name when it is made. The pod may rename it.
+        #[serde(default = "tap_device_default")]
+        device: String,
+        /// The pod's network namespace, as a path (`/run/netns/NAME`, `/proc/PID/ns/net`). None: the daemon's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        netns: Option<String>,
+        /// Its MAC address. None: the switch chooses one when the port is added, and keeps it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mac: Option<Mac>,
+        /// Addresses it is made with. At most 16.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        addresses: Vec<Cidr>,
+        /// Routes it is made with. At most 64.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        routes: Vec<DeviceRoute>,
+        /// Queues, 1 to 16. With more than one the pod can attach queues of its own, if it may open
+        /// `/dev/net/tun`.
+        #[serde(default = "tap_queues_default")]
+        queues: u16,
+    },
+    /// A TAP device in the daemon's own namespace: by it the node itself talks to the pods.
+    Host {
+        /// The device's name when it is made.
+        #[serde(default = "host_device_default")]
+        device: String,
+        /// Its MAC address. None: the switch chooses one when the port is added, and keeps it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mac: Option<Mac>,
+        /// Addresses it is made with. At most 16.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        addresses: Vec<Cidr>,
+        /// Routes it is made with. At most 64.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        routes: Vec<DeviceRoute>,
+    },
     /// Frames made and counted in memory: for benches and tests of a running daemon.
     Memory {
         /// What it sends into the switch; without it the port only counts what it is given.
@@ -205,6 +244,49 @@ impl PortKind {
             dead_after_ms: DEAD_AFTER_MS_DEFAULT,
         }
     }
+}
+
+impl PortKind {
+    /// A TAP in the namespace at `netns`, everything else by default.
+    pub fn tap(netns: &str) -> Self {
+        Self::Tap {
+            device: tap_device_default(),
+            netns: Some(netns.to_owned()),
+            mac: None,
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            queues: tap_queues_default(),
+        }
+    }
+}
+
+/// A route through a device that the switch makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceRoute {
+    /// Where to: a network.
+    pub to: Cidr,
+    /// The next hop; none: the destinations are on the link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+}
+
+/// A pod's device unless said otherwise: what container runtimes call it.
+pub const TAP_DEVICE_DEFAULT: &str = "eth0";
+/// The node's own device unless said otherwise. The drop-ins in `deploy/` keep udev, NetworkManager and
+/// systemd-networkd away from devices whose name begins so.
+pub const HOST_DEVICE_DEFAULT: &str = "switch0";
+
+fn tap_device_default() -> String {
+    TAP_DEVICE_DEFAULT.into()
+}
+
+fn host_device_default() -> String {
+    HOST_DEVICE_DEFAULT.into()
+}
+
+fn tap_queues_default() -> u16 {
+    1
 }
 
 /// Ring entries unless said otherwise: one kick's worth of frames (`XDP_MAX_TX_SKB_BUDGET` takes 1024).
@@ -273,7 +355,8 @@ pub struct PortSettings {
     pub storm_pps: Option<u32>,
     /// MACs it may have learned at one time; none: the table's fair share applies alone.
     pub learn_limit: Option<u32>,
-    /// Largest L3 packet it is given, in bytes, without Ethernet header and tags. None: the device's.
+    /// Largest L3 packet it is given, in bytes, without Ethernet header and tags. None: the device's. A tap
+    /// or host port's device is given this MTU, or 1500.
     pub mtu: Option<u16>,
     /// The worker that serves it; none: the switch chooses.
     pub worker: Option<u16>,

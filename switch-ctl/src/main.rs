@@ -6,6 +6,7 @@ mod fdb;
 mod output;
 mod port;
 mod stats;
+mod tap;
 mod worker;
 
 use clap::{CommandFactory, Parser, Subcommand};

@@ -1,6 +1,7 @@
 //! `switch-ctl port`.
 
 use crate::output::{Output, bytes, thousands};
+use crate::tap;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use switch_api::{
@@ -38,6 +39,10 @@ pub enum Verb {
 /// What a port is made of.
 #[derive(Debug, Subcommand)]
 pub enum Kind {
+    /// A TAP in a pod's network namespace, made by the switch: what pods attach by.
+    Tap(tap::Tap),
+    /// A TAP in the daemon's own namespace: by it the node itself talks to the pods.
+    Host(tap::Host),
     /// AF_XDP on a network device.
     Xdp {
         #[command(flatten)]
@@ -176,7 +181,7 @@ pub struct Settings {
     /// MACs it may have learned; `off` for no limit of its own.
     #[arg(long, value_name = "MACS", value_parser = parse_limit)]
     learn_limit: Option<Limit>,
-    /// Largest L3 packet it is given, in bytes.
+    /// Largest L3 packet it is given, in bytes. A tap or host port's device gets this MTU.
     #[arg(long)]
     mtu: Option<u16>,
     /// The worker that serves it.
@@ -250,6 +255,8 @@ impl Kind {
     fn to_port(&self) -> Port {
         let (common, kind) = match self {
             Self::Xdp { common, .. } => (common, self.xdp()),
+            Self::Tap(tap) => (&tap.common, tap.kind()),
+            Self::Host(host) => (&host.common, host.kind()),
             Self::Memory { common, flows, frame_len, seed, reverse, rate_pps } => {
                 let source = flows.map(|flows| MemorySource {
                     flows,
@@ -368,6 +375,7 @@ fn state(port: &PortStatus) -> &'static str {
 fn made_of(port: &Port) -> String {
     match &port.kind {
         PortKind::Xdp { device, .. } => format!("xdp {device}"),
+        kind @ (PortKind::Tap { .. } | PortKind::Host { .. }) => tap::made_of(kind).unwrap_or_default(),
         PortKind::Memory { .. } => "memory".into(),
         PortKind::Pcap { read, write } => {
             let name = |path: &Option<String>| {
@@ -446,6 +454,8 @@ fn show(port: &PortStatus) -> String {
         ("tx bytes", thousands(port.counters.tx_bytes)),
         ("drops", thousands(port.counters.drops)),
     ];
+    let at = lines.iter().position(|(name, _)| *name == "bridge").unwrap_or(0);
+    lines.splice(at..at, tap::show(&port.port.kind));
     lines.retain(|(_, value)| !value.is_empty());
     lines.iter().map(|(name, value)| format!("{name:<24}{value}\n")).collect()
 }

@@ -25,6 +25,7 @@ const IMPURE: &[(&str, &str)] = &[
 /// Where `unsafe` may live, each block with the promise it keeps.
 const UNSAFE_ROOMS: &[&str] = &[
     "switch-core/src/port/xdp/",
+    "switch-core/src/port/tap/",
     "switch-core/src/frame/area.rs",
     "switch-core/src/prefetch.rs",
     "lab/src/raw.rs",

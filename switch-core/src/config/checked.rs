@@ -3,7 +3,7 @@
 
 use super::model::{Model, vids_of};
 use std::collections::BTreeMap;
-use switch_api::{ApiError, Code, Port, PortKind, StaticMac, Take, Vid, Vlan};
+use switch_api::{ApiError, Cidr, Code, DeviceRoute, Mac, Port, PortKind, StaticMac, Take, Vid, Vlan};
 
 /// Rules in an XDP program's match table; it is walked for every frame, in the kernel.
 pub const RULES_MAX: usize = 16;
@@ -13,6 +13,16 @@ pub const QUEUES_MAX: u16 = 64;
 pub const WORKERS_MAX: u16 = 64;
 /// Smallest and largest MTU: RFC 791 asks for 68; a chunk of 4096 bytes carries no more than this.
 const MTU_RANGE: std::ops::RangeInclusive<u16> = 68..=3_800;
+/// The same for devices that we make: the kernel allows a TAP up to 65 521, a frame of 65 535 bytes with a tag
+/// carries this.
+const OWN_MTU_RANGE: std::ops::RangeInclusive<u16> = 68..=65_517;
+const IPV6_MTU_MIN: u16 = 1280;
+/// Queues of a TAP: more than the cores of an edge node that could serve them.
+pub const TAP_QUEUES_MAX: u16 = 16;
+/// Addresses a device is made with: a pod has one of each IP version and a few of its own.
+const ADDRESSES_MAX: usize = 16;
+/// Routes a device is made with: beyond a handful, a default route serves.
+const ROUTES_MAX: usize = 64;
 
 /// A model without contradictions.
 #[derive(Clone, Debug)]
@@ -86,18 +96,13 @@ fn check_port(model: &Model, port: &Port, workers: u16, problems: &mut Vec<Probl
     if let Some(worker) = port.settings.worker.filter(|worker| *worker >= workers) {
         problem("settings.worker", format!("there is no worker {worker}, only 0 to {}", workers - 1));
     }
-    if let Some(mtu) = port.settings.mtu.filter(|mtu| !MTU_RANGE.contains(mtu)) {
-        problem("settings.mtu", format!("an MTU of {mtu} is not possible, use 68 to {}", MTU_RANGE.end()));
+    let mtu_range = if has_own_device(&port.kind) { OWN_MTU_RANGE } else { MTU_RANGE };
+    if let Some(mtu) = port.settings.mtu.filter(|mtu| !mtu_range.contains(mtu)) {
+        problem("settings.mtu", format!("an MTU of {mtu} is not possible, use 68 to {}", mtu_range.end()));
     }
     match &port.kind {
         PortKind::Xdp { device, queues, ring_size, take, dead_after_ms, .. } => {
-            // IFNAMSIZ (linux/if.h) counts the final zero.
-            if device.is_empty() || device.len() > 15 || device.contains(['/', ' ', '\0']) {
-                problem(
-                    "device",
-                    format!("{device:?} is no device name: 1 to 15 characters, no slash, no space"),
-                );
-            }
+            check_name(device, &mut problem);
             if *queues > QUEUES_MAX {
                 problem("queues", format!("at most {QUEUES_MAX} queues"));
             }
@@ -121,6 +126,20 @@ fn check_port(model: &Model, port: &Port, workers: u16, problems: &mut Vec<Probl
                 }
             }
         }
+        PortKind::Tap { device, netns, mac, addresses, routes, queues } => {
+            check_name(device, &mut problem);
+            if netns.as_ref().is_some_and(|path| !path.starts_with('/') || path.contains('\0')) {
+                problem("netns", "give an absolute path, like /run/netns/NAME".into());
+            }
+            if !(1..=TAP_QUEUES_MAX).contains(queues) {
+                problem("queues", format!("use 1 to {TAP_QUEUES_MAX} queues"));
+            }
+            check_dress(*mac, addresses, routes, port.settings.mtu, &mut problem);
+        }
+        PortKind::Host { device, mac, addresses, routes } => {
+            check_name(device, &mut problem);
+            check_dress(*mac, addresses, routes, port.settings.mtu, &mut problem);
+        }
         PortKind::Memory { source: Some(source) } => {
             if !(1..=1_000_000).contains(&source.flows) || !(60..=1514).contains(&source.frame_len) {
                 problem("source", "1 to 1000000 flows of frames of 60 to 1514 bytes".into());
@@ -133,13 +152,67 @@ fn check_port(model: &Model, port: &Port, workers: u16, problems: &mut Vec<Probl
     }
 }
 
+fn has_own_device(kind: &PortKind) -> bool {
+    matches!(kind, PortKind::Tap { .. } | PortKind::Host { .. })
+}
+
+fn check_name(device: &str, problem: &mut impl FnMut(&'static str, String)) {
+    // IFNAMSIZ (linux/if.h) counts the final zero.
+    if device.is_empty() || device.len() > 15 || device.contains(['/', ' ', ':', '%', '\0']) {
+        let text = format!("{device:?} is no device name: 1 to 15 characters, no slash, space, colon or %");
+        problem("device", text);
+    }
+}
+
+/// What a device of our own is made with.
+fn check_dress(
+    mac: Option<Mac>,
+    addresses: &[Cidr],
+    routes: &[DeviceRoute],
+    mtu: Option<u16>,
+    problem: &mut impl FnMut(&'static str, String),
+) {
+    if let Some(mac) = mac.filter(|mac| mac.is_group() || mac.is_zero()) {
+        problem("mac", format!("{mac} is no station's address"));
+    }
+    if addresses.len() > ADDRESSES_MAX {
+        problem("addresses", format!("at most {ADDRESSES_MAX} addresses"));
+    }
+    for (i, cidr) in addresses.iter().enumerate() {
+        if cidr.address().is_unspecified() || cidr.address().is_multicast() {
+            problem("addresses", format!("{cidr} is no station's address"));
+        }
+        if addresses[..i].contains(cidr) {
+            problem("addresses", format!("{cidr} is there twice"));
+        }
+    }
+    if mtu.is_some_and(|mtu| mtu < IPV6_MTU_MIN) && addresses.iter().any(|cidr| cidr.address().is_ipv6()) {
+        problem("settings.mtu", format!("IPv6 wants an MTU of at least {IPV6_MTU_MIN} (RFC 8200 §5)"));
+    }
+    if routes.len() > ROUTES_MAX {
+        problem("routes", format!("at most {ROUTES_MAX} routes"));
+    }
+    for route in routes {
+        if !route.to.is_network() {
+            problem("routes", format!("{} names a host in a network: leave its host bits 0", route.to));
+        }
+        if route.via.is_some_and(|via| via.is_ipv4() != route.to.address().is_ipv4()) {
+            problem("routes", format!("the next hop to {} is of the other IP version", route.to));
+        }
+    }
+}
+
+/// A device belongs to one port; names count in each namespace by themselves.
 fn check_devices(model: &Model, problems: &mut Vec<Problem>) {
     let mut owners = BTreeMap::new();
     for port in model.ports.values() {
-        if let PortKind::Xdp { device, .. } = &port.object.kind
-            && let Some(other) = owners.insert(device, &port.object.name)
-        {
-            let text = format!("device {device} cannot be two ports: {other} and {}", port.object.name);
+        let place = match &port.object.kind {
+            PortKind::Xdp { device, .. } | PortKind::Host { device, .. } => (None, device),
+            PortKind::Tap { device, netns, .. } => (netns.as_ref(), device),
+            PortKind::Memory { .. } | PortKind::Pcap { .. } => continue,
+        };
+        if let Some(other) = owners.insert(place, &port.object.name) {
+            let text = format!("device {} cannot be two ports: {other} and {}", place.1, port.object.name);
             problems.push(Problem::new("device", text));
         }
     }

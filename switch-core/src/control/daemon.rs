@@ -5,6 +5,7 @@
 
 use super::doors::{Door, Doors, WORKER_PATIENCE};
 use super::persist::Store;
+use super::tap::{self, Wanted};
 use crate::config::model::no_such;
 use crate::config::snapshot::{Live, PortId, compile};
 use crate::config::{Checked, Model, Publisher};
@@ -16,7 +17,7 @@ use hashbrown::HashMap;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use switch_api::{ApiError, Code, Done, FdbFilter, HelloReply, Name, Port, Request};
+use switch_api::{ApiError, Code, Done, FdbFilter, HelloReply, Name, Port, PortKind, Request};
 
 /// A port as the daemon knows it.
 #[derive(Debug)]
@@ -108,10 +109,10 @@ impl Daemon {
                 self.flush(filter)?;
                 json(self.done())
             }
-            Request::PortAdd(port) => self.add_port(request, port),
+            Request::PortAdd(port) => self.add_port(port),
             Request::PortDelete(by) => self.delete_port(request, &by.name),
             Request::FdbDelete(_) | Request::FdbAdd(_) => self.change_fdb(request),
-            Request::PortSet(set) => self.set_port(request, &set.name, set.settings.worker),
+            Request::PortSet(set) => self.set_port(request, &set.name),
             Request::BridgeAdd(_) | Request::BridgeSet(_) | Request::BridgeDelete(_) => {
                 let checked = self.check(request)?;
                 self.adopt(checked)
@@ -205,10 +206,11 @@ impl Daemon {
         while table.sweep(0..table.buckets(), &mut gone) > 0 {}
     }
 
-    fn add_port(&mut self, request: &Request, port: &Port) -> Result<Value, ApiError> {
-        let checked = self.check(request)?;
+    fn add_port(&mut self, port: &Port) -> Result<Value, ApiError> {
+        let port = &with_mac(port)?;
+        let checked = self.check(&Request::PortAdd(Box::new(port.clone())))?;
         let id = checked.model().ports[&port.name].id;
-        let door = self.doors.open(id, &port.kind, port.settings.worker)?;
+        let door = self.doors.open(id, port)?;
         self.ports.insert(id, PortLife::Up(Box::new(door)));
         let adopted = self.adopt(checked);
         if adopted.is_err() && !self.model.ports.contains_key(&port.name) {
@@ -219,8 +221,10 @@ impl Daemon {
 
     fn delete_port(&mut self, request: &Request, name: &Name) -> Result<Value, ApiError> {
         let checked = self.check(request)?;
-        let id = self.model.ports.get(name).ok_or_else(|| no_such("port", name))?.id;
+        let port = self.model.ports.get(name).ok_or_else(|| no_such("port", name))?;
+        let (id, wanted) = (port.id, Wanted::of(&port.object));
         let life = self.ports.remove(&id);
+        let is_down = matches!(life, Some(PortLife::Down(_)));
         match self.adopt(checked) {
             Err(error) if self.model.ports.contains_key(name) => {
                 self.ports.extend(life.map(|life| (id, life)));
@@ -229,6 +233,9 @@ impl Daemon {
             adopted => {
                 self.ports.extend(life.map(|life| (id, life)));
                 self.close(id, true);
+                if let Some(wanted) = wanted.filter(|_| is_down) {
+                    remove_left_behind(&wanted);
+                }
                 self.sweep(|_, _, entry| entry.port == id);
                 self.counters.iter().for_each(|counters| counters.clear_port(id));
                 adopted
@@ -236,11 +243,21 @@ impl Daemon {
         }
     }
 
-    fn set_port(&mut self, request: &Request, name: &Name, worker: Option<u16>) -> Result<Value, ApiError> {
+    fn set_port(&mut self, request: &Request, name: &Name) -> Result<Value, ApiError> {
         let checked = self.check(request)?;
-        let id = self.model.ports.get(name).ok_or_else(|| no_such("port", name))?.id;
-        if let (Some(worker), Some(PortLife::Up(door))) = (worker, self.ports.get_mut(&id)) {
-            self.doors.place(id, door, worker)?;
+        let before = self.model.ports.get(name).ok_or_else(|| no_such("port", name))?;
+        let (id, after) = (before.id, &checked.model().ports[name].object);
+        if let Some(PortLife::Up(door)) = self.ports.get_mut(&id) {
+            if let Some(tap) = &mut door.tap
+                && before.object.settings.mtu != after.settings.mtu
+                && let Some(wanted) = Wanted::of(after)
+            {
+                tap.set_mtu(&wanted)?;
+                door.mtu = tap.link().mtu as u16;
+            }
+            if let Some(worker) = after.settings.worker {
+                self.doors.place(id, door, worker)?;
+            }
         }
         self.adopt(checked)
     }
@@ -313,16 +330,42 @@ impl Daemon {
 
     /// Ends the workers and closes every port.
     pub fn shut_down(&mut self, detach: bool) {
-        let ids: Vec<PortId> = self.ports.keys().copied().collect();
+        let ids: Vec<PortId> = self.ports.keys().copied().filter(|_| detach).collect();
         for id in ids {
-            if detach {
-                self.close(id, true);
+            let is_down = matches!(self.ports.get(&id), Some(PortLife::Down(_)));
+            self.close(id, true);
+            let port = self.model.ports.values().find(|port| port.id == id && is_down);
+            if let Some(wanted) = port.and_then(|port| Wanted::of(&port.object)) {
+                remove_left_behind(&wanted);
             }
         }
         for mail in self.doors.mail.iter() {
             _ = crate::worker::thread::command(mail, crate::worker::Command::Stop);
         }
         self.workers.drain(..).for_each(Running::join);
+    }
+}
+
+/// The port with its MAC address: one that nobody named is chosen here, once, and kept.
+fn with_mac(port: &Port) -> Result<Port, ApiError> {
+    let mut port = port.clone();
+    if let PortKind::Tap { mac, .. } | PortKind::Host { mac, .. } = &mut port.kind
+        && mac.is_none()
+    {
+        let chosen = tap::random_mac();
+        *mac = Some(chosen.map_err(|error| {
+            ApiError::new(Code::System, format!("no randomness for a MAC address: {error}")).field("mac")
+        })?);
+    }
+    Ok(port)
+}
+
+/// A port that is down has let go of its device, which may be there all the same.
+fn remove_left_behind(wanted: &Wanted) {
+    if let Err(error) = tap::remove(wanted)
+        && error.code != Code::NotFound
+    {
+        tracing::warn!("a device may be left behind: {error}");
     }
 }
 

@@ -2,10 +2,13 @@
 //! what it is made of. Everything here may take milliseconds and happens on the control thread.
 
 use super::links::{self, Link};
+use super::tap::{self, Tap, Wanted};
 use crate::config::checked::QUEUES_MAX;
 use crate::config::snapshot::{Live, PortId};
 use crate::frame::{Area, TxQueue};
 use crate::port::pcap::PcapPort;
+use crate::port::tap::TapPort;
+use crate::port::tap::device::{Descriptor, Offloads};
 use crate::port::traffic::TrafficPort;
 use crate::port::xdp::open::{Device, Engine, How, OpenError};
 use crate::port::xdp::program::{AttachError, Attached, Hook, Settings};
@@ -29,7 +32,7 @@ const PAUSE: Duration = Duration::from_micros(50);
 pub struct Door {
     /// Worker of each queue.
     pub workers: Vec<u16>,
-    /// Device index, 0 without a device.
+    /// Device index in the daemon's namespace, 0 without such a device.
     pub ifindex: u32,
     /// What the device takes.
     pub mtu: u16,
@@ -43,6 +46,8 @@ pub struct Door {
     pub mode_reason: Option<String>,
     /// Bytes of its rings.
     pub ring_bytes: u64,
+    /// Its device, if it is one that the switch made.
+    pub tap: Option<Tap>,
     attached: Option<Attached>,
     /// Held for as long as the port is open.
     _promiscuous: Option<Promiscuous>,
@@ -71,10 +76,12 @@ pub struct Doors {
 }
 
 impl Doors {
-    /// Opens `kind` and hands its lanes to their workers. The port carries nothing until a snapshot names it.
-    pub fn open(&mut self, id: PortId, kind: &PortKind, worker: Option<u16>) -> Result<Door, ApiError> {
+    /// Opens `port` and hands its lanes to their workers. It carries nothing until a snapshot names it.
+    pub fn open(&mut self, id: PortId, port: &switch_api::Port) -> Result<Door, ApiError> {
+        let (kind, worker) = (&port.kind, port.settings.worker);
         let (door, lanes) = match kind {
             PortKind::Xdp { device, .. } => self.open_xdp(device, kind, worker)?,
+            PortKind::Tap { .. } | PortKind::Host { .. } => self.open_tap(port, worker)?,
             PortKind::Memory { source } => self.simple(Box::new(TrafficPort::new(source.as_ref())), worker),
             PortKind::Pcap { read, write } => {
                 let port = PcapPort::open(read.as_deref().map(Path::new), write.as_deref().map(Path::new));
@@ -106,10 +113,54 @@ impl Doors {
             mode: None,
             mode_reason: None,
             ring_bytes: 0,
+            tap: None,
             attached: None,
             _promiscuous: None,
         };
         (door, vec![port])
+    }
+
+    fn open_tap(
+        &self,
+        port: &switch_api::Port,
+        worker: Option<u16>,
+    ) -> Result<(Door, Vec<Box<dyn Port>>), ApiError> {
+        let wanted = Wanted::of(port)
+            .ok_or_else(|| ApiError::new(Code::Internal, "a tap port without a MAC address"))?;
+        let tap = tap::open(&wanted)?;
+        let link = tap.link();
+        if link.mtu > u32::from(self.mtu_max()) {
+            return Err(too_large(&link.name, link.mtu, self.mtu_max()));
+        }
+        let reason = match tap.offloads {
+            Offloads::TcpUdp => None,
+            Offloads::Tcp => Some("no UDP superframes: the kernel has none for a TAP (Linux 6.2 has)".into()),
+            Offloads::None => Some("no offloads".into()),
+        };
+        let lane = |descriptor: &Arc<Descriptor>| Box::new(TapPort::new(descriptor.clone())) as Box<dyn Port>;
+        let lanes: Vec<_> = tap.descriptors().iter().map(lane).collect();
+        let door = Door {
+            workers: self.spread(lanes.len() as u32, worker),
+            ifindex: 0,
+            mtu: link.mtu as u16,
+            mode: Some("vnet-hdr"),
+            mode_reason: reason,
+            ring_bytes: 0,
+            tap: Some(tap),
+            attached: None,
+            _promiscuous: None,
+        };
+        Ok((door, lanes))
+    }
+
+    /// Workers for the queues of a port. Several queues are for several workers, unless one was named.
+    fn spread(&self, queues: u32, worker: Option<u16>) -> Vec<u16> {
+        let first = worker.unwrap_or_else(|| self.least_loaded());
+        let of = |queue: u32| match worker {
+            Some(worker) => worker,
+            None => ((u32::from(first) + queue) % self.mail.len() as u32) as u16,
+        };
+        (0..queues).map(of).collect()
     }
 
     fn open_xdp(
@@ -135,13 +186,7 @@ impl Doors {
             let text = format!("{name} has {present} queues that the switch can serve, not {queues}");
             return Err(ApiError::new(Code::InvalidParams, text).field("queues"));
         }
-        let first = worker.unwrap_or_else(|| self.least_loaded());
-        // Several queues are for several workers, unless one was named.
-        let spread = |queue: u32| match worker {
-            Some(worker) => worker,
-            None => ((u32::from(first) + queue) % self.mail.len() as u32) as u16,
-        };
-        let workers: Vec<u16> = (0..queues).map(spread).collect();
+        let workers = self.spread(queues, worker);
         let settings = Settings {
             take: take.clone(),
             when_dead: *when_dead,
@@ -164,6 +209,7 @@ impl Doors {
             mode: Some(mode),
             mode_reason: opened.mode_reason,
             ring_bytes: opened.ring_bytes,
+            tap: None,
             attached: Some(opened.attached),
             _promiscuous: Some(opened.promiscuous),
         };
@@ -251,7 +297,7 @@ impl Doors {
     }
 
     /// Takes a port's lanes from their workers, closes them, and sends their frames home. No snapshot in
-    /// use names the port any more. `detach` also takes the XDP program off.
+    /// use names the port any more. `detach` also takes the XDP program off, or removes a device we made.
     pub fn close(&mut self, id: PortId, door: Door, detach: bool) -> Result<usize, ApiError> {
         let mut reclaimed = 0;
         for (queue, worker) in door.workers.iter().enumerate() {
@@ -267,6 +313,10 @@ impl Doors {
         if let Some(attached) = door.attached.filter(|_| detach) {
             // A pin that is gone already, because somebody removed it, is what we want.
             _ = attached.detach();
+        }
+        if let Some(tap) = door.tap.filter(|_| detach) {
+            // A device that the pod deleted already is what we want.
+            _ = tap.remove();
         }
         Ok(reclaimed)
     }
@@ -298,6 +348,12 @@ impl Doors {
         Err(ApiError::new(Code::Timeout, format!("worker {worker} did not answer"))
             .hint("its core may be taken by another program; see `switch-ctl worker list`"))
     }
+}
+
+fn too_large(device: &str, mtu: u32, mtu_max: u16) -> ApiError {
+    ApiError::new(Code::Unsupported, format!("device {device} has an MTU of {mtu}, a frame holds {mtu_max}"))
+        .field("device")
+        .hint("lower the device's MTU, or start switchd with --frame-size 4096")
 }
 
 fn refuse(name: &str, link: &Link, error: OpenError) -> ApiError {

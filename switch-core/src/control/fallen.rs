@@ -3,6 +3,7 @@
 
 use super::daemon::{Daemon, PortLife};
 use super::links::{Link, LinkEvent};
+use super::tap::{News, Tap};
 use crate::config::snapshot::PortId;
 use crate::worker::Report;
 use std::time::{Duration, Instant};
@@ -15,8 +16,8 @@ impl Daemon {
     /// Opens a declared port, or notes why it cannot be.
     pub(super) fn open_again(&mut self, name: &Name) {
         let Some(port) = self.model.ports.get(name) else { return };
-        let (id, settings) = (port.id, &port.object.settings);
-        let life = match self.doors.open(id, &port.object.kind, settings.worker) {
+        let id = port.id;
+        let life = match self.doors.open(id, &port.object) {
             Ok(door) => {
                 tracing::info!(port = %name, mode = door.mode, "port is up");
                 PortLife::Up(Box::new(door))
@@ -32,8 +33,10 @@ impl Daemon {
         tracing::warn!(port = name, reason, "port is down");
         if let Some(PortLife::Up(door)) = self.ports.insert(id, PortLife::Down(reason.clone())) {
             self.republish();
+            // A device that we made stays as it is, with what the pod did to it, and is found again.
+            let detach = door.tap.is_none();
             self.ports.insert(id, PortLife::Up(door));
-            self.close(id, true);
+            self.close(id, detach);
             self.pin_statics();
         }
         self.ports.insert(id, PortLife::Down(reason));
@@ -88,6 +91,33 @@ impl Daemon {
         }
     }
 
+    /// Looks at the devices in pods' namespaces, from where no news comes by itself.
+    pub(super) fn look_at_taps(&mut self) {
+        let mut news = Vec::new();
+        for (id, life) in &mut self.ports {
+            if let PortLife::Up(door) = life
+                && let Some(tap) = &mut door.tap
+            {
+                news.push((*id, tap.look()));
+            }
+        }
+        for (id, news) in news {
+            match news {
+                News::None => {}
+                News::Fallen(reason) => self.fall(id, reason),
+                News::Mtu(mtu) => self.tap_mtu_changed(id, mtu),
+            }
+        }
+    }
+
+    /// A device of ours can have no MTU that is too large for a frame.
+    fn tap_mtu_changed(&mut self, id: PortId, mtu: u32) {
+        if let Some(PortLife::Up(door)) = self.ports.get_mut(&id) {
+            door.mtu = mtu as u16;
+            self.republish();
+        }
+    }
+
     pub(super) fn reopen_fallen(&mut self) {
         self.reopened = Instant::now();
         let down = |id: &PortId| matches!(self.ports.get(id), Some(PortLife::Down(_)));
@@ -122,7 +152,15 @@ impl Daemon {
         for (port, errno) in dead {
             if matches!(self.ports.get(&port), Some(PortLife::Up(_))) {
                 let error = std::io::Error::from_raw_os_error(errno);
-                self.fall(port, format!("its socket died: {error}"));
+                // A device of ours: what it died of is known in its namespace, if anywhere.
+                let news = match self.ports.get_mut(&port) {
+                    Some(PortLife::Up(door)) => door.tap.as_mut().map(Tap::look),
+                    _ => None,
+                };
+                match news {
+                    Some(News::Fallen(reason)) => self.fall(port, reason),
+                    _ => self.fall(port, format!("its socket died: {error}")),
+                }
             }
         }
     }

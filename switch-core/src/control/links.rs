@@ -1,11 +1,15 @@
 //! The kernel's network devices, asked and watched by netlink (rtnetlink(7)).
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use super::rtnl::Rtnl;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+};
+use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
 use std::io;
+use switch_api::Mac;
 
 /// RTNLGRP_LINK (include/uapi/linux/rtnetlink.h).
 const RTNLGRP_LINK: u32 = 1;
@@ -23,6 +27,12 @@ pub struct Link {
     pub mtu: u32,
     /// The XDP program on it: `native`, `generic`, …, and its number.
     pub xdp: Option<(&'static str, u32)>,
+    /// What somebody wrote on it (`ip link set … alias`).
+    pub alias: String,
+    /// Its MAC address; none if it has none, or one of another kind.
+    pub mac: Option<Mac>,
+    /// It is a TUN or TAP device.
+    pub is_tun: bool,
 }
 
 /// What happened to a device.
@@ -38,29 +48,7 @@ pub enum LinkEvent {
 
 /// Asks the kernel about one device; none if there is none of this name.
 pub fn find(name: &str) -> io::Result<Option<Link>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut request = LinkMessage::default();
-    request.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST;
-    let payload = NetlinkPayload::from(RouteNetlinkMessage::GetLink(request));
-    let mut message = NetlinkMessage::new(header, payload);
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let (answer, _) = socket.recv_from_full()?;
-    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
-    match answer.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(Some(read(&link))),
-        NetlinkPayload::Error(error) => match error.to_io() {
-            error if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-            error => Err(error),
-        },
-        other => Err(io::Error::other(format!("an answer we did not ask for: {other:?}"))),
-    }
+    Rtnl::open()?.link(name)
 }
 
 /// A socket that tells of every change to a device.
@@ -104,7 +92,7 @@ fn collect(mut bytes: &[u8], events: &mut Vec<LinkEvent>) {
     }
 }
 
-fn read(message: &LinkMessage) -> Link {
+pub(super) fn read(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
         is_up: message.header.flags.contains(LinkFlags::Up),
@@ -115,6 +103,11 @@ fn read(message: &LinkMessage) -> Link {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Xdp(xdp) => link.xdp = read_xdp(xdp),
+            LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
+            LinkAttribute::Address(address) => link.mac = address.as_slice().try_into().ok().map(Mac),
+            LinkAttribute::LinkInfo(info) => {
+                link.is_tun = info.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Tun)));
+            }
             _ => {}
         }
     }

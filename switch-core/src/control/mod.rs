@@ -8,8 +8,10 @@
 //! | [`fallen`] | ports fall, say why, and come back |
 //! | [`tick`] | what is due once a second |
 //! | [`doors`] | opening and closing ports: sockets and lanes, not rules |
+//! | [`tap`] | TAP devices in pods' namespaces: made, found again, watched, removed |
 //! | [`answer`] | lists and counters |
 //! | [`links`] | the kernel's devices, by netlink |
+//! | [`rtnl`] | requests to the kernel's routing netlink |
 //! | [`persist`] | what was declared, on disk |
 //! | [`bpffs`] | the directory where XDP links are pinned |
 
@@ -21,5 +23,7 @@ mod fallen;
 pub mod links;
 pub mod peer;
 pub mod persist;
+pub mod rtnl;
 pub mod server;
+pub mod tap;
 mod tick;

@@ -17,6 +17,7 @@ impl Daemon {
         self.read_reports();
         self.age(now_s);
         self.tell_loops();
+        self.look_at_taps();
         if self.reopened.elapsed() > REOPEN_PAUSE {
             self.reopen_fallen();
         }

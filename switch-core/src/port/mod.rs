@@ -4,6 +4,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`xdp`] | AF_XDP sockets on a network device |
+//! | [`tap`] | a TAP device: a pod's own network device |
 //! | [`memory`] | packets pushed and popped by a test or the simulator |
 //! | [`traffic`] | seeded flows out of memory: benches of a running daemon |
 //! | [`pcap`] | replay a capture in, write a capture out |
@@ -13,6 +14,7 @@ pub mod faulty;
 pub mod memory;
 pub mod pcap;
 pub mod recorder;
+pub mod tap;
 pub mod traffic;
 pub mod xdp;
 

@@ -1,0 +1,196 @@
+//! Requests to the kernel's routing netlink (rtnetlink(7)), of the namespace of the calling thread.
+
+use super::links::{self, Link};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use std::io;
+use std::net::IpAddr;
+use switch_api::{Cidr, DeviceRoute, Mac};
+
+/// A connection to the kernel. It stays in the namespace it was opened in.
+#[derive(Debug)]
+pub struct Rtnl(Socket);
+
+/// What a device is given before it is set up.
+#[derive(Clone, Debug)]
+pub struct Dress {
+    /// Its MAC address.
+    pub mac: Mac,
+    /// Largest L3 packet, bytes.
+    pub mtu: u32,
+    /// What is written on it.
+    pub alias: String,
+}
+
+impl Rtnl {
+    /// Opens one.
+    pub fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self(socket))
+    }
+
+    /// One device; none if there is none of this name.
+    pub fn link(&self, name: &str) -> io::Result<Option<Link>> {
+        let mut request = LinkMessage::default();
+        request.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        send(&self.0, RouteNetlinkMessage::GetLink(request), NLM_F_REQUEST)?;
+        let mut found = None;
+        let answer = self.read(|message| {
+            if let RouteNetlinkMessage::NewLink(link) = message {
+                found = Some(links::read(&link));
+            }
+            true
+        });
+        match answer {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            answer => answer.map(|()| found),
+        }
+    }
+
+    /// Every device.
+    pub fn links(&self) -> io::Result<Vec<Link>> {
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        send(&self.0, request, NLM_F_REQUEST | NLM_F_DUMP)?;
+        let mut found = Vec::new();
+        self.read(|message| {
+            if let RouteNetlinkMessage::NewLink(link) = message {
+                found.push(links::read(&link));
+            }
+            false
+        })?;
+        Ok(found)
+    }
+
+    /// Gives a device its address, MTU and alias, in one step.
+    pub fn dress(&self, index: u32, dress: &Dress) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::Address(dress.mac.0.to_vec()));
+        link.attributes.push(LinkAttribute::Mtu(dress.mtu));
+        link.attributes.push(LinkAttribute::IfAlias(dress.alias.clone()));
+        self.change(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Sets a device's MTU.
+    pub fn set_mtu(&self, index: u32, mtu: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::Mtu(mtu));
+        self.change(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Sets a device up.
+    pub fn set_up(&self, index: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        (link.header.flags, link.header.change_mask) = (LinkFlags::Up, LinkFlags::Up);
+        self.change(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Gives a device an address. Nobody else has it, the caller says: no duplicate detection (RFC 4862), for
+    /// whose second a pod would have to wait.
+    pub fn add_address(&self, index: u32, cidr: Cidr) -> io::Result<()> {
+        let mut address = AddressMessage::default();
+        address.header.family = family(cidr.address());
+        address.header.prefix_len = cidr.prefix_len();
+        address.header.scope = AddressScope::Universe;
+        address.header.index = index;
+        address.attributes.push(AddressAttribute::Local(cidr.address()));
+        address.attributes.push(AddressAttribute::Address(cidr.address()));
+        if cidr.address().is_ipv6() {
+            address.header.flags = AddressHeaderFlags::Nodad;
+            address.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        self.change(RouteNetlinkMessage::NewAddress(address), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Adds a route through a device.
+    pub fn add_route(&self, index: u32, route: &DeviceRoute) -> io::Result<()> {
+        let mut message = RouteMessage::default();
+        let is_v4 = route.to.address().is_ipv4();
+        message.header = RouteHeader {
+            address_family: family(route.to.address()),
+            destination_prefix_length: route.to.prefix_len(),
+            table: RouteHeader::RT_TABLE_MAIN,
+            // Who configures hosts by hand or by program writes `static`.
+            protocol: RouteProtocol::Static,
+            scope: if is_v4 && route.via.is_none() { RouteScope::Link } else { RouteScope::Universe },
+            kind: RouteType::Unicast,
+            flags: RouteFlags::empty(),
+            ..RouteHeader::default()
+        };
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::from(route.to.address())));
+        message.attributes.push(RouteAttribute::Oif(index));
+        if let Some(via) = route.via {
+            message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(via)));
+        }
+        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    fn change(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        send(&self.0, message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
+        self.read(|_| false)
+    }
+
+    /// Reads answers until the kernel says that it is done, or `take` does.
+    fn read(&self, mut take: impl FnMut(RouteNetlinkMessage) -> bool) -> io::Result<()> {
+        loop {
+            let (bytes, _) = self.0.recv_from_full()?;
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let message =
+                    NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+                // Messages are padded to 4 bytes (NLMSG_ALIGN).
+                let len = (message.header.length as usize).next_multiple_of(4).max(4);
+                rest = rest.get(len..).unwrap_or_default();
+                match message.payload {
+                    NetlinkPayload::InnerMessage(inner) => {
+                        if take(inner) {
+                            return Ok(());
+                        }
+                    }
+                    // Code 0 is an acknowledgement.
+                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    NetlinkPayload::Done(_) => return Ok(()),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// Asks for one device on a socket that is read elsewhere: the answer looks like an event.
+pub fn ask_for(socket: &Socket, index: u32) -> io::Result<()> {
+    let mut request = LinkMessage::default();
+    request.header.index = index;
+    send(socket, RouteNetlinkMessage::GetLink(request), NLM_F_REQUEST)
+}
+
+fn send(socket: &Socket, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).map(|_| ())
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}

@@ -1,0 +1,353 @@
+//! TAP devices: made and dressed inside the namespace they serve, found there again after a restart, watched,
+//! and removed.
+//!
+//! A descriptor of a TAP belongs to the namespace of the thread that opened it, so everything is done by a
+//! short-lived thread that enters the namespace. Opening by name alone would be wrong twice: the pod may have
+//! renamed its device, and a name that nobody has makes a new device. What is ours is known by what we wrote on
+//! it and by its MAC address, and which device a descriptor got is checked by the device's index.
+//!
+//! Nothing has to be undone step by step: a device is not persistent before all of it is right, and until then
+//! it goes with its descriptor.
+
+use super::links::{self, Link, LinkEvent};
+use super::rtnl::{self, Dress, Rtnl};
+use crate::port::tap::device::{Descriptor, Offloads};
+use netlink_sys::Socket;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use switch_api::{ApiError, Cidr, Code, DeviceRoute, Mac, Name, Port, PortKind};
+
+/// A device's MTU unless the port's settings say otherwise: Ethernet's.
+const MTU_DEFAULT: u16 = 1500;
+/// A pod may rename its device while we attach to it; so often we look again.
+const ATTACH_ATTEMPTS: u32 = 5;
+/// Bytes of news about devices that a pod can make wait for us: some ten changes. Beyond it they are lost, and
+/// we ask once instead; so a pod that changes its devices all the time costs no more than one that does so
+/// now and then.
+const NEWS_BYTES: usize = 32 << 10;
+
+/// What a tap or host port is to have.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    port: Name,
+    device: String,
+    netns: Option<String>,
+    mac: Mac,
+    mtu: u16,
+    addresses: Vec<Cidr>,
+    routes: Vec<DeviceRoute>,
+    queues: u16,
+}
+
+/// A device that the switch serves.
+#[derive(Debug)]
+pub struct Tap {
+    namespace: Option<Namespace>,
+    descriptors: Vec<Arc<Descriptor>>,
+    news: Socket,
+    link: Link,
+    /// What it hands over unfinished.
+    pub offloads: Offloads,
+}
+
+/// What became of a device since it was last looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Nothing that matters.
+    None,
+    /// It has another MTU.
+    Mtu(u32),
+    /// It cannot be served any more; the reason.
+    Fallen(String),
+}
+
+/// A namespace by its path, and which one that was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Namespace {
+    path: String,
+    id: (u64, u64),
+}
+
+impl Wanted {
+    /// Of a port; none if it is of another kind, or has no MAC address yet.
+    pub fn of(port: &Port) -> Option<Self> {
+        let (device, netns, mac, addresses, routes, queues) = match &port.kind {
+            PortKind::Tap { device, netns, mac, addresses, routes, queues } => {
+                (device, netns.clone(), *mac, addresses, routes, *queues)
+            }
+            PortKind::Host { device, mac, addresses, routes } => (device, None, *mac, addresses, routes, 1),
+            _ => return None,
+        };
+        Some(Self {
+            port: port.name.clone(),
+            device: device.clone(),
+            netns,
+            mac: mac?,
+            mtu: port.settings.mtu.unwrap_or(MTU_DEFAULT),
+            addresses: addresses.clone(),
+            routes: routes.clone(),
+            queues,
+        })
+    }
+
+    /// What is written on the device.
+    fn alias(&self) -> String {
+        format!("switchd {} {}", self.port, self.mac)
+    }
+
+    /// A pod may change one of the two without becoming a stranger.
+    fn is_ours(&self, link: &Link) -> bool {
+        link.is_tun && (link.alias == self.alias() || link.mac == Some(self.mac))
+    }
+
+    fn place(&self) -> String {
+        self.netns.as_ref().map_or("the daemon's namespace".into(), |path| format!("namespace {path}"))
+    }
+
+    fn several_queues(&self) -> bool {
+        self.queues > 1
+    }
+}
+
+/// A MAC address for a new port: locally administered (IEEE 802-2014 §8.4), the rest random, so that no two
+/// nodes choose the same.
+pub fn random_mac() -> io::Result<Mac> {
+    use std::io::Read;
+    let mut bytes = [0; 6];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    bytes[0] = bytes[0] & 0xfc | 0x02;
+    Ok(Mac(bytes))
+}
+
+/// Attaches to the port's device, or makes it.
+pub fn open(wanted: &Wanted) -> Result<Tap, ApiError> {
+    let (namespace, file) = enter(wanted)?;
+    let (descriptors, link, news) = inside(file.as_ref(), || {
+        let rtnl = Rtnl::open().map_err(|error| failed(wanted, "netlink", &error))?;
+        let news = watch().map_err(|error| failed(wanted, "netlink", &error))?;
+        let (descriptors, index) = match find(&rtnl, wanted)? {
+            Some(link) => (adopt(&rtnl, wanted, &link)?, link.index),
+            None => make(&rtnl, wanted)?,
+        };
+        let link = by_index(&rtnl, index).map_err(|error| failed(wanted, "netlink", &error))?;
+        let link = link.ok_or_else(|| failed(wanted, "look", &io::ErrorKind::NotFound.into()))?;
+        Ok::<_, ApiError>((descriptors, link, news))
+    })??;
+    let offloads = descriptors[0].offload_all().map_err(|error| failed(wanted, "offloads", &error))?;
+    Ok(Tap { namespace, descriptors: descriptors.into_iter().map(Arc::new).collect(), news, link, offloads })
+}
+
+/// Removes the device of a port that is not open. One that is not there is what we want.
+pub fn remove(wanted: &Wanted) -> Result<(), ApiError> {
+    let (_, file) = enter(wanted)?;
+    inside(file.as_ref(), || {
+        let rtnl = Rtnl::open().map_err(|error| failed(wanted, "netlink", &error))?;
+        let links = rtnl.links().map_err(|error| failed(wanted, "netlink", &error))?;
+        let Some(link) = links.into_iter().find(|link| wanted.is_ours(link)) else { return Ok(()) };
+        let descriptor = attach(&rtnl, wanted, &link)?;
+        descriptor.set_persistent(false).map_err(|error| failed(wanted, "removal", &error))
+    })?
+}
+
+fn enter(wanted: &Wanted) -> Result<(Option<Namespace>, Option<File>), ApiError> {
+    let Some(path) = &wanted.netns else { return Ok((None, None)) };
+    let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+    let (metadata, file) = opened.map_err(|error| {
+        let code = if error.kind() == io::ErrorKind::NotFound { Code::NotFound } else { Code::System };
+        ApiError::new(code, format!("the namespace {path} cannot be opened: {error}"))
+            .field("netns")
+            .hint("give a path like /run/netns/NAME or /proc/PID/ns/net, as the daemon sees it")
+    })?;
+    Ok((Some(Namespace { path: path.clone(), id: (metadata.dev(), metadata.ino()) }), Some(file)))
+}
+
+/// Does `work` on a thread of its own inside the namespace. The calling thread stays where it is.
+fn inside<T: Send>(namespace: Option<&File>, work: impl FnOnce() -> T + Send) -> Result<T, ApiError> {
+    let entered = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            if let Some(file) = namespace {
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+            }
+            Ok::<T, rustix::io::Errno>(work())
+        });
+        thread.join()
+    });
+    match entered {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => {
+            Err(ApiError::new(Code::System, format!("the namespace cannot be entered: {error}"))
+                .field("netns")
+                .hint("is it a network namespace? Entering one needs CAP_SYS_ADMIN: run as root"))
+        }
+        Err(_) => Err(ApiError::new(Code::Internal, "the thread in the namespace panicked")),
+    }
+}
+
+/// The port's device, if it is there and can be served; none if it has to be made.
+fn find(rtnl: &Rtnl, wanted: &Wanted) -> Result<Option<Link>, ApiError> {
+    let links = rtnl.links().map_err(|error| failed(wanted, "netlink", &error))?;
+    let (name, place) = (&wanted.device, wanted.place());
+    match links.iter().find(|link| wanted.is_ours(link)) {
+        Some(link) if !link.is_up => {
+            Err(ApiError::new(Code::System, format!("device {} in {place} is down", link.name))
+                .field("device")
+                .hint(format!("there: ip link set {} up", link.name)))
+        }
+        Some(link) => Ok(Some(link.clone())),
+        None if links.iter().any(|link| link.name == *name) => {
+            let text =
+                format!("{place} has a device named {name} that this port did not make; it was left alone");
+            Err(ApiError::new(Code::Busy, text)
+                .field("device")
+                .hint(format!("choose another name with --device, or there: ip link delete {name}")))
+        }
+        None => Ok(None),
+    }
+}
+
+fn by_index(rtnl: &Rtnl, index: u32) -> io::Result<Option<Link>> {
+    Ok(rtnl.links()?.into_iter().find(|link| link.index == index))
+}
+
+/// The descriptors of a device that outlived an earlier daemon. What the pod changed on it stays.
+fn adopt(rtnl: &Rtnl, wanted: &Wanted, link: &Link) -> Result<Vec<Descriptor>, ApiError> {
+    (0..wanted.queues).map(|_| attach(rtnl, wanted, link)).collect()
+}
+
+/// One descriptor of just this device.
+fn attach(rtnl: &Rtnl, wanted: &Wanted, link: &Link) -> Result<Descriptor, ApiError> {
+    let netlink = |error: io::Error| failed(wanted, "netlink", &error);
+    for _ in 0..ATTACH_ATTEMPTS {
+        let Some(now) = by_index(rtnl, link.index).map_err(netlink)? else { break };
+        let attached = Descriptor::attach(&now.name, wanted.several_queues());
+        let descriptor = attached.map_err(|error| refused(wanted, &now.name, &error))?;
+        let name = descriptor.name().map_err(netlink)?;
+        if rtnl.link(&name).map_err(netlink)?.is_some_and(|got| got.index == link.index) {
+            return Ok(descriptor);
+        }
+        // It was renamed in between, and a new device was made under its old name: it goes here.
+    }
+    let text =
+        format!("device {} in {} was deleted or renamed while we attached to it", link.name, wanted.place());
+    Err(ApiError::new(Code::Busy, text).field("device").hint("it will be tried again"))
+}
+
+/// A new device, all of it right. Anything that fails drops the descriptors, and the device with them.
+fn make(rtnl: &Rtnl, wanted: &Wanted) -> Result<(Vec<Descriptor>, u32), ApiError> {
+    let name = &wanted.device;
+    let first = Descriptor::create(name, wanted.several_queues());
+    let first = first.map_err(|error| refused(wanted, name, &error))?;
+    let step = |what: &'static str| move |error: io::Error| failed(wanted, what, &error);
+    let link = rtnl.link(name).map_err(step("netlink"))?;
+    let link = link.ok_or_else(|| failed(wanted, "look", &io::ErrorKind::NotFound.into()))?;
+    let mut descriptors = vec![first];
+    for _ in 1..wanted.queues {
+        descriptors.push(attach(rtnl, wanted, &link)?);
+    }
+    let dress = Dress { mac: wanted.mac, mtu: u32::from(wanted.mtu), alias: wanted.alias() };
+    rtnl.dress(link.index, &dress).map_err(step("address, MTU and alias"))?;
+    rtnl.set_up(link.index).map_err(step("set up"))?;
+    for cidr in &wanted.addresses {
+        let added = rtnl.add_address(link.index, *cidr);
+        added.map_err(|error| failed(wanted, &format!("address {cidr}"), &error).field("addresses"))?;
+    }
+    for route in &wanted.routes {
+        let added = rtnl.add_route(link.index, route);
+        added.map_err(|error| failed(wanted, &format!("route to {}", route.to), &error).field("routes"))?;
+    }
+    descriptors[0].set_persistent(true).map_err(step("persistence"))?;
+    Ok((descriptors, link.index))
+}
+
+fn watch() -> io::Result<Socket> {
+    let socket = links::watch()?;
+    socket.set_rx_buf_sz(NEWS_BYTES as libc::c_int)?;
+    Ok(socket)
+}
+
+fn failed(wanted: &Wanted, step: &str, error: &io::Error) -> ApiError {
+    let text = format!("device {} in {}: {step}: {error}", wanted.device, wanted.place());
+    ApiError::new(Code::System, text).field("device").hint("nothing of it was left behind")
+}
+
+fn refused(wanted: &Wanted, name: &str, error: &io::Error) -> ApiError {
+    let text = format!("device {name} in {}: the kernel refuses a TAP: {error}", wanted.place());
+    let (code, hint) = match error.raw_os_error() {
+        Some(libc::EBUSY) => (Code::Busy, "another program, or another switchd, has this device open"),
+        Some(libc::ENOENT | libc::ENXIO | libc::ENODEV) => {
+            (Code::Unsupported, "load the module: modprobe tun; in a container, pass /dev/net/tun to switchd")
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            (Code::System, "it needs CAP_NET_ADMIN in that namespace: run as root")
+        }
+        Some(libc::EINVAL) => {
+            (Code::Busy, "there is a device of this name that is no TAP, or has other queues")
+        }
+        _ => (Code::System, "see the kernel's log"),
+    };
+    ApiError::new(code, text).field("device").hint(hint)
+}
+
+impl Tap {
+    /// One descriptor a queue.
+    pub fn descriptors(&self) -> &[Arc<Descriptor>] {
+        &self.descriptors
+    }
+
+    /// The device as it was last seen.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Lets the device go with its last descriptor: the lanes' must be closed already.
+    pub fn remove(self) -> io::Result<()> {
+        self.descriptors[0].set_persistent(false)
+    }
+
+    /// Gives the device another MTU, or Ethernet's.
+    pub fn set_mtu(&mut self, wanted: &Wanted) -> Result<(), ApiError> {
+        let index = self.link.index;
+        let (_, file) = enter(wanted)?;
+        let set = inside(file.as_ref(), || Rtnl::open()?.set_mtu(index, u32::from(wanted.mtu)))?;
+        set.map_err(|error| failed(wanted, "MTU", &error).field("settings.mtu"))?;
+        self.link.mtu = u32::from(wanted.mtu);
+        Ok(())
+    }
+
+    /// What happened to the device since the last look. Once a second, and bounded: see [`NEWS_BYTES`].
+    pub fn look(&mut self) -> News {
+        if let Some(namespace) = self.namespace.as_ref().filter(|namespace| !namespace.is_there()) {
+            return News::Fallen(format!("its namespace {} is gone", namespace.path));
+        }
+        let mtu = self.link.mtu;
+        for event in links::events(&self.news) {
+            match event {
+                LinkEvent::There(link) if link.index == self.link.index => self.link = link,
+                LinkEvent::Gone(index) if index == self.link.index => {
+                    return News::Fallen("its device was deleted, or moved to another namespace".into());
+                }
+                LinkEvent::Lost => {
+                    // Should even this not be possible, the next look asks again: nothing was read meanwhile.
+                    _ = rtnl::ask_for(&self.news, self.link.index);
+                }
+                LinkEvent::There(_) | LinkEvent::Gone(_) => {}
+            }
+        }
+        if !self.link.is_up {
+            return News::Fallen(format!("device {} is down", self.link.name));
+        }
+        if self.link.mtu == mtu { News::None } else { News::Mtu(self.link.mtu) }
+    }
+}
+
+impl Namespace {
+    /// Whether its path still leads to it. Our descriptors keep it alive, so it has to be let go of when
+    /// nobody else can get to it.
+    fn is_there(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.id)
+    }
+}

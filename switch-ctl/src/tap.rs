@@ -1,0 +1,136 @@
+//! `switch-ctl port add tap` and `host`: devices that the switch makes.
+
+use crate::port::Common;
+use clap::Args;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use switch_api::{Cidr, DeviceRoute, HOST_DEVICE_DEFAULT, Mac, PortKind, TAP_DEVICE_DEFAULT};
+
+const TAP_EXAMPLES: &str = "Examples:
+  switch-ctl port add tap web --bridge br0 --netns web --address 10.66.0.2/24 --route 0.0.0.0/0,10.66.0.1
+  switch-ctl port add tap db --bridge br0 --netns /proc/4711/ns/net --address fd66::3/64 --mtu 9000";
+const HOST_EXAMPLES: &str = "Examples:
+  switch-ctl port add host node --bridge br0 --address 10.66.0.1/24
+  switch-ctl port add host node6 --bridge br0 --device switch6 --address fd66::1/64";
+
+/// A tap port.
+#[derive(Debug, Args)]
+#[command(after_help = TAP_EXAMPLES)]
+pub struct Tap {
+    #[command(flatten)]
+    pub common: Common,
+    /// The pod's network namespace: a path, or a name that `ip netns` lists. Without it, the daemon's.
+    #[arg(long, value_name = "PATH|NAME")]
+    netns: Option<String>,
+    /// The device's name when it is made.
+    #[arg(long, default_value = TAP_DEVICE_DEFAULT)]
+    device: String,
+    #[command(flatten)]
+    dress: Dress,
+    /// Queues, 1 to 16. With more than one, a pod that may open /dev/net/tun can attach one of its own.
+    #[arg(long, default_value_t = 1)]
+    queues: u16,
+}
+
+/// A host port.
+#[derive(Debug, Args)]
+#[command(after_help = HOST_EXAMPLES)]
+pub struct Host {
+    #[command(flatten)]
+    pub common: Common,
+    /// The device's name when it is made. The drop-ins in deploy/ keep other programs away from switch*.
+    #[arg(long, default_value = HOST_DEVICE_DEFAULT)]
+    device: String,
+    #[command(flatten)]
+    dress: Dress,
+}
+
+/// What a device is made with.
+#[derive(Debug, Args)]
+struct Dress {
+    /// Its MAC address; without it one is chosen, and kept.
+    #[arg(long)]
+    mac: Option<Mac>,
+    /// An address, like 10.66.0.2/24. May be repeated.
+    #[arg(long = "address", value_name = "CIDR")]
+    addresses: Vec<Cidr>,
+    /// A route, like 0.0.0.0/0,10.66.0.1; without a next hop, the destinations are on the link. May be
+    /// repeated.
+    #[arg(long = "route", value_name = "CIDR[,VIA]", value_parser = parse_route)]
+    routes: Vec<DeviceRoute>,
+}
+
+fn parse_route(text: &str) -> Result<DeviceRoute, String> {
+    let (to, via) = match text.split_once(',') {
+        Some((to, via)) => (to, Some(via)),
+        None => (text, None),
+    };
+    let to = to.parse::<Cidr>().map_err(|error| error.to_string())?;
+    let via = via.map(|via| via.parse::<IpAddr>().map_err(|_| format!("{via:?} is no address")));
+    Ok(DeviceRoute { to, via: via.transpose()? })
+}
+
+impl Tap {
+    pub fn kind(&self) -> PortKind {
+        let Dress { mac, addresses, routes } = &self.dress;
+        PortKind::Tap {
+            device: self.device.clone(),
+            netns: self.netns.as_deref().map(path_of),
+            mac: *mac,
+            addresses: addresses.clone(),
+            routes: routes.clone(),
+            queues: self.queues,
+        }
+    }
+}
+
+impl Host {
+    pub fn kind(&self) -> PortKind {
+        let Dress { mac, addresses, routes } = &self.dress;
+        PortKind::Host {
+            device: self.device.clone(),
+            mac: *mac,
+            addresses: addresses.clone(),
+            routes: routes.clone(),
+        }
+    }
+}
+
+/// Where a namespace is: the daemon has another working directory than we have, and knows no names.
+fn path_of(text: &str) -> String {
+    let path = if text.contains('/') { PathBuf::from(text) } else { Path::new("/run/netns").join(text) };
+    std::path::absolute(&path).unwrap_or(path).display().to_string()
+}
+
+/// What is shown of such a port.
+pub fn made_of(kind: &PortKind) -> Option<String> {
+    match kind {
+        PortKind::Tap { device, netns: None, .. } => Some(format!("tap {device}")),
+        PortKind::Tap { device, netns: Some(path), .. } => {
+            // Of /run/netns/NAME the name says enough, of /proc/PID/ns/net all of it does.
+            let name = path.strip_prefix("/run/netns/").or_else(|| path.strip_prefix("/var/run/netns/"));
+            Some(format!("tap {device} in {}", name.unwrap_or(path)))
+        }
+        PortKind::Host { device, .. } => Some(format!("host {device}")),
+        _ => None,
+    }
+}
+
+/// The lines that `port show` has for such a port.
+pub fn show(kind: &PortKind) -> Vec<(&'static str, String)> {
+    let (mac, addresses, routes) = match kind {
+        PortKind::Tap { mac, addresses, routes, .. } | PortKind::Host { mac, addresses, routes, .. } => {
+            (mac, addresses, routes)
+        }
+        _ => return Vec::new(),
+    };
+    let route = |route: &DeviceRoute| match route.via {
+        Some(via) => format!("{} via {via}", route.to),
+        None => route.to.to_string(),
+    };
+    vec![
+        ("mac", mac.map(|mac| mac.to_string()).unwrap_or_default()),
+        ("addresses", addresses.iter().map(Cidr::to_string).collect::<Vec<_>>().join(" ")),
+        ("routes", routes.iter().map(route).collect::<Vec<_>>().join(", ")),
+    ]
+}
