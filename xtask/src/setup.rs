@@ -17,6 +17,7 @@ const TEST: &[Need] = &[
     ("ping", "iputils-ping"),
     ("nsenter", "util-linux"),
     ("tcpdump", "tcpdump"),
+    ("nstat", "iproute2"),
     ("qemu-aarch64-static", "qemu-user-static"),
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     ("/usr/aarch64-linux-gnu/lib/libc.so", "libc6-dev-arm64-cross"),
@@ -57,6 +58,8 @@ pub fn zerocopy() -> Result {
 
 /// What figures need beside that: the peers.
 const FIGURES: &[Need] = &[
+    ("iperf3", "iperf3"),
+    ("taskset", "util-linux"),
     ("dpdk-testpmd", "dpdk-dev"),
     ("/usr/lib/x86_64-linux-gnu/librte_net_af_xdp.so.23", "librte-net-af-xdp23"),
 ];

@@ -27,10 +27,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     }
     // The pods' kernels announce themselves for a while.
     std::thread::sleep(Duration::from_secs(3));
-    let before = cpu_ticks(&daemon);
-    std::thread::sleep(Duration::from_secs(SECONDS));
-    let ticks_a_second = rustix::param::clock_ticks_per_second() as f64;
-    let percent = (cpu_ticks(&daemon) - before) as f64 / ticks_a_second / SECONDS as f64 * 100.0;
+    let percent = cpu_percent(&daemon);
 
     // From here on this thread is the pods; the last core is the switch's. Not before: a daemon inherits it.
     core_affinity::set_for_current(core_affinity::CoreId { id: 0 });
@@ -107,6 +104,14 @@ impl BareThread {
         }
         Ok(start.elapsed().as_nanos() as f64 / 1000.0)
     }
+}
+
+/// What the daemon takes of a core, measured for a while from now.
+pub(super) fn cpu_percent(daemon: &Daemon) -> f64 {
+    let before = cpu_ticks(daemon);
+    std::thread::sleep(Duration::from_secs(SECONDS));
+    let ticks_a_second = rustix::param::clock_ticks_per_second() as f64;
+    (cpu_ticks(daemon) - before) as f64 / ticks_a_second / SECONDS as f64 * 100.0
 }
 
 /// User and system time of the daemon, all threads, in clock ticks (proc_pid_stat(5), fields 14 and 15).

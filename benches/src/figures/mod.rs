@@ -3,9 +3,11 @@
 
 pub mod attach_churn;
 pub mod idle_cpu;
+pub mod idle_tap_ports;
 pub mod idle_xdp_port;
 pub mod l2_pipeline;
 pub mod mac_scale;
+pub mod tcp_vs_bridge;
 pub mod xdp_forward;
 
 use serde::Serialize;
@@ -72,5 +74,7 @@ pub const ALL: &[Entry] = &[
     ("mac-scale", "100 000 MACs against 100 MACs", mac_scale::measure),
     ("attach-churn", "1 000 attach/detach cycles under traffic", attach_churn::measure),
     ("idle-xdp-port", "memory of an idle xdp port", idle_xdp_port::measure),
+    ("tcp-vs-bridge", "TCP pod to pod over tap ports, beside the Linux bridge", tcp_vs_bridge::measure),
+    ("idle-110-ports", "memory and CPU of 110 idle tap ports", idle_tap_ports::measure),
     ("idle-cpu", "CPU when idle with 8 ports, and the first frame after idle", idle_cpu::measure),
 ];

@@ -81,6 +81,12 @@ pub trait Port: Send + std::fmt::Debug {
     /// What becomes readable when something arrives; none if the port must be asked.
     fn wait_on(&self) -> Option<BorrowedFd<'_>>;
 
+    /// Whether `recv` costs a system call also when nothing arrived: it is called only when what it waits on
+    /// is readable.
+    fn is_asked_by_call(&self) -> bool {
+        false
+    }
+
     /// Whether the worker may sleep as far as this port knows.
     fn may_sleep(&self) -> bool {
         true

@@ -6,7 +6,7 @@ use crate::counter::Counters;
 use crate::pipeline::Now;
 use crate::port::xdp::beat::Beats;
 use rustix::event::epoll;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -14,6 +14,11 @@ use std::time::Duration;
 /// Empty turns before a worker sleeps, unless `switchd --idle-turns` says otherwise. An empty turn takes
 /// well under a microsecond: a thousand of them bridge the gap between two packets of a busy flow.
 pub const IDLE_TURNS_DEFAULT: u32 = 1000;
+
+/// Lanes that are found readable at one look: a turn with so many batches takes a millisecond.
+const LOOK_EVENTS: usize = 64;
+/// Not a lane but the bell, in the set of descriptors.
+const BELL: usize = usize::MAX;
 
 /// What a worker thread starts with.
 #[derive(Debug)]
@@ -97,6 +102,9 @@ fn work(mut start: Start, mut epoll: OwnedFd) {
         if let Some(beats) = &start.beats {
             beats.beat(id, now.ns);
         }
+        if start.turn.wants_readable() {
+            look(&mut start.turn, &epoll);
+        }
         let outcome = start.turn.run(now);
         if outcome.lanes_changed {
             wait_on_all(&start, &mut epoll);
@@ -112,6 +120,16 @@ fn work(mut start: Start, mut epoll: OwnedFd) {
             sleep(&mut start, &epoll);
         }
     }
+}
+
+/// Finds out which lanes have something. Those for which there is no room here come first next time: the
+/// kernel goes round.
+fn look(turn: &mut Turn, epoll: &OwnedFd) {
+    let mut events = [const { std::mem::MaybeUninit::uninit() }; LOOK_EVENTS];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    // Interrupted: nobody is readable in this turn, and the next one looks again.
+    let (found, _) = epoll::wait(epoll, &mut events, Some(&now)).unwrap_or_default();
+    turn.set_readable(found.iter().map(|event| event.data.u64() as usize));
 }
 
 /// Sleeps until a lane has frames, somebody rings, or it is time to beat.
@@ -145,9 +163,9 @@ fn note_latency(counters: &Counters, ns: u64) {
 fn wait_on_all(start: &Start, epoll: &mut OwnedFd) {
     let Ok(fresh) = epoll::create(epoll::CreateFlags::CLOEXEC) else { return };
     let waker = start.mail[usize::from(start.turn.id())].waker.as_fd();
-    for fd in std::iter::once(waker).chain(start.turn.wait_on()) {
+    for (index, fd) in std::iter::once((BELL, waker)).chain(start.turn.wait_on()) {
         // A lane that cannot be waited on is still served at every beat.
-        _ = epoll::add(&fresh, fd.as_fd(), epoll::EventData::new_u64(0), epoll::EventFlags::IN);
+        _ = epoll::add(&fresh, fd, epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN);
     }
     *epoll = fresh;
 }

@@ -23,6 +23,10 @@ struct Lane {
     queue: u16,
     door: Box<dyn Port>,
     dead: bool,
+    /// Its `recv` costs a call.
+    by_call: bool,
+    /// Its `recv` may be called. Always, unless that costs a call and [`Turn::set_readable`] said no.
+    readable: bool,
 }
 
 /// Everything one worker has.
@@ -42,6 +46,7 @@ pub struct Turn {
     batches: u64,
     loops_reported: u64,
     stopping: bool,
+    asked_by_call: bool,
 }
 
 /// What came of a turn.
@@ -80,6 +85,7 @@ impl Turn {
             batches: 0,
             loops_reported: 0,
             stopping: false,
+            asked_by_call: false,
         }
     }
 
@@ -123,7 +129,7 @@ impl Turn {
     fn take_in(&mut self, lane: usize, snapshot: &Snapshot, now: Now) -> usize {
         let lane = &mut self.lanes[lane];
         // A closed port keeps its frames: they are taken in when its policy is in force, or go home with it.
-        if lane.dead || !snapshot.port(lane.port).is_some_and(|port| port.open) {
+        if lane.dead || !lane.readable || !snapshot.port(lane.port).is_some_and(|port| port.open) {
             return 0;
         }
         let world = World { snapshot, tables: &self.tables, now };
@@ -267,7 +273,8 @@ impl Turn {
             match command {
                 Command::AddLane(port, queue, door) => {
                     self.pool.note_taken(door.held());
-                    self.lanes.push(Lane { port, queue, door, dead: false });
+                    let by_call = door.is_asked_by_call();
+                    self.lanes.push(Lane { port, queue, door, dead: false, by_call, readable: true });
                 }
                 Command::TakeLane(port, queue) => self.hand_back(port, queue),
                 Command::OpenQueue(port, room) => self.pipeline.private.queues[usize::from(port)] = room,
@@ -277,6 +284,7 @@ impl Turn {
             }
         }
         if changed {
+            self.asked_by_call = self.lanes.iter().any(|lane| lane.by_call);
             self.lane_of.fill(ELSEWHERE);
             for (index, lane) in self.lanes.iter().enumerate().rev() {
                 self.lane_of[usize::from(lane.port)] = index as u16;
@@ -334,9 +342,29 @@ impl Turn {
             && self.lanes.iter().all(|lane| lane.dead || lane.door.may_sleep())
     }
 
-    /// What wakes this worker: its lanes' descriptors.
-    pub fn wait_on(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.lanes.iter().filter(|lane| !lane.dead).filter_map(|lane| lane.door.wait_on())
+    /// What wakes this worker: its lanes' descriptors, each with the number of its lane.
+    pub fn wait_on(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
+        let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| !lane.dead);
+        lanes.filter_map(|(index, lane)| Some((index, lane.door.wait_on()?)))
+    }
+
+    /// Whether somebody should tell which lanes have something: asking each costs a system call, asking for
+    /// all of them costs one.
+    pub fn wants_readable(&self) -> bool {
+        self.asked_by_call
+    }
+
+    /// Tells it: these lanes, of those that are asked by a call, and no others. Numbers are of
+    /// [`Turn::wait_on`].
+    pub fn set_readable(&mut self, lanes: impl Iterator<Item = usize>) {
+        for lane in &mut self.lanes {
+            lane.readable = !lane.by_call;
+        }
+        for index in lanes {
+            if let Some(lane) = self.lanes.get_mut(index) {
+                lane.readable = true;
+            }
+        }
     }
 
     /// Milliseconds that the beat may pause, by the snapshot in use.

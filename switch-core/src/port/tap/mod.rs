@@ -133,6 +133,10 @@ impl Port for TapPort {
         Some((*self.descriptor).as_fd())
     }
 
+    fn is_asked_by_call(&self) -> bool {
+        true
+    }
+
     fn held(&self) -> usize {
         0
     }
