@@ -129,13 +129,9 @@ impl Doors {
             .ok_or_else(|| ApiError::new(Code::Internal, "a tap port without a MAC address"))?;
         let tap = tap::open(&wanted)?;
         let link = tap.link();
-        if link.mtu > u32::from(self.mtu_max()) {
-            return Err(too_large(&link.name, link.mtu, self.mtu_max()));
-        }
         let reason = match tap.offloads {
             Offloads::TcpUdp => None,
             Offloads::Tcp => Some("no UDP superframes: the kernel has none for a TAP (Linux 6.2 has)".into()),
-            Offloads::None => Some("no offloads".into()),
         };
         let lane = |descriptor: &Arc<Descriptor>| Box::new(TapPort::new(descriptor.clone())) as Box<dyn Port>;
         let lanes: Vec<_> = tap.descriptors().iter().map(lane).collect();
@@ -143,6 +139,7 @@ impl Doors {
             workers: self.spread(lanes.len() as u32, worker),
             ifindex: 0,
             mtu: link.mtu as u16,
+            gso: true,
             mode: Some("vnet-hdr"),
             mode_reason: reason,
             ring_bytes: 0,

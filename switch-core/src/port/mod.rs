@@ -18,7 +18,7 @@ pub mod tap;
 pub mod traffic;
 pub mod xdp;
 
-use crate::counter::Counters;
+use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, Batch, Frame, Holder, Pool, TxQueue};
 use std::os::fd::BorrowedFd;
 
@@ -49,11 +49,13 @@ pub struct Serviced {
     pub health: Health,
     /// Frames the kernel could not hand over since the last time.
     pub missed: u64,
+    /// Frames that came in and that it dropped by itself, for one reason; of another it tells the next time.
+    pub dropped: Option<(DropReason, u64)>,
 }
 
 impl Serviced {
     /// Nothing to tell.
-    pub const WELL: Self = Self { health: Health::Good, missed: 0 };
+    pub const WELL: Self = Self { health: Health::Good, missed: 0, dropped: None };
 }
 
 /// What is left of a closed port.

@@ -234,9 +234,12 @@ impl Turn {
     fn service_lanes(&mut self, busy: bool) {
         for lane in &mut self.lanes {
             let counters = &self.pipeline.private.counters;
-            let Serviced { health, missed } = lane.door.service(&mut self.pool, busy, counters);
+            let Serviced { health, missed, dropped } = lane.door.service(&mut self.pool, busy, counters);
             if missed > 0 {
                 counters.drops(lane.port, DropReason::RxMissed).add(missed);
+            }
+            if let Some((reason, frames)) = dropped {
+                counters.drops(lane.port, reason).add(frames);
             }
             if let Health::Dead(errno) = health
                 && !lane.dead

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::wire::vnet;
 use rustix::fs::{Mode, OFlags};
 use rustix::ioctl::{self, IntegerSetter, Opcode, Setter, Updater};
 use std::io;
@@ -12,12 +13,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const PATH: &str = "/dev/net/tun";
 /// `TUNSETVNETHDRSZ`: `struct virtio_net_hdr`, which the lane reads and writes.
-const HEADER_BYTES: libc::c_int = 10;
+const HEADER_BYTES: libc::c_int = vnet::LEN as libc::c_int;
+/// `TUNSETVNETLE`: its numbers are little endian on every machine.
+const LITTLE_ENDIAN: libc::c_int = 1;
 
 const SET_DEVICE: Opcode = libc::TUNSETIFF as Opcode;
 const GET_DEVICE: Opcode = libc::TUNGETIFF as Opcode;
 const SET_PERSIST: Opcode = libc::TUNSETPERSIST as Opcode;
 const SET_OFFLOAD: Opcode = libc::TUNSETOFFLOAD as Opcode;
+const SET_ENDIAN: Opcode = libc::TUNSETVNETLE as Opcode;
 const SET_HEADER_BYTES: Opcode = libc::TUNSETVNETHDRSZ as Opcode;
 
 /// What a kernel that has everything hands over unfinished: checksums, TCP superframes, UDP superframes.
@@ -35,8 +39,6 @@ struct Request {
 /// What the device hands over as one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offloads {
-    /// Nothing: every frame as it would be on a wire.
-    None,
     /// Unfinished checksums and TCP superframes. The kernel has no UDP ones for a TAP (before Linux 6.2).
     Tcp,
     /// Unfinished checksums, TCP and UDP superframes.
@@ -71,6 +73,8 @@ impl Descriptor {
         unsafe { ioctl::ioctl(&descriptor.0, Updater::<SET_DEVICE, _>::new(&mut request))? };
         // SAFETY: TUNSETVNETHDRSZ reads one int.
         unsafe { ioctl::ioctl(&descriptor.0, Setter::<SET_HEADER_BYTES, _>::new(HEADER_BYTES))? };
+        // SAFETY: TUNSETVNETLE reads one int.
+        unsafe { ioctl::ioctl(&descriptor.0, Setter::<SET_ENDIAN, _>::new(LITTLE_ENDIAN))? };
         Ok(descriptor)
     }
 
@@ -85,7 +89,7 @@ impl Descriptor {
 
     /// Asks for as many offloads as the kernel has; what it took.
     pub fn offload_all(&self) -> io::Result<Offloads> {
-        if self.set_offload(libc::TUN_F_CSUM).is_ok() {
+        if self.set_offload(TCP_OFFLOADS | UDP_OFFLOADS).is_ok() {
             return Ok(Offloads::TcpUdp);
         }
         self.set_offload(TCP_OFFLOADS).map(|()| Offloads::Tcp)

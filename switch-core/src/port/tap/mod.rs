@@ -5,56 +5,117 @@
 //! |---|---|
 //! | [`device`] | the descriptor: create, attach, offloads |
 //!
-//! This file is the lane: one queue of the device.
+//! This file is the lane: one queue of the device. Before every frame goes a `struct virtio_net_hdr` that says
+//! what is unfinished in it. The pod's kernel writes it, and a pod can make its kernel write nearly anything: it
+//! is hostile input, which [`vnet`] holds against the frame.
+//!
+//! **Nothing waits here.** What the switch has not read waits in the device's own queue (`txqueuelen`, 1000
+//! packets), and the pod's kernel drops what is beyond it. A write runs the pod's receive path then and there
+//! and ends in its sockets or nowhere, so a pod that reads nothing holds none of our frames: the kernel drops
+//! what its sockets have no room for.
 
 pub mod device;
 
 use super::{Health, Port, Remains, Sent, Serviced};
-use crate::counter::Counters;
-use crate::frame::{Area, Batch, Frame, Pool, TxQueue};
-use crate::wire::checksum::{self, Csum};
+use crate::counter::{Counters, DropReason};
+use crate::frame::{Area, BATCH_FRAMES, Batch, Frame, Offload, Pool, TxQueue};
+use crate::wire::gso;
+use crate::wire::vnet::{self, BadVnet};
 use device::Descriptor;
 use rustix::io::Errno;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-/// `struct virtio_net_hdr`.
-const HEADER_LEN: usize = 10;
-const NEEDS_CSUM: u8 = 1;
+/// Segments that one `recv` takes in, give or take a superframe: as many as a batch of frames, so that a pod
+/// that sends superframes has no larger share of the worker than one that does not.
+const SEGMENTS_A_TURN: usize = BATCH_FRAMES;
+/// Why a frame that came in was not believed, in the order of [`TapPort::untrue`].
+const UNTRUE: [DropReason; 3] =
+    [DropReason::VnetNotAgreed, DropReason::VnetChecksum, DropReason::VnetSegments];
 
 /// One queue of a TAP device.
 #[derive(Debug)]
 pub struct TapPort {
     descriptor: Arc<Descriptor>,
-    missed: u64,
+    /// Frames whose header was not believed, by [`UNTRUE`], that nobody was told of yet.
+    untrue: [u64; UNTRUE.len()],
     dead: Option<i32>,
+}
+
+/// What the next packet is read into: a small frame, and a large one for what does not fit. A packet is as
+/// large as it is before anybody knows, so both are at hand, and the one that was not needed serves for the
+/// next packet.
+struct Hands {
+    small: Frame,
+    large: Frame,
+}
+
+impl Hands {
+    fn take(pool: &mut Pool) -> Option<Self> {
+        let small = pool.take()?;
+        match pool.take_large() {
+            Some(large) => Some(Self { small, large }),
+            None => {
+                pool.give(small);
+                None
+            }
+        }
+    }
+
+    fn give(self, pool: &mut Pool) {
+        pool.give(self.small);
+        pool.give(self.large);
+    }
+
+    /// The frame that holds the packet of `len` bytes that was read, whole; the other is kept. Should there be
+    /// none to replace it, the hands are gone.
+    fn hand_over(self, pool: &mut Pool, len: usize) -> (Frame, Option<Self>) {
+        let Self { mut small, mut large } = self;
+        let area = pool.area();
+        let room = area.packet_len_max();
+        if len <= room {
+            _ = area.set_len(&mut small, len);
+            let hands = match pool.take() {
+                Some(fresh) => Some(Self { small: fresh, large }),
+                None => {
+                    pool.give(large);
+                    None
+                }
+            };
+            return (small, hands);
+        }
+        _ = area.set_len(&mut large, len);
+        // The first part was read into the small frame.
+        area.bytes_mut(&mut large)[..room].copy_from_slice(area.bytes(&small));
+        let hands = match pool.take_large() {
+            Some(fresh) => Some(Self { small, large: fresh }),
+            None => {
+                pool.give(small);
+                None
+            }
+        };
+        (large, hands)
+    }
 }
 
 impl TapPort {
     /// A lane over a descriptor.
     pub fn new(descriptor: Arc<Descriptor>) -> Self {
-        Self { descriptor, missed: 0, dead: None }
+        Self { descriptor, untrue: [0; UNTRUE.len()], dead: None }
     }
 
-    /// One frame into `frame`; none if there is nothing to read, or the device is gone.
-    fn read(&mut self, pool: &Pool, frame: &mut Frame) -> Option<usize> {
-        let area = pool.area();
-        let mut header = [0; HEADER_LEN];
-        if !area.set_len(frame, area.packet_len_max()) {
-            return None;
-        }
-        let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(area.bytes_mut(frame))];
+    /// Reads one packet: its header and its length; none if there is nothing to read, or the device is gone.
+    fn read(&mut self, area: &Area, hands: &mut Hands) -> Option<([u8; vnet::LEN], usize)> {
+        let mut header = [0; vnet::LEN];
+        let room = area.packet_len_max();
+        let opened = area.set_len(&mut hands.small, room) && area.set_len(&mut hands.large, LARGE_LEN);
+        debug_assert!(opened, "frames that were just emptied have this room");
+        let (_, rest) = area.bytes_mut(&mut hands.large).split_at_mut(room);
+        let first = area.bytes_mut(&mut hands.small);
+        let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(first), IoSliceMut::new(rest)];
         match rustix::io::readv(&*self.descriptor, &mut parts) {
-            Ok(n) => {
-                frame.offload.csum = if header[0] & NEEDS_CSUM != 0 {
-                    let start = u16::from_ne_bytes([header[6], header[7]]);
-                    Csum::Partial { start, field: header[8] }
-                } else {
-                    Csum::Complete
-                };
-                Some(n.saturating_sub(HEADER_LEN))
-            }
+            Ok(n) => Some((header, n.saturating_sub(vnet::LEN))),
             Err(Errno::AGAIN | Errno::INTR) => None,
             Err(errno) => {
                 self.dead = Some(errno.raw_os_error());
@@ -63,55 +124,79 @@ impl TapPort {
         }
     }
 
-    fn write(&mut self, area: &Area, frame: &Frame) -> Result<(), Errno> {
-        let bytes = area.bytes(frame);
-        let mut csum = frame.offload.csum;
-        if csum == Csum::Unknown {
-            csum = checksum::state(bytes);
-        }
-        let mut header = [0; HEADER_LEN];
-        if let Csum::Partial { start, field } = csum {
-            header[0] = NEEDS_CSUM;
-            header[6..8].copy_from_slice(&start.to_ne_bytes());
-            header[8..10].copy_from_slice(&u16::from(field).to_ne_bytes());
-        }
-        let written = rustix::io::writev(&*self.descriptor, &[IoSlice::new(&header), IoSlice::new(bytes)])?;
-        if written == HEADER_LEN + bytes.len() { Ok(()) } else { Err(Errno::MSGSIZE) }
+    #[cold]
+    fn count(&mut self, bad: &BadVnet) {
+        let reason = UNTRUE.iter().position(|reason| reason.name() == bad.name());
+        self.untrue[reason.unwrap_or(0)] += 1;
     }
-}
 
-impl Port for TapPort {
-    fn recv(&mut self, pool: &mut Pool, batch: &mut Batch) {
-        while !batch.is_full() && self.dead.is_none() {
-            let Some(mut frame) = pool.take() else { return };
-            match self.read(pool, &mut frame) {
-                Some(len) if pool.area().set_len(&mut frame, len) => batch.push(frame),
-                Some(_) => pool.give(frame),
-                None => return pool.give(frame),
+    fn write(&self, area: &Area, frame: &Frame) -> Result<(), Errno> {
+        let bytes = area.bytes(frame);
+        let Offload { csum, gso } = frame.offload;
+        let header = vnet::encode(csum, gso, bytes);
+        loop {
+            match rustix::io::writev(&*self.descriptor, &[IoSlice::new(&header), IoSlice::new(bytes)]) {
+                Ok(written) if written == vnet::LEN + bytes.len() => return Ok(()),
+                // The kernel takes a packet whole or not at all; should it ever not, the pod got half a frame.
+                Ok(_) => return Err(Errno::MSGSIZE),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
             }
         }
     }
+}
 
+/// Bytes that a large frame is opened for: an Ethernet header, two tags, and the longest IPv6 packet that is no
+/// jumbogram.
+const LARGE_LEN: usize = 14 + 8 + 40 + 65_535;
+
+impl Port for TapPort {
+    #[inline]
+    fn recv(&mut self, pool: &mut Pool, batch: &mut Batch) {
+        // A pool that has run dry leaves the packets where they are.
+        let Some(mut hands) = Hands::take(pool) else { return };
+        let mut segments = 0;
+        while !batch.is_full() && segments < SEGMENTS_A_TURN && self.dead.is_none() {
+            let Some((header, len)) = self.read(pool.area(), &mut hands) else { break };
+            let (mut frame, left) = hands.hand_over(pool, len);
+            match vnet::decode(&header, pool.area().bytes(&frame)) {
+                Ok((csum, gso)) => {
+                    frame.offload = Offload { csum, gso };
+                    segments += gso.map_or(1, |gso| gso::segments(pool.area().bytes(&frame), gso));
+                    batch.push(frame);
+                }
+                Err(bad) => {
+                    self.count(&bad);
+                    segments += 1;
+                    pool.give(frame);
+                }
+            }
+            let Some(left) = left else { return };
+            hands = left;
+        }
+        hands.give(pool);
+    }
+
+    #[inline]
     fn send(&mut self, pool: &mut Pool, queue: &mut TxQueue) -> Sent {
         let mut sent = Sent::default();
-        let mut done = 0;
-        let waiting = queue.len();
         if self.dead.is_some() {
             return sent;
         }
-        while done < waiting {
-            let Some(frame) = queue.iter().nth(done) else { break };
+        let mut done = 0;
+        for frame in queue.iter() {
             match self.write(pool.area(), frame) {
                 Ok(()) => {
                     sent.packets += 1;
                     sent.bytes += frame.len() as u64;
                 }
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => continue,
-                Err(Errno::BADFD) => {
-                    self.dead = Some(Errno::BADFD.raw_os_error());
+                // The device is gone: what waits goes with the lane.
+                Err(errno @ Errno::BADFD) => {
+                    self.dead = Some(errno.raw_os_error());
                     break;
                 }
+                // Down, without memory, or full (which takes 2 GiB: TUNSETSNDBUF). Nothing would tell us when
+                // that ends, and whoever sends knows how to send again.
                 Err(_) => sent.refused += 1,
             }
             done += 1;
@@ -123,10 +208,10 @@ impl Port for TapPort {
     }
 
     fn service(&mut self, _: &mut Pool, _: bool, _: &Counters) -> Serviced {
-        Serviced {
-            health: self.dead.map_or(Health::Good, Health::Dead),
-            missed: std::mem::take(&mut self.missed),
-        }
+        let health = self.dead.map_or(Health::Good, Health::Dead);
+        let untrue = self.untrue.iter().position(|count| *count > 0);
+        let dropped = untrue.map(|i| (UNTRUE[i], std::mem::take(&mut self.untrue[i])));
+        Serviced { health, missed: 0, dropped }
     }
 
     fn wait_on(&self) -> Option<BorrowedFd<'_>> {

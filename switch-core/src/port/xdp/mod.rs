@@ -271,7 +271,7 @@ impl Port for XdpPort {
         if self.serviced.is_multiple_of(STATISTICS_EVERY) {
             missed += self.newly_missed();
         }
-        Serviced { health, missed }
+        Serviced { health, missed, dropped: None }
     }
 
     fn wait_on(&self) -> Option<BorrowedFd<'_>> {
