@@ -7,6 +7,9 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+/// include/uapi/linux/if_packet.h.
+const PACKET_VNET_HDR: libc::c_int = 15;
+
 /// A packet socket on one device of a namespace.
 #[derive(Debug)]
 pub struct RawSocket(OwnedFd);
@@ -25,6 +28,22 @@ impl RawSocket {
         // SAFETY: the pointer and length are those of a live slice; the kernel only reads it.
         let sent = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
         assert_eq!(sent, frame.len() as isize, "send: {}", io::Error::last_os_error());
+    }
+
+    /// Sends one frame behind a `struct virtio_net_hdr` of one's own making (`PACKET_VNET_HDR`, packet(7)), as a
+    /// pod may. Whether the pod's kernel took it. The socket cannot receive afterwards.
+    pub fn send_described(&self, header: [u8; 10], frame: &[u8]) -> bool {
+        let wanted: libc::c_int = 1;
+        // SAFETY: a c_int and its size.
+        let set = unsafe {
+            let (value, len) = ((&raw const wanted).cast(), size_of_val(&wanted) as u32);
+            libc::setsockopt(self.0.as_raw_fd(), libc::SOL_PACKET, PACKET_VNET_HDR, value, len)
+        };
+        assert_eq!(set, 0, "PACKET_VNET_HDR: {}", io::Error::last_os_error());
+        let bytes = [&header[..], frame].concat();
+        // SAFETY: the pointer and length are those of a live vector; the kernel only reads it.
+        let sent = unsafe { libc::send(self.0.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+        sent == bytes.len() as isize
     }
 
     /// The next frame that `wanted` likes, or none within `limit`.

@@ -61,8 +61,12 @@ pub fn udp(from: &Net, to: &Net, address: IpAddr, count: usize) -> usize {
         socket.set_read_timeout(Some(LIMIT))?;
         _ = ready.send(());
         let mut buffer = [0; 2048];
-        for _ in 0..count {
+        for expected in 0..count {
             let (len, peer) = socket.recv_from(&mut buffer)?;
+            if buffer[..len] != datagram(expected) {
+                let text = format!("not datagram {expected} but {len} bytes, {:?}", &buffer[..len.min(8)]);
+                return Err(std::io::Error::other(text));
+            }
             socket.send_to(&buffer[..len], peer)?;
         }
         Ok(())
@@ -75,16 +79,23 @@ pub fn udp(from: &Net, to: &Net, address: IpAddr, count: usize) -> usize {
         socket.set_read_timeout(Some(LIMIT))?;
         let (mut buffer, mut right) = ([0; 2048], 0);
         for i in 0..count {
-            let datagram = vec![i as u8; 1 + i * 7 % 1400];
-            socket.send(&datagram)?;
+            socket.send(&datagram(i))?;
             let len = socket.recv(&mut buffer)?;
-            right += usize::from(buffer[..len] == datagram);
+            right += usize::from(buffer[..len] == datagram(i));
         }
         Ok(right)
     });
-    let right = joined("UDP client", client.join());
-    joined("UDP server", server.join());
-    right
+    let (right, served) = (client.join(), server.join());
+    // What went wrong at the server is why the client failed.
+    joined("UDP server", served);
+    joined("UDP client", right)
+}
+
+/// Datagram `i` of a transfer: numbered, of all lengths that a frame holds.
+fn datagram(i: usize) -> Vec<u8> {
+    let mut bytes = vec![i as u8; 4 + i * 7 % 1400];
+    bytes[..4].copy_from_slice(&(i as u32).to_be_bytes());
+    bytes
 }
 
 fn joined<T>(who: &str, outcome: std::thread::Result<std::io::Result<T>>) -> T {

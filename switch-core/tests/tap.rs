@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
+use std::io::{Read, Write};
 use std::time::Duration;
 use switch_api::{ApiError, ByName, Code, Done, PortKind, PortSettings, PortState, Request};
+use switch_lab::frames::{plain, station};
 use switch_lab::node::tap_port;
 use switch_lab::transfer::{checksum_errors, tcp, udp};
-use switch_lab::{Daemon, Net, Node, Options, Pod, wait_until};
+use switch_lab::{Daemon, Net, Node, Options, Pod, RawSocket, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -208,5 +210,303 @@ fn what_the_pod_does_to_its_device_is_noticed_and_mended() {
     wait_until("down", LONG, || is(&daemon, "tap2", PortState::Down));
     delete(&daemon, "tap2");
     assert!(!pod.try_run("ip link show eth0").status.success(), "the device stayed");
+    daemon.assert_conserved();
+}
+
+/// Superframes of a sender, or no superframe if there is none: bytes a frame, on average.
+fn mean_frame(daemon: &Daemon, port: &str) -> u64 {
+    let counters = daemon.port(port).counters;
+    counters.rx_bytes / counters.rx_packets.max(1)
+}
+
+#[test]
+fn a_superframe_crosses_as_one_frame() {
+    let (_node, daemon, pods) = node_with_taps(&switchd(), 2);
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    for address in ["10.66.0.2", "fd66::2"] {
+        assert_eq!(tcp(&pods[0].net, &pods[1].net, address.parse().unwrap(), 50_000_000), 50_000_000);
+    }
+    let mean = mean_frame(&daemon, "tap1");
+    assert!(mean > 3000, "the sender's frames had {mean} bytes on average");
+    assert_eq!(daemon.drops("mtu-exceeded"), 0, "an MTU is held against segments");
+    daemon.assert_conserved();
+}
+
+#[test]
+fn jumbo_frames_and_tags_cross() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    let pods = [node.bare_pod(1), node.bare_pod(2)];
+    let vid = |n: u32| switch_api::Vid::try_from(n).unwrap();
+    let trunk = switch_api::Vlan::Trunk {
+        vids: vec![switch_api::VidRange { first: vid(1), last: vid(9) }],
+        native: Some(vid(1)),
+    };
+    for pod in &pods {
+        let settings = PortSettings { mtu: Some(9000), vlan: trunk.clone(), ..PortSettings::default() };
+        daemon.attach_tap(pod, "br0", settings);
+    }
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    for size in [1500, 4000, 8972] {
+        pods[0].net.run(&format!("ping -n -c 3 -W 2 -M do -s {size} 10.66.0.2"));
+    }
+    everything_crosses(&daemon, (&pods[0].net, 1), (&pods[1].net, 2));
+    // Into the bridge with a tag, out of it without: what is unfinished moves with the bytes.
+    let other = node.bare_pod(3);
+    let access = switch_api::Vlan::Access { vid: vid(5) };
+    daemon.attach_tap(&other, "br0", PortSettings { vlan: access, ..PortSettings::default() });
+    let tagged = pods[0].net.try_run("ip link add link eth0 name eth0.5 type vlan id 5");
+    if !tagged.status.success() {
+        return println!("NOT RUN: this kernel has no VLAN devices");
+    }
+    pods[0].net.ip("addr add 10.67.0.1/24 dev eth0.5");
+    pods[0].net.ip("link set eth0.5 up");
+    other.net.ip("addr add 10.67.0.3/24 dev eth0");
+    wait_until("ping", LONG, || reaches(&pods[0].net, "10.67.0.3"));
+    assert_eq!(tcp(&pods[0].net, &other.net, "10.67.0.3".parse().unwrap(), 4_000_000), 4_000_000);
+    assert_eq!(tcp(&other.net, &pods[0].net, "10.67.0.1".parse().unwrap(), 4_000_000), 4_000_000);
+}
+
+#[test]
+fn several_queues_and_two_workers_keep_every_byte() {
+    let node = Node::new();
+    let daemon = node.start(&switchd().with("--cores 0,1"));
+    daemon.bridge("br0");
+    let pods = [node.bare_pod(1), node.bare_pod(2)];
+    for pod in &pods {
+        let mut port = tap_port(pod, "br0", PortSettings::default());
+        if let PortKind::Tap { queues, .. } = &mut port.kind {
+            *queues = 2;
+        }
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+        assert_eq!(daemon.port(&pod.device).workers.len(), 2);
+    }
+    everything_crosses(&daemon, (&pods[0].net, 1), (&pods[1].net, 2));
+}
+
+/// CRC32c (RFC 9260 appendix A), bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, byte: &u8| {
+        (0..8).fold(
+            crc ^ u32::from(*byte),
+            |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 },
+        )
+    };
+    !bytes.iter().fold(u32::MAX, step)
+}
+
+/// An SCTP INIT over IPv4, its CRC right.
+fn sctp(to: switch_api::Mac, from: switch_api::Mac, mark: u8) -> Vec<u8> {
+    let mut frame = [&to.0[..], &from.0, &[0x08, 0x00]].concat();
+    frame.extend([0x45, 0, 0, 60, 0, mark, 0x40, 0, 64, 132, 0, 0, 10, 66, 0, 1, 10, 66, 0, 2]);
+    frame.extend([0x30, 0x39, 0x30, 0x3a, 0, 0, 0, 0, 0, 0, 0, 0]);
+    frame.extend([1, 0, 0, 28, 1, 2, 3, 4, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, mark, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let crc = crc32c(&frame[34..]);
+    frame[42..46].copy_from_slice(&crc.to_le_bytes());
+    frame
+}
+
+#[test]
+fn sctp_crosses_unchanged_between_every_pair_of_kinds() {
+    let (node, daemon, pods) = node_with_taps(&switchd(), 1);
+    let xdp = node.pod(2);
+    daemon.attach(&xdp, "br0", PortSettings::default());
+    daemon.attach_host(9, "br0");
+    let ends = [
+        (&pods[0].net, "eth0", station(1)),
+        (&xdp.net, "eth0", station(2)),
+        (&node.net, "switch0", station(9)),
+    ];
+    let sockets: Vec<_> = ends.iter().map(|(net, device, _)| RawSocket::open(net, device).unwrap()).collect();
+    for (socket, (.., mac)) in sockets.iter().zip(&ends) {
+        socket.send(&plain(switch_api::Mac([0xff; 6]), *mac, 0, 60));
+    }
+    wait_until("three stations are known", LONG, || {
+        let known: Vec<switch_api::FdbEntry> = daemon.call(&Request::FdbList(Default::default()));
+        ends.iter().all(|(.., mac)| known.iter().any(|entry| entry.mac == *mac))
+    });
+    for (i, from) in ends.iter().enumerate() {
+        for (j, to) in ends.iter().enumerate().filter(|(j, _)| *j != i) {
+            let frame = sctp(to.2, from.2, (i * 3 + j) as u8);
+            sockets[i].send(&frame);
+            assert!(sockets[j].recv(LONG, |got| got == frame).is_some(), "{} to {}", from.1, to.1);
+        }
+    }
+    daemon.assert_conserved();
+}
+
+#[test]
+fn what_a_pod_makes_up_about_its_frames_is_refused_by_name() {
+    let (_node, daemon, pods) = node_with_taps(&switchd(), 2);
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    let (to, from) = (pods[1].mac(), pods[0].mac());
+    let unfinished_at = |start, field| [1, 0, 0, 0, 0, 0, start, 0, field, 0];
+    let cases = [
+        // In the CRC of an SCTP packet, and in what follows it.
+        (unfinished_at(34, 8), sctp(to, from, 1)),
+        (unfinished_at(50, 3), sctp(to, from, 1)),
+        // In a frame that is no IP at all.
+        (unfinished_at(20, 2), plain(to, from, 1, 60)),
+    ];
+    for (header, frame) in cases {
+        let before = daemon.drops("vnet-checksum");
+        let socket = RawSocket::open(&pods[0].net, "eth0").unwrap();
+        assert!(socket.send_described(header, &frame), "the pod's own kernel refused {header:?}");
+        wait_until("it is refused", LONG, || daemon.drops("vnet-checksum") > before);
+    }
+    // What follows a lie is not lost with it.
+    assert!(pods[0].reaches("10.66.0.2") && pods[1].reaches("10.66.0.1"));
+    daemon.assert_conserved();
+}
+
+#[test]
+fn a_restart_finds_everything_where_it_was() {
+    let options = switchd().keeping_state();
+    let (node, mut daemon, pods) = node_with_taps(&options, 2);
+    daemon.attach_host(9, "br0");
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    // A connection that lives through all of it.
+    let (told, tell) = std::sync::mpsc::channel::<u8>();
+    let server = pods[1].net.inside(|| {
+        let listener = std::net::TcpListener::bind("10.66.0.2:7000").unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        _ = std::io::copy(&mut stream.try_clone().unwrap(), &mut stream);
+    });
+    let (answer, answers) = std::sync::mpsc::channel::<u8>();
+    let client = pods[0].net.inside(move || {
+        let mut stream = (0..100)
+            .find_map(|_| {
+                std::net::TcpStream::connect("10.66.0.2:7000").ok().or_else(|| {
+                    std::thread::sleep(Duration::from_millis(20));
+                    None
+                })
+            })
+            .unwrap();
+        while let Ok(byte) = tell.recv() {
+            stream.write_all(&[byte]).unwrap();
+            let mut got = [0];
+            stream.read_exact(&mut got).unwrap();
+            answer.send(got[0]).unwrap();
+        }
+    });
+    let echo = |byte: u8| {
+        told.send(byte).unwrap();
+        assert_eq!(answers.recv_timeout(Duration::from_secs(60)), Ok(byte));
+    };
+    echo(1);
+    // Its index and its MAC address.
+    let identity = |device: &str| {
+        let shown = pods[1].net.ip(&format!("-o link show {device}"));
+        let mac = shown.split("link/ether ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+        (shown.split(':').next().unwrap().to_owned(), mac)
+    };
+    let before = identity("eth0");
+
+    daemon.kill();
+    // The pod goes on living meanwhile.
+    pods[1].net.ip("addr add 10.99.0.1/32 dev eth0");
+    pods[1].net.ip("link set eth0 name lan0");
+    std::thread::sleep(Duration::from_secs(1));
+    let daemon = node.start(&options);
+    for port in ["tap1", "tap2", "host"] {
+        assert!(is(&daemon, port, PortState::Up), "{port}: {}", daemon.log());
+    }
+    echo(2);
+    assert_eq!(identity("lan0"), before, "another device");
+    assert!(pods[1].net.ip("addr show lan0").contains("10.99.0.1/32"), "what the pod added stays");
+    assert!(!pods[1].net.try_run("ip link show eth0").status.success(), "a second device was made");
+    wait_until("the host", LONG, || reaches(&node.net, "10.66.0.1"));
+    let already = mean_frame(&daemon, "tap1");
+    assert_eq!(tcp(&pods[0].net, &node.net, "10.66.0.9".parse().unwrap(), 20_000_000), 20_000_000);
+    assert!(mean_frame(&daemon, "tap1") > already.max(3000), "offloads were not set again");
+    // And renamed while it is served.
+    pods[0].net.ip("link set eth0 name lan0");
+    echo(3);
+    drop(told);
+    client.join().unwrap();
+    server.join().unwrap();
+    delete(&daemon, "tap1");
+    assert!(!pods[0].net.try_run("ip link show lan0").status.success(), "the renamed device stayed");
+    daemon.assert_conserved();
+}
+
+#[test]
+fn a_namespace_that_goes_is_let_go_of() {
+    let (_node, daemon, mut pods) = node_with_taps(&switchd(), 3);
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    let steady = pods[2].net.spawn("ping -q -i 0.01 -c 300 10.66.0.1");
+    let load = pods[0].net.spawn("ping -q -f -w 3 10.66.0.2");
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+    let before = descriptors();
+    drop(pods.remove(1));
+    wait_until("its port is down", LONG, || is(&daemon, "tap2", PortState::Down));
+    let reason = daemon.port("tap2").reason.unwrap();
+    assert!(reason.contains("is gone") || reason.contains("cannot be opened"), "{reason}");
+    assert!(descriptors() < before, "a descriptor keeps the namespace alive");
+    let steady = String::from_utf8(steady.finish().stdout).unwrap();
+    assert!(steady.contains(" 0% packet loss"), "the others were disturbed: {steady}");
+    load.finish();
+    delete(&daemon, "tap2");
+    daemon.assert_conserved();
+}
+
+#[test]
+fn a_reader_that_is_stuck_costs_nobody_else() {
+    let (_node, daemon, pods) = node_with_taps(&switchd(), 3);
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    let total = daemon.stats().frames.total;
+    // It accepts and reads nothing; the sender fills what there is to fill.
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let (let_go, released) = std::sync::mpsc::channel::<()>();
+    let reader = pods[1].net.inside(move || {
+        let listener = std::net::TcpListener::bind("10.66.0.2:7005").unwrap();
+        let unread = std::net::UdpSocket::bind("10.66.0.2:7006").unwrap();
+        ready.send(()).unwrap();
+        let accepted = listener.accept();
+        _ = released.recv();
+        drop((accepted, unread));
+    });
+    is_ready.recv().unwrap();
+    let sender = pods[0].net.inside(|| {
+        let mut stream = std::net::TcpStream::connect("10.66.0.2:7005").unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let start = std::time::Instant::now();
+        while start.elapsed() < Duration::from_secs(2) {
+            _ = stream.write(&[7; 1 << 16]);
+            _ = socket.send_to(&[7; 1400], "10.66.0.2:7006");
+        }
+        stream
+    });
+    let address = "10.66.0.1".parse().unwrap();
+    assert_eq!(tcp(&pods[2].net, &pods[0].net, address, 10_000_000), 10_000_000, "another pair, meanwhile");
+    let stream = sender.join().unwrap();
+    wait_until("no frame waits for it", LONG, || daemon.stats().frames.free == total);
+    let_go.send(()).unwrap();
+    reader.join().unwrap();
+    drop(stream);
+    daemon.assert_conserved();
+}
+
+#[test]
+fn a_hundred_attachments_under_traffic_lose_no_frame_and_no_descriptor() {
+    let (_node, daemon, pods) = node_with_taps(&switchd(), 2);
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+    let churn = |times| {
+        for _ in 0..times {
+            delete(&daemon, "tap2");
+            daemon.attach_tap(&pods[1], "br0", PortSettings::default());
+        }
+    };
+    churn(3);
+    let before = descriptors();
+    let load = pods[0].net.spawn("ping -q -f -w 10 10.66.0.2");
+    churn(100);
+    assert!(descriptors() <= before, "{before} descriptors became {}", descriptors());
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    drop(load);
+    assert!(daemon.drops("rx-missed") == 0);
     daemon.assert_conserved();
 }
