@@ -140,6 +140,7 @@ impl Doors {
             ifindex: 0,
             mtu: link.mtu as u16,
             gso: true,
+            jumbo: false,
             mode: Some("vnet-hdr"),
             mode_reason: reason,
             ring_bytes: 0,
@@ -345,12 +346,6 @@ impl Doors {
         Err(ApiError::new(Code::Timeout, format!("worker {worker} did not answer"))
             .hint("its core may be taken by another program; see `switch-ctl worker list`"))
     }
-}
-
-fn too_large(device: &str, mtu: u32, mtu_max: u16) -> ApiError {
-    ApiError::new(Code::Unsupported, format!("device {device} has an MTU of {mtu}, a frame holds {mtu_max}"))
-        .field("device")
-        .hint("lower the device's MTU, or start switchd with --frame-size 4096")
 }
 
 fn refuse(name: &str, link: &Link, error: OpenError) -> ApiError {
