@@ -16,8 +16,10 @@ use switch_lab::{Daemon, Node, Options, Pod};
 const LIMIT: Duration = Duration::from_secs(10);
 const TCP_BYTES: usize = 64 << 20;
 const DATAGRAMS: usize = 2_000;
+/// Last byte of the node's own address.
+const NODE: u8 = 100;
 
-/// Three pods in VLAN 1, a fourth in VLAN 20.
+/// Three pods in VLAN 1, a fourth in VLAN 20, each with a veth; two more in VLAN 1, each with a TAP.
 struct Stage {
     daemon: Daemon,
     pods: Vec<Pod>,
@@ -49,11 +51,15 @@ pub fn run(keep: bool) -> Result {
 fn show(keep: bool, interrupted: Arc<AtomicBool>) -> Result {
     let stage = set_up(interrupted)?;
     type Act = fn(&Stage) -> Result;
-    let acts: [(&str, Act); 5] = [
-        ("the switch has four ports, each an AF_XDP socket on a pod's veth", |stage| stage.ctl("port list")),
-        ("pods 1, 2 and 3 are in one VLAN and reach each other", pings),
+    let acts: [(&str, Act); 6] = [
+        (
+            "the switch has four ports on a pod's veth, two that are a pod's TAP, and one for the node",
+            |stage| stage.ctl("port list"),
+        ),
+        ("pods 1, 2, 3, 5 and 6 and the node are in one VLAN and reach each other", pings),
         ("pod 4 is in VLAN 20 and reaches nobody", isolation),
-        ("TCP and UDP, with the pods' default offloads", bulk),
+        ("TCP and UDP over AF_XDP, with the pods' default offloads", |stage| bulk(stage, 0, 1)),
+        ("TCP and UDP over TAP, the same", |stage| bulk(stage, 4, 5)),
         ("what the switch learned and counted", counters),
     ];
     for (title, act) in acts {
@@ -71,7 +77,7 @@ fn show(keep: bool, interrupted: Arc<AtomicBool>) -> Result {
 }
 
 fn set_up(interrupted: Arc<AtomicBool>) -> Result<Stage> {
-    say("a node with a switchd, and four pods with a veth each");
+    say("a node with a switchd, four pods with a veth each, and two that the switch gives a device");
     let node = Node::new();
     let daemon = node.start(&Options::new(program("switchd")));
     daemon.bridge("br0");
@@ -83,6 +89,14 @@ fn set_up(interrupted: Arc<AtomicBool>) -> Result<Stage> {
         println!("{}  {}  in VLAN {}, namespace {}", pod.device, pod.ip, vid, pod.net.name());
         pods.push(pod);
     }
+    for n in 5..=6 {
+        let pod = node.bare_pod(n);
+        daemon.attach_tap(&pod, "br0", PortSettings::default());
+        println!("{}  {}  in VLAN 1, namespace {}", pod.device, pod.ip, pod.net.name());
+        pods.push(pod);
+    }
+    daemon.attach_host(NODE, "br0");
+    println!("host  10.66.0.{NODE}  in VLAN 1, the node");
     Ok(Stage { daemon, pods, node, interrupted })
 }
 
@@ -91,15 +105,26 @@ fn program(name: &str) -> PathBuf {
 }
 
 fn pings(stage: &Stage) -> Result {
-    for (from, to) in [(0, 1), (1, 2), (2, 0)] {
-        let (from, to) = (&stage.pods[from], &stage.pods[to]);
-        let output = from.net.try_run(&format!("ping -n -q -c 5 -i 0.05 -W 2 {}", to.ip));
+    let node = format!("10.66.0.{NODE}");
+    let pod = |index: usize| (stage.pods[index].device.as_str(), stage.pods[index].ip.as_str());
+    let pairs = [
+        (0, pod(1)),
+        (1, pod(2)),
+        (2, pod(0)),
+        (4, pod(5)),
+        (4, pod(0)),
+        (5, ("the node", &node)),
+        (0, ("the node", &node)),
+    ];
+    for (from, (name, address)) in pairs {
+        let from = &stage.pods[from];
+        let output = from.net.try_run(&format!("ping -n -q -c 5 -i 0.05 -W 2 {address}"));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let summary: Vec<&str> =
             text.lines().filter(|line| line.contains("loss") || line.contains("rtt")).collect();
-        println!("{} → {}: {}", from.device, to.device, summary.join("; "));
+        println!("{} → {name}: {}", from.device, summary.join("; "));
         if !output.status.success() {
-            return Err(format!("{} does not reach {}", from.ip, to.ip));
+            return Err(format!("{} does not reach {address}", from.ip));
         }
     }
     Ok(())
@@ -114,9 +139,9 @@ fn isolation(stage: &Stage) -> Result {
     Ok(())
 }
 
-fn bulk(stage: &Stage) -> Result {
-    let (from, to) = (&stage.pods[0], &stage.pods[1]);
-    for address in [to.ip.clone(), "fd66::2".into()] {
+fn bulk(stage: &Stage, from: usize, to: usize) -> Result {
+    let (from, to) = (&stage.pods[from], &stage.pods[to]);
+    for address in [to.ip.clone(), to.ip.replace("10.66.0.", "fd66::")] {
         let address: IpAddr = address.parse().map_err(|error| format!("{error}"))?;
         let seconds = tcp(from, to, address)?;
         let gigabits = TCP_BYTES as f64 * 8.0 / seconds / 1e9;

@@ -71,7 +71,7 @@ fn loom() -> Result {
 
 fn kernel() -> Result {
     run(cargo(
-        "test --package switch-core --test traffic --test ports --test control --test trouble --test segments",
+        "test --package switch-core --test traffic --test ports --test tap --test control --test trouble --test segments",
     ))?;
     let mut command =
         cargo("test --package switch-bench --test second_opinion -- --nocapture --test-threads=1");
@@ -85,7 +85,7 @@ fn demo() -> Result {
     setup::build_release()?;
     let shown = run_demo(None)?;
     let pods = shown.matches(", every byte checked,").count();
-    if pods != 2 || !shown.contains("everything down") {
+    if pods != 4 || !shown.contains("everything down") {
         return Err(format!("the demo did not show what it should:\n{shown}"));
     }
     let interrupted = run_demo(Some("in one VLAN and reach each other"))?;
