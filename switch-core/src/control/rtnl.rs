@@ -148,29 +148,27 @@ impl Rtnl {
 
     /// Reads answers until the kernel says that it is done, or `take` does.
     fn read(&self, mut take: impl FnMut(RouteNetlinkMessage) -> bool) -> io::Result<()> {
-        loop {
+        let mut done = false;
+        while !done {
             let (bytes, _) = self.0.recv_from_full()?;
             let mut rest = bytes.as_slice();
-            while !rest.is_empty() {
+            while !rest.is_empty() && !done {
                 let message =
                     NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
                 // Messages are padded to 4 bytes (NLMSG_ALIGN).
                 let len = (message.header.length as usize).next_multiple_of(4).max(4);
                 rest = rest.get(len..).unwrap_or_default();
                 match message.payload {
-                    NetlinkPayload::InnerMessage(inner) => {
-                        if take(inner) {
-                            return Ok(());
-                        }
-                    }
+                    NetlinkPayload::InnerMessage(inner) => done = take(inner),
                     // Code 0 is an acknowledgement.
-                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
+                    NetlinkPayload::Error(error) if error.code.is_none() => done = true,
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
-                    NetlinkPayload::Done(_) => return Ok(()),
+                    NetlinkPayload::Done(_) => done = true,
                     _ => {}
                 }
             }
         }
+        Ok(())
     }
 }
 
