@@ -159,7 +159,8 @@ impl Daemon {
                 };
                 match news {
                     Some(News::Fallen(reason)) => self.fall(port, reason),
-                    _ => self.fall(port, format!("its socket died: {error}")),
+                    Some(_) => self.fall(port, format!("its device is gone: {error}")),
+                    None => self.fall(port, format!("its socket died: {error}")),
                 }
             }
         }

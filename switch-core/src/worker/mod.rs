@@ -6,6 +6,7 @@
 //! | [`mail`] | what others may put before a worker: commands, frames for its lanes |
 //! | [`idle`] | falling asleep without missing a wake-up |
 //! | [`laps`] | cycles per stage |
+//! | [`readable`] | which lanes have something, for those that are asked by a system call |
 //! | [`thread`] | the loop around the turn: pinning, beating, sleeping |
 
 pub mod idle;
@@ -13,6 +14,8 @@ pub mod idle;
 pub mod laps;
 #[cfg(not(loom))]
 pub mod mail;
+#[cfg(not(loom))]
+pub mod readable;
 #[cfg(not(loom))]
 pub mod thread;
 #[cfg(not(loom))]

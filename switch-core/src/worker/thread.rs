@@ -1,12 +1,13 @@
 //! The loop around the turn: a pinned thread that beats, and sleeps when there is nothing to do.
 
+use super::readable::Readable;
 use super::turn::Turn;
 use super::{Command, Mail};
 use crate::counter::Counters;
 use crate::pipeline::Now;
 use crate::port::xdp::beat::Beats;
 use rustix::event::epoll;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -14,11 +15,6 @@ use std::time::Duration;
 /// Empty turns before a worker sleeps, unless `switchd --idle-turns` says otherwise. An empty turn takes
 /// well under a microsecond: a thousand of them bridge the gap between two packets of a busy flow.
 pub const IDLE_TURNS_DEFAULT: u32 = 1000;
-
-/// Lanes that are found readable at one look: a turn with so many batches takes a millisecond.
-const LOOK_EVENTS: usize = 64;
-/// Not a lane but the bell, in the set of descriptors.
-const BELL: usize = usize::MAX;
 
 /// What a worker thread starts with.
 #[derive(Debug)]
@@ -78,11 +74,12 @@ pub fn start(start: Start) -> std::io::Result<Running> {
     let seen = pinned.clone();
     let name = format!("worker-{}", start.turn.id());
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let readable = Readable::new()?;
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         if let Some(core) = start.core.filter(|core| core_affinity::set_for_current(*core)) {
             seen.store(core.id as i64, Ordering::Relaxed);
         }
-        work(start, epoll);
+        work(start, epoll, readable);
     })?;
     Ok(Running { thread, pinned })
 }
@@ -93,7 +90,7 @@ pub fn now() -> Now {
     Now { ns: time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64 }
 }
 
-fn work(mut start: Start, mut epoll: OwnedFd) {
+fn work(mut start: Start, mut epoll: OwnedFd, mut readable: Readable) {
     let id = start.turn.id();
     let mut idle = 0;
     wait_on_all(&start, &mut epoll);
@@ -102,11 +99,10 @@ fn work(mut start: Start, mut epoll: OwnedFd) {
         if let Some(beats) = &start.beats {
             beats.beat(id, now.ns);
         }
-        if start.turn.wants_readable() {
-            look(&mut start.turn, &epoll);
-        }
+        readable.look(&mut start.turn);
         let outcome = start.turn.run(now);
         if outcome.lanes_changed {
+            readable.renew(&start.turn);
             wait_on_all(&start, &mut epoll);
         }
         if !start.mail[usize::from(id)].reports.is_empty() {
@@ -120,16 +116,6 @@ fn work(mut start: Start, mut epoll: OwnedFd) {
             sleep(&mut start, &epoll);
         }
     }
-}
-
-/// Finds out which lanes have something. Those for which there is no room here come first next time: the
-/// kernel goes round.
-fn look(turn: &mut Turn, epoll: &OwnedFd) {
-    let mut events = [const { std::mem::MaybeUninit::uninit() }; LOOK_EVENTS];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    // Interrupted: nobody is readable in this turn, and the next one looks again.
-    let (found, _) = epoll::wait(epoll, &mut events, Some(&now)).unwrap_or_default();
-    turn.set_readable(found.iter().map(|event| event.data.u64() as usize));
 }
 
 /// Sleeps until a lane has frames, somebody rings, or it is time to beat.
@@ -163,9 +149,9 @@ fn note_latency(counters: &Counters, ns: u64) {
 fn wait_on_all(start: &Start, epoll: &mut OwnedFd) {
     let Ok(fresh) = epoll::create(epoll::CreateFlags::CLOEXEC) else { return };
     let waker = start.mail[usize::from(start.turn.id())].waker.as_fd();
-    for (index, fd) in std::iter::once((BELL, waker)).chain(start.turn.wait_on()) {
+    for fd in std::iter::once(waker).chain(start.turn.wait_on()) {
         // A lane that cannot be waited on is still served at every beat.
-        _ = epoll::add(&fresh, fd, epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN);
+        _ = epoll::add(&fresh, fd.as_fd(), epoll::EventData::new_u64(0), epoll::EventFlags::IN);
     }
     *epoll = fresh;
 }

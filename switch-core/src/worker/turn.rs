@@ -46,7 +46,6 @@ pub struct Turn {
     batches: u64,
     loops_reported: u64,
     stopping: bool,
-    asked_by_call: bool,
 }
 
 /// What came of a turn.
@@ -85,7 +84,6 @@ impl Turn {
             batches: 0,
             loops_reported: 0,
             stopping: false,
-            asked_by_call: false,
         }
     }
 
@@ -287,7 +285,6 @@ impl Turn {
             }
         }
         if changed {
-            self.asked_by_call = self.lanes.iter().any(|lane| lane.by_call);
             self.lane_of.fill(ELSEWHERE);
             for (index, lane) in self.lanes.iter().enumerate().rev() {
                 self.lane_of[usize::from(lane.port)] = index as u16;
@@ -345,20 +342,19 @@ impl Turn {
             && self.lanes.iter().all(|lane| lane.dead || lane.door.may_sleep())
     }
 
-    /// What wakes this worker: its lanes' descriptors, each with the number of its lane.
-    pub fn wait_on(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
-        let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| !lane.dead);
+    /// What wakes this worker: its lanes' descriptors.
+    pub fn wait_on(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.lanes.iter().filter(|lane| !lane.dead).filter_map(|lane| lane.door.wait_on())
+    }
+
+    /// Lanes whose `recv` costs a system call, by number, and what is readable when they have something.
+    pub fn asked_by_call(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
+        let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| lane.by_call && !lane.dead);
         lanes.filter_map(|(index, lane)| Some((index, lane.door.wait_on()?)))
     }
 
-    /// Whether somebody should tell which lanes have something: asking each costs a system call, asking for
-    /// all of them costs one.
-    pub fn wants_readable(&self) -> bool {
-        self.asked_by_call
-    }
-
-    /// Tells it: these lanes, of those that are asked by a call, and no others. Numbers are of
-    /// [`Turn::wait_on`].
+    /// Of the lanes of [`Turn::asked_by_call`], these have something and no others. Nobody has to say so: they
+    /// are all asked then.
     pub fn set_readable(&mut self, lanes: impl Iterator<Item = usize>) {
         for lane in &mut self.lanes {
             lane.readable = !lane.by_call;
