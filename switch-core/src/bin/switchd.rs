@@ -81,6 +81,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let group = options.group.as_deref().map(|name| {
         Group::find(name).ok_or_else(|| format!("there is no group named {name}; `groupadd --system {name}`"))
     });
+    raise_descriptor_limit();
     let rules = Rules { group: group.transpose()?, readers: options.readers };
     let mut server = Server::bind(&options.socket, rules)?;
     let cores = choose_cores(&options.cores)?;
@@ -139,6 +140,14 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         tracing::warn!("the bpffs at {} stays: {error}", bpffs.display());
     }
     Ok(())
+}
+
+/// A tap port takes two descriptors, and the usual soft limit of 1024 is there for programs that use select(2).
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Without it there is room for fewer ports, and the refusal says so.
+    _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// AF_XDP, or why there is none. The daemon runs all the same: other ports need none of this.
