@@ -504,7 +504,8 @@ fn a_hundred_attachments_under_traffic_lose_no_frame_and_no_descriptor() {
     let before = descriptors();
     let load = pods[0].net.spawn("ping -q -f -w 10 10.66.0.2");
     churn(100);
-    assert!(descriptors() <= before, "{before} descriptors became {}", descriptors());
+    // The connection of the last call may still be one: the daemon hears of its end a moment later.
+    wait_until("as many descriptors as before", LONG, || descriptors() <= before);
     wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
     drop(load);
     assert!(daemon.drops("rx-missed") == 0);
