@@ -26,7 +26,7 @@ pub use error::{ApiError, Code};
 pub use name::{Mac, Name, Vid};
 pub use object::*;
 pub use reply::*;
-pub use request::{ByName, FdbDelete, FdbFilter, Hello, Nothing, PortSet, Request, Stop};
+pub use request::{ByDevice, ByName, FdbDelete, FdbFilter, Hello, Nothing, PortSet, Request, Stop};
 
 /// The version of these words. A client says it in `hello`; the daemon refuses another number
 /// and names the side to update. It moves when an old client would misread a new daemon.

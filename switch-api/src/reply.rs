@@ -111,6 +111,32 @@ pub struct PortStatus {
     pub counters: PortCounters,
 }
 
+/// The answer to [`crate::Request::PortProbe`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReply {
+    /// The device.
+    pub device: String,
+    /// Its MTU, bytes of L3 packet.
+    pub mtu: u32,
+    /// Its queues that a port can serve.
+    pub queues: u32,
+    /// What was tried, in the order in which the switch would.
+    pub tried: Vec<Tried>,
+    /// The mode a port on it would get; none if none works.
+    pub choice: Option<String>,
+}
+
+/// Something a device or the kernel may be able to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    /// What.
+    pub what: String,
+    /// Whether it works.
+    pub works: bool,
+    /// Why not, or what it is good for.
+    pub detail: String,
+}
+
 /// Traffic of a port, seen from the switch: `rx` came in by it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]

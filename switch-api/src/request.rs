@@ -40,6 +40,9 @@ pub enum Request {
     /// Lists ports.
     #[serde(rename = "port.list")]
     PortList(Nothing),
+    /// Tries what a device can do. It is attached and detached again for it, taking no frame.
+    #[serde(rename = "port.probe")]
+    PortProbe(ByDevice),
     /// Declares a static MAC.
     #[serde(rename = "fdb.add")]
     FdbAdd(StaticMac),
@@ -105,6 +108,14 @@ pub struct Stop {
 pub struct ByName {
     /// The name.
     pub name: Name,
+}
+
+/// One network device by its name in the daemon's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ByDevice {
+    /// The device.
+    pub device: String,
 }
 
 /// See [`Request::PortSet`].

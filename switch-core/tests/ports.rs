@@ -147,6 +147,30 @@ fn an_mtu_of_9000_works_and_may_change_while_traffic_flows() {
 }
 
 #[test]
+fn a_device_is_probed_and_left_as_it_was() {
+    let (node, daemon, _pods) = node_with_pods(&switchd(), 1);
+    let probe = |device: &str| {
+        let request = Request::PortProbe(switch_api::ByDevice { device: device.into() });
+        daemon.client().call::<switch_api::ProbeReply>(&request)
+    };
+    let pod = node.pod(2);
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+    let before = descriptors();
+    let reply = probe(&pod.device).unwrap();
+    let works = |what: &str| reply.tried.iter().find(|tried| tried.what == what).unwrap().works;
+    assert!(!works("zero-copy") && works("native") && works("generic"), "{reply:?}");
+    assert_eq!((reply.choice.as_deref(), reply.mtu, reply.queues), (Some("native"), 1500, 1));
+    assert!(!xdp_program(&node, &pod.device), "the probe left its program behind");
+    wait_until("no descriptor is left over", LONG, || descriptors() <= before);
+    // What it said is what a port gets.
+    daemon.attach(&pod, "br0", PortSettings::default());
+    assert_eq!(daemon.port(&pod.device).mode.as_deref(), Some("native"));
+    assert_eq!(probe(&pod.device).unwrap_err().code, Code::Busy);
+    assert_eq!(probe("nosuch").unwrap_err().code, Code::NotFound);
+    daemon.assert_conserved();
+}
+
+#[test]
 fn mistakes_are_refused_with_the_reason_and_change_nothing() {
     let (node, daemon, _pods) = node_with_pods(&switchd(), 1);
     let error = refusal(&daemon, xdp_port("nosuch", "br0", PortSettings::default()));

@@ -5,8 +5,9 @@ use crate::tap;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use switch_api::{
-    ApiError, ByName, Client, Code, Done, Flood, MemorySource, Name, Nothing, Owner, Port, PortKind, PortSet,
-    PortSettings, PortState, PortStatus, Request, Take, TakeRule, Vid, VidRange, Vlan, WhenDead, XdpMode,
+    ApiError, ByDevice, ByName, Client, Code, Done, Flood, MemorySource, Name, Nothing, Owner, Port,
+    PortKind, PortSet, PortSettings, PortState, PortStatus, ProbeReply, Request, Take, TakeRule, Vid,
+    VidRange, Vlan, WhenDead, XdpMode,
 };
 
 /// What can be done with ports.
@@ -18,6 +19,12 @@ pub enum Verb {
     Show {
         /// The port.
         name: Name,
+    },
+    /// Tries what a device can do, and says what a port on it would get and why. Takes no frame; the device
+    /// must not be a port.
+    Probe {
+        /// The device.
+        device: String,
     },
     /// Adds a port.
     #[command(subcommand)]
@@ -337,6 +344,10 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
             let port = find(client, name)?;
             output.answer(&port, show);
         }
+        Verb::Probe { device } => {
+            let probe = client.call(&Request::PortProbe(ByDevice { device: device.clone() }))?;
+            output.answer(&probe, |probe| probed(probe, output));
+        }
         Verb::Add(kind) => {
             let port = kind.to_port();
             let done: Done = client.call(&Request::PortAdd(Box::new(port.clone())))?;
@@ -362,6 +373,20 @@ fn find(client: &mut Client, name: &Name) -> Result<PortStatus, ApiError> {
         ApiError::new(Code::NotFound, format!("there is no port named {name}"))
             .hint("`switch-ctl port list` shows those there are")
     })
+}
+
+fn probed(probe: &ProbeReply, output: &Output) -> String {
+    let ProbeReply { device, mtu, queues, tried, choice } = probe;
+    let mut table = output.table(&["WHAT", "WORKS", "WHY"]);
+    for tried in tried {
+        let works = output.verdict(if tried.works { "yes" } else { "no" }, tried.works);
+        table.add_row(vec![tried.what.as_str().into(), works, tried.detail.as_str().into()]);
+    }
+    let choice = match choice {
+        Some(choice) => format!("a port on it would run in mode {choice}, the first that works"),
+        None => "no port is possible on it".into(),
+    };
+    format!("{device}: MTU {mtu}, {queues} queues\n{table}\n{choice}")
 }
 
 fn state(port: &PortStatus) -> &'static str {

@@ -98,6 +98,7 @@ impl Daemon {
             Request::Status(_) => json(self.status()),
             Request::BridgeList(_) => json(self.list_bridges()),
             Request::PortList(_) => json(self.list_ports()),
+            Request::PortProbe(by) => json(self.probe(&by.device)?),
             Request::FdbList(filter) => json(self.list_fdb(filter)?),
             Request::WorkerList(_) => json(self.list_workers()),
             Request::StatsGet(_) => json(self.stats()),

@@ -215,7 +215,7 @@ impl Doors {
     }
 
     /// The device, if it can be opened now.
-    fn usable(&self, name: &str) -> Result<Link, ApiError> {
+    pub(super) fn usable(&self, name: &str) -> Result<Link, ApiError> {
         let link = links::find(name)
             .map_err(|error| ApiError::new(Code::System, format!("netlink: {error}")))?
             .ok_or_else(|| {

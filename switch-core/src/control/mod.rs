@@ -8,6 +8,7 @@
 //! | [`fallen`] | ports fall, say why, and come back |
 //! | [`tick`] | what is due once a second |
 //! | [`doors`] | opening and closing ports: sockets and lanes, not rules |
+//! | [`probe`] | what a device can do, by trying |
 //! | [`tap`] | TAP devices in pods' namespaces: made, found again, watched, removed |
 //! | [`answer`] | lists and counters |
 //! | [`links`] | the kernel's devices, by netlink |
@@ -23,6 +24,7 @@ mod fallen;
 pub mod links;
 pub mod peer;
 pub mod persist;
+mod probe;
 pub mod rtnl;
 pub mod server;
 pub mod tap;

@@ -1,0 +1,93 @@
+//! What a device can do, found out by trying: the program is attached in each mode, taking no frame and passing
+//! everything on, sockets are bound to every queue, and all of it is undone. The order is the one in which a
+//! port with `mode: auto` tries.
+
+use super::daemon::{Daemon, PortLife};
+use crate::config::checked::QUEUES_MAX;
+use crate::frame::Area;
+use crate::port::xdp::open::{Device, Engine, How};
+use crate::port::xdp::program::Settings;
+use crate::port::xdp::socket;
+use crate::port::xdp::umem::TxMetadata;
+use switch_api::{
+    ApiError, Code, DEAD_AFTER_MS_DEFAULT, ProbeReply, RING_SIZE_DEFAULT, Take, Tried, WhenDead, XdpMode,
+};
+
+/// From fast to slow.
+const MODES: [(&str, XdpMode); 3] =
+    [("zero-copy", XdpMode::ZeroCopy), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
+
+impl Daemon {
+    /// Tries a device that is no port.
+    pub(super) fn probe(&self, name: &str) -> Result<ProbeReply, ApiError> {
+        let link = self.doors.usable(name)?;
+        let owner = self.ports.iter().find(|(_, life)| match life {
+            PortLife::Up(door) => door.ifindex == link.index,
+            PortLife::Down(_) => false,
+        });
+        if let Some(port) = owner.and_then(|(id, _)| self.name_of(*id)) {
+            return Err(ApiError::new(Code::Busy, format!("device {name} is port {port}"))
+                .field("device")
+                .hint(format!("`switch-ctl port show {port}` says how it runs, and why not faster")));
+        }
+        let engine = self.doors.engine.as_ref().map_err(|reason| {
+            ApiError::new(Code::Unsupported, format!("no xdp port is possible here: {reason}"))
+                .field("device")
+        })?;
+        let queues = socket::queues(name).min(u32::from(QUEUES_MAX));
+        let device = Device { name, ifindex: link.index, queues };
+        let jumbo = self.doors.is_jumbo(&link);
+        let mut tried: Vec<Tried> = MODES
+            .iter()
+            .map(|(what, mode)| try_mode(engine, &self.doors.area, &device, what, *mode, jumbo))
+            .collect();
+        let choice = tried.iter().find(|tried| tried.works).map(|tried| tried.what.clone());
+        tried.extend(of_the_kernel(engine, self.doors.mtu_max()));
+        Ok(ProbeReply { device: name.to_owned(), mtu: link.mtu, queues, tried, choice })
+    }
+}
+
+fn try_mode(engine: &Engine, area: &Area, device: &Device, what: &str, mode: XdpMode, jumbo: bool) -> Tried {
+    let settings = Settings {
+        take: Take::Nothing,
+        when_dead: WhenDead::Pass,
+        dead_after_ms: DEAD_AFTER_MS_DEFAULT,
+        workers: vec![0; device.queues as usize],
+    };
+    let how = How { mode, ring_size: RING_SIZE_DEFAULT, busy_poll_us: 0, settings, jumbo };
+    let tried = |works, detail: String| Tried { what: what.to_owned(), works, detail };
+    let opened = match engine.open(device, &how) {
+        Ok(opened) => opened,
+        Err(error) => return tried(false, error.to_string()),
+    };
+    for lane in opened.lanes {
+        if let Some(holder) = lane.close(area).holder {
+            let found = area.reclaim(holder, |_| {});
+            debug_assert_eq!(found, 0, "a lane that no worker had holds no frame");
+        }
+    }
+    match opened.attached.detach() {
+        Ok(()) => tried(true, format!("{} of {} queues bound", device.queues, device.queues)),
+        Err(error) => tried(true, format!("but the program could not be taken off again: {error}")),
+    }
+}
+
+/// What does not depend on the device.
+fn of_the_kernel(engine: &Engine, mtu_max: u16) -> [Tried; 2] {
+    let joins = engine.multi_buffer();
+    let finishes = engine.tx_metadata() == TxMetadata::Offered;
+    let jumbo = if joins {
+        format!("an MTU above {mtu_max} is possible")
+    } else {
+        format!("an MTU above {mtu_max} is not possible: XDP_USE_SG came with Linux 6.6")
+    };
+    let checksums = if finishes {
+        "unfinished checksums are left to the kernel, in the copying modes"
+    } else {
+        "unfinished checksums are finished by the switch: XDP_TXMD_FLAGS_CHECKSUM came with Linux 6.8"
+    };
+    [
+        Tried { what: "frames of several buffers".into(), works: joins, detail: jumbo },
+        Tried { what: "transmit metadata".into(), works: finishes, detail: checksums.into() },
+    ]
+}
