@@ -17,6 +17,7 @@
 #![allow(unsafe_code)]
 
 use super::{Frame, Offload};
+use crate::prefetch::prefetch;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use std::ptr::NonNull;
 use std::sync::Mutex;
@@ -80,6 +81,8 @@ pub struct Area {
     base: NonNull<u8>,
     large: Option<NonNull<u8>>,
     size: AreaSize,
+    /// `chunk_bytes` is 1 << this.
+    chunk_shift: u32,
     records: Box<[AtomicU16]>,
     holders_free: Mutex<Vec<u16>>,
     huge: bool,
@@ -115,7 +118,8 @@ impl Area {
         let records = (0..size.chunks).map(|_| AtomicU16::new(IN_HAND)).collect();
         let holders_free = Mutex::new((1..HOLDERS_MAX).rev().collect());
         let region = AREAS.fetch_add(2, Relaxed);
-        let mut area = Self { base, large: None, size, records, holders_free, huge, region };
+        let chunk_shift = size.chunk_bytes.trailing_zeros();
+        let mut area = Self { base, large: None, size, chunk_shift, records, holders_free, huge, region };
         if size.large > 0 {
             let bytes = area.large_bytes_total();
             area.large = Some(map_pages(bytes).map_err(|error| AreaError::Memory { bytes, error })?);
@@ -165,6 +169,12 @@ impl Area {
         // SAFETY: place() keeps [at, at + len) inside a mapping; the shared borrow of the frame keeps
         // everybody from writing its chunk meanwhile.
         unsafe { std::slice::from_raw_parts(self.place(frame).as_ptr(), frame.len()) }
+    }
+
+    /// Asks for the frame's first line: another core wrote it, and its header is read soon.
+    #[inline(always)]
+    pub fn touch(&self, frame: &Frame) {
+        prefetch(self.place(frame).as_ptr());
     }
 
     /// A frame's packet, to write.
@@ -270,10 +280,11 @@ impl Area {
     /// nothing changed, if `holder` does not have it or the packet does not fit: the ring lied.
     #[inline(always)]
     pub fn claim(&self, at: u64, len: u32, holder: &mut Holder) -> Option<Frame> {
-        let chunk = u32::try_from(at / u64::from(self.size.chunk_bytes)).ok()?;
-        let offset = (at % u64::from(self.size.chunk_bytes)) as u32;
+        // Chunks are a power of two: a division here, twice a frame, is what the pipeline's parser takes.
+        let chunk = u32::try_from(at >> self.chunk_shift).ok()?;
+        let offset = at as u32 & (self.size.chunk_bytes - 1);
         let record = self.records.get(chunk as usize)?;
-        if record.load(Relaxed) != holder.0 || offset + len > self.size.chunk_bytes {
+        if record.load(Relaxed) != holder.0 || len > self.size.chunk_bytes - offset {
             return None;
         }
         record.store(IN_HAND, Relaxed);

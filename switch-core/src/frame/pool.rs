@@ -27,7 +27,9 @@ pub struct Pool {
     large: Vec<Frame>,
     /// Chunks a pool: `chunk / share` is the home.
     share: u32,
-    /// The same of large chunks.
+    /// The first chunk that is at home here.
+    first: u32,
+    /// The same of large chunks as `share`.
     share_large: u32,
     home: i64,
     taken_in: i64,
@@ -51,6 +53,7 @@ impl Pool {
             free: Vec::with_capacity(size.chunks as usize),
             large: Vec::with_capacity(size.large as usize),
             share,
+            first: id as u32 * share,
             share_large,
             home: 0,
             taken_in: 0,
@@ -112,6 +115,12 @@ impl Pool {
     /// Gives a frame back: into this pool, or onto its way home.
     #[inline(always)]
     pub fn give(&mut self, frame: Frame) {
+        // Whether it is from here takes no division, which would be dearer than all the rest.
+        let is_own = !frame.is_large() && frame.chunk.wrapping_sub(self.first) < self.share;
+        if is_own { self.free.push(frame) } else { self.give_further(frame) }
+    }
+
+    fn give_further(&mut self, frame: Frame) {
         let home = self.home_of(&frame);
         if home == self.id { self.keep(frame) } else { self.send_home(home, frame) }
     }

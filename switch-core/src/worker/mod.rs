@@ -7,6 +7,7 @@
 //! | [`idle`] | falling asleep without missing a wake-up |
 //! | [`laps`] | cycles per stage |
 //! | [`readable`] | which lanes have something, for those that are asked by a system call |
+//! | [`watch`] | what wakes a sleeping worker |
 //! | [`thread`] | the loop around the turn: pinning, beating, sleeping |
 
 pub mod idle;
@@ -20,6 +21,8 @@ pub mod readable;
 pub mod thread;
 #[cfg(not(loom))]
 pub mod turn;
+#[cfg(not(loom))]
+pub mod watch;
 
 #[cfg(not(loom))]
 pub use mail::{Command, Mail, Report};

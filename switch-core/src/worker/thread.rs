@@ -2,12 +2,11 @@
 
 use super::readable::Readable;
 use super::turn::Turn;
+use super::watch::Watch;
 use super::{Command, Mail};
 use crate::counter::Counters;
 use crate::pipeline::Now;
 use crate::port::xdp::beat::Beats;
-use rustix::event::epoll;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -73,13 +72,13 @@ pub fn start(start: Start) -> std::io::Result<Running> {
     let pinned = Arc::new(AtomicI64::new(-1));
     let seen = pinned.clone();
     let name = format!("worker-{}", start.turn.id());
-    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let watch = Watch::new()?;
     let readable = Readable::new()?;
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         if let Some(core) = start.core.filter(|core| core_affinity::set_for_current(*core)) {
             seen.store(core.id as i64, Ordering::Relaxed);
         }
-        work(start, epoll, readable);
+        work(start, watch, readable);
     })?;
     Ok(Running { thread, pinned })
 }
@@ -90,10 +89,12 @@ pub fn now() -> Now {
     Now { ns: time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64 }
 }
 
-fn work(mut start: Start, mut epoll: OwnedFd, mut readable: Readable) {
+fn work(mut start: Start, mut watch: Watch, mut readable: Readable) {
     let id = start.turn.id();
+    let mail = start.mail.clone();
+    let bell = mail[usize::from(id)].waker.as_fd();
     let mut idle = 0;
-    wait_on_all(&start, &mut epoll);
+    watch.renew(bell, &mut start.turn);
     loop {
         let now = now();
         if let Some(beats) = &start.beats {
@@ -103,7 +104,10 @@ fn work(mut start: Start, mut epoll: OwnedFd, mut readable: Readable) {
         let outcome = start.turn.run(now);
         if outcome.lanes_changed {
             readable.renew(&start.turn);
-            wait_on_all(&start, &mut epoll);
+            watch.renew(bell, &mut start.turn);
+        }
+        if outcome.sent_much {
+            watch.leave_busy(&mut start.turn);
         }
         if !start.mail[usize::from(id)].reports.is_empty() {
             (start.notify.0)();
@@ -113,25 +117,19 @@ fn work(mut start: Start, mut epoll: OwnedFd, mut readable: Readable) {
         }
         idle = if outcome.frames > 0 { 0 } else { idle + 1 };
         if idle > start.idle_turns {
-            sleep(&mut start, &epoll);
+            sleep(&mut start, &watch);
         }
     }
 }
 
 /// Sleeps until a lane has frames, somebody rings, or it is time to beat.
-fn sleep(start: &mut Start, epoll: &OwnedFd) {
+fn sleep(start: &mut Start, watch: &Watch) {
     let waker = &start.mail[usize::from(start.turn.id())].waker;
     waker.fall_asleep();
+    watch.enter_all(&mut start.turn);
     if start.turn.may_sleep() {
         start.counters.life.sleeps.add(1);
-        let limit = Duration::from_millis(u64::from(start.turn.beat_ms()));
-        let mut events = [const { std::mem::MaybeUninit::uninit() }; 8];
-        let limit = rustix::event::Timespec {
-            tv_sec: limit.as_secs() as i64,
-            tv_nsec: i64::from(limit.subsec_nanos()),
-        };
-        // Interrupted or timed out: either way the next turn looks.
-        _ = epoll::wait(epoll, &mut events, Some(&limit));
+        watch.sleep(Duration::from_millis(u64::from(start.turn.beat_ms())));
     }
     if let Some(rung_ns) = waker.rise() {
         note_latency(&start.counters, now().ns.saturating_sub(rung_ns));
@@ -143,17 +141,6 @@ fn note_latency(counters: &Counters, ns: u64) {
     let bucket = (u64::BITS - us.leading_zeros()) as usize;
     let histogram = &counters.life.wake_us;
     histogram[bucket.min(histogram.len() - 1)].add(1);
-}
-
-/// Makes the set of descriptors anew. Lanes change rarely and a fresh set cannot hold a dead one.
-fn wait_on_all(start: &Start, epoll: &mut OwnedFd) {
-    let Ok(fresh) = epoll::create(epoll::CreateFlags::CLOEXEC) else { return };
-    let waker = start.mail[usize::from(start.turn.id())].waker.as_fd();
-    for fd in std::iter::once(waker).chain(start.turn.wait_on()) {
-        // A lane that cannot be waited on is still served at every beat.
-        _ = epoll::add(&fresh, fd.as_fd(), epoll::EventData::new_u64(0), epoll::EventFlags::IN);
-    }
-    *epoll = fresh;
 }
 
 /// Puts a command before a worker and rings. False if its box is full: it has not moved for long.

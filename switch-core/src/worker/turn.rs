@@ -16,6 +16,9 @@ use std::sync::Arc;
 
 /// No lane of this worker serves the port.
 const ELSEWHERE: u16 = u16::MAX;
+/// Frames that a lane sends before it is no longer watched ([`super::watch`]): leaving the set and coming back
+/// into it cost as much as being in it costs 20 frames.
+const SENT_WATCHED_MAX: u32 = 256;
 
 #[derive(Debug)]
 struct Lane {
@@ -27,6 +30,19 @@ struct Lane {
     by_call: bool,
     /// Its `recv` may be called. Always, unless that costs a call and [`Turn::set_readable`] said no.
     readable: bool,
+    /// It is in the set that wakes a sleeping worker, and has sent so many frames since.
+    watched: Option<u32>,
+}
+
+impl Lane {
+    fn new(port: PortId, queue: u16, door: Box<dyn Port>) -> Self {
+        let by_call = door.is_asked_by_call();
+        Self { port, queue, door, dead: false, by_call, readable: true, watched: None }
+    }
+
+    fn sent_much(&self) -> bool {
+        self.watched.is_some_and(|sent| sent >= SENT_WATCHED_MAX)
+    }
 }
 
 /// Everything one worker has.
@@ -45,6 +61,7 @@ pub struct Turn {
     clock: Clock,
     batches: u64,
     loops_reported: u64,
+    sent_much: bool,
     stopping: bool,
 }
 
@@ -55,6 +72,8 @@ pub struct Outcome {
     pub frames: usize,
     /// The lanes changed: what to wait on has changed with them.
     pub lanes_changed: bool,
+    /// A lane has sent much since it was watched: [`Turn::unwatch_busy`].
+    pub sent_much: bool,
     /// The worker was told to stop.
     pub stop: bool,
 }
@@ -83,6 +102,7 @@ impl Turn {
             clock,
             batches: 0,
             loops_reported: 0,
+            sent_much: false,
             stopping: false,
         }
     }
@@ -120,7 +140,8 @@ impl Turn {
         self.service_lanes(busy);
         self.report_loops();
         self.keep_books(frames);
-        Outcome { frames, lanes_changed, stop: self.stopping }
+        let sent_much = std::mem::take(&mut self.sent_much);
+        Outcome { frames, lanes_changed, sent_much, stop: self.stopping }
     }
 
     /// One batch of one lane, through the pipeline.
@@ -172,6 +193,10 @@ impl Turn {
                         continue;
                     }
                     let sent = lane.door.send(&mut self.pool, queue);
+                    if let Some(before) = &mut lane.watched {
+                        *before += sent.packets as u32;
+                        self.sent_much |= lane.sent_much();
+                    }
                     let traffic = private.counters.port(port);
                     traffic.tx_packets.add(sent.packets);
                     traffic.tx_bytes.add(sent.bytes);
@@ -274,8 +299,7 @@ impl Turn {
             match command {
                 Command::AddLane(port, queue, door) => {
                     self.pool.note_taken(door.held());
-                    let by_call = door.is_asked_by_call();
-                    self.lanes.push(Lane { port, queue, door, dead: false, by_call, readable: true });
+                    self.lanes.push(Lane::new(port, queue, door));
                 }
                 Command::TakeLane(port, queue) => self.hand_back(port, queue),
                 Command::OpenQueue(port, room) => self.pipeline.private.queues[usize::from(port)] = room,
@@ -342,9 +366,24 @@ impl Turn {
             && self.lanes.iter().all(|lane| lane.dead || lane.door.may_sleep())
     }
 
-    /// What wakes this worker: its lanes' descriptors.
-    pub fn wait_on(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.lanes.iter().filter(|lane| !lane.dead).filter_map(|lane| lane.door.wait_on())
+    /// Names the descriptors of the lanes that are not watched; those for which `enter` says so are from now on.
+    pub fn watch(&mut self, enter: impl Fn(BorrowedFd) -> bool) {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.watched.is_none() && !lane.dead) {
+            lane.watched = lane.door.wait_on().filter(|fd| enter(*fd)).map(|_| 0);
+        }
+    }
+
+    /// Names the descriptors of the lanes that sent much while they were watched; now they are not.
+    pub fn unwatch_busy(&mut self, leave: impl Fn(BorrowedFd)) {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.sent_much()) {
+            lane.door.wait_on().into_iter().for_each(&leave);
+            lane.watched = None;
+        }
+    }
+
+    /// No lane is watched any more.
+    pub fn forget_watched(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| lane.watched = None);
     }
 
     /// Lanes whose `recv` costs a system call, by number, and what is readable when they have something.

@@ -206,6 +206,7 @@ impl Port for XdpPort {
             match self.area.claim(desc.addr, desc.len, &mut self.holder) {
                 Some(frame) => {
                     self.in_fill -= 1;
+                    self.area.touch(&frame);
                     batch.push(frame);
                 }
                 None => self.lies += 1,

@@ -1,0 +1,171 @@
+//! What wakes a sleeping worker: its bell and its lanes' descriptors, in one set that the kernel watches.
+//!
+//! A socket in such a set is dear while it is busy: after every frame that it sent, the kernel looks through
+//! those who wait for room in it (`sock_wfree`), under a lock: a tenth of what a frame over a veth costs. So
+//! a lane that sends much leaves the set, and before the worker sleeps all of them are in it again. A lane
+//! that sends little stays: nothing stands between its first frame and the pipeline.
+
+use super::Turn;
+use rustix::event::{Timespec, epoll};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// Events taken at a time. Which they are does not matter: a turn looks at every lane.
+const EVENTS: usize = 8;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Watch(OwnedFd);
+
+impl Watch {
+    /// Nothing in it yet.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+    }
+
+    /// Begins anew with the bell alone: a fresh set cannot hold a lane that is gone. Lanes change rarely.
+    pub fn renew(&mut self, bell: BorrowedFd, turn: &mut Turn) {
+        let Ok(fresh) = Self::new() else { return };
+        fresh.enter(bell);
+        *self = fresh;
+        turn.forget_watched();
+    }
+
+    /// Whether it is in the set now.
+    fn enter(&self, fd: BorrowedFd) -> bool {
+        epoll::add(&self.0, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN).is_ok()
+    }
+
+    /// Every lane into the set. What is readable already wakes at once, so nothing is missed between this and
+    /// [`Watch::sleep`]. A lane that finds no room is still served at every beat.
+    pub fn enter_all(&self, turn: &mut Turn) {
+        turn.watch(|fd| self.enter(fd));
+    }
+
+    /// Lanes that sent much out of the set.
+    pub fn leave_busy(&self, turn: &mut Turn) {
+        // One that cannot leave is gone from the set already.
+        turn.unwatch_busy(|fd| _ = epoll::delete(&self.0, fd));
+    }
+
+    /// Sleeps until something in the set is readable, or for `limit`. Whether something was.
+    pub fn sleep(&self, limit: Duration) -> bool {
+        let mut events = [const { std::mem::MaybeUninit::uninit() }; EVENTS];
+        let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
+        // Interrupted or timed out: either way the next turn looks.
+        epoll::wait(self.0.as_fd(), &mut events, Some(&limit)).is_ok_and(|(woken, _)| !woken.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counter::Counters;
+    use crate::frame::{Area, Batch, Pool, TxQueue};
+    use crate::pipeline::Now;
+    use crate::port::memory::{MemoryPeer, MemoryPort, wire};
+    use crate::port::traffic::{client, server, udp_frame};
+    use crate::port::{Port, Remains, Sent, Serviced};
+    use crate::rig::{Rig, Size};
+    use std::io::{PipeReader, PipeWriter, Write};
+    use switch_api::PortSettings;
+
+    /// A memory port with a descriptor: it is readable all the time.
+    #[derive(Debug)]
+    struct Readable(MemoryPort, PipeReader);
+
+    impl Port for Readable {
+        fn recv(&mut self, pool: &mut Pool, batch: &mut Batch) {
+            self.0.recv(pool, batch);
+        }
+        fn send(&mut self, pool: &mut Pool, queue: &mut TxQueue) -> Sent {
+            self.0.send(pool, queue)
+        }
+        fn service(&mut self, pool: &mut Pool, busy: bool, counters: &Counters) -> Serviced {
+            self.0.service(pool, busy, counters)
+        }
+        fn wait_on(&self) -> Option<BorrowedFd<'_>> {
+            Some(self.1.as_fd())
+        }
+        fn held(&self) -> usize {
+            self.0.held()
+        }
+        fn close(self: Box<Self>, area: &Area) -> Remains {
+            Box::new(self.0).close(area)
+        }
+    }
+
+    struct Scene {
+        rig: Rig,
+        source: MemoryPeer,
+        sink: MemoryPeer,
+        _bell: PipeWriter,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let mut rig = Rig::new(Size::default());
+            let ((from, source), (to, sink)) = (wire(), wire());
+            let (reader, mut bell) = std::io::pipe().unwrap();
+            bell.write_all(&[1]).unwrap();
+            rig.add_port("a", PortSettings::default(), Box::new(from), 0).unwrap();
+            rig.add_port("b", PortSettings::default(), Box::new(Readable(to, reader)), 0).unwrap();
+            Self { rig, source, sink, _bell: bell }
+        }
+
+        /// Sends so many frames by the readable port; whether a turn said that it was much.
+        fn send(&mut self, frames: u32) -> bool {
+            let mut much = false;
+            for flow in 0..frames {
+                assert!(self.source.send(udp_frame(server(flow), client(flow), flow, 60)));
+                much |= self.rig.turns[0].run(Now::default()).sent_much;
+                assert!(self.sink.recv().is_some());
+            }
+            much
+        }
+
+        fn turn(&mut self) -> &mut Turn {
+            &mut self.rig.turns[0]
+        }
+    }
+
+    fn wakes(watch: &Watch) -> bool {
+        watch.sleep(Duration::ZERO)
+    }
+
+    #[test]
+    fn a_lane_that_sends_much_leaves_the_set_and_is_back_before_the_worker_sleeps() {
+        let mut scene = Scene::new();
+        let watch = Watch::new().unwrap();
+        scene.turn().run(Now::default());
+        watch.enter_all(scene.turn());
+        assert!(!scene.send(255), "it has not sent much yet");
+        watch.leave_busy(scene.turn());
+        assert!(wakes(&watch), "a lane that sent little stays");
+        assert!(scene.send(1));
+        watch.leave_busy(scene.turn());
+        assert!(!wakes(&watch), "it is still in the set");
+        assert!(!scene.send(600), "it cannot leave twice");
+        watch.enter_all(scene.turn());
+        assert!(wakes(&watch), "it is readable, but a sleeping worker would not know");
+        assert!(scene.send(256), "it is counted from the beginning");
+    }
+
+    #[test]
+    fn a_fresh_set_has_the_bell_and_then_every_lane() {
+        let mut scene = Scene::new();
+        let mut watch = Watch::new().unwrap();
+        scene.turn().run(Now::default());
+        let (bell, mut rope) = std::io::pipe().unwrap();
+        watch.enter_all(scene.turn());
+        watch.renew(bell.as_fd(), scene.turn());
+        assert!(!wakes(&watch), "a lane of the old set is in the fresh one");
+        rope.write_all(&[1]).unwrap();
+        assert!(wakes(&watch));
+        watch.renew(bell.as_fd(), scene.turn());
+        watch.enter_all(scene.turn());
+        watch.enter_all(scene.turn());
+        assert!(scene.send(256), "it is watched again");
+    }
+}
