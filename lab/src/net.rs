@@ -96,6 +96,11 @@ impl Drop for Net {
 pub struct Background(Option<Child>);
 
 impl Background {
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        self.0.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
     /// Waits for its end and hands out what it printed.
     pub fn finish(mut self) -> Output {
         let child = self.0.take().unwrap_or_else(|| unreachable!("finish takes self"));

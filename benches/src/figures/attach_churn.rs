@@ -1,12 +1,16 @@
 //! [attach-churn] Ports come and go under traffic.
 
 use super::{Bar, Bench, Figure};
+use crate::cycles::median;
+use std::time::{Duration, Instant};
 use switch_api::{ByName, Done, PortSettings, Request};
 use switch_lab::{Daemon, Node, Options, wait_until};
 
 const CYCLES: usize = 1000;
 /// Resident memory may differ by what an allocator keeps for itself.
 const MEMORY_KIB_MAX: i64 = 1024;
+/// How long the floods last, unless they are ended: an hour, longer than any machine takes.
+const FLOOD_S: u32 = 3600;
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let node = Node::new();
@@ -16,32 +20,50 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     for pod in &pods {
         daemon.attach(pod, "br0", PortSettings::default());
     }
-    wait_until("pods reach each other", std::time::Duration::from_secs(10), || pods[0].reaches("10.66.0.2"));
+    wait_until("pods reach each other", Duration::from_secs(10), || pods[0].reaches("10.66.0.2"));
+    // How long it took to take the port off, and to put it on again.
     let cycle = || {
         let name = pods[1].device.parse().unwrap_or_else(|error| panic!("{error}"));
+        let start = Instant::now();
         let _: Done = daemon.call(&Request::PortDelete(ByName { name }));
+        let off = start.elapsed();
         daemon.attach(&pods[1], "br0", PortSettings::default());
+        (off, start.elapsed() - off)
     };
-    let load =
-        [pods[0].net.spawn("ping -q -f -w 300 10.66.0.2"), pods[2].net.spawn("ping -q -f -w 300 10.66.0.1")];
+    let flood = |from: usize, to: &str| pods[from].net.spawn(&format!("ping -q -f -w {FLOOD_S} {to}"));
+    let mut load = [flood(0, "10.66.0.2"), flood(2, "10.66.0.1")];
     // The first cycles fill what is filled once.
-    (0..20).for_each(|_| cycle());
+    (0..20).for_each(|_| _ = cycle());
     let (memory, descriptors) = (resident_kib(&daemon), descriptors(&daemon));
-    let start = std::time::Instant::now();
-    (0..CYCLES).for_each(|_| cycle());
+    let carried = carried(&daemon);
+    let start = Instant::now();
+    let (off, on): (Vec<_>, Vec<_>) = (0..CYCLES).map(|_| cycle()).unzip();
     let seconds = start.elapsed().as_secs_f64();
     let grown = resident_kib(&daemon) - memory;
     let leaked = self::descriptors(&daemon) - descriptors;
+    let carried = self::carried(&daemon) - carried;
+    let was_flooded = load.iter_mut().all(|flood| flood.is_running());
     drop(load);
     daemon.assert_conserved();
     let lost = daemon.stats().frames.unaccounted.unsigned_abs();
     daemon.stop(true);
+    if !was_flooded || carried == 0 {
+        return Err("a flood ended before the cycles did".into());
+    }
+    let ms = |times: Vec<Duration>| median(times.iter().map(|time| time.as_secs_f64() * 1000.0).collect());
     let detail = format!(
-        "{CYCLES} cycles in {seconds:.0} s under two floods; memory grew by {grown} KiB (bar {MEMORY_KIB_MAX}), \
-         descriptors by {leaked} (bar 0)"
+        "{CYCLES} cycles in {seconds:.0} s under two floods, which carried {carried} frames meanwhile; off {:.0} ms, \
+         on {:.0} ms (medians); memory grew by {grown} KiB (bar {MEMORY_KIB_MAX}), descriptors by {leaked} (bar 0)",
+        ms(off),
+        ms(on)
     );
     let figure = Figure::new("attach-churn", lost as f64, "frames lost", Bar::AtMost, 0.0, detail);
     Ok(figure.only_if(grown <= MEMORY_KIB_MAX && leaked <= 0))
+}
+
+/// Frames that left by the port that stays.
+fn carried(daemon: &Daemon) -> u64 {
+    daemon.port("pod1").tx_packets
 }
 
 /// VmRSS of the daemon.
