@@ -63,7 +63,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
 
 /// Frames that left by the port that stays.
 fn carried(daemon: &Daemon) -> u64 {
-    daemon.port("pod1").tx_packets
+    daemon.port("pod1").counters.tx_packets
 }
 
 /// VmRSS of the daemon.

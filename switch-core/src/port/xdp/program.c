@@ -6,6 +6,7 @@
 // needs (include/uapi/linux/bpf.h) are written out.
 
 typedef unsigned char u8;
+typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long s64;
@@ -41,10 +42,10 @@ static u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
 enum { TAKE_EVERYTHING, TAKE_NOTHING, TAKE_MATCHING };
 
 struct rule {
-	u8 ethertype[2]; // as in the frame
-	u8 prefix_len; // 0 matches every destination
-	u8 unused;
-	u8 address[16];
+	u16 ethertype; // as in the frame, and so are the others
+	u16 words; // of the destination: 0 matches every one, 2 for IPv4, 8 for IPv6
+	u16 address[8]; // under the mask
+	u16 mask[8];
 };
 
 struct config {
@@ -101,28 +102,29 @@ static __attribute__((always_inline)) int is_alive(const struct config *cfg, u32
 	return (s64)(bpf_ktime_get_coarse_ns() - *(volatile u64 *)beat) <= (s64)cfg->dead_after_ns;
 }
 
-static __attribute__((always_inline)) int prefix_matches(const u8 *address, const struct rule *rule, int bytes)
+// Without a branch a word: a branch a byte, sixteen rules long, took the verifier 130 ms for every port.
+static __attribute__((always_inline)) int prefix_matches(const u8 *destination, const struct rule *rule, int words)
 {
-	int bits = rule->prefix_len;
-	for (int i = 0; i < bytes; i++) {
-		u8 mask = bits >= 8 ? 0xff : bits <= 0 ? 0 : (u8)(0xff << (8 - bits));
-		if ((address[i] ^ rule->address[i]) & mask)
-			return 0;
-		bits -= 8;
-	}
-	return 1;
+	const u16 *address = (const u16 *)destination;
+	u16 differing = 0;
+	for (int i = 0; i < words; i++)
+		differing |= (address[i] ^ rule->address[i]) & rule->mask[i];
+	return !differing;
 }
 
 static __attribute__((always_inline)) int rule_matches(const struct rule *rule, const u8 *data, const u8 *end)
 {
-	if (data + 14 > end || data[12] != rule->ethertype[0] || data[13] != rule->ethertype[1])
+	if (data + 14 > end || *(const u16 *)(data + 12) != rule->ethertype)
 		return 0;
-	if (!rule->prefix_len)
-		return 1;
 	// The daemon admits prefixes for these two only.
-	if (rule->ethertype[0] == 0x08)
-		return data + 34 <= end && prefix_matches(data + 30, rule, 4);
-	return data + 54 <= end && prefix_matches(data + 38, rule, 16);
+	switch (rule->words) {
+	case 0:
+		return 1;
+	case 2:
+		return data + 34 <= end && prefix_matches(data + 30, rule, 2);
+	default:
+		return data + 54 <= end && prefix_matches(data + 38, rule, 8);
+	}
 }
 
 static __attribute__((always_inline)) int is_ours(const struct config *cfg, const struct xdp_md *ctx)

@@ -6,6 +6,7 @@
 
 use super::beat::Beats;
 use crate::config::snapshot::{Rule, parse_rule};
+use crate::wire::ethernet;
 use aya::maps::{Array, Map, MapData, MapError, XskMap};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
@@ -20,7 +21,7 @@ use switch_api::{Take, WhenDead};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/program.o"));
 
 const RULES_MAX: usize = crate::config::checked::RULES_MAX;
-const RULE_LEN: usize = 20;
+const RULE_LEN: usize = 36;
 const CONFIG_LEN: usize = 24 + RULES_MAX * RULE_LEN;
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
@@ -281,9 +282,61 @@ fn config_bytes(settings: &Settings) -> [u8; CONFIG_LEN] {
     bytes[12..16].copy_from_slice(&take.to_ne_bytes());
     bytes[16..20].copy_from_slice(&(rules.len() as u32).to_ne_bytes());
     for (rule, at) in rules.iter().zip(bytes[24..].chunks_exact_mut(RULE_LEN)) {
-        at[..2].copy_from_slice(&rule.ethertype.to_be_bytes());
-        at[2] = rule.prefix_len;
-        at[4..].copy_from_slice(&rule.address);
+        at.copy_from_slice(&rule_bytes(rule));
     }
     bytes
+}
+
+/// `struct rule` of program.c: the program compares words under a mask, so the mask is made here.
+fn rule_bytes(rule: &Rule) -> [u8; RULE_LEN] {
+    let words: u16 = match rule {
+        Rule { prefix_len: 0, .. } => 0,
+        Rule { ethertype: ethernet::IPV4, .. } => 2,
+        Rule { .. } => 8,
+    };
+    let mask = u128::MAX.checked_shl(128 - u32::from(rule.prefix_len)).unwrap_or(0);
+    let address = u128::from_be_bytes(rule.address) & mask;
+    let mut bytes = [0; RULE_LEN];
+    bytes[..2].copy_from_slice(&rule.ethertype.to_be_bytes());
+    bytes[2..4].copy_from_slice(&words.to_ne_bytes());
+    bytes[4..20].copy_from_slice(&address.to_be_bytes());
+    bytes[20..].copy_from_slice(&mask.to_be_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::snapshot::parse_rule;
+    use switch_api::TakeRule;
+
+    fn bytes_of(ethertype: u16, destination: Option<&str>) -> [u8; RULE_LEN] {
+        let destination = destination.map(str::to_owned);
+        rule_bytes(&parse_rule(&TakeRule { ethertype, destination }).unwrap())
+    }
+
+    /// The program's own comparison, word by word.
+    fn matches(rule: &[u8; RULE_LEN], address: &[u8]) -> bool {
+        let words = usize::from(u16::from_ne_bytes([rule[2], rule[3]]));
+        let differ = |i: usize| (address[i] ^ rule[4 + i]) & rule[20 + i] != 0;
+        !(0..words * 2).any(differ)
+    }
+
+    #[test]
+    fn a_prefix_becomes_an_address_under_a_mask() {
+        let rule = bytes_of(0x0800, Some("10.66.255.255/17"));
+        assert_eq!(rule[..4], [[8, 0], 2u16.to_ne_bytes()].concat());
+        assert!(matches(&rule, &[10, 66, 128, 0]) && matches(&rule, &[10, 66, 255, 1]));
+        assert!(!matches(&rule, &[10, 66, 127, 255]) && !matches(&rule, &[11, 66, 128, 0]));
+        let rule = bytes_of(0x86dd, Some("fd00::5/128"));
+        assert_eq!(rule[..4], [[0x86, 0xdd], 8u16.to_ne_bytes()].concat());
+        let mut address = [0; 16];
+        (address[0], address[15]) = (0xfd, 5);
+        assert!(matches(&rule, &address));
+        address[15] = 4;
+        assert!(!matches(&rule, &address));
+        for everything in [bytes_of(0x0806, None), bytes_of(0x0800, Some("0.0.0.0/0"))] {
+            assert!(everything[2..].iter().all(|byte| *byte == 0), "{everything:?}");
+        }
+    }
 }
