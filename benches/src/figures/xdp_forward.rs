@@ -29,7 +29,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     }
     let detail = format!(
         "switch {:.2} Mpps (L2 switching, {FLOWS} flows, default settings), {version} over net_af_xdp, io mode, one core, \
-         --no-huge, {:.2} Mpps; offered at least {:.2} Mpps; {ROUNDS} rounds, alternating, medians",
+         --no-huge, its own defaults (busy polling with a budget of 64), {:.2} Mpps; offered at least {:.2} Mpps; {ROUNDS} rounds, alternating, medians",
         median(ours),
         median(theirs),
         median(offered)
