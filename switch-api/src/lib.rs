@@ -5,6 +5,7 @@
 //! | [`name`] | names of objects, MAC addresses, VLAN identifiers: checked once, here |
 //! | [`cidr`] | addresses with a prefix length |
 //! | [`object`] | what can be declared: bridges, ports, static MACs |
+//! | [`ipam`] | address pools and leases |
 //! | [`request`] | what can be asked, one variant per JSON-RPC method |
 //! | [`reply`] | what is answered |
 //! | [`error`] | what is refused: a code, the field, what to do |
@@ -15,6 +16,7 @@ pub mod cidr;
 pub mod client;
 pub mod codec;
 pub mod error;
+pub mod ipam;
 pub mod name;
 pub mod object;
 pub mod reply;
@@ -23,6 +25,11 @@ pub mod request;
 pub use cidr::Cidr;
 pub use client::Client;
 pub use error::{ApiError, Code};
+pub use ipam::{
+    FamilyStatus, Holder, Lease, LeaseAcquire, LeaseFilter, LeaseStatus, LeasedAddress, Pool, PoolRange,
+    PoolStatus, Released, Span,
+};
+pub use ipnet::IpNet;
 pub use name::{Mac, Name, Vid};
 pub use object::*;
 pub use reply::*;

@@ -1,6 +1,6 @@
 //! What can be asked: one variant per JSON-RPC method.
 
-use crate::{Bridge, Mac, Name, Port, PortSettings, StaticMac, Vid};
+use crate::{Bridge, LeaseAcquire, LeaseFilter, Mac, Name, Pool, Port, PortSettings, StaticMac, Vid};
 use serde::{Deserialize, Serialize};
 
 /// A request. `method` is the variant's name in the file, `params` its content.
@@ -61,6 +61,27 @@ pub enum Request {
     /// Counters, drop reasons, frames, cycles per stage.
     #[serde(rename = "stats.get")]
     StatsGet(Nothing),
+    /// Declares a pool of addresses.
+    #[serde(rename = "ipam.pool.add")]
+    PoolAdd(Pool),
+    /// Replaces a pool's ranges; refused if a lease would lie outside.
+    #[serde(rename = "ipam.pool.set")]
+    PoolSet(Pool),
+    /// Removes a pool without leases.
+    #[serde(rename = "ipam.pool.delete")]
+    PoolDelete(ByName),
+    /// Lists pools and how full they are.
+    #[serde(rename = "ipam.pool.list")]
+    PoolList(Nothing),
+    /// Gives addresses to a holder; answered with the lease when it is on disk.
+    #[serde(rename = "ipam.lease.acquire")]
+    LeaseAcquire(LeaseAcquire),
+    /// Releases leases; nothing to release is no error. A filter that names nothing is refused.
+    #[serde(rename = "ipam.lease.release")]
+    LeaseRelease(LeaseFilter),
+    /// Lists leases.
+    #[serde(rename = "ipam.lease.list")]
+    LeaseList(LeaseFilter),
 }
 
 impl Request {
@@ -75,6 +96,8 @@ impl Request {
                 | Self::FdbList(_)
                 | Self::WorkerList(_)
                 | Self::StatsGet(_)
+                | Self::PoolList(_)
+                | Self::LeaseList(_)
         )
     }
 }

@@ -8,6 +8,7 @@
 //! | [`table`] | what is learned |
 //! | [`counter`] | what is counted, and the names of drops |
 //! | [`config`] | what is declared: model, checks, snapshots |
+//! | [`ipam`] | who gets which address |
 //! | [`pipeline`] | what happens to a batch |
 //! | [`port`] | the doors to the outside |
 //! | [`worker`] | who does it: one pinned core each |
@@ -20,6 +21,8 @@ pub mod config;
 pub mod control;
 pub mod counter;
 pub mod frame;
+#[cfg(not(loom))]
+pub mod ipam;
 #[cfg(not(loom))]
 pub mod pipeline;
 #[cfg(not(loom))]

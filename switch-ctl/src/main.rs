@@ -3,6 +3,7 @@
 mod bridge;
 mod daemon;
 mod fdb;
+mod ipam;
 mod output;
 mod port;
 mod stats;
@@ -48,6 +49,9 @@ enum Noun {
     /// Stations: which MAC is behind which port.
     #[command(subcommand)]
     Fdb(fdb::Verb),
+    /// Addresses: pools, and who has which.
+    #[command(subcommand)]
+    Ipam(ipam::Verb),
     /// Workers: who does it, on which core.
     #[command(subcommand)]
     Worker(worker::Verb),
@@ -96,6 +100,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Port(verb) => port::run(verb, &mut client, &output),
         Noun::Bridge(verb) => bridge::run(verb, &mut client, &output),
         Noun::Fdb(verb) => fdb::run(verb, &mut client, &output),
+        Noun::Ipam(verb) => ipam::run(verb, &mut client, &output),
         Noun::Worker(verb) => worker::run(verb, &mut client, &output),
         Noun::Stats => stats::run(&mut client, &output),
         Noun::Status => daemon::status(&mut client, &output),

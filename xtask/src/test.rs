@@ -71,7 +71,7 @@ fn loom() -> Result {
 
 fn kernel() -> Result {
     run(cargo(
-        "test --package switch-core --test traffic --test ports --test tap --test control --test trouble --test segments",
+        "test --package switch-core --test traffic --test ports --test tap --test control --test trouble --test segments --test ipam",
     ))?;
     let mut command =
         cargo("test --package switch-bench --test second_opinion -- --nocapture --test-threads=1");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 600;
 
 /// Rooms that touch no descriptor, thread, clock, log or environment.
-const PURE: &[&str] = &["wire", "table", "config", "pipeline", "frame", "counter"];
+const PURE: &[&str] = &["wire", "table", "config", "pipeline", "frame", "counter", "ipam"];
 /// What they may not name, and why.
 const IMPURE: &[(&str, &str)] = &[
     ("std::thread", "a thread"),
@@ -42,6 +42,7 @@ const WALLS: &[(&str, &str, &str)] = &[
     ("switch-core/src/counter/", "crate::pipeline", "counter is a leaf"),
     ("switch-core/src/config/", "crate::pipeline", "config comes before pipeline"),
     ("switch-core/src/config/", "crate::worker", "config comes before worker"),
+    ("switch-core/src/ipam/", "crate::control", "ipam plans, control writes"),
     ("switch-core/src/pipeline/", "crate::worker", "pipeline comes before worker"),
     ("switch-core/src/port/", "crate::pipeline", "a port knows frames only"),
     ("switch-core/src/port/", "crate::worker", "a port knows frames only"),

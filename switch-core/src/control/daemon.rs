@@ -10,6 +10,7 @@ use crate::config::model::no_such;
 use crate::config::snapshot::{Live, PortId, compile};
 use crate::config::{Checked, Model, Publisher};
 use crate::counter::Counters;
+use crate::ipam::Book;
 use crate::pipeline::Tables;
 use crate::table::fdb;
 use crate::worker::Running;
@@ -47,6 +48,8 @@ pub struct Daemon {
     pub workers: Vec<Running>,
     /// Where what is declared is kept.
     pub store: Store,
+    /// Who has which address.
+    pub book: Book,
     /// Entries of the FDB.
     pub fdb_entries: u32,
     /// Since when it runs.
@@ -78,6 +81,7 @@ impl Daemon {
             counters,
             workers,
             store,
+            book: Book::default(),
             fdb_entries,
             started: Instant::now(),
             sweep_part: 0,
@@ -118,10 +122,17 @@ impl Daemon {
                 let checked = self.check(request)?;
                 self.adopt(checked)
             }
+            Request::PoolAdd(_)
+            | Request::PoolSet(_)
+            | Request::PoolDelete(_)
+            | Request::PoolList(_)
+            | Request::LeaseAcquire(_)
+            | Request::LeaseRelease(_)
+            | Request::LeaseList(_) => self.addresses(request),
         }
     }
 
-    fn done(&self) -> Done {
+    pub(super) fn done(&self) -> Done {
         Done { generation: self.publisher.generation() }
     }
 
@@ -314,6 +325,7 @@ impl Daemon {
 
     /// Opens what was kept from before. What cannot be opened now is down, not forgotten.
     pub fn restore(&mut self, declared: crate::config::model::Declared) -> Result<(), ApiError> {
+        self.restore_addresses()?;
         let checked = Checked::new(Model::from_declared(declared)?, self.doors.mail.len() as u16)?;
         self.model = checked.model().clone();
         for name in self.model.ports.keys().cloned().collect::<Vec<_>>() {
@@ -384,6 +396,6 @@ fn hello_reply(version: u32, admin: bool) -> Result<Value, ApiError> {
     json(HelloReply { version: ours, daemon: env!("CARGO_PKG_VERSION").into(), admin })
 }
 
-fn json(value: impl serde::Serialize) -> Result<Value, ApiError> {
+pub(super) fn json(value: impl serde::Serialize) -> Result<Value, ApiError> {
     serde_json::to_value(value).map_err(|error| ApiError::new(Code::Internal, error.to_string()))
 }

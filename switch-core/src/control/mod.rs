@@ -5,6 +5,7 @@
 //! | [`server`] | the Unix socket, signals, netlink: one `mio` loop |
 //! | [`peer`] | who may ask for what |
 //! | [`daemon`] | a request becomes a change, a change reaches every worker |
+//! | [`addresses`] | pools and leases: planned, written, applied |
 //! | [`fallen`] | ports fall, say why, and come back |
 //! | [`tick`] | what is due once a second |
 //! | [`doors`] | opening and closing ports: sockets and lanes, not rules |
@@ -13,9 +14,10 @@
 //! | [`answer`] | lists and counters |
 //! | [`links`] | the kernel's devices, by netlink |
 //! | [`rtnl`] | requests to the kernel's routing netlink |
-//! | [`persist`] | what was declared, on disk |
+//! | [`persist`] | what was declared and leased, on disk |
 //! | [`bpffs`] | the directory where XDP links are pinned |
 
+mod addresses;
 pub mod answer;
 pub mod bpffs;
 pub mod daemon;

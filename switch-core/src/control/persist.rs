@@ -1,12 +1,25 @@
-//! What was declared, kept in an embedded store (`redb`): one value, replaced whole, so a crash leaves the
-//! old one or the new one.
+//! What was declared and what was leased, kept in an embedded store (`redb`). What was declared is one value,
+//! replaced whole; leases are a row each. A change is one transaction: a crash leaves the old or the new.
 
 use crate::config::model::Declared;
-use redb::{Database, ReadableDatabase, TableDefinition};
+use crate::ipam::{Change, Kept};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::net::IpAddr;
 use std::path::Path;
+use switch_api::{Lease, Name};
 
-const TABLE: TableDefinition<&str, &[u8]> = TableDefinition::new("declared");
+type Rows = TableDefinition<'static, &'static str, &'static [u8]>;
+
+const TABLE: Rows = TableDefinition::new("declared");
 const KEY: &str = "v1";
+/// Pools by name.
+const POOLS: Rows = TableDefinition::new("ipam-pools-v1");
+/// Leases by pool and holder.
+const LEASES: Rows = TableDefinition::new("ipam-leases-v1");
+/// Released addresses by pool and address; they are forgotten when they are free again.
+const HELD: Rows = TableDefinition::new("ipam-held-v1");
 
 /// The store; none keeps nothing.
 #[derive(Debug, Default)]
@@ -56,6 +69,88 @@ impl Store {
         let bytes = serde_json::to_vec(declared).map_err(|error| error.to_string())?;
         write(database, &bytes).map_err(|error| error.to_string())
     }
+
+    /// Whether anything is kept at all.
+    pub fn is_kept(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Pools, leases and held addresses.
+    pub fn addresses(&self) -> Result<Kept, String> {
+        let Some(database) = &self.0 else { return Ok(Kept::default()) };
+        let transaction = database.begin_read().map_err(|error| error.to_string())?;
+        let held = rows(&transaction, HELD)?;
+        Ok(Kept { pools: rows(&transaction, POOLS)?, leases: rows(&transaction, LEASES)?, held })
+    }
+
+    /// Keeps a change of addresses, and forgets held ones that are free again. On return it is on disk.
+    pub fn keep_addresses(&self, change: &Change, freed: &[(Name, IpAddr)]) -> Result<(), String> {
+        let Some(database) = &self.0 else { return Ok(()) };
+        let transaction = database.begin_write().map_err(|error| error.to_string())?;
+        write_addresses(&transaction, change, freed).map_err(|error| error.to_string())?;
+        transaction.commit().map_err(|error| error.to_string())
+    }
+}
+
+fn rows<T: DeserializeOwned>(transaction: &redb::ReadTransaction, table: Rows) -> Result<Vec<T>, String> {
+    let table = match transaction.open_table(table) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error.to_string()),
+    };
+    let mut found = Vec::new();
+    for row in table.iter().map_err(|error| error.to_string())? {
+        let (key, value) = row.map_err(|error| error.to_string())?;
+        let value = serde_json::from_slice(value.value());
+        found.push(value.map_err(|error| format!("{}: {error}", key.value()))?);
+    }
+    Ok(found)
+}
+
+fn write_addresses(
+    transaction: &WriteTransaction,
+    change: &Change,
+    freed: &[(Name, IpAddr)],
+) -> Result<(), redb::Error> {
+    let (mut pools, mut leases) = (transaction.open_table(POOLS)?, transaction.open_table(LEASES)?);
+    let mut held = transaction.open_table(HELD)?;
+    for row in freed {
+        held.remove(text(row).as_str())?;
+    }
+    match change {
+        Change::Pool(pool) => _ = pools.insert(pool.name.as_str(), text(pool).as_bytes())?,
+        Change::PoolGone(name) => {
+            pools.remove(name.as_str())?;
+            held.retain(|_, row| {
+                serde_json::from_slice(row).is_ok_and(|(of, _): (Name, IpAddr)| of != *name)
+            })?;
+        }
+        Change::Lease(lease) => {
+            leases.insert(key(lease).as_str(), text(lease).as_bytes())?;
+            for has in &lease.addresses {
+                held.remove(text(&(&lease.pool, has.address.addr())).as_str())?;
+            }
+        }
+        Change::Released(gone) => {
+            for lease in gone {
+                leases.remove(key(lease).as_str())?;
+                for has in &lease.addresses {
+                    let row = text(&(&lease.pool, has.address.addr()));
+                    held.insert(row.as_str(), row.as_bytes())?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn key(lease: &Lease) -> String {
+    text(&(&lease.pool, &lease.holder))
+}
+
+fn text(value: &impl Serialize) -> String {
+    // Our own types to memory: no maps with odd keys, no I/O.
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 fn read(database: &Database) -> Result<Option<Vec<u8>>, redb::Error> {

@@ -1,0 +1,82 @@
+//! Pools and leases: planned by the book, written to disk, applied, and only then answered. What was
+//! answered therefore survives a crash, and what was not can be asked again.
+
+use super::daemon::{Daemon, json};
+use crate::ipam::{Book, Change};
+use crate::worker::thread::now;
+use serde_json::Value;
+use std::net::IpAddr;
+use switch_api::{ApiError, Code, Name, Released, Request};
+
+/// Where the kernel tells which boot this is (random(4)).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// A pool that is fuller than this, in percent, is worth a line in the log.
+const FULL_PERCENT: u64 = 90;
+
+impl Daemon {
+    /// Answers what is asked about addresses.
+    pub(super) fn addresses(&mut self, request: &Request) -> Result<Value, ApiError> {
+        let now_s = now().s();
+        let freed = self.book.expire(now_s);
+        let change = match request {
+            Request::PoolList(_) => return json(self.book.pools()),
+            Request::LeaseList(filter) => return json(self.book.leases(filter)),
+            Request::LeaseAcquire(wanted) => {
+                let (lease, change) = self.book.plan_acquire(wanted, now_s)?;
+                self.keep_addresses(change, &freed)?;
+                self.tell_full(&wanted.pool);
+                return json(lease);
+            }
+            Request::LeaseRelease(filter) => {
+                let leases = self.book.plan_release(filter)?;
+                let change = (!leases.is_empty()).then(|| Change::Released(leases.clone()));
+                self.keep_addresses(change, &freed)?;
+                return json(Released { leases });
+            }
+            Request::PoolAdd(pool) => self.book.plan_pool(pool, false)?,
+            Request::PoolSet(pool) => self.book.plan_pool(pool, true)?,
+            Request::PoolDelete(by) => self.book.plan_pool_gone(&by.name)?,
+            other => return Err(ApiError::new(Code::Internal, format!("{other:?} is not about addresses"))),
+        };
+        if !self.store.is_kept() {
+            tracing::warn!("without --state, pools and leases are forgotten when this daemon ends");
+        }
+        self.keep_addresses(Some(change), &freed)?;
+        json(self.done())
+    }
+
+    /// To disk, and then to memory.
+    fn keep_addresses(&mut self, change: Option<Change>, freed: &[(Name, IpAddr)]) -> Result<(), ApiError> {
+        let Some(change) = change else { return Ok(()) };
+        self.store.keep_addresses(&change, freed).map_err(|error| {
+            ApiError::new(Code::System, format!("the change could not be kept: {error}"))
+                .hint("nothing was changed; see the space and rights of --state")
+        })?;
+        self.book.apply(change, now().s());
+        Ok(())
+    }
+
+    fn tell_full(&self, pool: &Name) {
+        for figures in self.book.families(pool) {
+            let used = figures.total.saturating_sub(figures.free);
+            // Said once on the way up, at the address that crosses the line.
+            let line = figures.total / 100 * FULL_PERCENT + figures.total % 100 * FULL_PERCENT / 100;
+            if used == line + 1 {
+                let (free, total) = (figures.free, figures.total);
+                tracing::warn!(%pool, free, total, "a pool is nearly exhausted");
+            }
+        }
+    }
+
+    /// What was kept from before.
+    pub(super) fn restore_addresses(&mut self) -> Result<(), ApiError> {
+        let unusable = |error: String| {
+            ApiError::new(Code::System, format!("the pools and leases in --state cannot be used: {error}"))
+                .hint("move the file away to start without them; containers keep their addresses, so restart those too")
+        };
+        let kept = self.store.addresses().map_err(unusable)?;
+        let boot_id = std::fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
+        self.book = Book::new(kept, boot_id, now().s()).map_err(|error| unusable(error.to_string()))?;
+        Ok(())
+    }
+}

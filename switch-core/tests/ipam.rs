@@ -1,0 +1,164 @@
+//! Leases and crashes: what the daemon acknowledged it still knows after it was killed, and nothing is given
+//! to two. The daemon, its file and the kills are real.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use switch_api::{
+    Client, Code, Done, Holder, Lease, LeaseAcquire, LeaseFilter, LeaseStatus, Name, Pool, PoolRange,
+    PoolStatus, Released, Request,
+};
+use switch_lab::{Daemon, Node, Options};
+
+const LONG: Duration = Duration::from_secs(10);
+/// How often the daemon is killed.
+const KILLS: u64 = 12;
+/// Clients that ask and release meanwhile.
+const CLIENTS: usize = 3;
+
+fn switchd() -> Options {
+    Options::new(env!("CARGO_BIN_EXE_switchd")).keeping_state()
+}
+
+fn pods() -> Name {
+    "pods".parse().unwrap()
+}
+
+fn add_pool(daemon: &Daemon, subnets: &[&str]) {
+    let ranges = subnets.iter().map(|subnet| PoolRange::of(subnet.parse().unwrap())).collect();
+    let _: Done = daemon.call(&Request::PoolAdd(Pool { name: pods(), ranges, owner: Default::default() }));
+}
+
+fn holder(container: &str) -> Holder {
+    Holder { network: "net".into(), container: container.into(), interface: "eth0".into() }
+}
+
+fn acquire(container: &str) -> Request {
+    Request::LeaseAcquire(LeaseAcquire { pool: pods(), holder: holder(container), addresses: Vec::new() })
+}
+
+fn release(container: &str) -> Request {
+    Request::LeaseRelease(LeaseFilter::of(&holder(container)))
+}
+
+fn leases(daemon: &Daemon) -> Vec<LeaseStatus> {
+    daemon.call(&Request::LeaseList(LeaseFilter::default()))
+}
+
+/// What a client was told. `None`: it was told of the release; absent: it was told nothing for sure.
+type Told = BTreeMap<String, Option<Lease>>;
+
+/// Asks and releases until the daemon is gone; what was asked last and not answered is in doubt.
+fn churn(socket: &std::path::Path, client: usize, round: u64, told: &Mutex<Told>, stop: &AtomicBool) {
+    let Ok(mut connection) = Client::connect(socket, LONG) else { return };
+    for n in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let container = format!("c{client}-{round}-{n}");
+        match connection.call::<Lease>(&acquire(&container)) {
+            Ok(lease) => _ = told.lock().unwrap().insert(container.clone(), Some(lease)),
+            Err(error) if error.code == Code::Limit => {}
+            Err(_) => return,
+        }
+        // Every second one is kept.
+        let mine = |name: &String| name.starts_with(&format!("c{client}-"));
+        let oldest = told
+            .lock()
+            .unwrap()
+            .iter()
+            .find(|(name, lease)| lease.is_some() && mine(name))
+            .map(|(name, _)| name.clone());
+        let Some(oldest) = oldest.filter(|_| n % 2 == 1 || told.lock().unwrap().len() > 150) else {
+            continue;
+        };
+        let lease = told.lock().unwrap().remove(&oldest);
+        match connection.call::<Released>(&release(&oldest)) {
+            Ok(released) => {
+                assert_eq!(
+                    released.leases.first(),
+                    lease.flatten().as_ref(),
+                    "what was released is not what was leased"
+                );
+                told.lock().unwrap().insert(oldest, None);
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+fn check(daemon: &Daemon, told: &Told) {
+    let present: BTreeMap<String, Lease> = leases(daemon)
+        .into_iter()
+        .map(|status| (status.lease.holder.container.clone(), status.lease))
+        .collect();
+    for (container, lease) in told {
+        assert_eq!(present.get(container), lease.as_ref(), "{container}: told one thing, kept another");
+    }
+    let mut all = BTreeSet::<IpAddr>::new();
+    for address in present.values().flat_map(|lease| &lease.addresses) {
+        assert!(all.insert(address.address.addr()), "{} is leased twice", address.address);
+    }
+}
+
+#[test]
+fn a_lease_that_was_acknowledged_survives_a_kill_and_none_is_given_twice() {
+    let node = Node::new();
+    let mut daemon = node.start(&switchd());
+    add_pool(&daemon, &["10.9.0.0/24", "fd09::/64"]);
+    let told = Arc::new(Mutex::new(Told::new()));
+    let mut acknowledged = 0;
+    for round in 0..KILLS {
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| {
+                let (socket, told, stop) = (daemon.socket.clone(), told.clone(), stop.clone());
+                std::thread::spawn(move || churn(&socket, client, round, &told, &stop))
+            })
+            .collect();
+        // Anywhere in a transaction: the pause has no relation to what it takes.
+        std::thread::sleep(Duration::from_micros(20_000 + (round * 7_919_317) % 60_000));
+        daemon.kill();
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        daemon = node.start(&switchd());
+        let told = told.lock().unwrap();
+        check(&daemon, &told);
+        acknowledged = told.len();
+    }
+    assert!(acknowledged > 100, "only {acknowledged} were acknowledged: this tested nothing");
+    println!("{KILLS} kills, {acknowledged} leases acknowledged or released");
+}
+
+#[test]
+fn a_restart_keeps_pools_leases_and_what_was_just_released() {
+    let node = Node::new();
+    let mut daemon = node.start(&switchd());
+    add_pool(&daemon, &["10.9.0.0/29"]);
+    let first: Lease = daemon.call(&acquire("first"));
+    let kept: Lease = daemon.call(&acquire("kept"));
+    let _: Released = daemon.call(&release("first"));
+    daemon.kill();
+    let daemon = node.start(&switchd());
+    assert_eq!(leases(&daemon).into_iter().map(|status| status.lease).collect::<Vec<_>>(), [kept]);
+    let pools: Vec<PoolStatus> = daemon.call(&Request::PoolList(Default::default()));
+    assert_eq!((pools[0].families[0].leased, pools[0].families[0].held), (1, 1));
+    for n in 0..4 {
+        let lease: Lease = daemon.call(&acquire(&format!("next{n}")));
+        assert_ne!(
+            lease.addresses, first.addresses,
+            "a released address was given out at once after a restart"
+        );
+    }
+    let refused = daemon.client().call::<Done>(&Request::PoolDelete(switch_api::ByName { name: pods() }));
+    assert_eq!(refused.unwrap_err().code, Code::Busy);
+    let all = LeaseFilter { pool: Some(pods()), ..LeaseFilter::default() };
+    assert_eq!(daemon.call::<Released>(&Request::LeaseRelease(all)).leases.len(), 5);
+    let _: Done = daemon.call(&Request::PoolDelete(switch_api::ByName { name: pods() }));
+    let none: Vec<PoolStatus> = daemon.call(&Request::PoolList(Default::default()));
+    assert!(none.is_empty());
+}
