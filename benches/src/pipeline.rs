@@ -166,6 +166,7 @@ fn two_ports() -> Snapshot {
             kind: PortKind::Memory { source: None },
             settings: PortSettings::default(),
             owner: Default::default(),
+            labels: Default::default(),
         };
         model = model.apply(&Request::PortAdd(Box::new(port))).unwrap_or_else(|error| panic!("{error}"));
     }

@@ -313,5 +313,6 @@ pub fn xdp_port(device: &str, bridge: &str, settings: PortSettings) -> Port {
         kind: PortKind::xdp(device),
         settings,
         owner: Default::default(),
+        labels: Default::default(),
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::{Cidr, Mac, Name, Vid};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Who declared an object. Nobody silently undoes what another made.
@@ -337,6 +338,9 @@ pub struct Port {
     /// Who declared it.
     #[serde(default)]
     pub owner: Owner,
+    /// What its owner notes on it, for people and for itself: at most 16, each at most 63 and 256 bytes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// How a port switches; all of it can be changed while traffic flows.

@@ -37,6 +37,9 @@ pub enum Request {
     /// Closes a port and removes it.
     #[serde(rename = "port.delete")]
     PortDelete(ByName),
+    /// One port.
+    #[serde(rename = "port.get")]
+    PortGet(ByName),
     /// Lists ports.
     #[serde(rename = "port.list")]
     PortList(Nothing),
@@ -92,6 +95,7 @@ impl Request {
             Self::Hello(_)
                 | Self::Status(_)
                 | Self::BridgeList(_)
+                | Self::PortGet(_)
                 | Self::PortList(_)
                 | Self::FdbList(_)
                 | Self::WorkerList(_)

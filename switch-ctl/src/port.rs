@@ -289,6 +289,7 @@ impl Kind {
             kind,
             settings: common.settings.over(PortSettings::default()),
             owner: Owner::Operator,
+            labels: Default::default(),
         }
     }
 
@@ -481,6 +482,7 @@ fn show(port: &PortStatus) -> String {
     ];
     let at = lines.iter().position(|(name, _)| *name == "bridge").unwrap_or(0);
     lines.splice(at..at, tap::show(&port.port.kind));
+    lines.extend(port.port.labels.iter().map(|(key, value)| (key.as_str(), value.clone())));
     lines.retain(|(_, value)| !value.is_empty());
     lines.iter().map(|(name, value)| format!("{name:<24}{value}\n")).collect()
 }

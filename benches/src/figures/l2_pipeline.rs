@@ -54,6 +54,7 @@ fn daemon(bench: &Bench) -> Result<f64, String> {
             kind: PortKind::Memory { source: Some(source) },
             settings: PortSettings::default(),
             owner: Default::default(),
+            labels: Default::default(),
         };
         let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
     }

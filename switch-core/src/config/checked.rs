@@ -23,6 +23,9 @@ const ADDRESSES_MAX: usize = 16;
 /// Routes a device is made with: beyond a handful, a default route serves.
 const ROUTES_MAX: usize = 64;
 
+/// Labels of a port: what names a pod, and as many again.
+const LABELS_MAX: usize = 16;
+
 /// A model without contradictions.
 #[derive(Clone, Debug)]
 pub struct Checked(Model);
@@ -98,6 +101,15 @@ fn check_port(model: &Model, port: &Port, workers: u16, problems: &mut Vec<Probl
     let mtu_range = if has_own_device(&port.kind) { OWN_MTU_RANGE } else { MTU_RANGE };
     if let Some(mtu) = port.settings.mtu.filter(|mtu| !mtu_range.contains(mtu)) {
         problem("settings.mtu", format!("an MTU of {mtu} is not possible, use 68 to {}", mtu_range.end()));
+    }
+    let bad = |text: &String, len_max| text.len() > len_max || text.chars().any(char::is_control);
+    if port.labels.len() > LABELS_MAX
+        || port.labels.iter().any(|(key, value)| bad(key, 63) || bad(value, 256))
+    {
+        problem(
+            "labels",
+            format!("at most {LABELS_MAX} labels, of 63 and 256 bytes, without control characters"),
+        );
     }
     match &port.kind {
         PortKind::Xdp { device, queues, ring_size, take, dead_after_ms, .. } => {

@@ -83,6 +83,12 @@ impl Daemon {
         self.model.ports.values().map(|port| self.port_status(port.id, &port.object)).collect()
     }
 
+    /// One port.
+    pub fn get_port(&self, name: &Name) -> Result<PortStatus, ApiError> {
+        let port = self.model.ports.get(name).ok_or_else(|| no_such("port", name))?;
+        Ok(self.port_status(port.id, &port.object))
+    }
+
     fn port_status(&self, id: PortId, port: &switch_api::Port) -> PortStatus {
         let looped = self.tables.loops.is_blocked(id, now().s());
         let mut status = PortStatus {

@@ -101,6 +101,7 @@ impl Daemon {
             Request::Hello(hello) => hello_reply(hello.version, admin),
             Request::Status(_) => json(self.status()),
             Request::BridgeList(_) => json(self.list_bridges()),
+            Request::PortGet(by) => json(self.get_port(&by.name)?),
             Request::PortList(_) => json(self.list_ports()),
             Request::PortProbe(by) => json(self.probe(&by.device)?),
             Request::FdbList(filter) => json(self.list_fdb(filter)?),

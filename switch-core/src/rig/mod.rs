@@ -123,6 +123,7 @@ impl Rig {
             kind,
             settings,
             owner: Default::default(),
+            labels: Default::default(),
         };
         let key = port.name.clone();
         let model = self.model.apply(&Request::PortAdd(Box::new(port)))?;
