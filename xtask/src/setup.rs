@@ -27,6 +27,12 @@ const TEST: &[Need] = &[
     ("pkg-config", "pkg-config"),
     ("/usr/include/libelf.h", "libelf-dev"),
     ("/usr/include/zlib.h", "zlib1g-dev"),
+    // The CNI plugin's counterparts: a runtime, plugins to work with, and what its image is made of.
+    ("podman", "podman"),
+    ("runc", "runc"),
+    ("/usr/lib/cni/portmap", "containernetworking-plugins"),
+    ("/bin/busybox", "busybox-static"),
+    ("iptables", "iptables"),
 ];
 
 /// For `cargo xtask demo`.

@@ -27,6 +27,7 @@ const STEPS: &[Step] = &[
     ("unit, oracle, simulation and fuzz regressions", unit),
     ("loom", loom),
     ("real kernel: namespaces, veth, AF_XDP", kernel),
+    ("CNI: every verb, delegated plugins, podman", containers),
     ("the demo: as it is shown, and interrupted", demo),
     ("unit and oracle tests for aarch64, emulated", aarch64),
     ("zero-copy in an emulated machine", zerocopy),
@@ -60,7 +61,8 @@ fn docs() -> Result {
 
 fn unit() -> Result {
     run(cargo("test --workspace --lib --bins --quiet"))?;
-    run(cargo("test --package switch-core --test simulation --test regressions --quiet"))
+    run(cargo("test --package switch-core --test simulation --test regressions --quiet"))?;
+    run(cargo("test --package switch-cni --test regressions --quiet"))
 }
 
 fn loom() -> Result {
@@ -77,6 +79,12 @@ fn kernel() -> Result {
         cargo("test --package switch-bench --test second_opinion -- --nocapture --test-threads=1");
     command.env("SWITCHD", crate::sh::root().join("target/debug/switchd"));
     run(command)
+}
+
+/// The CNI plugin: every verb against the specification, and podman as Debian has it.
+fn containers() -> Result {
+    run(cargo("build --package switch-core --bin switchd --quiet"))?;
+    run(cargo("test --package switch-cni --test verbs --test delegates --test podman"))
 }
 
 /// The first command of the README, twice: to its end, and stopped by Ctrl-C in the middle. Neither may

@@ -1,0 +1,255 @@
+//! ADD: addresses, then a port whose device the daemon makes in the container's namespace. The daemon answers
+//! when every worker has the port, so what is printed then works. On any failure what was done is undone, the
+//! last step first.
+
+use crate::answer::{Answer, Interface, Ip, Route};
+use crate::conf::Conf;
+use crate::invocation::Invocation;
+use crate::refusal::{INVALID_CONFIG, INVALID_ENVIRONMENT, Refusal, UNKNOWN_CONTAINER};
+use crate::{ipam, netns, pending, switch};
+use serde_json::Value;
+use std::io::Read;
+use std::net::IpAddr;
+use switch_api::{
+    ApiError, Client, Code, DeviceRoute, Holder, IpNet, Mac, Name, Owner, Port, PortKind, PortSettings,
+    PortState, PortStatus, Vlan,
+};
+
+/// Does it; what is to be printed.
+pub fn run(invocation: &Invocation, conf: &Conf) -> Result<Value, Refusal> {
+    conf.refuse_unsupported()?;
+    let netns = invocation.netns.clone().unwrap_or_default();
+    let seen = netns::look(&netns, &invocation.interface).map_err(|error| {
+        Refusal::new(UNKNOWN_CONTAINER, format!("the namespace {netns} cannot be looked into: {error}"))
+            .details("is the container still there? Entering its namespace needs CAP_SYS_ADMIN")
+    })?;
+    let mut client = switch::connect(conf).map_err(switch::down)?;
+    let holder = conf.holder(&invocation.container, &invocation.interface);
+    pending::make_good(&mut client, conf, Some(&holder))?;
+    let present = switch::find(&mut client, &holder)?;
+    if present.is_err() && seen.is_some() {
+        let text = format!("the namespace {netns} has an interface {} already", invocation.interface);
+        return Err(
+            Refusal::new(INVALID_ENVIRONMENT, text).details("give this network another interface name")
+        );
+    }
+    let given = ipam::acquire(&mut client, invocation, conf)?;
+    let present = present.map(|port| (port, seen.is_some()));
+    match attach(&mut client, invocation, conf, present, &given) {
+        Ok(port) => Ok(answer(&port, given, conf, &netns).to_json(conf.version)),
+        Err(error) => Err(undo(&mut client, invocation, conf, &holder, error)),
+    }
+}
+
+/// The addresses only: another plugin makes the interface.
+pub fn addresses_only(invocation: &Invocation, conf: &Conf) -> Result<Value, Refusal> {
+    let mut client = switch::connect(conf).map_err(switch::down)?;
+    let holder = conf.holder(&invocation.container, &invocation.interface);
+    pending::make_good(&mut client, conf, Some(&holder))?;
+    Ok(ipam::acquire(&mut client, invocation, conf)?.to_json(conf.version))
+}
+
+/// The port, up in every worker. `present`: the one there is, and whether its device is too.
+fn attach(
+    client: &mut Client,
+    invocation: &Invocation,
+    conf: &Conf,
+    present: Result<(PortStatus, bool), Name>,
+    given: &Answer,
+) -> Result<Port, Refusal> {
+    let name = match &present {
+        Ok((port, _)) => port.port.name.clone(),
+        Err(name) => name.clone(),
+    };
+    let wanted = port(invocation, conf, name, given)?;
+    if let Ok((present, has_device)) = present {
+        // A runtime that did not wait for our answer asks again: what is as it should be stays.
+        if has_device && present.state == PortState::Up && is_same(&present.port, &wanted) {
+            return Ok(present.port);
+        }
+        switch::remove(client, &conf.holder(&invocation.container, &invocation.interface))?;
+    }
+    switch::add(client, &wanted)?;
+    Ok(wanted)
+}
+
+/// The same but for its MAC address, if that was chosen by chance.
+fn is_same(present: &Port, wanted: &Port) -> bool {
+    let mut wanted = wanted.clone();
+    if let (PortKind::Tap { mac: is, .. }, PortKind::Tap { mac, addresses, .. }) =
+        (&present.kind, &mut wanted.kind)
+        && addresses.iter().all(|cidr| cidr.address().is_ipv6())
+    {
+        *mac = *is;
+    }
+    *present == wanted
+}
+
+/// The port of an attachment with these addresses.
+pub(crate) fn port(
+    invocation: &Invocation,
+    conf: &Conf,
+    name: Name,
+    given: &Answer,
+) -> Result<Port, Refusal> {
+    let holder = conf.holder(&invocation.container, &invocation.interface);
+    let asked = invocation.mac.or(conf.mac);
+    let mac = asked.map_or_else(|| mac_for(given), Ok)?;
+    let cidr = |net: IpNet| {
+        let text = net.to_string();
+        text.parse().map_err(|error| Refusal::new(INVALID_CONFIG, format!("address {text}: {error}")))
+    };
+    let kind = PortKind::Tap {
+        device: invocation.interface.clone(),
+        netns: invocation.netns.clone(),
+        mac: Some(mac),
+        addresses: given.ips.iter().map(|ip| cidr(ip.address)).collect::<Result<_, _>>()?,
+        routes: device_routes(given)
+            .into_iter()
+            .map(|(to, via)| Ok(DeviceRoute { to: cidr(to)?, via }))
+            .collect::<Result<_, Refusal>>()?,
+        queues: conf.queues,
+    };
+    let settings = PortSettings {
+        vlan: conf.vlan.map_or_else(Vlan::default, |vid| Vlan::Access { vid }),
+        isolated: conf.isolated,
+        mtu: conf.mtu,
+        ..PortSettings::default()
+    };
+    let labels = switch::all_labels(&holder, invocation);
+    Ok(Port { name, bridge: conf.bridge.clone(), kind, settings, owner: Owner::Cni, labels })
+}
+
+/// Routes as the kernel wants them: a gateway that is not in a subnet of the interface is reached on the link.
+fn device_routes(given: &Answer) -> Vec<(IpNet, Option<IpAddr>)> {
+    let mut routes = Vec::new();
+    for route in &given.routes {
+        let via = gateway(route, &given.ips);
+        let is_far = |via: &IpAddr| {
+            let link_local = matches!(via, IpAddr::V6(v6) if v6.is_unicast_link_local());
+            !link_local && !given.ips.iter().any(|ip| ip.address.contains(via))
+        };
+        if let Some(far) = via.filter(is_far).map(IpNet::from)
+            && !routes.contains(&(far, None))
+        {
+            routes.push((far, None));
+        }
+        routes.push((route.dst.trunc(), via));
+    }
+    routes
+}
+
+/// A route without a gateway goes by that of the address of its family (specification, "routes").
+fn gateway(route: &Route, ips: &[Ip]) -> Option<IpAddr> {
+    let same = |ip: &&Ip| ip.address.addr().is_ipv6() == route.dst.addr().is_ipv6();
+    route.gw.or_else(|| ips.iter().filter(same).find_map(|ip| ip.gateway))
+}
+
+/// A MAC address that follows from the IPv4 address: an address that moves to another container takes it along,
+/// and what neighbours remember stays true. Without an IPv4 address it is random. Either is locally administered.
+fn mac_for(given: &Answer) -> Result<Mac, Refusal> {
+    let v4 = given.ips.iter().find_map(|ip| match ip.address.addr() {
+        IpAddr::V4(v4) => Some(v4.octets()),
+        IpAddr::V6(_) => None,
+    });
+    if let Some([a, b, c, d]) = v4 {
+        return Ok(Mac([0x0a, 0x58, a, b, c, d]));
+    }
+    let mut bytes = [0; 6];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|error| Refusal::new(crate::refusal::IO_FAILURE, format!("/dev/urandom: {error}")))?;
+    bytes[0] = bytes[0] & 0xfc | 0x02;
+    Ok(Mac(bytes))
+}
+
+fn answer(port: &Port, given: Answer, conf: &Conf, netns: &str) -> Answer {
+    let PortKind::Tap { device, mac, .. } = &port.kind else { return given };
+    let interface = Interface {
+        name: device.clone(),
+        mac: mac.map(|mac| mac.to_string()),
+        mtu: Some(u32::from(port.settings.mtu.unwrap_or(1500))),
+        sandbox: Some(netns.to_owned()),
+        ..Interface::default()
+    };
+    let ips = given.ips.into_iter().map(|ip| Ip { interface: Some(0), ..ip }).collect();
+    let dns = conf.dns.clone().or(given.dns);
+    let ours =
+        Answer { interfaces: vec![interface], ips, routes: given.routes, dns, others: Default::default() };
+    ours.after(conf.previous.as_ref())
+}
+
+/// Takes back port and addresses; what cannot be taken back is said, and GC finds it.
+fn undo(
+    client: &mut Client,
+    invocation: &Invocation,
+    conf: &Conf,
+    holder: &Holder,
+    error: Refusal,
+) -> Refusal {
+    let mut left = Vec::new();
+    let mut note = |what: &str, outcome: Result<(), ApiError>| {
+        if let Err(error) =
+            outcome.or_else(|error| if error.code == Code::NotFound { Ok(()) } else { Err(error) })
+        {
+            left.push(format!("{what} is still there ({error})"));
+        }
+    };
+    note("the port", switch::remove(client, holder).map(drop));
+    note("the lease", ipam::release(client, holder).map(drop));
+    if let Err(error) = ipam::release_delegated(invocation, conf) {
+        left.push(format!("addresses are still there ({error})"));
+    }
+    match left.is_empty() {
+        true => error.and("nothing of it was left behind"),
+        false => error.and(&left.join("; ")).and("DEL or GC removes it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(ips: &[(&str, Option<&str>)], routes: &[(&str, Option<&str>)]) -> Answer {
+        let ip = |(address, gateway): &(&str, Option<&str>)| Ip {
+            address: address.parse().unwrap(),
+            gateway: gateway.map(|it| it.parse().unwrap()),
+            interface: None,
+        };
+        let route = |(dst, gw): &(&str, Option<&str>)| Route {
+            dst: dst.parse().unwrap(),
+            gw: gw.map(|it| it.parse().unwrap()),
+            others: Default::default(),
+        };
+        Answer {
+            ips: ips.iter().map(ip).collect(),
+            routes: routes.iter().map(route).collect(),
+            ..Answer::default()
+        }
+    }
+
+    fn shown(given: &Answer) -> Vec<String> {
+        let line = |(to, via): &(IpNet, Option<IpAddr>)| {
+            format!("{to} {}", via.map_or("-".into(), |it| it.to_string()))
+        };
+        device_routes(given).iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_gateway_outside_the_subnet_is_reached_on_the_link() {
+        let near = given(&[("10.1.0.5/24", Some("10.1.0.1"))], &[("0.0.0.0/0", None), ("10.9.0.3/16", None)]);
+        assert_eq!(shown(&near), ["0.0.0.0/0 10.1.0.1", "10.9.0.0/16 10.1.0.1"]);
+        let far = given(&[("10.1.0.5/32", Some("169.254.1.1"))], &[("0.0.0.0/0", None), ("1.0.0.0/8", None)]);
+        assert_eq!(shown(&far), ["169.254.1.1/32 -", "0.0.0.0/0 169.254.1.1", "1.0.0.0/8 169.254.1.1"]);
+        let link_local = given(&[("fd00::5/64", None)], &[("::/0", Some("fe80::1"))]);
+        assert_eq!(shown(&link_local), ["::/0 fe80::1"]);
+    }
+
+    #[test]
+    fn a_mac_follows_the_address() {
+        let mac = mac_for(&given(&[("fd00::5/64", None), ("10.1.0.5/24", None)], &[])).unwrap();
+        assert_eq!(mac.to_string(), "0a:58:0a:01:00:05");
+        let random = mac_for(&Answer::default()).unwrap();
+        assert!(!random.is_group() && random.0[0] & 2 == 2);
+    }
+}

@@ -1,0 +1,108 @@
+//! CHECK: interface, addresses, routes, port and lease against the result of ADD. Every difference is named.
+
+use crate::answer::{Answer, Ip};
+use crate::conf::Conf;
+use crate::invocation::Invocation;
+use crate::refusal::{DIFFERENT, INVALID_CONFIG, Refusal};
+use crate::{ipam, netns, switch};
+use std::net::IpAddr;
+use switch_api::{Client, Holder, Mac, PortKind, PortState};
+
+/// Compares.
+pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
+    let Some(result) = &conf.previous else {
+        return Err(Refusal::new(INVALID_CONFIG, "prevResult is missing")
+            .details("CHECK compares with what ADD answered; the runtime passes it"));
+    };
+    let netns = invocation.netns.as_deref().unwrap_or_default();
+    let holder = conf.holder(&invocation.container, &invocation.interface);
+    let mut client = switch::connect(conf).map_err(switch::down)?;
+    let mut differences = interface(netns, &invocation.interface, conf, result);
+    differences.extend(port(&mut client, &holder, netns, conf)?);
+    let ours: Vec<Ip> = of_interface(result, &invocation.interface).cloned().collect();
+    differences.extend(ipam::check(&mut client, invocation, conf, &ours)?);
+    report(differences)
+}
+
+/// For another plugin, which checks the interface itself.
+pub fn addresses_only(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
+    let mut client = switch::connect(conf).map_err(switch::down)?;
+    // The result is the other plugin's, which may have added addresses of its own: only ours are looked at.
+    let lease = ipam::check(&mut client, invocation, conf, &[])?;
+    report(lease.into_iter().filter(|text| text.contains("has no lease")).collect())
+}
+
+fn report(differences: Vec<String>) -> Result<(), Refusal> {
+    match differences.is_empty() {
+        true => Ok(()),
+        false => Err(Refusal::new(DIFFERENT, differences.join("; "))
+            .details("delete the container and make it again, or put back what was changed")),
+    }
+}
+
+/// Addresses of our interface.
+fn of_interface<'a>(result: &'a Answer, name: &'a str) -> impl Iterator<Item = &'a Ip> {
+    let is_ours = move |at: usize| {
+        result
+            .interfaces
+            .get(at)
+            .is_none_or(|it| it.name == name && it.sandbox.as_ref().is_some_and(|it| !it.is_empty()))
+    };
+    result.ips.iter().filter(move |ip| ip.interface.is_none_or(is_ours))
+}
+
+fn interface(netns: &str, name: &str, conf: &Conf, result: &Answer) -> Vec<String> {
+    let seen = match netns::look(netns, name) {
+        Ok(Some(seen)) => seen,
+        Ok(None) => return vec![format!("the namespace has no interface {name}")],
+        Err(error) => return vec![format!("the namespace {netns} cannot be looked into: {error}")],
+    };
+    let mut differences = Vec::new();
+    if !seen.is_up {
+        differences.push(format!("interface {name} is down"));
+    }
+    let said = result.interfaces.iter().find(|it| it.name == name && it.sandbox.is_some());
+    let mac = said.and_then(|it| it.mac.as_ref()?.parse::<Mac>().ok());
+    if let Some(mac) = mac.filter(|mac| seen.mac != Some(*mac)) {
+        let is = seen.mac.map_or_else(String::new, |mac| mac.to_string());
+        differences.push(format!("interface {name} has the MAC address {is}, not {mac}"));
+    }
+    let mtu = said.and_then(|it| it.mtu).or(conf.mtu.map(u32::from));
+    if let Some(mtu) = mtu.filter(|mtu| *mtu != seen.mtu) {
+        differences.push(format!("interface {name} has an MTU of {}, not {mtu}", seen.mtu));
+    }
+    for ip in of_interface(result, name).filter(|ip| !seen.addresses.contains(&ip.address)) {
+        differences.push(format!("interface {name} does not have the address {}", ip.address));
+    }
+    for route in &result.routes {
+        let via = |via: &Option<IpAddr>| route.gw.is_none() || *via == route.gw;
+        if !seen.routes.iter().any(|(to, by)| *to == route.dst.trunc() && via(by)) {
+            let by = route.gw.map_or_else(String::new, |gw| format!(" via {gw}"));
+            differences.push(format!("interface {name} does not have the route to {}{by}", route.dst));
+        }
+    }
+    differences
+}
+
+fn port(client: &mut Client, holder: &Holder, netns: &str, conf: &Conf) -> Result<Vec<String>, Refusal> {
+    let Ok(status) = switch::find(client, holder)? else {
+        return Ok(vec![format!("the switch has no port for {holder}")]);
+    };
+    let name = &status.port.name;
+    let mut differences = Vec::new();
+    if status.state != PortState::Up {
+        let why = status.reason.unwrap_or_default();
+        differences.push(format!("port {name} is not up: {why}"));
+    }
+    if status.port.bridge != conf.bridge {
+        differences.push(format!("port {name} is on bridge {}, not {}", status.port.bridge, conf.bridge));
+    }
+    match &status.port.kind {
+        PortKind::Tap { netns: Some(is), .. } if is == netns => {}
+        PortKind::Tap { netns: is, .. } => {
+            differences.push(format!("port {name} serves the namespace {}", is.clone().unwrap_or_default()));
+        }
+        _ => differences.push(format!("port {name} is no tap port")),
+    }
+    Ok(differences)
+}

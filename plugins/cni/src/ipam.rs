@@ -1,0 +1,123 @@
+//! Addresses: from the daemon's pool, or from another plugin. Also what happens when another plugin asks us
+//! for addresses: the same pool, and a result without an interface.
+
+use crate::answer::{Answer, Ip, Route};
+use crate::conf::{Conf, Ipam};
+use crate::delegate;
+use crate::invocation::Invocation;
+use crate::refusal::{INVALID_CONFIG, Refusal};
+use switch_api::{
+    ApiError, Client, Code, Done, Holder, IpNet, Lease, LeaseAcquire, LeaseFilter, LeaseStatus, Name, Owner,
+    Pool, PoolRange, Released, Request,
+};
+
+/// Addresses for the attachment. Asked again, it answers the same.
+pub fn acquire(client: &mut Client, invocation: &Invocation, conf: &Conf) -> Result<Answer, Refusal> {
+    match &conf.ipam {
+        Ipam::None if conf.ips.is_empty() && invocation.ips.is_empty() => Ok(Answer::default()),
+        Ipam::None => Err(Refusal::new(
+            INVALID_CONFIG,
+            "addresses were asked for, but there is no \"ipam\" to give them",
+        )
+        .details("name a pool in \"ipam\"")),
+        Ipam::Pool { pool, ranges, routes } => {
+            let addresses = conf.ips.iter().chain(&invocation.ips).copied().collect();
+            let holder = conf.holder(&invocation.container, &invocation.interface);
+            let wanted = LeaseAcquire { pool: pool.clone(), holder, addresses };
+            let lease = lease(client, &wanted, ranges)?;
+            Ok(answer(&lease, routes.as_deref()))
+        }
+        Ipam::Delegate(kind) => {
+            let said = delegate::run(kind, "ADD", invocation, conf)?;
+            Answer::read(said.unwrap_or_default(), &format!("what the plugin {kind} printed"))
+        }
+    }
+}
+
+/// A lease; a pool that is not there is made, if the configuration says of what.
+fn lease(client: &mut Client, wanted: &LeaseAcquire, ranges: &[PoolRange]) -> Result<Lease, ApiError> {
+    let request = Request::LeaseAcquire(wanted.clone());
+    match client.call(&request) {
+        Err(error) if error.code == Code::NotFound && !ranges.is_empty() => {}
+        outcome => return outcome,
+    }
+    let pool = Pool { name: wanted.pool.clone(), ranges: ranges.to_vec(), owner: Owner::Cni };
+    match client.call::<Done>(&Request::PoolAdd(pool)) {
+        // Somebody else's ADD made it meanwhile.
+        Err(error) if error.code != Code::Exists => Err(error),
+        _ => client.call(&request),
+    }
+}
+
+fn answer(lease: &Lease, routes: Option<&[Route]>) -> Answer {
+    let ip =
+        |has: &switch_api::LeasedAddress| Ip { address: has.address, gateway: has.gateway, interface: None };
+    let ips: Vec<Ip> = lease.addresses.iter().map(ip).collect();
+    let routes = routes.map_or_else(|| default_routes(&ips), <[Route]>::to_vec);
+    Answer { ips, routes, ..Answer::default() }
+}
+
+/// The default route of each family that has a gateway.
+fn default_routes(ips: &[Ip]) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    for ip in ips.iter().filter(|ip| ip.gateway.is_some()) {
+        let dst = IpNet::new_assert(
+            if ip.address.addr().is_ipv6() { [0u16; 8].into() } else { [0u8; 4].into() },
+            0,
+        );
+        if !routes.iter().any(|route| route.dst == dst) {
+            routes.push(Route { dst, gw: ip.gateway, others: Default::default() });
+        }
+    }
+    routes
+}
+
+/// Gives back what the attachment has from the daemon; nothing is no error.
+pub fn release(client: &mut Client, holder: &Holder) -> Result<Released, ApiError> {
+    client.call(&Request::LeaseRelease(LeaseFilter::of(holder)))
+}
+
+/// Lets the other plugin give back what it gave, if there is one.
+pub fn release_delegated(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
+    match &conf.ipam {
+        Ipam::Delegate(kind) => delegate::run(kind, "DEL", invocation, conf).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// What differs between the lease and the addresses that were given.
+pub fn check(
+    client: &mut Client,
+    invocation: &Invocation,
+    conf: &Conf,
+    ips: &[Ip],
+) -> Result<Vec<String>, Refusal> {
+    match &conf.ipam {
+        Ipam::None => Ok(Vec::new()),
+        Ipam::Delegate(kind) => delegate::run(kind, "CHECK", invocation, conf).map(|_| Vec::new()),
+        Ipam::Pool { pool, .. } => {
+            check_lease(client, &conf.holder(&invocation.container, &invocation.interface), pool, ips)
+        }
+    }
+}
+
+fn check_lease(
+    client: &mut Client,
+    holder: &Holder,
+    pool: &Name,
+    ips: &[Ip],
+) -> Result<Vec<String>, Refusal> {
+    let filter = LeaseFilter { pool: Some(pool.clone()), ..LeaseFilter::of(holder) };
+    let leases: Vec<LeaseStatus> = client.call(&Request::LeaseList(filter))?;
+    let Some(LeaseStatus { lease, .. }) = leases.first() else {
+        return Ok(vec![format!("pool {pool} has no lease for it")]);
+    };
+    let mut differences = Vec::new();
+    for ip in ips.iter().filter(|ip| !lease.addresses.iter().any(|has| has.address == ip.address)) {
+        differences.push(format!("the lease does not have {}", ip.address));
+    }
+    for has in lease.addresses.iter().filter(|has| !ips.iter().any(|ip| ip.address == has.address)) {
+        differences.push(format!("the lease has {}, the result does not", has.address));
+    }
+    Ok(differences)
+}

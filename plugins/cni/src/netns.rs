@@ -1,0 +1,152 @@
+//! What is really in a container's namespace, asked of the kernel (rtnetlink(7)).
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
+use switch_api::{IpNet, Mac};
+
+/// An interface as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// It was set up.
+    pub is_up: bool,
+    /// Its MAC address.
+    pub mac: Option<Mac>,
+    /// Its MTU.
+    pub mtu: u32,
+    /// Its addresses.
+    pub addresses: Vec<IpNet>,
+    /// Routes through it: where to, by whom.
+    pub routes: Vec<(IpNet, Option<IpAddr>)>,
+}
+
+/// Looks at an interface; none if the namespace has none of this name.
+pub fn look(netns: &str, interface: &str) -> io::Result<Option<Seen>> {
+    inside(netns, || see(interface))
+}
+
+/// Does `work` on a thread of its own inside the namespace.
+fn inside<T: Send>(netns: &str, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let file = File::open(netns)?;
+    let outcome = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+            work()
+        });
+        thread.join()
+    });
+    outcome.unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
+}
+
+fn see(interface: &str) -> io::Result<Option<Seen>> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let (mut seen, mut index) = (Seen::default(), None);
+    dump(&socket, RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
+        if let RouteNetlinkMessage::NewLink(link) = message
+            && link.attributes.contains(&LinkAttribute::IfName(interface.to_owned()))
+        {
+            index = Some(link.header.index);
+            read_link(&link, &mut seen);
+        }
+    })?;
+    let Some(index) = index else { return Ok(None) };
+    dump(&socket, RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| {
+        if let RouteNetlinkMessage::NewAddress(address) = message
+            && address.header.index == index
+        {
+            seen.addresses.extend(read_address(&address));
+        }
+    })?;
+    dump(&socket, RouteNetlinkMessage::GetRoute(RouteMessage::default()), |message| {
+        if let RouteNetlinkMessage::NewRoute(route) = message
+            && route.attributes.contains(&RouteAttribute::Oif(index))
+        {
+            seen.routes.extend(read_route(&route));
+        }
+    })?;
+    Ok(Some(seen))
+}
+
+fn read_link(link: &LinkMessage, seen: &mut Seen) {
+    seen.is_up = link.header.flags.contains(LinkFlags::Up);
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::Mtu(mtu) => seen.mtu = *mtu,
+            LinkAttribute::Address(bytes) => seen.mac = bytes.as_slice().try_into().ok().map(Mac),
+            _ => {}
+        }
+    }
+}
+
+fn read_address(address: &AddressMessage) -> Option<IpNet> {
+    let of = |attribute: &AddressAttribute| match attribute {
+        AddressAttribute::Local(ip) => Some((0, *ip)),
+        AddressAttribute::Address(ip) => Some((1, *ip)),
+        _ => None,
+    };
+    // IPv4 has both, and the local one is the interface's; IPv6 has the second alone.
+    let (_, ip) = address.attributes.iter().filter_map(of).min_by_key(|(order, _)| *order)?;
+    IpNet::new(ip, address.header.prefix_len).ok()
+}
+
+fn read_route(route: &RouteMessage) -> Option<(IpNet, Option<IpAddr>)> {
+    let is_ipv6 = route.header.address_family == netlink_packet_route::AddressFamily::Inet6;
+    let ip = |address: &RouteAddress| match address {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    };
+    let any = if is_ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    let to = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(to) => ip(to),
+        _ => None,
+    });
+    let via = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(via) => ip(via),
+        _ => None,
+    });
+    let net = IpNet::new(to.unwrap_or(any), route.header.destination_prefix_length).ok()?;
+    Some((net, via))
+}
+
+fn dump(
+    socket: &Socket,
+    request: RouteNetlinkMessage,
+    mut take: impl FnMut(RouteNetlinkMessage),
+) -> io::Result<()> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    loop {
+        let (bytes, _) = socket.recv_from_full()?;
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let message =
+                NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+            // Messages are padded to 4 bytes (NLMSG_ALIGN).
+            let len = (message.header.length as usize).next_multiple_of(4).max(4);
+            rest = rest.get(len..).unwrap_or_default();
+            match message.payload {
+                NetlinkPayload::InnerMessage(inner) => take(inner),
+                NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+                NetlinkPayload::Done(_) => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Together with other plugins, as Debian has them: they give us addresses, and we give addresses to them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+#![allow(dead_code, reason = "the runtime's driver has more than this test needs")]
+
+mod runtime;
+
+use runtime::{Container, Runtime, exec};
+use serde_json::json;
+use std::path::Path;
+use std::time::Duration;
+use switch_lab::wait_until;
+
+const LONG: Duration = Duration::from_secs(10);
+
+#[test]
+fn host_local_and_static_give_addresses() {
+    let runtime = Runtime::new();
+    let (a, b) = (Container::new("a"), Container::new("b"));
+    let kept = runtime.node.directory().join("host-local");
+    let host_local = json!({"ipam": {
+        "type": "host-local", "dataDir": kept, "routes": [{"dst": "0.0.0.0/0"}],
+        "ranges": [[{"subnet": "10.77.0.0/24", "gateway": "10.77.0.1"}]],
+    }});
+    let by_hand = json!({"ipam": {"type": "static", "addresses": [{"address": "10.77.0.200/24"}]}});
+    let one = runtime.ask("ADD", "1.0.0", &a, host_local.clone());
+    let two = runtime.ask("ADD", "1.0.0", &b, by_hand.clone());
+    assert!(one.success && two.success, "{:#}{:#}", one.json, two.json);
+    assert_eq!(two.address(0), "10.77.0.200");
+    assert!(a.net.ip("route show default").contains("via 10.77.0.1"));
+    wait_until("they reach each other", LONG, || a.reaches("10.77.0.200") && b.reaches(&one.address(0)));
+    let reserved = || std::fs::read_dir(kept.join("pods")).unwrap().count();
+    let with_one = reserved();
+    let mut check = host_local.clone();
+    check["prevResult"] = one.json.clone();
+    assert!(runtime.ask("CHECK", "1.0.0", &a, check.clone()).success);
+    // What fails after host-local gave an address gives it back.
+    let c = Container::new("c");
+    c.net.ip("link add eth0 type veth peer name other");
+    assert!(!runtime.ask("ADD", "1.0.0", &c, host_local.clone()).success);
+    let mut bad = host_local.clone();
+    bad["ipam"]["routes"] = json!([{"dst": "10.99.0.0/16", "gw": "fd88::1"}]);
+    c.net.ip("link del eth0");
+    assert!(!runtime.ask("ADD", "1.0.0", &c, bad).success);
+    assert_eq!(reserved(), with_one);
+    for _ in 0..2 {
+        runtime.ask("DEL", "1.0.0", &a, check.clone()).ok();
+    }
+    assert_eq!(reserved(), with_one - 1);
+    runtime.ask("DEL", "1.0.0", &b, by_hand).ok();
+    runtime.assert_empty();
+    let missing = runtime.ask("ADD", "1.0.0", &a, json!({"ipam": {"type": "no-such-plugin"}}));
+    assert_eq!(missing.code(), 102);
+    runtime.assert_empty();
+}
+
+#[test]
+fn another_plugin_gets_its_addresses_from_us() {
+    let runtime = Runtime::new();
+    let a = Container::new("a");
+    let mut conf = runtime.with("1.0.0", json!({"type": "ptp", "name": "theirs"}));
+    let ours =
+        ["bridge", "stateDir", "socket"].map(|field| conf.as_object_mut().unwrap().remove(field).unwrap());
+    conf["ipam"]["socket"] = ours[2].clone();
+    conf["ipam"]["stateDir"] = ours[1].clone();
+    let netns = a.net.path();
+    let env = [("CNI_CONTAINERID", "a"), ("CNI_NETNS", netns.as_str()), ("CNI_IFNAME", "eth0")];
+    let ptp = Path::new("/usr/lib/cni/ptp");
+    let said = exec(ptp, "ADD", &env, &conf);
+    assert!(said.success, "{:#}", said.json);
+    let lease = runtime.leases()[0].lease.clone();
+    assert_eq!((lease.holder.network.as_str(), lease.addresses.len()), ("theirs", 2));
+    assert!(a.net.ip("addr show eth0").contains(&lease.addresses[0].address.to_string()));
+    conf["prevResult"] = said.json;
+    let checked = exec(ptp, "CHECK", &env, &conf);
+    assert!(checked.success, "{:#}", checked.json);
+    exec(ptp, "DEL", &env, &conf).ok();
+    assert!(runtime.leases().is_empty() && !a.has("eth0"));
+    let checked = exec(ptp, "CHECK", &env, &conf);
+    assert!(!checked.success);
+}

@@ -1,0 +1,306 @@
+//! Every verb in every version, with a real daemon and real namespaces.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+
+mod runtime;
+
+use runtime::{Container, Runtime};
+use serde_json::{Value, json};
+use std::time::Duration;
+use switch_lab::wait_until;
+
+const LONG: Duration = Duration::from_secs(10);
+
+fn reaches(from: &Container, address: &str) {
+    wait_until(&format!("{} reaches {address}", from.id), LONG, || from.reaches(address));
+}
+
+#[test]
+fn containers_reach_each_other_in_every_version_and_leave_nothing() {
+    let runtime = Runtime::new();
+    for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        let (a, b) = (Container::new("a"), Container::new("b"));
+        let one = runtime.ask("ADD", version, &a, json!({}));
+        let two = runtime.ask("ADD", version, &b, json!({"mtu": 1400}));
+        assert!(one.success && two.success, "{:#}{:#}", one.json, two.json);
+        assert_eq!(one.json["cniVersion"], version);
+        assert_eq!(one.json["interfaces"][0]["sandbox"], a.net.path());
+        assert_eq!(one.json["ips"][1]["version"] == "6", version < "1.0.0", "{:#}", one.json);
+        assert_eq!(two.json["interfaces"][0]["mtu"] == 1400, version >= "1.1.0", "{:#}", two.json);
+        // At once, IPv6 too: nobody waits for duplicate address detection.
+        for at in [0, 1] {
+            reaches(&a, &two.address(at));
+            reaches(&b, &one.address(at));
+        }
+        assert!(b.net.ip("link show eth0").contains("mtu 1400"));
+        let mac = one.json["interfaces"][0]["mac"].as_str().unwrap();
+        assert!(a.net.ip("link show eth0").contains(mac));
+        assert!(a.net.ip("route show default").contains("via 10.88.0.1 dev eth0"));
+        assert!(a.net.ip("-6 route show default").contains("via fd88::1 dev eth0"));
+        if version >= "0.4.0" {
+            let said = runtime.ask("CHECK", version, &a, json!({"prevResult": one.json}));
+            assert!(said.success && said.json.is_null(), "{:#}", said.json);
+        }
+        for container in [&a, &b, &a, &b] {
+            let said = runtime.ask("DEL", version, container, json!({"prevResult": one.json}));
+            assert!(said.success && said.json.is_null(), "{:#}", said.json);
+            assert!(!container.has("eth0"));
+        }
+        runtime.assert_empty();
+    }
+}
+
+#[test]
+fn check_names_what_differs() {
+    let runtime = Runtime::new();
+    let a = Container::new("a");
+    let result = runtime.ask("ADD", "1.1.0", &a, json!({})).ok();
+    let check = || runtime.ask("CHECK", "1.1.0", &a, json!({"prevResult": result}));
+    assert!(check().success, "{:#}", check().json);
+    let differs = |parts: &[&str]| {
+        let said = check();
+        assert_eq!(said.code(), 101);
+        let text = said.json["msg"].as_str().unwrap();
+        for part in parts {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    };
+    a.net.ip("addr del 10.88.0.2/24 dev eth0");
+    a.net.ip("-6 route del default");
+    differs(&["address 10.88.0.2/24", "route to ::/0", "route to 0.0.0.0/0"]);
+    a.net.ip("addr add 10.88.0.2/24 dev eth0");
+    a.net.ip("route add default via 10.88.0.1");
+    a.net.ip("-6 route add default via fd88::1");
+    assert!(check().success, "{:#}", check().json);
+    a.net.ip("link set eth0 mtu 1300");
+    differs(&["MTU of 1300, not 1500"]);
+    a.net.ip("link set eth0 mtu 1500");
+    let lease = switch_api::LeaseFilter { container: Some("a".into()), ..Default::default() };
+    let _: switch_api::Released = runtime.daemon.call(&switch_api::Request::LeaseRelease(lease));
+    differs(&["no lease"]);
+    let name = runtime.ports()[0].port.name.clone();
+    let _: switch_api::Done =
+        runtime.daemon.call(&switch_api::Request::PortDelete(switch_api::ByName { name }));
+    differs(&["no interface eth0", "no port", "no lease"]);
+}
+
+#[test]
+fn del_succeeds_whatever_is_left() {
+    let mut runtime = Runtime::new();
+    let (a, b) = (Container::new("a"), Container::new("b"));
+    runtime.add(&a);
+    runtime.add(&b);
+    // The namespace is gone, and the runtime says so with an empty path.
+    let env = |id| [("CNI_CONTAINERID", id), ("CNI_NETNS", ""), ("CNI_IFNAME", "eth0")];
+    drop(a);
+    for _ in 0..2 {
+        runtime.run("DEL", &env("a"), runtime.with("1.0.0", json!({}))).ok();
+    }
+    assert_eq!((runtime.ports().len(), runtime.leases().len()), (1, 1));
+    // One that nobody ever heard of, and a configuration that was edited into nonsense.
+    runtime.run("DEL", &env("never"), runtime.with("1.0.0", json!({}))).ok();
+    runtime.run("DEL", &env("never"), runtime.with("1.0.0", json!({"mtu": "x", "brigde": 1}))).ok();
+    // The daemon lost its state: the device is still in the container, the port is not in the daemon.
+    runtime.daemon.kill();
+    std::fs::remove_file(runtime.node.directory().join("state")).unwrap();
+    runtime.restart();
+    runtime.ask("DEL", "1.0.0", &b, json!({})).ok();
+    runtime.assert_empty();
+}
+
+#[test]
+fn with_the_daemon_down_del_is_written_down_and_made_good() {
+    let mut runtime = Runtime::new();
+    let (a, b) = (Container::new("a"), Container::new("b"));
+    let first = runtime.add(&a);
+    runtime.add(&b);
+    runtime.daemon.kill();
+    for _ in 0..2 {
+        runtime.ask("DEL", "1.0.0", &a, json!({})).ok();
+    }
+    assert_eq!(runtime.ask("ADD", "1.0.0", &a, json!({})).code(), 11);
+    assert_eq!(runtime.ask("STATUS", "1.1.0", &a, json!({})).code(), 51);
+    runtime.restart();
+    assert_eq!(runtime.leases().len(), 2, "the daemon knows nothing of it yet");
+    runtime.ask("STATUS", "1.1.0", &a, json!({})).ok();
+    assert_eq!((runtime.ports().len(), runtime.leases().len()), (1, 1));
+    // A container of the same name comes back: the old deletion must not take it away again.
+    let again = runtime.add(&a);
+    assert_ne!(again.address(0), first.address(0));
+    runtime.ask("STATUS", "1.1.0", &a, json!({})).ok();
+    assert_eq!((runtime.ports().len(), runtime.leases().len()), (2, 2));
+}
+
+#[test]
+fn what_fails_leaves_nothing() {
+    let runtime = Runtime::new();
+    let a = Container::new("a");
+    let refused = |code: u64, container: &Container, more: Value| {
+        let said = runtime.ask("ADD", "1.0.0", container, more);
+        assert_eq!(said.code(), code, "{:#}", said.json);
+        runtime.assert_empty();
+    };
+    // The interface's name is taken.
+    a.net.ip("link add eth0 type veth peer name other");
+    refused(4, &a, json!({}));
+    a.net.ip("link del eth0");
+    // Steps that fail after the addresses were given: they are given back.
+    refused(7, &a, json!({"ipam": {"type": "switch-cni", "pool": "nowhere"}}));
+    let far = json!([{"dst": "10.99.0.0/16", "gw": "fd88::1"}]);
+    let mut conf = runtime.conf["ipam"].clone();
+    conf["routes"] = far;
+    let said = runtime.ask("ADD", "1.0.0", &a, json!({"ipam": conf}));
+    assert!(!said.success, "{:#}", said.json);
+    assert!(
+        said.json["details"].as_str().unwrap().contains("nothing of it was left behind"),
+        "{:#}",
+        said.json
+    );
+    runtime.assert_empty();
+    assert!(!a.has("eth0"));
+    refused(7, &a, json!({"mtu": 1}));
+    refused(2, &a, json!({"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80}]}}));
+    // An address that is not the pool's, and one that somebody has.
+    refused(7, &a, json!({"runtimeConfig": {"ips": ["10.99.0.1/24"]}}));
+    let env = [("CNI_CONTAINERID", "gone"), ("CNI_NETNS", "/run/netns/no-such"), ("CNI_IFNAME", "eth0")];
+    assert_eq!(runtime.run("ADD", &env, runtime.with("1.0.0", json!({}))).code(), 3);
+    runtime.assert_empty();
+    let address = runtime.add(&a).address(0);
+    let b = Container::new("b");
+    let said = runtime.ask("ADD", "1.0.0", &b, json!({"runtimeConfig": {"ips": [address]}}));
+    assert_eq!(said.code(), 11, "{:#}", said.json);
+    assert!(said.json["msg"].as_str().unwrap().contains("leased to a/eth0"), "{:#}", said.json);
+}
+
+#[test]
+fn what_is_asked_for_by_name_is_given() {
+    let runtime = Runtime::new();
+    let (a, b) = (Container::new("a"), Container::new("b"));
+    let more = json!({"vlan": 7, "runtimeConfig": {"ips": ["10.88.0.77/24"], "mac": "02:00:00:00:00:77"}});
+    let said = runtime.ask("ADD", "1.0.0", &a, more);
+    assert_eq!(
+        (said.address(0).as_str(), said.json["interfaces"][0]["mac"].as_str()),
+        ("10.88.0.77", Some("02:00:00:00:00:77"))
+    );
+    // What the runtime knows of the pod is noted on the port.
+    let netns = b.net.path();
+    let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_UID=42;IP=10.88.0.78;X=y";
+    let env =
+        [("CNI_CONTAINERID", "b"), ("CNI_NETNS", netns.as_str()), ("CNI_IFNAME", "net1"), ("CNI_ARGS", args)];
+    let said = runtime.run("ADD", &env, runtime.with("1.0.0", json!({"vlan": 7})));
+    assert_eq!(said.address(0), "10.88.0.78");
+    let port =
+        runtime.ports().into_iter().find(|port| port.port.labels["cni/container"] == "b").unwrap().port;
+    for (label, value) in [("k8s/namespace", "shop"), ("k8s/pod", "web-0"), ("cni/interface", "net1")] {
+        assert_eq!(port.labels[label], value);
+    }
+    assert_eq!(port.name.as_str().len(), 15);
+    reaches(&a, "10.88.0.78");
+    // A runtime that did not wait for the answer asks again, and is told the same.
+    let again = runtime.run("ADD", &env, runtime.with("1.0.0", json!({"vlan": 7})));
+    assert_eq!(again, said);
+    // What was lost meanwhile is made anew.
+    b.net.ip("link del net1");
+    let again = runtime.run("ADD", &env, runtime.with("1.0.0", json!({"vlan": 7})));
+    assert_eq!(again, said);
+    reaches(&a, "10.88.0.78");
+    // Another interface of the same container, on the other network's own terms.
+    let mut second = runtime.with("1.0.0", json!({"name": "second", "bridge": "br1"}));
+    second["ipam"] = json!({"type": "switch-cni", "pool": "second", "ranges": [{"subnet": "10.89.0.0/24"}]});
+    let env = [("CNI_CONTAINERID", "b"), ("CNI_NETNS", netns.as_str()), ("CNI_IFNAME", "net2")];
+    let said = runtime.run("ADD", &env, second.clone());
+    assert_eq!(said.address(0), "10.89.0.1");
+    assert_eq!(
+        said.json["routes"].as_array().map_or(0, Vec::len),
+        0,
+        "a pool without a gateway gives no route"
+    );
+    runtime.run("DEL", &env, second).ok();
+    assert!(b.has("net1") && !b.has("net2"));
+}
+
+#[test]
+fn results_of_plugins_before_us_are_kept() {
+    let runtime = Runtime::new();
+    let a = Container::new("a");
+    let before = json!({
+        "cniVersion": "1.0.0", "interfaces": [{"name": "lo", "sandbox": a.net.path()}],
+        "ips": [{"address": "127.0.0.1/8", "interface": 0}], "dns": {"nameservers": ["10.88.0.1"]},
+    });
+    let result = runtime.ask("ADD", "1.0.0", &a, json!({"prevResult": before})).ok();
+    assert_eq!(result["interfaces"][0]["name"], "lo");
+    assert_eq!(
+        (&result["interfaces"][1]["name"], &result["ips"][1]["interface"]),
+        (&json!("eth0"), &json!(1))
+    );
+    assert_eq!(result["dns"]["nameservers"][0], "10.88.0.1");
+    let said = runtime.ask("CHECK", "1.0.0", &a, json!({"prevResult": result}));
+    assert!(said.success, "{:#}", said.json);
+}
+
+#[test]
+fn gc_removes_what_no_attachment_has_and_nothing_else() {
+    let runtime = Runtime::new();
+    let containers: Vec<_> = ["a", "b", "c"].map(Container::new).into();
+    containers.iter().for_each(|container| _ = runtime.add(container));
+    let netns = containers[0].net.path();
+    let env = [("CNI_CONTAINERID", "a"), ("CNI_NETNS", netns.as_str()), ("CNI_IFNAME", "net9")];
+    let mut another = runtime.with("1.0.0", json!({"name": "another"}));
+    another["ipam"]["routes"] = json!([]);
+    runtime.run("ADD", &env, another).ok();
+    runtime.run("GC", &[], runtime.with("1.0.0", json!({}))).code();
+    assert_eq!(runtime.run("GC", &[], runtime.with("1.1.0", json!({}))).code(), 7);
+    let valid = json!({"cni.dev/valid-attachments": [{"containerID": "b", "ifname": "eth0"}, {"containerID": "c", "ifname": "eth1"}]});
+    runtime.run("GC", &[], runtime.with("1.1.0", valid)).ok();
+    let mut left: Vec<_> = runtime.leases().into_iter().map(|status| status.lease.holder.container).collect();
+    left.sort();
+    assert_eq!(left, ["a", "b"], "the other network's, and the one that is valid");
+    assert_eq!(runtime.ports().len(), 2);
+    assert!(containers[1].has("eth0") && !containers[0].has("eth0") && containers[0].has("net9"));
+    runtime.run("GC", &[], runtime.with("1.1.0", json!({"cni.dev/valid-attachments": []}))).ok();
+    assert_eq!(runtime.leases().len(), 1);
+}
+
+#[test]
+fn status_tells_whether_an_add_would_work() {
+    let runtime = Runtime::new();
+    let status = |more: Value| runtime.run("STATUS", &[], runtime.with("1.1.0", more));
+    assert!(status(json!({})).success);
+    assert_eq!(status(json!({"ipam": {"type": "switch-cni", "pool": "nowhere"}})).code(), 50);
+    let small =
+        json!({"ipam": {"type": "switch-cni", "pool": "small", "ranges": [{"subnet": "10.87.0.0/31"}]}});
+    let containers: Vec<_> = ["a", "b", "c"].map(Container::new).into();
+    for container in &containers[..2] {
+        assert!(status(small.clone()).success);
+        runtime.ask("ADD", "1.0.0", container, small.clone()).ok();
+    }
+    let said = status(small.clone());
+    assert_eq!(said.code(), 50);
+    assert!(said.json["msg"].as_str().unwrap().contains("all 2 are leased"), "{:#}", said.json);
+    let said = runtime.ask("ADD", "1.0.0", &containers[2], small);
+    assert_eq!(said.code(), 11);
+    assert!(said.json["msg"].as_str().unwrap().contains("of 2, 2 are leased"), "{:#}", said.json);
+    assert_eq!(runtime.run("STATUS", &[], runtime.with("1.0.0", json!({}))).code(), 1);
+}
+
+#[test]
+fn many_at_a_time_all_succeed_and_leave_nothing() {
+    let runtime = Runtime::new();
+    let runtime = &runtime;
+    let each = |worker: usize| {
+        for n in 0..5 {
+            let container = Container::new(&format!("c{worker}-{n}"));
+            runtime.add(&container);
+            if n % 2 == 0 {
+                runtime.ask("DEL", "1.0.0", &container, json!({})).ok();
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..8).map(|worker| scope.spawn(move || each(worker))).collect();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+    });
+    assert_eq!((runtime.ports().len(), runtime.leases().len()), (16, 16));
+    runtime.run("GC", &[], runtime.with("1.1.0", json!({"cni.dev/valid-attachments": []}))).ok();
+    runtime.assert_empty();
+}
