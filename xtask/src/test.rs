@@ -84,7 +84,7 @@ fn kernel() -> Result {
 /// The CNI plugin: every verb against the specification, and podman as Debian has it.
 fn containers() -> Result {
     run(cargo("build --package switch-core --bin switchd --quiet"))?;
-    run(cargo("test --package switch-cni --test verbs --test delegates --test podman"))
+    run(cargo("test --package switch-cni --test verbs --test delegates --test kill --test podman"))
 }
 
 /// The first command of the README, twice: to its end, and stopped by Ctrl-C in the middle. Neither may

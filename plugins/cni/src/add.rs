@@ -27,7 +27,9 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<Value, Refusal> {
     let holder = conf.holder(&invocation.container, &invocation.interface);
     pending::make_good(&mut client, conf, Some(&holder))?;
     let present = switch::find(&mut client, &holder)?;
-    if present.is_err() && seen.is_some() {
+    // One that a daemon made before it was killed is taken over.
+    let is_foreign = seen.as_ref().is_some_and(|seen| !switch::is_interface_of(&seen.alias, &holder));
+    if present.is_err() && is_foreign {
         let text = format!("the namespace {netns} has an interface {} already", invocation.interface);
         return Err(
             Refusal::new(INVALID_ENVIRONMENT, text).details("give this network another interface name")

@@ -3,8 +3,9 @@
 
 use crate::conf::Conf;
 use crate::invocation::Invocation;
-use crate::refusal::Refusal;
-use crate::{ipam, pending, switch};
+use crate::refusal::{IO_FAILURE, Refusal};
+use crate::{ipam, netns, pending, switch};
+use switch_api::Holder;
 
 /// Does it.
 pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
@@ -18,5 +19,23 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
         Err(error) if switch::is_down(&error) => pending::remember(conf, &holder)?,
         outcome => outcome?,
     }
-    if conf.is_ours { ipam::release_delegated(invocation, conf) } else { Ok(()) }
+    if !conf.is_ours {
+        return Ok(());
+    }
+    remove_interface(invocation, &holder)?;
+    ipam::release_delegated(invocation, conf)
+}
+
+/// What the daemon could not remove: it is down, or knows nothing of it any more. What others made stays.
+fn remove_interface(invocation: &Invocation, holder: &Holder) -> Result<(), Refusal> {
+    let Some(path) = &invocation.netns else { return Ok(()) };
+    // A namespace that cannot be looked into is gone, or as good as.
+    let Ok(Some(seen)) = netns::look(path, &invocation.interface) else { return Ok(()) };
+    if !switch::is_interface_of(&seen.alias, holder) {
+        return Ok(());
+    }
+    netns::remove(path, seen.index).map_err(|error| {
+        let text = format!("interface {} in {path} could not be removed: {error}", invocation.interface);
+        Refusal::new(IO_FAILURE, text).details("it needs CAP_NET_ADMIN in that namespace")
+    })
 }

@@ -1,6 +1,8 @@
 //! What is really in a container's namespace, asked of the kernel (rtnetlink(7)).
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
@@ -17,6 +19,10 @@ use switch_api::{IpNet, Mac};
 /// An interface as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
+    /// Its number.
+    pub index: u32,
+    /// What somebody wrote on it; the daemon writes its port's name.
+    pub alias: String,
     /// It was set up.
     pub is_up: bool,
     /// Its MAC address.
@@ -34,6 +40,19 @@ pub fn look(netns: &str, interface: &str) -> io::Result<Option<Seen>> {
     inside(netns, || see(interface))
 }
 
+/// Removes an interface that was seen. One that is gone already is what we want.
+pub fn remove(netns: &str, index: u32) -> io::Result<()> {
+    inside(netns, || {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        let removed = ask(&open()?, RouteNetlinkMessage::DelLink(link), NLM_F_REQUEST | NLM_F_ACK, |_| {});
+        match removed {
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => Ok(()),
+            outcome => outcome,
+        }
+    })
+}
+
 /// Does `work` on a thread of its own inside the namespace.
 fn inside<T: Send>(netns: &str, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let file = File::open(netns)?;
@@ -47,10 +66,15 @@ fn inside<T: Send>(netns: &str, work: impl FnOnce() -> io::Result<T> + Send) -> 
     outcome.unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
 }
 
-fn see(interface: &str) -> io::Result<Option<Seen>> {
+fn open() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+fn see(interface: &str) -> io::Result<Option<Seen>> {
+    let socket = open()?;
     let (mut seen, mut index) = (Seen::default(), None);
     dump(&socket, RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
         if let RouteNetlinkMessage::NewLink(link) = message
@@ -79,9 +103,11 @@ fn see(interface: &str) -> io::Result<Option<Seen>> {
 }
 
 fn read_link(link: &LinkMessage, seen: &mut Seen) {
+    seen.index = link.header.index;
     seen.is_up = link.header.flags.contains(LinkFlags::Up);
     for attribute in &link.attributes {
         match attribute {
+            LinkAttribute::IfAlias(alias) => seen.alias.clone_from(alias),
             LinkAttribute::Mtu(mtu) => seen.mtu = *mtu,
             LinkAttribute::Address(bytes) => seen.mac = bytes.as_slice().try_into().ok().map(Mac),
             _ => {}
@@ -123,10 +149,20 @@ fn read_route(route: &RouteMessage) -> Option<(IpNet, Option<IpAddr>)> {
 fn dump(
     socket: &Socket,
     request: RouteNetlinkMessage,
+    take: impl FnMut(RouteNetlinkMessage),
+) -> io::Result<()> {
+    ask(socket, request, NLM_F_REQUEST | NLM_F_DUMP, take)
+}
+
+/// Asks, and reads until the kernel says that it is done.
+fn ask(
+    socket: &Socket,
+    request: RouteNetlinkMessage,
+    flags: u16,
     mut take: impl FnMut(RouteNetlinkMessage),
 ) -> io::Result<()> {
     let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    header.flags = flags;
     let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
@@ -144,6 +180,8 @@ fn dump(
             match message.payload {
                 NetlinkPayload::InnerMessage(inner) => take(inner),
                 NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+                // An acknowledgement.
+                NetlinkPayload::Error(_) => return Ok(()),
                 NetlinkPayload::Done(_) => return Ok(()),
                 _ => {}
             }

@@ -33,6 +33,13 @@ pub fn name(holder: &Holder, attempt: u64) -> Name {
     name.parse().unwrap_or_else(|_| unreachable!("hex digits are a name"))
 }
 
+/// Whether the daemon made an interface for the attachment: it writes `switchd PORT MAC` on it.
+pub fn is_interface_of(alias: &str, holder: &Holder) -> bool {
+    let mut words = alias.split(' ');
+    let port = words.next().filter(|word| *word == "switchd").and_then(|_| words.next());
+    port.is_some_and(|port| (0..NAMES_MAX).any(|attempt| name(holder, attempt).as_str() == port))
+}
+
 /// FNV-1a, 64 bits (Fowler, Noll, Vo). Written on disk as part of names, so it may not change: the standard
 /// library's hash may.
 fn fnv(bytes: &[u8]) -> u64 {
@@ -120,6 +127,18 @@ mod tests {
         // They are on disk: a change would orphan every port of a running node.
         assert_eq!(name(&holder("net", "c1", "eth0"), 0).as_str(), "cni6c803abcd329");
         assert_ne!(name(&holder("a", "bc", "d"), 0), name(&holder("ab", "c", "d"), 0));
+    }
+
+    #[test]
+    fn an_interface_is_known_by_what_is_written_on_it() {
+        let holder = holder("net", "c1", "eth0");
+        let mac = "0a:58:0a:01:00:05";
+        assert!(is_interface_of(&format!("switchd {} {mac}", name(&holder, 1)), &holder));
+        for alias in
+            ["", "switchd", "switchd x", &format!("other {}", name(&holder, 0)), "switchd cni000000000000 x"]
+        {
+            assert!(!is_interface_of(alias, &holder), "{alias}");
+        }
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
+#[allow(dead_code, reason = "the runtime's driver has more than this test needs")]
 mod runtime;
 
 use runtime::{Container, Runtime};
@@ -104,8 +105,14 @@ fn del_succeeds_whatever_is_left() {
     runtime.daemon.kill();
     std::fs::remove_file(runtime.node.directory().join("state")).unwrap();
     runtime.restart();
+    assert!(b.has("eth0"));
     runtime.ask("DEL", "1.0.0", &b, json!({})).ok();
+    assert!(!b.has("eth0"));
     runtime.assert_empty();
+    // What others made is not ours to remove.
+    b.net.ip("link add eth0 type veth peer name other");
+    runtime.ask("DEL", "1.0.0", &b, json!({})).ok();
+    assert!(b.has("eth0"));
 }
 
 #[test]
@@ -117,6 +124,7 @@ fn with_the_daemon_down_del_is_written_down_and_made_good() {
     runtime.daemon.kill();
     for _ in 0..2 {
         runtime.ask("DEL", "1.0.0", &a, json!({})).ok();
+        assert!(!a.has("eth0"), "the plugin can do that without a daemon");
     }
     assert_eq!(runtime.ask("ADD", "1.0.0", &a, json!({})).code(), 11);
     assert_eq!(runtime.ask("STATUS", "1.1.0", &a, json!({})).code(), 51);

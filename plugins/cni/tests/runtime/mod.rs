@@ -3,8 +3,10 @@
 
 use serde_json::{Value, json};
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 use switch_api::{LeaseFilter, LeaseStatus, PortStatus, Request};
 use switch_lab::{Daemon, Net, Node, Options};
 
@@ -93,6 +95,20 @@ impl Runtime {
         self.run(verb, &env, self.with(version, more))
     }
 
+    /// Starts a verb on a container's `eth0`.
+    pub fn start(&self, verb: &str, container: &Container) -> Started {
+        let netns = container.net.path();
+        let env = [("CNI_CONTAINERID", container.id.as_str()), ("CNI_NETNS", &netns), ("CNI_IFNAME", "eth0")];
+        start(Path::new(env!("CARGO_BIN_EXE_switch-cni")), verb, &env, &self.with("1.0.0", json!({})))
+    }
+
+    /// The same, and kills it after a while; whether it had not ended before.
+    pub fn start_and_kill(&self, verb: &str, container: &Container, after: Duration) -> bool {
+        let started = self.start(verb, container);
+        std::thread::sleep(after);
+        started.kill()
+    }
+
     /// The configuration with a version and further fields.
     pub fn with(&self, version: &str, more: Value) -> Value {
         let mut conf = self.conf.clone();
@@ -152,6 +168,37 @@ impl Container {
 
 /// Runs a plugin as the specification says.
 pub fn exec(plugin: &Path, verb: &str, env: &[(&str, &str)], conf: &Value) -> Said {
+    start(plugin, verb, env, conf).finish()
+}
+
+/// A plugin that runs.
+pub struct Started {
+    child: Child,
+    verb: String,
+}
+
+impl Started {
+    /// Kills it; whether it had not ended before.
+    pub fn kill(mut self) -> bool {
+        _ = self.child.kill();
+        self.child.wait().unwrap().signal().is_some()
+    }
+
+    /// Waits for its end.
+    pub fn finish(self) -> Said {
+        let output = self.child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let json = match text.trim() {
+            "" => Value::Null,
+            text => serde_json::from_str(text)
+                .unwrap_or_else(|error| panic!("{} printed {text:?}: {error}", self.verb)),
+        };
+        Said { success: output.status.success(), json }
+    }
+}
+
+/// Starts a plugin, with its whole configuration on standard input.
+pub fn start(plugin: &Path, verb: &str, env: &[(&str, &str)], conf: &Value) -> Started {
     let ours = Path::new(env!("CARGO_BIN_EXE_switch-cni")).parent().unwrap();
     let mut child = Command::new(plugin)
         .env_clear()
@@ -165,11 +212,5 @@ pub fn exec(plugin: &Path, verb: &str, env: &[(&str, &str)], conf: &Value) -> Sa
         .spawn()
         .unwrap_or_else(|error| panic!("{}: {error}", plugin.display()));
     child.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let json = match text.trim() {
-        "" => Value::Null,
-        text => serde_json::from_str(text).unwrap_or_else(|error| panic!("{verb} printed {text:?}: {error}")),
-    };
-    Said { success: output.status.success(), json }
+    Started { child, verb: verb.to_owned() }
 }
