@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -161,4 +162,59 @@ fn a_restart_keeps_pools_leases_and_what_was_just_released() {
     let _: Done = daemon.call(&Request::PoolDelete(switch_api::ByName { name: pods() }));
     let none: Vec<PoolStatus> = daemon.call(&Request::PoolList(Default::default()));
     assert!(none.is_empty());
+}
+
+/// A file system of 2 MiB, unmounted when dropped.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn new(node: &Node) -> Self {
+        let path = node.directory().join("small");
+        std::fs::create_dir(&path).unwrap();
+        let shown = path.display().to_string();
+        switch_lab::net::run("mount", &["-t", "tmpfs", "-o", "size=2m", "small", &shown]);
+        Self(path)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_costs_no_lease() {
+    let node = Node::new();
+    let disk = SmallDisk::new(&node);
+    let state = disk.0.join("state");
+    let options = Options::new(env!("CARGO_BIN_EXE_switchd")).with(&format!("--state {}", state.display()));
+    let mut daemon = node.start(&options);
+    add_pool(&daemon, &["10.0.0.0/8"]);
+    let kept: Lease = daemon.call(&acquire("kept"));
+    let filler = disk.0.join("filler");
+    // As much as there is, and no more.
+    _ = std::io::copy(&mut std::io::repeat(0).take(4 << 20), &mut std::fs::File::create(&filler).unwrap());
+    let mut acknowledged = vec![kept];
+    let refused = (0..20_000).find_map(|n| match daemon.client().call::<Lease>(&acquire(&format!("c{n}"))) {
+        Ok(lease) => {
+            acknowledged.push(lease);
+            None
+        }
+        Err(error) => Some(error),
+    });
+    let refused = refused.expect("the disk is not full");
+    assert_eq!(refused.code, Code::System, "{refused:?}");
+    assert!(refused.data.hint.unwrap().contains("nothing was changed"));
+    std::fs::remove_file(&filler).unwrap();
+    // With room again it goes on, without a restart, and with one it still knows everything.
+    let after: Lease = daemon.call(&acquire("after"));
+    acknowledged.push(after);
+    daemon.kill();
+    let daemon = node.start(&options);
+    let present: Vec<Lease> = leases(&daemon).into_iter().map(|status| status.lease).collect();
+    for lease in &acknowledged {
+        assert!(present.contains(lease), "{lease:?} is lost");
+    }
+    assert_eq!(present.len(), acknowledged.len(), "something was kept that was refused");
 }

@@ -17,6 +17,9 @@ impl Daemon {
     /// Answers what is asked about addresses.
     pub(super) fn addresses(&mut self, request: &Request) -> Result<Value, ApiError> {
         let now_s = now().s();
+        if self.book_in_doubt && !request.is_read_only() {
+            self.restore_addresses()?;
+        }
         let freed = self.book.expire(now_s);
         let change = match request {
             Request::PoolList(_) => return json(self.book.pools()),
@@ -49,6 +52,8 @@ impl Daemon {
     fn keep_addresses(&mut self, change: Option<Change>, freed: &[(Name, IpAddr)]) -> Result<(), ApiError> {
         let Some(change) = change else { return Ok(()) };
         self.store.keep_addresses(&change, freed).map_err(|error| {
+            // Whether it is on disk nobody can say; it is looked at before the next change.
+            self.book_in_doubt = true;
             ApiError::new(Code::System, format!("the change could not be kept: {error}"))
                 .hint("nothing was changed; see the space and rights of --state")
         })?;
@@ -77,6 +82,7 @@ impl Daemon {
         let kept = self.store.addresses().map_err(unusable)?;
         let boot_id = std::fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
         self.book = Book::new(kept, boot_id, now().s()).map_err(|error| unusable(error.to_string()))?;
+        self.book_in_doubt = false;
         Ok(())
     }
 }

@@ -50,6 +50,8 @@ pub struct Daemon {
     pub store: Store,
     /// Who has which address.
     pub book: Book,
+    /// The disk may know more than the book: a write ended in an error.
+    pub(super) book_in_doubt: bool,
     /// Entries of the FDB.
     pub fdb_entries: u32,
     /// Since when it runs.
@@ -82,6 +84,7 @@ impl Daemon {
             workers,
             store,
             book: Book::default(),
+            book_in_doubt: false,
             fdb_entries,
             started: Instant::now(),
             sweep_part: 0,

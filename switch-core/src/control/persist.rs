@@ -1,13 +1,16 @@
 //! What was declared and what was leased, kept in an embedded store (`redb`). What was declared is one value,
 //! replaced whole; leases are a row each. A change is one transaction: a crash leaves the old or the new.
+//!
+//! After an error of the disk the store takes nothing more until it is opened again, which is done before the
+//! next use: a disk that was full and has room again needs no restart.
 
 use crate::config::model::Declared;
-use crate::ipam::{Change, Kept};
+use crate::ipam::{Change, Kept as Addresses};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use switch_api::{Lease, Name};
 
 type Rows = TableDefinition<'static, &'static str, &'static [u8]>;
@@ -23,7 +26,14 @@ const HELD: Rows = TableDefinition::new("ipam-held-v1");
 
 /// The store; none keeps nothing.
 #[derive(Debug, Default)]
-pub struct Store(Option<Database>);
+pub struct Store(Option<Kept>);
+
+#[derive(Debug)]
+struct Kept {
+    path: PathBuf,
+    /// None: it was closed after an error.
+    database: Option<Database>,
+}
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,14 +70,13 @@ impl Store {
             Some(bytes) => serde_json::from_slice(&bytes)
                 .map_err(|error| StoreError::Content { path: shown.clone(), error })?,
         };
-        Ok((Self(Some(database)), declared))
+        Ok((Self(Some(Kept { path: path.to_owned(), database: Some(database) })), declared))
     }
 
     /// Replaces what is kept. On return it is on disk.
-    pub fn keep(&self, declared: &Declared) -> Result<(), String> {
-        let Some(database) = &self.0 else { return Ok(()) };
+    pub fn keep(&mut self, declared: &Declared) -> Result<(), String> {
         let bytes = serde_json::to_vec(declared).map_err(|error| error.to_string())?;
-        write(database, &bytes).map_err(|error| error.to_string())
+        self.with(|database| write(database, &bytes))
     }
 
     /// Whether anything is kept at all.
@@ -76,19 +85,40 @@ impl Store {
     }
 
     /// Pools, leases and held addresses.
-    pub fn addresses(&self) -> Result<Kept, String> {
-        let Some(database) = &self.0 else { return Ok(Kept::default()) };
+    pub fn addresses(&mut self) -> Result<Addresses, String> {
+        let Some(kept) = &mut self.0 else { return Ok(Addresses::default()) };
+        let database = kept.open()?;
         let transaction = database.begin_read().map_err(|error| error.to_string())?;
         let held = rows(&transaction, HELD)?;
-        Ok(Kept { pools: rows(&transaction, POOLS)?, leases: rows(&transaction, LEASES)?, held })
+        Ok(Addresses { pools: rows(&transaction, POOLS)?, leases: rows(&transaction, LEASES)?, held })
     }
 
     /// Keeps a change of addresses, and forgets held ones that are free again. On return it is on disk.
-    pub fn keep_addresses(&self, change: &Change, freed: &[(Name, IpAddr)]) -> Result<(), String> {
-        let Some(database) = &self.0 else { return Ok(()) };
-        let transaction = database.begin_write().map_err(|error| error.to_string())?;
-        write_addresses(&transaction, change, freed).map_err(|error| error.to_string())?;
-        transaction.commit().map_err(|error| error.to_string())
+    pub fn keep_addresses(&mut self, change: &Change, freed: &[(Name, IpAddr)]) -> Result<(), String> {
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            write_addresses(&transaction, change, freed)?;
+            Ok(transaction.commit()?)
+        })
+    }
+
+    /// Writes; whatever goes wrong closes the file.
+    fn with(&mut self, write: impl FnOnce(&Database) -> Result<(), redb::Error>) -> Result<(), String> {
+        let Some(kept) = &mut self.0 else { return Ok(()) };
+        let written = write(kept.open()?);
+        written.map_err(|error| {
+            kept.database = None;
+            error.to_string()
+        })
+    }
+}
+
+impl Kept {
+    fn open(&mut self) -> Result<&Database, String> {
+        if self.database.is_none() {
+            self.database = Some(Database::create(&self.path).map_err(|error| error.to_string())?);
+        }
+        self.database.as_ref().ok_or_else(|| "it is closed".to_owned())
     }
 }
 
