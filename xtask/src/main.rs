@@ -66,7 +66,9 @@ fn main() -> ExitCode {
 /// Builds and runs the figures; what they print is not mixed with ours.
 fn figures(words: &[String]) -> sh::Result {
     setup::figures()?;
-    sh::run(sh::cargo("build --release --quiet --package switch-bench --package switch-core"))?;
+    sh::run(sh::cargo(
+        "build --release --quiet --package switch-bench --package switch-core --package switch-cni",
+    ))?;
     let mut command = sh::cargo("run --release --quiet --package switch-bench --bin switch-figures --");
     command.args(words);
     sh::run(command).map_err(|_| "a figure does not hold, see above".into())

@@ -2,6 +2,7 @@
 //! computed. Peers run beside the switch in the same run.
 
 pub mod attach_churn;
+pub mod cni_add;
 pub mod idle_cpu;
 pub mod idle_tap_ports;
 pub mod idle_xdp_port;
@@ -76,5 +77,6 @@ pub const ALL: &[Entry] = &[
     ("idle-xdp-port", "memory of an idle xdp port", idle_xdp_port::measure),
     ("tcp-vs-bridge", "TCP pod to pod over tap ports, beside the Linux bridge", tcp_vs_bridge::measure),
     ("idle-110-ports", "memory and CPU of 110 idle tap ports", idle_tap_ports::measure),
+    ("cni-add", "CNI ADD with 100 pods present, and 200 of them 8 at a time", cni_add::measure),
     ("idle-cpu", "CPU when idle with 8 ports, and the first frame after idle", idle_cpu::measure),
 ];
