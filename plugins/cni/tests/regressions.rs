@@ -2,17 +2,57 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
-use std::path::Path;
+use proptest::prelude::*;
+use std::path::{Path, PathBuf};
 
-#[test]
-fn cni() {
+fn corpus() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/regressions/cni");
     let mut files: Vec<_> =
         std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(files.len() > 5, "{} is empty", directory.display());
-    for file in files {
+    files
+}
+
+#[test]
+fn cni() {
+    for file in corpus() {
         println!("{}", file.display());
         switch_cni::fuzz::input(&std::fs::read(&file).unwrap());
     }
+}
+
+proptest! {
+    /// The corpus with some bytes changed: what is nearly right goes deeper than noise.
+    #[test]
+    fn nearly_right(file: prop::sample::Index, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6)) {
+        let files = corpus();
+        let mut bytes = std::fs::read(file.get(&files)).unwrap();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        switch_cni::fuzz::input(&bytes);
+    }
+}
+
+/// The configurations that people start from, each plugin of ours as a runtime would pass it.
+#[test]
+fn the_examples_are_right() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/cni");
+    let mut ours = 0;
+    for file in std::fs::read_dir(directory).unwrap() {
+        let path = file.unwrap().path();
+        let list: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        for plugin in list["plugins"].as_array().unwrap() {
+            let mut conf = plugin.clone();
+            (conf["name"], conf["cniVersion"]) = (list["name"].clone(), list["cniVersion"].clone());
+            if conf["type"] == "switch-cni" {
+                let read = switch_cni::conf::Conf::read(conf.to_string().as_bytes(), false);
+                assert!(read.is_ok(), "{}: {read:?}", path.display());
+                ours += 1;
+            }
+        }
+    }
+    assert!(ours >= 3);
 }
