@@ -5,13 +5,11 @@ use quanta::Clock;
 use std::sync::Arc;
 use switch_api::{Bridge, MemorySource, Port, PortKind, PortSettings, Request};
 use switch_core::config::snapshot::{Live, Snapshot, compile};
-use switch_core::config::{Checked, FDB_ENTRIES_DEFAULT, Model, PORTS_MAX};
+use switch_core::config::{Checked, FDB_ENTRIES_DEFAULT, Model, NEIGHBOURS_DEFAULT, PORTS_MAX};
 use switch_core::counter::{Counters, DropReason, NoLaps};
 use switch_core::frame::{Area, AreaSize, BATCH_FRAMES, Batch, Pool, TxQueue};
 use switch_core::pipeline::{Now, Pipeline, Private, Tables, World};
 use switch_core::port::traffic::Source;
-use switch_core::table::fdb::Fdb;
-use switch_core::table::loops::Loops;
 
 /// A pipeline and two ports' worth of frames.
 #[derive(Debug)]
@@ -49,10 +47,7 @@ impl Bench {
         let mut bench = Self {
             pipeline: Pipeline::new(Private::new(counters, 1)),
             pool: pools.remove(0),
-            tables: Tables {
-                fdb: Fdb::new(FDB_ENTRIES_DEFAULT, PORTS_MAX, [3, 5]),
-                loops: Loops::new(PORTS_MAX),
-            },
+            tables: Tables::new(FDB_ENTRIES_DEFAULT, NEIGHBOURS_DEFAULT, [3, 5]),
             snapshot: two_ports(),
             sources: [Source::new(&spec), Source::new(&MemorySource { reverse: true, seed: 9, ..spec })],
             batch: Batch::new(),
@@ -156,7 +151,7 @@ impl Bench {
 /// One bridge, two access ports, everything by default.
 fn two_ports() -> Snapshot {
     let name = |text: &str| text.parse().unwrap_or_else(|error| panic!("{error}"));
-    let bridge = Bridge { name: name("br0"), ageing_s: 300, owner: Default::default() };
+    let bridge = Bridge::new(name("br0"));
     let mut model =
         Model::default().apply(&Request::BridgeAdd(bridge)).unwrap_or_else(|error| panic!("{error}"));
     for port in ["a", "b"] {

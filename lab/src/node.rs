@@ -102,6 +102,22 @@ impl Node {
         pod
     }
 
+    /// A pod on the network `10.NET.0.0/24`, `fd10:NET::/64` with the host number `n`, and a default route by
+    /// its first address.
+    pub fn pod_on(&self, net: u8, n: u8) -> Pod {
+        let name = format!("pod{net}-{n}");
+        let pod = Pod { net: Net::new(&name), device: name, ip: format!("10.{net}.0.{n}") };
+        let (device, peer, mac) = (&pod.device, pod.net.name(), pod.mac());
+        self.net.ip(&format!("link add {device} type veth peer name eth0 address {mac} netns {peer}"));
+        self.net.ip(&format!("link set {device} up"));
+        pod.net.ip("link set eth0 up");
+        pod.net.ip(&format!("addr add {}/24 dev eth0", pod.ip));
+        pod.net.ip(&format!("addr add fd10:{net}::{n}/64 dev eth0 nodad"));
+        pod.net.ip(&format!("route add default via 10.{net}.0.1"));
+        pod.net.ip(&format!("route add default via fd10:{net}::1"));
+        pod
+    }
+
     /// Makes the pod's cable, or a new one after it was deleted.
     pub fn plug(&self, pod: &Pod) {
         let (device, peer) = (&pod.device, pod.net.name());
@@ -163,7 +179,9 @@ impl Drop for Node {
 impl Pod {
     /// The MAC address of its device.
     pub fn mac(&self) -> switch_api::Mac {
-        switch_api::Mac([0x02, 0x66, 0, 0, 0, self.number()])
+        let mut parts = self.ip.split('.').map(|part| part.parse().unwrap_or(0));
+        let [_, net, _, n] = std::array::from_fn(|_| parts.next().unwrap_or(0));
+        switch_api::Mac([0x02, net, 0, 0, 0, n])
     }
 
     fn number(&self) -> u8 {
@@ -190,8 +208,18 @@ impl Daemon {
     /// Adds a bridge.
     pub fn bridge(&self, name: &str) {
         let name = name.parse().unwrap_or_else(|error| panic!("{error}"));
-        let bridge = Bridge { name, ageing_s: 300, owner: Default::default() };
+        let bridge = Bridge::new(name);
         let _: Done = self.call(&Request::BridgeAdd(bridge));
+    }
+
+    /// Gives a bridge a gateway address.
+    pub fn gateway(&self, bridge: &str, address: &str) {
+        let parse = |name: &str| name.parse().unwrap_or_else(|error| panic!("{error}"));
+        let address = address.parse().unwrap_or_else(|error| panic!("{error}"));
+        let vid = switch_api::Vid::DEFAULT;
+        let gateway =
+            switch_api::BridgeAddress { bridge: parse(bridge), address, vid, owner: Default::default() };
+        let _: Done = self.call(&Request::AddressAdd(gateway));
     }
 
     /// Adds an xdp port on a pod's cable, named after it, to `bridge`.

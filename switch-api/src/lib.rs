@@ -6,6 +6,8 @@
 //! | [`cidr`] | addresses with a prefix length |
 //! | [`object`] | what can be declared: bridges, ports, static MACs |
 //! | [`ipam`] | address pools and leases |
+//! | [`prefix`] | an address and the length of its network |
+//! | [`route`] | what routing needs: gateway addresses, neighbours, routes |
 //! | [`request`] | what can be asked, one variant per JSON-RPC method |
 //! | [`reply`] | what is answered |
 //! | [`error`] | what is refused: a code, the field, what to do |
@@ -19,8 +21,10 @@ pub mod error;
 pub mod ipam;
 pub mod name;
 pub mod object;
+pub mod prefix;
 pub mod reply;
 pub mod request;
+pub mod route;
 
 pub use cidr::Cidr;
 pub use client::Client;
@@ -32,8 +36,10 @@ pub use ipam::{
 pub use ipnet::IpNet;
 pub use name::{Mac, Name, Vid};
 pub use object::*;
+pub use prefix::Prefix;
 pub use reply::*;
 pub use request::{ByDevice, ByName, FdbDelete, FdbFilter, Hello, Nothing, PortSet, Request, Stop};
+pub use route::*;
 
 /// The version of these words. A client says it in `hello`; the daemon refuses another number
 /// and names the side to update. It moves when an old client would misread a new daemon.

@@ -39,6 +39,16 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The name of the routing table (VRF) that everything belongs to unless said otherwise.
+    pub fn main() -> Self {
+        Self("main".to_owned())
+    }
+
+    /// Whether it is [`Name::main`].
+    pub fn is_main(&self) -> bool {
+        self.0 == "main"
+    }
 }
 
 impl FromStr for Name {
@@ -156,21 +166,22 @@ impl fmt::Display for Vid {
 }
 
 /// Text in JSON, checked on the way in.
-macro_rules! serde_as_text {
+macro_rules! as_text {
     ($($type:ty),*) => {$(
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
                 to.collect_str(self)
             }
         }
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                String::deserialize(from)?.parse().map_err(de::Error::custom)
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                <String as serde::Deserialize>::deserialize(from)?.parse().map_err(serde::de::Error::custom)
             }
         }
     )*};
 }
-serde_as_text!(Name, Mac);
+pub(crate) use as_text;
+as_text!(Name, Mac);
 
 impl Serialize for Vid {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {

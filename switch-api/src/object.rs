@@ -31,9 +31,23 @@ pub struct Bridge {
     /// 10 to 1 000 000.
     #[serde(default = "ageing_s_default")]
     pub ageing_s: u32,
+    /// The switch's own MAC on it, used by its gateways; without one it is derived from the bridge's name
+    /// and what identifies the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// The routing table its gateways belong to: networks of different tables do not reach each other.
+    #[serde(default = "Name::main", skip_serializing_if = "Name::is_main")]
+    pub vrf: Name,
     /// Who declared it.
     #[serde(default)]
     pub owner: Owner,
+}
+
+impl Bridge {
+    /// A bridge with everything else by default.
+    pub fn new(name: Name) -> Self {
+        Self { name, ageing_s: ageing_s_default(), mac: None, vrf: Name::main(), owner: Owner::default() }
+    }
 }
 
 fn ageing_s_default() -> u32 {

@@ -1,6 +1,6 @@
 //! What is answered, one type per kind of answer.
 
-use crate::{Bridge, Mac, Name, Port, Vid};
+use crate::{Bridge, BridgeAddress, Mac, Name, Port, Vid};
 use serde::{Deserialize, Serialize};
 
 /// Answer to a change: the generation of the snapshot that every worker now uses.
@@ -154,6 +154,10 @@ pub struct PortCounters {
 pub struct BridgeStatus {
     /// As declared.
     pub bridge: Bridge,
+    /// The switch's own MAC on it.
+    pub mac: Mac,
+    /// Its gateways.
+    pub addresses: Vec<BridgeAddress>,
     /// Its ports.
     pub ports: Vec<Name>,
     /// VLANs with a member.

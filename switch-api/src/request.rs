@@ -1,5 +1,6 @@
 //! What can be asked: one variant per JSON-RPC method.
 
+use crate::route::{AddressDelete, BridgeAddress, NeighDelete, NeighFilter, StaticNeighbour};
 use crate::{Bridge, LeaseAcquire, LeaseFilter, Mac, Name, Pool, Port, PortSettings, StaticMac, Vid};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,21 @@ pub enum Request {
     /// Lists bridges.
     #[serde(rename = "bridge.list")]
     BridgeList(Nothing),
+    /// Gives a bridge a gateway address: the switch then routes for that network.
+    #[serde(rename = "bridge.address.add")]
+    AddressAdd(BridgeAddress),
+    /// Takes it away.
+    #[serde(rename = "bridge.address.delete")]
+    AddressDelete(AddressDelete),
+    /// Declares a neighbour: an address's MAC, never asked for.
+    #[serde(rename = "neigh.add")]
+    NeighAdd(StaticNeighbour),
+    /// Forgets a neighbour, declared or learned.
+    #[serde(rename = "neigh.delete")]
+    NeighDelete(NeighDelete),
+    /// Lists neighbours.
+    #[serde(rename = "neigh.list")]
+    NeighList(NeighFilter),
     /// Declares a port and opens it.
     #[serde(rename = "port.add")]
     PortAdd(Box<Port>),
@@ -98,6 +114,7 @@ impl Request {
                 | Self::PortGet(_)
                 | Self::PortList(_)
                 | Self::FdbList(_)
+                | Self::NeighList(_)
                 | Self::WorkerList(_)
                 | Self::StatsGet(_)
                 | Self::PoolList(_)

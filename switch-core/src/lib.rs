@@ -7,6 +7,7 @@
 //! | [`frame`] | packet memory and who owns which bytes |
 //! | [`table`] | what is learned |
 //! | [`counter`] | what is counted, and the names of drops |
+//! | [`host`] | what the switch says for itself: ARP, ND, ping, errors |
 //! | [`config`] | what is declared: model, checks, snapshots |
 //! | [`ipam`] | who gets which address |
 //! | [`pipeline`] | what happens to a batch |
@@ -21,6 +22,8 @@ pub mod config;
 pub mod control;
 pub mod counter;
 pub mod frame;
+#[cfg(not(loom))]
+pub mod host;
 #[cfg(not(loom))]
 pub mod ipam;
 #[cfg(not(loom))]

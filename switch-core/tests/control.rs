@@ -164,7 +164,7 @@ fn without_root_it_serves_all_but_xdp_ports_and_says_why() {
     let mut client = client.unwrap();
     let status: Status = client.call(&Request::Status(Default::default())).unwrap();
     assert!(!status.xdp.ok && !status.xdp.detail.is_empty(), "{status:?}");
-    let bridge = switch_api::Bridge { name: "b".parse().unwrap(), ageing_s: 300, owner: Default::default() };
+    let bridge = switch_api::Bridge::new("b".parse().unwrap());
     client.call::<switch_api::Done>(&Request::BridgeAdd(bridge)).unwrap();
     let xdp = switch_lab::node::xdp_port("lo", "b", Default::default());
     let error = client.call::<switch_api::Done>(&Request::PortAdd(Box::new(xdp.clone()))).unwrap_err();

@@ -219,8 +219,7 @@ fn a_foreign_program_is_left_alone() {
         client.is_some()
     });
     let mut client = client.unwrap();
-    let bridge =
-        switch_api::Bridge { name: "br0".parse().unwrap(), ageing_s: 300, owner: Default::default() };
+    let bridge = switch_api::Bridge::new("br0".parse().unwrap());
     client.call::<Done>(&Request::BridgeAdd(bridge)).unwrap();
     let port = Request::PortAdd(Box::new(xdp_port("pod1", "br0", PortSettings::default())));
     let error = client.call::<Done>(&port).unwrap_err();

@@ -119,7 +119,7 @@ fn a_worker_that_hangs_is_dead_to_the_program_and_named_by_the_control_thread() 
     // Who only looks is answered; who wants a change is told, within a bounded time, who does not move.
     assert_eq!(daemon.port("pod1").state, PortState::Up);
     let start = Instant::now();
-    let change = Request::BridgeAdd(Bridge { name: name("b"), ageing_s: 300, owner: Default::default() });
+    let change = Request::BridgeAdd(Bridge::new(name("b")));
     let error = daemon.client().call::<Done>(&change).unwrap_err();
     assert!(error.message.contains("worker 0"), "{error:?}");
     assert!(start.elapsed() < LONG, "{:?}", start.elapsed());

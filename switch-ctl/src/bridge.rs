@@ -1,8 +1,12 @@
 //! `switch-ctl bridge`.
 
+use crate::fdb::parse_vid;
 use crate::output::Output;
-use clap::Subcommand;
-use switch_api::{ApiError, Bridge, BridgeStatus, ByName, Client, Done, Name, Nothing, Owner, Request};
+use clap::{Args, Subcommand};
+use switch_api::{
+    AddressDelete, ApiError, Bridge, BridgeAddress, BridgeStatus, ByName, Client, Code, Done, Mac, Name,
+    Nothing, Owner, Prefix, Request, Vid,
+};
 
 /// What can be done with bridges.
 #[derive(Debug, Subcommand)]
@@ -13,41 +17,102 @@ pub enum Verb {
     Add {
         /// Its name.
         name: Name,
-        /// Seconds after which a MAC nobody heard from is forgotten.
-        #[arg(long, default_value_t = 300)]
-        ageing_s: u32,
+        #[command(flatten)]
+        settings: Settings,
     },
-    /// Changes a bridge.
+    /// Changes a bridge; what is not named stays.
     Set {
         /// The bridge.
         name: Name,
-        /// Seconds after which a MAC nobody heard from is forgotten.
-        #[arg(long)]
-        ageing_s: u32,
+        #[command(flatten)]
+        settings: Settings,
     },
     /// Removes a bridge without ports.
     Delete {
         /// The bridge.
         name: Name,
     },
+    /// Gateway addresses: with one, the switch routes for the bridge.
+    #[command(subcommand)]
+    Address(Address),
+}
+
+/// What can be set.
+#[derive(Debug, Args)]
+pub struct Settings {
+    /// Seconds after which a MAC nobody heard from is forgotten [default: 300].
+    #[arg(long)]
+    ageing_s: Option<u32>,
+    /// The switch's own MAC on the bridge [default: derived from the bridge's name and the node].
+    #[arg(long)]
+    mac: Option<Mac>,
+    /// The routing table its gateways belong to [default: main].
+    #[arg(long)]
+    vrf: Option<Name>,
+}
+
+impl Settings {
+    fn apply(&self, bridge: Bridge) -> Bridge {
+        Bridge {
+            ageing_s: self.ageing_s.unwrap_or(bridge.ageing_s),
+            mac: self.mac.or(bridge.mac),
+            vrf: self.vrf.clone().unwrap_or(bridge.vrf),
+            ..bridge
+        }
+    }
+}
+
+/// What can be done with gateway addresses.
+#[derive(Debug, Subcommand)]
+pub enum Address {
+    /// Gives the bridge an address and its network, like 10.1.0.1/24 or fd00:1::1/64.
+    Add(Which),
+    /// Takes it away.
+    Delete(Which),
+}
+
+/// Which address.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// The bridge.
+    bridge: Name,
+    /// The address with its network's length.
+    address: Prefix,
+    /// The VLAN it lives in.
+    #[arg(long, default_value = "1", value_parser = parse_vid)]
+    vid: Vid,
 }
 
 pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiError> {
-    let bridge = |name: &Name, ageing_s| Bridge { name: name.clone(), ageing_s, owner: Owner::Operator };
     let (request, what) = match verb {
         Verb::List => {
             let bridges: Vec<BridgeStatus> = client.call(&Request::BridgeList(Nothing {}))?;
             output.answer(&bridges, |bridges| list(bridges, output));
             return Ok(());
         }
-        Verb::Add { name, ageing_s } => {
-            (Request::BridgeAdd(bridge(name, *ageing_s)), format!("bridge {name} is there"))
+        Verb::Add { name, settings } => {
+            let bridge = settings.apply(Bridge { owner: Owner::Operator, ..Bridge::new(name.clone()) });
+            (Request::BridgeAdd(bridge), format!("bridge {name} is there"))
         }
-        Verb::Set { name, ageing_s } => {
-            (Request::BridgeSet(bridge(name, *ageing_s)), format!("bridge {name} is changed"))
+        Verb::Set { name, settings } => {
+            let bridge = settings.apply(present(name, client)?);
+            (Request::BridgeSet(bridge), format!("bridge {name} is changed"))
         }
         Verb::Delete { name } => {
             (Request::BridgeDelete(ByName { name: name.clone() }), format!("bridge {name} is gone"))
+        }
+        Verb::Address(Address::Add(Which { bridge, address, vid })) => {
+            let gateway = BridgeAddress {
+                bridge: bridge.clone(),
+                address: *address,
+                vid: *vid,
+                owner: Owner::Operator,
+            };
+            (Request::AddressAdd(gateway), format!("bridge {bridge} has the address {address}"))
+        }
+        Verb::Address(Address::Delete(Which { bridge, address, vid })) => {
+            let gateway = AddressDelete { bridge: bridge.clone(), address: *address, vid: *vid };
+            (Request::AddressDelete(gateway), format!("bridge {bridge} has no address {address} any more"))
         }
     };
     let done: Done = client.call(&request)?;
@@ -55,17 +120,40 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
     Ok(())
 }
 
+/// A bridge as it is declared now.
+fn present(name: &Name, client: &mut Client) -> Result<Bridge, ApiError> {
+    let bridges: Vec<BridgeStatus> = client.call(&Request::BridgeList(Nothing {}))?;
+    let found = bridges.into_iter().map(|status| status.bridge).find(|bridge| bridge.name == *name);
+    found.ok_or_else(|| {
+        ApiError::new(Code::NotFound, format!("there is no bridge named {name}"))
+            .field("name")
+            .hint("`switch-ctl bridge list` shows those there are")
+    })
+}
+
 fn list(bridges: &[BridgeStatus], output: &Output) -> String {
-    let mut table = output.table(&["BRIDGE", "AGEING", "VLANS", "MACS", "PORTS"]);
+    let mut table =
+        output.table(&["BRIDGE", "AGEING", "VLANS", "MACS", "VRF", "OWN MAC", "GATEWAYS", "PORTS"]);
     for status in bridges {
         let ports: Vec<_> = status.ports.iter().map(Name::as_str).collect();
+        let gateways: Vec<_> = status.addresses.iter().map(gateway).collect();
         table.add_row(vec![
             status.bridge.name.to_string(),
             format!("{} s", status.bridge.ageing_s),
             status.vlans.to_string(),
             status.macs.to_string(),
+            status.bridge.vrf.to_string(),
+            status.mac.to_string(),
+            gateways.join(" "),
             ports.join(" "),
         ]);
     }
     table.to_string()
+}
+
+fn gateway(address: &BridgeAddress) -> String {
+    match address.vid {
+        Vid::DEFAULT => address.address.to_string(),
+        vid => format!("{}@{vid}", address.address),
+    }
 }

@@ -57,7 +57,7 @@ pub struct Filter {
     mac: Option<Mac>,
 }
 
-fn parse_vid(text: &str) -> Result<Vid, String> {
+pub fn parse_vid(text: &str) -> Result<Vid, String> {
     let number: u32 = text.parse().map_err(|_| format!("{text:?} is no VLAN identifier: use 1 to 4094"))?;
     Vid::try_from(number).map_err(|error| error.to_string())
 }

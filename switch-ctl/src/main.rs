@@ -4,6 +4,7 @@ mod bridge;
 mod daemon;
 mod fdb;
 mod ipam;
+mod neigh;
 mod output;
 mod port;
 mod stats;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use switch_api::{ApiError, Client, Code};
 
-/// Talks to switchd: ports, bridges, stations, workers, counters.
+/// Talks to switchd: ports, bridges, stations, neighbours, workers, counters.
 ///
 /// Exit codes: 0 done; 1 the switch or the system failed; 2 the request is wrong; 3 not allowed; 4 not
 /// found; 5 exists already; 6 busy; 7 a limit; 8 not supported here; 9 no answer in time; 10 versions
@@ -52,6 +53,9 @@ enum Noun {
     /// Addresses: pools, and who has which.
     #[command(subcommand)]
     Ipam(ipam::Verb),
+    /// Neighbours: which station has which address.
+    #[command(subcommand)]
+    Neigh(neigh::Verb),
     /// Workers: who does it, on which core.
     #[command(subcommand)]
     Worker(worker::Verb),
@@ -101,6 +105,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Bridge(verb) => bridge::run(verb, &mut client, &output),
         Noun::Fdb(verb) => fdb::run(verb, &mut client, &output),
         Noun::Ipam(verb) => ipam::run(verb, &mut client, &output),
+        Noun::Neigh(verb) => neigh::run(verb, &mut client, &output),
         Noun::Worker(verb) => worker::run(verb, &mut client, &output),
         Noun::Stats => stats::run(&mut client, &output),
         Noun::Status => daemon::status(&mut client, &output),

@@ -4,7 +4,7 @@ use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use switch_core::config::{FDB_ENTRIES_DEFAULT, PORTS_MAX, publish};
+use switch_core::config::{FDB_ENTRIES_DEFAULT, NEIGHBOURS_DEFAULT, PORTS_MAX, publish};
 use switch_core::control::bpffs;
 use switch_core::control::daemon::Daemon;
 use switch_core::control::doors::Doors;
@@ -15,8 +15,6 @@ use switch_core::counter::Counters;
 use switch_core::frame::{Area, AreaSize, Pool};
 use switch_core::pipeline::{Pipeline, Private, Tables};
 use switch_core::port::xdp::open::Engine;
-use switch_core::table::fdb::Fdb;
-use switch_core::table::loops::Loops;
 use switch_core::worker::thread::{IDLE_TURNS_DEFAULT, Notify};
 use switch_core::worker::{Mail, Start, Turn, start};
 
@@ -53,6 +51,9 @@ struct Options {
     /// MACs the table holds.
     #[arg(long, default_value_t = FDB_ENTRIES_DEFAULT)]
     fdb_entries: usize,
+    /// Neighbours (ARP, neighbour discovery) the table holds.
+    #[arg(long, default_value_t = NEIGHBOURS_DEFAULT)]
+    neighbours: usize,
     /// Turns without a frame before a worker sleeps. 0: at once.
     #[arg(long, default_value_t = IDLE_TURNS_DEFAULT)]
     idle_turns: u32,
@@ -98,10 +99,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let engine = start_engine(&area, &bpffs);
     let mail: Arc<[Mail]> = cores.iter().map(|_| Mail::new()).collect::<Result<_, _>>()?;
     let seed = random()?;
-    let tables = Arc::new(Tables {
-        fdb: Fdb::new(options.fdb_entries, PORTS_MAX, [seed[0], seed[1]]),
-        loops: Loops::new(PORTS_MAX),
-    });
+    let tables = Arc::new(Tables::new(options.fdb_entries, options.neighbours, [seed[0], seed[1]]));
     let (publisher, readers) = publish::channel(cores.len());
     let counters: Vec<_> = cores.iter().map(|_| Arc::new(Counters::new(PORTS_MAX))).collect();
     let clock = quanta::Clock::new();
@@ -131,7 +129,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let doors = Doors { engine, area, mail, load: vec![0; workers.len()], stash: Vec::new() };
     let mut daemon =
         Daemon::new(doors, publisher, tables, counters, workers, store, options.fdb_entries as u32);
-    daemon.restore(declared)?;
+    daemon.restore(declared, node_seed(&options.socket))?;
     tracing::info!(socket = %options.socket.display(), workers = cores.len(), "serving");
     let detach = server.run(&mut daemon);
     daemon.shut_down(detach);
@@ -175,6 +173,14 @@ fn choose_cores(wanted: &[usize]) -> Result<Vec<Option<core_affinity::CoreId>>, 
         found.map(Some).ok_or_else(|| format!("there is no core {id}, only {}", ids.join(" ")))
     };
     wanted.iter().map(find).collect()
+}
+
+/// What makes derived MACs this node's own and the same after every restart: the machine, and which daemon
+/// on it. Machines cloned with their identity give `bridge add --mac`.
+fn node_seed(socket: &std::path::Path) -> u64 {
+    let machine = std::fs::read("/etc/machine-id").unwrap_or_default();
+    let bytes = machine.iter().chain(socket.as_os_str().as_encoded_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 /// Seeds that nobody else knows.

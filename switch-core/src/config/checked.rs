@@ -49,6 +49,7 @@ impl Checked {
         for entry in &model.static_macs {
             check_static(&model, entry, &mut problems);
         }
+        super::addresses::check(&model, &mut problems);
         match problems.len() {
             0 => Ok(Self(model)),
             _ => Err(refusal(problems)),
@@ -61,13 +62,13 @@ impl Checked {
     }
 }
 
-struct Problem {
+pub(super) struct Problem {
     field: &'static str,
     text: String,
 }
 
 impl Problem {
-    fn new(field: &'static str, text: impl Into<String>) -> Self {
+    pub(super) fn new(field: &'static str, text: impl Into<String>) -> Self {
         Self { field, text: text.into() }
     }
 }

@@ -5,11 +5,15 @@
 //! | module | what |
 //! |---|---|
 //! | [`model`] | the declared objects, and `(Model, Request) → Model'` |
+//! | [`addresses`] | gateway addresses and declared neighbours |
 //! | [`checked`] | every contradiction, all at once |
 //! | [`snapshot`] | the immutable facts that workers read |
+//! | [`gateway`] | of these, what routing reads |
 //! | [`publish`] | how a snapshot reaches every worker, and how one knows that it did |
 
+mod addresses;
 pub mod checked;
+pub mod gateway;
 pub mod model;
 pub mod publish;
 pub mod snapshot;
@@ -31,3 +35,10 @@ pub const STATIC_MACS_MAX: usize = 16_384;
 /// MACs the table holds unless `switchd --fdb-entries` says otherwise. The figure [mac-scale] learns
 /// 100 000; at half load this is 8 MiB.
 pub const FDB_ENTRIES_DEFAULT: usize = 131_072;
+/// Most gateway addresses: four for each of [`BRIDGES_MAX`] bridges, two of either version.
+pub const ADDRESSES_MAX: usize = 4 * BRIDGES_MAX;
+/// Most declared neighbours: an eighth of the default table.
+pub const NEIGHBOURS_STATIC_MAX: usize = 512;
+/// Neighbours the table holds unless `switchd --neighbours` says otherwise: eight for each of [`PORTS_MAX`]
+/// ports; 512 KiB.
+pub const NEIGHBOURS_DEFAULT: usize = 4096;

@@ -4,7 +4,9 @@
 use super::{BRIDGES_MAX, FIDS_MAX, PORTS_MAX, STATIC_MACS_MAX};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use switch_api::{ApiError, Bridge, Code, Name, Port, Request, StaticMac, Vid, Vlan};
+use switch_api::{
+    ApiError, Bridge, BridgeAddress, Code, Name, Port, Request, StaticMac, StaticNeighbour, Vid, Vlan,
+};
 
 /// What is kept on disk: the objects, without their numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +18,10 @@ pub struct Declared {
     pub ports: Vec<Port>,
     /// Static MACs.
     pub static_macs: Vec<StaticMac>,
+    /// Gateway addresses.
+    pub addresses: Vec<BridgeAddress>,
+    /// Declared neighbours.
+    pub neighbours: Vec<StaticNeighbour>,
 }
 
 /// An object and its number.
@@ -36,7 +42,13 @@ pub struct Model {
     pub ports: BTreeMap<Name, Numbered<Port>>,
     /// In the order in which they were declared.
     pub static_macs: Vec<StaticMac>,
-    /// Filtering identifier of each bridge (by number) and VLAN that has a member.
+    /// In the order in which they were declared.
+    pub addresses: Vec<BridgeAddress>,
+    /// In the order in which they were declared.
+    pub neighbours: Vec<StaticNeighbour>,
+    /// What makes this node's derived MACs its own.
+    pub seed: u64,
+    /// Filtering identifier of each bridge (by number) and VLAN that has a member or a gateway.
     pub fids: BTreeMap<(u16, Vid), u16>,
 }
 
@@ -61,6 +73,10 @@ impl Model {
             Request::FdbDelete(by) => {
                 next.static_macs.retain(|e| (e.mac, &e.bridge, e.vid) != (by.mac, &by.bridge, by.vid));
             }
+            Request::AddressAdd(address) => next.add_address(address)?,
+            Request::AddressDelete(by) => next.delete_address(by)?,
+            Request::NeighAdd(neighbour) => next.add_neighbour(neighbour)?,
+            Request::NeighDelete(by) => next.delete_neighbour(by),
             other => {
                 let text = format!("{other:?} is not a change");
                 return Err(ApiError::new(Code::Internal, text));
@@ -71,8 +87,8 @@ impl Model {
     }
 
     /// A model of what was kept, in its order, so that restarting numbers the objects the same way.
-    pub fn from_declared(declared: Declared) -> Result<Self, ApiError> {
-        let mut model = Self::default();
+    pub fn from_declared(declared: Declared, seed: u64) -> Result<Self, ApiError> {
+        let mut model = Self { seed, ..Self::default() };
         for bridge in &declared.bridges {
             model.add_bridge(bridge)?;
         }
@@ -81,6 +97,12 @@ impl Model {
         }
         for entry in &declared.static_macs {
             model.add_static(entry)?;
+        }
+        for address in &declared.addresses {
+            model.add_address(address)?;
+        }
+        for neighbour in &declared.neighbours {
+            model.add_neighbour(neighbour)?;
         }
         model.number_fids()?;
         Ok(model)
@@ -94,6 +116,8 @@ impl Model {
             bridges: self.bridges.values().map(|bridge| bridge.object.clone()).collect(),
             ports: ports.into_iter().map(|port| port.object.clone()).collect(),
             static_macs: self.static_macs.clone(),
+            addresses: self.addresses.clone(),
+            neighbours: self.neighbours.clone(),
         }
     }
 
@@ -114,6 +138,8 @@ impl Model {
             return Err(ApiError::new(Code::Busy, text).hint("delete those ports first"));
         }
         self.bridges.remove(name).ok_or_else(|| no_such("bridge", name))?;
+        self.addresses.retain(|address| address.bridge != *name);
+        self.neighbours.retain(|neighbour| neighbour.bridge != *name);
         Ok(())
     }
 
@@ -150,7 +176,7 @@ impl Model {
         self.ports.values().filter(move |port| port.object.bridge == *bridge)
     }
 
-    /// Gives every bridge and VLAN with a member an identifier; one that lives on keeps its own,
+    /// Gives every bridge and VLAN with a member or a gateway an identifier; one that lives on keeps its own,
     /// because learned MACs are filed under it.
     fn number_fids(&mut self) -> Result<(), ApiError> {
         let mut wanted = BTreeSet::new();
@@ -158,6 +184,9 @@ impl Model {
             if let Some(bridge) = self.bridges.get(&port.object.bridge) {
                 wanted.extend(vids_of(&port.object.settings.vlan).map(|vid| (bridge.id, vid)));
             }
+        }
+        for address in &self.addresses {
+            wanted.extend(self.bridges.get(&address.bridge).map(|bridge| (bridge.id, address.vid)));
         }
         self.fids.retain(|pair, _| wanted.contains(pair));
         let mut used: BTreeSet<u16> = self.fids.values().copied().collect();

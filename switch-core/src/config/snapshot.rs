@@ -2,6 +2,7 @@
 //! A change makes a new snapshot; what did not change is shared with the one before.
 
 use super::checked::Checked;
+use super::gateway::{self, Gateway, Routing};
 use super::model::{Model, vids_of};
 use crate::table::fdb::Limits;
 use arrayvec::ArrayVec;
@@ -63,6 +64,8 @@ pub struct PortFacts {
     pub gso: bool,
     /// Worker of each lane.
     pub lanes: ArrayVec<u16, LANES_MAX>,
+    /// The switch is a station in one of its VLANs.
+    pub routed: bool,
 }
 
 /// A member of a flood group.
@@ -91,6 +94,8 @@ pub struct FidFacts {
     pub ageing_s: u32,
     /// Open ports that are members.
     pub members: Arc<[Member]>,
+    /// The switch as a station here.
+    pub gateway: Option<Arc<Gateway>>,
 }
 
 /// See the module.
@@ -104,6 +109,8 @@ pub struct Snapshot {
     pub fids: Box<[FidFacts]>,
     /// How many MACs may be learned.
     pub limits: Limits,
+    /// Routing tables.
+    pub routing: Routing,
     /// Milliseconds a sleeping worker may let pass between two beats.
     pub beat_ms: u32,
 }
@@ -116,8 +123,15 @@ impl Snapshot {
             ports: Box::default(),
             fids: Box::default(),
             limits: Limits { table: 0, share: 0 },
+            routing: Routing::default(),
             beat_ms: BEAT_MS_MAX,
         }
+    }
+
+    /// The switch as a station on a bridge and VLAN, if it is one there.
+    #[inline(always)]
+    pub fn gateway(&self, fid: u16) -> Option<&Gateway> {
+        self.fids.get(usize::from(fid))?.gateway.as_deref()
     }
 
     /// A port's facts; a closed port for a number nobody has.
@@ -140,6 +154,7 @@ pub fn compile(
     let mut ports = vec![PortFacts::default(); ports_len];
     let mut fids = vec![FidFacts::default(); fids_len];
     let mut members: Vec<Vec<Member>> = vec![Vec::new(); fids_len];
+    let (mut gateways, routing) = gateway::compile(model);
     for port in model.ports.values() {
         let Some(bridge) = model.bridges.get(&port.object.bridge) else { continue };
         let fid_of = |vid: Vid| model.fids.get(&(bridge.id, vid)).copied().unwrap_or(0);
@@ -150,7 +165,8 @@ pub fn compile(
                 group.push(member(port.id, &port.object));
             }
         }
-        ports[usize::from(port.id)] = port_facts(&port.object, live, fid_of);
+        let routed = vids_of(&port.object.settings.vlan).any(|vid| gateways.contains_key(&fid_of(vid)));
+        ports[usize::from(port.id)] = PortFacts { routed, ..port_facts(&port.object, live, fid_of) };
     }
     for bridge in model.bridges.values() {
         for ((_, vid), fid) in model.fids.range((bridge.id, Vid::MIN)..=(bridge.id, Vid::MAX)) {
@@ -159,11 +175,12 @@ pub fn compile(
                 bridge: bridge.id,
                 ageing_s: bridge.object.ageing_s,
                 members: std::mem::take(&mut members[usize::from(*fid)]).into(),
+                gateway: gateways.remove(fid),
             };
         }
     }
     let limits = Limits::new(fdb_entries, model.ports.len());
-    Snapshot { generation, ports: ports.into(), fids: fids.into(), limits, beat_ms: beat_ms(model) }
+    Snapshot { generation, ports: ports.into(), fids: fids.into(), limits, routing, beat_ms: beat_ms(model) }
 }
 
 /// A quarter of the shortest dead-man time: three beats may be late before the port counts as dead.
@@ -210,6 +227,7 @@ fn port_facts(port: &Port, live: Live, fid_of: impl Fn(Vid) -> u16) -> PortFacts
         mtu: settings.mtu.map_or(live.mtu, |mtu| mtu.min(live.mtu)),
         gso: live.gso,
         lanes: live.lanes,
+        routed: false,
     }
 }
 

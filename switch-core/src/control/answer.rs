@@ -66,6 +66,14 @@ impl Daemon {
             let fids = || self.model.fids.iter().filter(|((owner, _), _)| *owner == bridge.id);
             BridgeStatus {
                 bridge: bridge.object.clone(),
+                mac: crate::config::gateway::mac_of(&self.model, &bridge.object),
+                addresses: self
+                    .model
+                    .addresses
+                    .iter()
+                    .filter(|address| address.bridge == bridge.object.name)
+                    .cloned()
+                    .collect(),
                 ports: self
                     .model
                     .ports_of(&bridge.object.name)

@@ -122,9 +122,17 @@ impl Daemon {
             Request::PortDelete(by) => self.delete_port(request, &by.name),
             Request::FdbDelete(_) | Request::FdbAdd(_) => self.change_fdb(request),
             Request::PortSet(set) => self.set_port(request, &set.name),
-            Request::BridgeAdd(_) | Request::BridgeSet(_) | Request::BridgeDelete(_) => {
+            Request::NeighList(filter) => json(self.list_neighbours(filter)?),
+            Request::NeighAdd(_) | Request::NeighDelete(_) => self.change_neighbour(request),
+            Request::BridgeAdd(_)
+            | Request::BridgeSet(_)
+            | Request::BridgeDelete(_)
+            | Request::AddressAdd(_)
+            | Request::AddressDelete(_) => {
                 let checked = self.check(request)?;
-                self.adopt(checked)
+                let value = self.adopt(checked)?;
+                self.pin_neighbours();
+                Ok(value)
             }
             Request::PoolAdd(_)
             | Request::PoolSet(_)
@@ -140,7 +148,7 @@ impl Daemon {
         Done { generation: self.publisher.generation() }
     }
 
-    fn check(&self, request: &Request) -> Result<Checked, ApiError> {
+    pub(super) fn check(&self, request: &Request) -> Result<Checked, ApiError> {
         Checked::new(self.model.apply(request)?, self.doors.mail.len() as u16)
     }
 
@@ -153,7 +161,7 @@ impl Daemon {
     }
 
     /// Keeps, publishes and waits until every worker has seen it.
-    fn adopt(&mut self, checked: Checked) -> Result<Value, ApiError> {
+    pub(super) fn adopt(&mut self, checked: Checked) -> Result<Value, ApiError> {
         self.store.keep(&checked.model().declared()).map_err(|error| {
             ApiError::new(Code::System, format!("the change could not be kept: {error}"))
                 .hint("nothing was changed; see the space and rights of --state")
@@ -170,6 +178,7 @@ impl Daemon {
         self.publisher.publish(snapshot);
         self.await_seen(generation)?;
         self.forget_fids(&before);
+        self.forget_neighbours();
         Ok(())
     }
 
@@ -328,15 +337,17 @@ impl Daemon {
     }
 
     /// Opens what was kept from before. What cannot be opened now is down, not forgotten.
-    pub fn restore(&mut self, declared: crate::config::model::Declared) -> Result<(), ApiError> {
+    /// `seed` makes this node's derived MACs its own.
+    pub fn restore(&mut self, declared: crate::config::model::Declared, seed: u64) -> Result<(), ApiError> {
         self.restore_addresses()?;
-        let checked = Checked::new(Model::from_declared(declared)?, self.doors.mail.len() as u16)?;
+        let checked = Checked::new(Model::from_declared(declared, seed)?, self.doors.mail.len() as u16)?;
         self.model = checked.model().clone();
         for name in self.model.ports.keys().cloned().collect::<Vec<_>>() {
             self.open_again(&name);
         }
         self.publish(checked)?;
         self.pin_statics();
+        self.pin_neighbours();
         Ok(())
     }
 

@@ -12,6 +12,7 @@
 //! | [`probe`] | what a device can do, by trying |
 //! | [`tap`] | TAP devices in pods' namespaces: made, found again, watched, removed |
 //! | [`answer`] | lists and counters |
+//! | [`neighbours`] | declared neighbours, and those that were learned |
 //! | [`links`] | the kernel's devices, by netlink |
 //! | [`rtnl`] | requests to the kernel's routing netlink |
 //! | [`persist`] | what was declared and leased, on disk |
@@ -24,6 +25,7 @@ pub mod daemon;
 pub mod doors;
 mod fallen;
 pub mod links;
+mod neighbours;
 pub mod peer;
 pub mod persist;
 mod probe;

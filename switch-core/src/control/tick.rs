@@ -16,6 +16,8 @@ impl Daemon {
     pub fn tick(&mut self, now_s: u32) {
         self.read_reports();
         self.age(now_s);
+        let neighbours = &self.tables.neigh;
+        neighbours.sweep(0..neighbours.lines(), |_, _, entry| entry.is_old(now_s));
         self.tell_loops();
         self.look_at_taps();
         if self.reopened.elapsed() > REOPEN_PAUSE {

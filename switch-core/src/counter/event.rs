@@ -20,11 +20,25 @@ pub enum Event {
     FloodCopyMissed,
     /// A ring named a frame that its port did not have. The kernel or a driver is at fault.
     RingLied,
+    /// A neighbour made itself known.
+    NeighLearned,
+    /// A station claimed the address of another; that one is asked, and keeps it if it answers.
+    NeighDisputed,
+    /// A neighbour was asked for.
+    NeighAsked,
+    /// A neighbour was not kept: the table, or its port's share of it, is full.
+    NeighFull,
+    /// The switch answered for itself: ARP, neighbour solicitation, ping.
+    HostAnswered,
+    /// A sender was told why its packet did not arrive.
+    ErrorTold,
+    /// A sender was not told: it is told so many a second.
+    ErrorUntold,
 }
 
 impl Event {
     /// All, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 15] = [
         Self::MacLearned,
         Self::MacMoved,
         Self::LearnPortLimit,
@@ -33,6 +47,13 @@ impl Event {
         Self::LoopFound,
         Self::FloodCopyMissed,
         Self::RingLied,
+        Self::NeighLearned,
+        Self::NeighDisputed,
+        Self::NeighAsked,
+        Self::NeighFull,
+        Self::HostAnswered,
+        Self::ErrorTold,
+        Self::ErrorUntold,
     ];
 
     /// Its name in `switch-ctl stats`.
@@ -46,6 +67,13 @@ impl Event {
             Self::LoopFound => "loop-found",
             Self::FloodCopyMissed => "flood-copy-missed",
             Self::RingLied => "ring-lied",
+            Self::NeighLearned => "neigh-learned",
+            Self::NeighDisputed => "neigh-disputed",
+            Self::NeighAsked => "neigh-asked",
+            Self::NeighFull => "neigh-full",
+            Self::HostAnswered => "host-answered",
+            Self::ErrorTold => "error-told",
+            Self::ErrorUntold => "error-untold",
         }
     }
 }

@@ -14,7 +14,9 @@ pub enum Stage {
     Parse,
     Guard,
     Learn,
+    Route,
     Forward,
+    Rewrite,
     Egress,
     Emit,
     Flush,
@@ -22,12 +24,14 @@ pub enum Stage {
 
 impl Stage {
     /// All, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Recv,
         Self::Parse,
         Self::Guard,
         Self::Learn,
+        Self::Route,
         Self::Forward,
+        Self::Rewrite,
         Self::Egress,
         Self::Emit,
         Self::Flush,
@@ -40,7 +44,9 @@ impl Stage {
             Self::Parse => "parse",
             Self::Guard => "guard",
             Self::Learn => "learn",
+            Self::Route => "route",
             Self::Forward => "forward",
+            Self::Rewrite => "rewrite",
             Self::Egress => "egress",
             Self::Emit => "emit",
             Self::Flush => "flush",

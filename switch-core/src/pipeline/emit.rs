@@ -48,6 +48,11 @@ pub(super) fn run(
                     flood(view, frame, note, class, pool, private, prepare);
                 }
             }
+            Verdict::Aside(why) => {
+                private
+                    .aside
+                    .extend(these.iter().zip(frames.by_ref()).map(|(note, frame)| (frame, *note, why)));
+            }
             // `forward` decides about every frame; should one slip through, it is not lost.
             Verdict::Undecided => {
                 let reason = DropReason::NoMember;
@@ -71,7 +76,7 @@ fn flood(
     };
     // A copy for each but the last, who gets the original: a flood to one port copies nothing.
     let (mut last, mut others) = (None, 0);
-    for member in fid.members.iter().filter(|member| is_other(view, member)) {
+    for member in fid.members.iter().filter(|member| is_other(view, note, member)) {
         others += 1;
         if !takes(member, class) {
             continue;
@@ -121,10 +126,10 @@ fn copy(pool: &mut Pool, original: &Frame) -> Option<Frame> {
     Some(copy)
 }
 
-/// Flooding leaves out the port a frame came from (also with hairpin, which is for known stations) and,
-/// from an isolated port, the other isolated ones.
-fn is_other(view: &View, member: &Member) -> bool {
-    member.port != view.in_port && !(member.isolated && view.facts.isolated)
+/// Flooding leaves out the port a frame came from (also with hairpin, which is for known stations), unless
+/// it was routed, and, from an isolated port, the other isolated ones.
+fn is_other(view: &View, note: &Note, member: &Member) -> bool {
+    (note.routed || member.port != view.in_port) && !(member.isolated && view.facts.isolated)
 }
 
 fn takes(member: &Member, class: Class) -> bool {

@@ -3,7 +3,7 @@
 
 use super::note::Note;
 use super::verdict::{Class, Verdict};
-use super::{Private, View};
+use super::{Private, View, reach};
 use crate::config::snapshot::PortId;
 use crate::counter::DropReason;
 use crate::table::fdb;
@@ -13,7 +13,7 @@ use crate::wire::ethernet::{BROADCAST, GROUP_BIT, is_link_local_group};
 pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
     let table = &view.tables.fdb;
     // Neighbours mostly are of one bridge and go one way: both are looked up when they change.
-    let mut ageing = (0, ageing_s(view, 0));
+    let mut ageing = (0, reach::ageing_s(view, 0));
     let mut way = (view.in_port, unicast(view, view.in_port));
     for note in notes.iter_mut() {
         if !note.is_undecided() {
@@ -23,7 +23,7 @@ pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
             group(view, note, private)
         } else {
             if note.fid != ageing.0 {
-                ageing = (note.fid, ageing_s(view, note.fid));
+                ageing = (note.fid, reach::ageing_s(view, note.fid));
             }
             match table.lookup(note.dst_home, fdb::key(note.dst, note.fid), view.now_s, ageing.1) {
                 Some(port) if port == way.0 => way.1,
@@ -31,14 +31,10 @@ pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
                     way = (port, unicast(view, port));
                     way.1
                 }
-                None => flood(view, note, private, Class::UnknownUnicast),
+                None => reach::flood(view, note, private, Class::UnknownUnicast),
             }
         };
     }
-}
-
-fn ageing_s(view: &View, fid: u16) -> u32 {
-    view.snapshot.fids.get(usize::from(fid)).map_or(0, |fid| fid.ageing_s)
 }
 
 fn unicast(view: &View, port: PortId) -> Verdict {
@@ -58,17 +54,8 @@ fn group(view: &View, note: &Note, private: &mut Private) -> Verdict {
     if is_link_local_group(note.dst) {
         Verdict::Drop(DropReason::LinkLocalGroup)
     } else if note.dst == BROADCAST {
-        flood(view, note, private, Class::Broadcast)
+        reach::flood(view, note, private, Class::Broadcast)
     } else {
-        flood(view, note, private, Class::Multicast)
-    }
-}
-
-fn flood(view: &View, note: &Note, private: &mut Private, class: Class) -> Verdict {
-    match view.facts.storm_pps {
-        Some(pps) if !private.storms.admit(view.in_port, pps, note.segments, view.now) => {
-            Verdict::Drop(DropReason::StormLimit)
-        }
-        _ => Verdict::Flood(class),
+        reach::flood(view, note, private, Class::Multicast)
     }
 }

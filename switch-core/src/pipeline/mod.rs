@@ -6,23 +6,34 @@
 //! | [`parse`] | bytes to words: addresses, tag, EtherType |
 //! | [`guard`] | what a port may send at all: VLAN membership, loops |
 //! | [`learn`] | which port the source is behind |
-//! | [`forward`] | where the destination is; storm control of what has none |
+//! | [`route`] | to the bridge's own MAC: the route, the neighbour, its port; or the switch itself |
+//! | [`forward`] | all else: where the destination is; storm control of what has none |
+//! | [`rewrite`] | a routed packet's new addresses, one hop less |
 //! | [`egress`] | what the way out asks for: tag, MTU |
 //! | [`emit`] | into queues and back to the pool; flooding copies here, superframes are cut up for who takes none |
 //!
-//! `track` and `translate` will stand between `learn` and `forward`, `admit` and `rewrite` behind it.
+//! `track` and `translate` will stand between `learn` and `route`, `admit` before `rewrite`. What `emit` was told
+//! to set aside is worked off behind the list, by [`slow`]; what comes of it enters at `egress`, and a packet
+//! that waited for its neighbour ([`hold`]) enters at `route` again.
 
 mod egress;
 mod emit;
 mod forward;
 mod guard;
+mod hear;
+pub mod hold;
 mod learn;
 mod note;
 mod parse;
 pub mod probe;
+mod reach;
+mod rewrite;
+mod route;
 mod segment;
+pub mod slow;
 pub mod storm;
 pub mod verdict;
+mod waiting;
 
 #[cfg(test)]
 mod tests;
@@ -33,10 +44,16 @@ use crate::counter::{Counters, DropReason, Laps, Stage};
 use crate::frame::{BATCH_FRAMES, Batch, Frame, Pool, TxQueue};
 use crate::table::fdb::Fdb;
 use crate::table::loops::Loops;
+use crate::table::neigh::Neighbours;
+use crate::table::wide::Key;
+use arrayvec::ArrayVec;
+use hold::Holds;
 use note::{Note, Notes};
 use probe::LoopWatch;
+use slow::Slow;
 use std::sync::Arc;
 use storm::Storms;
+use verdict::Why;
 
 /// Learned state, shared by all workers.
 #[derive(Debug)]
@@ -45,6 +62,20 @@ pub struct Tables {
     pub fdb: Fdb,
     /// Ports with a loop behind them.
     pub loops: Loops,
+    /// Who has which address.
+    pub neigh: Neighbours,
+}
+
+impl Tables {
+    /// Empty ones, for so many stations and neighbours. `seed` keeps a hostile sender from choosing keys
+    /// that share a place.
+    pub fn new(fdb_entries: usize, neighbours: usize, seed: [u64; 2]) -> Self {
+        Self {
+            fdb: Fdb::new(fdb_entries, PORTS_MAX, seed),
+            loops: Loops::new(PORTS_MAX),
+            neigh: Neighbours::new(neighbours, PORTS_MAX, seed),
+        }
+    }
 }
 
 /// Now, as the pipeline is told.
@@ -73,6 +104,14 @@ struct View<'a> {
     now_s: u32,
 }
 
+impl<'a> View<'a> {
+    fn new(world: World<'a>, in_port: PortId, closed: &'a PortFacts) -> Self {
+        let World { snapshot, tables, now } = world;
+        let facts = snapshot.port(in_port).unwrap_or(closed);
+        Self { snapshot, tables, in_port, facts, now, now_s: now.s() }
+    }
+}
+
 /// What belongs to one worker: plain memory, nobody else looks.
 #[derive(Debug)]
 pub struct Private {
@@ -86,6 +125,15 @@ pub struct Private {
     pub storms: Storms,
     /// Signs of a loop.
     pub loop_watch: LoopWatch,
+    /// Packets that wait for their neighbour.
+    pub holds: Holds,
+    /// A neighbour was heard that another worker may wait for; the worker's turn tells it.
+    pub news: bool,
+    /// What the stages set aside.
+    aside: ArrayVec<(Frame, Note, Why), BATCH_FRAMES>,
+    /// Neighbours to ask whether they are still there: each, and its station.
+    asks: ArrayVec<(Key, Option<u64>), BATCH_FRAMES>,
+    slow: Slow,
 }
 
 impl Private {
@@ -97,6 +145,11 @@ impl Private {
             counters,
             storms: Storms::new(PORTS_MAX),
             loop_watch: LoopWatch::new(PORTS_MAX, secret),
+            holds: Holds::default(),
+            news: false,
+            aside: ArrayVec::new(),
+            asks: ArrayVec::new(),
+            slow: Slow::default(),
         }
     }
 
@@ -177,9 +230,7 @@ impl Pipeline {
         laps: &mut impl Laps,
     ) {
         let closed = PortFacts::default();
-        let World { snapshot, tables, now } = world;
-        let facts = snapshot.port(in_port).unwrap_or(&closed);
-        let view = View { snapshot, tables, in_port, facts, now, now_s: now.s() };
+        let view = View::new(world, in_port, &closed);
         let Self { private, notes } = self;
         let notes = &mut notes[..batch.len()];
         let traffic = private.counters.port(in_port);
@@ -192,11 +243,37 @@ impl Pipeline {
         laps.lap(Stage::Guard);
         learn::run(&view, notes, private);
         laps.lap(Stage::Learn);
-        forward::run(&view, notes, private);
-        laps.lap(Stage::Forward);
-        egress::run(&view, pool.area(), batch, notes);
-        laps.lap(Stage::Egress);
-        emit::run(&view, batch, notes, pool, private, egress::prepare);
-        laps.lap(Stage::Emit);
+        decide(&view, batch, notes, pool, private, laps);
+        if !private.aside.is_empty() || !private.asks.is_empty() {
+            self.work_off(world, &view, batch, pool);
+        }
     }
+}
+
+/// The second half of the list: from where the packet is to go to where it is.
+#[inline(always)]
+fn decide(
+    view: &View,
+    batch: &mut Batch,
+    notes: &mut [Note],
+    pool: &mut Pool,
+    private: &mut Private,
+    laps: &mut impl Laps,
+) {
+    // Where the switch is no station, these two cost a look at the port's facts.
+    let routed = view.facts.routed;
+    if routed {
+        route::run(view, pool.area(), batch, notes, private);
+        laps.lap(Stage::Route);
+    }
+    forward::run(view, notes, private);
+    laps.lap(Stage::Forward);
+    if routed {
+        rewrite::run(pool.area(), batch, notes);
+        laps.lap(Stage::Rewrite);
+    }
+    egress::run(view, pool.area(), batch, notes);
+    laps.lap(Stage::Egress);
+    emit::run(view, batch, notes, pool, private, egress::prepare);
+    laps.lap(Stage::Emit);
 }

@@ -2,6 +2,7 @@
 
 use super::verdict::Verdict;
 use crate::frame::BATCH_FRAMES;
+use crate::wire::ethernet::{HEADER_LEN, TAG_LEN};
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,6 +17,9 @@ pub struct Note {
     pub tci: u16,
     /// The frame carries a C-tag. `parse`.
     pub tagged: bool,
+    /// It leaves as a router sends it: from the gateway's MAC, by any port, also the one it came from.
+    /// `route`, and what the switch says itself.
+    pub routed: bool,
     /// Filtering identifier: bridge and VLAN in one number. `guard`.
     pub fid: u16,
     /// Where the FDB keeps the destination, already asked for. `learn`.
@@ -27,6 +31,12 @@ pub struct Note {
 }
 
 impl Note {
+    /// Where the payload begins.
+    #[inline(always)]
+    pub fn payload_at(&self) -> usize {
+        HEADER_LEN + if self.tagged { TAG_LEN } else { 0 }
+    }
+
     /// Whether no stage has decided yet.
     #[inline(always)]
     pub fn is_undecided(&self) -> bool {

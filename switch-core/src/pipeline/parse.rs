@@ -21,6 +21,7 @@ pub(super) fn run(area: &Area, frames: &[Frame], notes: &mut [Note]) {
             ethertype: header.ethertype,
             tci: header.tci.unwrap_or(0),
             tagged: header.tci.is_some(),
+            routed: false,
             fid: 0,
             dst_home: 0,
             segments: frame.offload.gso.map_or(1, |gso| gso::segments(area.bytes(frame), gso) as u16),

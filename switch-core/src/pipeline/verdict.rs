@@ -14,6 +14,25 @@ pub enum Class {
     Broadcast,
 }
 
+/// Why a frame is set aside for the slow path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It is for the switch itself.
+    Host,
+    /// Its neighbour is not known yet.
+    Hold,
+    /// Its neighbour does not answer.
+    NoNeighbour,
+    /// It has been over too many routers.
+    Expired,
+    /// There is no route.
+    NoRoute,
+    /// Its source is link-local and its destination is not here.
+    Scope,
+    /// It does not fit through the port that leads to its destination; that one's MTU.
+    TooBig(u16),
+}
+
 /// A stage that decides writes it; later stages leave a decided frame alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verdict {
@@ -28,7 +47,12 @@ pub enum Verdict {
     Flood(Class),
     /// Gone, and why.
     Drop(DropReason),
+    /// To the slow path, and why.
+    Aside(Why),
 }
+
+// A note is half a cache line, and the verdict is what decides it.
+const _: () = assert!(size_of::<Verdict>() <= 4);
 
 /// How a frame that was prepared may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -63,6 +63,7 @@ pub fn pipeline(data: &[u8]) {
         frames: 64,
         large_frames: 4,
         fdb_entries: 32,
+        neighbours: 8,
         seed: u64::from(settings[1]),
     });
     let mut peers = Vec::new();

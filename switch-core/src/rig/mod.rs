@@ -9,8 +9,6 @@ use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, AreaSize, Pool, TxQueue};
 use crate::pipeline::{Now, Pipeline, Private, Tables};
 use crate::port::Port;
-use crate::table::fdb::Fdb;
-use crate::table::loops::Loops;
 use crate::worker::{Command, Mail, Turn};
 use hashbrown::HashMap;
 use std::sync::Arc;
@@ -27,13 +25,15 @@ pub struct Size {
     pub large_frames: u32,
     /// MACs the table holds.
     pub fdb_entries: usize,
+    /// Neighbours the table holds.
+    pub neighbours: usize,
     /// Of the table's hash.
     pub seed: u64,
 }
 
 impl Default for Size {
     fn default() -> Self {
-        Self { workers: 1, frames: 1024, large_frames: 16, fdb_entries: 4096, seed: 1 }
+        Self { workers: 1, frames: 1024, large_frames: 16, fdb_entries: 4096, neighbours: 256, seed: 1 }
     }
 }
 
@@ -61,10 +61,7 @@ impl Rig {
         let chunks = AreaSize { chunk_bytes: 2048, chunks: size.frames, large: size.large_frames };
         let (area, frames) = Area::new(chunks).unwrap_or_else(|error| panic!("{error}"));
         let area = Arc::new(area);
-        let tables = Arc::new(Tables {
-            fdb: Fdb::new(size.fdb_entries, PORTS_MAX, [size.seed, !size.seed]),
-            loops: Loops::new(PORTS_MAX),
-        });
+        let tables = Arc::new(Tables::new(size.fdb_entries, size.neighbours, [size.seed, !size.seed]));
         let mail: Arc<[Mail]> =
             (0..size.workers).map(|_| Mail::new().unwrap_or_else(|error| panic!("{error}"))).collect();
         let counters: Vec<_> = (0..size.workers).map(|_| Arc::new(Counters::new(PORTS_MAX))).collect();
@@ -88,7 +85,7 @@ impl Rig {
             fdb_entries: size.fdb_entries,
         };
         let name = "br0".parse().unwrap_or_else(|error| panic!("{error}"));
-        let bridge = Bridge { name, ageing_s: 300, owner: Default::default() };
+        let bridge = Bridge::new(name);
         rig.declare(&Request::BridgeAdd(bridge)).unwrap_or_else(|error| panic!("{error}"));
         rig
     }
@@ -115,11 +112,23 @@ impl Rig {
         door: Box<dyn Port>,
         worker: u16,
     ) -> Result<PortId, ApiError> {
+        self.add_port_to("br0", name, settings, door, worker)
+    }
+
+    /// Adds a port to a bridge, served by `worker`. Its number.
+    pub fn add_port_to(
+        &mut self,
+        bridge: &str,
+        name: &str,
+        settings: PortSettings,
+        door: Box<dyn Port>,
+        worker: u16,
+    ) -> Result<PortId, ApiError> {
         let parse = |text: &str| text.parse().unwrap_or_else(|error| panic!("{error}"));
         let kind = PortKind::Memory { source: None };
         let port = switch_api::Port {
             name: parse(name),
-            bridge: parse("br0"),
+            bridge: parse(bridge),
             kind,
             settings,
             owner: Default::default(),
@@ -160,13 +169,14 @@ impl Rig {
         }
     }
 
-    /// The conservation law, by a walk over all frames; ports of a rig hold none in rings.
+    /// The conservation law, by a walk over all frames; ports of a rig hold none in rings, packets may wait
+    /// for neighbours.
     pub fn assert_conserved(&self) {
-        let free: usize = self
-            .turns
-            .iter()
-            .map(|turn| turn.pool().free() + turn.pool().free_large() + turn.pool().leaving())
-            .sum();
+        let of = |turn: &Turn| {
+            let pool = turn.pool();
+            pool.free() + pool.free_large() + pool.leaving() + turn.pipeline().private.holds.frames()
+        };
+        let free: usize = self.turns.iter().map(of).sum();
         assert_eq!(free as u32, self.area.frames_total(), "frames are lost");
         assert_eq!(self.area.recorded(), 0);
     }

@@ -3,12 +3,16 @@
 //! | module | what |
 //! |---|---|
 //! | [`atomic`] | the one concurrent table: bounded, lock-free to read, no `unsafe` |
+//! | [`wide`] | its sibling for keys that do not fit a word |
 //! | [`fdb`] | MACs over it: learning with limits, ageing, static entries |
+//! | [`neigh`] | who has which address: states, ageing, limits |
 //! | [`loops`] | which ports a loop was found behind |
 
 pub mod atomic;
 pub mod fdb;
 pub mod loops;
+pub mod neigh;
+pub mod wide;
 
 /// Atomics that `loom` can watch (`RUSTFLAGS="--cfg loom"`), or the real ones.
 pub(crate) mod sync {

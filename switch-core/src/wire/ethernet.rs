@@ -70,6 +70,13 @@ pub fn parse(frame: &[u8]) -> Result<Ethernet, Malformed> {
     Ok(Ethernet { dst, src, ethertype: be16(frame, 16), tci: Some(be16(frame, 14)) })
 }
 
+/// Writes both addresses, the low 48 bits of a word each.
+#[inline(always)]
+pub fn set_addresses(frame: &mut [u8], dst: u64, src: u64) {
+    frame[..6].copy_from_slice(&dst.to_be_bytes()[2..]);
+    frame[6..12].copy_from_slice(&src.to_be_bytes()[2..]);
+}
+
 /// Writes a C-tag into `frame`, whose first [`TAG_LEN`] bytes are room in front of an untagged frame.
 pub fn push_tag(frame: &mut [u8], tci: u16) {
     frame.copy_within(TAG_LEN..TAG_LEN + 12, 0);

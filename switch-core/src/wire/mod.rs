@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`ethernet`] | addresses, EtherType, VLAN tags (IEEE 802.3, 802.1Q) |
 //! | [`ip`] | IPv4 and IPv6 with extension headers, down to the transport header |
+//! | [`hop`] | what a router reads of a packet, and one hop further |
 //! | [`checksum`] | the Internet checksum: finished, unfinished, finish it |
 //! | [`gro`] | segments of a TCP stream joined into a superframe |
 //! | [`gso`] | superframes: one frame that stands for a train of segments, cut up in software |
@@ -14,6 +15,7 @@ pub mod checksum;
 pub mod ethernet;
 pub mod gro;
 pub mod gso;
+pub mod hop;
 pub mod ip;
 #[cfg(test)]
 pub(crate) mod made;
@@ -29,6 +31,8 @@ pub enum Malformed {
     Length,
     /// A version or a fixed field has a value the RFC does not allow.
     Field,
+    /// The header's checksum is wrong.
+    Checksum,
     /// More extension headers than [`ip::EXTENSIONS_MAX`].
     TooManyExtensions,
 }

@@ -62,6 +62,8 @@ pub struct Turn {
     batches: u64,
     loops_reported: u64,
     sent_much: bool,
+    /// What the neighbour table knows of our holding packets.
+    holds: bool,
     stopping: bool,
 }
 
@@ -103,6 +105,7 @@ impl Turn {
             batches: 0,
             loops_reported: 0,
             sent_much: false,
+            holds: false,
             stopping: false,
         }
     }
@@ -134,6 +137,9 @@ impl Turn {
             }
         }
         self.send_probes();
+        let world = World { snapshot: &snapshot, tables: &self.tables, now };
+        self.pipeline.attend(world, &mut self.batch, &mut self.pool);
+        self.pass_news_on(now);
         if !self.pipeline.private.dirty.is_empty() {
             self.flush(&snapshot, now);
         }
@@ -246,6 +252,23 @@ impl Turn {
         }
     }
 
+    /// Tells the other workers that hold packets of neighbours that were heard, and says whether this one
+    /// holds some.
+    fn pass_news_on(&mut self, now: Now) {
+        let holds = !self.pipeline.private.holds.is_empty();
+        if holds != self.holds {
+            self.holds = holds;
+            self.tables.neigh.note_holder(self.id, holds);
+        }
+        if std::mem::take(&mut self.pipeline.private.news) {
+            let holders = self.tables.neigh.holders();
+            let others = self.mail.iter().enumerate().filter(|(id, _)| *id != usize::from(self.id));
+            for (_, mail) in others.filter(|(id, _)| holders & (1 << id) != 0) {
+                mail.waker.wake(|| now.ns);
+            }
+        }
+    }
+
     fn report_loops(&mut self) {
         let found = self.pipeline.private.counters.event(Event::LoopFound).get();
         if found != self.loops_reported {
@@ -279,6 +302,7 @@ impl Turn {
         let in_rings: usize = self.lanes.iter().map(|lane| lane.door.held()).sum();
         let private = &self.pipeline.private;
         let queued: usize = private.dirty.iter().map(|port| private.queues[usize::from(*port)].len()).sum();
+        let queued = queued + private.holds.frames();
         debug_assert_eq!(self.pool.balance(in_rings, queued), 0, "frames lost or doubled");
         let life = &private.counters.life;
         life.turns.add(1);
@@ -363,6 +387,7 @@ impl Turn {
             && !self.reader.is_stale()
             && !self.pool.has_arrivals()
             && self.pipeline.private.dirty.is_empty()
+            && !self.pipeline.private.holds.wants_attention(self.tables.neigh.changes(), Now::default())
             && self.lanes.iter().all(|lane| lane.dead || lane.door.may_sleep())
     }
 

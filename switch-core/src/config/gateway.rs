@@ -1,0 +1,249 @@
+//! Gateway facts: on which bridges and VLANs the switch itself is a station, and what of a destination
+//! becomes. Compiled from what is declared; the pipeline reads them by filtering identifier.
+
+use super::model::Model;
+use crate::wire::hop::V4_MAPPED;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use switch_api::{BridgeAddress, Mac, Name, Prefix};
+
+/// An address of the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// The address; IPv4 is IPv4-mapped.
+    pub ip: u128,
+    /// Bits of its network, counted over all 128.
+    pub len: u8,
+}
+
+impl Own {
+    /// Whether `ip` is in its network.
+    pub fn covers(&self, ip: u128) -> bool {
+        (self.ip ^ ip) & mask(self.len) == 0
+    }
+}
+
+/// The switch as a station on one bridge and VLAN.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its MAC, low 48 bits.
+    pub mac: u64,
+    /// Number of its routing table.
+    pub vrf: u16,
+    /// Its addresses as declared.
+    pub addresses: Box<[Own]>,
+    /// Its IPv6 link-local address, made of the MAC (RFC 4291, appendix A).
+    pub link_local: u128,
+}
+
+impl Gateway {
+    /// Whether it answers to `ip`.
+    pub fn owns(&self, ip: u128) -> bool {
+        self.addresses.iter().any(|own| own.ip == ip) || ip == self.link_local && self.speaks_v6()
+    }
+
+    /// The address to speak to `ip` with: of the same network if there is one, else the first of the same
+    /// version.
+    pub fn speaks_as(&self, ip: u128) -> Option<u128> {
+        if is_link_local(ip) {
+            return Some(self.link_local);
+        }
+        let same_version = |own: &&Own| is_v4(own.ip) == is_v4(ip);
+        let own = self.addresses.iter().filter(same_version);
+        own.clone().find(|own| own.covers(ip)).or_else(|| own.clone().next()).map(|own| own.ip)
+    }
+
+    /// Whether it has an IPv6 address, and so a link-local one.
+    pub fn speaks_v6(&self) -> bool {
+        self.addresses.iter().any(|own| !is_v4(own.ip))
+    }
+
+    /// Whether `ip` lies in one of its networks.
+    pub fn covers(&self, ip: u128) -> bool {
+        self.addresses.iter().any(|own| own.covers(ip)) || is_link_local(ip) && self.speaks_v6()
+    }
+}
+
+/// What becomes of a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It is the switch itself.
+    Local,
+    /// Everybody in a network: directed broadcast, which is off (RFC 2644).
+    Broadcast,
+    /// A neighbour on this bridge and VLAN.
+    Link(u16),
+}
+
+/// A routing table (VRF).
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    /// Longest prefix first.
+    routes: Vec<(Own, Action)>,
+}
+
+impl Table {
+    /// What becomes of `ip`; none if there is no route.
+    #[inline]
+    pub fn find(&self, ip: u128) -> Option<Action> {
+        self.routes.iter().find(|(prefix, _)| prefix.covers(ip)).map(|(_, action)| *action)
+    }
+
+    fn add(&mut self, ip: u128, len: u8, action: Action) {
+        let at = self.routes.partition_point(|(present, _)| present.len >= len);
+        self.routes.insert(at, (Own { ip: ip & mask(len), len }, action));
+    }
+}
+
+/// All that routing reads of a snapshot, beside what stands with each filtering identifier.
+#[derive(Clone, Debug, Default)]
+pub struct Routing {
+    /// By number.
+    pub tables: Box<[Table]>,
+}
+
+impl Routing {
+    /// What becomes of `ip` in table `vrf`.
+    #[inline]
+    pub fn find(&self, vrf: u16, ip: u128) -> Option<Action> {
+        self.tables.get(usize::from(vrf))?.find(ip)
+    }
+}
+
+/// Gateways by filtering identifier, and the routing tables.
+pub fn compile(model: &Model) -> (BTreeMap<u16, Arc<Gateway>>, Routing) {
+    let vrfs = number_vrfs(model);
+    let mut tables = vec![Table::default(); vrfs.len()];
+    let mut gateways: BTreeMap<u16, Gateway> = BTreeMap::new();
+    for address in &model.addresses {
+        let Some(bridge) = model.bridges.get(&address.bridge) else { continue };
+        let Some(fid) = model.fids.get(&(bridge.id, address.vid)).copied() else { continue };
+        let vrf = vrfs.get(&bridge.object.vrf).copied().unwrap_or(0);
+        let mac = mac_of(model, &bridge.object).to_u64();
+        let gateway = gateways.entry(fid).or_insert_with(|| Gateway {
+            mac,
+            vrf,
+            addresses: Box::default(),
+            link_local: link_local(mac),
+        });
+        let own = own(address.address);
+        gateway.addresses = gateway.addresses.iter().copied().chain([own]).collect();
+        add_connected(&mut tables[usize::from(vrf)], address, fid);
+    }
+    let gateways = gateways.into_iter().map(|(fid, gateway)| (fid, Arc::new(gateway))).collect();
+    (gateways, Routing { tables: tables.into() })
+}
+
+/// The network of an address, and the addresses in it that are nobody's.
+fn add_connected(table: &mut Table, address: &BridgeAddress, fid: u16) {
+    let (prefix, own) = (address.address, own(address.address));
+    table.add(own.ip, own.len, Action::Link(fid));
+    // A network of two or one has no addresses to spare (RFC 3021, RFC 6164).
+    if prefix.bits() - prefix.len >= 2 {
+        let first = to_bits(prefix.network().address);
+        match prefix.address {
+            IpAddr::V4(_) => {
+                table.add(first, 128, Action::Broadcast);
+                table.add(to_bits(prefix.last()), 128, Action::Broadcast);
+            }
+            // The subnet-router anycast address (RFC 4291 §2.6.1) is every router's.
+            IpAddr::V6(_) => table.add(first, 128, Action::Local),
+        }
+    }
+    table.add(own.ip, 128, Action::Local);
+}
+
+fn number_vrfs(model: &Model) -> BTreeMap<&Name, u16> {
+    let names: std::collections::BTreeSet<_> =
+        model.bridges.values().map(|bridge| &bridge.object.vrf).collect();
+    names.into_iter().zip(0..).collect()
+}
+
+/// A bridge's MAC: declared, or made of the node's seed and the bridge's name, so that it is the same after
+/// every restart and another on every node. Locally administered, unicast.
+pub fn mac_of(model: &Model, bridge: &switch_api::Bridge) -> Mac {
+    bridge.mac.unwrap_or_else(|| {
+        // FNV-1a: short, and nobody gains anything by choosing a name.
+        let start = 0xcbf2_9ce4_8422_2325 ^ model.seed;
+        let hash = bridge
+            .name
+            .as_str()
+            .bytes()
+            .fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        Mac::from_u64((hash ^ hash >> 48) & 0xfcff_ffff_ffff | 0x0200_0000_0000)
+    })
+}
+
+/// fe80::/64 and the MAC as a modified EUI-64.
+fn link_local(mac: u64) -> u128 {
+    let mac = u128::from(mac ^ 0x0200_0000_0000);
+    0xfe80 << 112 | (mac >> 24) << 40 | 0xff_fe00_0000 | mac & 0xff_ffff
+}
+
+/// An address as 128 bits.
+pub fn to_bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => V4_MAPPED | u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// The reverse of [`to_bits`].
+pub fn from_bits(ip: u128) -> IpAddr {
+    if is_v4(ip) { IpAddr::V4((ip as u32).into()) } else { IpAddr::V6(ip.into()) }
+}
+
+/// Whether 128 bits are an IPv4 address.
+#[inline(always)]
+pub fn is_v4(ip: u128) -> bool {
+    ip >> 32 == 0xffff
+}
+
+/// fe80::/10.
+#[inline(always)]
+pub fn is_link_local(ip: u128) -> bool {
+    ip >> 118 == 0xfe80 >> 6
+}
+
+fn own(prefix: Prefix) -> Own {
+    Own { ip: to_bits(prefix.address), len: 128 - prefix.bits() + prefix.len }
+}
+
+fn mask(len: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_local_addresses_are_made_as_the_rfc_makes_them() {
+        let expected: std::net::Ipv6Addr = "fe80::3456:78ff:fe9a:bcde".parse().unwrap();
+        assert_eq!(link_local(0x3656_789a_bcde), expected.to_bits());
+    }
+
+    #[test]
+    fn derived_macs_are_stable_unicast_and_apart() {
+        let (one, other) = (Model { seed: 1, ..Model::default() }, Model { seed: 2, ..Model::default() });
+        let bridge = |name: &str| switch_api::Bridge::new(name.parse().unwrap());
+        let mac = mac_of(&one, &bridge("br0"));
+        assert!(!mac.is_group() && mac.0[0] & 2 == 2);
+        assert_eq!(mac, mac_of(&one, &bridge("br0")));
+        assert_ne!(mac, mac_of(&one, &bridge("br1")));
+        assert_ne!(mac, mac_of(&other, &bridge("br0")));
+    }
+
+    #[test]
+    fn addresses_survive_their_128_bits() {
+        for text in ["10.0.0.1", "255.255.255.255", "::", "fe80::1", "2001:db8::9"] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(from_bits(to_bits(address)), address);
+        }
+        assert!(
+            is_link_local(to_bits("febf::1".parse().unwrap()))
+                && !is_link_local(to_bits("fec0::".parse().unwrap()))
+        );
+    }
+}

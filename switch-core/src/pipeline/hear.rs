@@ -1,0 +1,96 @@
+//! What is heard of neighbours while their frames pass: broadcast questions for the switch's own addresses
+//! are taken out of the bridge, announcements are listened to and go on. Bridges without a gateway never
+//! come here.
+
+use super::note::Note;
+use super::verdict::{Verdict, Why};
+use super::{Private, View};
+use crate::config::gateway::Gateway;
+use crate::counter::Event;
+use crate::host::arp;
+use crate::host::nd::{self, Nd};
+use crate::table::fdb;
+use crate::table::neigh::{self, Claim, Heard};
+use crate::table::wide::Key;
+use crate::wire::ethernet::ARP;
+use crate::wire::hop;
+use crate::wire::ip::{ICMPV6, Version};
+
+/// The part of an IPv6 group's MAC that all of them have (RFC 2464 §7).
+const V6_GROUPS: u64 = 0x3333_0000_0000;
+
+/// A frame to a group, ARP or IPv6: a question for us is set aside, all else is bridged as ever.
+#[cold]
+pub(super) fn group(
+    view: &View,
+    bytes: &[u8],
+    note: &Note,
+    gateway: &Gateway,
+    private: &mut Private,
+) -> Verdict {
+    let packet = bytes.get(note.payload_at()..).unwrap_or_default();
+    if note.ethertype == ARP {
+        let Some(arp) = arp::read(packet) else { return Verdict::Undecided };
+        if arp.asks && !arp.is_announcement() && gateway.owns(arp.target) {
+            return Verdict::Aside(Why::Host);
+        }
+        hear(view, private, note, gateway, arp.sender, arp.sender_mac, Claim::Announcement);
+        return Verdict::Undecided;
+    }
+    // Most multicast is not ICMPv6 and is not looked into any further.
+    if note.dst & !0xffff_ffff != V6_GROUPS || packet.get(6) != Some(&ICMPV6) {
+        return Verdict::Undecided;
+    }
+    let Ok(hop) = hop::read(packet, Version::V6) else { return Verdict::Undecided };
+    match nd::read(packet, &hop) {
+        Some(Nd::Solicit { target, .. }) if gateway.owns(target) => Verdict::Aside(Why::Host),
+        Some(Nd::Advert { target, mac, .. }) => {
+            hear(view, private, note, gateway, target, mac, Claim::Announcement);
+            Verdict::Undecided
+        }
+        _ => Verdict::Undecided,
+    }
+}
+
+/// A station says that `ip` is its own.
+pub(super) fn hear(
+    view: &View,
+    private: &mut Private,
+    note: &Note,
+    gateway: &Gateway,
+    ip: u128,
+    mac: u64,
+    claim: Claim,
+) {
+    // Who speaks for another station, or for an address that is not of this network, is not believed.
+    if mac != note.src || !gateway.covers(ip) || gateway.owns(ip) || ip as u32 == 0 {
+        return;
+    }
+    let table = &view.tables.fdb;
+    let is_alive = |mac: u64| {
+        let key = fdb::key(mac, note.fid);
+        table.lookup(table.home(key), key, view.now_s, super::reach::ageing_s(view, note.fid)).is_some()
+    };
+    let key = neigh::key(note.fid, ip);
+    let event = match view.tables.neigh.hear(key, mac, view.in_port, view.now_s, claim, is_alive) {
+        Heard::Ignored | Heard::Confirmed => return,
+        Heard::Learned => {
+            private.news = true;
+            Event::NeighLearned
+        }
+        Heard::Disputed => Event::NeighDisputed,
+        Heard::Full => Event::NeighFull,
+    };
+    private.counters.event(event).add(1);
+}
+
+/// A neighbour that is used has not been heard from for a while: asks it whether it is still there.
+#[cold]
+pub(super) fn probe(view: &View, key: Key, private: &mut Private) {
+    // Should there be no room for the question, the next packet asks.
+    if !private.asks.is_full()
+        && let Some(mac) = view.tables.neigh.probe(key, view.now_s)
+    {
+        private.asks.push((key, Some(mac)));
+    }
+}

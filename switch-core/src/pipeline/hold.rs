@@ -1,0 +1,268 @@
+//! Packets that wait until their neighbour answers, so that the first packet of a flow is not lost and
+//! nothing overtakes it. Private to a worker: a flow comes in by one lane. All room is given at the start.
+
+use super::Now;
+use super::note::Note;
+use crate::config::PORTS_MAX;
+use crate::config::snapshot::PortId;
+use crate::frame::Frame;
+use crate::table::wide::Key;
+use hashbrown::HashMap;
+
+/// Neighbours waited for at one time, by one worker. A quarter of the neighbour table is what one port may
+/// ask for at all.
+pub const WAITED_FOR_MAX: usize = 1024;
+/// Packets held by one worker, if its pool is large enough: one for each of [`WAITED_FOR_MAX`] and some more.
+pub const HELD_MAX: usize = 2048;
+/// Packets held for one neighbour: a window's worth. Linux holds about 100 (`unres_qlen_bytes`).
+pub const HELD_A_NEIGHBOUR_MAX: usize = 64;
+/// This part of a worker's frames may be held, no more: the others go on switching.
+pub const HELD_PART: usize = 4;
+/// Between two questions (RFC 4861 §10, RETRANS_TIMER).
+const ASK_AGAIN_NS: u64 = 1_000_000_000;
+
+/// A packet that waits, and all that is needed to go on with it.
+#[derive(Debug)]
+pub struct Held {
+    /// The packet, as it came.
+    pub frame: Frame,
+    /// What is known of it.
+    pub note: Note,
+    /// The port it came in by.
+    pub in_port: PortId,
+}
+
+/// No cell.
+const NONE: u16 = u16::MAX;
+const _: () = assert!(HELD_MAX < NONE as usize);
+
+/// A neighbour that is waited for, and the chain of its packets.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waiting {
+    first: u16,
+    last: u16,
+    held: u16,
+    asked: u8,
+    due_ns: u64,
+}
+
+#[derive(Debug)]
+struct Cell {
+    held: Option<Held>,
+    next: u16,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Holds {
+    /// Place in `places` by key.
+    by_key: HashMap<Key, u16>,
+    places: Box<[Waiting]>,
+    free_places: Vec<u16>,
+    cells: Box<[Cell]>,
+    free_cells: Vec<u16>,
+    frames: usize,
+    by_port: Box<[u16]>,
+    due_ns: u64,
+    /// [`crate::table::neigh::Neighbours::changes`] when it was last looked at.
+    seen: u32,
+}
+
+/// What is due for a neighbour that is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Ask again.
+    Ask,
+    /// It was asked often enough.
+    GiveUp,
+}
+
+impl Default for Holds {
+    fn default() -> Self {
+        let cell = |_| Cell { held: None, next: NONE };
+        Self {
+            // Twice the room: removed keys leave marks, and it must never grow.
+            by_key: HashMap::with_capacity(2 * WAITED_FOR_MAX),
+            places: vec![Waiting::default(); WAITED_FOR_MAX].into(),
+            free_places: (0..WAITED_FOR_MAX as u16).rev().collect(),
+            cells: (0..HELD_MAX).map(cell).collect(),
+            free_cells: (0..HELD_MAX as u16).rev().collect(),
+            frames: 0,
+            by_port: vec![0; PORTS_MAX].into(),
+            due_ns: u64::MAX,
+            seen: 0,
+        }
+    }
+}
+
+impl Holds {
+    /// Whether nothing waits.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.frames == 0
+    }
+
+    /// Frames held.
+    #[inline(always)]
+    pub fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// Whether packets wait for `key`: one more must not overtake them.
+    #[inline(always)]
+    pub fn contains(&self, key: Key) -> bool {
+        !self.is_empty() && self.by_key.contains_key(&key)
+    }
+
+    /// Puts a packet behind those that wait for `key`; `most` frames may be held in all. It comes back if
+    /// there is no room.
+    pub fn push(&mut self, key: Key, held: Held, most: usize, now: Now) -> Result<(), Frame> {
+        let (port, most) = (usize::from(held.in_port), most.min(HELD_MAX));
+        // One port leaves half to the others.
+        if self.frames >= most || usize::from(self.by_port[port]) >= most.div_ceil(2) {
+            return Err(held.frame);
+        }
+        let place = match self.by_key.get(&key) {
+            Some(place) => *place,
+            None => {
+                let Some(place) = self.free_places.pop() else { return Err(held.frame) };
+                self.by_key.insert(key, place);
+                let due_ns = now.ns + ASK_AGAIN_NS;
+                self.places[usize::from(place)] =
+                    Waiting { first: NONE, last: NONE, held: 0, asked: 1, due_ns };
+                self.due_ns = self.due_ns.min(due_ns);
+                place
+            }
+        };
+        let waiting = &mut self.places[usize::from(place)];
+        if usize::from(waiting.held) >= HELD_A_NEIGHBOUR_MAX {
+            return Err(held.frame);
+        }
+        // There is one for each frame that may be held.
+        let Some(cell) = self.free_cells.pop() else { return Err(held.frame) };
+        self.cells[usize::from(cell)] = Cell { held: Some(held), next: NONE };
+        match self.cells.get_mut(usize::from(waiting.last)) {
+            Some(last) => last.next = cell,
+            None => waiting.first = cell,
+        }
+        waiting.last = cell;
+        waiting.held += 1;
+        self.frames += 1;
+        self.by_port[port] += 1;
+        Ok(())
+    }
+
+    /// Looks at all of them at the next opportunity.
+    pub fn poke(&mut self) {
+        self.seen = self.seen.wrapping_sub(1);
+    }
+
+    /// Whether somebody may have answered since the last look, or something is due.
+    #[inline(always)]
+    pub fn wants_attention(&self, changes: u32, now: Now) -> bool {
+        !self.is_empty() && (changes != self.seen || now.ns >= self.due_ns)
+    }
+
+    /// Notes that all answers up to `changes` were looked at.
+    pub fn note_seen(&mut self, changes: u32) {
+        self.seen = changes;
+    }
+
+    /// A neighbour that is waited for and of which `is_known` says so.
+    pub fn find(&self, mut is_known: impl FnMut(Key) -> bool) -> Option<Key> {
+        self.by_key.keys().copied().find(|key| is_known(*key))
+    }
+
+    /// The next packet that waits for `key`, if it came in by `port` (any, if none is given).
+    pub fn pop(&mut self, key: Key, port: Option<PortId>) -> Option<Held> {
+        let place = *self.by_key.get(&key)?;
+        let waiting = &mut self.places[usize::from(place)];
+        let (at, cell) = (waiting.first, self.cells.get_mut(usize::from(waiting.first))?);
+        let held = cell.held.take_if(|held| port.is_none_or(|port| port == held.in_port))?;
+        waiting.first = cell.next;
+        waiting.held -= 1;
+        self.free_cells.push(at);
+        self.frames -= 1;
+        self.by_port[usize::from(held.in_port)] -= 1;
+        if waiting.first == NONE {
+            self.by_key.remove(&key);
+            self.free_places.push(place);
+        }
+        Some(held)
+    }
+
+    /// A neighbour for which something is due. With none left, notes when the next one will be.
+    pub fn due(&mut self, now: Now, asks_max: u8) -> Option<(Key, Due)> {
+        if now.ns < self.due_ns {
+            return None;
+        }
+        let mut next_ns = u64::MAX;
+        for (key, place) in &self.by_key {
+            let waiting = &mut self.places[usize::from(*place)];
+            if waiting.due_ns > now.ns {
+                next_ns = next_ns.min(waiting.due_ns);
+                continue;
+            }
+            if waiting.asked >= asks_max {
+                return Some((*key, Due::GiveUp));
+            }
+            waiting.asked += 1;
+            waiting.due_ns = now.ns + ASK_AGAIN_NS;
+            return Some((*key, Due::Ask));
+        }
+        self.due_ns = next_ns;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Area, AreaSize};
+
+    fn frames(n: u32) -> Vec<Frame> {
+        Area::new(AreaSize { chunk_bytes: 2048, chunks: n }).unwrap().1
+    }
+
+    fn held(frame: Frame, in_port: PortId) -> Held {
+        Held { frame, note: Note::default(), in_port }
+    }
+
+    #[test]
+    fn packets_leave_in_their_order_and_rooms_are_bounded() {
+        let (mut holds, now) = (Holds::default(), Now { ns: 5 });
+        let mut frames = frames(200);
+        let order: Vec<u32> = frames.iter().rev().map(Frame::chunk).take(HELD_A_NEIGHBOUR_MAX).collect();
+        for _ in 0..HELD_A_NEIGHBOUR_MAX {
+            assert!(holds.push([1; 3], held(frames.pop().unwrap(), 0), 200, now).is_ok());
+        }
+        assert!(
+            holds.push([1; 3], held(frames.pop().unwrap(), 0), 200, now).is_err(),
+            "one neighbour's share"
+        );
+        for _ in 0..36 {
+            assert!(holds.push([2; 3], held(frames.pop().unwrap(), 0), 200, now).is_ok());
+        }
+        assert!(holds.push([3; 3], held(frames.pop().unwrap(), 0), 200, now).is_err(), "one port's half");
+        assert!(holds.push([3; 3], held(frames.pop().unwrap(), 1), 200, now).is_ok());
+        assert_eq!(holds.frames(), 101);
+        let left: Vec<u32> =
+            std::iter::from_fn(|| holds.pop([1; 3], None)).map(|held| held.frame.chunk()).collect();
+        assert_eq!(left, order);
+        assert!(!holds.contains([1; 3]) && holds.contains([2; 3]));
+        assert!(holds.pop([3; 3], Some(0)).is_none() && holds.pop([3; 3], Some(1)).is_some());
+    }
+
+    #[test]
+    fn a_silent_neighbour_is_asked_three_times_a_second_apart() {
+        let (mut holds, second) = (Holds::default(), 1_000_000_000);
+        assert!(holds.push([1; 3], held(frames(1).remove(0), 0), 9, Now { ns: 0 }).is_ok());
+        assert_eq!(holds.due(Now { ns: second - 1 }, 3), None);
+        assert_eq!(holds.due(Now { ns: second }, 3), Some(([1; 3], Due::Ask)));
+        assert_eq!(holds.due(Now { ns: second }, 3), None);
+        assert!(!holds.wants_attention(0, Now { ns: 2 * second - 1 }));
+        assert_eq!(holds.due(Now { ns: 2 * second }, 3), Some(([1; 3], Due::Ask)));
+        assert_eq!(holds.due(Now { ns: 3 * second }, 3), Some(([1; 3], Due::GiveUp)));
+        assert!(holds.pop([1; 3], None).is_some() && holds.is_empty());
+    }
+}

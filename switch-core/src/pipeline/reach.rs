@@ -1,0 +1,34 @@
+//! Behind which port a station is: what the stages that decide have in common.
+
+use super::note::Note;
+use super::verdict::{Class, Verdict};
+use super::{Private, View};
+use crate::counter::DropReason;
+use crate::table::fdb;
+
+/// Seconds after which a station of `fid` is forgotten.
+#[inline]
+pub(super) fn ageing_s(view: &View, fid: u16) -> u32 {
+    view.snapshot.fids.get(usize::from(fid)).map_or(0, |fid| fid.ageing_s)
+}
+
+/// To everybody, if the port's storm limit admits it.
+#[inline]
+pub(super) fn flood(view: &View, note: &Note, private: &mut Private, class: Class) -> Verdict {
+    match view.facts.storm_pps {
+        Some(pps) if !private.storms.admit(view.in_port, pps, note.segments, view.now) => {
+            Verdict::Drop(DropReason::StormLimit)
+        }
+        _ => Verdict::Flood(class),
+    }
+}
+
+/// For what the switch says itself: to the station `mac`, or to everybody if nobody knows where it is.
+pub(super) fn station(view: &View, fid: u16, mac: u64) -> Verdict {
+    let (table, key) = (&view.tables.fdb, fdb::key(mac, fid));
+    match table.lookup(table.home(key), key, view.now_s, ageing_s(view, fid)) {
+        Some(port) if view.snapshot.port(port).is_some_and(|to| to.open) => Verdict::Port(port),
+        Some(_) => Verdict::Drop(DropReason::PortClosed),
+        None => Verdict::Flood(Class::UnknownUnicast),
+    }
+}

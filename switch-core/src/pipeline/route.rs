@@ -1,0 +1,188 @@
+//! `route`: what is sent to the bridge's own MAC goes to another bridge, or to the switch itself. The batch
+//! is classified first; then one plain loop for each thing that is looked up: the route, the neighbour, the
+//! neighbour's port. What needs thought (no neighbour yet, nothing to arrive at, a question for the switch)
+//! is set aside for [`super::slow`].
+
+use super::note::Note;
+use super::verdict::{Class, Verdict, Why};
+use super::{Private, View, hear, reach};
+use crate::config::gateway::{Action, Gateway, is_link_local};
+use crate::counter::DropReason;
+use crate::frame::{Area, BATCH_FRAMES, Frame};
+use crate::table::fdb;
+use crate::table::neigh::{self, Found};
+use crate::table::wide::Key;
+use crate::wire::Malformed;
+use crate::wire::ethernet::{ARP, GROUP_BIT, IPV4, IPV6};
+use crate::wire::hop::{self, Hop};
+use crate::wire::ip::Version;
+use arrayvec::ArrayVec;
+
+/// A packet on its way out: to which neighbour, on which bridge and VLAN.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leg {
+    /// Its place in the batch.
+    index: usize,
+    /// Bridge and VLAN.
+    pub fid: u16,
+    /// The neighbour.
+    pub key: Key,
+    home: u32,
+    /// Bytes of the packet.
+    len: usize,
+    /// The neighbour's station, and where the FDB keeps it.
+    mac: u64,
+    station_home: u32,
+}
+
+#[inline]
+pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
+    let mut legs = ArrayVec::<Leg, BATCH_FRAMES>::new();
+    let mut here = (0, None);
+    for (index, (frame, note)) in frames.iter().zip(notes.iter_mut()).enumerate() {
+        if !note.is_undecided() {
+            continue;
+        }
+        if note.fid != here.0 {
+            here = (note.fid, view.snapshot.gateway(note.fid));
+        }
+        let Some(gateway) = here.1 else { continue };
+        if note.src == gateway.mac {
+            note.verdict = Verdict::Drop(DropReason::SourceOurs);
+        } else if note.dst == gateway.mac {
+            match way(view, area.bytes(frame), note, gateway) {
+                Ok(leg) => {
+                    view.tables.neigh.touch(leg.home);
+                    legs.push(Leg { index, ..leg });
+                }
+                Err(verdict) => note.verdict = verdict,
+            }
+        } else if note.dst & GROUP_BIT != 0 && matches!(note.ethertype, ARP | IPV6) {
+            note.verdict = hear::group(view, area.bytes(frame), note, gateway, private);
+        }
+    }
+    find_stations(view, notes, &mut legs, private);
+    find_ports(view, notes, &legs, private);
+}
+
+/// Which way a packet to the switch's MAC goes on; else what becomes of it.
+#[inline]
+pub(super) fn way(view: &View, bytes: &[u8], note: &Note, gateway: &Gateway) -> Result<Leg, Verdict> {
+    let version = match note.ethertype {
+        IPV4 => Version::V4,
+        IPV6 => Version::V6,
+        ARP => return Err(Verdict::Aside(Why::Host)),
+        _ => return Err(Verdict::Drop(DropReason::NotRouted)),
+    };
+    let packet = bytes.get(note.payload_at()..).unwrap_or_default();
+    let hop = hop::read(packet, version).map_err(malformed)?;
+    check(&hop, packet, gateway)?;
+    let action = match view.snapshot.routing.find(gateway.vrf, hop.dst) {
+        _ if is_link_local(hop.dst) && hop.dst == gateway.link_local => Action::Local,
+        Some(action) => action,
+        None => return Err(Verdict::Aside(Why::NoRoute)),
+    };
+    let fid = match action {
+        Action::Link(fid) => fid,
+        Action::Local => return Err(Verdict::Aside(Why::Host)),
+        Action::Broadcast => return Err(Verdict::Drop(DropReason::DirectedBroadcast)),
+    };
+    if hop.ttl <= 1 {
+        return Err(Verdict::Aside(Why::Expired));
+    }
+    if is_link_local(hop.src) {
+        return Err(Verdict::Aside(Why::Scope));
+    }
+    let key = neigh::key(fid, hop.dst);
+    Ok(Leg { index: 0, fid, key, home: view.tables.neigh.home(key), len: hop.len, mac: 0, station_home: 0 })
+}
+
+#[cold]
+fn malformed(reason: Malformed) -> Verdict {
+    Verdict::Drop(match reason {
+        Malformed::Checksum => DropReason::IpChecksum,
+        _ => DropReason::IpHeader,
+    })
+}
+
+/// Addresses that no packet over a router may have (RFC 1812 §5.3.7, RFC 4291 §2).
+#[inline]
+fn check(hop: &Hop, packet: &[u8], gateway: &Gateway) -> Result<(), Verdict> {
+    let (source, destination) = match hop.version {
+        Version::V4 => {
+            // 0/8, 127/8 and everything from 224/4 up.
+            let ordinary = |ip: u128| ((ip as u32 >> 24).wrapping_sub(1) < 223) & (ip as u32 >> 24 != 127);
+            (ordinary(hop.src), ordinary(hop.dst))
+        }
+        // :: and ::1, groups, IPv4-mapped.
+        Version::V6 => {
+            let ordinary = |ip: u128| ip > 1 && ip >> 120 != 0xff && ip >> 32 != 0xffff;
+            let reachable = !is_link_local(hop.dst) || hop.dst == gateway.link_local;
+            (ordinary(hop.src), ordinary(hop.dst) && reachable)
+        }
+    };
+    if !source || gateway.owns(hop.src) {
+        return Err(Verdict::Drop(DropReason::MartianSource));
+    }
+    if !destination {
+        return Err(Verdict::Drop(DropReason::MartianDestination));
+    }
+    if hop.is_v4() && hop.header_len > 20 && hop::has_source_route(&packet[..hop.header_len]) {
+        return Err(Verdict::Drop(DropReason::SourceRoute));
+    }
+    Ok(())
+}
+
+/// The station of each neighbour; what has none yet is set aside.
+#[inline]
+fn find_stations(
+    view: &View,
+    notes: &mut [Note],
+    legs: &mut ArrayVec<Leg, BATCH_FRAMES>,
+    private: &mut Private,
+) {
+    let (neighbours, table) = (&view.tables.neigh, &view.tables.fdb);
+    legs.retain(|leg| {
+        let why = match neighbours.lookup(leg.home, leg.key, view.now_s) {
+            // Nothing overtakes the packets that wait for this neighbour.
+            _ if private.holds.contains(leg.key) => Why::Hold,
+            found @ (Found::Fresh(mac) | Found::Stale(mac)) => {
+                if found == Found::Stale(mac) {
+                    hear::probe(view, leg.key, private);
+                }
+                leg.mac = mac;
+                leg.station_home = table.home(fdb::key(mac, leg.fid));
+                table.touch(leg.station_home);
+                return true;
+            }
+            Found::Failed => Why::NoNeighbour,
+            Found::Unknown => Why::Hold,
+        };
+        notes[leg.index].verdict = Verdict::Aside(why);
+        false
+    });
+}
+
+/// The port of each station, and whether the packet fits through it.
+#[inline]
+fn find_ports(view: &View, notes: &mut [Note], legs: &[Leg], private: &mut Private) {
+    for leg in legs {
+        let ageing_s = reach::ageing_s(view, leg.fid);
+        let port = view.tables.fdb.lookup(leg.station_home, fdb::key(leg.mac, leg.fid), view.now_s, ageing_s);
+        let verdict = match port {
+            None => reach::flood(view, private, Class::UnknownUnicast),
+            Some(port) => match view.snapshot.port(port).filter(|to| to.open) {
+                None => Verdict::Drop(DropReason::PortClosed),
+                Some(to) if to.isolated && view.facts.isolated => Verdict::Drop(DropReason::Isolated),
+                Some(to) if leg.len > usize::from(to.mtu) => Verdict::Aside(Why::TooBig(to.mtu)),
+                Some(_) => Verdict::Port(port),
+            },
+        };
+        let note = &mut notes[leg.index];
+        note.verdict = verdict;
+        // What is set aside or dropped keeps its addresses: its sender is told where it came from.
+        if let (Verdict::Port(_) | Verdict::Flood(_), Some(out)) = (verdict, view.snapshot.gateway(leg.fid)) {
+            (note.dst, note.src, note.fid, note.routed) = (leg.mac, out.mac, leg.fid, true);
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The slow path: what the stages set aside. Questions for the switch are answered, packets whose neighbour
+//! is not known are held and it is asked for, senders are told why a packet does not arrive. Everything that
+//! the switch says is limited, for each port by itself, so that no pod keeps it from listening to another.
+
+use super::hold::{HELD_PART, Held};
+use super::note::Note;
+use super::storm::Storms;
+use super::verdict::{Class, Verdict, Why};
+use super::{Private, View, hear, reach, route};
+use crate::config::PORTS_MAX;
+use crate::config::gateway::Gateway;
+use crate::counter::{DropReason, Event};
+use crate::frame::{BATCH_FRAMES, Frame, Pool};
+use crate::host::error::Reason;
+use crate::host::nd::Nd;
+use crate::host::{PACKET_LEN_MAX, arp, echo, error, nd};
+use crate::table::neigh::{self, Ask, Claim};
+use crate::table::wide::Key;
+use crate::wire::checksum::Csum;
+use crate::wire::ethernet::{ARP, BROADCAST, HEADER_LEN, IPV4, IPV6, set_addresses};
+use crate::wire::hop::{self, Hop};
+use crate::wire::ip::{TCP, UDP, Version};
+use arrayvec::ArrayVec;
+
+/// ARP and neighbour discovery from one port, a second. A pod's kernel asks once a second for each address.
+const NEIGHBOUR_PPS: u32 = 1000;
+/// Pings from one port that are answered, a second: more than anybody pings by hand.
+const ECHO_PPS: u32 = 1000;
+/// Errors told to one port, a second. Linux tells 1 000 in all (`icmp_msgs_per_sec`) and one a second to each
+/// address; a traceroute over 30 hops asks for 90.
+const ERROR_PPS: u32 = 200;
+/// What the switch says about one batch at most: an answer, or a question and an error, for each frame of
+/// it, and a question for each that is used though it is stale.
+const SAID_MAX: usize = 2 * BATCH_FRAMES;
+
+/// What limits the slow path, and where it writes.
+#[derive(Debug)]
+pub struct Slow {
+    neighbour: Storms,
+    echo: Storms,
+    error: Storms,
+    scratch: Box<[u8; HEADER_LEN + PACKET_LEN_MAX]>,
+    /// What is to be sent, with its verdict.
+    pub said: ArrayVec<(Frame, Note), SAID_MAX>,
+}
+
+impl Default for Slow {
+    fn default() -> Self {
+        let storms = || Storms::new(PORTS_MAX);
+        let scratch = Box::new([0; HEADER_LEN + PACKET_LEN_MAX]);
+        Self { neighbour: storms(), echo: storms(), error: storms(), scratch, said: ArrayVec::new() }
+    }
+}
+
+/// Works off what was set aside and asks what is to be asked. What comes of it is in [`Slow::said`].
+pub(super) fn run(view: &View, pool: &mut Pool, private: &mut Private) {
+    let mut aside = std::mem::take(&mut private.aside);
+    for (frame, note, why) in aside.drain(..) {
+        match why {
+            Why::Host => host(view, pool, private, frame, &note),
+            Why::Hold => hold(view, pool, private, frame, note),
+            Why::NoNeighbour => {
+                refuse(view, pool, private, frame, &note, Reason::NoNeighbour, DropReason::NeighbourFailed);
+            }
+            Why::Expired => {
+                refuse(view, pool, private, frame, &note, Reason::Expired, DropReason::TtlExpired)
+            }
+            Why::NoRoute => refuse(view, pool, private, frame, &note, Reason::NoRoute, DropReason::NoRoute),
+            Why::Scope => refuse(view, pool, private, frame, &note, Reason::Scope, DropReason::LinkScope),
+            Why::TooBig(mtu) => {
+                refuse(view, pool, private, frame, &note, Reason::TooBig(mtu), DropReason::MtuExceeded);
+            }
+        }
+    }
+    private.aside = aside;
+    for (key, mac) in std::mem::take(&mut private.asks) {
+        ask(view, pool, private, key, mac);
+    }
+}
+
+fn version_of(note: &Note) -> Option<Version> {
+    match note.ethertype {
+        IPV4 => Some(Version::V4),
+        IPV6 => Some(Version::V6),
+        _ => None,
+    }
+}
+
+/// Something for the switch itself.
+fn host(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note: &Note) {
+    let Some(gateway) = view.snapshot.gateway(note.fid) else {
+        return private.drop(pool, view.in_port, DropReason::NoRoute, frame);
+    };
+    match version_of(note) {
+        None => arp(view, pool, private, frame, note, gateway),
+        Some(version) => {
+            let packet = &pool.area().bytes(&frame)[note.payload_at()..];
+            let Ok(hop) = hop::read(packet, version) else {
+                return private.drop(pool, view.in_port, DropReason::IpHeader, frame);
+            };
+            match nd::read(packet, &hop) {
+                Some(said) => discovery(view, pool, private, frame, note, gateway, &hop, said),
+                None => packet_for_us(view, pool, private, frame, note, &hop),
+            }
+        }
+    }
+}
+
+fn arp(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note: &Note, gateway: &Gateway) {
+    if !private.slow.neighbour.admit(view.in_port, NEIGHBOUR_PPS, view.now) {
+        return private.drop(pool, view.in_port, DropReason::HostLimit, frame);
+    }
+    let Some(heard) = arp::read(&pool.area().bytes(&frame)[note.payload_at()..]) else {
+        return private.drop(pool, view.in_port, DropReason::HostIgnored, frame);
+    };
+    let claim = if heard.asks { Claim::Question } else { Claim::Answer };
+    hear::hear(view, private, note, gateway, heard.sender, heard.sender_mac, claim);
+    pool.give(frame);
+    if heard.asks && gateway.owns(heard.target) {
+        let answer = arp::Arp {
+            asks: false,
+            sender_mac: gateway.mac,
+            sender: heard.target,
+            target_mac: heard.sender_mac,
+            target: heard.sender,
+        };
+        let verdict = reach::station(view, note.fid, note.src);
+        let to = Link { fid: note.fid, dst: note.src, src: gateway.mac, ethertype: ARP };
+        say(pool, private, to, verdict, |out| arp::write(out, &answer));
+        private.counters.event(Event::HostAnswered).add(1);
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "what is known of one packet")]
+fn discovery(
+    view: &View,
+    pool: &mut Pool,
+    private: &mut Private,
+    frame: Frame,
+    note: &Note,
+    gateway: &Gateway,
+    hop: &Hop,
+    said: Nd,
+) {
+    pool.give(frame);
+    if !private.slow.neighbour.admit(view.in_port, NEIGHBOUR_PPS, view.now) {
+        return private.counters.drops(view.in_port, DropReason::HostLimit).add(1);
+    }
+    match said {
+        Nd::Advert { target, mac, solicited } => {
+            let claim = if solicited { Claim::Answer } else { Claim::Announcement };
+            // An answer to a unicast question need not name the station (RFC 4861 §4.4).
+            let mac = if mac == 0 { note.src } else { mac };
+            hear::hear(view, private, note, gateway, target, mac, claim);
+        }
+        Nd::Solicit { target, mac } => {
+            if hop.src != 0 {
+                let mac = if mac == 0 { note.src } else { mac };
+                hear::hear(view, private, note, gateway, hop.src, mac, Claim::Question);
+            }
+            if gateway.owns(target) {
+                // Whoever has no address yet only wants to know: everybody is told (RFC 4861 §7.2.4).
+                let (dst, mac, verdict) = if hop.src == 0 {
+                    (nd::ALL_NODES, nd::group_mac(nd::ALL_NODES), Verdict::Flood(Class::Multicast))
+                } else {
+                    (hop.src, note.src, reach::station(view, note.fid, note.src))
+                };
+                let to = Link { fid: note.fid, dst: mac, src: gateway.mac, ethertype: IPV6 };
+                say(pool, private, to, verdict, |out| {
+                    nd::advert(out, dst, target, gateway.mac, hop.src != 0)
+                });
+                private.counters.event(Event::HostAnswered).add(1);
+            }
+        }
+    }
+}
+
+/// A packet to one of the switch's addresses: ping is answered, ports are closed.
+fn packet_for_us(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note: &Note, hop: &Hop) {
+    if matches!(hop.protocol, TCP | UDP) {
+        return refuse(view, pool, private, frame, note, Reason::NoPort, DropReason::HostIgnored);
+    }
+    if !private.slow.echo.admit(view.in_port, ECHO_PPS, view.now) {
+        return private.drop(pool, view.in_port, DropReason::HostLimit, frame);
+    }
+    let (mut frame, mut note) = (frame, *note);
+    let bytes = pool.area().bytes_mut(&mut frame);
+    if !echo::answer(&mut bytes[note.payload_at()..], hop, hop.dst) {
+        return private.drop(pool, view.in_port, DropReason::HostIgnored, frame);
+    }
+    // The way it came.
+    set_addresses(bytes, note.src, note.dst);
+    (note.dst, note.src, note.routed) = (note.src, note.dst, true);
+    note.verdict = reach::station(view, note.fid, note.dst);
+    frame.offload.csum = Csum::Complete;
+    private.counters.event(Event::HostAnswered).add(1);
+    if let Err(full) = private.slow.said.try_push((frame, note)) {
+        private.drop(pool, view.in_port, DropReason::HostLimit, full.element().0);
+    }
+}
+
+/// Holds a packet until its neighbour answers, and asks for that.
+fn hold(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note: Note) {
+    let way = match view.snapshot.gateway(note.fid) {
+        Some(gateway) => route::way(view, pool.area().bytes(&frame), &note, gateway),
+        None => Err(Verdict::Drop(DropReason::NoRoute)),
+    };
+    // It was one a moment ago, in the same snapshot.
+    let Ok(leg) = way else { return private.drop(pool, view.in_port, DropReason::NoRoute, frame) };
+    let waits = private.holds.contains(leg.key);
+    let ask_it = if waits { Ask::Wait } else { view.tables.neigh.ask(leg.key, view.in_port, view.now_s) };
+    match ask_it {
+        Ask::Send => ask(view, pool, private, leg.key, None),
+        Ask::Wait => {}
+        Ask::Known => private.holds.poke(),
+        Ask::Failed => {
+            let why = DropReason::NeighbourFailed;
+            return refuse(view, pool, private, frame, &note, Reason::NoNeighbour, why);
+        }
+        Ask::Full => return private.drop(pool, view.in_port, DropReason::NeighbourFull, frame),
+    }
+    let most = pool.expected().max(0) as usize / HELD_PART;
+    let held = Held { frame, note: Note { verdict: Verdict::Undecided, ..note }, in_port: view.in_port };
+    if let Err(frame) = private.holds.push(leg.key, held, most, view.now) {
+        private.drop(pool, view.in_port, DropReason::HoldFull, frame);
+    }
+}
+
+/// Asks who has an address: the station that had it, or everybody.
+pub(super) fn ask(view: &View, pool: &mut Pool, private: &mut Private, key: Key, station: Option<u64>) {
+    let (fid, target) = neigh::unkey(key);
+    let Some(gateway) = view.snapshot.gateway(fid) else { return };
+    let is_v4 = crate::config::gateway::is_v4(target);
+    // A neighbour is asked from an address of its network; link-local for IPv6, which every node has.
+    let own = if is_v4 { gateway.speaks_as(target) } else { Some(gateway.link_local) };
+    let Some(own) = own else { return };
+    private.counters.event(Event::NeighAsked).add(1);
+    let everybody = if is_v4 { BROADCAST } else { nd::group_mac(nd::solicited_node(target)) };
+    let verdict = match station {
+        Some(mac) => reach::station(view, fid, mac),
+        None => Verdict::Flood(if is_v4 { Class::Broadcast } else { Class::Multicast }),
+    };
+    let ethertype = if is_v4 { ARP } else { IPV6 };
+    let to = Link { fid, dst: station.unwrap_or(everybody), src: gateway.mac, ethertype };
+    say(pool, private, to, verdict, |out| {
+        if is_v4 {
+            let mac = gateway.mac;
+            arp::write(out, &arp::Arp { asks: true, sender_mac: mac, sender: own, target_mac: 0, target })
+        } else {
+            let dst = if station.is_some() { target } else { nd::solicited_node(target) };
+            nd::solicit(out, own, dst, target, gateway.mac)
+        }
+    });
+}
+
+/// Drops a packet and tells its sender why, the way it came.
+pub(super) fn refuse(
+    view: &View,
+    pool: &mut Pool,
+    private: &mut Private,
+    frame: Frame,
+    note: &Note,
+    reason: Reason,
+    drop: DropReason,
+) {
+    private.counters.drops(view.in_port, drop).add(1);
+    tell(view, pool, private, &frame, note, reason);
+    pool.give(frame);
+}
+
+fn tell(view: &View, pool: &mut Pool, private: &mut Private, frame: &Frame, note: &Note, reason: Reason) {
+    let (Some(gateway), Some(version)) = (view.snapshot.gateway(note.fid), version_of(note)) else { return };
+    let packet = pool.area().bytes(frame).get(note.payload_at()..).unwrap_or_default();
+    let Ok(hop) = hop::read(packet, version) else { return };
+    let Some(own) = gateway.speaks_as(hop.src).filter(|_| error::is_due(packet, &hop)) else { return };
+    if !private.slow.error.admit(view.in_port, ERROR_PPS, view.now) {
+        return private.counters.event(Event::ErrorUntold).add(1);
+    }
+    let mut out = [0; PACKET_LEN_MAX];
+    let len = error::write(&mut out, packet, &hop, own, reason);
+    let verdict = reach::station(view, note.fid, note.src);
+    let to = Link { fid: note.fid, dst: note.src, src: gateway.mac, ethertype: note.ethertype };
+    say(pool, private, to, verdict, |place| {
+        place[..len].copy_from_slice(&out[..len]);
+        len
+    });
+    private.counters.event(Event::ErrorTold).add(1);
+}
+
+/// Where what the switch says goes on its link.
+#[derive(Clone, Copy)]
+struct Link {
+    fid: u16,
+    dst: u64,
+    src: u64,
+    ethertype: u16,
+}
+
+/// Says something: `write` makes the packet. Without a free frame it stays unsaid, as a lost frame would.
+fn say(
+    pool: &mut Pool,
+    private: &mut Private,
+    to: Link,
+    verdict: Verdict,
+    write: impl FnOnce(&mut [u8]) -> usize,
+) {
+    let slow = &mut private.slow;
+    if slow.said.is_full() {
+        return;
+    }
+    let Some(mut frame) = pool.take() else { return };
+    set_addresses(&mut slow.scratch[..], to.dst, to.src);
+    slow.scratch[12..HEADER_LEN].copy_from_slice(&to.ethertype.to_be_bytes());
+    let len = HEADER_LEN + write(&mut slow.scratch[HEADER_LEN..]);
+    if !pool.area().fill(&mut frame, &slow.scratch[..len]) {
+        return pool.give(frame);
+    }
+    frame.offload.csum = Csum::Complete;
+    let note = Note {
+        dst: to.dst,
+        src: to.src,
+        ethertype: to.ethertype,
+        fid: to.fid,
+        routed: true,
+        verdict,
+        ..Note::default()
+    };
+    slow.said.push((frame, note));
+}

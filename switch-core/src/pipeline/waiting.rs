@@ -1,0 +1,113 @@
+//! What the list of stages leaves for later: the slow path behind a batch, and packets whose neighbour has
+//! answered, or never will.
+
+use super::hold::Due;
+use super::note::Note;
+use super::slow;
+use super::verdict::Verdict;
+use super::{Pipeline, View, World, decide, egress, emit};
+use crate::config::snapshot::{PortFacts, PortId};
+use crate::counter::{DropReason, NoLaps};
+use crate::frame::{BATCH_FRAMES, Batch, Pool};
+use crate::host::error::Reason;
+use crate::table::neigh::{Found, PROBES_MAX};
+use crate::table::wide::Key;
+
+impl Pipeline {
+    /// Works off what the stages set aside, and sends what the switch has to say.
+    #[cold]
+    pub(super) fn work_off(&mut self, world: World, view: &View, batch: &mut Batch, pool: &mut Pool) {
+        slow::run(view, pool, &mut self.private);
+        self.speak(world, view.in_port, batch, pool);
+    }
+
+    /// Sends what is said. It is the switch's own: no port's isolation or storm limit is meant for it.
+    fn speak(&mut self, world: World, in_port: PortId, batch: &mut Batch, pool: &mut Pool) {
+        let (open, none) = (PortFacts::default(), PortFacts::default());
+        let view = View { facts: &open, ..View::new(world, in_port, &none) };
+        let mut said = std::mem::take(&mut self.private.slow.said);
+        while !said.is_empty() {
+            let count = said.len().min(BATCH_FRAMES);
+            for ((frame, said), note) in said.drain(..count).zip(self.notes.iter_mut()) {
+                batch.push(frame);
+                *note = said;
+            }
+            let notes = &mut self.notes[..count];
+            egress::run(&view, pool.area(), batch, notes);
+            emit::run(&view, batch, notes, pool, &mut self.private, egress::prepare);
+        }
+    }
+
+    /// Lets go of packets whose neighbour answered, asks again, gives up. Called once a turn; costs a look
+    /// when nothing waits.
+    #[inline]
+    pub fn attend(&mut self, world: World, batch: &mut Batch, pool: &mut Pool) {
+        if self.private.holds.wants_attention(world.tables.neigh.changes(), world.now) {
+            self.attend_slowly(world, batch, pool);
+        }
+    }
+
+    #[cold]
+    fn attend_slowly(&mut self, world: World, batch: &mut Batch, pool: &mut Pool) {
+        let (neighbours, now_s) = (&world.tables.neigh, world.now.s());
+        // Before the look: whoever answers after it moves the number again.
+        self.private.holds.note_seen(neighbours.changes());
+        let answered = |key: Key| {
+            matches!(neighbours.lookup(neighbours.home(key), key, now_s), Found::Fresh(_) | Found::Stale(_))
+        };
+        while let Some(key) = self.private.holds.find(answered) {
+            self.release(world, key, batch, pool);
+        }
+        while let Some((key, due)) = self.private.holds.due(world.now, PROBES_MAX) {
+            match due {
+                Due::Ask => self.ask_again(world, key, batch, pool),
+                Due::GiveUp => self.give_up(world, key, batch, pool),
+            }
+        }
+    }
+
+    /// Sends the packets that wait for `key` on, in their order: from `route` on, as if they came now.
+    fn release(&mut self, world: World, key: Key, batch: &mut Batch, pool: &mut Pool) {
+        let closed = PortFacts::default();
+        while let Some(first) = self.private.holds.pop(key, None) {
+            let in_port = first.in_port;
+            let mut next = Some(first);
+            while let Some(held) = next {
+                self.notes[batch.len()] = held.note;
+                batch.push(held.frame);
+                next = if batch.is_full() { None } else { self.private.holds.pop(key, Some(in_port)) };
+            }
+            let view = View::new(world, in_port, &closed);
+            // The port may be gone, or its bridge no gateway any more: that is no reason to skip `route`.
+            let facts = PortFacts { routed: true, ..view.facts.clone() };
+            let view = View { facts: &facts, ..view };
+            let notes = &mut self.notes[..batch.len()];
+            decide(&view, batch, notes, pool, &mut self.private, &mut NoLaps);
+            self.work_off(world, &view, batch, pool);
+        }
+    }
+
+    fn ask_again(&mut self, world: World, key: Key, batch: &mut Batch, pool: &mut Pool) {
+        let none = PortFacts::default();
+        let view = View::new(world, 0, &none);
+        // Keeps the question alive in the table, for whoever answers.
+        _ = view.tables.neigh.ask(key, 0, view.now_s);
+        slow::ask(&view, pool, &mut self.private, key, None);
+        self.speak(world, 0, batch, pool);
+    }
+
+    fn give_up(&mut self, world: World, key: Key, batch: &mut Batch, pool: &mut Pool) {
+        let closed = PortFacts::default();
+        world.tables.neigh.give_up(key, world.now.s());
+        while let Some(held) = self.private.holds.pop(key, None) {
+            let view = View::new(world, held.in_port, &closed);
+            let note = Note { verdict: Verdict::Undecided, ..held.note };
+            let drop = DropReason::NeighbourFailed;
+            slow::refuse(&view, pool, &mut self.private, held.frame, &note, Reason::NoNeighbour, drop);
+            if self.private.slow.said.is_full() {
+                self.speak(world, held.in_port, batch, pool);
+            }
+        }
+        self.speak(world, 0, batch, pool);
+    }
+}
