@@ -1,5 +1,9 @@
 //! What can be asked: one variant per JSON-RPC method.
 
+use crate::route::{
+    AddressDelete, BridgeAddress, NeighDelete, NeighFilter, Route, RouteDelete, RouteFilter, RouteGet,
+    StaticNeighbour,
+};
 use crate::route::{AddressDelete, BridgeAddress, NeighDelete, NeighFilter, StaticNeighbour};
 use crate::{Bridge, LeaseAcquire, LeaseFilter, Mac, Name, Pool, Port, PortSettings, StaticMac, Vid};
 use serde::{Deserialize, Serialize};
@@ -44,6 +48,18 @@ pub enum Request {
     /// Lists neighbours.
     #[serde(rename = "neigh.list")]
     NeighList(NeighFilter),
+    /// Declares a route.
+    #[serde(rename = "route.add")]
+    RouteAdd(Route),
+    /// Removes routes to a network.
+    #[serde(rename = "route.delete")]
+    RouteDelete(RouteDelete),
+    /// Lists routes.
+    #[serde(rename = "route.list")]
+    RouteList(RouteFilter),
+    /// Says what becomes of a packet to an address, and why.
+    #[serde(rename = "route.get")]
+    RouteGet(RouteGet),
     /// Declares a port and opens it.
     #[serde(rename = "port.add")]
     PortAdd(Box<Port>),
@@ -115,6 +131,8 @@ impl Request {
                 | Self::PortList(_)
                 | Self::FdbList(_)
                 | Self::NeighList(_)
+                | Self::RouteList(_)
+                | Self::RouteGet(_)
                 | Self::WorkerList(_)
                 | Self::StatsGet(_)
                 | Self::PoolList(_)

@@ -1,4 +1,4 @@
-//! What routing needs: a bridge's gateway addresses, and the neighbours behind it.
+//! What routing needs: a bridge's gateway addresses, the neighbours behind it, and routes to elsewhere.
 
 use crate::{Mac, Name, Owner, Prefix, Vid};
 use serde::{Deserialize, Serialize};
@@ -101,6 +101,123 @@ pub struct NeighEntry {
     pub state: NeighState,
     /// Seconds since it was last heard from, or asked for.
     pub age_s: u32,
+}
+
+/// A route to a network that is not a gateway's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// The network; no bits behind its length.
+    pub prefix: Prefix,
+    /// The routing table.
+    #[serde(default = "Name::main", skip_serializing_if = "Name::is_main")]
+    pub vrf: Name,
+    /// Of several routes to one network the one with the lowest is used.
+    #[serde(default)]
+    pub metric: u32,
+    /// What becomes of packets.
+    #[serde(default)]
+    pub kind: RouteKind,
+    /// Next hops; several share the flows by weight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub via: Vec<NextHop>,
+    /// Who declared it.
+    #[serde(default)]
+    pub owner: Owner,
+}
+
+/// What becomes of packets that a route is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RouteKind {
+    /// They go to a next hop.
+    #[default]
+    Via,
+    /// They are dropped and nobody is told.
+    Blackhole,
+    /// They are dropped; the sender is told that there is no way.
+    Unreachable,
+    /// They are dropped; the sender is told that it is forbidden.
+    Prohibit,
+}
+
+/// A router that is a neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NextHop {
+    /// Its address.
+    pub address: IpAddr,
+    /// The bridge it is on; without one it is the one whose network the address is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<Name>,
+    /// The VLAN it is in; only with a bridge.
+    #[serde(default = "default_vid")]
+    pub vid: Vid,
+    /// Its share of the flows, 1 to 256.
+    #[serde(default = "one")]
+    pub weight: u16,
+}
+
+fn one() -> u16 {
+    1
+}
+
+/// See [`crate::Request::RouteDelete`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteDelete {
+    /// The network.
+    pub prefix: Prefix,
+    /// The routing table.
+    #[serde(default = "Name::main", skip_serializing_if = "Name::is_main")]
+    pub vrf: Name,
+    /// Only the route with this metric; without it, all to this network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<u32>,
+}
+
+/// Which routes are meant; what is absent does not narrow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouteFilter {
+    /// Only those of this table.
+    pub vrf: Option<Name>,
+}
+
+/// See [`crate::Request::RouteGet`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteGet {
+    /// The destination.
+    pub address: IpAddr,
+    /// The routing table.
+    #[serde(default = "Name::main", skip_serializing_if = "Name::is_main")]
+    pub vrf: Name,
+}
+
+/// One route in the answer to [`crate::Request::RouteList`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// As declared; a gateway's network as if it had been.
+    pub route: Route,
+    /// The bridge whose own network it is; none for a declared route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected: Option<Name>,
+    /// It is the one that is used for its network.
+    pub active: bool,
+}
+
+/// Answer to [`crate::Request::RouteGet`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteChoice {
+    /// What becomes of a packet, in a word: `local`, `connected`, `via`, `blackhole`, `unreachable`, `prohibit`,
+    /// `broadcast`, `none`.
+    pub what: String,
+    /// The route that was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<RouteStatus>,
+    /// Why, step by step.
+    pub why: Vec<String>,
 }
 
 fn default_vid() -> Vid {

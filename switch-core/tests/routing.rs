@@ -5,7 +5,10 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::Duration;
-use switch_api::{BridgeStatus, NeighEntry, NeighState, PortSettings, Request};
+use switch_api::{
+    AddressDelete, BridgeStatus, Code, Done, Name, NeighEntry, NeighState, NextHop, PortSettings, Request,
+    Route, RouteChoice, RouteGet, RouteKind, Vid,
+};
 use switch_lab::{Daemon, Node, Options, Pod, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
@@ -111,4 +114,122 @@ fn gateways_survive_a_restart_and_keep_their_macs() {
     assert_eq!(before[0].mac, after[0].mac);
     assert_eq!(before[1].addresses, after[1].addresses);
     wait_until("ping", LONG, || pods[0].reaches("10.2.0.2"));
+}
+
+fn route(prefix: &str, kind: RouteKind, via: &[&str]) -> Route {
+    let hop = |address: &&str| NextHop {
+        address: address.parse().unwrap(),
+        bridge: None,
+        vid: Vid::DEFAULT,
+        weight: 1,
+    };
+    Route {
+        prefix: prefix.parse().unwrap(),
+        vrf: Name::main(),
+        metric: 0,
+        kind,
+        via: via.iter().map(hop).collect(),
+        owner: Default::default(),
+    }
+}
+
+fn choice(daemon: &Daemon, address: &str) -> RouteChoice {
+    daemon.call(&Request::RouteGet(RouteGet { address: address.parse().unwrap(), vrf: Name::main() }))
+}
+
+#[test]
+fn routes_lead_behind_neighbours_and_say_no_by_name() {
+    let (_node, daemon, pods) = routed(&switchd(), &[1, 2]);
+    // A network behind the second pod, which forwards for it.
+    pods[1].net.ip("addr add 10.99.0.1/32 dev lo");
+    pods[1].net.ip("addr add fd99::1/128 dev lo");
+    for (prefix, via) in [("10.99.0.0/16", "10.2.0.2"), ("fd99::/64", "fd10:2::2")] {
+        let _: Done = daemon.call(&Request::RouteAdd(route(prefix, RouteKind::Via, &[via])));
+    }
+    assert!(pods[0].reaches("10.99.0.1") && pods[0].reaches("fd99::1"));
+    assert_eq!(tcp_transfer(&pods[0], &pods[1], "10.99.0.1", 300_000), 300_000);
+    let said = choice(&daemon, "10.99.0.1");
+    assert_eq!(said.what, "via");
+    assert!(
+        said.why.iter().any(|line| line.contains("10.2.0.2") && line.contains(&pods[1].mac().to_string())),
+        "{said:?}"
+    );
+    assert_eq!(choice(&daemon, "10.1.0.1").what, "local");
+    assert_eq!(choice(&daemon, "10.1.0.255").what, "broadcast");
+    assert_eq!(choice(&daemon, "10.2.0.9").what, "connected");
+    assert_eq!(choice(&daemon, "8.8.8.8").what, "none");
+
+    let cases = [
+        (RouteKind::Blackhole, "blackhole", None),
+        (RouteKind::Unreachable, "no-route", Some("Net Unreachable")),
+        (RouteKind::Prohibit, "prohibited", Some("Packet filtered")),
+    ];
+    for (n, (kind, reason, told)) in cases.into_iter().enumerate() {
+        // Longer than the route that leads on.
+        let _: Done = daemon.call(&Request::RouteAdd(route(&format!("10.99.{}.0/24", n + 1), kind, &[])));
+        let before = daemon.drops(reason);
+        let said = pods[0].net.try_run(&format!("ping -n -c 1 -W 1 10.99.{}.7", n + 1));
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.contains("100% packet loss"), "{said}");
+        assert!(told.is_none_or(|told| said.contains(told)), "{reason}: {said}");
+        assert!(daemon.drops(reason) > before, "{reason} is not counted");
+    }
+    let mut client = daemon.client();
+    let mut refused = |request: Request| client.call::<Done>(&request).unwrap_err();
+    let error = refused(Request::RouteAdd(route("10.77.0.0/16", RouteKind::Via, &["10.3.0.2"])));
+    assert!(error.message.contains("in no gateway's network"), "{error:?}");
+    let error = refused(Request::RouteAdd(route("10.77.0.1/16", RouteKind::Blackhole, &[])));
+    assert!(error.message.contains("did you mean 10.77.0.0/16"), "{error:?}");
+    let error = refused(Request::RouteAdd(route("10.99.0.0/16", RouteKind::Blackhole, &[])));
+    assert_eq!(error.code, Code::Exists);
+    let by = AddressDelete {
+        bridge: "br2".parse().unwrap(),
+        address: "10.2.0.1/24".parse().unwrap(),
+        vid: Vid::DEFAULT,
+    };
+    assert!(refused(Request::AddressDelete(by)).message.contains("10.99.0.0/16"), "a route still needs it");
+    daemon.assert_conserved();
+}
+
+#[test]
+fn senders_are_told_why_nothing_arrives() {
+    let (node, daemon, pods) = routed(&switchd(), &[1, 2]);
+    wait_until("ping", LONG, || pods[0].reaches("10.2.0.2") && pods[0].reaches("fd10:2::2"));
+    // One hop, then the pod: what a person expects of a traceroute.
+    for (far, gateway) in [("10.2.0.2", "10.1.0.1"), ("fd10:2::2", "fd10:1::1")] {
+        let said = pods[0].net.try_run(&format!("ping -n -c 1 -W 1 -t 1 {far}"));
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.contains(&format!("From {gateway}")) && said.contains("exceeded"), "{said}");
+        let said = pods[0].net.run(&format!("traceroute -n -q 1 -w 1 {far}"));
+        let hops: Vec<&str> =
+            said.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
+        assert_eq!(hops, [gateway, far], "{said}");
+        // And to the gateway itself: its ports are closed.
+        let said = pods[0].net.run(&format!("traceroute -n -q 1 -w 1 {gateway}"));
+        assert_eq!(said.lines().count(), 2, "{said}");
+    }
+    // Nobody answers: after three questions the sender is told.
+    let said = pods[0].net.try_run("ping -n -c 1 -W 5 10.2.0.77");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("Destination Host Unreachable"), "{said}");
+    let said = pods[0].net.try_run("ping -n -c 1 -W 2 fd10:5::1");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("No route"), "{said}");
+
+    // A narrow port: the sender learns its MTU, and TCP finds through it.
+    let narrow = switch_api::PortSet {
+        name: pods[1].device.parse().unwrap(),
+        settings: PortSettings { mtu: Some(1400), ..PortSettings::default() },
+    };
+    let _: Done = daemon.call(&Request::PortSet(narrow));
+    let said = pods[0].net.try_run("ping -n -c 1 -W 1 -M do -s 1450 10.2.0.2");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+    assert!(said.contains("mtu = 1400") || said.contains("mtu=1400"), "{said}");
+    let said = pods[0].net.try_run("ping -n -c 1 -W 1 -M do -s 1450 fd10:2::2");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+    assert!(said.contains("mtu = 1400") || said.contains("mtu=1400"), "{said}");
+    for address in ["10.2.0.2", "fd10:2::2"] {
+        assert_eq!(tcp_transfer(&pods[0], &pods[1], address, 300_000), 300_000, "TCP over {address}");
+    }
+    drop(node);
 }

@@ -7,6 +7,7 @@ mod ipam;
 mod neigh;
 mod output;
 mod port;
+mod route;
 mod stats;
 mod tap;
 mod worker;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use switch_api::{ApiError, Client, Code};
 
-/// Talks to switchd: ports, bridges, stations, neighbours, workers, counters.
+/// Talks to switchd: ports, bridges, stations, routes, neighbours, workers, counters.
 ///
 /// Exit codes: 0 done; 1 the switch or the system failed; 2 the request is wrong; 3 not allowed; 4 not
 /// found; 5 exists already; 6 busy; 7 a limit; 8 not supported here; 9 no answer in time; 10 versions
@@ -56,6 +57,9 @@ enum Noun {
     /// Neighbours: which station has which address.
     #[command(subcommand)]
     Neigh(neigh::Verb),
+    /// Routes: how to reach networks that are not a bridge's own.
+    #[command(subcommand)]
+    Route(route::Verb),
     /// Workers: who does it, on which core.
     #[command(subcommand)]
     Worker(worker::Verb),
@@ -106,6 +110,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Fdb(verb) => fdb::run(verb, &mut client, &output),
         Noun::Ipam(verb) => ipam::run(verb, &mut client, &output),
         Noun::Neigh(verb) => neigh::run(verb, &mut client, &output),
+        Noun::Route(verb) => route::run(verb, &mut client, &output),
         Noun::Worker(verb) => worker::run(verb, &mut client, &output),
         Noun::Stats => stats::run(&mut client, &output),
         Noun::Status => daemon::status(&mut client, &output),

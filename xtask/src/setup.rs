@@ -18,6 +18,7 @@ const TEST: &[Need] = &[
     ("nsenter", "util-linux"),
     ("tcpdump", "tcpdump"),
     ("nstat", "iproute2"),
+    ("traceroute", "traceroute"),
     ("qemu-aarch64-static", "qemu-user-static"),
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     ("/usr/aarch64-linux-gnu/lib/libc.so", "libc6-dev-arm64-cross"),

@@ -50,6 +50,7 @@ impl Checked {
             check_static(&model, entry, &mut problems);
         }
         super::addresses::check(&model, &mut problems);
+        super::routes::check(&model, &mut problems);
         match problems.len() {
             0 => Ok(Self(model)),
             _ => Err(refusal(problems)),

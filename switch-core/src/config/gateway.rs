@@ -1,12 +1,15 @@
 //! Gateway facts: on which bridges and VLANs the switch itself is a station, and what of a destination
 //! becomes. Compiled from what is declared; the pipeline reads them by filtering identifier.
 
+use super::ecmp::{Group, Hop};
 use super::model::Model;
+use crate::table::lpm::{Change, Lpm};
 use crate::wire::hop::V4_MAPPED;
+use hashbrown::HashMap;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use switch_api::{BridgeAddress, Mac, Name, Prefix};
+use switch_api::{Mac, Name, NextHop, Prefix, Route, RouteKind};
 
 /// An address of the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +69,7 @@ impl Gateway {
 }
 
 /// What becomes of a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// It is the switch itself.
     Local,
@@ -74,26 +77,21 @@ pub enum Action {
     Broadcast,
     /// A neighbour on this bridge and VLAN.
     Link(u16),
+    /// A next hop of this group.
+    Via(u16),
+    /// Dropped in silence.
+    Blackhole,
+    /// Dropped: there is no way.
+    Unreachable,
+    /// Dropped: it is forbidden.
+    Prohibit,
 }
 
 /// A routing table (VRF).
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    /// Longest prefix first.
-    routes: Vec<(Own, Action)>,
-}
-
-impl Table {
-    /// What becomes of `ip`; none if there is no route.
-    #[inline]
-    pub fn find(&self, ip: u128) -> Option<Action> {
-        self.routes.iter().find(|(prefix, _)| prefix.covers(ip)).map(|(_, action)| *action)
-    }
-
-    fn add(&mut self, ip: u128, len: u8, action: Action) {
-        let at = self.routes.partition_point(|(present, _)| present.len >= len);
-        self.routes.insert(at, (Own { ip: ip & mask(len), len }, action));
-    }
+    v4: Lpm,
+    v6: Lpm,
 }
 
 /// All that routing reads of a snapshot, beside what stands with each filtering identifier.
@@ -101,20 +99,92 @@ impl Table {
 pub struct Routing {
     /// By number.
     pub tables: Box<[Table]>,
+    /// What the tables' values stand for; the first stands for 1.
+    actions: Box<[Action]>,
+    groups: Box<[Group]>,
 }
 
 impl Routing {
-    /// What becomes of `ip` in table `vrf`.
+    /// What becomes of `ip` in table `vrf`; none if there is no route.
     #[inline]
     pub fn find(&self, vrf: u16, ip: u128) -> Option<Action> {
-        self.tables.get(usize::from(vrf))?.find(ip)
+        let table = self.tables.get(usize::from(vrf))?;
+        let value = if is_v4(ip) { table.v4.find_v4(ip as u32) } else { table.v6.find(ip) };
+        self.actions.get((value as usize).wrapping_sub(1)).copied()
+    }
+
+    /// Next hops by number.
+    #[inline]
+    pub fn group(&self, group: u16) -> Option<&Group> {
+        self.groups.get(usize::from(group))
+    }
+}
+
+/// A routing table in the making: what is added later to the same prefix counts.
+#[derive(Default)]
+struct Making {
+    v4: Vec<Change>,
+    v6: Vec<Change>,
+}
+
+/// Actions and groups, each once.
+#[derive(Default)]
+struct Numbers {
+    actions: Vec<Action>,
+    by_action: HashMap<Action, u32>,
+    groups: Vec<Group>,
+    by_hops: HashMap<Vec<Hop>, u16>,
+}
+
+impl Numbers {
+    fn action(&mut self, action: Action) -> u32 {
+        *self.by_action.entry(action).or_insert_with(|| {
+            self.actions.push(action);
+            self.actions.len() as u32
+        })
+    }
+
+    fn group(&mut self, hops: Vec<Hop>) -> u16 {
+        *self.by_hops.entry(hops).or_insert_with_key(|hops| {
+            self.groups.push(Group::new(hops));
+            (self.groups.len() - 1) as u16
+        })
+    }
+}
+
+impl Making {
+    fn add(&mut self, prefix: Prefix, value: u32) {
+        let Prefix { address, len } = prefix.network();
+        match address {
+            IpAddr::V4(v4) => self.v4.push(Change { key: u128::from(v4.to_bits()) << 96, len, value }),
+            IpAddr::V6(v6) => self.v6.push(Change { key: v6.to_bits(), len, value }),
+        }
+    }
+
+    fn finish(mut self) -> Table {
+        let empty = Lpm::default();
+        Table { v4: empty.changed(&mut self.v4), v6: empty.changed(&mut self.v6) }
     }
 }
 
 /// Gateways by filtering identifier, and the routing tables.
 pub fn compile(model: &Model) -> (BTreeMap<u16, Arc<Gateway>>, Routing) {
+    if model.addresses.is_empty() {
+        return Default::default();
+    }
     let vrfs = number_vrfs(model);
-    let mut tables = vec![Table::default(); vrfs.len()];
+    let mut tables: Vec<Making> = vrfs.iter().map(|_| Making::default()).collect();
+    let mut numbers = Numbers::default();
+    for ((vrf, prefix), route) in model.active_routes() {
+        let Some(vrf) = vrfs.get(vrf) else { continue };
+        let action = match route.kind {
+            RouteKind::Blackhole => Action::Blackhole,
+            RouteKind::Unreachable => Action::Unreachable,
+            RouteKind::Prohibit => Action::Prohibit,
+            RouteKind::Via => Action::Via(numbers.group(hops(model, route))),
+        };
+        tables[usize::from(*vrf)].add(prefix, numbers.action(action));
+    }
     let mut gateways: BTreeMap<u16, Gateway> = BTreeMap::new();
     for address in &model.addresses {
         let Some(bridge) = model.bridges.get(&address.bridge) else { continue };
@@ -127,31 +197,48 @@ pub fn compile(model: &Model) -> (BTreeMap<u16, Arc<Gateway>>, Routing) {
             addresses: Box::default(),
             link_local: link_local(mac),
         });
-        let own = own(address.address);
-        gateway.addresses = gateway.addresses.iter().copied().chain([own]).collect();
-        add_connected(&mut tables[usize::from(vrf)], address, fid);
+        gateway.addresses = gateway.addresses.iter().copied().chain([own(address.address)]).collect();
+        add_connected(&mut tables[usize::from(vrf)], &mut numbers, address.address, fid);
+    }
+    // The switch's own addresses come last: nothing declared hides them.
+    for address in &model.addresses {
+        let vrf = model.bridges.get(&address.bridge).and_then(|bridge| vrfs.get(&bridge.object.vrf));
+        if let Some(vrf) = vrf {
+            tables[usize::from(*vrf)]
+                .add(Prefix::host(address.address.address), numbers.action(Action::Local));
+        }
     }
     let gateways = gateways.into_iter().map(|(fid, gateway)| (fid, Arc::new(gateway))).collect();
-    (gateways, Routing { tables: tables.into() })
+    let tables = tables.into_iter().map(Making::finish).collect();
+    (gateways, Routing { tables, actions: numbers.actions.into(), groups: numbers.groups.into() })
+}
+
+/// A route's next hops, each where it is a neighbour.
+fn hops(model: &Model, route: &Route) -> Vec<Hop> {
+    let fid = |hop: &NextHop| {
+        let own = model.gateway_to(&route.vrf, hop)?;
+        model.fids.get(&(model.bridges.get(&own.bridge)?.id, own.vid)).copied()
+    };
+    let hop = |hop: &NextHop| Some(Hop { fid: fid(hop)?, ip: to_bits(hop.address), weight: hop.weight });
+    route.via.iter().filter_map(hop).collect()
 }
 
 /// The network of an address, and the addresses in it that are nobody's.
-fn add_connected(table: &mut Table, address: &BridgeAddress, fid: u16) {
-    let (prefix, own) = (address.address, own(address.address));
-    table.add(own.ip, own.len, Action::Link(fid));
+fn add_connected(table: &mut Making, numbers: &mut Numbers, prefix: Prefix, fid: u16) {
+    table.add(prefix, numbers.action(Action::Link(fid)));
     // A network of two or one has no addresses to spare (RFC 3021, RFC 6164).
-    if prefix.bits() - prefix.len >= 2 {
-        let first = to_bits(prefix.network().address);
-        match prefix.address {
-            IpAddr::V4(_) => {
-                table.add(first, 128, Action::Broadcast);
-                table.add(to_bits(prefix.last()), 128, Action::Broadcast);
-            }
-            // The subnet-router anycast address (RFC 4291 §2.6.1) is every router's.
-            IpAddr::V6(_) => table.add(first, 128, Action::Local),
-        }
+    if prefix.bits() - prefix.len < 2 {
+        return;
     }
-    table.add(own.ip, 128, Action::Local);
+    let first = Prefix::host(prefix.network().address);
+    match prefix.address {
+        IpAddr::V4(_) => {
+            table.add(first, numbers.action(Action::Broadcast));
+            table.add(Prefix::host(prefix.last()), numbers.action(Action::Broadcast));
+        }
+        // The subnet-router anycast address (RFC 4291 §2.6.1) is every router's.
+        IpAddr::V6(_) => table.add(first, numbers.action(Action::Local)),
+    }
 }
 
 fn number_vrfs(model: &Model) -> BTreeMap<&Name, u16> {

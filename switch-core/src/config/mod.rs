@@ -8,14 +8,18 @@
 //! | [`addresses`] | gateway addresses and declared neighbours |
 //! | [`checked`] | every contradiction, all at once |
 //! | [`snapshot`] | the immutable facts that workers read |
+//! | [`routes`] | declared routes |
+//! | [`ecmp`] | several next hops for one route |
 //! | [`gateway`] | of these, what routing reads |
 //! | [`publish`] | how a snapshot reaches every worker, and how one knows that it did |
 
 mod addresses;
 pub mod checked;
+pub mod ecmp;
 pub mod gateway;
 pub mod model;
 pub mod publish;
+mod routes;
 pub mod snapshot;
 
 pub use checked::Checked;
@@ -42,3 +46,6 @@ pub const NEIGHBOURS_STATIC_MAX: usize = 512;
 /// Neighbours the table holds unless `switchd --neighbours` says otherwise: eight for each of [`PORTS_MAX`]
 /// ports; 512 KiB.
 pub const NEIGHBOURS_DEFAULT: usize = 4096;
+/// Most declared routes: they are kept on disk as one value, 2 MB of it. Routes by the hundred thousand come
+/// from routing daemons and are kept by them.
+pub const ROUTES_STATIC_MAX: usize = 16_384;

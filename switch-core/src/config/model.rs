@@ -5,7 +5,7 @@ use super::{BRIDGES_MAX, FIDS_MAX, PORTS_MAX, STATIC_MACS_MAX};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use switch_api::{
-    ApiError, Bridge, BridgeAddress, Code, Name, Port, Request, StaticMac, StaticNeighbour, Vid, Vlan,
+    ApiError, Bridge, BridgeAddress, Code, Name, Port, Request, Route, StaticMac, StaticNeighbour, Vid, Vlan,
 };
 
 /// What is kept on disk: the objects, without their numbers.
@@ -22,6 +22,8 @@ pub struct Declared {
     pub addresses: Vec<BridgeAddress>,
     /// Declared neighbours.
     pub neighbours: Vec<StaticNeighbour>,
+    /// Declared routes.
+    pub routes: Vec<Route>,
 }
 
 /// An object and its number.
@@ -46,6 +48,8 @@ pub struct Model {
     pub addresses: Vec<BridgeAddress>,
     /// In the order in which they were declared.
     pub neighbours: Vec<StaticNeighbour>,
+    /// In the order in which they were declared.
+    pub routes: Vec<Route>,
     /// What makes this node's derived MACs its own.
     pub seed: u64,
     /// Filtering identifier of each bridge (by number) and VLAN that has a member or a gateway.
@@ -77,6 +81,8 @@ impl Model {
             Request::AddressDelete(by) => next.delete_address(by)?,
             Request::NeighAdd(neighbour) => next.add_neighbour(neighbour)?,
             Request::NeighDelete(by) => next.delete_neighbour(by),
+            Request::RouteAdd(route) => next.add_route(route)?,
+            Request::RouteDelete(by) => next.delete_route(by)?,
             other => {
                 let text = format!("{other:?} is not a change");
                 return Err(ApiError::new(Code::Internal, text));
@@ -104,6 +110,9 @@ impl Model {
         for neighbour in &declared.neighbours {
             model.add_neighbour(neighbour)?;
         }
+        for route in &declared.routes {
+            model.add_route(route)?;
+        }
         model.number_fids()?;
         Ok(model)
     }
@@ -118,6 +127,7 @@ impl Model {
             static_macs: self.static_macs.clone(),
             addresses: self.addresses.clone(),
             neighbours: self.neighbours.clone(),
+            routes: self.routes.clone(),
         }
     }
 

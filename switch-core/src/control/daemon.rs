@@ -123,12 +123,16 @@ impl Daemon {
             Request::FdbDelete(_) | Request::FdbAdd(_) => self.change_fdb(request),
             Request::PortSet(set) => self.set_port(request, &set.name),
             Request::NeighList(filter) => json(self.list_neighbours(filter)?),
+            Request::RouteList(filter) => json(self.list_routes(filter)?),
+            Request::RouteGet(get) => json(self.explain_route(get)?),
             Request::NeighAdd(_) | Request::NeighDelete(_) => self.change_neighbour(request),
             Request::BridgeAdd(_)
             | Request::BridgeSet(_)
             | Request::BridgeDelete(_)
             | Request::AddressAdd(_)
-            | Request::AddressDelete(_) => {
+            | Request::AddressDelete(_)
+            | Request::RouteAdd(_)
+            | Request::RouteDelete(_) => {
                 let checked = self.check(request)?;
                 let value = self.adopt(checked)?;
                 self.pin_neighbours();

@@ -16,6 +16,8 @@
 //! | [`links`] | the kernel's devices, by netlink |
 //! | [`rtnl`] | requests to the kernel's routing netlink |
 //! | [`persist`] | what was declared and leased, on disk |
+//! | [`routes`] | routes listed, and a choice explained |
+//! | [`persist`] | what was declared, on disk |
 //! | [`bpffs`] | the directory where XDP links are pinned |
 
 mod addresses;
@@ -29,6 +31,7 @@ mod neighbours;
 pub mod peer;
 pub mod persist;
 mod probe;
+mod routes;
 pub mod rtnl;
 pub mod server;
 pub mod tap;

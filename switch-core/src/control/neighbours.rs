@@ -63,7 +63,7 @@ impl Daemon {
         });
     }
 
-    fn fid_of(&self, bridge: &Name, vid: Vid) -> Option<u16> {
+    pub(super) fn fid_of(&self, bridge: &Name, vid: Vid) -> Option<u16> {
         let bridge = self.model.bridges.get(bridge)?.id;
         self.model.fids.get(&(bridge, vid)).copied()
     }
@@ -94,7 +94,7 @@ impl Daemon {
     }
 }
 
-fn state_of(entry: Entry, now_s: u32) -> NeighState {
+pub(super) fn state_of(entry: Entry, now_s: u32) -> NeighState {
     match entry.state {
         State::Asked => NeighState::Incomplete,
         State::Failed => NeighState::Failed,

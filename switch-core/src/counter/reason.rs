@@ -52,6 +52,8 @@ reasons! {
     DirectedBroadcast = "directed-broadcast": "to the broadcast address of a network that the switch routes for",
     LinkScope = "link-scope": "from a link-local address to another network",
     NoRoute = "no-route": "no route leads to the destination; `switch-ctl route get ADDRESS` explains",
+    Blackhole = "blackhole": "a blackhole route",
+    Prohibited = "prohibited": "a prohibit route forbids the destination",
     TtlExpired = "ttl-expired": "its TTL or hop limit ran out here: far away, or going round in a loop",
     NeighbourFailed = "neighbour-failed": "the next hop did not answer ARP or neighbour solicitation",
     NeighbourFull = "neighbour-table-full": "too many neighbours are asked for already; see `switch-ctl neigh list` and `switchd --neighbours`",

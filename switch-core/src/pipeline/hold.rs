@@ -221,7 +221,7 @@ mod tests {
     use crate::frame::{Area, AreaSize};
 
     fn frames(n: u32) -> Vec<Frame> {
-        Area::new(AreaSize { chunk_bytes: 2048, chunks: n }).unwrap().1
+        Area::new(AreaSize { chunk_bytes: 2048, chunks: n, large: 0 }).unwrap().1
     }
 
     fn held(frame: Frame, in_port: PortId) -> Held {

@@ -13,9 +13,11 @@ use crate::table::fdb;
 use crate::table::neigh::{self, Found};
 use crate::table::wide::Key;
 use crate::wire::Malformed;
+use crate::wire::checksum::Csum;
 use crate::wire::ethernet::{ARP, GROUP_BIT, IPV4, IPV6};
+use crate::wire::gso::GsoKind;
 use crate::wire::hop::{self, Hop};
-use crate::wire::ip::Version;
+use crate::wire::ip::{self, Version};
 use arrayvec::ArrayVec;
 
 /// A packet on its way out: to which neighbour, on which bridge and VLAN.
@@ -51,7 +53,10 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
             note.verdict = Verdict::Drop(DropReason::SourceOurs);
         } else if note.dst == gateway.mac {
             match way(view, area.bytes(frame), note, gateway) {
-                Ok(leg) => {
+                Ok(mut leg) => {
+                    if frame.offload.gso.is_some() {
+                        leg.len = segment_len(area, frame, note, leg.len);
+                    }
                     view.tables.neigh.touch(leg.home);
                     legs.push(Leg { index, ..leg });
                 }
@@ -82,10 +87,14 @@ pub(super) fn way(view: &View, bytes: &[u8], note: &Note, gateway: &Gateway) -> 
         Some(action) => action,
         None => return Err(Verdict::Aside(Why::NoRoute)),
     };
-    let fid = match action {
-        Action::Link(fid) => fid,
+    let (fid, next) = match action {
+        Action::Link(fid) => (fid, hop.dst),
+        Action::Via(group) => next_hop(view, packet, &hop, group)?,
         Action::Local => return Err(Verdict::Aside(Why::Host)),
         Action::Broadcast => return Err(Verdict::Drop(DropReason::DirectedBroadcast)),
+        Action::Blackhole => return Err(Verdict::Drop(DropReason::Blackhole)),
+        Action::Unreachable => return Err(Verdict::Aside(Why::NoRoute)),
+        Action::Prohibit => return Err(Verdict::Aside(Why::Prohibited)),
     };
     if hop.ttl <= 1 {
         return Err(Verdict::Aside(Why::Expired));
@@ -93,8 +102,51 @@ pub(super) fn way(view: &View, bytes: &[u8], note: &Note, gateway: &Gateway) -> 
     if is_link_local(hop.src) {
         return Err(Verdict::Aside(Why::Scope));
     }
-    let key = neigh::key(fid, hop.dst);
+    let key = neigh::key(fid, next);
     Ok(Leg { index: 0, fid, key, home: view.tables.neigh.home(key), len: hop.len, mac: 0, station_home: 0 })
+}
+
+/// The next hop of a packet's flow. Later fragments have no ports: the flow of a packet that was cut is its
+/// addresses and protocol, for all of its fragments.
+#[inline]
+fn next_hop(view: &View, packet: &[u8], hop: &Hop, group: u16) -> Result<(u16, u128), Verdict> {
+    let group = view.snapshot.routing.group(group).ok_or(Verdict::Aside(Why::NoRoute))?;
+    let hash = if group.needs_hash() { flow_hash(packet, hop) } else { 0 };
+    let next = group.hop(hash).ok_or(Verdict::Aside(Why::NoRoute))?;
+    Ok((next.fid, next.ip))
+}
+
+#[inline]
+fn flow_hash(packet: &[u8], hop: &Hop) -> u32 {
+    let (protocol, ports) = match ip::parse(packet, hop.version) {
+        Ok(read) if matches!(read.protocol, ip::TCP | ip::UDP | ip::SCTP) && !read.fragment => {
+            let ports =
+                packet.get(read.transport_at..read.transport_at + 4).and_then(|ports| ports.first_chunk());
+            (read.protocol, ports.map_or(0, |ports| u32::from_be_bytes(*ports)))
+        }
+        Ok(read) => (read.protocol, 0),
+        Err(_) => (hop.protocol, 0),
+    };
+    let both = hop.src ^ hop.dst.rotate_left(59);
+    let words = (both >> 64) as u64 ^ both as u64 ^ u64::from(ports) << 8 ^ u64::from(protocol);
+    let mixed = words.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as u32
+}
+
+/// Bytes of the longest segment of a superframe: that is what an MTU is about.
+#[cold]
+fn segment_len(area: &Area, frame: &Frame, note: &Note, whole: usize) -> usize {
+    let (Some(gso), Csum::Partial { start, .. }) = (frame.offload.gso, frame.offload.csum) else {
+        return whole;
+    };
+    let transport_len = match gso.kind {
+        GsoKind::Udp => 8,
+        GsoKind::Tcp4 | GsoKind::Tcp6 => {
+            area.bytes(frame).get(usize::from(start) + 12).map_or(20, |offset| usize::from(offset >> 4) * 4)
+        }
+    };
+    let headers = usize::from(start).saturating_sub(note.payload_at()) + transport_len;
+    whole.min(headers + usize::from(gso.size.get()))
 }
 
 #[cold]

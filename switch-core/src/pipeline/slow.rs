@@ -66,6 +66,9 @@ pub(super) fn run(view: &View, pool: &mut Pool, private: &mut Private) {
                 refuse(view, pool, private, frame, &note, Reason::Expired, DropReason::TtlExpired)
             }
             Why::NoRoute => refuse(view, pool, private, frame, &note, Reason::NoRoute, DropReason::NoRoute),
+            Why::Prohibited => {
+                refuse(view, pool, private, frame, &note, Reason::Prohibited, DropReason::Prohibited);
+            }
             Why::Scope => refuse(view, pool, private, frame, &note, Reason::Scope, DropReason::LinkScope),
             Why::TooBig(mtu) => {
                 refuse(view, pool, private, frame, &note, Reason::TooBig(mtu), DropReason::MtuExceeded);
@@ -218,6 +221,10 @@ fn hold(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note:
             return refuse(view, pool, private, frame, &note, Reason::NoNeighbour, why);
         }
         Ask::Full => return private.drop(pool, view.in_port, DropReason::NeighbourFull, frame),
+    }
+    // Large frames are few; those that wait leave some to the others.
+    if frame.is_large() && pool.free_large() == 0 {
+        return private.drop(pool, view.in_port, DropReason::HoldFull, frame);
     }
     let most = pool.expected().max(0) as usize / HELD_PART;
     let held = Held { frame, note: Note { verdict: Verdict::Undecided, ..note }, in_port: view.in_port };

@@ -27,6 +27,8 @@ pub enum Why {
     Expired,
     /// There is no route.
     NoRoute,
+    /// A route forbids it.
+    Prohibited,
     /// Its source is link-local and its destination is not here.
     Scope,
     /// It does not fit through the port that leads to its destination; that one's MTU.

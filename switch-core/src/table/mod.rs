@@ -5,12 +5,14 @@
 //! | [`atomic`] | the one concurrent table: bounded, lock-free to read, no `unsafe` |
 //! | [`wide`] | its sibling for keys that do not fit a word |
 //! | [`fdb`] | MACs over it: learning with limits, ageing, static entries |
+//! | [`lpm`] | the longest prefix of an address: immutable, changed by sharing |
 //! | [`neigh`] | who has which address: states, ageing, limits |
 //! | [`loops`] | which ports a loop was found behind |
 
 pub mod atomic;
 pub mod fdb;
 pub mod loops;
+pub mod lpm;
 pub mod neigh;
 pub mod wide;
 

@@ -1,0 +1,107 @@
+//! Several next hops for one route. Which of them a flow takes is decided by its hash: each of [`BUCKETS`]
+//! buckets of hashes belongs to the next hop that scores highest in it (rendezvous hashing, Thaler and
+//! Ravishankar 1998, with weights). A next hop that goes takes only its own buckets with it, and one that
+//! comes takes only those it wins: all other flows stay where they are.
+
+/// Buckets of hashes. With 128 of them a share is exact to a percent.
+pub const BUCKETS: usize = 128;
+/// Next hops of one route; Linux and most routers stop between 16 and 256.
+pub const NEXT_HOPS_MAX: usize = 64;
+
+/// A next hop as the pipeline knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Hop {
+    /// Bridge and VLAN.
+    pub fid: u16,
+    /// Its address.
+    pub ip: u128,
+    /// Its share.
+    pub weight: u16,
+}
+
+/// Next hops that share the flows of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    hops: Box<[Hop]>,
+    /// Empty if there is one hop only.
+    buckets: Box<[u8]>,
+}
+
+impl Group {
+    /// Of at least one and at most [`NEXT_HOPS_MAX`].
+    pub fn new(hops: &[Hop]) -> Self {
+        let best = |bucket| {
+            let scores = hops.iter().map(|hop| score(hop, bucket)).enumerate();
+            scores.max_by(|(_, one), (_, other)| one.total_cmp(other)).map_or(0, |(n, _)| n as u8)
+        };
+        let buckets = if hops.len() > 1 { BUCKETS as u64 } else { 0 };
+        Self { hops: hops.into(), buckets: (0..buckets).map(best).collect() }
+    }
+
+    /// Whether it makes a difference which flow it is.
+    #[inline(always)]
+    pub fn needs_hash(&self) -> bool {
+        !self.buckets.is_empty()
+    }
+
+    /// The next hop of flows with this hash.
+    #[inline]
+    pub fn hop(&self, hash: u32) -> Option<Hop> {
+        let hop = self.buckets.get(hash as usize % BUCKETS).map_or(0, |hop| usize::from(*hop));
+        self.hops.get(hop).copied()
+    }
+
+    /// All of them.
+    pub fn hops(&self) -> &[Hop] {
+        &self.hops
+    }
+}
+
+/// −weight / ln(u), with u evenly spread between 0 and 1 by next hop and bucket.
+fn score(hop: &Hop, bucket: u64) -> f64 {
+    let words = [hop.ip as u64, (hop.ip >> 64) as u64, u64::from(hop.fid), bucket];
+    let hash = words.into_iter().fold(0x9e37_79b9_7f4a_7c15, |hash: u64, word| {
+        let hash = (hash ^ word).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (hash ^ hash >> 29).wrapping_mul(0x94d0_49bb_1331_11eb)
+    });
+    let spread = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+    -f64::from(hop.weight) / spread.ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hops(weights: &[u16]) -> Vec<Hop> {
+        weights
+            .iter()
+            .enumerate()
+            .map(|(n, weight)| Hop { fid: 1, ip: 0xffff_0a00_0001 + n as u128, weight: *weight })
+            .collect()
+    }
+
+    proptest! {
+        /// A next hop that goes moves its own flows and no others.
+        #[test]
+        fn only_the_lost_ones_flows_move(weights in proptest::collection::vec(1u16..9, 2..12), gone: prop::sample::Index) {
+            let all = hops(&weights);
+            let gone = gone.index(all.len());
+            let left: Vec<Hop> = all.iter().enumerate().filter(|(n, _)| *n != gone).map(|(_, hop)| *hop).collect();
+            let (before, after) = (Group::new(&all), Group::new(&left));
+            for hash in 0..BUCKETS as u32 {
+                let was = before.hop(hash).unwrap();
+                if was != all[gone] { prop_assert_eq!(after.hop(hash), Some(was)); }
+            }
+        }
+    }
+
+    #[test]
+    fn shares_follow_the_weights() {
+        let group = Group::new(&hops(&[1, 3]));
+        let second = (0..BUCKETS as u32).filter(|hash| group.hop(*hash).unwrap().weight == 3).count();
+        assert!((80..=112).contains(&second), "{second} of {BUCKETS} instead of about 96");
+        let one = Group::new(&hops(&[5]));
+        assert!(!one.needs_hash() && one.hop(77).is_some());
+    }
+}

@@ -1,0 +1,170 @@
+//! `switch-ctl route`.
+
+use crate::output::Output;
+use clap::{Args, Subcommand, ValueEnum};
+use std::net::IpAddr;
+use switch_api::{
+    ApiError, Client, Done, Name, NextHop, Owner, Prefix, Request, Route, RouteChoice, RouteDelete,
+    RouteFilter, RouteGet, RouteKind, RouteStatus, Vid,
+};
+
+/// What can be done with routes.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Lists routes.
+    List {
+        /// Only of this routing table.
+        #[arg(long)]
+        vrf: Option<Name>,
+    },
+    /// Adds a route: `route add 10.9.0.0/16 via 10.1.0.2`, `… via 10.1.0.2*3 10.1.0.3*1`, `… blackhole`.
+    Add(Box<Add>),
+    /// Removes the routes to a network.
+    Delete {
+        /// The network.
+        prefix: Prefix,
+        /// Only the one with this metric.
+        #[arg(long)]
+        metric: Option<u32>,
+        /// The routing table.
+        #[arg(long, default_value = "main")]
+        vrf: Name,
+    },
+    /// Says what becomes of a packet to an address, and why.
+    Get {
+        /// The address.
+        address: IpAddr,
+        /// The routing table.
+        #[arg(long, default_value = "main")]
+        vrf: Name,
+    },
+}
+
+/// A route.
+#[derive(Debug, Args)]
+pub struct Add {
+    /// The network, like 10.9.0.0/16 or ::/0.
+    prefix: Prefix,
+    /// What becomes of packets.
+    #[arg(value_enum)]
+    kind: Kind,
+    /// Next hops, each ADDRESS or ADDRESS*WEIGHT; several share the flows.
+    #[arg(value_parser = parse_hop, required_if_eq("kind", "via"))]
+    hops: Vec<(IpAddr, u16)>,
+    /// The bridge that the next hops are on; needed for link-local ones.
+    #[arg(long)]
+    dev: Option<Name>,
+    /// The VLAN they are in; only with a bridge.
+    #[arg(long, default_value = "1", value_parser = crate::fdb::parse_vid, requires = "dev")]
+    vid: Vid,
+    /// Of several routes to one network the one with the lowest is used.
+    #[arg(long, default_value_t = 0)]
+    metric: u32,
+    /// The routing table.
+    #[arg(long, default_value = "main")]
+    vrf: Name,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    /// To a next hop.
+    Via,
+    /// Dropped in silence.
+    Blackhole,
+    /// Dropped; the sender is told that there is no way.
+    Unreachable,
+    /// Dropped; the sender is told that it is forbidden.
+    Prohibit,
+}
+
+fn parse_hop(text: &str) -> Result<(IpAddr, u16), String> {
+    let (address, weight) = text.split_once('*').unwrap_or((text, "1"));
+    let malformed = || format!("{text:?} is no next hop: write ADDRESS or ADDRESS*WEIGHT, like 10.1.0.2*3");
+    Ok((address.parse().map_err(|_| malformed())?, weight.parse().map_err(|_| malformed())?))
+}
+
+impl Add {
+    fn to_api(&self) -> Route {
+        let hop = |(address, weight): &(IpAddr, u16)| NextHop {
+            address: *address,
+            bridge: self.dev.clone(),
+            vid: self.vid,
+            weight: *weight,
+        };
+        let kind = match self.kind {
+            Kind::Via => RouteKind::Via,
+            Kind::Blackhole => RouteKind::Blackhole,
+            Kind::Unreachable => RouteKind::Unreachable,
+            Kind::Prohibit => RouteKind::Prohibit,
+        };
+        let via = self.hops.iter().map(hop).collect();
+        let (prefix, metric) = (self.prefix, self.metric);
+        Route { prefix, vrf: self.vrf.clone(), metric, kind, via, owner: Owner::Operator }
+    }
+}
+
+pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiError> {
+    let (request, what) = match verb {
+        Verb::List { vrf } => {
+            let filter = RouteFilter { vrf: vrf.clone() };
+            let routes: Vec<RouteStatus> = client.call(&Request::RouteList(filter))?;
+            output.answer(&routes, |routes| list(routes, output));
+            return Ok(());
+        }
+        Verb::Get { address, vrf } => {
+            let get = RouteGet { address: *address, vrf: vrf.clone() };
+            let choice: RouteChoice = client.call(&Request::RouteGet(get))?;
+            output.answer(&choice, |choice| explain(address, choice));
+            return Ok(());
+        }
+        Verb::Add(add) => (Request::RouteAdd(add.to_api()), format!("there is a route to {}", add.prefix)),
+        Verb::Delete { prefix, metric, vrf } => {
+            let by = RouteDelete { prefix: *prefix, vrf: vrf.clone(), metric: *metric };
+            (Request::RouteDelete(by), format!("the route to {prefix} is gone"))
+        }
+    };
+    let done: Done = client.call(&request)?;
+    output.done(&done, &what);
+    Ok(())
+}
+
+/// Where a route leads, as it would be typed.
+fn way(status: &RouteStatus) -> String {
+    if let Some(bridge) = &status.connected {
+        return format!("dev {bridge}");
+    }
+    match status.route.kind {
+        RouteKind::Blackhole => "blackhole".into(),
+        RouteKind::Unreachable => "unreachable".into(),
+        RouteKind::Prohibit => "prohibit".into(),
+        RouteKind::Via => {
+            let hop = |hop: &NextHop| match hop.weight {
+                1 => hop.address.to_string(),
+                weight => format!("{}*{weight}", hop.address),
+            };
+            let hops: Vec<_> = status.route.via.iter().map(hop).collect();
+            format!("via {}", hops.join(" "))
+        }
+    }
+}
+
+fn list(routes: &[RouteStatus], output: &Output) -> String {
+    let mut table = output.table(&["NETWORK", "WAY", "METRIC", "VRF", "USED"]);
+    for status in routes {
+        table.add_row(vec![
+            status.route.prefix.to_string(),
+            way(status),
+            status.route.metric.to_string(),
+            status.route.vrf.to_string(),
+            if status.active { "yes" } else { "no" }.to_owned(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn explain(address: &IpAddr, choice: &RouteChoice) -> String {
+    let way = choice.route.as_ref().map(|status| format!(" ({} {})", status.route.prefix, way(status)));
+    let mut lines = vec![format!("{address}: {}{}", choice.what, way.unwrap_or_default())];
+    lines.extend(choice.why.iter().map(|line| format!("  {line}")));
+    lines.join("\n")
+}
