@@ -13,9 +13,8 @@ use crate::table::fdb;
 use crate::table::neigh::{self, Found};
 use crate::table::wide::Key;
 use crate::wire::Malformed;
-use crate::wire::checksum::Csum;
 use crate::wire::ethernet::{ARP, GROUP_BIT, IPV4, IPV6};
-use crate::wire::gso::GsoKind;
+use crate::wire::gso;
 use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{self, Version};
 use arrayvec::ArrayVec;
@@ -54,8 +53,9 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
         } else if note.dst == gateway.mac {
             match way(view, area.bytes(frame), note, gateway) {
                 Ok(mut leg) => {
-                    if frame.offload.gso.is_some() {
-                        leg.len = segment_len(area, frame, note, leg.len);
+                    if let Some(gso) = frame.offload.gso {
+                        // Of a superframe the segments are what an MTU is about.
+                        leg.len = gso::longest(area.bytes(frame), gso) - note.payload_at();
                     }
                     view.tables.neigh.touch(leg.home);
                     legs.push(Leg { index, ..leg });
@@ -133,22 +133,6 @@ fn flow_hash(packet: &[u8], hop: &Hop) -> u32 {
     ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as u32
 }
 
-/// Bytes of the longest segment of a superframe: that is what an MTU is about.
-#[cold]
-fn segment_len(area: &Area, frame: &Frame, note: &Note, whole: usize) -> usize {
-    let (Some(gso), Csum::Partial { start, .. }) = (frame.offload.gso, frame.offload.csum) else {
-        return whole;
-    };
-    let transport_len = match gso.kind {
-        GsoKind::Udp => 8,
-        GsoKind::Tcp4 | GsoKind::Tcp6 => {
-            area.bytes(frame).get(usize::from(start) + 12).map_or(20, |offset| usize::from(offset >> 4) * 4)
-        }
-    };
-    let headers = usize::from(start).saturating_sub(note.payload_at()) + transport_len;
-    whole.min(headers + usize::from(gso.size.get()))
-}
-
 #[cold]
 fn malformed(reason: Malformed) -> Verdict {
     Verdict::Drop(match reason {
@@ -222,7 +206,7 @@ fn find_ports(view: &View, notes: &mut [Note], legs: &[Leg], private: &mut Priva
         let ageing_s = reach::ageing_s(view, leg.fid);
         let port = view.tables.fdb.lookup(leg.station_home, fdb::key(leg.mac, leg.fid), view.now_s, ageing_s);
         let verdict = match port {
-            None => reach::flood(view, private, Class::UnknownUnicast),
+            None => reach::flood(view, &notes[leg.index], private, Class::UnknownUnicast),
             Some(port) => match view.snapshot.port(port).filter(|to| to.open) {
                 None => Verdict::Drop(DropReason::PortClosed),
                 Some(to) if to.isolated && view.facts.isolated => Verdict::Drop(DropReason::Isolated),

@@ -110,7 +110,7 @@ fn host(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note:
 }
 
 fn arp(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note: &Note, gateway: &Gateway) {
-    if !private.slow.neighbour.admit(view.in_port, NEIGHBOUR_PPS, view.now) {
+    if !private.slow.neighbour.admit(view.in_port, NEIGHBOUR_PPS, 1, view.now) {
         return private.drop(pool, view.in_port, DropReason::HostLimit, frame);
     }
     let Some(heard) = arp::read(&pool.area().bytes(&frame)[note.payload_at()..]) else {
@@ -146,7 +146,7 @@ fn discovery(
     said: Nd,
 ) {
     pool.give(frame);
-    if !private.slow.neighbour.admit(view.in_port, NEIGHBOUR_PPS, view.now) {
+    if !private.slow.neighbour.admit(view.in_port, NEIGHBOUR_PPS, 1, view.now) {
         return private.counters.drops(view.in_port, DropReason::HostLimit).add(1);
     }
     match said {
@@ -183,7 +183,7 @@ fn packet_for_us(view: &View, pool: &mut Pool, private: &mut Private, frame: Fra
     if matches!(hop.protocol, TCP | UDP) {
         return refuse(view, pool, private, frame, note, Reason::NoPort, DropReason::HostIgnored);
     }
-    if !private.slow.echo.admit(view.in_port, ECHO_PPS, view.now) {
+    if !private.slow.echo.admit(view.in_port, ECHO_PPS, 1, view.now) {
         return private.drop(pool, view.in_port, DropReason::HostLimit, frame);
     }
     let (mut frame, mut note) = (frame, *note);
@@ -280,7 +280,7 @@ fn tell(view: &View, pool: &mut Pool, private: &mut Private, frame: &Frame, note
     let packet = pool.area().bytes(frame).get(note.payload_at()..).unwrap_or_default();
     let Ok(hop) = hop::read(packet, version) else { return };
     let Some(own) = gateway.speaks_as(hop.src).filter(|_| error::is_due(packet, &hop)) else { return };
-    if !private.slow.error.admit(view.in_port, ERROR_PPS, view.now) {
+    if !private.slow.error.admit(view.in_port, ERROR_PPS, 1, view.now) {
         return private.counters.event(Event::ErrorUntold).add(1);
     }
     let mut out = [0; PACKET_LEN_MAX];
