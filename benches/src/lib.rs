@@ -6,12 +6,16 @@
 //! | [`pipeline`] | the L2 pipeline alone, on memory |
 //! | [`traffic`] | the packet generator and sink, on another AF_XDP than ours |
 //! | [`flood`] | a flood that no socket could send |
+//! | [`routes`] | routing tables as large as the Internet's |
+//! | [`dir24`] | DIR-24-8, to be held against |
 //! | [`cycles`] | what a cycle is here |
 //! | [`allocations`] | an allocator that counts |
 
 pub mod allocations;
 pub mod cycles;
+pub mod dir24;
 pub mod figures;
 pub mod flood;
 pub mod pipeline;
+pub mod routes;
 pub mod traffic;

@@ -146,7 +146,8 @@ fn routes_lead_behind_neighbours_and_say_no_by_name() {
     for (prefix, via) in [("10.99.0.0/16", "10.2.0.2"), ("fd99::/64", "fd10:2::2")] {
         let _: Done = daemon.call(&Request::RouteAdd(route(prefix, RouteKind::Via, &[via])));
     }
-    assert!(pods[0].reaches("10.99.0.1") && pods[0].reaches("fd99::1"));
+    wait_until("IPv4 behind a neighbour", LONG, || pods[0].reaches("10.99.0.1"));
+    wait_until("IPv6 behind a neighbour", LONG, || pods[0].reaches("fd99::1"));
     assert_eq!(tcp_transfer(&pods[0], &pods[1], "10.99.0.1", 300_000), 300_000);
     let said = choice(&daemon, "10.99.0.1");
     assert_eq!(said.what, "via");

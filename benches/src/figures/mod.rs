@@ -7,6 +7,7 @@ pub mod idle_cpu;
 pub mod idle_tap_ports;
 pub mod idle_xdp_port;
 pub mod l2_pipeline;
+pub mod lpm;
 pub mod mac_scale;
 pub mod tcp_vs_bridge;
 pub mod xdp_forward;
@@ -78,5 +79,7 @@ pub const ALL: &[Entry] = &[
     ("tcp-vs-bridge", "TCP pod to pod over tap ports, beside the Linux bridge", tcp_vs_bridge::measure),
     ("idle-110-ports", "memory and CPU of 110 idle tap ports", idle_tap_ports::measure),
     ("cni-add", "CNI ADD with 100 pods present, and 200 of them 8 at a time", cni_add::measure),
+    ("lpm4", "IPv4 longest-prefix match, 1 000 000 prefixes", lpm::v4),
+    ("lpm6", "IPv6 longest-prefix match, 250 000 prefixes", lpm::v6),
     ("idle-cpu", "CPU when idle with 8 ports, and the first frame after idle", idle_cpu::measure),
 ];

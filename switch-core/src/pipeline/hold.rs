@@ -5,8 +5,9 @@ use super::Now;
 use super::note::Note;
 use crate::config::PORTS_MAX;
 use crate::config::snapshot::PortId;
-use crate::frame::Frame;
+use crate::frame::{BATCH_FRAMES, Frame};
 use crate::table::wide::Key;
+use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 
 /// Neighbours waited for at one time, by one worker. A quarter of the neighbour table is what one port may
@@ -18,6 +19,11 @@ pub const HELD_MAX: usize = 2048;
 pub const HELD_A_NEIGHBOUR_MAX: usize = 64;
 /// This part of a worker's frames may be held, no more: the others go on switching.
 pub const HELD_PART: usize = 4;
+/// Neighbours worked off in one turn: a batch's worth, so that a port's queue holds what is let go and no
+/// worker is away for long.
+pub const AT_ONCE: usize = BATCH_FRAMES;
+/// As many as that.
+pub type Few<T> = ArrayVec<T, AT_ONCE>;
 /// Between two questions (RFC 4861 §10, RETRANS_TIMER).
 const ASK_AGAIN_NS: u64 = 1_000_000_000;
 
@@ -168,9 +174,9 @@ impl Holds {
         self.seen = changes;
     }
 
-    /// A neighbour that is waited for and of which `is_known` says so.
-    pub fn find(&self, mut is_known: impl FnMut(Key) -> bool) -> Option<Key> {
-        self.by_key.keys().copied().find(|key| is_known(*key))
+    /// Some of the neighbours that are waited for and of which `is_known` says so.
+    pub fn find(&self, mut is_known: impl FnMut(Key) -> bool) -> Few<Key> {
+        self.by_key.keys().copied().filter(|key| is_known(*key)).take(AT_ONCE).collect()
     }
 
     /// The next packet that waits for `key`, if it came in by `port` (any, if none is given).
@@ -191,27 +197,25 @@ impl Holds {
         Some(held)
     }
 
-    /// A neighbour for which something is due. With none left, notes when the next one will be.
-    pub fn due(&mut self, now: Now, asks_max: u8) -> Option<(Key, Due)> {
+    /// Some of the neighbours for which something is due. If there are no more, notes when the next one will
+    /// be.
+    pub fn due(&mut self, now: Now, asks_max: u8) -> Few<(Key, Due)> {
+        let mut due = Few::new();
         if now.ns < self.due_ns {
-            return None;
+            return due;
         }
         let mut next_ns = u64::MAX;
         for (key, place) in &self.by_key {
             let waiting = &mut self.places[usize::from(*place)];
-            if waiting.due_ns > now.ns {
-                next_ns = next_ns.min(waiting.due_ns);
-                continue;
+            if waiting.due_ns <= now.ns && !due.is_full() {
+                due.push((*key, if waiting.asked >= asks_max { Due::GiveUp } else { Due::Ask }));
+                waiting.asked = waiting.asked.saturating_add(1);
+                waiting.due_ns = now.ns + ASK_AGAIN_NS;
             }
-            if waiting.asked >= asks_max {
-                return Some((*key, Due::GiveUp));
-            }
-            waiting.asked += 1;
-            waiting.due_ns = now.ns + ASK_AGAIN_NS;
-            return Some((*key, Due::Ask));
+            next_ns = next_ns.min(waiting.due_ns);
         }
         self.due_ns = next_ns;
-        None
+        due
     }
 }
 
@@ -257,12 +261,13 @@ mod tests {
     fn a_silent_neighbour_is_asked_three_times_a_second_apart() {
         let (mut holds, second) = (Holds::default(), 1_000_000_000);
         assert!(holds.push([1; 3], held(frames(1).remove(0), 0), 9, Now { ns: 0 }).is_ok());
-        assert_eq!(holds.due(Now { ns: second - 1 }, 3), None);
-        assert_eq!(holds.due(Now { ns: second }, 3), Some(([1; 3], Due::Ask)));
-        assert_eq!(holds.due(Now { ns: second }, 3), None);
+        let due = |holds: &mut Holds, ns| holds.due(Now { ns }, 3).first().copied();
+        assert_eq!(due(&mut holds, second - 1), None);
+        assert_eq!(due(&mut holds, second), Some(([1; 3], Due::Ask)));
+        assert_eq!(due(&mut holds, second), None);
         assert!(!holds.wants_attention(0, Now { ns: 2 * second - 1 }));
-        assert_eq!(holds.due(Now { ns: 2 * second }, 3), Some(([1; 3], Due::Ask)));
-        assert_eq!(holds.due(Now { ns: 3 * second }, 3), Some(([1; 3], Due::GiveUp)));
+        assert_eq!(due(&mut holds, 2 * second), Some(([1; 3], Due::Ask)));
+        assert_eq!(due(&mut holds, 3 * second), Some(([1; 3], Due::GiveUp)));
         assert!(holds.pop([1; 3], None).is_some() && holds.is_empty());
     }
 }

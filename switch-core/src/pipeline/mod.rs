@@ -36,6 +36,8 @@ pub mod verdict;
 mod waiting;
 
 #[cfg(test)]
+mod routing_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::config::PORTS_MAX;

@@ -22,7 +22,7 @@ use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{TCP, UDP, Version};
 use arrayvec::ArrayVec;
 
-/// ARP and neighbour discovery from one port, a second. A pod's kernel asks once a second for each address.
+/// ARP and neighbour solicitations from one port, a second. A pod's kernel asks once a second for each address.
 const NEIGHBOUR_PPS: u32 = 1000;
 /// Pings from one port that are answered, a second: more than anybody pings by hand.
 const ECHO_PPS: u32 = 1000;
@@ -110,12 +110,13 @@ fn host(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note:
 }
 
 fn arp(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note: &Note, gateway: &Gateway) {
-    if !private.slow.neighbour.admit(view.in_port, NEIGHBOUR_PPS, 1, view.now) {
-        return private.drop(pool, view.in_port, DropReason::HostLimit, frame);
-    }
     let Some(heard) = arp::read(&pool.area().bytes(&frame)[note.payload_at()..]) else {
         return private.drop(pool, view.in_port, DropReason::HostIgnored, frame);
     };
+    // An answer is as welcome as its question was; what nobody asked for changes nothing.
+    if heard.asks && !private.slow.neighbour.admit(view.in_port, NEIGHBOUR_PPS, 1, view.now) {
+        return private.drop(pool, view.in_port, DropReason::HostLimit, frame);
+    }
     let claim = if heard.asks { Claim::Question } else { Claim::Answer };
     hear::hear(view, private, note, gateway, heard.sender, heard.sender_mac, claim);
     pool.give(frame);
@@ -146,7 +147,8 @@ fn discovery(
     said: Nd,
 ) {
     pool.give(frame);
-    if !private.slow.neighbour.admit(view.in_port, NEIGHBOUR_PPS, 1, view.now) {
+    let asks = matches!(said, Nd::Solicit { .. });
+    if asks && !private.slow.neighbour.admit(view.in_port, NEIGHBOUR_PPS, 1, view.now) {
         return private.counters.drops(view.in_port, DropReason::HostLimit).add(1);
     }
     match said {

@@ -1,7 +1,7 @@
 //! What the list of stages leaves for later: the slow path behind a batch, and packets whose neighbour has
 //! answered, or never will.
 
-use super::hold::Due;
+use super::hold::{AT_ONCE, Due};
 use super::note::Note;
 use super::slow;
 use super::verdict::Verdict;
@@ -55,10 +55,18 @@ impl Pipeline {
         let answered = |key: Key| {
             matches!(neighbours.lookup(neighbours.home(key), key, now_s), Found::Fresh(_) | Found::Stale(_))
         };
-        while let Some(key) = self.private.holds.find(answered) {
-            self.release(world, key, batch, pool);
+        let mut released = 0;
+        for key in self.private.holds.find(answered) {
+            if released >= AT_ONCE {
+                break;
+            }
+            released += self.release(world, key, batch, pool);
         }
-        while let Some((key, due)) = self.private.holds.due(world.now, PROBES_MAX) {
+        if released >= AT_ONCE {
+            // There may be more: next turn.
+            self.private.holds.poke();
+        }
+        for (key, due) in self.private.holds.due(world.now, PROBES_MAX) {
             match due {
                 Due::Ask => self.ask_again(world, key, batch, pool),
                 Due::GiveUp => self.give_up(world, key, batch, pool),
@@ -67,8 +75,9 @@ impl Pipeline {
     }
 
     /// Sends the packets that wait for `key` on, in their order: from `route` on, as if they came now.
-    fn release(&mut self, world: World, key: Key, batch: &mut Batch, pool: &mut Pool) {
-        let closed = PortFacts::default();
+    /// How many there were.
+    fn release(&mut self, world: World, key: Key, batch: &mut Batch, pool: &mut Pool) -> usize {
+        let (closed, mut released) = (PortFacts::default(), 0);
         while let Some(first) = self.private.holds.pop(key, None) {
             let in_port = first.in_port;
             let mut next = Some(first);
@@ -81,10 +90,12 @@ impl Pipeline {
             // The port may be gone, or its bridge no gateway any more: that is no reason to skip `route`.
             let facts = PortFacts { routed: true, ..view.facts.clone() };
             let view = View { facts: &facts, ..view };
+            released += batch.len();
             let notes = &mut self.notes[..batch.len()];
             decide(&view, batch, notes, pool, &mut self.private, &mut NoLaps);
             self.work_off(world, &view, batch, pool);
         }
+        released
     }
 
     fn ask_again(&mut self, world: World, key: Key, batch: &mut Batch, pool: &mut Pool) {

@@ -9,7 +9,8 @@ use crate::wire::gro::Train;
 use crate::wire::gso::{Gso, SEGMENTS_MAX, Segmenter};
 use crate::wire::{checksum, ethernet, ip, vnet};
 use etherparse::SlicedPacket;
-use switch_api::{Flood, PortSettings, Vid, VidRange, Vlan};
+use std::net::IpAddr;
+use switch_api::{Flood, NextHop, PortSettings, Request, Route, RouteKind, Vid, VidRange, Vlan};
 
 /// Ports of the pipeline target: every kind of membership.
 const PORTS: usize = 4;
@@ -73,6 +74,9 @@ pub fn pipeline(data: &[u8]) {
         assert!(added.is_ok(), "{added:?}");
         peers.push(peer);
     }
+    if settings[2] & 1 == 0 {
+        route(&mut rig);
+    }
     let mut ns = 0;
     while let Some((head, tail)) = rest.split_first_chunk::<2>() {
         let len = usize::from(head[1]).min(tail.len());
@@ -88,6 +92,42 @@ pub fn pipeline(data: &[u8]) {
     }
     rig.settle(Now { ns });
     rig.assert_conserved();
+}
+
+/// Makes the switch a gateway in every VLAN of `br0`, with routes of every kind. Its MAC and networks are such
+/// that a few bytes of input hit them.
+fn route(rig: &mut Rig) {
+    let name = |text: &str| -> switch_api::Name { text.parse().unwrap_or_else(|error| panic!("{error}")) };
+    let mac = Some(switch_api::Mac([2; 6]));
+    let bridge = switch_api::Bridge { mac, ..switch_api::Bridge::new(name("br0")) };
+    let mut requests = vec![Request::BridgeSet(bridge)];
+    for (n, address) in ["2.2.2.2/8", "3.3.3.3/8", "202::2/16", "303::3/16"].into_iter().enumerate() {
+        requests.push(Request::AddressAdd(switch_api::BridgeAddress {
+            bridge: name("br0"),
+            address: address.parse().unwrap_or_else(|error| panic!("{error}")),
+            vid: Vid::try_from(1 + n as u32 % 2).unwrap_or(Vid::DEFAULT),
+            owner: Default::default(),
+        }));
+    }
+    let kinds = [RouteKind::Via, RouteKind::Blackhole, RouteKind::Unreachable, RouteKind::Prohibit];
+    for (n, kind) in kinds.into_iter().enumerate() {
+        let hop =
+            |ip: [u8; 4]| NextHop { address: IpAddr::from(ip), bridge: None, vid: Vid::DEFAULT, weight: 1 };
+        let via =
+            if kind == RouteKind::Via { vec![hop([2, 0, 0, 9]), hop([3, 0, 0, 9])] } else { Vec::new() };
+        requests.push(Request::RouteAdd(Route {
+            prefix: switch_api::Prefix { address: IpAddr::from([4 + n as u8, 0, 0, 0]), len: 8 },
+            vrf: switch_api::Name::main(),
+            metric: 0,
+            kind,
+            via,
+            owner: Default::default(),
+        }));
+    }
+    for request in requests {
+        let declared = rig.declare(&request);
+        assert!(declared.is_ok(), "{request:?}: {declared:?}");
+    }
 }
 
 fn settings_of(byte: u8) -> PortSettings {

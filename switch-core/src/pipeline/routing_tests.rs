@@ -1,0 +1,272 @@
+//! Routing without kernels: what waits, what is refused, and what a hostile pod can do to others.
+
+use super::Now;
+use crate::counter::{DropReason, Event};
+use crate::host::arp::{self, Arp};
+use crate::port::memory::{self, MemoryPeer};
+use crate::rig::{Rig, Size};
+use crate::wire::hop::V4_MAPPED;
+use crate::wire::{ethernet, hop, ip};
+use etherparse::PacketBuilder;
+use switch_api::{Bridge, BridgeAddress, Mac, NextHop, PortSettings, Request, Route, RouteKind, Vid};
+
+const MS: u64 = 1_000_000;
+/// The switch on both bridges.
+const OWN: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
+/// The station behind port `n`.
+fn mac(n: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 1, n]
+}
+
+/// Two bridges, 10.0.0.1/16 and 10.1.0.1/16, and a port on each, each of its own worker if there are two.
+fn rig(workers: usize, frames: u32) -> (Rig, Vec<MemoryPeer>) {
+    let mut rig = Rig::new(Size { workers, frames, neighbours: 4096, seed: 3, ..Size::default() });
+    let name = |text: &str| -> switch_api::Name { text.parse().unwrap() };
+    let bridge = |text: &str| Bridge { mac: Some(Mac(OWN)), ..Bridge::new(name(text)) };
+    rig.declare(&Request::BridgeSet(bridge("br0"))).unwrap();
+    rig.declare(&Request::BridgeAdd(bridge("br1"))).unwrap();
+    let mut peers = Vec::new();
+    for n in 0..2 {
+        let (bridge, (port, peer)) = (format!("br{n}"), memory::wire());
+        let address = format!("10.{n}.0.1/16").parse().unwrap();
+        let gateway =
+            BridgeAddress { bridge: name(&bridge), address, vid: Vid::DEFAULT, owner: Default::default() };
+        rig.declare(&Request::AddressAdd(gateway)).unwrap();
+        let (settings, worker) = (PortSettings::default(), (n % workers) as u16);
+        rig.add_port_to(&bridge, &format!("p{n}"), settings, Box::new(port), worker).unwrap();
+        peers.push(peer);
+    }
+    (rig, peers)
+}
+
+fn udp(src: [u8; 4], dst: [u8; 4], ttl: u8, number: u16) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let packet = PacketBuilder::ethernet2(mac(src[1]), OWN).ipv4(src, dst, ttl).udp(number, 9);
+    packet.write(&mut frame, &number.to_be_bytes()).unwrap();
+    frame
+}
+
+fn arp_frame(asks: bool, sender: (u8, [u8; 4]), target: [u8; 4], dst: [u8; 6]) -> Vec<u8> {
+    let word = |mac: [u8; 6]| Mac(mac).to_u64();
+    let ip = |ip: [u8; 4]| V4_MAPPED | u128::from(u32::from_be_bytes(ip));
+    let (sender_mac, sender) = (word(mac(sender.0)), ip(sender.1));
+    let mut frame = vec![0; 60];
+    ethernet::set_addresses(&mut frame, word(dst), sender_mac);
+    frame[12..14].copy_from_slice(&ethernet::ARP.to_be_bytes());
+    arp::write(&mut frame[14..], &Arp { asks, sender_mac, sender, target_mac: 0, target: ip(target) });
+    frame
+}
+
+fn drain(peer: &MemoryPeer) -> Vec<Vec<u8>> {
+    std::iter::from_fn(|| peer.recv()).collect()
+}
+
+/// The numbers of the UDP packets among what arrived, each with its destination.
+fn numbers(frames: &[Vec<u8>]) -> Vec<([u8; 4], u16)> {
+    let udp = frames.iter().filter(|frame| frame[12..14] == [8, 0] && frame[23] == ip::UDP);
+    udp.map(|frame| (frame[30..34].try_into().unwrap(), u16::from_be_bytes([frame[34], frame[35]]))).collect()
+}
+
+fn events(rig: &Rig, event: Event) -> u64 {
+    rig.counters.iter().map(|counters| counters.event(event).get()).sum()
+}
+
+/// [first-packet]: of 1 000 flows, each to another neighbour that is not known, 1 000 first packets arrive, and
+/// before what follows them. The answers come in by the other worker.
+#[test]
+fn a_thousand_first_packets_arrive_in_order() {
+    let (mut rig, peers) = rig(2, 16_384);
+    let host = |n: u16| [10, 1, 1 + (n >> 8) as u8, n as u8];
+    let mut now = Now { ns: 1000 * MS };
+    for n in 0..1000 {
+        assert!(peers[0].send(udp([10, 0, 0, 9], host(n), 64, 1)));
+    }
+    rig.settle(now);
+    let asked: Vec<Vec<u8>> = drain(&peers[1]);
+    assert_eq!(asked.iter().filter(|frame| frame[12..14] == [8, 6]).count(), 1000, "each is asked for once");
+    assert_eq!(numbers(&asked), []);
+    for n in 0..1000 {
+        assert!(peers[1].send(arp_frame(false, (1, host(n)), [10, 1, 0, 1], OWN)));
+    }
+    now.ns += MS;
+    // What follows comes while half of them still wait.
+    while rig.turns[0].pipeline().private.holds.frames() > 500 {
+        rig.run(now);
+    }
+    for n in (0..1000).rev() {
+        assert!(peers[0].send(udp([10, 0, 0, 9], host(n), 64, 2)));
+    }
+    rig.settle(now);
+    let arrived = numbers(&drain(&peers[1]));
+    assert_eq!(arrived.len(), 2000);
+    for n in 0..1000 {
+        let flow: Vec<u16> =
+            arrived.iter().filter(|(dst, _)| *dst == host(n)).map(|(_, number)| *number).collect();
+        assert_eq!(flow, [1, 2], "flow {n}");
+    }
+    rig.assert_conserved();
+}
+
+#[test]
+fn a_routed_packet_is_one_hop_older_and_has_new_addresses() {
+    let (mut rig, peers) = rig(1, 1024);
+    let now = Now { ns: 1000 * MS };
+    assert!(peers[1].send(arp_frame(true, (1, [10, 1, 0, 9]), [10, 1, 0, 1], [0xff; 6])));
+    rig.settle(now);
+    let answer = drain(&peers[1]);
+    assert_eq!(answer.len(), 1);
+    let heard = arp::read(&answer[0][14..]).unwrap();
+    assert_eq!((heard.asks, heard.sender_mac, answer[0][..6] == mac(1)), (false, Mac(OWN).to_u64(), true));
+    let sent = udp([10, 0, 0, 9], [10, 1, 0, 9], 64, 7);
+    assert!(peers[0].send(sent.clone()));
+    rig.settle(now);
+    let arrived = drain(&peers[1]);
+    assert_eq!(arrived.len(), 1);
+    assert_eq!((&arrived[0][..6], &arrived[0][6..12]), (&mac(1)[..], &OWN[..]));
+    let hop = hop::read(&arrived[0][14..], ip::Version::V4).unwrap();
+    assert_eq!(hop.ttl, 63);
+    assert_eq!(arrived[0][26..], sent[26..], "nothing else changed");
+    rig.assert_conserved();
+}
+
+#[test]
+fn silence_ends_in_an_error_and_loses_no_frame() {
+    let (mut rig, peers) = rig(1, 1024);
+    let mut now = Now { ns: 1000 * MS };
+    for number in 0..100 {
+        assert!(peers[0].send(udp([10, 0, 0, 9], [10, 1, 0, 77], 64, number)));
+    }
+    for _ in 0..5 {
+        rig.settle(now);
+        now.ns += 1000 * MS;
+    }
+    assert_eq!(drain(&peers[1]).len(), 3, "three questions");
+    let held = super::hold::HELD_A_NEIGHBOUR_MAX as u64;
+    assert_eq!((rig.drops(DropReason::NeighbourFailed), rig.drops(DropReason::HoldFull)), (held, 100 - held));
+    let told = drain(&peers[0]);
+    assert!(told.iter().all(|frame| frame[23] == ip::ICMP && frame[34..36] == [3, 1]), "host unreachable");
+    assert!(!told.is_empty());
+    rig.assert_conserved();
+}
+
+#[test]
+fn floods_of_claims_overwrite_nothing() {
+    let (mut rig, peers) = rig(1, 1024);
+    let mut now = Now { ns: 1000 * MS };
+    assert!(peers[1].send(arp_frame(true, (1, [10, 1, 0, 9]), [10, 1, 0, 1], [0xff; 6])));
+    rig.settle(now);
+    let entries = rig.tables.neigh.entries();
+    for round in 0..50u16 {
+        for n in 0..40u8 {
+            // Another station says that it has the address, and a thousand more that nobody asked for.
+            assert!(peers[1].send(arp_frame(round % 2 == 0, (7, [10, 1, 0, 9]), [10, 1, 0, 9], [0xff; 6])));
+            assert!(peers[1].send(arp_frame(false, (7, [10, 1, 9, n]), [10, 1, 0, 1], OWN)));
+        }
+        rig.settle(now);
+        drain(&peers[0]);
+        drain(&peers[1]);
+        now.ns += MS;
+        assert!(peers[0].send(udp([10, 0, 0, 9], [10, 1, 0, 9], 64, round)));
+        rig.settle(now);
+        let arrived = drain(&peers[1]);
+        let packet = arrived.iter().find(|frame| frame[12..14] == [8, 0]).expect("the packet arrives");
+        assert_eq!(packet[..6], mac(1), "at the station that had the address");
+        // It is asked, and answers.
+        assert!(peers[1].send(arp_frame(false, (1, [10, 1, 0, 9]), [10, 1, 0, 1], OWN)));
+        rig.settle(now);
+    }
+    assert!(events(&rig, Event::NeighDisputed) > 0);
+    assert_eq!(rig.tables.neigh.entries(), entries, "nobody asked for the others");
+    rig.assert_conserved();
+}
+
+#[test]
+fn errors_are_told_but_not_without_end() {
+    let (mut rig, peers) = rig(1, 1024);
+    let now = Now { ns: 1000 * MS };
+    for number in 0..2000 {
+        assert!(peers[0].send(udp([10, 0, 0, 9], [10, 1, 0, 9], 1, number)));
+        assert!(peers[0].send(udp([10, 0, 0, 9], [99, 1, 0, 9], 64, number)));
+        if number % 32 == 31 {
+            rig.settle(now);
+        }
+    }
+    rig.settle(now);
+    assert_eq!((rig.drops(DropReason::TtlExpired), rig.drops(DropReason::NoRoute)), (2000, 2000));
+    let told = drain(&peers[0]).len() as u64;
+    assert!((1..=20).contains(&told), "{told} errors at one moment: a tenth of a second's worth is the most");
+    assert_eq!(told + events(&rig, Event::ErrorUntold), 4000);
+    rig.assert_conserved();
+}
+
+#[test]
+fn what_no_router_forwards_is_dropped_by_name() {
+    let (mut rig, peers) = rig(1, 1024);
+    let now = Now { ns: 1000 * MS };
+    let cases = [
+        (DropReason::MartianSource, udp([127, 0, 0, 1], [10, 1, 0, 9], 64, 1)),
+        (DropReason::MartianSource, udp([10, 0, 0, 1], [10, 1, 0, 9], 64, 1)),
+        (DropReason::MartianSource, udp([224, 0, 0, 1], [10, 1, 0, 9], 64, 1)),
+        (DropReason::MartianDestination, udp([10, 0, 0, 9], [127, 0, 0, 1], 64, 1)),
+        (DropReason::MartianDestination, udp([10, 0, 0, 9], [239, 0, 0, 1], 64, 1)),
+        (DropReason::DirectedBroadcast, udp([10, 0, 0, 9], [10, 1, 255, 255], 64, 1)),
+        (DropReason::IpChecksum, {
+            let mut frame = udp([10, 0, 0, 9], [10, 1, 0, 9], 64, 1);
+            frame[24] ^= 1;
+            frame
+        }),
+        (DropReason::NotRouted, {
+            let mut frame = udp([10, 0, 0, 9], [10, 1, 0, 9], 64, 1);
+            frame[12] = 0x99;
+            frame
+        }),
+        (DropReason::SourceOurs, {
+            let mut frame = udp([10, 0, 0, 9], [10, 1, 0, 9], 64, 1);
+            frame[6..12].copy_from_slice(&OWN);
+            frame
+        }),
+    ];
+    for (reason, frame) in cases {
+        let before = rig.drops(reason);
+        assert!(peers[0].send(frame));
+        rig.settle(now);
+        assert_eq!(rig.drops(reason), before + 1, "{reason:?}");
+    }
+    assert!(drain(&peers[1]).is_empty());
+    rig.assert_conserved();
+}
+
+#[test]
+fn flows_share_next_hops_and_keep_theirs() {
+    let (mut rig, peers) = rig(1, 1024);
+    let hop = |n: u8| NextHop { address: [10, 1, 0, n].into(), bridge: None, vid: Vid::DEFAULT, weight: 1 };
+    let route = Route {
+        prefix: "99.0.0.0/8".parse().unwrap(),
+        vrf: switch_api::Name::main(),
+        metric: 0,
+        kind: RouteKind::Via,
+        via: vec![hop(11), hop(12)],
+        owner: Default::default(),
+    };
+    rig.declare(&Request::RouteAdd(route)).unwrap();
+    let now = Now { ns: 1000 * MS };
+    for n in [11, 12] {
+        assert!(peers[1].send(arp_frame(true, (n, [10, 1, 0, n]), [10, 1, 0, 1], [0xff; 6])));
+    }
+    rig.settle(now);
+    drain(&peers[1]);
+    let mut ways = Vec::new();
+    for _ in 0..2 {
+        for number in 0..200 {
+            assert!(peers[0].send(udp([10, 0, 0, 9], [99, 1, 2, 3], 64, number)));
+        }
+        rig.settle(now);
+        let arrived = drain(&peers[1]);
+        assert_eq!(arrived.len(), 200);
+        ways.push(arrived.iter().map(|frame| frame[5]).collect::<Vec<u8>>());
+    }
+    assert_eq!(ways[0], ways[1], "a flow changed its way");
+    let first = ways[0].iter().filter(|way| **way == 11).count();
+    assert!((60..140).contains(&first), "{first} of 200 flows by the first next hop");
+    rig.assert_conserved();
+}
