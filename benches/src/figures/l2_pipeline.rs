@@ -75,7 +75,9 @@ fn pipeline_ticks(before: &Stats, after: &Stats) -> f64 {
     let cost = |stage: &switch_core::counter::Stage| {
         let (cycles_before, packets_before) = total(before, stage.name());
         let (cycles_after, packets_after) = total(after, stage.name());
-        (cycles_after - cycles_before) / (packets_after - packets_before)
+        let packets = packets_after - packets_before;
+        // What nothing went through, as the stages of routing here, costs nothing.
+        if packets > 0.0 { (cycles_after - cycles_before) / packets } else { 0.0 }
     };
     switch_core::counter::Stage::ALL.iter().filter(|stage| stage.is_pipeline()).map(cost).sum()
 }

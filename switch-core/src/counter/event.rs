@@ -34,11 +34,13 @@ pub enum Event {
     ErrorTold,
     /// A sender was not told: it is told so many a second.
     ErrorUntold,
+    /// An IPv4 packet was cut up to fit its next link.
+    Fragmented,
 }
 
 impl Event {
     /// All, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::MacLearned,
         Self::MacMoved,
         Self::LearnPortLimit,
@@ -54,6 +56,7 @@ impl Event {
         Self::HostAnswered,
         Self::ErrorTold,
         Self::ErrorUntold,
+        Self::Fragmented,
     ];
 
     /// Its name in `switch-ctl stats`.
@@ -74,6 +77,7 @@ impl Event {
             Self::HostAnswered => "host-answered",
             Self::ErrorTold => "error-told",
             Self::ErrorUntold => "error-untold",
+            Self::Fragmented => "fragmented",
         }
     }
 }

@@ -8,10 +8,12 @@
 //! | [`nd`] | who has an IPv6 address |
 //! | [`echo`] | ping |
 //! | [`error`] | why a packet does not arrive |
+//! | [`fragment`] | a packet in pieces that fit |
 
 pub mod arp;
 pub mod echo;
 pub mod error;
+pub mod fragment;
 pub mod nd;
 
 use crate::wire::hop::V4_MAPPED;

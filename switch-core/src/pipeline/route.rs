@@ -133,6 +133,19 @@ fn flow_hash(packet: &[u8], hop: &Hop) -> u32 {
     ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as u32
 }
 
+/// The MTU of the port by which a packet to the switch's MAC would leave.
+#[cold]
+pub(super) fn mtu_of_way(view: &View, bytes: &[u8], note: &Note) -> Option<u16> {
+    let leg = way(view, bytes, note, view.snapshot.gateway(note.fid)?).ok()?;
+    let (Found::Fresh(mac) | Found::Stale(mac)) = view.tables.neigh.lookup(leg.home, leg.key, view.now_s)
+    else {
+        return None;
+    };
+    let (table, key) = (&view.tables.fdb, fdb::key(mac, leg.fid));
+    let port = table.lookup(table.home(key), key, view.now_s, reach::ageing_s(view, leg.fid))?;
+    view.snapshot.port(port).map(|to| to.mtu)
+}
+
 #[cold]
 fn malformed(reason: Malformed) -> Verdict {
     Verdict::Drop(match reason {
@@ -210,7 +223,7 @@ fn find_ports(view: &View, notes: &mut [Note], legs: &[Leg], private: &mut Priva
             Some(port) => match view.snapshot.port(port).filter(|to| to.open) {
                 None => Verdict::Drop(DropReason::PortClosed),
                 Some(to) if to.isolated && view.facts.isolated => Verdict::Drop(DropReason::Isolated),
-                Some(to) if leg.len > usize::from(to.mtu) => Verdict::Aside(Why::TooBig(to.mtu)),
+                Some(to) if leg.len > usize::from(to.mtu) => Verdict::Aside(Why::TooBig),
                 Some(_) => Verdict::Port(port),
             },
         };

@@ -12,11 +12,12 @@ use crate::config::gateway::Gateway;
 use crate::counter::{DropReason, Event};
 use crate::frame::{BATCH_FRAMES, Frame, Pool};
 use crate::host::error::Reason;
+use crate::host::fragment::Cut;
 use crate::host::nd::Nd;
 use crate::host::{PACKET_LEN_MAX, arp, echo, error, nd};
 use crate::table::neigh::{self, Ask, Claim};
 use crate::table::wide::Key;
-use crate::wire::checksum::Csum;
+use crate::wire::checksum::{self, Csum};
 use crate::wire::ethernet::{ARP, BROADCAST, HEADER_LEN, IPV4, IPV6, set_addresses};
 use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{TCP, UDP, Version};
@@ -33,6 +34,10 @@ const ERROR_PPS: u32 = 200;
 /// it, and a question for each that is used though it is stale.
 const SAID_MAX: usize = 2 * BATCH_FRAMES;
 
+/// Pieces that packets of one batch are cut into at most: two each. What finds no room is refused as if it might
+/// not be cut.
+const PIECES_MAX: usize = 2 * BATCH_FRAMES;
+
 /// What limits the slow path, and where it writes.
 #[derive(Debug)]
 pub struct Slow {
@@ -42,13 +47,22 @@ pub struct Slow {
     scratch: Box<[u8; HEADER_LEN + PACKET_LEN_MAX]>,
     /// What is to be sent, with its verdict.
     pub said: ArrayVec<(Frame, Note), SAID_MAX>,
+    /// Pieces of packets that were too long, for which `route` is to decide again.
+    pub pieces: ArrayVec<(Frame, Note), PIECES_MAX>,
 }
 
 impl Default for Slow {
     fn default() -> Self {
         let storms = || Storms::new(PORTS_MAX);
         let scratch = Box::new([0; HEADER_LEN + PACKET_LEN_MAX]);
-        Self { neighbour: storms(), echo: storms(), error: storms(), scratch, said: ArrayVec::new() }
+        Self {
+            neighbour: storms(),
+            echo: storms(),
+            error: storms(),
+            scratch,
+            said: ArrayVec::new(),
+            pieces: ArrayVec::new(),
+        }
     }
 }
 
@@ -70,9 +84,7 @@ pub(super) fn run(view: &View, pool: &mut Pool, private: &mut Private) {
                 refuse(view, pool, private, frame, &note, Reason::Prohibited, DropReason::Prohibited);
             }
             Why::Scope => refuse(view, pool, private, frame, &note, Reason::Scope, DropReason::LinkScope),
-            Why::TooBig(mtu) => {
-                refuse(view, pool, private, frame, &note, Reason::TooBig(mtu), DropReason::MtuExceeded);
-            }
+            Why::TooBig => too_big(view, pool, private, frame, &note),
         }
     }
     private.aside = aside;
@@ -233,6 +245,50 @@ fn hold(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note:
     if let Err(frame) = private.holds.push(leg.key, held, most, view.now) {
         private.drop(pool, view.in_port, DropReason::HoldFull, frame);
     }
+}
+
+/// Cuts up what may be cut up; the sender of anything else is told how long it may be.
+fn too_big(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note: &Note) {
+    let mut frame = frame;
+    let area = pool.area_shared();
+    let Some(mtu) = route::mtu_of_way(view, area.bytes(&frame), note) else {
+        return private.drop(pool, view.in_port, DropReason::MtuExceeded, frame);
+    };
+    let cut = match (version_of(note), frame.offload.gso) {
+        (Some(version), None) => {
+            let packet = area.bytes(&frame).get(note.payload_at()..).unwrap_or_default();
+            hop::read(packet, version).ok().and_then(|hop| Cut::new(&hop, usize::from(mtu)))
+        }
+        _ => None,
+    };
+    let room = private.slow.pieces.remaining_capacity();
+    let Some(cut) = cut.filter(|cut| cut.count() <= room && cut.count() <= pool.free()) else {
+        let drop = DropReason::MtuExceeded;
+        return refuse(view, pool, private, frame, note, Reason::TooBig(mtu), drop);
+    };
+    // A checksum that is still to be finished is over the whole; nobody can do that behind us.
+    let unfinished = match frame.offload.csum {
+        Csum::Unknown => checksum::state(area.bytes(&frame)),
+        known => known,
+    };
+    if let Csum::Partial { start, field } = unfinished {
+        checksum::finish(area.bytes_mut(&mut frame), start, field);
+    }
+    let (head, packet) = area.bytes(&frame).split_at(note.payload_at());
+    for n in 0..cut.count() {
+        let Some(mut piece) = pool.take_for(head.len() + cut.len(n)) else { break };
+        if !area.set_len(&mut piece, head.len() + cut.len(n)) {
+            pool.give(piece);
+            break;
+        }
+        let bytes = area.bytes_mut(&mut piece);
+        bytes[..head.len()].copy_from_slice(head);
+        cut.write(packet, n, &mut bytes[head.len()..]);
+        piece.offload.csum = Csum::Complete;
+        private.slow.pieces.push((piece, Note { verdict: Verdict::Undecided, ..*note }));
+    }
+    pool.give(frame);
+    private.counters.event(Event::Fragmented).add(1);
 }
 
 /// Asks who has an address: the station that had it, or everybody.

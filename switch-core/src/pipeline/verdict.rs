@@ -31,8 +31,9 @@ pub enum Why {
     Prohibited,
     /// Its source is link-local and its destination is not here.
     Scope,
-    /// It does not fit through the port that leads to its destination; that one's MTU.
-    TooBig(u16),
+    /// It does not fit through the port that leads to its destination. How long it may be is looked up again:
+    /// a number here would make every comparison of verdicts dearer.
+    TooBig,
 }
 
 /// A stage that decides writes it; later stages leave a decided frame alone.

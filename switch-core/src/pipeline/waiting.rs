@@ -19,6 +19,26 @@ impl Pipeline {
     pub(super) fn work_off(&mut self, world: World, view: &View, batch: &mut Batch, pool: &mut Pool) {
         slow::run(view, pool, &mut self.private);
         self.speak(world, view.in_port, batch, pool);
+        if !self.private.slow.pieces.is_empty() {
+            self.send_pieces(world, view, batch, pool);
+        }
+    }
+
+    /// Sends the pieces of packets that were too long on, from `route` on. They fit where the whole did not;
+    /// where they do not fit either (a next hop of several, whose port is narrower) they are cut again, and
+    /// each round is shorter than the one before.
+    fn send_pieces(&mut self, world: World, view: &View, batch: &mut Batch, pool: &mut Pool) {
+        let mut pieces = std::mem::take(&mut self.private.slow.pieces);
+        while !pieces.is_empty() {
+            let count = pieces.len().min(BATCH_FRAMES);
+            for ((frame, piece), note) in pieces.drain(..count).zip(self.notes.iter_mut()) {
+                batch.push(frame);
+                *note = piece;
+            }
+            let notes = &mut self.notes[..count];
+            decide(view, batch, notes, pool, &mut self.private, &mut NoLaps);
+            self.work_off(world, view, batch, pool);
+        }
     }
 
     /// Sends what is said. It is the switch's own: no port's isolation or storm limit is meant for it.
