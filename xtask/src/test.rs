@@ -76,6 +76,7 @@ fn kernel() -> Result {
         "test --package switch-core --test traffic --test ports --test tap --test control --test trouble --test segments --test ipam",
         "test --package switch-core --test traffic --test ports --test tap --test control --test trouble --test segments",
         "test --package switch-core --test traffic --test routing --test ports --test control --test trouble --test segments",
+        "test --package switch-core --test traffic --test routing --test ports --test tap --test control --test trouble --test segments",
     ))?;
     let mut command =
         cargo("test --package switch-bench --test second_opinion -- --nocapture --test-threads=1");
