@@ -12,7 +12,7 @@
 //! A change makes anew the blocks on its way, one chunk, and the list of 256 chunks; everything else is
 //! shared by reference count. A short prefix (up to 16 bits) makes the chunks anew that it covers.
 //!
-//! Compared with DIR-24-8 in ADR 0008.
+//! Compared with DIR-24-8 in ADR 0007.
 
 mod block;
 
