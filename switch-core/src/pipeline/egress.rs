@@ -11,7 +11,7 @@ use crate::wire::ethernet::{self, HEADER_LEN, TAG_LEN};
 use crate::wire::gso;
 
 /// Prepares the frames that have one destination. Flooded copies are prepared when they are made.
-#[inline]
+#[inline(always)]
 pub(super) fn run(view: &View, area: &Area, frames: &mut [Frame], notes: &mut [Note]) {
     let mut frames = frames;
     // Neighbours mostly go the same way: what the port wants is looked up once for all of them.

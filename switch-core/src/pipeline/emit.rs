@@ -3,7 +3,7 @@
 
 use super::note::Note;
 use super::segment;
-use super::verdict::{Class, Fit, Verdict};
+use super::verdict::{Class, Fit, Verdict, Why};
 use super::{Private, View};
 use crate::config::snapshot::{Member, PortFacts};
 use crate::counter::{DropReason, Event};
@@ -13,7 +13,8 @@ use crate::frame::{Area, Batch, Frame, Pool};
 /// the list because stages do not know each other.
 pub(super) type Prepare = fn(&Area, &mut Frame, &Note, &PortFacts, &View) -> Result<Fit, DropReason>;
 
-#[inline]
+// Also called from cold places; the hot one must not pay for that with a call.
+#[inline(always)]
 pub(super) fn run(
     view: &View,
     batch: &mut Batch,
@@ -60,6 +61,12 @@ pub(super) fn run(
             }
         }
     }
+}
+
+/// For the slow path. There is room for a whole batch, and it is worked off behind each.
+#[cold]
+fn set_aside(private: &mut Private, notes: &[Note], frames: impl Iterator<Item = Frame>, why: Why) {
+    private.aside.extend(frames.zip(notes).map(|(frame, note)| (frame, *note, why)));
 }
 
 fn flood(

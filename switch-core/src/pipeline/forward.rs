@@ -9,7 +9,7 @@ use crate::counter::DropReason;
 use crate::table::fdb;
 use crate::wire::ethernet::{BROADCAST, GROUP_BIT, is_link_local_group};
 
-#[inline]
+#[inline(always)]
 pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
     let table = &view.tables.fdb;
     // Neighbours mostly are of one bridge and go one way: both are looked up when they change.

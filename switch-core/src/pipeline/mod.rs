@@ -42,7 +42,7 @@ mod tests;
 
 use crate::config::PORTS_MAX;
 use crate::config::snapshot::{PortFacts, PortId, Snapshot};
-use crate::counter::{Counters, DropReason, Laps, Stage};
+use crate::counter::{Counters, DropReason, Laps, NoLaps, Stage};
 use crate::frame::{BATCH_FRAMES, Batch, Frame, Pool, TxQueue};
 use crate::table::fdb::Fdb;
 use crate::table::loops::Loops;
@@ -278,4 +278,11 @@ fn decide(
     laps.lap(Stage::Egress);
     emit::run(view, batch, notes, pool, private, egress::prepare);
     laps.lap(Stage::Emit);
+}
+
+/// The same for what waited or was cut up.
+#[cold]
+#[inline(never)]
+fn decide_again(view: &View, batch: &mut Batch, notes: &mut [Note], pool: &mut Pool, private: &mut Private) {
+    decide(view, batch, notes, pool, private, &mut NoLaps);
 }

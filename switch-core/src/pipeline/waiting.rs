@@ -5,9 +5,9 @@ use super::hold::{AT_ONCE, Due};
 use super::note::Note;
 use super::slow;
 use super::verdict::Verdict;
-use super::{Pipeline, View, World, decide, egress, emit};
+use super::{Pipeline, View, World, decide_again, egress, emit};
 use crate::config::snapshot::{PortFacts, PortId};
-use crate::counter::{DropReason, NoLaps};
+use crate::counter::DropReason;
 use crate::frame::{BATCH_FRAMES, Batch, Pool};
 use crate::host::error::Reason;
 use crate::table::neigh::{Found, PROBES_MAX};
@@ -36,7 +36,7 @@ impl Pipeline {
                 *note = piece;
             }
             let notes = &mut self.notes[..count];
-            decide(view, batch, notes, pool, &mut self.private, &mut NoLaps);
+            decide_again(view, batch, notes, pool, &mut self.private);
             self.work_off(world, view, batch, pool);
         }
     }
@@ -112,7 +112,7 @@ impl Pipeline {
             let view = View { facts: &facts, ..view };
             released += batch.len();
             let notes = &mut self.notes[..batch.len()];
-            decide(&view, batch, notes, pool, &mut self.private, &mut NoLaps);
+            decide_again(&view, batch, notes, pool, &mut self.private);
             self.work_off(world, &view, batch, pool);
         }
         released
