@@ -4,7 +4,6 @@ use crate::route::{
     AddressDelete, BridgeAddress, NeighDelete, NeighFilter, Route, RouteDelete, RouteFilter, RouteGet,
     StaticNeighbour,
 };
-use crate::route::{AddressDelete, BridgeAddress, NeighDelete, NeighFilter, StaticNeighbour};
 use crate::{Bridge, LeaseAcquire, LeaseFilter, Mac, Name, Pool, Port, PortSettings, StaticMac, Vid};
 use serde::{Deserialize, Serialize};
 

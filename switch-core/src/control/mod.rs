@@ -17,7 +17,6 @@
 //! | [`rtnl`] | requests to the kernel's routing netlink |
 //! | [`persist`] | what was declared and leased, on disk |
 //! | [`routes`] | routes listed, and a choice explained |
-//! | [`persist`] | what was declared, on disk |
 //! | [`bpffs`] | the directory where XDP links are pinned |
 
 mod addresses;

@@ -49,11 +49,7 @@ pub(super) fn run(
                     flood(view, frame, note, class, pool, private, prepare);
                 }
             }
-            Verdict::Aside(why) => {
-                private
-                    .aside
-                    .extend(these.iter().zip(frames.by_ref()).map(|(note, frame)| (frame, *note, why)));
-            }
+            Verdict::Aside(why) => set_aside(private, these, frames.by_ref().take(run), why),
             // `forward` decides about every frame; should one slip through, it is not lost.
             Verdict::Undecided => {
                 let reason = DropReason::NoMember;
