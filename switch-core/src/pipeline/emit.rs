@@ -5,7 +5,7 @@ use super::note::Note;
 use super::segment;
 use super::verdict::{Class, Fit, Verdict, Why};
 use super::{Private, View};
-use crate::config::snapshot::{Member, PortFacts};
+use crate::config::snapshot::{Member, PortFacts, PortId};
 use crate::counter::{DropReason, Event};
 use crate::frame::{Area, Batch, Frame, Pool};
 
@@ -22,12 +22,11 @@ pub(super) fn run(
     pool: &mut Pool,
     private: &mut Private,
     prepare: Prepare,
+    one_way: Option<PortId>,
 ) {
-    // The common batch first: all of it goes one way.
-    if let Some(Note { verdict: Verdict::Port(port), .. }) = notes.first()
-        && notes.iter().all(|note| note.verdict == Verdict::Port(*port))
-    {
-        private.enqueue_batch(*port, batch);
+    // The common batch first. What its queue has no room for goes on below.
+    if let Some(port) = one_way {
+        private.enqueue_batch(port, batch);
     }
     let mut frames = batch.drain();
     let mut rest = &notes[..frames.len()];

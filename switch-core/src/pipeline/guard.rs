@@ -51,7 +51,7 @@ fn admit_vlan(vlans: &Vlans, note: &Note) -> Result<u16, DropReason> {
 /// One of our own probes came back: whatever is behind this port leads back to us.
 fn watch_for_probes(view: &View, notes: &mut [Note], private: &mut Private) {
     for note in
-        notes.iter_mut().filter(|note| private.loop_watch.is_probe(note.dst, note.src, note.ethertype))
+        notes.iter_mut().filter(|note| private.loop_watch.is_probe(note.dst, note.src(), note.ethertype()))
     {
         note.verdict = Verdict::Drop(DropReason::LoopProbe);
         view.tables.loops.found(view.in_port, view.now_s);

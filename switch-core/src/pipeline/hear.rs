@@ -29,7 +29,7 @@ pub(super) fn group(
     private: &mut Private,
 ) -> Verdict {
     let packet = bytes.get(note.payload_at()..).unwrap_or_default();
-    if note.ethertype == ARP {
+    if note.ethertype() == ARP {
         let Some(arp) = arp::read(packet) else { return Verdict::Undecided };
         if arp.asks && !arp.is_announcement() && gateway.owns(arp.target) {
             return Verdict::Aside(Why::Host);
@@ -63,7 +63,7 @@ pub(super) fn hear(
     claim: Claim,
 ) {
     // Who speaks for another station, or for an address that is not of this network, is not believed.
-    if mac != note.src || !gateway.covers(ip) || gateway.owns(ip) || ip as u32 == 0 {
+    if mac != note.src() || !gateway.covers(ip) || gateway.owns(ip) || ip as u32 == 0 {
         return;
     }
     let table = &view.tables.fdb;

@@ -14,7 +14,7 @@ pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
     let table = &view.tables.fdb;
     let mut homes = [0u32; BATCH_FRAMES];
     for (note, home) in notes.iter_mut().zip(&mut homes) {
-        *home = table.home(fdb::key(note.src, note.fid));
+        *home = table.home(fdb::key(note.src(), note.fid));
         table.touch(*home);
         note.dst_home = table.home(fdb::key(note.dst, note.fid));
         table.touch(note.dst_home);
@@ -24,7 +24,7 @@ pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
         if !note.is_undecided() {
             continue;
         }
-        let key = fdb::key(note.src, note.fid);
+        let key = fdb::key(note.src(), note.fid);
         let learned = table.learn(*home, key, view.in_port, view.now_s, limit, limits);
         if !matches!(learned, Learned::Known) {
             note_news(view, private, note, learned);

@@ -274,9 +274,9 @@ fn decide(
         rewrite::run(pool.area(), batch, notes);
         laps.lap(Stage::Rewrite);
     }
-    egress::run(view, pool.area(), batch, notes);
+    let one_way = egress::run(view, pool.area(), batch, notes);
     laps.lap(Stage::Egress);
-    emit::run(view, batch, notes, pool, private, egress::prepare);
+    emit::run(view, batch, notes, pool, private, egress::prepare, one_way);
     laps.lap(Stage::Emit);
 }
 

@@ -9,10 +9,8 @@ use crate::wire::ethernet::{HEADER_LEN, TAG_LEN};
 pub struct Note {
     /// Destination MAC, low 48 bits. `parse`.
     pub dst: u64,
-    /// Source MAC, low 48 bits. `parse`.
-    pub src: u64,
-    /// EtherType behind the tag. `parse`.
-    pub ethertype: u16,
+    /// Source MAC, high 48 bits, and the EtherType behind the tag: as they lie in a frame without one. `parse`.
+    pub src_ethertype: u64,
     /// Tag control information (PCP, DEI, VID); meaningful if `tagged`. `parse`.
     pub tci: u16,
     /// The frame carries a C-tag. `parse`.
@@ -30,7 +28,28 @@ pub struct Note {
     pub verdict: Verdict,
 }
 
+// Half a cache line: a batch of them is two kilobytes, and the one at an index is found by a shift.
+const _: () = assert!(size_of::<Note>() == 32);
+
 impl Note {
+    /// Source MAC, low 48 bits.
+    #[inline(always)]
+    pub fn src(&self) -> u64 {
+        self.src_ethertype >> 16
+    }
+
+    /// It leaves with another source MAC.
+    #[inline(always)]
+    pub fn set_src(&mut self, mac: u64) {
+        self.src_ethertype = src_ethertype(mac, self.ethertype());
+    }
+
+    /// EtherType behind the tag.
+    #[inline(always)]
+    pub fn ethertype(&self) -> u16 {
+        self.src_ethertype as u16
+    }
+
     /// Where the payload begins.
     #[inline(always)]
     pub fn payload_at(&self) -> usize {
@@ -42,6 +61,12 @@ impl Note {
     pub fn is_undecided(&self) -> bool {
         matches!(self.verdict, Verdict::Undecided)
     }
+}
+
+/// [`Note::src_ethertype`] of the two.
+#[inline(always)]
+pub fn src_ethertype(mac: u64, ethertype: u16) -> u64 {
+    mac << 16 | u64::from(ethertype)
 }
 
 /// Notes of a whole batch.

@@ -1,7 +1,7 @@
 //! `parse`: the Ethernet header becomes words. Nothing later reads the frame's first bytes again.
 //! A bridge carries what it does not understand, so only a header that is not there costs a frame.
 
-use super::note::Note;
+use super::note::{Note, src_ethertype};
 use super::verdict::Verdict;
 use crate::counter::DropReason;
 use crate::frame::{Area, Frame};
@@ -17,8 +17,7 @@ pub(super) fn run(area: &Area, frames: &[Frame], notes: &mut [Note]) {
         };
         *note = Note {
             dst: header.dst,
-            src: header.src,
-            ethertype: header.ethertype,
+            src_ethertype: src_ethertype(header.src, header.ethertype),
             tci: header.tci.unwrap_or(0),
             tagged: header.tci.is_some(),
             routed: false,

@@ -13,8 +13,8 @@ pub(super) fn run(area: &Area, frames: &mut [Frame], notes: &[Note]) {
         if note.routed && matches!(note.verdict, Verdict::Port(_) | Verdict::Flood(_)) {
             // `route` read the packet's header: what is written here is there.
             let bytes = area.bytes_mut(frame);
-            ethernet::set_addresses(bytes, note.dst, note.src);
-            let version = if note.ethertype == ethernet::IPV4 { Version::V4 } else { Version::V6 };
+            ethernet::set_addresses(bytes, note.dst, note.src());
+            let version = if note.ethertype() == ethernet::IPV4 { Version::V4 } else { Version::V6 };
             hop::step(&mut bytes[note.payload_at()..], version);
         }
     }

@@ -48,7 +48,7 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
             here = (note.fid, view.snapshot.gateway(note.fid));
         }
         let Some(gateway) = here.1 else { continue };
-        if note.src == gateway.mac {
+        if note.src() == gateway.mac {
             note.verdict = Verdict::Drop(DropReason::SourceOurs);
         } else if note.dst == gateway.mac {
             match way(view, area.bytes(frame), note, gateway) {
@@ -62,7 +62,7 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
                 }
                 Err(verdict) => note.verdict = verdict,
             }
-        } else if note.dst & GROUP_BIT != 0 && matches!(note.ethertype, ARP | IPV6) {
+        } else if note.dst & GROUP_BIT != 0 && matches!(note.ethertype(), ARP | IPV6) {
             note.verdict = hear::group(view, area.bytes(frame), note, gateway, private);
         }
     }
@@ -73,7 +73,7 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
 /// Which way a packet to the switch's MAC goes on; else what becomes of it.
 #[inline]
 pub(super) fn way(view: &View, bytes: &[u8], note: &Note, gateway: &Gateway) -> Result<Leg, Verdict> {
-    let version = match note.ethertype {
+    let version = match note.ethertype() {
         IPV4 => Version::V4,
         IPV6 => Version::V6,
         ARP => return Err(Verdict::Aside(Why::Host)),
@@ -231,7 +231,8 @@ fn find_ports(view: &View, notes: &mut [Note], legs: &[Leg], private: &mut Priva
         note.verdict = verdict;
         // What is set aside or dropped keeps its addresses: its sender is told where it came from.
         if let (Verdict::Port(_) | Verdict::Flood(_), Some(out)) = (verdict, view.snapshot.gateway(leg.fid)) {
-            (note.dst, note.src, note.fid, note.routed) = (leg.mac, out.mac, leg.fid, true);
+            note.set_src(out.mac);
+            (note.dst, note.fid, note.routed) = (leg.mac, leg.fid, true);
         }
     }
 }

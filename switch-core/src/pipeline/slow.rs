@@ -3,7 +3,7 @@
 //! the switch says is limited, for each port by itself, so that no pod keeps it from listening to another.
 
 use super::hold::{HELD_PART, Held};
-use super::note::Note;
+use super::note::{Note, src_ethertype};
 use super::storm::Storms;
 use super::verdict::{Class, Verdict, Why};
 use super::{Private, View, hear, reach, route};
@@ -94,7 +94,7 @@ pub(super) fn run(view: &View, pool: &mut Pool, private: &mut Private) {
 }
 
 fn version_of(note: &Note) -> Option<Version> {
-    match note.ethertype {
+    match note.ethertype() {
         IPV4 => Some(Version::V4),
         IPV6 => Some(Version::V6),
         _ => None,
@@ -140,8 +140,8 @@ fn arp(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note: 
             target_mac: heard.sender_mac,
             target: heard.sender,
         };
-        let verdict = reach::station(view, note.fid, note.src);
-        let to = Link { fid: note.fid, dst: note.src, src: gateway.mac, ethertype: ARP };
+        let verdict = reach::station(view, note.fid, note.src());
+        let to = Link { fid: note.fid, dst: note.src(), src: gateway.mac, ethertype: ARP };
         say(pool, private, to, verdict, |out| arp::write(out, &answer));
         private.counters.event(Event::HostAnswered).add(1);
     }
@@ -167,12 +167,12 @@ fn discovery(
         Nd::Advert { target, mac, solicited } => {
             let claim = if solicited { Claim::Answer } else { Claim::Announcement };
             // An answer to a unicast question need not name the station (RFC 4861 §4.4).
-            let mac = if mac == 0 { note.src } else { mac };
+            let mac = if mac == 0 { note.src() } else { mac };
             hear::hear(view, private, note, gateway, target, mac, claim);
         }
         Nd::Solicit { target, mac } => {
             if hop.src != 0 {
-                let mac = if mac == 0 { note.src } else { mac };
+                let mac = if mac == 0 { note.src() } else { mac };
                 hear::hear(view, private, note, gateway, hop.src, mac, Claim::Question);
             }
             if gateway.owns(target) {
@@ -180,7 +180,7 @@ fn discovery(
                 let (dst, mac, verdict) = if hop.src == 0 {
                     (nd::ALL_NODES, nd::group_mac(nd::ALL_NODES), Verdict::Flood(Class::Multicast))
                 } else {
-                    (hop.src, note.src, reach::station(view, note.fid, note.src))
+                    (hop.src, note.src(), reach::station(view, note.fid, note.src()))
                 };
                 let to = Link { fid: note.fid, dst: mac, src: gateway.mac, ethertype: IPV6 };
                 say(pool, private, to, verdict, |out| {
@@ -206,8 +206,10 @@ fn packet_for_us(view: &View, pool: &mut Pool, private: &mut Private, frame: Fra
         return private.drop(pool, view.in_port, DropReason::HostIgnored, frame);
     }
     // The way it came.
-    set_addresses(bytes, note.src, note.dst);
-    (note.dst, note.src, note.routed) = (note.src, note.dst, true);
+    set_addresses(bytes, note.src(), note.dst);
+    let asker = note.src();
+    note.set_src(note.dst);
+    (note.dst, note.routed) = (asker, true);
     note.verdict = reach::station(view, note.fid, note.dst);
     frame.offload.csum = Csum::Complete;
     private.counters.event(Event::HostAnswered).add(1);
@@ -343,8 +345,8 @@ fn tell(view: &View, pool: &mut Pool, private: &mut Private, frame: &Frame, note
     }
     let mut out = [0; PACKET_LEN_MAX];
     let len = error::write(&mut out, packet, &hop, own, reason);
-    let verdict = reach::station(view, note.fid, note.src);
-    let to = Link { fid: note.fid, dst: note.src, src: gateway.mac, ethertype: note.ethertype };
+    let verdict = reach::station(view, note.fid, note.src());
+    let to = Link { fid: note.fid, dst: note.src(), src: gateway.mac, ethertype: note.ethertype() };
     say(pool, private, to, verdict, |place| {
         place[..len].copy_from_slice(&out[..len]);
         len
@@ -383,8 +385,7 @@ fn say(
     frame.offload.csum = Csum::Complete;
     let note = Note {
         dst: to.dst,
-        src: to.src,
-        ethertype: to.ethertype,
+        src_ethertype: src_ethertype(to.src, to.ethertype),
         fid: to.fid,
         routed: true,
         verdict,

@@ -53,8 +53,8 @@ impl Pipeline {
                 *note = said;
             }
             let notes = &mut self.notes[..count];
-            egress::run(&view, pool.area(), batch, notes);
-            emit::run(&view, batch, notes, pool, &mut self.private, egress::prepare);
+            let one_way = egress::run(&view, pool.area(), batch, notes);
+            emit::run(&view, batch, notes, pool, &mut self.private, egress::prepare, one_way);
         }
     }
 
