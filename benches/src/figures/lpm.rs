@@ -1,4 +1,4 @@
-//! [lpm4], [lpm6] Longest-prefix match in a table as large as the Internet's: lookups in a batch, memory, and
+//! `lpm4`, `lpm6`: Longest-prefix match in a table as large as the Internet's: lookups in a batch, memory, and
 //! what one change costs while the others go on reading. DIR-24-8 runs beside it.
 
 use super::{Bar, Bench, Figure};
