@@ -113,6 +113,22 @@ const MISTAKES: &[Mistake] = &[
         loom: false,
     },
     Mistake {
+        what: "a superframe is joined to a train as if it were a segment",
+        file: "port/tap/joined.rs",
+        right: "next.offload.gso.is_none() && ",
+        wrong: "",
+        test: "travel_alone",
+        loom: false,
+    },
+    Mistake {
+        what: "a segment with a wrong checksum is joined",
+        file: "wire/gro.rs",
+        right: "if known_good(next, &transport, csum).is_none() {",
+        wrong: "if false {",
+        test: "travel_alone",
+        loom: false,
+    },
+    Mistake {
         what: "a missed copy loses a frame",
         file: "pipeline/emit.rs",
         right: "None if others > 0 => private.drop(pool, view.in_port, DropReason::FloodOff, frame),",

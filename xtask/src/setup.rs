@@ -66,6 +66,7 @@ pub fn zerocopy() -> Result {
 /// What figures need beside that: the peers.
 const FIGURES: &[Need] = &[
     ("iperf3", "iperf3"),
+    ("ethtool", "ethtool"),
     ("taskset", "util-linux"),
     ("dpdk-testpmd", "dpdk-dev"),
     ("/usr/lib/x86_64-linux-gnu/librte_net_af_xdp.so.23", "librte-net-af-xdp23"),

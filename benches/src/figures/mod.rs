@@ -3,6 +3,7 @@
 
 pub mod attach_churn;
 pub mod cni_add;
+pub mod gro_tap;
 pub mod idle_cpu;
 pub mod idle_tap_ports;
 pub mod idle_xdp_port;
@@ -77,6 +78,7 @@ pub const ALL: &[Entry] = &[
     ("attach-churn", "1 000 attach/detach cycles under traffic", attach_churn::measure),
     ("idle-xdp-port", "memory of an idle xdp port", idle_xdp_port::measure),
     ("tcp-vs-bridge", "TCP pod to pod over tap ports, beside the Linux bridge", tcp_vs_bridge::measure),
+    ("gro-tap", "TCP from an xdp pod to a tap pod, joined, beside the Linux bridge", gro_tap::measure),
     ("idle-110-ports", "memory and CPU of 110 idle tap ports", idle_tap_ports::measure),
     ("cni-add", "CNI ADD with 100 pods present, and 200 of them 8 at a time", cni_add::measure),
     ("lpm4", "IPv4 longest-prefix match, 1 000 000 prefixes", lpm::v4),

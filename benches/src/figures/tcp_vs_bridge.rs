@@ -12,9 +12,9 @@ const ROUNDS: usize = 5;
 const SECONDS: u32 = 2;
 const BAR_ONE: f64 = 0.9;
 const BAR_FOUR: f64 = 1.0;
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// Cores of the client and the server.
-const SAME: (u32, u32) = (0, 0);
+pub(super) const SAME: (u32, u32) = (0, 0);
 const APART: (u32, u32) = (0, 1);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
@@ -38,7 +38,12 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
 }
 
 /// Median ratio, and the medians of both.
-fn compare(ours: &[Net], theirs: &[Net], cores: (u32, u32), streams: u32) -> Result<(f64, [f64; 2]), String> {
+pub(super) fn compare(
+    ours: &[Net],
+    theirs: &[Net],
+    cores: (u32, u32),
+    streams: u32,
+) -> Result<(f64, [f64; 2]), String> {
     let (mut ratios, mut switch, mut bridge) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let (a, b) = (iperf(ours, cores, streams)?, iperf(theirs, cores, streams)?);
@@ -50,7 +55,7 @@ fn compare(ours: &[Net], theirs: &[Net], cores: (u32, u32), streams: u32) -> Res
 }
 
 /// Gb/s that arrived.
-fn iperf(pods: &[Net], (client, server): (u32, u32), streams: u32) -> Result<f64, String> {
+pub(super) fn iperf(pods: &[Net], (client, server): (u32, u32), streams: u32) -> Result<f64, String> {
     let _server: Background = pods[1].spawn(&format!("taskset -c {server} iperf3 -s -1"));
     let listens = || !pods[1].run("ss -Hltn sport = :5201").trim().is_empty();
     wait_until("iperf3 listens", PATIENCE, listens);
@@ -82,13 +87,13 @@ impl Switch {
     }
 }
 
-struct Bridge {
-    pods: Vec<Net>,
+pub(super) struct Bridge {
+    pub(super) pods: Vec<Net>,
     _node: Net,
 }
 
 impl Bridge {
-    fn build() -> Self {
+    pub(super) fn build() -> Self {
         let node = Net::new("bridge");
         node.ip("link add br0 type bridge");
         node.ip("link set br0 up");

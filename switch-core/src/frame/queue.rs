@@ -52,6 +52,11 @@ impl TxQueue {
         self.0.iter()
     }
 
+    /// What is in it, oldest first, to change in place.
+    pub fn as_mut_slice(&mut self) -> &mut [Frame] {
+        &mut self.0
+    }
+
     /// Takes the first `n`, or all if there are fewer.
     pub fn take(&mut self, n: usize) -> std::vec::Drain<'_, Frame> {
         let n = n.min(self.0.len());

@@ -194,22 +194,21 @@ fn join(segments: &[Vec<u8>]) -> Vec<(Vec<u8>, Csum, Option<Gso>)> {
     let mut joined = Vec::new();
     let mut rest = segments;
     while let Some((first, mut after)) = rest.split_first() {
-        let mut room = first.clone();
         // Cut segments are finished; their senders' wrong ones stay single.
         let Some(mut train) = Train::begin(first, Csum::Complete) else {
-            joined.push((room, Csum::Complete, None));
+            joined.push((first.clone(), Csum::Complete, None));
             rest = after;
             continue;
         };
-        room.resize(first.len() + after.iter().map(Vec::len).sum::<usize>(), 0);
+        let mut whole = first.clone();
         while let Some((next, further)) = after.split_first()
-            && train.push(&mut room, next, Csum::Complete)
+            && train.push(first, next, Csum::Complete)
         {
+            whole.extend(&next[train.payload_at()..]);
             after = further;
         }
-        let (len, csum, gso) = train.finish(&mut room);
-        room.truncate(len);
-        joined.push((room, csum, gso));
+        let (csum, gso) = train.finish(&mut whole);
+        joined.push((whole, csum, gso));
         rest = after;
     }
     joined

@@ -1,9 +1,10 @@
 //! Joining segments into a superframe (GRO, "generic receive offload"): the segmenter backwards, for TCP that comes
 //! in single segments and leaves by a TAP, whose kernel would rather take 64 KiB once than 45 times 1448 bytes.
 //!
-//! A [`Train`] begins with a segment that lies in a buffer of the caller's; [`Train::push`] appends the next one,
-//! if it may; [`Train::finish`] corrects the headers. The law, which the tests hold us to: **cutting what was joined
-//! gives back, byte for byte, what came**. So a segment may be appended only if all of this holds.
+//! A [`Train`] begins with a segment; [`Train::push`] takes the next one, if it may follow; [`Train::finish`] corrects the
+//! headers in the first. Nothing is copied: the superframe is the first segment and behind it the payloads of the others,
+//! wherever they lie, for the caller to send by one gathering write. The law, which the tests hold us to: **cutting what
+//! was joined gives back, byte for byte, what came**. So a segment may follow only if all of this holds.
 //!
 //! - Its headers are those of the first, byte for byte, tag, TTL, DSCP and ECN, IP options, extension headers, window, acknowledgement
 //!   and TCP options (timestamps!) included, but for lengths, checksums, `FIN` and `PSH`, and what counts on:
@@ -13,14 +14,14 @@
 //! - The flags are `ACK`, perhaps `ECE`. `SYN`, `RST`, `URG` and `CWR` travel alone.
 //! - **Its checksums are right**, or are unfinished and say what they must. A superframe's receiver takes its word for it, so
 //!   a wrong checksum must not get in: the segment stays single, and whoever receives it sees that it is wrong.
-//! - The train stays within [`SEGMENTS_MAX`] segments, the 65 535 bytes of an IP packet, and the caller's buffer.
+//! - The train stays within [`SEGMENTS_MAX`] segments and the 65 535 bytes of an IP packet.
 //!
-//! **What it costs.** A finished checksum is verified in software, in the same pass that copies the payload: the criterion benches
-//! `wire/gro::push` beside `wire/checksum::copy` show it. The receiver's kernel, told that it is done, then does not.
+//! **What it costs.** The headers are compared; a finished checksum is verified in software besides, one pass over the segment, an
+//! unfinished one need not be: the criterion bench `wire/gro::push` shows both. The receiver's kernel, told that it is done, then does not.
 //!
 //! **Not covered.** UDP is not joined: a receiver's application can tell. Frames that are superframes already are not joined further.
 
-use super::checksum::{self, Csum, fold, sum};
+use super::checksum::{Csum, fold, sum};
 use super::gso::{
     Gso, GsoKind, SEGMENTS_MAX, TCP_FIRST_ONLY, TCP_FLAGS_AT, TCP_LAST_ONLY, fix_v4_checksum, put16,
 };
@@ -35,7 +36,7 @@ const TCP_ACK: u8 = 0x10;
 /// The longest IPv4 packet, and the longest payload of an IPv6 packet.
 const IP_LEN_MAX: usize = 65_535;
 
-/// Segments of one TCP stream, joined so far. The bytes are the caller's.
+/// Segments of one TCP stream, joined so far. The bytes are the caller's, and stay where they are.
 #[derive(Clone, Copy, Debug)]
 pub struct Train {
     /// Of the first segment.
@@ -44,7 +45,7 @@ pub struct Train {
     csum: Csum,
     size: NonZeroU16,
     count: usize,
-    /// Where the train ends in the caller's buffer.
+    /// Where the train ends, counted as if its payloads lay behind the first segment.
     end: usize,
     /// `FIN` and `PSH` of the last segment. With one of them, or after a short segment, the train is `closed`.
     last_flags: u8,
@@ -52,11 +53,10 @@ pub struct Train {
 }
 
 impl Train {
-    /// A train of one segment, which lies in the caller's buffer; or none, if this frame is none that is joined.
+    /// A train of one segment; or none, if this frame is none that is joined.
     pub fn begin(frame: &[u8], csum: Csum) -> Option<Self> {
         let transport = candidate(frame)?;
-        let total = sum(&frame[transport.at..transport.end]);
-        let csum = known_good(frame, &transport, csum, total)?;
+        let csum = known_good(frame, &transport, csum)?;
         let size = NonZeroU16::new(transport.payload_len() as u16)?;
         let last_flags = frame[transport.at + TCP_FLAGS_AT] & TCP_LAST_ONLY;
         Some(Self {
@@ -70,26 +70,18 @@ impl Train {
         })
     }
 
-    /// Whether a frame's headers let it be the next segment. Its checksum has not been looked at.
-    pub fn may_follow(&self, train: &[u8], next: &[u8]) -> bool {
-        self.follows(train, next).is_some()
-    }
-
-    /// Appends the frame to the train in `room`, if it may. If not, bytes of `room` behind the train may have changed,
-    /// the train has not: finish it, and begin another with this frame.
-    pub fn push(&mut self, room: &mut [u8], next: &[u8], csum: Csum) -> bool {
-        let Some(transport) = self.follows(room, next) else { return false };
-        let payload = &next[transport.payload_at..transport.end];
-        let Some(place) = room.get_mut(self.end..self.end + payload.len()) else { return false };
-        // A TCP header is even in length, so the two sums add up without a shift.
-        let total = checksum::copy(payload, place) + sum(&next[transport.at..transport.payload_at]);
-        if known_good(next, &transport, csum, total).is_none() {
+    /// Takes in the frame as the train's next segment, if it may follow. If not, nothing has changed: finish the
+    /// train, and begin another with this frame. `first` is the train's first segment.
+    pub fn push(&mut self, first: &[u8], next: &[u8], csum: Csum) -> bool {
+        let Some(transport) = self.follows(first, next) else { return false };
+        if known_good(next, &transport, csum).is_none() {
             return false;
         }
+        let len = transport.payload_len();
         self.count += 1;
-        self.end += payload.len();
+        self.end += len;
         self.last_flags = next[transport.at + TCP_FLAGS_AT] & TCP_LAST_ONLY;
-        self.closed = self.last_flags != 0 || payload.len() < usize::from(self.size.get());
+        self.closed = self.last_flags != 0 || len < usize::from(self.size.get());
         true
     }
 
@@ -103,30 +95,35 @@ impl Train {
         self.count
     }
 
-    /// Corrects the headers in `room`. The superframe's length, and what to say of it; a single segment is left as it came.
-    pub fn finish(self, room: &mut [u8]) -> (usize, Csum, Option<Gso>) {
+    /// Where the payload begins, in every one of its segments; it goes on to the frame's end.
+    pub fn payload_at(&self) -> usize {
+        self.transport.payload_at
+    }
+
+    /// Corrects the headers in the first segment and says what to say of the superframe; a single segment is left as it came.
+    pub fn finish(self, first: &mut [u8]) -> (Csum, Option<Gso>) {
         if self.count == 1 {
-            return (self.end, self.csum, None);
+            return (self.csum, None);
         }
         let whole = Transport { end: self.end, ..self.transport };
         let kind = match whole.version {
             ip::Version::V4 => {
-                put16(room, whole.ip_at + 2, (self.end - whole.ip_at) as u16);
-                fix_v4_checksum(&mut room[whole.ip_at..whole.at]);
+                put16(first, whole.ip_at + 2, (self.end - whole.ip_at) as u16);
+                fix_v4_checksum(&mut first[whole.ip_at..whole.at]);
                 GsoKind::Tcp4
             }
             ip::Version::V6 => {
-                put16(room, whole.ip_at + 4, (self.end - whole.ip_at - 40) as u16);
+                put16(first, whole.ip_at + 4, (self.end - whole.ip_at - 40) as u16);
                 GsoKind::Tcp6
             }
         };
-        room[whole.at + TCP_FLAGS_AT] |= self.last_flags;
-        let pseudo = whole.pseudo(room);
-        put16(room, whole.at + usize::from(whole.field()), pseudo);
-        (self.end, whole.partial(), Some(Gso { kind, ecn: false, size: self.size }))
+        first[whole.at + TCP_FLAGS_AT] |= self.last_flags;
+        let pseudo = whole.pseudo(first);
+        put16(first, whole.at + usize::from(whole.field()), pseudo);
+        (whole.partial(), Some(Gso { kind, ecn: false, size: self.size }))
     }
 
-    fn follows(&self, train: &[u8], next: &[u8]) -> Option<Transport> {
+    fn follows(&self, first: &[u8], next: &[u8]) -> Option<Transport> {
         let transport = candidate(next)?;
         let len = transport.payload_len();
         let ip_header = if transport.version == ip::Version::V6 { 40 } else { 0 };
@@ -134,25 +131,25 @@ impl Train {
             && len <= usize::from(self.size.get())
             && self.end + len - transport.ip_at - ip_header <= IP_LEN_MAX;
         let same_shape = Transport { end: self.transport.end, ..transport } == self.transport;
-        (fits && same_shape && self.counts_on(train, next) && self.is_same_flow(train, next))
+        (fits && same_shape && self.counts_on(first, next) && self.is_same_flow(first, next))
             .then_some(transport)
     }
 
     /// Sequence number and identification are those that cutting would write.
-    fn counts_on(&self, train: &[u8], next: &[u8]) -> bool {
+    fn counts_on(&self, first: &[u8], next: &[u8]) -> bool {
         let at = self.transport.at + 4;
         let sequence = |frame: &[u8]| u32::from(be16(frame, at)) << 16 | u32::from(be16(frame, at + 2));
         let before = (self.end - self.transport.payload_at) as u32;
         let id_at = self.transport.ip_at + 4;
         let id = self.transport.version == ip::Version::V6
-            || be16(next, id_at) == be16(train, id_at).wrapping_add(self.count as u16);
-        id && sequence(next) == sequence(train).wrapping_add(before)
+            || be16(next, id_at) == be16(first, id_at).wrapping_add(self.count as u16);
+        id && sequence(next) == sequence(first).wrapping_add(before)
     }
 
     /// All other bytes of the headers are equal.
-    fn is_same_flow(&self, train: &[u8], next: &[u8]) -> bool {
+    fn is_same_flow(&self, first: &[u8], next: &[u8]) -> bool {
         let Transport { ip_at, at, payload_at, version, .. } = self.transport;
-        let same = |from: usize, to: usize| train[from..to] == next[from..to];
+        let same = |from: usize, to: usize| first[from..to] == next[from..to];
         let ip = match version {
             // Between them: total length and identification, header checksum.
             ip::Version::V4 => same(0, ip_at + 2) && same(ip_at + 6, ip_at + 10) && same(ip_at + 12, at + 4),
@@ -162,7 +159,7 @@ impl Train {
         let flags = |frame: &[u8]| frame[at + TCP_FLAGS_AT] & !TCP_LAST_ONLY;
         // Between them: sequence number, flags, checksum.
         ip && same(at + 8, at + TCP_FLAGS_AT)
-            && flags(train) == flags(next)
+            && flags(first) == flags(next)
             && same(at + 14, at + 16)
             && same(at + 18, payload_at)
     }
@@ -179,15 +176,15 @@ fn candidate(frame: &[u8]) -> Option<Transport> {
     (transport.tcp && flags_fit && right && whole).then_some(transport)
 }
 
-/// What the checksum is, if it is right or unfinished as it must be. `total` is the sum over the segment.
-fn known_good(frame: &[u8], transport: &Transport, csum: Csum, total: u64) -> Option<Csum> {
+/// What the checksum is, if it is right or unfinished as it must be. Only one that claims to be finished is summed up.
+fn known_good(frame: &[u8], transport: &Transport, csum: Csum) -> Option<Csum> {
     let pseudo = transport.pseudo(frame);
     let unfinished = transport.stored(frame) == pseudo;
-    let right = fold(total + u64::from(pseudo)) == 0xffff;
+    let right = || fold(sum(&frame[transport.at..transport.end]) + u64::from(pseudo)) == 0xffff;
     match csum {
         Csum::Partial { .. } if csum == transport.partial() && unfinished => Some(csum),
         Csum::Unknown if unfinished => Some(transport.partial()),
-        Csum::Unknown | Csum::Complete if right => Some(Csum::Complete),
+        Csum::Unknown | Csum::Complete if right() => Some(Csum::Complete),
         _ => None,
     }
 }

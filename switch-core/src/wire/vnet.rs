@@ -179,6 +179,16 @@ fn place(frame: &[u8], start: u16, offset: u16) -> Result<Csum, BadVnet> {
 #[inline]
 pub fn encode(csum: Csum, gso: Option<Gso>, frame: &[u8]) -> [u8; LEN] {
     let csum = if csum == Csum::Unknown { checksum::state(frame) } else { csum };
+    let headers_len =
+        gso.and_then(|_| Transport::read(frame).ok()).map_or(0, |transport| transport.payload_at);
+    encode_known(csum, gso, headers_len)
+}
+
+/// The same of a frame that has been read already: its first `headers_len` bytes are headers, and somebody looked at
+/// its checksum.
+#[inline]
+pub fn encode_known(csum: Csum, gso: Option<Gso>, headers_len: usize) -> [u8; LEN] {
+    debug_assert!(csum != Csum::Unknown, "nobody looked at the checksum");
     let mut header = [0; LEN];
     if let Csum::Partial { start, field } = csum {
         header[0] = F_NEEDS_CSUM;
@@ -193,8 +203,7 @@ pub fn encode(csum: Csum, gso: Option<Gso>, frame: &[u8]) -> [u8; LEN] {
         GsoKind::Udp => GSO_UDP_L4,
     } | if gso.ecn { GSO_ECN } else { 0 };
     // How much Linux keeps together in front: all headers.
-    let headers = Transport::read(frame).map_or(0, |transport| transport.payload_at);
-    header[2..4].copy_from_slice(&(headers as u16).to_le_bytes());
+    header[2..4].copy_from_slice(&(headers_len as u16).to_le_bytes());
     header[4..6].copy_from_slice(&gso.size.get().to_le_bytes());
     header
 }

@@ -4,6 +4,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`device`] | the descriptor: create, attach, offloads |
+//! | [`joined`] | what leaves by one write: a frame, or neighbouring segments of one TCP stream |
 //!
 //! This file is the lane: one queue of the device. Before every frame goes a `struct virtio_net_hdr` that says
 //! what is unfinished in it. The pod's kernel writes it, and a pod can make its kernel write nearly anything: it
@@ -15,13 +16,16 @@
 //! what its sockets have no room for.
 
 pub mod device;
+mod joined;
 
 use super::{Health, Port, Remains, Sent, Serviced};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, BATCH_FRAMES, Batch, Frame, Offload, Pool, TxQueue};
 use crate::wire::gso;
 use crate::wire::vnet::{self, BadVnet};
+use arrayvec::ArrayVec;
 use device::Descriptor;
+use joined::{JOINED_FRAMES_MAX, Joined};
 use rustix::io::Errno;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -130,13 +134,18 @@ impl TapPort {
         self.untrue[reason.unwrap_or(0)] += 1;
     }
 
-    fn write(&self, area: &Area, frame: &Frame) -> Result<(), Errno> {
-        let bytes = area.bytes(frame);
-        let Offload { csum, gso } = frame.offload;
-        let header = vnet::encode(csum, gso, bytes);
+    /// Writes the frames that [`Joined`] tells of, the first whole.
+    fn write(&self, area: &Area, joined: &Joined, frames: &[Frame]) -> Result<(), Errno> {
+        let mut parts = ArrayVec::<IoSlice<'_>, { 1 + JOINED_FRAMES_MAX }>::new();
+        parts.push(IoSlice::new(&joined.header));
+        for (i, frame) in frames.iter().enumerate() {
+            let from = if i == 0 { 0 } else { joined.payload_at };
+            parts.push(IoSlice::new(&area.bytes(frame)[from..]));
+        }
+        let len = parts.iter().map(|part| part.len()).sum::<usize>();
         loop {
-            match rustix::io::writev(&*self.descriptor, &[IoSlice::new(&header), IoSlice::new(bytes)]) {
-                Ok(written) if written == vnet::LEN + bytes.len() => return Ok(()),
+            match rustix::io::writev(&*self.descriptor, &parts) {
+                Ok(written) if written == len => return Ok(()),
                 // The kernel takes a packet whole or not at all; should it ever not, the pod got half a frame.
                 Ok(_) => return Err(Errno::MSGSIZE),
                 Err(Errno::INTR) => {}
@@ -184,11 +193,13 @@ impl Port for TapPort {
             return sent;
         }
         let mut done = 0;
-        for frame in queue.iter() {
-            match self.write(pool.area(), frame) {
+        while let Some(joined) = Joined::front(pool.area(), &mut queue.as_mut_slice()[done..]) {
+            let frames = &queue.as_mut_slice()[done..done + joined.frames];
+            let bytes = frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
+            match self.write(pool.area(), &joined, frames) {
                 Ok(()) => {
-                    sent.packets += 1;
-                    sent.bytes += frame.len() as u64;
+                    sent.packets += joined.frames as u64;
+                    sent.bytes += bytes;
                 }
                 // The device is gone: what waits goes with the lane.
                 Err(errno @ Errno::BADFD) => {
@@ -197,9 +208,9 @@ impl Port for TapPort {
                 }
                 // Down, without memory, or full (which takes 2 GiB: TUNSETSNDBUF). Nothing would tell us when
                 // that ends, and whoever sends knows how to send again.
-                Err(_) => sent.refused += 1,
+                Err(_) => sent.refused += joined.frames as u64,
             }
-            done += 1;
+            done += joined.frames;
         }
         for frame in queue.take(done) {
             pool.give(frame);
