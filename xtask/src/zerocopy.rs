@@ -27,7 +27,6 @@ const INIT: &str = "#!/bin/busybox sh
 /bin/busybox mount -t sysfs sysfs /sys
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox mount -t tmpfs tmpfs /run
-/bin/busybox mount -t tmpfs tmpfs /tmp
 export PATH=/usr/bin:/usr/sbin:/bin:/sbin
 /bin/busybox ip link set lo up
 for module in MODULES; do /bin/busybox insmod /modules/$module.ko; done
