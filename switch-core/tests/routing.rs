@@ -2,13 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::Duration;
 use switch_api::{
     AddressDelete, BridgeStatus, Code, Done, Name, NeighEntry, NeighState, NextHop, PortSettings, Request,
     Route, RouteChoice, RouteGet, RouteKind, Vid,
 };
+use switch_lab::transfer::tcp;
 use switch_lab::{Daemon, Node, Options, Pod, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
@@ -35,28 +34,6 @@ fn routed(options: &Options, nets: &[u8]) -> (Node, Daemon, Vec<Pod>) {
     (node, daemon, pods)
 }
 
-/// Sends `bytes` patterned bytes over TCP; how many arrived right and in order.
-fn tcp_transfer(from: &Pod, to: &Pod, address: &str, bytes: usize) -> usize {
-    let address: IpAddr = address.parse().unwrap();
-    let (ready, is_ready) = std::sync::mpsc::channel();
-    let server = to.net.inside(move || {
-        let listener = TcpListener::bind((address, 7000)).unwrap();
-        ready.send(()).unwrap();
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut received = Vec::new();
-        stream.read_to_end(&mut received).unwrap();
-        received.iter().enumerate().take_while(|(i, byte)| (i % 251) as u8 == **byte).count()
-    });
-    is_ready.recv().unwrap();
-    let client = from.net.inside(move || {
-        let mut stream = TcpStream::connect_timeout(&(address, 7000).into(), LONG).unwrap();
-        stream.set_write_timeout(Some(LONG)).unwrap();
-        stream.write_all(&(0..bytes).map(|i| (i % 251) as u8).collect::<Vec<_>>()).unwrap();
-    });
-    client.join().unwrap();
-    server.join().unwrap()
-}
-
 fn neighbours(daemon: &Daemon) -> Vec<NeighEntry> {
     daemon.call(&Request::NeighList(Default::default()))
 }
@@ -73,7 +50,11 @@ fn pods_on_two_bridges_talk_through_their_gateways() {
         assert!(pods[0].reaches(gateway), "the gateway {gateway} does not answer");
     }
     for address in ["10.2.0.2", "fd10:2::2"] {
-        assert_eq!(tcp_transfer(&pods[0], &pods[1], address, 2_000_000), 2_000_000, "TCP over {address}");
+        assert_eq!(
+            tcp(&pods[0].net, &pods[1].net, address.parse().unwrap(), 2_000_000),
+            2_000_000,
+            "TCP over {address}"
+        );
     }
     let known = neighbours(&daemon);
     for pod in &pods {
@@ -96,7 +77,7 @@ fn routing_between_workers_loses_no_first_packet() {
         let said = pods[pod].net.run(&format!("ping -n -c 3 -i 0.2 -W 2 {far}"));
         assert!(said.contains("3 received"), "{far}: {said}");
     }
-    assert_eq!(tcp_transfer(&pods[0], &pods[1], "10.2.0.2", 2_000_000), 2_000_000);
+    assert_eq!(tcp(&pods[0].net, &pods[1].net, "10.2.0.2".parse().unwrap(), 2_000_000), 2_000_000);
     daemon.assert_conserved();
 }
 
@@ -148,7 +129,7 @@ fn routes_lead_behind_neighbours_and_say_no_by_name() {
     }
     wait_until("IPv4 behind a neighbour", LONG, || pods[0].reaches("10.99.0.1"));
     wait_until("IPv6 behind a neighbour", LONG, || pods[0].reaches("fd99::1"));
-    assert_eq!(tcp_transfer(&pods[0], &pods[1], "10.99.0.1", 300_000), 300_000);
+    assert_eq!(tcp(&pods[0].net, &pods[1].net, "10.99.0.1".parse().unwrap(), 300_000), 300_000);
     let said = choice(&daemon, "10.99.0.1");
     assert_eq!(said.what, "via");
     assert!(
@@ -233,7 +214,11 @@ fn senders_are_told_why_nothing_arrives() {
     let said = pods[0].net.run("ping -n -c 3 -i 0.2 -W 2 -M dont -s 1450 10.2.0.2");
     assert!(said.contains("3 received"), "{said}");
     for address in ["10.2.0.2", "fd10:2::2"] {
-        assert_eq!(tcp_transfer(&pods[0], &pods[1], address, 300_000), 300_000, "TCP over {address}");
+        assert_eq!(
+            tcp(&pods[0].net, &pods[1].net, address.parse().unwrap(), 300_000),
+            300_000,
+            "TCP over {address}"
+        );
     }
     drop(node);
 }

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::UdpSocket;
 use std::time::Duration;
 use switch_api::{Flood, PortSettings, Request, StaticMac, Vid, VidRange, Vlan};
 use switch_lab::frames::{has_mark, plain, station, tagged};
+use switch_lab::transfer::tcp;
 use switch_lab::{Daemon, Node, Options, Pod, RawSocket, wait_until};
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -36,27 +36,6 @@ fn pods(n: usize) -> (Node, Daemon, Vec<Pod>) {
 
 fn raw(pod: &Pod) -> RawSocket {
     RawSocket::open(&pod.net, "eth0").unwrap()
-}
-
-/// Sends `bytes` patterned bytes over TCP; how many arrived right and in order.
-fn tcp_transfer(from: &Pod, to: &Pod, address: std::net::IpAddr, bytes: usize) -> usize {
-    let (ready, is_ready) = std::sync::mpsc::channel();
-    let server = to.net.inside(move || {
-        let listener = TcpListener::bind((address, 7000)).unwrap();
-        ready.send(()).unwrap();
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut received = Vec::new();
-        stream.read_to_end(&mut received).unwrap();
-        received.iter().enumerate().take_while(|(i, byte)| (i % 251) as u8 == **byte).count()
-    });
-    is_ready.recv().unwrap();
-    let client = from.net.inside(move || {
-        let mut stream = TcpStream::connect_timeout(&(address, 7000).into(), LONG).unwrap();
-        stream.set_write_timeout(Some(LONG)).unwrap();
-        stream.write_all(&(0..bytes).map(|i| (i % 251) as u8).collect::<Vec<_>>()).unwrap();
-    });
-    client.join().unwrap();
-    server.join().unwrap()
 }
 
 /// Sends `count` datagrams and gets each back; how many came back right.
@@ -107,7 +86,7 @@ fn tcp_udp_and_ping_cross_with_default_offloads() {
     wait_until("ping over IPv6", LONG, || pods[0].reaches("fd66::2"));
     for address in ["10.66.0.2", "fd66::2"] {
         let to: std::net::IpAddr = address.parse().unwrap();
-        assert_eq!(tcp_transfer(&pods[0], &pods[1], to, 2_000_000), 2_000_000, "TCP over {address}");
+        assert_eq!(tcp(&pods[0].net, &pods[1].net, to, 2_000_000), 2_000_000, "TCP over {address}");
         assert_eq!(udp_transfer(&pods[0], &pods[1], to, 500), 500, "UDP over {address}");
     }
     let stats = daemon.stats();
