@@ -10,6 +10,7 @@
 //! | [`route`] | what routing needs: gateway addresses, neighbours, routes |
 //! | [`request`] | what can be asked, one variant per JSON-RPC method |
 //! | [`reply`] | what is answered |
+//! | [`trace`] | one frame, and what becomes of it |
 //! | [`error`] | what is refused: a code, the field, what to do |
 //! | [`codec`] | JSON-RPC 2.0, one message per line |
 //! | [`client`] | a blocking client over the Unix socket |
@@ -25,6 +26,7 @@ pub mod prefix;
 pub mod reply;
 pub mod request;
 pub mod route;
+pub mod trace;
 
 pub use cidr::Cidr;
 pub use client::Client;
@@ -40,6 +42,7 @@ pub use prefix::Prefix;
 pub use reply::*;
 pub use request::{ByDevice, ByName, FdbDelete, FdbFilter, Hello, Nothing, PortSet, Request, Stop};
 pub use route::*;
+pub use trace::*;
 
 /// The version of these words. A client says it in `hello`; the daemon refuses another number
 /// and names the side to update. It moves when an old client would misread a new daemon.

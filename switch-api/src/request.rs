@@ -4,6 +4,7 @@ use crate::route::{
     AddressDelete, BridgeAddress, NeighDelete, NeighFilter, Route, RouteDelete, RouteFilter, RouteGet,
     StaticNeighbour,
 };
+use crate::trace::Trace;
 use crate::{Bridge, LeaseAcquire, LeaseFilter, Mac, Name, Pool, Port, PortSettings, StaticMac, Vid};
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +96,9 @@ pub enum Request {
     /// Counters, drop reasons, frames, cycles per stage.
     #[serde(rename = "stats.get")]
     StatsGet(Nothing),
+    /// Says what would become of a frame now, stage by stage; changes nothing.
+    #[serde(rename = "trace")]
+    Trace(Trace),
     /// Declares a pool of addresses.
     #[serde(rename = "ipam.pool.add")]
     PoolAdd(Pool),
@@ -134,6 +138,7 @@ impl Request {
                 | Self::RouteGet(_)
                 | Self::WorkerList(_)
                 | Self::StatsGet(_)
+                | Self::Trace(_)
                 | Self::PoolList(_)
                 | Self::LeaseList(_)
         )

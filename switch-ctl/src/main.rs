@@ -10,6 +10,7 @@ mod port;
 mod route;
 mod stats;
 mod tap;
+mod trace;
 mod worker;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -63,6 +64,8 @@ enum Noun {
     /// Workers: who does it, on which core.
     #[command(subcommand)]
     Worker(worker::Verb),
+    /// What would become of a frame now, stage by stage, and why.
+    Trace(Box<trace::Trace>),
     /// Counters, drop reasons, frames, cycles per stage.
     Stats,
     /// What the daemon is and how it is.
@@ -112,6 +115,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Neigh(verb) => neigh::run(verb, &mut client, &output),
         Noun::Route(verb) => route::run(verb, &mut client, &output),
         Noun::Worker(verb) => worker::run(verb, &mut client, &output),
+        Noun::Trace(trace) => trace::run(trace, &mut client, &output),
         Noun::Stats => stats::run(&mut client, &output),
         Noun::Status => daemon::status(&mut client, &output),
         Noun::Stop(stop) => daemon::stop(stop, &mut client, &output),

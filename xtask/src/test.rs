@@ -78,6 +78,9 @@ fn kernel() -> Result {
     let mut command =
         cargo("test --package switch-bench --test second_opinion -- --nocapture --test-threads=1");
     command.env("SWITCHD", crate::sh::root().join("target/debug/switchd"));
+    run(command)?;
+    let mut command = cargo("test --package switch-ctl --test operate");
+    command.env("SWITCHD", crate::sh::root().join("target/debug/switchd"));
     run(command)
 }
 

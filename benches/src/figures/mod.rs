@@ -11,6 +11,7 @@ pub mod l2_pipeline;
 pub mod lpm;
 pub mod mac_scale;
 pub mod tcp_vs_bridge;
+pub mod trace_latency;
 pub mod xdp_forward;
 
 use serde::Serialize;
@@ -83,5 +84,6 @@ pub const ALL: &[Entry] = &[
     ("cni-add", "CNI ADD with 100 pods present, and 200 of them 8 at a time", cni_add::measure),
     ("lpm4", "IPv4 longest-prefix match, 1 000 000 prefixes", lpm::v4),
     ("lpm6", "IPv6 longest-prefix match, 250 000 prefixes", lpm::v6),
+    ("trace-latency", "one frame traced, with 250 ports and 100 000 MACs", trace_latency::measure),
     ("idle-cpu", "CPU when idle with 8 ports, and the first frame after idle", idle_cpu::measure),
 ];

@@ -128,7 +128,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     };
     let doors = Doors { engine, area, mail, load: vec![0; workers.len()], stash: Vec::new() };
     let mut daemon =
-        Daemon::new(doors, publisher, tables, counters, workers, store, options.fdb_entries as u32);
+        Daemon::new(doors, publisher, tables, counters, workers, store, options.fdb_entries as u32, seed[2]);
     daemon.restore(declared, node_seed(&options.socket))?;
     tracing::info!(socket = %options.socket.display(), workers = cores.len(), "serving");
     let detach = server.run(&mut daemon);

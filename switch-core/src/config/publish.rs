@@ -95,6 +95,12 @@ impl Publisher {
         self.shared.slots.iter().position(|slot| slot.seen.load(Ordering::Acquire) < generation)
     }
 
+    /// The newest snapshot.
+    pub fn current(&self) -> &Arc<Snapshot> {
+        // One is made with the publisher, and the newest stays until there is a newer one.
+        self.kept.last().unwrap_or_else(|| unreachable!("the newest snapshot is kept"))
+    }
+
     /// The newest generation.
     pub fn generation(&self) -> u64 {
         self.shared.generation.load(Ordering::Relaxed)

@@ -12,6 +12,7 @@ use crate::config::{Checked, Model, Publisher};
 use crate::counter::Counters;
 use crate::ipam::Book;
 use crate::pipeline::Tables;
+use crate::pipeline::dry::Dry;
 use crate::table::fdb;
 use crate::worker::Running;
 use hashbrown::HashMap;
@@ -59,12 +60,17 @@ pub struct Daemon {
     pub(super) sweep_part: usize,
     pub(super) reopened: Instant,
     pub(super) loops_told: u64,
+    /// What marks our loop probes.
+    pub(super) secret: u64,
+    /// For traces; made with the first.
+    pub(super) dry: Option<Dry>,
     /// Set by `daemon.stop`: whether to detach.
     pub stopping: Option<bool>,
 }
 
 impl Daemon {
-    /// A daemon with nothing declared.
+    /// A daemon with nothing declared. `secret` marks its loop probes.
+    #[allow(clippy::too_many_arguments, reason = "its parts, once")]
     pub fn new(
         doors: Doors,
         publisher: Publisher,
@@ -73,6 +79,7 @@ impl Daemon {
         workers: Vec<Running>,
         store: Store,
         fdb_entries: u32,
+        secret: u64,
     ) -> Self {
         Self {
             model: Model::default(),
@@ -90,6 +97,8 @@ impl Daemon {
             sweep_part: 0,
             reopened: Instant::now(),
             loops_told: 0,
+            secret,
+            dry: None,
             stopping: None,
         }
     }
@@ -110,6 +119,7 @@ impl Daemon {
             Request::FdbList(filter) => json(self.list_fdb(filter)?),
             Request::WorkerList(_) => json(self.list_workers()),
             Request::StatsGet(_) => json(self.stats()),
+            Request::Trace(trace) => json(self.trace(trace)?),
             Request::Stop(stop) => {
                 self.stopping = Some(stop.detach);
                 json(self.done())

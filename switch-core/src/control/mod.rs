@@ -17,6 +17,7 @@
 //! | [`rtnl`] | requests to the kernel's routing netlink |
 //! | [`persist`] | what was declared and leased, on disk |
 //! | [`routes`] | routes listed, and a choice explained |
+//! | [`trace`] | what would become of a frame, in words |
 //! | [`bpffs`] | the directory where XDP links are pinned |
 
 mod addresses;
@@ -35,3 +36,4 @@ pub mod rtnl;
 pub mod server;
 pub mod tap;
 mod tick;
+mod trace;

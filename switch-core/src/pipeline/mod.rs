@@ -14,8 +14,10 @@
 //!
 //! `track` and `translate` will stand between `learn` and `route`, `admit` before `rewrite`. What `emit` was told
 //! to set aside is worked off behind the list, by [`slow`]; what comes of it enters at `egress`, and a packet
-//! that waited for its neighbour ([`hold`]) enters at `route` again.
+//! that waited for its neighbour ([`hold`]) enters at `route` again. Whoever looks on ([`watch`]) is told after each
+//! stage; [`dry`] runs the list for one frame and changes nothing.
 
+pub mod dry;
 mod egress;
 mod emit;
 mod forward;
@@ -23,7 +25,7 @@ mod guard;
 mod hear;
 pub mod hold;
 mod learn;
-mod note;
+pub mod note;
 mod parse;
 pub mod probe;
 mod reach;
@@ -34,6 +36,7 @@ pub mod slow;
 pub mod storm;
 pub mod verdict;
 mod waiting;
+pub mod watch;
 
 #[cfg(test)]
 mod routing_tests;
@@ -42,7 +45,7 @@ mod tests;
 
 use crate::config::PORTS_MAX;
 use crate::config::snapshot::{PortFacts, PortId, Snapshot};
-use crate::counter::{Counters, DropReason, Laps, NoLaps, Stage};
+use crate::counter::{Counters, DropReason, NoLaps, Stage};
 use crate::frame::{BATCH_FRAMES, Batch, Frame, Pool, TxQueue};
 use crate::table::fdb::Fdb;
 use crate::table::loops::Loops;
@@ -56,6 +59,7 @@ use slow::Slow;
 use std::sync::Arc;
 use storm::Storms;
 use verdict::Why;
+pub use watch::Watch;
 
 /// Learned state, shared by all workers.
 #[derive(Debug)]
@@ -69,6 +73,11 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// A copy that answers the same and that nobody else writes or reads.
+    pub fn copy(&self) -> Self {
+        Self { fdb: self.fdb.copy(), loops: self.loops.copy(), neigh: self.neigh.copy() }
+    }
+
     /// Empty ones, for so many stations and neighbours. `seed` keeps a hostile sender from choosing keys
     /// that share a place.
     pub fn new(fdb_entries: usize, neighbours: usize, seed: [u64; 2]) -> Self {
@@ -229,7 +238,7 @@ impl Pipeline {
         in_port: PortId,
         batch: &mut Batch,
         pool: &mut Pool,
-        laps: &mut impl Laps,
+        watch: &mut impl Watch,
     ) {
         let closed = PortFacts::default();
         let view = View::new(world, in_port, &closed);
@@ -240,12 +249,12 @@ impl Pipeline {
         traffic.rx_bytes.add(batch.iter().map(|frame| frame.len() as u64).sum());
 
         parse::run(pool.area(), batch, notes);
-        laps.lap(Stage::Parse);
+        watch.after(Stage::Parse, batch, notes, private);
         guard::run(&view, notes, private);
-        laps.lap(Stage::Guard);
+        watch.after(Stage::Guard, batch, notes, private);
         learn::run(&view, notes, private);
-        laps.lap(Stage::Learn);
-        decide(&view, batch, notes, pool, private, laps);
+        watch.after(Stage::Learn, batch, notes, private);
+        decide(&view, batch, notes, pool, private, watch);
         if !private.aside.is_empty() || !private.asks.is_empty() {
             self.work_off(world, &view, batch, pool);
         }
@@ -260,24 +269,24 @@ fn decide(
     notes: &mut [Note],
     pool: &mut Pool,
     private: &mut Private,
-    laps: &mut impl Laps,
+    watch: &mut impl Watch,
 ) {
     // Where the switch is no station, these two cost a look at the port's facts.
     let routed = view.facts.routed;
     if routed {
         route::run(view, pool.area(), batch, notes, private);
-        laps.lap(Stage::Route);
+        watch.after(Stage::Route, batch, notes, private);
     }
     forward::run(view, notes, private);
-    laps.lap(Stage::Forward);
+    watch.after(Stage::Forward, batch, notes, private);
     if routed {
         rewrite::run(pool.area(), batch, notes);
-        laps.lap(Stage::Rewrite);
+        watch.after(Stage::Rewrite, batch, notes, private);
     }
     let one_way = egress::run(view, pool.area(), batch, notes);
-    laps.lap(Stage::Egress);
+    watch.after(Stage::Egress, batch, notes, private);
     emit::run(view, batch, notes, pool, private, egress::prepare, one_way);
-    laps.lap(Stage::Emit);
+    watch.after(Stage::Emit, batch, notes, private);
 }
 
 /// The same for what waited or was cut up.

@@ -5,7 +5,7 @@ use crate::frame::BATCH_FRAMES;
 use crate::wire::ethernet::{HEADER_LEN, TAG_LEN};
 
 /// See the module.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Note {
     /// Destination MAC, low 48 bits. `parse`.
     pub dst: u64,

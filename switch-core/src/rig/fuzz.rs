@@ -96,7 +96,7 @@ pub fn pipeline(data: &[u8]) {
 
 /// Makes the switch a gateway in every VLAN of `br0`, with routes of every kind. Its MAC and networks are such
 /// that a few bytes of input hit them.
-fn route(rig: &mut Rig) {
+pub(super) fn route(rig: &mut Rig) {
     let name = |text: &str| -> switch_api::Name { text.parse().unwrap_or_else(|error| panic!("{error}")) };
     let mac = Some(switch_api::Mac([2; 6]));
     let bridge = switch_api::Bridge { mac, ..switch_api::Bridge::new(name("br0")) };
@@ -130,7 +130,7 @@ fn route(rig: &mut Rig) {
     }
 }
 
-fn settings_of(byte: u8) -> PortSettings {
+pub(super) fn settings_of(byte: u8) -> PortSettings {
     let vid = |n: u8| Vid::try_from(u32::from(n) + 1).unwrap_or(Vid::DEFAULT);
     let vlan = if byte & 4 == 0 {
         Vlan::Access { vid: vid(byte & 3) }

@@ -1,12 +1,15 @@
 //! A switch without threads, sockets and files: the same turns, driven by hand. For the simulator, the
 //! fuzz targets, the benches and the oracle tests; the daemon does not use it.
 
+#[cfg(test)]
+mod agree;
 pub mod fuzz;
 
 use crate::config::snapshot::{Live, PortId, compile};
 use crate::config::{Checked, Model, PORTS_MAX, Publisher, publish};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, AreaSize, Pool, TxQueue};
+use crate::pipeline::dry::{Dry, Traced};
 use crate::pipeline::{Now, Pipeline, Private, Tables};
 use crate::port::Port;
 use crate::worker::{Command, Mail, Turn};
@@ -153,6 +156,11 @@ impl Rig {
         self.live.entry(id).and_modify(|live| live.gso = true);
         let checked = Checked::new(self.model.clone(), self.turns.len() as u16);
         self.publish(checked.unwrap_or_else(|error| panic!("{error}")));
+    }
+
+    /// What would become of a packet that came in by `port` now. None if no frame is so long.
+    pub fn trace(&self, dry: &mut Dry, port: PortId, packet: &[u8], now: Now) -> Option<Traced> {
+        dry.run(self.publisher.current(), &self.tables, now, port, packet)
     }
 
     /// One turn of every worker. How many frames came in.

@@ -46,7 +46,7 @@ const CHANGED_ONE: u32 = 1 << 7;
 
 #[derive(Debug)]
 #[repr(align(64))]
-struct Bucket {
+pub(super) struct Bucket {
     keys: [AtomicU64; SLOTS],
     values: [AtomicU32; SLOTS],
     control: AtomicU32,
@@ -88,8 +88,8 @@ pub enum Want {
 /// See the module.
 #[derive(Debug)]
 pub struct AtomicTable {
-    buckets: Box<[Bucket]>,
-    seed: [u64; 2],
+    pub(super) buckets: Box<[Bucket]>,
+    pub(super) seed: [u64; 2],
 }
 
 impl AtomicTable {
@@ -310,6 +310,18 @@ impl Bucket {
         let found = self.values.get(place).map(|value| value.load(Ordering::Acquire));
         let is_whole = before & LOCKED == 0 && self.control.load(Ordering::Relaxed) == before;
         is_whole.then_some(Reading { found, spilled: before & SPILLED != 0 })
+    }
+
+    /// The same in a bucket of its own, unlocked.
+    pub(super) fn copy(&self) -> Self {
+        // Before the entries: keys that spill meanwhile are not looked for, and that is all.
+        let control = self.control.load(Ordering::Acquire) & !LOCKED;
+        let entries = self.snapshot().unwrap_or_default();
+        Self {
+            keys: entries.map(|(key, _)| AtomicU64::new(key)),
+            values: entries.map(|(_, value)| AtomicU32::new(value)),
+            control: AtomicU32::new(control),
+        }
     }
 
     fn snapshot(&self) -> Option<[(u64, u32); SLOTS]> {

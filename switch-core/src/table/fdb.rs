@@ -129,9 +129,9 @@ pub fn unkey(key: u64) -> (u64, u16) {
 /// See the module.
 #[derive(Debug)]
 pub struct Fdb {
-    table: AtomicTable,
-    entries: AtomicU32,
-    learned: Box<[AtomicU32]>,
+    pub(super) table: AtomicTable,
+    pub(super) entries: AtomicU32,
+    pub(super) learned: Box<[AtomicU32]>,
 }
 
 impl Fdb {

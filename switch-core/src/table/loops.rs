@@ -9,7 +9,7 @@ pub const HOLD_S: u32 = 10;
 
 /// One word a port: the second until which it is blocked; 0 is never.
 #[derive(Debug)]
-pub struct Loops(Box<[AtomicU32]>);
+pub struct Loops(pub(super) Box<[AtomicU32]>);
 
 impl Loops {
     /// For ports `0..ports`.

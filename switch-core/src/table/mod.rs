@@ -10,6 +10,7 @@
 //! | [`loops`] | which ports a loop was found behind |
 
 pub mod atomic;
+mod copy;
 pub mod fdb;
 pub mod loops;
 pub mod lpm;

@@ -188,14 +188,14 @@ pub fn unkey(key: Key) -> (u16, u128) {
 /// See the module.
 #[derive(Debug)]
 pub struct Neighbours {
-    table: WideTable,
-    limits: Limits,
-    entries: AtomicU32,
-    waiting: AtomicU32,
-    by_port: Box<[AtomicU32]>,
-    waiting_by_port: Box<[AtomicU32]>,
-    changes: AtomicU32,
-    holders: AtomicU64,
+    pub(super) table: WideTable,
+    pub(super) limits: Limits,
+    pub(super) entries: AtomicU32,
+    pub(super) waiting: AtomicU32,
+    pub(super) by_port: Box<[AtomicU32]>,
+    pub(super) waiting_by_port: Box<[AtomicU32]>,
+    pub(super) changes: AtomicU32,
+    pub(super) holders: AtomicU64,
 }
 
 impl Neighbours {

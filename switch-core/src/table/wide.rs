@@ -36,7 +36,7 @@ const LOCK_ATTEMPTS: usize = if cfg!(loom) { 1 } else { 64 };
 
 #[derive(Debug)]
 #[repr(align(64))]
-struct Line {
+pub(super) struct Line {
     sequence: AtomicU32,
     lock: AtomicU32,
     key: [AtomicU64; 3],
@@ -57,8 +57,8 @@ pub enum Want {
 /// See the module.
 #[derive(Debug)]
 pub struct WideTable {
-    lines: Box<[Line]>,
-    seed: [u64; 2],
+    pub(super) lines: Box<[Line]>,
+    pub(super) seed: [u64; 2],
 }
 
 impl WideTable {
@@ -190,6 +190,17 @@ impl Line {
             relax();
         }
         None
+    }
+
+    /// The same in a line of its own, which nobody writes.
+    pub(super) fn copy(&self) -> Self {
+        let (key, value) = self.read().unwrap_or_default();
+        Self {
+            sequence: AtomicU32::new(0),
+            lock: AtomicU32::new(0),
+            key: key.map(AtomicU64::new),
+            value: value.map(AtomicU64::new),
+        }
     }
 
     /// Writes an entry over `before`, if that is what stands here.

@@ -1,0 +1,305 @@
+//! `trace`: the pipeline run dry over the snapshot in force, and its answer in words. What is said here is read off
+//! what the stages did; nothing is decided a second time.
+
+use super::daemon::{Daemon, PortLife};
+use crate::config::gateway::from_bits;
+use crate::config::model::no_such;
+use crate::config::snapshot::{PortId, Snapshot};
+use crate::counter::{DropReason, Event, Stage};
+use crate::pipeline::dry::{Dry, Step, Traced};
+use crate::pipeline::note::Note;
+use crate::pipeline::verdict::{Class, Verdict, Why};
+use crate::wire::ethernet::{ARP, IPV4, IPV6};
+use crate::wire::hop;
+use crate::wire::ip::Version;
+use crate::worker::thread::now;
+use switch_api::{
+    ApiError, Code, Hex, Mac, Name, RouteGet, Trace, TraceDrop, TraceOut, TraceReply, TraceStep,
+};
+
+impl Daemon {
+    /// What would become of a frame now. Changes nothing.
+    pub(super) fn trace(&mut self, trace: &Trace) -> Result<TraceReply, ApiError> {
+        let name = &trace.in_port;
+        let id = self.model.ports.get(name).ok_or_else(|| no_such("port", name).field("in"))?.id;
+        let snapshot = self.publisher.current().clone();
+        let (packet, size) = (&trace.frame.0, self.doors.area.size());
+        let dry = match &mut self.dry {
+            Some(dry) => dry,
+            none => {
+                let made = Dry::new(size.chunk_bytes, self.secret);
+                none.insert(made.map_err(|error| ApiError::new(Code::System, error.to_string()))?)
+            }
+        };
+        let traced = dry.run(&snapshot, &self.tables, now(), id, packet).ok_or_else(|| {
+            ApiError::new(Code::InvalidParams, format!("no frame is {} bytes long", packet.len()))
+                .field("frame")
+                .hint("a frame is 14 to 65 853 bytes, from its destination MAC on, without FCS")
+        })?;
+        let teller = Teller { daemon: self, snapshot: &snapshot, in_port: id, packet };
+        Ok(teller.reply(&traced))
+    }
+}
+
+/// Puts what the stages did into words.
+struct Teller<'a> {
+    daemon: &'a Daemon,
+    snapshot: &'a Snapshot,
+    in_port: PortId,
+    packet: &'a [u8],
+}
+
+impl Teller<'_> {
+    fn reply(&self, traced: &Traced) -> TraceReply {
+        let mut before = Note::default();
+        let steps = traced.steps.iter().map(|step| {
+            let why = self.why(step, &before, traced);
+            before = step.note;
+            TraceStep { stage: step.stage.name().into(), verdict: self.verdict(step.note.verdict), why }
+        });
+        let steps = steps.collect();
+        let out = traced.leaving.iter().map(|leaving| TraceOut {
+            port: self.name(leaving.port),
+            by_switch: !leaving.is_itself,
+            frame: Hex(leaving.bytes.clone()),
+        });
+        let drops = traced.drops.iter().map(|(port, reason, _)| TraceDrop {
+            port: self.name(*port),
+            reason: reason.name().into(),
+            meaning: reason.meaning().into(),
+        });
+        let all = traced.steps.iter().flat_map(|step| &step.events).chain(&traced.events);
+        TraceReply {
+            outcome: self.outcome(traced),
+            generation: self.snapshot.generation,
+            steps,
+            out: out.collect(),
+            drops: drops.collect(),
+            events: all.map(|event| event.name().to_owned()).collect(),
+        }
+    }
+
+    fn outcome(&self, traced: &Traced) -> String {
+        let (itself, said): (Vec<_>, Vec<_>) = traced.leaving.iter().partition(|leaving| leaving.is_itself);
+        let names = |of: &[&crate::pipeline::dry::Leaving]| {
+            let mut names: Vec<_> = of.iter().map(|leaving| self.name(leaving.port).to_string()).collect();
+            names.dedup();
+            names.join(" ")
+        };
+        let mut parts = Vec::new();
+        if !itself.is_empty() {
+            parts.push(format!("leaves by {}", names(&itself)));
+        }
+        for (_, reason, _) in &traced.drops {
+            parts.push(format!("dropped, {}: {}", reason.name(), reason.meaning()));
+        }
+        if traced.held {
+            parts.push("waits until its neighbour answers".into());
+        }
+        if !said.is_empty() {
+            parts.push(format!("the switch itself sends {} by {}", count(said.len(), "frame"), names(&said)));
+        }
+        if parts.is_empty() { "taken by the switch itself".into() } else { parts.join("; ") }
+    }
+
+    fn verdict(&self, verdict: Verdict) -> String {
+        match verdict {
+            Verdict::Undecided => "undecided".into(),
+            Verdict::Port(port) => format!("port {}", self.name(port)),
+            Verdict::Segments(port) => format!("port {}, in segments", self.name(port)),
+            Verdict::Flood(class) => format!("flood {}", class_name(class)),
+            Verdict::Drop(reason) => format!("drop {}", reason.name()),
+            Verdict::Aside(why) => format!("aside {}", aside(why).0),
+            #[allow(unreachable_patterns, reason = "a stage may bring a verdict of its own")]
+            other => format!("{other:?}").to_lowercase(),
+        }
+    }
+
+    /// Why a stage left the frame as it did.
+    fn why(&self, step: &Step, before: &Note, traced: &Traced) -> String {
+        let note = &step.note;
+        if let Verdict::Drop(reason) = note.verdict {
+            return self.why_dropped(step.stage, reason, before);
+        }
+        let decided = !before.is_undecided() && step.stage != Stage::Parse;
+        match step.stage {
+            Stage::Parse => self.read(note),
+            Stage::Guard => self.at(note.fid),
+            Stage::Learn => self.learned(note, &step.events),
+            Stage::Route => self.routed(note),
+            Stage::Forward if decided => "decided already".into(),
+            Stage::Forward => self.forwarded(note),
+            Stage::Rewrite if note.routed => {
+                format!("from {}, to {}, one hop less to go", mac(note.src()), mac(note.dst))
+            }
+            Stage::Rewrite => "not routed: stays as it is".into(),
+            Stage::Egress => self.leaves_as(note),
+            Stage::Emit => self.emitted(note, traced),
+            _ if note.verdict != before.verdict => self.verdict(note.verdict),
+            _ if step.events.is_empty() => "nothing to do".into(),
+            _ => step.events.iter().map(|event| event.name()).collect::<Vec<_>>().join(", "),
+        }
+    }
+
+    fn why_dropped(&self, stage: Stage, reason: DropReason, before: &Note) -> String {
+        let is_new = before.verdict != Verdict::Drop(reason);
+        let down = match self.daemon.ports.get(&self.in_port) {
+            Some(PortLife::Down(why)) if stage == Stage::Guard && reason == DropReason::PortClosed => {
+                Some(why)
+            }
+            _ => None,
+        };
+        match down {
+            Some(why) => format!("port {} is down: {why}", self.name(self.in_port)),
+            None if is_new => reason.meaning().into(),
+            None if stage == Stage::Emit => "counted and given back".into(),
+            None => "decided already".into(),
+        }
+    }
+
+    fn read(&self, note: &Note) -> String {
+        let tag = if note.tagged {
+            format!("tag with VLAN {}, priority {}", note.tci & 0xfff, note.tci >> 13)
+        } else {
+            "no tag".into()
+        };
+        let kind = match note.ethertype() {
+            IPV4 => "IPv4".into(),
+            IPV6 => "IPv6".into(),
+            ARP => "ARP".into(),
+            other => format!("EtherType {other:#06x}"),
+        };
+        let addresses = self.hop(note).map_or(String::new(), |hop| {
+            format!(", {} to {}, TTL {}", from_bits(hop.src), from_bits(hop.dst), hop.ttl)
+        });
+        format!("{} to {}, {tag}, {kind}{addresses}", mac(note.src()), mac(note.dst))
+    }
+
+    fn hop(&self, note: &Note) -> Option<hop::Hop> {
+        let version = match note.ethertype() {
+            IPV4 => Version::V4,
+            IPV6 => Version::V6,
+            _ => return None,
+        };
+        hop::read(self.packet.get(note.payload_at()..)?, version).ok()
+    }
+
+    /// A filtering identifier, by name.
+    fn at(&self, fid: u16) -> String {
+        let Some(facts) = self.snapshot.fids.get(usize::from(fid)) else { return "in no VLAN".into() };
+        let bridge = self.daemon.model.bridges.iter().find(|(_, bridge)| bridge.id == facts.bridge);
+        format!("VLAN {} of bridge {}", facts.vid, bridge.map_or("?", |(name, _)| name.as_str()))
+    }
+
+    fn learned(&self, note: &Note, events: &[Event]) -> String {
+        let (station, port) = (mac(note.src()), self.name(self.in_port));
+        match events.first() {
+            Some(Event::MacLearned) => format!("{station} is new; it would be learned behind {port}"),
+            Some(Event::MacMoved) => format!("{station} was behind another port; it would move to {port}"),
+            Some(Event::LearnPortLimit) => format!("{station} is not learned: {port} has as many as it may"),
+            Some(Event::LearnTableFull) => {
+                format!("{station} is not learned: its place in the table is taken")
+            }
+            Some(other) => other.name().into(),
+            None => format!("{station} is known behind {port}"),
+        }
+    }
+
+    fn routed(&self, note: &Note) -> String {
+        if !note.routed && note.is_undecided() {
+            return "not for the gateway's MAC: stays on its bridge".into();
+        }
+        if let Verdict::Aside(why) = note.verdict {
+            return format!("{}{}", aside(why).1, self.choice(note));
+        }
+        format!("next hop {} in {}{}", mac(note.dst), self.at(note.fid), self.choice(note))
+    }
+
+    /// What `route get` says of the destination.
+    fn choice(&self, note: &Note) -> String {
+        let Some(hop) = self.hop(note) else { return String::new() };
+        let facts = self.snapshot.port(self.in_port);
+        let came = facts.and_then(|facts| self.snapshot.fids.get(usize::from(facts.vlans.untagged.0)));
+        let bridges = || self.daemon.model.bridges.values();
+        let bridge = came.and_then(|came| bridges().find(|bridge| bridge.id == came.bridge));
+        let vrf = bridge.map(|bridge| bridge.object.vrf.clone());
+        let get = vrf.map(|vrf| RouteGet { address: from_bits(hop.dst), vrf });
+        let choice = get.and_then(|get| self.daemon.explain_route(&get).ok());
+        choice.map_or(String::new(), |choice| format!("; {}: {}", choice.what, choice.why.join("; ")))
+    }
+
+    fn forwarded(&self, note: &Note) -> String {
+        match note.verdict {
+            Verdict::Port(port) => format!("{} is behind {}", mac(note.dst), self.name(port)),
+            Verdict::Flood(Class::UnknownUnicast) => {
+                format!("nobody knows where {} is: to every member of {}", mac(note.dst), self.at(note.fid))
+            }
+            Verdict::Flood(_) => format!("to every member of {}", self.at(note.fid)),
+            other => self.verdict(other),
+        }
+    }
+
+    fn leaves_as(&self, note: &Note) -> String {
+        match note.verdict {
+            Verdict::Port(port) | Verdict::Segments(port) => {
+                let Some(to) = self.snapshot.port(port) else { return "the port is gone".into() };
+                let tag =
+                    match (to.vlans.untagged.0 == note.fid, self.snapshot.fids.get(usize::from(note.fid))) {
+                        (false, Some(fid)) => format!("with a tag, VLAN {}", fid.vid),
+                        _ => "without a tag".into(),
+                    };
+                format!("{tag}; fits the MTU of {}", to.mtu)
+            }
+            Verdict::Flood(_) => "each copy is prepared for its port when it is made".into(),
+            _ => "does not leave as it is".into(),
+        }
+    }
+
+    fn emitted(&self, note: &Note, traced: &Traced) -> String {
+        match note.verdict {
+            Verdict::Aside(_) => "set aside for the slow path".into(),
+            _ => {
+                let copies = traced.leaving.iter().filter(|leaving| leaving.is_itself).count();
+                format!("{} queued", count(copies, "frame"))
+            }
+        }
+    }
+
+    fn name(&self, port: PortId) -> Name {
+        let found = self.daemon.name_of(port).cloned();
+        // A port that goes away takes its number with it; a trace meets it only in what was learned.
+        found.unwrap_or_else(|| format!("port-{port}").parse().unwrap_or_else(|_| Name::main()))
+    }
+}
+
+fn mac(word: u64) -> Mac {
+    Mac::from_u64(word)
+}
+
+fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+fn class_name(class: Class) -> &'static str {
+    match class {
+        Class::UnknownUnicast => "unknown-unicast",
+        Class::Multicast => "multicast",
+        Class::Broadcast => "broadcast",
+    }
+}
+
+/// Why a frame is set aside: a word, and a sentence.
+fn aside(why: Why) -> (&'static str, &'static str) {
+    match why {
+        Why::Host => ("host", "for the switch itself"),
+        Why::Hold => ("hold", "its neighbour is not known yet"),
+        Why::NoNeighbour => ("no-neighbour", "its neighbour does not answer"),
+        Why::Expired => ("expired", "it has been over too many routers"),
+        Why::NoRoute => ("no-route", "there is no way"),
+        Why::Prohibited => ("prohibited", "a route forbids it"),
+        Why::Scope => ("scope", "its source is link-local and its destination is not here"),
+        Why::TooBig => ("too-big", "it does not fit through the port that leads to its destination"),
+        #[allow(unreachable_patterns, reason = "a stage may bring a reason of its own")]
+        _ => ("other", "for the slow path"),
+    }
+}
