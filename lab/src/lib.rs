@@ -8,12 +8,14 @@
 //! | [`raw`] | frames made by hand, sent and received on a pod's device |
 //! | [`frames`] | frames to make by hand |
 //! | [`transfer`] | TCP and UDP between namespaces, every byte checked |
+//! | [`sequence`] | numbered datagrams both ways: what is lost, what overtakes |
 //! | [`trouble`] | kernels and threads that are not well |
 
 pub mod frames;
 pub mod net;
 pub mod node;
 pub mod raw;
+pub mod sequence;
 pub mod transfer;
 pub mod trouble;
 

@@ -184,7 +184,8 @@ impl Pod {
         switch_api::Mac([0x02, net, 0, 0, 0, n])
     }
 
-    fn number(&self) -> u8 {
+    /// Its number on the node.
+    pub fn number(&self) -> u8 {
         self.ip.rsplit('.').next().and_then(|n| n.parse().ok()).unwrap_or(0)
     }
 

@@ -12,6 +12,7 @@
 use super::links::{self, Link, LinkEvent};
 use super::rtnl::{self, Dress, Rtnl};
 use crate::port::tap::device::{Descriptor, Offloads};
+use crate::port::tap::steering;
 use netlink_sys::Socket;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
@@ -215,7 +216,19 @@ fn by_index(rtnl: &Rtnl, index: u32) -> io::Result<Option<Link>> {
 
 /// The descriptors of a device that outlived an earlier daemon. What the pod changed on it stays.
 fn adopt(rtnl: &Rtnl, wanted: &Wanted, link: &Link) -> Result<Vec<Descriptor>, ApiError> {
-    (0..wanted.queues).map(|_| attach(rtnl, wanted, link)).collect()
+    let descriptors =
+        (0..wanted.queues).map(|_| attach(rtnl, wanted, link)).collect::<Result<Vec<_>, _>>()?;
+    // The device has kept an earlier daemon's, unless the pod took it away.
+    steer(wanted, &descriptors)?;
+    Ok(descriptors)
+}
+
+/// A flow's frames come by one queue, whatever queue its answers are written by.
+fn steer(wanted: &Wanted, descriptors: &[Descriptor]) -> Result<(), ApiError> {
+    if !wanted.several_queues() {
+        return Ok(());
+    }
+    steering::steer(&descriptors[0], wanted.queues).map_err(|error| no_steering(wanted, &error))
 }
 
 /// One descriptor of just this device.
@@ -248,6 +261,7 @@ fn make(rtnl: &Rtnl, wanted: &Wanted) -> Result<(Vec<Descriptor>, u32), ApiError
     for _ in 1..wanted.queues {
         descriptors.push(attach(rtnl, wanted, &link)?);
     }
+    steer(wanted, &descriptors)?;
     let dress = Dress { mac: wanted.mac, mtu: u32::from(wanted.mtu), alias: wanted.alias() };
     rtnl.dress(link.index, &dress).map_err(step("address, MTU and alias"))?;
     rtnl.set_up(link.index).map_err(step("set up"))?;
@@ -272,6 +286,17 @@ fn watch() -> io::Result<Socket> {
 fn failed(wanted: &Wanted, step: &str, error: &io::Error) -> ApiError {
     let text = format!("device {} in {}: {step}: {error}", wanted.device, wanted.place());
     ApiError::new(Code::System, text).field("device").hint("nothing of it was left behind")
+}
+
+/// Without it the frames of a flow would lie in two queues now and then and overtake each other.
+fn no_steering(wanted: &Wanted, error: &io::Error) -> ApiError {
+    let text = format!(
+        "device {} in {} cannot have several queues: no program chooses between them: {error}",
+        wanted.device,
+        wanted.place()
+    );
+    let hint = "it needs Linux 4.16 and the right to load BPF programs: run as root, or give one queue";
+    ApiError::new(Code::Unsupported, text).field("queues").hint(hint)
 }
 
 fn refused(wanted: &Wanted, name: &str, error: &io::Error) -> ApiError {

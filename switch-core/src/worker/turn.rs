@@ -190,7 +190,8 @@ impl Turn {
             let queue = &mut private.queues[usize::from(port)];
             match self.lane_of[usize::from(port)] {
                 ELSEWHERE => {
-                    send_away(&self.mail, snapshot, port, queue, &mut self.pool, &private.counters, now)
+                    let counters = &private.counters;
+                    send_away(self.id, &self.mail, snapshot, port, queue, &mut self.pool, counters, now)
                 }
                 lane => {
                     let lane = &mut self.lanes[usize::from(lane)];
@@ -446,8 +447,11 @@ impl Turn {
     }
 }
 
-/// Into the inbox of the worker that serves `port`.
+/// Into the inbox of a worker that serves `port`. Which of several depends on the sender alone, so that several senders
+/// keep several busy and a flow, which one worker receives, keeps its order.
+#[allow(clippy::too_many_arguments, reason = "parts of one Turn, of which others are borrowed")]
 fn send_away(
+    from: u16,
     mail: &[Mail],
     snapshot: &Snapshot,
     port: PortId,
@@ -456,7 +460,8 @@ fn send_away(
     counters: &crate::counter::Counters,
     now: Now,
 ) {
-    let worker = snapshot.port(port).and_then(|facts| facts.lanes.first());
+    let worker =
+        snapshot.port(port).and_then(|facts| facts.lanes.get(usize::from(from) % facts.lanes.len().max(1)));
     let Some(mail) = worker.and_then(|worker| mail.get(usize::from(*worker))) else {
         return drop_queue(queue, port, DropReason::PortDown, pool, counters);
     };

@@ -23,6 +23,7 @@ const SET_PERSIST: Opcode = libc::TUNSETPERSIST as Opcode;
 const SET_OFFLOAD: Opcode = libc::TUNSETOFFLOAD as Opcode;
 const SET_ENDIAN: Opcode = libc::TUNSETVNETLE as Opcode;
 const SET_HEADER_BYTES: Opcode = libc::TUNSETVNETHDRSZ as Opcode;
+const SET_STEERING: Opcode = libc::TUNSETSTEERINGEBPF as Opcode;
 
 /// What a kernel that has everything hands over unfinished: checksums, TCP superframes, UDP superframes.
 const TCP_OFFLOADS: u32 = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
@@ -98,6 +99,13 @@ impl Descriptor {
     fn set_offload(&self, offloads: u32) -> io::Result<()> {
         // SAFETY: TUNSETOFFLOAD takes a mask as an integer; the kernel refuses bits it does not know.
         unsafe { Ok(ioctl::ioctl(&self.0, IntegerSetter::<SET_OFFLOAD>::new_usize(offloads as usize))?) }
+    }
+
+    /// Gives the device the program, by its descriptor, that chooses the queue of what comes out of it; a negative number
+    /// takes it away.
+    pub fn set_steering(&self, program: libc::c_int) -> io::Result<()> {
+        // SAFETY: TUNSETSTEERINGEBPF reads one int.
+        unsafe { Ok(ioctl::ioctl(&self.0, Setter::<SET_STEERING, _>::new(program))?) }
     }
 
     /// Lets the device live on without a descriptor, or not.

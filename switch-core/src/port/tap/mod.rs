@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`device`] | the descriptor: create, attach, offloads |
 //! | [`joined`] | what leaves by one write: a frame, or neighbouring segments of one TCP stream |
+//! | [`steering`] | which queue a flow from the pod comes by (with steering.c) |
 //!
 //! This file is the lane: one queue of the device. Before every frame goes a `struct virtio_net_hdr` that says
 //! what is unfinished in it. The pod's kernel writes it, and a pod can make its kernel write nearly anything: it
@@ -17,6 +18,7 @@
 
 pub mod device;
 mod joined;
+pub mod steering;
 
 use super::{Health, Port, Remains, Sent, Serviced};
 use crate::counter::{Counters, DropReason};
