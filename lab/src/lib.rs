@@ -11,6 +11,7 @@
 //! | [`sequence`] | numbered datagrams both ways: what is lost, what overtakes |
 //! | [`trouble`] | kernels and threads that are not well |
 
+pub mod cross;
 pub mod frames;
 pub mod net;
 pub mod node;

@@ -8,6 +8,7 @@
 //! | [`ipam`] | address pools and leases |
 //! | [`prefix`] | an address and the length of its network |
 //! | [`route`] | what routing needs: gateway addresses, neighbours, routes |
+//! | [`vrf`] | routing tables: where they lead, and what they have to do with the kernel's |
 //! | [`request`] | what can be asked, one variant per JSON-RPC method |
 //! | [`reply`] | what is answered |
 //! | [`trace`] | one frame, and what becomes of it |
@@ -27,6 +28,7 @@ pub mod reply;
 pub mod request;
 pub mod route;
 pub mod trace;
+pub mod vrf;
 
 pub use cidr::Cidr;
 pub use client::Client;
@@ -43,6 +45,7 @@ pub use reply::*;
 pub use request::{ByDevice, ByName, FdbDelete, FdbFilter, Hello, Nothing, PortSet, Request, Stop};
 pub use route::*;
 pub use trace::*;
+pub use vrf::*;
 
 /// The version of these words. A client says it in `hello`; the daemon refuses another number
 /// and names the side to update. It moves when an old client would misread a new daemon.

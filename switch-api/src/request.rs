@@ -5,7 +5,7 @@ use crate::route::{
     StaticNeighbour,
 };
 use crate::trace::Trace;
-use crate::{Bridge, LeaseAcquire, LeaseFilter, Mac, Name, Pool, Port, PortSettings, StaticMac, Vid};
+use crate::{Bridge, LeaseAcquire, LeaseFilter, Mac, Name, Pool, Port, PortSettings, StaticMac, Vid, Vrf};
 use serde::{Deserialize, Serialize};
 
 /// A request. `method` is the variant's name in the file, `params` its content.
@@ -60,6 +60,15 @@ pub enum Request {
     /// Says what becomes of a packet to an address, and why.
     #[serde(rename = "route.get")]
     RouteGet(RouteGet),
+    /// Sets a routing table: where it leads, and which of the kernel's it goes with.
+    #[serde(rename = "vrf.set")]
+    VrfSet(Vrf),
+    /// Forgets what was set.
+    #[serde(rename = "vrf.delete")]
+    VrfDelete(ByName),
+    /// Lists routing tables.
+    #[serde(rename = "vrf.list")]
+    VrfList(Nothing),
     /// Declares a port and opens it.
     #[serde(rename = "port.add")]
     PortAdd(Box<Port>),
@@ -136,6 +145,7 @@ impl Request {
                 | Self::NeighList(_)
                 | Self::RouteList(_)
                 | Self::RouteGet(_)
+                | Self::VrfList(_)
                 | Self::WorkerList(_)
                 | Self::StatsGet(_)
                 | Self::Trace(_)

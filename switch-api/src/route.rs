@@ -203,14 +203,27 @@ pub struct RouteStatus {
     /// The bridge whose own network it is; none for a declared route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connected: Option<Name>,
+    /// Where it comes from, if nobody declared it and it is no gateway's network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// It is the one that is used for its network.
     pub active: bool,
+}
+
+/// Where a route comes from that nobody declared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Who wrote it into the kernel's table, as `ip route` names them: `bird`, `static`, `kernel`; `uplink` for the
+    /// way to the kernel itself.
+    pub protocol: String,
+    /// What the kernel does with such packets, when they are handed to it.
+    pub way: String,
 }
 
 /// Answer to [`crate::Request::RouteGet`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteChoice {
-    /// What becomes of a packet, in a word: `local`, `connected`, `via`, `blackhole`, `unreachable`, `prohibit`,
+    /// What becomes of a packet, in a word: `local`, `connected`, `via`, `kernel`, `blackhole`, `unreachable`, `prohibit`,
     /// `broadcast`, `none`.
     pub what: String,
     /// The route that was chosen.

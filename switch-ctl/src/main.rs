@@ -11,6 +11,7 @@ mod route;
 mod stats;
 mod tap;
 mod trace;
+mod vrf;
 mod worker;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -61,6 +62,9 @@ enum Noun {
     /// Routes: how to reach networks that are not a bridge's own.
     #[command(subcommand)]
     Route(route::Verb),
+    /// Routing tables: where they lead, and which of the kernel's they go with.
+    #[command(subcommand)]
+    Vrf(vrf::Verb),
     /// Workers: who does it, on which core.
     #[command(subcommand)]
     Worker(worker::Verb),
@@ -114,6 +118,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Ipam(verb) => ipam::run(verb, &mut client, &output),
         Noun::Neigh(verb) => neigh::run(verb, &mut client, &output),
         Noun::Route(verb) => route::run(verb, &mut client, &output),
+        Noun::Vrf(verb) => vrf::run(verb, &mut client, &output),
         Noun::Worker(verb) => worker::run(verb, &mut client, &output),
         Noun::Trace(trace) => trace::run(trace, &mut client, &output),
         Noun::Stats => stats::run(&mut client, &output),

@@ -133,6 +133,9 @@ fn way(status: &RouteStatus) -> String {
     if let Some(bridge) = &status.connected {
         return format!("dev {bridge}");
     }
+    if let Some(origin) = &status.origin {
+        return format!("kernel {}", origin.way);
+    }
     match status.route.kind {
         RouteKind::Blackhole => "blackhole".into(),
         RouteKind::Unreachable => "unreachable".into(),
@@ -148,12 +151,22 @@ fn way(status: &RouteStatus) -> String {
     }
 }
 
+/// Who brought it.
+fn origin(status: &RouteStatus) -> String {
+    match (&status.origin, &status.connected) {
+        (Some(origin), _) => origin.protocol.clone(),
+        (None, Some(_)) => "connected".into(),
+        (None, None) => "declared".into(),
+    }
+}
+
 fn list(routes: &[RouteStatus], output: &Output) -> String {
-    let mut table = output.table(&["NETWORK", "WAY", "METRIC", "VRF", "USED"]);
+    let mut table = output.table(&["NETWORK", "WAY", "FROM", "METRIC", "VRF", "USED"]);
     for status in routes {
         table.add_row(vec![
             status.route.prefix.to_string(),
             way(status),
+            origin(status),
             status.route.metric.to_string(),
             status.route.vrf.to_string(),
             if status.active { "yes" } else { "no" }.to_owned(),

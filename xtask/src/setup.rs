@@ -18,6 +18,7 @@ const TEST: &[Need] = &[
     ("nsenter", "util-linux"),
     ("tcpdump", "tcpdump"),
     ("nstat", "iproute2"),
+    ("sysctl", "procps"),
     ("traceroute", "traceroute"),
     ("qemu-aarch64-static", "qemu-user-static"),
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),

@@ -7,7 +7,7 @@ use crate::table::lpm::{Change, Lpm};
 use crate::wire::hop::V4_MAPPED;
 use hashbrown::HashMap;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use switch_api::{Mac, Name, NextHop, Prefix, Route, RouteKind};
 
@@ -79,6 +79,8 @@ pub enum Action {
     Link(u16),
     /// A next hop of this group.
     Via(u16),
+    /// The node's kernel, a station on this bridge and VLAN.
+    Kernel(u16),
     /// Dropped in silence.
     Blackhole,
     /// Dropped: there is no way.
@@ -167,6 +169,12 @@ impl Making {
     }
 }
 
+/// Both default routes.
+pub const EVERYWHERE: [Prefix; 2] = [
+    Prefix { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), len: 0 },
+    Prefix { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), len: 0 },
+];
+
 /// Gateways by filtering identifier, and the routing tables.
 pub fn compile(model: &Model) -> (BTreeMap<u16, Arc<Gateway>>, Routing) {
     if model.addresses.is_empty() {
@@ -175,6 +183,13 @@ pub fn compile(model: &Model) -> (BTreeMap<u16, Arc<Gateway>>, Routing) {
     let vrfs = number_vrfs(model);
     let mut tables: Vec<Making> = vrfs.iter().map(|_| Making::default()).collect();
     let mut numbers = Numbers::default();
+    for (name, vrf) in &vrfs {
+        // First, so that any other route to everywhere hides it.
+        if let Ok(kernel) = model.to_kernel(name) {
+            let value = numbers.action(Action::Kernel(kernel.fid));
+            EVERYWHERE.iter().for_each(|prefix| tables[usize::from(*vrf)].add(*prefix, value));
+        }
+    }
     for ((vrf, prefix), route) in model.active_routes() {
         let Some(vrf) = vrfs.get(vrf) else { continue };
         let action = match route.kind {

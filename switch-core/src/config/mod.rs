@@ -11,6 +11,7 @@
 //! | [`routes`] | declared routes |
 //! | [`ecmp`] | several next hops for one route |
 //! | [`gateway`] | of these, what routing reads |
+//! | [`uplink`] | the way to the node's kernel |
 //! | [`publish`] | how a snapshot reaches every worker, and how one knows that it did |
 
 mod addresses;
@@ -21,6 +22,7 @@ pub mod model;
 pub mod publish;
 mod routes;
 pub mod snapshot;
+pub mod uplink;
 
 pub use checked::Checked;
 pub use model::Model;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use switch_api::{
     ApiError, Bridge, BridgeAddress, Code, Name, Port, Request, Route, StaticMac, StaticNeighbour, Vid, Vlan,
+    Vrf,
 };
 
 /// What is kept on disk: the objects, without their numbers.
@@ -24,6 +25,8 @@ pub struct Declared {
     pub neighbours: Vec<StaticNeighbour>,
     /// Declared routes.
     pub routes: Vec<Route>,
+    /// Routing tables that were set.
+    pub vrfs: Vec<Vrf>,
 }
 
 /// An object and its number.
@@ -50,6 +53,8 @@ pub struct Model {
     pub neighbours: Vec<StaticNeighbour>,
     /// In the order in which they were declared.
     pub routes: Vec<Route>,
+    /// By name.
+    pub vrfs: BTreeMap<Name, Vrf>,
     /// What makes this node's derived MACs its own.
     pub seed: u64,
     /// Filtering identifier of each bridge (by number) and VLAN that has a member or a gateway.
@@ -83,6 +88,8 @@ impl Model {
             Request::NeighDelete(by) => next.delete_neighbour(by),
             Request::RouteAdd(route) => next.add_route(route)?,
             Request::RouteDelete(by) => next.delete_route(by)?,
+            Request::VrfSet(vrf) => next.set_vrf(vrf)?,
+            Request::VrfDelete(by) => next.unset_vrf(&by.name)?,
             other => {
                 let text = format!("{other:?} is not a change");
                 return Err(ApiError::new(Code::Internal, text));
@@ -113,6 +120,9 @@ impl Model {
         for route in &declared.routes {
             model.add_route(route)?;
         }
+        for vrf in &declared.vrfs {
+            model.set_vrf(vrf)?;
+        }
         model.number_fids()?;
         Ok(model)
     }
@@ -128,6 +138,7 @@ impl Model {
             addresses: self.addresses.clone(),
             neighbours: self.neighbours.clone(),
             routes: self.routes.clone(),
+            vrfs: self.vrfs.values().cloned().collect(),
         }
     }
 

@@ -66,6 +66,8 @@ pub struct PortFacts {
     pub lanes: ArrayVec<u16, LANES_MAX>,
     /// The switch is a station in one of its VLANs.
     pub routed: bool,
+    /// It leads to the node's kernel: what comes from there does not go back there.
+    pub to_kernel: bool,
 }
 
 /// A member of a flood group.
@@ -168,6 +170,11 @@ pub fn compile(
         let routed = vids_of(&port.object.settings.vlan).any(|vid| gateways.contains_key(&fid_of(vid)));
         ports[usize::from(port.id)] = PortFacts { routed, ..port_facts(&port.object, live, fid_of) };
     }
+    for kernel in model.vrf_names().into_iter().filter_map(|vrf| model.to_kernel(vrf).ok()) {
+        if let Some(port) = ports.get_mut(usize::from(kernel.id)) {
+            port.to_kernel = true;
+        }
+    }
     for bridge in model.bridges.values() {
         for ((_, vid), fid) in model.fids.range((bridge.id, Vid::MIN)..=(bridge.id, Vid::MAX)) {
             fids[usize::from(*fid)] = FidFacts {
@@ -228,6 +235,7 @@ fn port_facts(port: &Port, live: Live, fid_of: impl Fn(Vid) -> u16) -> PortFacts
         gso: live.gso,
         lanes: live.lanes,
         routed: false,
+        to_kernel: false,
     }
 }
 

@@ -3,17 +3,19 @@
 //! `Model` → `Checked` → open what is new → `Snapshot` → persist → publish → all workers have seen it →
 //! close what is gone → answer. An error before *publish* changes nothing.
 
+use super::announce::Told;
 use super::doors::{Door, Doors, WORKER_PATIENCE};
 use super::persist::Store;
 use super::tap::{self, Wanted};
 use crate::config::model::no_such;
 use crate::config::snapshot::{Live, PortId, compile};
+use crate::config::uplink::KERNEL_IP;
 use crate::config::{Checked, Model, Publisher};
 use crate::counter::Counters;
 use crate::ipam::Book;
 use crate::pipeline::Tables;
 use crate::pipeline::dry::Dry;
-use crate::table::fdb;
+use crate::table::{fdb, neigh};
 use crate::worker::Running;
 use hashbrown::HashMap;
 use serde_json::Value;
@@ -64,6 +66,7 @@ pub struct Daemon {
     pub(super) secret: u64,
     /// For traces; made with the first.
     pub(super) dry: Option<Dry>,
+    pub(super) told: Told,
     /// Set by `daemon.stop`: whether to detach.
     pub stopping: Option<bool>,
 }
@@ -99,6 +102,7 @@ impl Daemon {
             loops_told: 0,
             secret,
             dry: None,
+            told: Told::default(),
             stopping: None,
         }
     }
@@ -135,6 +139,7 @@ impl Daemon {
             Request::NeighList(filter) => json(self.list_neighbours(filter)?),
             Request::RouteList(filter) => json(self.list_routes(filter)?),
             Request::RouteGet(get) => json(self.explain_route(get)?),
+            Request::VrfList(_) => json(self.list_vrfs()),
             Request::NeighAdd(_) | Request::NeighDelete(_) => self.change_neighbour(request),
             Request::BridgeAdd(_)
             | Request::BridgeSet(_)
@@ -142,7 +147,9 @@ impl Daemon {
             | Request::AddressAdd(_)
             | Request::AddressDelete(_)
             | Request::RouteAdd(_)
-            | Request::RouteDelete(_) => {
+            | Request::RouteDelete(_)
+            | Request::VrfSet(_)
+            | Request::VrfDelete(_) => {
                 let checked = self.check(request)?;
                 let value = self.adopt(checked)?;
                 self.pin_neighbours();
@@ -189,10 +196,12 @@ impl Daemon {
         let snapshot = compile(&checked, &self.live(), self.fdb_entries, generation);
         let before: Vec<u16> = self.model.fids.values().copied().collect();
         self.model = checked.model().clone();
+        self.pin_kernel();
         self.publisher.publish(snapshot);
         self.await_seen(generation)?;
         self.forget_fids(&before);
         self.forget_neighbours();
+        self.tell_kernel(false);
         Ok(())
     }
 
@@ -330,6 +339,21 @@ impl Daemon {
         Ok(value)
     }
 
+    /// Writes the node's kernel into the tables, where a routing table leads to it: before the snapshot that
+    /// says so is in force.
+    fn pin_kernel(&self) {
+        for kernel in self.model.vrf_names().into_iter().filter_map(|vrf| self.model.to_kernel(vrf).ok()) {
+            self.pin_neighbour(neigh::key(kernel.fid, KERNEL_IP), kernel.mac);
+            self.pin_station(fdb::key(kernel.mac.to_u64(), kernel.fid), kernel.id);
+        }
+    }
+
+    fn pin_station(&self, key: u64, port: PortId) {
+        while self.tables.fdb.pin(key, port) == crate::table::atomic::Outcome::Busy {
+            std::thread::yield_now();
+        }
+    }
+
     /// Writes the static MACs into the table, over whatever was learned.
     pub(super) fn pin_statics(&self) {
         for entry in &self.model.static_macs {
@@ -337,10 +361,7 @@ impl Daemon {
             let fid = bridge.and_then(|bridge| self.model.fids.get(&(bridge, entry.vid)));
             let port = self.model.ports.get(&entry.port).map(|port| port.id);
             let (Some(fid), Some(port)) = (fid, port) else { continue };
-            let key = fdb::key(entry.mac.to_u64(), *fid);
-            while self.tables.fdb.pin(key, port) == crate::table::atomic::Outcome::Busy {
-                std::thread::yield_now();
-            }
+            self.pin_station(fdb::key(entry.mac.to_u64(), *fid), port);
         }
     }
 
@@ -372,6 +393,9 @@ impl Daemon {
 
     /// Ends the workers and closes every port.
     pub fn shut_down(&mut self, detach: bool) {
+        if detach {
+            self.hush_kernel();
+        }
         let ids: Vec<PortId> = self.ports.keys().copied().filter(|_| detach).collect();
         for id in ids {
             let is_down = matches!(self.ports.get(&id), Some(PortLife::Down(_)));

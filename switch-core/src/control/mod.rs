@@ -12,6 +12,7 @@
 //! | [`probe`] | what a device can do, by trying |
 //! | [`tap`] | TAP devices in pods' namespaces: made, found again, watched, removed |
 //! | [`answer`] | lists and counters |
+//! | [`announce`] | what the node's kernel is told of the networks behind the switch |
 //! | [`neighbours`] | declared neighbours, and those that were learned |
 //! | [`links`] | the kernel's devices, by netlink |
 //! | [`rtnl`] | requests to the kernel's routing netlink |
@@ -21,6 +22,7 @@
 //! | [`bpffs`] | the directory where XDP links are pinned |
 
 mod addresses;
+mod announce;
 pub mod answer;
 pub mod bpffs;
 pub mod daemon;

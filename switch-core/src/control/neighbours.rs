@@ -3,7 +3,9 @@
 use super::daemon::Daemon;
 use crate::config::gateway::{from_bits, to_bits};
 use crate::config::model::no_such;
+use crate::config::uplink::KERNEL_IP;
 use crate::table::neigh::{self, Entry, State};
+use crate::table::wide::Key;
 use crate::worker::thread::now;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -39,11 +41,13 @@ impl Daemon {
     pub(super) fn pin_neighbours(&self) {
         for neighbour in &self.model.neighbours {
             let Some(fid) = self.fid_of(&neighbour.bridge, neighbour.vid) else { continue };
-            let key = neigh::key(fid, to_bits(neighbour.address));
-            let pinned = (0..PIN_ATTEMPTS).any(|_| self.tables.neigh.pin(key, neighbour.mac.to_u64()));
-            if !pinned {
-                tracing::error!(address = %neighbour.address, "the neighbour table has no room for it; see `switchd --neighbours`");
-            }
+            self.pin_neighbour(neigh::key(fid, to_bits(neighbour.address)), neighbour.mac);
+        }
+    }
+
+    pub(super) fn pin_neighbour(&self, key: Key, mac: Mac) {
+        if !(0..PIN_ATTEMPTS).any(|_| self.tables.neigh.pin(key, mac.to_u64())) {
+            tracing::error!(%mac, "the neighbour table has no room for it; see `switchd --neighbours`");
         }
     }
 
@@ -51,12 +55,11 @@ impl Daemon {
     pub(super) fn forget_neighbours(&self) {
         let here: Vec<u16> =
             self.model.addresses.iter().filter_map(|a| self.fid_of(&a.bridge, a.vid)).collect();
-        let declared: Vec<(u16, u128)> = self
-            .model
-            .neighbours
-            .iter()
-            .filter_map(|n| Some((self.fid_of(&n.bridge, n.vid)?, to_bits(n.address))))
-            .collect();
+        let declared = self.model.neighbours.iter();
+        let declared = declared.filter_map(|n| Some((self.fid_of(&n.bridge, n.vid)?, to_bits(n.address))));
+        let kernels = self.model.vrf_names().into_iter().filter_map(|vrf| self.model.to_kernel(vrf).ok());
+        let declared: Vec<(u16, u128)> =
+            declared.chain(kernels.map(|kernel| (kernel.fid, KERNEL_IP))).collect();
         let table = &self.tables.neigh;
         table.sweep(0..table.lines(), |fid, ip, entry| {
             !here.contains(&fid) || entry.state == State::Static && !declared.contains(&(fid, ip))
@@ -79,7 +82,7 @@ impl Daemon {
         let (now_s, mut list) = (now().s(), Vec::new());
         self.tables.neigh.for_each(|fid, ip, entry| {
             let Some((bridge, vid)) = places.get(&fid) else { return };
-            let Some(name) = names.get(bridge) else { return };
+            let Some(name) = names.get(bridge).filter(|_| ip != KERNEL_IP) else { return };
             if filter.bridge.as_ref().is_some_and(|wanted| wanted != *name) || entry.is_old(now_s) {
                 return;
             }

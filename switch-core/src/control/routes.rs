@@ -2,11 +2,12 @@
 //! other, and not at what the workers look up: that says the same and gives no reasons.
 
 use super::daemon::Daemon;
-use crate::config::gateway::to_bits;
+use crate::config::gateway::{EVERYWHERE, to_bits};
 use crate::table::neigh::{Found, key};
 use crate::worker::thread::now;
 use switch_api::{
-    ApiError, BridgeAddress, Code, Name, Route, RouteChoice, RouteFilter, RouteGet, RouteKind, RouteStatus,
+    ApiError, BridgeAddress, Code, Name, Origin, Owner, Route, RouteChoice, RouteFilter, RouteGet, RouteKind,
+    RouteStatus,
 };
 
 impl Daemon {
@@ -17,13 +18,14 @@ impl Daemon {
         }
         let mut list: Vec<RouteStatus> =
             self.model.addresses.iter().filter_map(|own| self.connected(own)).collect();
+        list.extend(self.uplinks());
         let active = self.model.active_routes();
         let declared = self.model.routes.iter().map(|route| {
-            let hidden =
-                list.iter().any(|own| (&own.route.vrf, own.route.prefix) == (&route.vrf, route.prefix));
+            let same = |own: &&RouteStatus| (&own.route.vrf, own.route.prefix) == (&route.vrf, route.prefix);
+            let hidden = list.iter().find(same).is_some_and(|own| own.connected.is_some());
             let used =
                 active.get(&(&route.vrf, route.prefix)).is_some_and(|best| best.metric == route.metric);
-            RouteStatus { route: route.clone(), connected: None, active: used && !hidden }
+            RouteStatus { route: route.clone(), connected: None, origin: None, active: used && !hidden }
         });
         let declared: Vec<_> = declared.collect();
         list.extend(declared);
@@ -43,7 +45,24 @@ impl Daemon {
         let vrf = self.model.bridges.get(&own.bridge)?.object.vrf.clone();
         let prefix = own.address.network();
         let route = Route { prefix, vrf, metric: 0, kind: RouteKind::Via, via: Vec::new(), owner: own.owner };
-        Some(RouteStatus { route, connected: Some(own.bridge.clone()), active: true })
+        Some(RouteStatus { route, connected: Some(own.bridge.clone()), origin: None, active: true })
+    }
+
+    /// The default routes of tables that lead to the kernel.
+    fn uplinks(&self) -> Vec<RouteStatus> {
+        let mut list = Vec::new();
+        for vrf in self.model.vrf_names() {
+            let Ok(kernel) = self.model.to_kernel(vrf) else { continue };
+            for prefix in EVERYWHERE {
+                let declared = self.model.routes.iter().any(|r| (&r.vrf, r.prefix) == (vrf, prefix));
+                let origin = Origin { protocol: "uplink".into(), way: format!("dev {}", kernel.device) };
+                let (kind, via) = (RouteKind::Via, Vec::new());
+                let route =
+                    Route { prefix, vrf: vrf.clone(), metric: u32::MAX, kind, via, owner: Owner::Operator };
+                list.push(RouteStatus { route, connected: None, origin: Some(origin), active: !declared });
+            }
+        }
+        list
     }
 
     fn vrf_of(&self, vrf: &Name) -> Result<(), ApiError> {
@@ -108,6 +127,17 @@ impl Daemon {
                 why.push(self.explain_neighbour(get.address, own));
             }
             return "connected".into();
+        }
+        if let Some(origin) = &chosen.origin {
+            let text = match self.model.to_kernel(&get.vrf) {
+                Ok(kernel) => format!(
+                    "it is handed to the node's kernel by port {} ({}), which decides: `ip route get {}`",
+                    kernel.port, origin.way, get.address
+                ),
+                Err(reason) => reason,
+            };
+            why.push(text);
+            return "kernel".into();
         }
         for hop in &chosen.route.via {
             let text = match self.model.gateway_to(&get.vrf, hop) {

@@ -40,6 +40,8 @@ impl Rtnl {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
+        // What a dump is narrowed to is heeded only so (Linux 4.20); older ones say all, and we narrow.
+        _ = socket.set_netlink_get_strict_chk(true);
         Ok(Self(socket))
     }
 
@@ -141,9 +143,21 @@ impl Rtnl {
         self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    fn change(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    /// Changes something, and waits until it is done.
+    pub(super) fn change(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         send(&self.0, message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
         self.read(|_| false)
+    }
+
+    /// Asks something; `take` is given the answers until it, or the kernel, has had enough.
+    pub(super) fn ask(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        take: impl FnMut(RouteNetlinkMessage) -> bool,
+    ) -> io::Result<()> {
+        send(&self.0, message, flags)?;
+        self.read(take)
     }
 
     /// Reads answers until the kernel says that it is done, or `take` does.
@@ -189,6 +203,15 @@ fn send(socket: &Socket, message: RouteNetlinkMessage, flags: u16) -> io::Result
     socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).map(|_| ())
 }
 
-fn family(address: IpAddr) -> AddressFamily {
+/// The table of a route: beyond 255 it stands in an attribute alone.
+pub(super) fn table_of(message: &RouteMessage) -> u32 {
+    let named = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    named.unwrap_or(u32::from(message.header.table))
+}
+
+pub(super) fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }

@@ -20,6 +20,7 @@ impl Daemon {
         neighbours.sweep(0..neighbours.lines(), |_, _, entry| entry.is_old(now_s));
         self.tell_loops();
         self.look_at_taps();
+        self.look_at_kernel();
         if self.reopened.elapsed() > REOPEN_PAUSE {
             self.reopen_fallen();
         }

@@ -52,6 +52,7 @@ reasons! {
     DirectedBroadcast = "directed-broadcast": "to the broadcast address of a network that the switch routes for",
     LinkScope = "link-scope": "from a link-local address to another network",
     NoRoute = "no-route": "no route leads to the destination; `switch-ctl route get ADDRESS` explains",
+    KernelLoop = "kernel-loop": "from the node's kernel, and no route but the one back to it; see `ip route get ADDRESS` there",
     Blackhole = "blackhole": "a blackhole route",
     Prohibited = "prohibited": "a prohibit route forbids the destination",
     TtlExpired = "ttl-expired": "its TTL or hop limit ran out here: far away, or going round in a loop",

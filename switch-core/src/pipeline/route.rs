@@ -7,6 +7,7 @@ use super::note::Note;
 use super::verdict::{Class, Verdict, Why};
 use super::{Private, View, hear, reach};
 use crate::config::gateway::{Action, Gateway, is_link_local};
+use crate::config::uplink::KERNEL_IP;
 use crate::counter::DropReason;
 use crate::frame::{Area, BATCH_FRAMES, Frame};
 use crate::table::fdb;
@@ -89,6 +90,9 @@ pub(super) fn way(view: &View, bytes: &[u8], note: &Note, gateway: &Gateway) -> 
     };
     let (fid, next) = match action {
         Action::Link(fid) => (fid, hop.dst),
+        // The kernel found no other way for it than back to us: it would go round until its TTL ends it.
+        Action::Kernel(_) if view.facts.to_kernel => return Err(Verdict::Aside(Why::FromKernel)),
+        Action::Kernel(fid) => (fid, KERNEL_IP),
         Action::Via(group) => next_hop(view, packet, &hop, group)?,
         Action::Local => return Err(Verdict::Aside(Why::Host)),
         Action::Broadcast => return Err(Verdict::Drop(DropReason::DirectedBroadcast)),

@@ -80,6 +80,9 @@ pub(super) fn run(view: &View, pool: &mut Pool, private: &mut Private) {
                 refuse(view, pool, private, frame, &note, Reason::Expired, DropReason::TtlExpired)
             }
             Why::NoRoute => refuse(view, pool, private, frame, &note, Reason::NoRoute, DropReason::NoRoute),
+            Why::FromKernel => {
+                refuse(view, pool, private, frame, &note, Reason::NoRoute, DropReason::KernelLoop);
+            }
             Why::Prohibited => {
                 refuse(view, pool, private, frame, &note, Reason::Prohibited, DropReason::Prohibited);
             }

@@ -27,6 +27,8 @@ pub enum Why {
     Expired,
     /// There is no route.
     NoRoute,
+    /// It comes from the node's kernel, and its only way leads there.
+    FromKernel,
     /// A route forbids it.
     Prohibited,
     /// Its source is link-local and its destination is not here.

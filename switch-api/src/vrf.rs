@@ -1,0 +1,73 @@
+//! Routing tables as objects: where what a table has no route for goes, and what it has to do with the
+//! kernel's.
+
+use crate::{Name, Prefix};
+use serde::{Deserialize, Serialize};
+
+/// The kernel's main table (`RT_TABLE_MAIN`, linux/rtnetlink.h).
+pub const KERNEL_TABLE_MAIN: u32 = 254;
+/// What the switch's own routes in the kernel are marked with (`proto 83` in `ip route`); nobody else is known
+/// to use the number.
+pub const KERNEL_PROTOCOL: u8 = 83;
+
+/// How a routing table's packets leave the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Uplink {
+    /// By a host port to the node's kernel, which routes on: no NIC is touched.
+    #[default]
+    Kernel,
+    /// Not at all.
+    None,
+}
+
+/// Settings of a routing table (VRF). One that was never set has the defaults: `main` has the kernel as its
+/// uplink as soon as there is a host port for it, any other table has none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vrf {
+    /// Its name, as bridges give it.
+    #[serde(default = "Name::main")]
+    pub name: Name,
+    /// Where what it has no route for goes.
+    #[serde(default)]
+    pub uplink: Uplink,
+    /// The host port to the kernel; without it the first that is on a bridge with a gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<Name>,
+    /// The kernel's table that the node's networks are announced in and, with `mirror`, that is read.
+    #[serde(default = "table_main")]
+    pub kernel_table: u32,
+    /// Read that table: what it has no route for has none here either, and what it refuses is refused here.
+    #[serde(default)]
+    pub mirror: bool,
+}
+
+impl Vrf {
+    /// What a table is that was never set.
+    pub fn unset(name: Name) -> Self {
+        let uplink = if name.is_main() { Uplink::Kernel } else { Uplink::None };
+        Self { name, uplink, port: None, kernel_table: KERNEL_TABLE_MAIN, mirror: false }
+    }
+}
+
+fn table_main() -> u32 {
+    KERNEL_TABLE_MAIN
+}
+
+/// One table in the answer to [`crate::Request::VrfList`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VrfStatus {
+    /// Its settings.
+    pub vrf: Vrf,
+    /// The host port that leads to the kernel, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<Name>,
+    /// That port's device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Networks that the kernel was told of: who exports its table exports them.
+    pub announced: Vec<Prefix>,
+    /// What stands in the way, each with what to do about it.
+    pub problems: Vec<String>,
+}

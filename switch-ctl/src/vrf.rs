@@ -1,0 +1,106 @@
+//! `switch-ctl vrf`.
+
+use crate::output::Output;
+use clap::{Args, Subcommand, ValueEnum};
+use switch_api::{ApiError, ByName, Client, Done, Name, Nothing, Prefix, Request, Uplink, Vrf, VrfStatus};
+
+/// What can be done with routing tables.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Lists routing tables, how they leave, and what stands in the way.
+    List,
+    /// Sets a routing table; what is not named stays.
+    Set {
+        /// Its name: `main`, or that of `bridge add --vrf`.
+        name: Name,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Forgets what was set: `main` leads to the kernel again, any other nowhere.
+    Delete {
+        /// The table.
+        name: Name,
+    },
+}
+
+/// What can be set.
+#[derive(Debug, Args)]
+pub struct Settings {
+    /// Where what it has no route for goes [default: kernel for main, none for others].
+    #[arg(long, value_enum)]
+    uplink: Option<Way>,
+    /// The host port to the kernel [default: the first on a bridge with a gateway address].
+    #[arg(long)]
+    port: Option<Name>,
+    /// The kernel's table that its networks are announced in [default: 254, main].
+    #[arg(long, value_name = "NUMBER")]
+    kernel_table: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Way {
+    /// By a host port to the node's kernel, which routes on.
+    Kernel,
+    /// Nowhere: senders are told that there is no route.
+    None,
+}
+
+impl Settings {
+    fn apply(&self, vrf: Vrf) -> Vrf {
+        let uplink = self.uplink.map_or(vrf.uplink, |way| match way {
+            Way::Kernel => Uplink::Kernel,
+            Way::None => Uplink::None,
+        });
+        Vrf {
+            uplink,
+            port: self.port.clone().or(vrf.port),
+            kernel_table: self.kernel_table.unwrap_or(vrf.kernel_table),
+            ..vrf
+        }
+    }
+}
+
+pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiError> {
+    let (request, what) = match verb {
+        Verb::List => {
+            let list: Vec<VrfStatus> = client.call(&Request::VrfList(Nothing {}))?;
+            output.answer(&list, |list| show(list, output));
+            return Ok(());
+        }
+        Verb::Set { name, settings } => {
+            let list: Vec<VrfStatus> = client.call(&Request::VrfList(Nothing {}))?;
+            let present = list.into_iter().map(|status| status.vrf).find(|vrf| vrf.name == *name);
+            let vrf = settings.apply(present.unwrap_or_else(|| Vrf::unset(name.clone())));
+            (Request::VrfSet(vrf), format!("VRF {name} is set"))
+        }
+        Verb::Delete { name } => {
+            (Request::VrfDelete(ByName { name: name.clone() }), format!("VRF {name} has its defaults"))
+        }
+    };
+    let done: Done = client.call(&request)?;
+    output.done(&done, &what);
+    Ok(())
+}
+
+fn show(list: &[VrfStatus], output: &Output) -> String {
+    let mut table = output.table(&["VRF", "UPLINK", "PORT", "DEVICE", "KERNEL TABLE", "ANNOUNCED"]);
+    let text = |text: Option<&str>| text.unwrap_or("-").to_owned();
+    for status in list {
+        let announced: Vec<_> = status.announced.iter().map(Prefix::to_string).collect();
+        table.add_row(vec![
+            status.vrf.name.to_string(),
+            match status.vrf.uplink {
+                Uplink::Kernel => "kernel".to_owned(),
+                Uplink::None => "none".to_owned(),
+            },
+            text(status.port.as_ref().map(Name::as_str)),
+            text(status.device.as_deref()),
+            status.vrf.kernel_table.to_string(),
+            announced.join(" "),
+        ]);
+    }
+    let problems = list.iter().flat_map(|status| {
+        status.problems.iter().map(move |problem| format!("\n{}: {problem}", status.vrf.name))
+    });
+    format!("{table}{}", problems.collect::<String>())
+}
