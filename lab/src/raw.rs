@@ -4,7 +4,7 @@
 
 use crate::net::Net;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// include/uapi/linux/if_packet.h.
@@ -13,6 +13,12 @@ const PACKET_VNET_HDR: libc::c_int = 15;
 /// A packet socket on one device of a namespace.
 #[derive(Debug)]
 pub struct RawSocket(OwnedFd);
+
+impl AsFd for RawSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl RawSocket {
     /// Opens it on `device` in `net`.

@@ -49,6 +49,22 @@ const MISTAKES: &[Mistake] = &[
         loom: true,
     },
     Mistake {
+        what: "a woken worker serves a lane before it carries out what was asked of it",
+        file: "worker/turn.rs",
+        right: "if self.mail().is_waiting() {\n            return 0;\n        }",
+        wrong: "",
+        test: "a_command_that_waits",
+        loom: false,
+    },
+    Mistake {
+        what: "a woken worker's first frame waits for the rest of the turn",
+        file: "worker/turn.rs",
+        right: "        self.hurried = true;\n",
+        wrong: "",
+        test: "the_lane_that_woke",
+        loom: false,
+    },
+    Mistake {
         what: "a superframe is held against the MTU as a whole",
         file: "pipeline/egress.rs",
         right: "frame.offload.gso.map_or(frame.len(), |gso| gso::longest(area.bytes(frame), gso))",

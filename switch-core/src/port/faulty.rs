@@ -102,6 +102,10 @@ impl Port for Faulty {
         self.inner.service(pool, busy, counters)
     }
 
+    fn hurry(&mut self) {
+        self.inner.hurry();
+    }
+
     fn wait_on(&self) -> Option<BorrowedFd<'_>> {
         self.inner.wait_on()
     }

@@ -80,6 +80,9 @@ pub trait Port: Send + std::fmt::Debug {
     /// back to send together. `busy`: the last `recv` filled its batch, more is coming.
     fn service(&mut self, pool: &mut Pool, busy: bool, counters: &Counters) -> Serviced;
 
+    /// Lets go at once of what `send` held back: nobody waits for more to send with it.
+    fn hurry(&mut self) {}
+
     /// What becomes readable when something arrives; none if the port must be asked.
     fn wait_on(&self) -> Option<BorrowedFd<'_>>;
 

@@ -41,6 +41,10 @@ impl Port for Recorder {
         self.inner.service(pool, busy, counters)
     }
 
+    fn hurry(&mut self) {
+        self.inner.hurry();
+    }
+
     fn wait_on(&self) -> Option<BorrowedFd<'_>> {
         self.inner.wait_on()
     }

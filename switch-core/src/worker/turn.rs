@@ -62,6 +62,8 @@ pub struct Turn {
     batches: u64,
     loops_reported: u64,
     sent_much: bool,
+    /// What is sent goes at once ([`Turn::serve_first`]).
+    hurried: bool,
     /// What the neighbour table knows of our holding packets.
     holds: bool,
     stopping: bool,
@@ -105,6 +107,7 @@ impl Turn {
             batches: 0,
             loops_reported: 0,
             sent_much: false,
+            hurried: false,
             holds: false,
             stopping: false,
         }
@@ -148,6 +151,29 @@ impl Turn {
         self.keep_books(frames);
         let sent_much = std::mem::take(&mut self.sent_much);
         Outcome { frames, lanes_changed, sent_much, stop: self.stopping }
+    }
+
+    /// What woke the worker, before anything else of a turn: a batch of each of these lanes, and what comes of it
+    /// is on its way before another lane is looked at. A turn must follow. How many frames it were.
+    pub fn serve_first(&mut self, lanes: impl Iterator<Item = usize>, now: Now) -> usize {
+        let snapshot = self.reader.refresh().clone();
+        // A command that waits comes before the first frame that meets the snapshot, see `run`.
+        if self.mail().is_waiting() {
+            return 0;
+        }
+        self.hurried = true;
+        let mut frames = 0;
+        for lane in lanes {
+            let Some(woken) = self.lanes.get_mut(lane) else { continue };
+            woken.readable = true;
+            let received = self.take_in(lane, &snapshot, now);
+            if received > 0 {
+                self.flush(&snapshot, now);
+            }
+            frames += received;
+        }
+        self.hurried = false;
+        frames
     }
 
     /// One batch of one lane, through the pipeline.
@@ -200,6 +226,9 @@ impl Turn {
                         continue;
                     }
                     let sent = lane.door.send(&mut self.pool, queue);
+                    if self.hurried {
+                        lane.door.hurry();
+                    }
                     if let Some(before) = &mut lane.watched {
                         *before += sent.packets as u32;
                         self.sent_much |= lane.sent_much();
@@ -392,10 +421,11 @@ impl Turn {
             && self.lanes.iter().all(|lane| lane.dead || lane.door.may_sleep())
     }
 
-    /// Names the descriptors of the lanes that are not watched; those for which `enter` says so are from now on.
-    pub fn watch(&mut self, enter: impl Fn(BorrowedFd) -> bool) {
-        for lane in self.lanes.iter_mut().filter(|lane| lane.watched.is_none() && !lane.dead) {
-            lane.watched = lane.door.wait_on().filter(|fd| enter(*fd)).map(|_| 0);
+    /// Names the lanes that are not watched, by number and descriptor; those for which `enter` says so are from now on.
+    pub fn watch(&mut self, enter: impl Fn(usize, BorrowedFd) -> bool) {
+        let unwatched = |(_, lane): &(usize, &mut Lane)| lane.watched.is_none() && !lane.dead;
+        for (index, lane) in self.lanes.iter_mut().enumerate().filter(unwatched) {
+            lane.watched = lane.door.wait_on().filter(|fd| enter(index, *fd)).map(|_| 0);
         }
     }
 

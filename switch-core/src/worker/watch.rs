@@ -11,8 +11,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// Events taken at a time. Which they are does not matter: a turn looks at every lane.
+/// Lanes that are told of at a time. The others are found by the turn, which looks at every lane.
 const EVENTS: usize = 8;
+/// What the bell is called in the set; a lane goes by its number.
+const BELL: u64 = u64::MAX;
+
+/// The lanes that woke the worker, by number.
+pub type Woken = arrayvec::ArrayVec<usize, EVENTS>;
 
 /// See the module.
 #[derive(Debug)]
@@ -27,20 +32,20 @@ impl Watch {
     /// Begins anew with the bell alone: a fresh set cannot hold a lane that is gone. Lanes change rarely.
     pub fn renew(&mut self, bell: BorrowedFd, turn: &mut Turn) {
         let Ok(fresh) = Self::new() else { return };
-        fresh.enter(bell);
+        fresh.enter(BELL, bell);
         *self = fresh;
         turn.forget_watched();
     }
 
     /// Whether it is in the set now.
-    fn enter(&self, fd: BorrowedFd) -> bool {
-        epoll::add(&self.0, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN).is_ok()
+    fn enter(&self, name: u64, fd: BorrowedFd) -> bool {
+        epoll::add(&self.0, fd, epoll::EventData::new_u64(name), epoll::EventFlags::IN).is_ok()
     }
 
     /// Every lane into the set. What is readable already wakes at once, so nothing is missed between this and
     /// [`Watch::sleep`]. A lane that finds no room is still served at every beat.
     pub fn enter_all(&self, turn: &mut Turn) {
-        turn.watch(|fd| self.enter(fd));
+        turn.watch(|lane, fd| self.enter(lane as u64, fd));
     }
 
     /// Lanes that sent much out of the set.
@@ -49,12 +54,18 @@ impl Watch {
         turn.unwatch_busy(|fd| _ = epoll::delete(&self.0, fd));
     }
 
-    /// Sleeps until something in the set is readable, or for `limit`. Whether something was.
-    pub fn sleep(&self, limit: Duration) -> bool {
+    /// Sleeps until something in the set is readable, or for `limit`. The lanes that are.
+    pub fn sleep(&self, limit: Duration) -> Woken {
         let mut events = [const { std::mem::MaybeUninit::uninit() }; EVENTS];
         let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
         // Interrupted or timed out: either way the next turn looks.
-        epoll::wait(self.0.as_fd(), &mut events, Some(&limit)).is_ok_and(|(woken, _)| !woken.is_empty())
+        let (woken, _) = epoll::wait(self.0.as_fd(), &mut events, Some(&limit)).unwrap_or_default();
+        woken
+            .iter()
+            .map(|event| event.data.u64())
+            .filter(|name| *name != BELL)
+            .map(|lane| lane as usize)
+            .collect()
     }
 }
 
@@ -69,11 +80,14 @@ mod tests {
     use crate::port::{Port, Remains, Sent, Serviced};
     use crate::rig::{Rig, Size};
     use std::io::{PipeReader, PipeWriter, Write};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
     use switch_api::PortSettings;
 
-    /// A memory port with a descriptor: it is readable all the time.
+    /// A memory port with a descriptor: it is readable all the time. It counts how often it was hurried.
     #[derive(Debug)]
-    struct Readable(MemoryPort, PipeReader);
+    struct Readable(MemoryPort, PipeReader, Arc<AtomicUsize>);
 
     impl Port for Readable {
         fn recv(&mut self, pool: &mut Pool, batch: &mut Batch) {
@@ -84,6 +98,9 @@ mod tests {
         }
         fn service(&mut self, pool: &mut Pool, busy: bool, counters: &Counters) -> Serviced {
             self.0.service(pool, busy, counters)
+        }
+        fn hurry(&mut self) {
+            self.2.fetch_add(1, Ordering::Relaxed);
         }
         fn wait_on(&self) -> Option<BorrowedFd<'_>> {
             Some(self.1.as_fd())
@@ -100,6 +117,7 @@ mod tests {
         rig: Rig,
         source: MemoryPeer,
         sink: MemoryPeer,
+        hurried: Arc<AtomicUsize>,
         _bell: PipeWriter,
     }
 
@@ -110,8 +128,10 @@ mod tests {
             let (reader, mut bell) = std::io::pipe().unwrap();
             bell.write_all(&[1]).unwrap();
             rig.add_port("a", PortSettings::default(), Box::new(from), 0).unwrap();
-            rig.add_port("b", PortSettings::default(), Box::new(Readable(to, reader)), 0).unwrap();
-            Self { rig, source, sink, _bell: bell }
+            let hurried = Arc::new(AtomicUsize::new(0));
+            let to = Readable(to, reader, hurried.clone());
+            rig.add_port("b", PortSettings::default(), Box::new(to), 0).unwrap();
+            Self { rig, source, sink, hurried, _bell: bell }
         }
 
         /// Sends so many frames by the readable port; whether a turn said that it was much.
@@ -125,13 +145,19 @@ mod tests {
             much
         }
 
+        fn serve(&mut self, lanes: &[usize]) -> usize {
+            self.turn().serve_first(lanes.iter().copied(), Now::default())
+        }
+
         fn turn(&mut self) -> &mut Turn {
             &mut self.rig.turns[0]
         }
     }
 
+    const LONG: Duration = Duration::from_secs(10);
+
     fn wakes(watch: &Watch) -> bool {
-        watch.sleep(Duration::ZERO)
+        !watch.sleep(Duration::ZERO).is_empty()
     }
 
     #[test]
@@ -162,10 +188,45 @@ mod tests {
         watch.renew(bell.as_fd(), scene.turn());
         assert!(!wakes(&watch), "a lane of the old set is in the fresh one");
         rope.write_all(&[1]).unwrap();
-        assert!(wakes(&watch));
+        let start = Instant::now();
+        assert!(watch.sleep(LONG).is_empty(), "the bell is not a lane");
+        assert!(start.elapsed() < LONG, "the bell does not wake");
         watch.renew(bell.as_fd(), scene.turn());
         watch.enter_all(scene.turn());
         watch.enter_all(scene.turn());
         assert!(scene.send(256), "it is watched again");
+    }
+
+    #[test]
+    fn the_lane_that_woke_is_served_and_sent_on_before_any_other() {
+        let mut scene = Scene::new();
+        let watch = Watch::new().unwrap();
+        scene.turn().run(Now::default());
+        watch.enter_all(scene.turn());
+        assert_eq!(watch.sleep(Duration::ZERO).as_slice(), [1], "only the second lane has a descriptor");
+
+        scene.send(1);
+        assert_eq!(scene.hurried.load(Ordering::Relaxed), 0, "in a whole turn nobody is hurried");
+        assert!(scene.source.send(udp_frame(server(7), client(7), 7, 60)));
+        assert_eq!(scene.serve(&[1, 99]), 0, "the frame is at another lane, and there is no lane 99");
+        assert!(scene.sink.recv().is_none());
+        assert_eq!(scene.serve(&[0]), 1);
+        assert!(scene.sink.recv().is_some(), "it is on its way without a turn");
+        assert_eq!(scene.hurried.load(Ordering::Relaxed), 1);
+        scene.turn().run(Now::default());
+        scene.rig.assert_conserved();
+    }
+
+    #[test]
+    fn a_command_that_waits_comes_before_the_lane_that_woke() {
+        let mut scene = Scene::new();
+        scene.turn().run(Now::default());
+        assert!(scene.source.send(udp_frame(server(7), client(7), 7, 60)));
+        // The snapshot knows it already, the worker does not.
+        scene.rig.add_port("c", PortSettings::default(), Box::new(wire().0), 0).unwrap();
+        assert_eq!(scene.serve(&[0]), 0);
+        assert_eq!(scene.turn().run(Now::default()).frames, 1);
+        assert!(scene.sink.recv().is_some());
+        scene.rig.assert_conserved();
     }
 }

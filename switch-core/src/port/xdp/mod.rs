@@ -275,6 +275,12 @@ impl Port for XdpPort {
         Serviced { health, missed, dropped: None }
     }
 
+    fn hurry(&mut self) {
+        if self.unkicked > 0 {
+            self.kick();
+        }
+    }
+
     fn wait_on(&self) -> Option<BorrowedFd<'_>> {
         Some(self.socket.as_fd())
     }
