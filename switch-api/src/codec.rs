@@ -88,10 +88,22 @@ fn request_from(value: Value) -> Result<Request, ApiError> {
 fn typed<T: DeserializeOwned>(value: Value, code: Code) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        let refusal = ApiError::new(code, error.into_inner().to_string())
-            .hint("see `switch-ctl help` or docs/API.md for the fields");
+        let message = error.into_inner().to_string();
+        let path = match (named_in(&message), path.as_str()) {
+            (Some(name), ".") => name.to_owned(),
+            (Some(name), _) if path.rsplit('.').next() != Some(name) => format!("{path}.{name}"),
+            _ => path,
+        };
+        let refusal =
+            ApiError::new(code, message).hint("see `switch-ctl help` or docs/API.md for the fields");
         if path == "." { refusal } else { refusal.field(path) }
     })
+}
+
+/// Of a field that is missing, or unknown to a struct that is part of another, serde tells in words only.
+fn named_in(message: &str) -> Option<&str> {
+    let begins = ["missing field `", "unknown field `"];
+    begins.iter().find_map(|begin| message.strip_prefix(begin))?.split('`').next()
 }
 
 /// Encodes a request, newline included.
@@ -161,12 +173,17 @@ mod tests {
     fn refusals_name_the_field() {
         let port = r#"{"jsonrpc":"2.0","id":1,"method":"port.add","params":{"name":"p","bridge":"b","kind":"xdp","device":"v"#;
         let error = refusal(&format!(r#"{port}","ring_sise":3}}}}"#));
-        assert!(error.message.contains("ring_sise"), "{error:?}");
+        assert_eq!(error.data.field.as_deref(), Some("ring_sise"), "{error:?}");
         assert_eq!(error.code, Code::InvalidParams);
         let error = refusal(&format!(r#"{port}","settings":{{"vlan":{{"mode":"access","vid":5000}}}}}}}}"#));
         assert!(error.data.field.unwrap().starts_with("settings.vlan"));
         let error = refusal(r#"{"jsonrpc":"2.0","id":1,"method":"port.add","params":{"name":7}}"#);
         assert_eq!(error.data.field.as_deref(), Some("name"));
+        let field_of = |line: &str| refusal(line).data.field;
+        let no_kind = r#"{"jsonrpc":"2.0","id":1,"method":"port.add","params":{"name":"p","bridge":"b","settings":{}}}"#;
+        assert_eq!(field_of(no_kind).as_deref(), Some("kind"));
+        assert_eq!(field_of(r#"{"jsonrpc":"2.0","id":1,"method":"bridge.add"}"#).as_deref(), Some("name"));
+        assert_eq!(field_of(r#"{"jsonrpc":"2.0","id":1}"#).as_deref(), Some("method"));
     }
 
     #[test]

@@ -43,8 +43,25 @@ fn malformed_requests_are_answered_by_kind_and_field() {
     let cases = [
         ("{", -32700, None),
         ("[]", -32600, None),
+        (r#"{"jsonrpc":"2.0","id":1}"#, -32600, Some("method")),
+        (r#"{"jsonrpc":"1.0","id":1,"method":"status"}"#, -32600, Some("jsonrpc")),
+        (r#"{"jsonrpc":"2.0","id":{},"method":"status"}"#, -32600, Some("id")),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"status","params":[1]}"#, -32602, Some("params")),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"bridge.add"}"#, -32602, Some("name")),
         (r#"{"jsonrpc":"2.0","id":1,"method":"no.such"}"#, -32601, Some("method")),
         (r#"{"jsonrpc":"2.0","id":1,"method":"bridge.add","params":{"name":"a b"}}"#, -32602, Some("name")),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"bridge.add","params":{"name":"a\u0000"}}"#,
+            -32602,
+            Some("name"),
+        ),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"bridge.add","params":{"name":"../x"}}"#, -32602, Some("name")),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"bridge.add","params":{"name":"\u202e"}}"#,
+            -32602,
+            Some("name"),
+        ),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"bridge.add","params":{"name":""}}"#, -32602, Some("name")),
         (
             r#"{"jsonrpc":"2.0","id":1,"method":"bridge.add","params":{"name":"x","ageing_s":"no"}}"#,
             -32602,

@@ -103,7 +103,9 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), ApiError> {
     match &options.noun {
         Noun::Completion { shell } => {
-            clap_complete::generate(*shell, &mut Options::command(), "switch-ctl", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Options::command(), "switch-ctl", &mut script);
+            output::print_raw(&script);
             return Ok(());
         }
         Noun::Man { directory } => return write_man_pages(directory),

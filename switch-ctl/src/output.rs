@@ -54,6 +54,11 @@ impl Output {
     }
 }
 
+/// As it is. A reader that has seen enough is no error here either.
+pub fn print_raw(bytes: &[u8]) {
+    _ = std::io::stdout().write_all(bytes);
+}
+
 fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default()
 }

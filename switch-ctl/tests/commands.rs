@@ -1,0 +1,132 @@
+//! What scripts rely on: exit codes, JSON of everything, refusals on standard error, completion.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use switch_lab::{Daemon, Node, Options};
+
+const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
+
+fn switchd() -> PathBuf {
+    std::env::var_os("SWITCHD").map_or_else(|| Path::new(CTL).with_file_name("switchd"), PathBuf::from)
+}
+
+/// A daemon with a bridge and a port in memory, no device needed.
+fn daemon(node: &Node) -> Daemon {
+    let daemon = node.start(&Options::new(switchd()));
+    assert_eq!(code(&run(&daemon, "bridge add br0")), 0);
+    assert_eq!(code(&run(&daemon, "port add memory m --bridge br0")), 0);
+    daemon
+}
+
+fn run(daemon: &Daemon, line: &str) -> Output {
+    let mut command = Command::new(CTL);
+    command.arg("--socket").arg(&daemon.socket).args(line.split_whitespace()).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn exit_codes_tell_refusals_apart() {
+    let node = Node::new();
+    let daemon = daemon(&node);
+    let cases = [
+        ("status", 0, ""),
+        ("bridge add br0", 5, "a bridge named br0"),
+        ("bridge delete nosuch", 4, "nosuch"),
+        ("bridge delete br0", 6, "br0"),
+        ("port add xdp x --bridge br0 --device nosuch", 4, "nosuch"),
+        ("port add memory n --bridge nosuch", 2, "nosuch"),
+        ("port add memory a/b --bridge br0", 2, "is not a name"),
+        ("port set m --isolated perhaps", 2, "perhaps"),
+        ("fdb add 01:00:00:00:00:01 --bridge br0 --port m", 2, "no station"),
+        ("fdb add 02:00:00:00:00:01 --bridge br0 --port m --vid 5000", 2, "5000"),
+        ("no such noun", 2, "unrecognized"),
+    ];
+    for (line, expected, says) in cases {
+        let output = run(&daemon, line);
+        let complaint = text(&output.stderr);
+        assert_eq!(code(&output), expected, "{line}: {complaint}");
+        assert!(complaint.contains(says), "{line}: {complaint}");
+        assert_eq!(complaint.is_empty(), expected == 0, "{line}: {complaint}");
+    }
+    let nobody = Command::new(CTL).args(["--socket", "/nowhere/s.sock", "status"]).output().unwrap();
+    assert_eq!(code(&nobody), 1);
+    assert!(text(&nobody.stderr).contains("cannot reach the daemon"));
+}
+
+#[test]
+fn everything_is_json_when_asked() {
+    let node = Node::new();
+    let daemon = daemon(&node);
+    let lines = [
+        "status",
+        "stats",
+        "port list",
+        "port show m",
+        "port set m --isolated on",
+        "bridge list",
+        "bridge set br0 --ageing-s 60",
+        "bridge address add br0 10.1.0.1/24",
+        "route list",
+        "route get 10.1.0.9",
+        "neigh list",
+        "fdb add 02:00:00:00:00:01 --bridge br0 --port m",
+        "fdb list",
+        "fdb flush",
+        "ipam pool list",
+        "worker list",
+        "worker wake",
+        "port delete m",
+    ];
+    for line in lines {
+        let output = run(&daemon, &format!("{line} --json"));
+        let said = text(&output.stdout);
+        assert_eq!(code(&output), 0, "{line}: {}", text(&output.stderr));
+        let parsed: Result<Value, _> = serde_json::from_str(&said);
+        assert!(parsed.is_ok_and(|value| value.is_object() || value.is_array()), "{line}: {said}");
+    }
+    // A refusal too, on standard error.
+    let refused = run(&daemon, "port delete m --json");
+    let error: Value = serde_json::from_slice(&refused.stderr).unwrap();
+    assert_eq!((code(&refused), error["data"]["field"].as_str()), (4, Some("name")));
+    assert!(refused.stdout.is_empty());
+}
+
+#[test]
+fn tables_are_aligned_and_without_colour_where_nobody_looks() {
+    let node = Node::new();
+    let daemon = daemon(&node);
+    assert_eq!(code(&run(&daemon, "port add memory a-longer-name --bridge br0")), 0);
+    let said = text(&run(&daemon, "port list").stdout);
+    assert!(!said.contains('\u{1b}'), "{said:?}");
+    let bridges: Vec<_> = said.lines().skip(1).map(|line| line.find(" br0 ")).collect();
+    let head = said.lines().next().unwrap().find(" BRIDGE");
+    assert!(bridges.len() == 2 && head.is_some() && bridges.iter().all(|column| *column == head), "{said}");
+}
+
+#[test]
+fn completion_scripts_may_be_read_in_part() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = Command::new(CTL).args(["completion", shell]).output().unwrap();
+        assert!(script.status.success() && text(&script.stdout).contains("fdb"), "{shell}");
+    }
+    // `switch-ctl completion bash | head -1`.
+    let mut child = Command::new(CTL)
+        .args(["completion", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
+}
