@@ -9,9 +9,11 @@ use switch_lab::Pod;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flood.o"));
 
-/// Frames of one test run: more than fit into a measurement here, so that it is one long run, and few enough
-/// that what is left of them after it is dropped in seconds.
-const REPEAT: u32 = 60_000_000;
+/// Frames of one test run for each second that is counted: more than a core can make, so that it is one long run, and
+/// few enough that what is left of them after it is soon dropped.
+const FRAMES_PER_SECOND: f64 = 20e6;
+/// Before it is counted: the first moments fill what is filled once.
+const WARM_UP: Duration = Duration::from_millis(400);
 /// Frames the kernel makes at a time.
 const LIVE_BATCH: u32 = 64;
 
@@ -22,22 +24,44 @@ enum Count {
     Sunk = 1,
 }
 
-/// Packets a second from `from` to `to`, over `window`; what lies between is the caller's.
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Pairs of stations.
+    pub flows: u32,
+    /// Bytes of a frame, without its check sequence.
+    pub len: usize,
+    /// For how long it is counted.
+    pub window: Duration,
+}
+
+/// Packets a second from `from` to `to`, over `window`; what lies between is the caller's. The sink takes them before
+/// its kernel makes packets of them.
 pub fn measure(from: &Pod, to: &Pod, flows: u32, window: Duration) -> Result<Flooded, String> {
     let sink = load_sink(to)?;
     // A veth sends redirected frames only while it has a program of its own.
     let _enabled = load_sink(from)?;
+    during(from, Load { flows, len: 60, window }, || total(&sink.counts, Count::Sunk))
+}
+
+/// The same with pods as they are: the sink's kernel takes each frame, and refuses it for its address. `veth` says
+/// whether the sender's device is one.
+pub fn measure_plain(from: &Pod, to: &Pod, veth: bool, load: Load) -> Result<Flooded, String> {
+    let _enabled = veth.then(|| load_sink(from)).transpose()?;
+    during(from, load, || to.received().map(|(packets, _)| packets))
+}
+
+fn during(from: &Pod, load: Load, sunk: impl Fn() -> Result<u64, String>) -> Result<Flooded, String> {
     let (ready, is_ready) = std::sync::mpsc::channel();
-    let generator = from.net.inside(move || generate(flows, &ready));
+    let generator = from.net.inside(move || generate(load, &ready));
     let control =
         is_ready.recv_timeout(Duration::from_secs(10)).map_err(|_| "the generator did not start")?;
     let (made, mut stop) = control;
-    // The first moments fill what is filled once.
-    std::thread::sleep(Duration::from_millis(400));
+    std::thread::sleep(WARM_UP);
     let start = Instant::now();
-    let (made_before, sunk_before) = (total(&made, Count::Made)?, total(&sink.counts, Count::Sunk)?);
-    std::thread::sleep(window);
-    let (made_after, sunk_after) = (total(&made, Count::Made)?, total(&sink.counts, Count::Sunk)?);
+    let (made_before, sunk_before) = (total(&made, Count::Made)?, sunk()?);
+    std::thread::sleep(load.window);
+    let (made_after, sunk_after) = (total(&made, Count::Made)?, sunk()?);
     let seconds = start.elapsed().as_secs_f64();
     stop.set(2, 1, 0).map_err(|error| error.to_string())?;
     generator.join().map_err(|_| "the generator panicked")??;
@@ -63,7 +87,7 @@ struct Sink {
 
 type Controls = (PerCpuArray<MapData, u64>, Array<MapData, u32>);
 
-fn load() -> Result<Ebpf, String> {
+fn object() -> Result<Ebpf, String> {
     EbpfLoader::new().load(OBJECT).map_err(|error| format!("flood.o: {error}"))
 }
 
@@ -83,7 +107,7 @@ fn counts(object: &mut Ebpf) -> Result<PerCpuArray<MapData, u64>, String> {
 
 fn load_sink(pod: &Pod) -> Result<Sink, String> {
     let loaded = pod.net.inside(|| -> Result<Sink, String> {
-        let mut object = load()?;
+        let mut object = self::object()?;
         program(&mut object, "sink")?
             .attach("eth0", XdpMode::Driver)
             .map_err(|error| format!("sink: {error}"))?;
@@ -92,20 +116,23 @@ fn load_sink(pod: &Pod) -> Result<Sink, String> {
     loaded.join().map_err(|_| "the sink panicked")?
 }
 
-fn generate(flows: u32, ready: &std::sync::mpsc::Sender<Controls>) -> Result<(), String> {
+fn generate(load: Load, ready: &std::sync::mpsc::Sender<Controls>) -> Result<(), String> {
     core_affinity::set_for_current(core_affinity::CoreId { id: 0 });
-    let mut object = load()?;
+    let mut object = self::object()?;
     let index = switch_core::port::xdp::socket::index("eth0").map_err(|error| error.to_string())?;
     let control = object.take_map("control").and_then(|map| Array::<_, u32>::try_from(map).ok());
     let mut control = control.ok_or("no control")?;
-    control.set(0, index, 0).and_then(|()| control.set(1, flows, 0)).map_err(|error| error.to_string())?;
+    control
+        .set(0, index, 0)
+        .and_then(|()| control.set(1, load.flows, 0))
+        .map_err(|error| error.to_string())?;
     let counts = counts(&mut object)?;
     let program = program(&mut object, "generate")?;
     ready.send((counts, control)).map_err(|_| "nobody waits")?;
-    let frame = udp_frame(server(0), client(0), 0, 60);
+    let frame = udp_frame(server(0), client(0), 0, load.len);
     let options = TestRunOptions {
         data_in: Some(&frame),
-        repeat: REPEAT,
+        repeat: (FRAMES_PER_SECOND * (load.window + WARM_UP).as_secs_f64()) as u32,
         attrs: TestRunAttrs::new().xdp_live_frames(LIVE_BATCH),
         ..TestRunOptions::default()
     };

@@ -6,16 +6,26 @@
 //! | [`pipeline`] | the L2 pipeline alone, on memory |
 //! | [`traffic`] | the packet generator and sink, on another AF_XDP than ours |
 //! | [`flood`] | a flood that no socket could send |
+//! | [`iperf`] | TCP between two pods |
+//! | [`pair`] | two pods on the switch |
+//! | [`peers`] | what a user would run instead |
+//! | [`round_trips`] | UDP requests and their responses, timed |
+//! | [`cpu`] | what the machine's cores were busy for |
 //! | [`routes`] | routing tables as large as the Internet's |
 //! | [`dir24`] | DIR-24-8, to be held against |
 //! | [`cycles`] | what a cycle is here |
 //! | [`allocations`] | an allocator that counts |
 
 pub mod allocations;
+pub mod cpu;
 pub mod cycles;
 pub mod dir24;
 pub mod figures;
 pub mod flood;
+pub mod iperf;
+pub mod pair;
+pub mod peers;
 pub mod pipeline;
+pub mod round_trips;
 pub mod routes;
 pub mod traffic;

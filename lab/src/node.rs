@@ -189,6 +189,17 @@ impl Pod {
         self.ip.rsplit('.').next().and_then(|n| n.parse().ok()).unwrap_or(0)
     }
 
+    /// Packets and bytes that its device has received (proc_pid_net(5)). Starts no process, whose end would
+    /// interrupt a measurement.
+    pub fn received(&self) -> Result<(u64, u64), String> {
+        let reading = self.net.inside(|| std::fs::read_to_string("/proc/thread-self/net/dev"));
+        let said = reading.join().map_err(|_| "the reader panicked")?.map_err(|error| error.to_string())?;
+        let line = said.lines().find_map(|line| line.trim().strip_prefix("eth0:"));
+        let mut counts = line.unwrap_or("").split_whitespace().map_while(|word| word.parse().ok());
+        let (bytes, packets) = (counts.next(), counts.next());
+        packets.zip(bytes).ok_or_else(|| "the kernel tells no statistics of eth0".into())
+    }
+
     /// Pings once; whether an answer came within a second.
     pub fn reaches(&self, ip: &str) -> bool {
         self.net.try_run(&format!("ping -n -c 1 -W 1 {ip}")).status.success()

@@ -69,6 +69,7 @@ const FIGURES: &[Need] = &[
     ("iperf3", "iperf3"),
     ("ethtool", "ethtool"),
     ("taskset", "util-linux"),
+    ("/usr/lib/openvswitch-switch/ovs-vswitchd", "openvswitch-switch"),
     ("dpdk-testpmd", "dpdk-dev"),
     ("/usr/lib/x86_64-linux-gnu/librte_net_af_xdp.so.23", "librte-net-af-xdp23"),
 ];

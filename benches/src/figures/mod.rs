@@ -3,6 +3,7 @@
 
 pub mod attach_churn;
 pub mod cni_add;
+pub mod cpu_per_gb;
 pub mod gro_tap;
 pub mod idle_cpu;
 pub mod idle_tap_ports;
@@ -12,6 +13,8 @@ pub mod lpm;
 pub mod mac_scale;
 pub mod tcp_vs_bridge;
 pub mod trace_latency;
+pub mod udp_flood;
+pub mod udp_rr;
 pub mod xdp_forward;
 
 use serde::Serialize;
@@ -79,6 +82,9 @@ pub const ALL: &[Entry] = &[
     ("attach-churn", "1 000 attach/detach cycles under traffic", attach_churn::measure),
     ("idle-xdp-port", "memory of an idle xdp port", idle_xdp_port::measure),
     ("tcp-vs-bridge", "TCP pod to pod over tap ports, beside the Linux bridge", tcp_vs_bridge::measure),
+    ("cpu-per-gb", "what a gigabyte of TCP costs the node, beside the Linux bridge", cpu_per_gb::measure),
+    ("udp-rr", "UDP requests and responses, beside testpmd", udp_rr::measure),
+    ("udp-flood", "a pod's UDP flood, beside Open vSwitch", udp_flood::measure),
     ("gro-tap", "TCP from an xdp pod to a tap pod, joined, beside the Linux bridge", gro_tap::measure),
     ("idle-110-ports", "memory and CPU of 110 idle tap ports", idle_tap_ports::measure),
     ("cni-add", "CNI ADD with 100 pods present, and 200 of them 8 at a time", cni_add::measure),

@@ -1,0 +1,131 @@
+//! Open vSwitch's userspace datapath: a database, a switch and a directory of its own in a namespace of its own,
+//! so that nothing of it meets an Open vSwitch that the machine may run.
+
+use super::{PATIENCE, Process};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use switch_lab::{Node, Pod, wait_until};
+
+const DAEMON: &str = "/usr/lib/openvswitch-switch/ovs-vswitchd";
+const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
+
+/// How its pods are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `internal` ports: TAPs, which its main thread reads and writes a frame at a time.
+    Tap,
+    /// `afxdp` ports on veth, polled by a thread on core 1.
+    Xdp,
+}
+
+/// Two pods, and an Open vSwitch between them, on core 1.
+#[derive(Debug)]
+pub struct Ovs {
+    // Before the namespaces go, the one that talks to the other first.
+    _switch: Process,
+    _database: Process,
+    /// The pods.
+    pub pods: [Pod; 2],
+    _node: Node,
+}
+
+impl Ovs {
+    /// Starts it, and waits until a ping crosses it.
+    pub fn start(kind: Kind) -> Result<Self, String> {
+        Self::version()?;
+        let node = Node::new();
+        let directory = node.directory().join("ovs");
+        std::fs::create_dir(&directory).map_err(|error| error.to_string())?;
+        let home = Home { node: &node, directory: &directory };
+        let database = home.database()?;
+        home.vsctl("--no-wait init")?;
+        home.vsctl("--no-wait set Open_vSwitch . other_config:pmd-cpu-mask=2")?;
+        let switch = home.start("taskset", &format!("-c 1 {DAEMON} unix:{}", home.socket()))?;
+        home.vsctl("add-br br0 -- set bridge br0 datapath_type=netdev")?;
+        let pods = match kind {
+            Kind::Tap => [home.tap_pod(1)?, home.tap_pod(2)?],
+            Kind::Xdp => [home.xdp_pod(1)?, home.xdp_pod(2)?],
+        };
+        wait_until("Open vSwitch forwards", PATIENCE, || pods[0].reaches(&pods[1].ip));
+        Ok(Self { _switch: switch, _database: database, pods, _node: node })
+    }
+
+    /// What it calls itself, or how it can be had.
+    pub fn version() -> Result<String, String> {
+        let install = "install it with `apt-get install --no-install-recommends openvswitch-switch`";
+        let output = Command::new(DAEMON).arg("--version").output();
+        let output =
+            output.map_err(|error| format!("the peer Open vSwitch is missing ({error}); {install}"))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let version = said.lines().next().and_then(|line| line.rsplit(' ').next()).unwrap_or("");
+        Ok(format!("Open vSwitch {version}"))
+    }
+}
+
+struct Home<'a> {
+    node: &'a Node,
+    directory: &'a Path,
+}
+
+impl Home<'_> {
+    fn socket(&self) -> String {
+        self.directory.join("db.sock").display().to_string()
+    }
+
+    fn command(&self, program: &str, words: &str) -> Command {
+        let mut command = self.node.net.command(program);
+        for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR"] {
+            command.env(variable, self.directory);
+        }
+        command.args(words.split_whitespace());
+        command
+    }
+
+    fn start(&self, program: &str, words: &str) -> Result<Process, String> {
+        let mut command = self.command(program, words);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        child.map(Process).map_err(|error| format!("{program}: {error}"))
+    }
+
+    fn run(&self, program: &str, words: &str) -> Result<(), String> {
+        let output = self.command(program, words).output().map_err(|error| format!("{program}: {error}"))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(format!("{program} {words}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    }
+
+    fn database(&self) -> Result<Process, String> {
+        let file = self.directory.join("conf.db").display().to_string();
+        self.run("ovsdb-tool", &format!("create {file} {SCHEMA}"))?;
+        let process = self.start("ovsdb-server", &format!("{file} --remote=punix:{}", self.socket()))?;
+        wait_until("the database listens", PATIENCE, || Path::new(&self.socket()).exists());
+        Ok(process)
+    }
+
+    fn vsctl(&self, words: &str) -> Result<(), String> {
+        self.run("ovs-vsctl", &format!("--timeout=20 --db=unix:{} {words}", self.socket()))
+    }
+
+    /// A pod whose device is an `internal` port, moved to it.
+    fn tap_pod(&self, n: u8) -> Result<Pod, String> {
+        let pod = self.node.bare_pod(n);
+        let device = &pod.device;
+        self.vsctl(&format!("add-port br0 {device} -- set interface {device} type=internal"))?;
+        self.node.net.ip(&format!(
+            "link set {device} netns {} name eth0 address {}",
+            pod.net.name(),
+            pod.mac()
+        ));
+        pod.net.ip("link set eth0 up");
+        pod.net.ip(&format!("addr add {}/24 dev eth0", pod.ip));
+        Ok(pod)
+    }
+
+    fn xdp_pod(&self, n: u8) -> Result<Pod, String> {
+        let pod = self.node.pod(n);
+        let device = &pod.device;
+        self.vsctl(&format!("add-port br0 {device} -- set interface {device} type=afxdp"))?;
+        Ok(pod)
+    }
+}
