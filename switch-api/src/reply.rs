@@ -36,6 +36,9 @@ pub struct Status {
     pub workers: u16,
     /// Packet memory.
     pub frames: FrameCounts,
+    /// What memory is spent on.
+    #[serde(default)]
+    pub memory: MemoryStatus,
     /// Whether AF_XDP can be used here, and if not, why.
     pub xdp: Support,
 }
@@ -52,7 +55,7 @@ pub struct Support {
 /// Where the frames are. The conservation law says `free + in_rings + in_flight == total`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrameCounts {
-    /// All there are; fixed when the memory was made.
+    /// All there are: every region of packet memory that is mapped, and the large ones.
     pub total: u64,
     /// In a pool.
     pub free: u64,
@@ -69,6 +72,40 @@ pub struct FrameCounts {
     pub large: u64,
     /// Large frames in a pool.
     pub large_free: u64,
+}
+
+/// What memory is spent on. `used_bytes` is the sum of tables, large frames, packet memory and ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// Never passed: `switchd --memory`.
+    pub ceiling_bytes: u64,
+    /// In use.
+    pub used_bytes: u64,
+    /// Tables and counters; fixed when the daemon starts.
+    pub tables_bytes: u64,
+    /// Large frames; fixed as well.
+    pub large_bytes: u64,
+    /// Regions of packet memory.
+    pub packet_bytes: u64,
+    /// The ports' rings, and what the kernel keeps for them.
+    pub ports_bytes: u64,
+    /// Regions in use.
+    pub regions: u16,
+    /// Regions that go back to the kernel as soon as their last frame has come home.
+    pub regions_emptying: u16,
+    /// Bytes of a region.
+    pub region_bytes: u64,
+}
+
+/// What a port's memory is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMemory {
+    /// Packet memory in its rings, by the records of who has which frame.
+    pub frames_bytes: u64,
+    /// Its rings.
+    pub rings_bytes: u64,
+    /// What the kernel keeps for it, beside its rings: computed from what was measured of each kind of port.
+    pub kernel_bytes: u64,
 }
 
 /// How a port is.
@@ -103,8 +140,11 @@ pub struct PortStatus {
     pub workers: Vec<u16>,
     /// Largest L3 packet it is given, in bytes.
     pub mtu: u16,
-    /// Bytes of packet memory in its rings, and of the rings.
+    /// Bytes it takes, all told.
     pub memory_bytes: u64,
+    /// What they are.
+    #[serde(default)]
+    pub memory: PortMemory,
     /// MACs learned behind it.
     pub learned: u32,
     /// Traffic.
@@ -221,6 +261,9 @@ pub struct Stats {
     pub stages: Vec<StageCost>,
     /// Packet memory.
     pub frames: FrameCounts,
+    /// What memory is spent on.
+    #[serde(default)]
+    pub memory: MemoryStatus,
 }
 
 /// How often frames were dropped for one reason.

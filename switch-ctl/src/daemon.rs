@@ -24,14 +24,15 @@ pub fn status(client: &mut Client, output: &Output) -> Result<(), ApiError> {
     output.answer(&status, |status| {
         let xdp = if status.xdp.ok { "yes" } else { "no" };
         format!(
-            "switchd {}, process {}, up {} s\nworkers {}, generation {}\nAF_XDP: {xdp} ({})\n{}",
+            "switchd {}, process {}, up {} s\nworkers {}, generation {}\nAF_XDP: {xdp} ({})\n{}\n{}",
             status.daemon,
             status.pid,
             status.uptime_s,
             status.workers,
             status.generation,
             status.xdp.detail,
-            crate::stats::frames(&status.frames)
+            crate::stats::frames(&status.frames),
+            crate::stats::memory(&status.memory)
         )
     });
     Ok(())

@@ -6,8 +6,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use switch_api::{
     ApiError, ByDevice, ByName, Client, Code, Done, Flood, MemorySource, Name, Nothing, Owner, Port,
-    PortKind, PortSet, PortSettings, PortState, PortStatus, ProbeReply, Request, Take, TakeRule, Vid,
-    VidRange, Vlan, WhenDead, XdpMode,
+    PortKind, PortMemory, PortSet, PortSettings, PortState, PortStatus, ProbeReply, Request, Take, TakeRule,
+    Vid, VidRange, Vlan, WhenDead, XdpMode,
 };
 
 /// What can be done with ports.
@@ -398,6 +398,17 @@ fn state(port: &PortStatus) -> &'static str {
     }
 }
 
+fn memory(port: &PortStatus) -> String {
+    let PortMemory { frames_bytes, rings_bytes, kernel_bytes } = port.memory;
+    let parts = [("frames", frames_bytes), ("rings", rings_bytes), ("kernel", kernel_bytes)];
+    let parts: Vec<_> =
+        parts.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{what} {}", bytes(*n))).collect();
+    if parts.is_empty() {
+        return bytes(port.memory_bytes);
+    }
+    format!("{} ({})", bytes(port.memory_bytes), parts.join(", "))
+}
+
 fn made_of(port: &Port) -> String {
     match &port.kind {
         PortKind::Xdp { device, .. } => format!("xdp {device}"),
@@ -465,7 +476,7 @@ fn show(port: &PortStatus) -> String {
         ("bridge", port.port.bridge.to_string()),
         ("vlan", vlan(&port.port)),
         ("mtu", port.mtu.to_string()),
-        ("rings", bytes(port.memory_bytes)),
+        ("memory", memory(port)),
         ("isolated", settings.isolated.to_string()),
         ("hairpin", settings.hairpin.to_string()),
         ("flood unknown unicast", flood.unknown_unicast.to_string()),

@@ -1,7 +1,7 @@
 //! `switch-ctl stats`.
 
-use crate::output::{Output, thousands};
-use switch_api::{ApiError, Client, FrameCounts, Nothing, Request, Stats};
+use crate::output::{Output, bytes, thousands};
+use switch_api::{ApiError, Client, FrameCounts, MemoryStatus, Nothing, Request, Stats};
 
 pub fn run(client: &mut Client, output: &Output) -> Result<(), ApiError> {
     let stats: Stats = client.call(&Request::StatsGet(Nothing {}))?;
@@ -13,6 +13,7 @@ fn show(stats: &Stats, output: &Output) -> String {
     let mut parts = vec![ports(stats, output), drops(stats, output), events(stats, output)];
     parts.push(stages(stats, output));
     parts.push(frames(&stats.frames));
+    parts.push(memory(&stats.memory));
     parts.retain(|part| !part.is_empty());
     parts.join("\n\n")
 }
@@ -61,6 +62,25 @@ fn stages(stats: &Stats, output: &Output) -> String {
         table.add_row(vec![stage.stage.clone(), cycles, thousands(stage.packets)]);
     }
     table.to_string()
+}
+
+/// What memory is spent on, in a line.
+pub fn memory(memory: &MemoryStatus) -> String {
+    let emptying = match memory.regions_emptying {
+        0 => String::new(),
+        n => format!(", {n} more on the way back to the kernel"),
+    };
+    format!(
+        "memory: tables {} + large frames {} + packet memory {} + ports {} = {} of {}; {} regions of {}{emptying}",
+        bytes(memory.tables_bytes),
+        bytes(memory.large_bytes),
+        bytes(memory.packet_bytes),
+        bytes(memory.ports_bytes),
+        bytes(memory.used_bytes),
+        bytes(memory.ceiling_bytes),
+        memory.regions,
+        bytes(memory.region_bytes),
+    )
 }
 
 /// The conservation law, in a line.

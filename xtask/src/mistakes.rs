@@ -192,6 +192,30 @@ const MISTAKES: &[Mistake] = &[
         test: "never_more_than_the_limit",
         loom: false,
     },
+    Mistake {
+        what: "a frame of a region that is to go is free again",
+        file: "frame/pool.rs",
+        right: "if self.emptying.as_ref().is_some_and(|emptying| emptying.region == region) {",
+        wrong: "if false && self.emptying.as_ref().is_some_and(|emptying| emptying.region == region) {",
+        test: "no_frame_is_lost",
+        loom: false,
+    },
+    Mistake {
+        what: "a region is given back for as many frames, whosesoever",
+        file: "frame/area.rs",
+        right: "frames.len() != self.size.chunks as usize || !frames.iter().all(ours)",
+        wrong: "frames.len() != self.size.chunks as usize || (false && !frames.iter().all(ours))",
+        test: "a_region_comes_and_goes",
+        loom: false,
+    },
+    Mistake {
+        what: "the ceiling does not count the region that comes",
+        file: "control/budget.rs",
+        right: "if self.used() + wanted + grown > self.sizes.ceiling {",
+        wrong: "if self.used() + wanted > self.sizes.ceiling {",
+        test: "the_ceiling_is_never_passed",
+        loom: false,
+    },
 ];
 
 /// Makes every mistake and runs the test that should notice.

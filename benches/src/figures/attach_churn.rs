@@ -1,21 +1,36 @@
-//! [attach-churn] Ports come and go under traffic.
+//! [attach-churn] and [attach-churn-tap] Ports come and go under traffic. `CHURN_CYCLES` says how often, for soaks.
 
 use super::{Bar, Bench, Figure};
 use crate::cycles::median;
 use std::time::{Duration, Instant};
 use switch_api::{ByName, Done, PortSettings, Request};
-use switch_lab::{Daemon, Node, Options, wait_until};
+use switch_lab::{Daemon, Node, Options, Pod, wait_until};
 
 const CYCLES: usize = 1000;
 /// Resident memory may differ by what an allocator keeps for itself.
 const MEMORY_KIB_MAX: i64 = 1024;
+
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
+    churn(bench, "attach-churn", Node::pod, Daemon::attach)
+}
+
+pub(super) fn measure_tap(bench: &Bench) -> Result<Figure, String> {
+    churn(bench, "attach-churn-tap", Node::bare_pod, Daemon::attach_tap)
+}
+
+fn churn(
+    bench: &Bench,
+    id: &'static str,
+    pod: fn(&Node, u8) -> Pod,
+    attach: fn(&Daemon, &Pod, &str, PortSettings),
+) -> Result<Figure, String> {
+    let cycles = std::env::var("CHURN_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(CYCLES);
     let node = Node::new();
     let mut daemon = node.start(&Options::new(&bench.switchd));
     daemon.bridge("br0");
-    let pods: Vec<_> = (1..=3).map(|n| node.pod(n)).collect();
+    let pods: Vec<_> = (1..=3).map(|n| pod(&node, n)).collect();
     for pod in &pods {
-        daemon.attach(pod, "br0", PortSettings::default());
+        attach(&daemon, pod, "br0", PortSettings::default());
     }
     wait_until("pods reach each other", Duration::from_secs(10), || pods[0].reaches("10.66.0.2"));
     // How long it took to take the port off, and to put it on again.
@@ -24,7 +39,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
         let start = Instant::now();
         let _: Done = daemon.call(&Request::PortDelete(ByName { name }));
         let off = start.elapsed();
-        daemon.attach(&pods[1], "br0", PortSettings::default());
+        attach(&daemon, &pods[1], "br0", PortSettings::default());
         (off, start.elapsed() - off)
     };
     // Without a time limit: with one, ping also ends at the first error that the network reports, such as a
@@ -34,13 +49,13 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     // The first cycles fill what is filled once.
     (0..20).for_each(|_| _ = cycle());
     let (memory, descriptors) = (resident_kib(&daemon), descriptors(&daemon));
-    let carried = carried(&daemon);
+    let carried = carried(&daemon, &pods[0]);
     let start = Instant::now();
-    let (off, on): (Vec<_>, Vec<_>) = (0..CYCLES).map(|_| cycle()).unzip();
+    let (off, on): (Vec<_>, Vec<_>) = (0..cycles).map(|_| cycle()).unzip();
     let seconds = start.elapsed().as_secs_f64();
     let grown = resident_kib(&daemon) - memory;
     let leaked = self::descriptors(&daemon) - descriptors;
-    let carried = self::carried(&daemon) - carried;
+    let carried = self::carried(&daemon, &pods[0]) - carried;
     let was_flooded = load.iter_mut().all(|flood| flood.is_running());
     drop(load);
     daemon.assert_conserved();
@@ -51,18 +66,18 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     }
     let ms = |times: Vec<Duration>| median(times.iter().map(|time| time.as_secs_f64() * 1000.0).collect());
     let detail = format!(
-        "{CYCLES} cycles in {seconds:.0} s under two floods, which carried {carried} frames meanwhile; off {:.0} ms, \
+        "{cycles} cycles in {seconds:.0} s under two floods, which carried {carried} frames meanwhile; off {:.0} ms, \
          on {:.0} ms (medians); memory grew by {grown} KiB (bar {MEMORY_KIB_MAX}), descriptors by {leaked} (bar 0)",
         ms(off),
         ms(on)
     );
-    let figure = Figure::new("attach-churn", lost as f64, "frames lost", Bar::AtMost, 0.0, detail);
+    let figure = Figure::new(id, lost as f64, "frames lost", Bar::AtMost, 0.0, detail);
     Ok(figure.only_if(grown <= MEMORY_KIB_MAX && leaked <= 0))
 }
 
 /// Frames that left by the port that stays.
-fn carried(daemon: &Daemon) -> u64 {
-    daemon.port("pod1").counters.tx_packets
+fn carried(daemon: &Daemon, pod: &Pod) -> u64 {
+    daemon.port(&pod.device).counters.tx_packets
 }
 
 /// VmRSS of the daemon.

@@ -54,7 +54,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
 
 /// KiB that the kernel has in use for itself, and the daemon for itself. Not `MemAvailable`, which moves by
 /// megabytes with the page cache and with pages that wait on per-core lists.
-fn used_kib(daemon: &Daemon) -> f64 {
+pub(super) fn used_kib(daemon: &Daemon) -> f64 {
     let sum = |path: &str, names: &[&str]| {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let field = |line: &str| {

@@ -2,6 +2,7 @@
 //! computed. Peers run beside the switch in the same run.
 
 pub mod attach_churn;
+pub mod busy_memory;
 pub mod cni_add;
 pub mod cpu_per_gb;
 pub mod gro_tap;
@@ -11,6 +12,7 @@ pub mod idle_xdp_port;
 pub mod l2_pipeline;
 pub mod lpm;
 pub mod mac_scale;
+pub mod many_ports;
 pub mod tcp_vs_bridge;
 pub mod trace_latency;
 pub mod udp_flood;
@@ -80,6 +82,7 @@ pub const ALL: &[Entry] = &[
     ("xdp-forward", "generator → switch → sink over veth, beside testpmd", xdp_forward::measure),
     ("mac-scale", "100 000 MACs against 100 MACs", mac_scale::measure),
     ("attach-churn", "1 000 attach/detach cycles under traffic", attach_churn::measure),
+    ("attach-churn-tap", "1 000 attach/detach cycles of a tap port under traffic", attach_churn::measure_tap),
     ("idle-xdp-port", "memory of an idle xdp port", idle_xdp_port::measure),
     ("tcp-vs-bridge", "TCP pod to pod over tap ports, beside the Linux bridge", tcp_vs_bridge::measure),
     ("cpu-per-gb", "what a gigabyte of TCP costs the node, beside the Linux bridge", cpu_per_gb::measure),
@@ -87,6 +90,8 @@ pub const ALL: &[Entry] = &[
     ("udp-flood", "a pod's UDP flood, beside Open vSwitch", udp_flood::measure),
     ("gro-tap", "TCP from an xdp pod to a tap pod, joined, beside the Linux bridge", gro_tap::measure),
     ("idle-110-ports", "memory and CPU of 110 idle tap ports", idle_tap_ports::measure),
+    ("busy-memory", "30 pods, 100 000 flows and floods in a cgroup of 128 MiB", busy_memory::measure),
+    ("many-ports", "250 tap and 250 xdp ports on one switch, and what each takes", many_ports::measure),
     ("cni-add", "CNI ADD with 100 pods present, and 200 of them 8 at a time", cni_add::measure),
     ("lpm4", "IPv4 longest-prefix match, 1 000 000 prefixes", lpm::v4),
     ("lpm6", "IPv6 longest-prefix match, 250 000 prefixes", lpm::v6),

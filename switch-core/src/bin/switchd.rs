@@ -6,21 +6,24 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use switch_core::config::{FDB_ENTRIES_DEFAULT, NEIGHBOURS_DEFAULT, PORTS_MAX, publish};
 use switch_core::control::bpffs;
+use switch_core::control::budget::{Budget, MEMORY_DEFAULT_TEXT, Sizes};
 use switch_core::control::daemon::Daemon;
 use switch_core::control::doors::Doors;
 use switch_core::control::peer::{Group, Rules};
 use switch_core::control::persist::Store;
 use switch_core::control::server::Server;
 use switch_core::counter::Counters;
-use switch_core::frame::{Area, AreaSize, Pool};
+use switch_core::frame::area::{AreaError, CHUNKS_MAX, LARGE_CHUNK_BYTES, REGIONS_MAX};
+use switch_core::frame::{Area, AreaSize, Frame, Pool};
 use switch_core::pipeline::{Pipeline, Private, Tables};
 use switch_core::port::xdp::open::Engine;
 use switch_core::worker::thread::{IDLE_TURNS_DEFAULT, Notify};
 use switch_core::worker::{Mail, Start, Turn, start};
 
-/// Frames unless --frames says otherwise: 3 MiB. Each AF_XDP socket costs the kernel about 144 bytes a
-/// frame of the memory it shares, so more frames make every port dearer.
-const FRAMES_DEFAULT: u32 = 1536;
+/// Frames of a region unless --frames says otherwise: 2 MiB, a huge page if there are some, and room for what a
+/// dozen idle AF_XDP ports park. Each AF_XDP socket costs the kernel about 144 bytes a frame of its region, so more
+/// frames make every such port dearer.
+const FRAMES_DEFAULT: u32 = 1024;
 
 /// Large frames a worker: one batch of the shortest trains of segments, none of which waits longer than a turn.
 /// 4.3 MiB, of which only what was written into costs memory.
@@ -42,7 +45,13 @@ struct Options {
     /// Cores to run workers on, like 1,2,3. The default is one worker on the last core.
     #[arg(long, value_delimiter = ',')]
     cores: Vec<usize>,
-    /// Frames of packet memory, all workers together.
+    /// The most memory to use, like 64M or 1G: tables, packet memory, ports' rings and what the kernel keeps for
+    /// ports. A port that would pass it is refused. Packet memory is mapped in regions as ports come, and given
+    /// back as they go.
+    #[arg(long, value_parser = size, default_value = MEMORY_DEFAULT_TEXT)]
+    memory: u64,
+    /// Frames of a region of packet memory, all workers together. An xdp port has frames of one region; more frames
+    /// a region make it dearer.
     #[arg(long, default_value_t = FRAMES_DEFAULT)]
     frames: u32,
     /// Bytes of a frame: 2048, or 4096 for an MTU above 1774.
@@ -86,13 +95,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let rules = Rules { group: group.transpose()?, readers: options.readers };
     let mut server = Server::bind(&options.socket, rules)?;
     let cores = choose_cores(&options.cores)?;
-    let size = AreaSize {
-        chunk_bytes: options.frame_size,
-        chunks: options.frames,
-        large: LARGE_FRAMES * cores.len() as u32,
-    };
-    let (area, frames) = Area::new(size)?;
-    let area = Arc::new(area);
+    let (area, frames) = first_region(&options, cores.len())?;
     let pools = Pool::deal(area.clone(), frames, cores.len());
 
     let bpffs = options.bpffs.clone().unwrap_or_else(|| options.socket.with_file_name("bpf"));
@@ -100,8 +103,18 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let mail: Arc<[Mail]> = cores.iter().map(|_| Mail::new()).collect::<Result<_, _>>()?;
     let seed = random()?;
     let tables = Arc::new(Tables::new(options.fdb_entries, options.neighbours, [seed[0], seed[1]]));
-    let (publisher, readers) = publish::channel(cores.len());
     let counters: Vec<_> = cores.iter().map(|_| Arc::new(Counters::new(PORTS_MAX))).collect();
+    let tables_bytes = tables.bytes() + counters.iter().map(|counters| counters.bytes()).sum::<usize>();
+    let budget = Budget::new(Sizes {
+        ceiling: options.memory,
+        tables: tables_bytes as u64,
+        large: u64::from(area.size().large) * u64::from(LARGE_CHUNK_BYTES),
+        region: area.region_bytes() as u64,
+        region_frames: area.size().chunks,
+        regions_max: area.regions_max(),
+        workers: cores.len(),
+    })?;
+    let (publisher, readers) = publish::channel(cores.len());
     let clock = quanta::Clock::new();
     let mut workers = Vec::new();
     for (id, ((pool, reader), core)) in pools.into_iter().zip(readers).zip(&cores).enumerate() {
@@ -126,7 +139,8 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         Some(path) => Store::open(path)?,
         None => Default::default(),
     };
-    let doors = Doors { engine, area, mail, load: vec![0; workers.len()], stash: Vec::new() };
+    let load = vec![0; workers.len()];
+    let doors = Doors { engine, area, mail, load, stash: Vec::new(), budget, emptied: Vec::new() };
     let mut daemon =
         Daemon::new(doors, publisher, tables, counters, workers, store, options.fdb_entries as u32, seed[2]);
     daemon.restore(declared, node_seed(&options.socket))?;
@@ -138,6 +152,38 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         tracing::warn!("the bpffs at {} stays: {error}", bpffs.display());
     }
     Ok(())
+}
+
+/// Packet memory with its first region, and addresses for as many as the ceiling lets there be.
+fn first_region(options: &Options, workers: usize) -> Result<(Arc<Area>, Vec<Frame>), AreaError> {
+    let size = AreaSize {
+        chunk_bytes: options.frame_size,
+        chunks: options.frames,
+        large: LARGE_FRAMES * workers as u32,
+    };
+    let region = u64::from(options.frames.max(1)) * u64::from(options.frame_size.max(1));
+    let stride = options.frames.checked_next_power_of_two().unwrap_or(CHUNKS_MAX).max(2);
+    let regions = (options.memory / region).min(u64::from(CHUNKS_MAX / stride.min(CHUNKS_MAX)));
+    let regions = regions.clamp(1, u64::from(REGIONS_MAX)) as u16;
+    let (area, large) = Area::reserve(size, regions)?;
+    let mut frames = area.grow(0)?;
+    frames.extend(large);
+    Ok((Arc::new(area), frames))
+}
+
+/// A number of bytes, with a unit of 1024 or without.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no size; write it like 64M, 1G or 67108864");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KIB" => 10,
+        "M" | "MIB" => 20,
+        "G" | "GIB" => 30,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
 }
 
 /// A tap port takes two descriptors, and the usual soft limit of 1024 is there for programs that use select(2).

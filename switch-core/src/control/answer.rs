@@ -8,8 +8,8 @@ use crate::table::fdb::Entry;
 use crate::worker::thread::now;
 use std::collections::BTreeMap;
 use switch_api::{
-    ApiError, BridgeStatus, DropCount, FdbEntry, FdbFilter, FrameCounts, Mac, Name, PortCounters, PortState,
-    PortStatus, StageCost, Stats, Status, Support, WorkerStatus,
+    ApiError, BridgeStatus, DropCount, FdbEntry, FdbFilter, FrameCounts, Mac, Name, PortCounters, PortMemory,
+    PortState, PortStatus, StageCost, Stats, Status, Support, WorkerStatus,
 };
 
 type Wanted = Box<dyn Fn(u64, u16, Entry) -> bool>;
@@ -19,8 +19,7 @@ impl Daemon {
     pub fn status(&self) -> Status {
         let xdp = match &self.doors.engine {
             Ok(engine) => {
-                let huge = if self.doors.area.is_huge() { ", huge pages" } else { "" };
-                Support { ok: true, detail: format!("TX checksum metadata {:?}{huge}", engine.tx_metadata()) }
+                Support { ok: true, detail: format!("TX checksum metadata {:?}", engine.tx_metadata()) }
             }
             Err(reason) => Support { ok: false, detail: reason.clone() },
         };
@@ -31,6 +30,7 @@ impl Daemon {
             generation: self.publisher.generation(),
             workers: self.workers.len() as u16,
             frames: self.frames(),
+            memory: self.doors.budget.status(),
             xdp,
         }
     }
@@ -88,16 +88,18 @@ impl Daemon {
 
     /// Ports.
     pub fn list_ports(&self) -> Vec<PortStatus> {
-        self.model.ports.values().map(|port| self.port_status(port.id, &port.object)).collect()
+        let recorded = self.doors.area.recorded_by();
+        self.model.ports.values().map(|port| self.port_status(port.id, &port.object, &recorded)).collect()
     }
 
     /// One port.
     pub fn get_port(&self, name: &Name) -> Result<PortStatus, ApiError> {
         let port = self.model.ports.get(name).ok_or_else(|| no_such("port", name))?;
-        Ok(self.port_status(port.id, &port.object))
+        Ok(self.port_status(port.id, &port.object, &self.doors.area.recorded_by()))
     }
 
-    fn port_status(&self, id: PortId, port: &switch_api::Port) -> PortStatus {
+    /// `recorded`: frames in rings, by holder.
+    fn port_status(&self, id: PortId, port: &switch_api::Port, recorded: &[u32]) -> PortStatus {
         let looped = self.tables.loops.is_blocked(id, now().s());
         let mut status = PortStatus {
             port: port.clone(),
@@ -108,6 +110,7 @@ impl Daemon {
             workers: Vec::new(),
             mtu: 0,
             memory_bytes: 0,
+            memory: PortMemory::default(),
             learned: self.tables.fdb.learned(id),
             counters: self.port_counters(id),
         };
@@ -117,7 +120,9 @@ impl Daemon {
                 status.mode_reason.clone_from(&door.mode_reason);
                 status.workers.clone_from(&door.workers);
                 status.mtu = port.settings.mtu.map_or(door.mtu, |mtu| mtu.min(door.mtu));
-                status.memory_bytes = door.ring_bytes;
+                status.memory = self.port_memory(id, &door.holders, recorded);
+                let PortMemory { frames_bytes, rings_bytes, kernel_bytes } = status.memory;
+                status.memory_bytes = frames_bytes + rings_bytes + kernel_bytes;
             }
             Some(PortLife::Down(reason)) => {
                 status.state = PortState::Down;
@@ -126,6 +131,14 @@ impl Daemon {
             None => status.state = PortState::Down,
         }
         status
+    }
+
+    fn port_memory(&self, id: PortId, holders: &[u16], recorded: &[u32]) -> PortMemory {
+        let of = |holder: &u16| u64::from(recorded.get(usize::from(*holder)).copied().unwrap_or(0));
+        let frames = holders.iter().map(of).sum::<u64>();
+        let (rings_bytes, kernel_bytes) = self.doors.budget.of_port(id);
+        let frames_bytes = frames * u64::from(self.doors.area.size().chunk_bytes);
+        PortMemory { frames_bytes, rings_bytes, kernel_bytes }
     }
 
     /// A port's traffic, over all workers.
@@ -246,7 +259,8 @@ impl Daemon {
 
     /// Counters, drop reasons, frames, cycles per stage.
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { frames: self.frames(), ..Stats::default() };
+        let mut stats =
+            Stats { frames: self.frames(), memory: self.doors.budget.status(), ..Stats::default() };
         for (name, port) in &self.model.ports {
             stats.ports.push((name.clone(), self.port_counters(port.id)));
             for reason in DropReason::ALL {

@@ -1,11 +1,12 @@
 //! Opening and closing ports: devices, sockets and lanes. What a port may do is in the snapshot; here is
 //! what it is made of. Everything here may take milliseconds and happens on the control thread.
 
+use super::budget::{Budget, Wants};
 use super::links::{self, Link};
 use super::tap::{self, Tap, Wanted};
 use crate::config::checked::QUEUES_MAX;
 use crate::config::snapshot::{Live, PortId};
-use crate::frame::{Area, TxQueue};
+use crate::frame::{Area, Frame, TxQueue};
 use crate::port::pcap::PcapPort;
 use crate::port::tap::TapPort;
 use crate::port::tap::device::{Descriptor, Offloads};
@@ -44,8 +45,8 @@ pub struct Door {
     pub mode: Option<&'static str>,
     /// Why it is not faster.
     pub mode_reason: Option<String>,
-    /// Bytes of its rings.
-    pub ring_bytes: u64,
+    /// Under which numbers frames in its rings are recorded.
+    pub holders: Vec<u16>,
     /// Its device, if it is one that the switch made.
     pub tap: Option<Tap>,
     attached: Option<Attached>,
@@ -60,6 +61,9 @@ impl Door {
     }
 }
 
+/// An open port and its lanes.
+type Made = (Door, Vec<Box<dyn Port>>);
+
 /// What opening needs.
 #[derive(Debug)]
 pub struct Doors {
@@ -73,26 +77,17 @@ pub struct Doors {
     pub load: Vec<usize>,
     /// Reports that came while another was waited for.
     pub stash: Vec<Report>,
+    /// What memory is spent on.
+    pub budget: Budget,
+    /// Frames of the region that is being emptied, as workers hand them over.
+    pub emptied: Vec<Frame>,
 }
 
 impl Doors {
     /// Opens `port` and hands its lanes to their workers. It carries nothing until a snapshot names it.
     pub fn open(&mut self, id: PortId, port: &switch_api::Port) -> Result<Door, ApiError> {
-        let (kind, worker) = (&port.kind, port.settings.worker);
-        let (door, lanes) = match kind {
-            PortKind::Xdp { device, .. } => self.open_xdp(device, kind, worker)?,
-            PortKind::Tap { .. } | PortKind::Host { .. } => self.open_tap(port, worker)?,
-            PortKind::Memory { source } => self.simple(Box::new(TrafficPort::new(source.as_ref())), worker),
-            PortKind::Pcap { read, write } => {
-                let port = PcapPort::open(read.as_deref().map(Path::new), write.as_deref().map(Path::new));
-                let port = port.map_err(|error| {
-                    ApiError::new(Code::System, format!("the capture cannot be used: {error}"))
-                        .field(if read.is_some() { "read" } else { "write" })
-                        .hint("give a path the daemon can open; read wants a pcap file (not pcapng)")
-                })?;
-                self.simple(Box::new(port), worker)
-            }
-        };
+        let made = self.make(id, port);
+        let (door, lanes) = made.inspect_err(|_| self.leave(id))?;
         for worker in 0..self.mail.len() {
             self.tell(worker as u16, Command::OpenQueue(id, TxQueue::with_room()))?;
         }
@@ -103,7 +98,37 @@ impl Doors {
         Ok(door)
     }
 
-    fn simple(&self, port: Box<dyn Port>, worker: Option<u16>) -> (Door, Vec<Box<dyn Port>>) {
+    /// Makes a port's lanes, once there is memory for them.
+    fn make(&mut self, id: PortId, port: &switch_api::Port) -> Result<Made, ApiError> {
+        let (kind, worker) = (&port.kind, port.settings.worker);
+        Ok(match kind {
+            PortKind::Xdp { device, .. } => self.open_xdp(id, device, kind, worker)?,
+            PortKind::Tap { queues, .. } => {
+                self.admit(id, &Wants::Tap(u32::from(*queues)))?;
+                self.open_tap(port, worker)?
+            }
+            PortKind::Host { .. } => {
+                self.admit(id, &Wants::Tap(1))?;
+                self.open_tap(port, worker)?
+            }
+            PortKind::Memory { source } => {
+                self.admit(id, &Wants::Nothing)?;
+                self.simple(Box::new(TrafficPort::new(source.as_ref())), worker)
+            }
+            PortKind::Pcap { read, write } => {
+                let port = PcapPort::open(read.as_deref().map(Path::new), write.as_deref().map(Path::new));
+                let port = port.map_err(|error| {
+                    ApiError::new(Code::System, format!("the capture cannot be used: {error}"))
+                        .field(if read.is_some() { "read" } else { "write" })
+                        .hint("give a path the daemon can open; read wants a pcap file (not pcapng)")
+                })?;
+                self.admit(id, &Wants::Nothing)?;
+                self.simple(Box::new(port), worker)
+            }
+        })
+    }
+
+    fn simple(&self, port: Box<dyn Port>, worker: Option<u16>) -> Made {
         let door = Door {
             workers: vec![worker.unwrap_or_else(|| self.least_loaded())],
             ifindex: 0,
@@ -112,7 +137,7 @@ impl Doors {
             jumbo: false,
             mode: None,
             mode_reason: None,
-            ring_bytes: 0,
+            holders: Vec::new(),
             tap: None,
             attached: None,
             _promiscuous: None,
@@ -120,11 +145,7 @@ impl Doors {
         (door, vec![port])
     }
 
-    fn open_tap(
-        &self,
-        port: &switch_api::Port,
-        worker: Option<u16>,
-    ) -> Result<(Door, Vec<Box<dyn Port>>), ApiError> {
+    fn open_tap(&self, port: &switch_api::Port, worker: Option<u16>) -> Result<Made, ApiError> {
         let wanted = Wanted::of(port)
             .ok_or_else(|| ApiError::new(Code::Internal, "a tap port without a MAC address"))?;
         let tap = tap::open(&wanted)?;
@@ -143,7 +164,7 @@ impl Doors {
             jumbo: false,
             mode: Some("vnet-hdr"),
             mode_reason: reason,
-            ring_bytes: 0,
+            holders: Vec::new(),
             tap: Some(tap),
             attached: None,
             _promiscuous: None,
@@ -162,21 +183,18 @@ impl Doors {
     }
 
     fn open_xdp(
-        &self,
+        &mut self,
+        id: PortId,
         name: &str,
         kind: &PortKind,
         worker: Option<u16>,
-    ) -> Result<(Door, Vec<Box<dyn Port>>), ApiError> {
+    ) -> Result<Made, ApiError> {
         let PortKind::Xdp { mode, queues, ring_size, busy_poll_us, take, when_dead, dead_after_ms, .. } =
             kind
         else {
             return Err(ApiError::new(Code::Internal, "not an xdp port"));
         };
-        let engine = self.engine.as_ref().map_err(|reason| {
-            ApiError::new(Code::Unsupported, format!("no xdp port is possible here: {reason}"))
-                .field("kind")
-                .hint("every other kind of port works")
-        })?;
+        self.engine()?;
         let link = self.usable(name)?;
         let present = socket::queues(name).min(u32::from(QUEUES_MAX));
         let queues = if *queues == 0 { present } else { u32::from(*queues) };
@@ -185,6 +203,8 @@ impl Doors {
             return Err(ApiError::new(Code::InvalidParams, text).field("queues"));
         }
         let workers = self.spread(queues, worker);
+        let wants = Wants::Xdp { workers: workers.clone(), ring_size: *ring_size };
+        let region = self.admit(id, &wants)?.unwrap_or(0);
         let settings = Settings {
             take: take.clone(),
             when_dead: *when_dead,
@@ -192,9 +212,10 @@ impl Doors {
             workers: workers.clone(),
         };
         let jumbo = self.is_jumbo(&link);
-        let how = How { mode: *mode, ring_size: *ring_size, busy_poll_us: *busy_poll_us, settings, jumbo };
+        let how =
+            How { mode: *mode, ring_size: *ring_size, busy_poll_us: *busy_poll_us, settings, jumbo, region };
         let device = Device { name, ifindex: link.index, queues };
-        let opened = engine.open(&device, &how).map_err(|error| refuse(name, &link, error))?;
+        let opened = self.engine()?.open(&device, &how).map_err(|error| refuse(name, &link, error))?;
         let reported = links::find(name).ok().flatten().and_then(|link| link.xdp);
         let hook = if opened.attached.hook == Hook::Native { "native" } else { "generic" };
         let mode = if opened.zero_copy { "zero-copy" } else { reported.map_or(hook, |(mode, _)| mode) };
@@ -206,12 +227,21 @@ impl Doors {
             jumbo,
             mode: Some(mode),
             mode_reason: opened.mode_reason,
-            ring_bytes: opened.ring_bytes,
+            holders: opened.holders,
             tap: None,
             attached: Some(opened.attached),
             _promiscuous: Some(opened.promiscuous),
         };
         Ok((door, opened.lanes))
+    }
+
+    /// AF_XDP, or the refusal.
+    fn engine(&self) -> Result<&Engine, ApiError> {
+        self.engine.as_ref().map_err(|reason| {
+            ApiError::new(Code::Unsupported, format!("no xdp port is possible here: {reason}"))
+                .field("kind")
+                .hint("every other kind of port works")
+        })
     }
 
     /// The device, if it can be opened now.
@@ -261,7 +291,7 @@ impl Doors {
         least.map_or(0, |(worker, _)| worker as u16)
     }
 
-    fn tell(&self, worker: u16, command: Command) -> Result<(), ApiError> {
+    pub(super) fn tell(&self, worker: u16, command: Command) -> Result<(), ApiError> {
         if thread::command(&self.mail[usize::from(worker)], command) {
             return Ok(());
         }
@@ -297,6 +327,8 @@ impl Doors {
     /// Takes a port's lanes from their workers, closes them, and sends their frames home. No snapshot in
     /// use names the port any more. `detach` also takes the XDP program off, or removes a device we made.
     pub fn close(&mut self, id: PortId, door: Door, detach: bool) -> Result<usize, ApiError> {
+        // Its lanes cannot be kept: whatever goes wrong from here on, it needs no frames any more.
+        self.leave(id);
         let mut reclaimed = 0;
         for (queue, worker) in door.workers.iter().enumerate() {
             reclaimed += self.close_lane(id, queue as u16, *worker)?;

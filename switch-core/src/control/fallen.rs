@@ -145,6 +145,7 @@ impl Daemon {
             match report {
                 Report::Died(port, _, errno) => dead.push((port, errno)),
                 Report::Loop => self.tell_loops(),
+                Report::Emptied(region, frames) => self.doors.take_emptied(region, frames),
                 // Answers to a question nobody waits for any more: the wait had its limit.
                 Report::LaneOut(..) | Report::QueueOut(..) | Report::TakenIn(_) => {}
             }

@@ -9,6 +9,8 @@
 //! | [`fallen`] | ports fall, say why, and come back |
 //! | [`tick`] | what is due once a second |
 //! | [`doors`] | opening and closing ports: sockets and lanes, not rules |
+//! | [`budget`] | what memory is spent on, and the ceiling |
+//! | [`regions`] | packet memory grows and shrinks |
 //! | [`probe`] | what a device can do, by trying |
 //! | [`tap`] | TAP devices in pods' namespaces: made, found again, watched, removed |
 //! | [`answer`] | lists and counters |
@@ -25,6 +27,7 @@ mod addresses;
 mod announce;
 pub mod answer;
 pub mod bpffs;
+pub mod budget;
 pub mod daemon;
 pub mod doors;
 mod fallen;
@@ -33,6 +36,7 @@ mod neighbours;
 pub mod peer;
 pub mod persist;
 mod probe;
+mod regions;
 mod routes;
 pub mod rtnl;
 pub mod server;

@@ -54,7 +54,7 @@ fn try_mode(engine: &Engine, area: &Area, device: &Device, what: &str, mode: Xdp
         dead_after_ms: DEAD_AFTER_MS_DEFAULT,
         workers: vec![0; device.queues as usize],
     };
-    let how = How { mode, ring_size: RING_SIZE_DEFAULT, busy_poll_us: 0, settings, jumbo };
+    let how = How { mode, ring_size: RING_SIZE_DEFAULT, busy_poll_us: 0, settings, jumbo, region: 0 };
     let tried = |works, detail: String| Tried { what: what.to_owned(), works, detail };
     let opened = match engine.open(device, &how) {
         Ok(opened) => opened,

@@ -21,6 +21,7 @@ impl Daemon {
         self.tell_loops();
         self.look_at_taps();
         self.look_at_kernel();
+        self.doors.shrink(now_s);
         if self.reopened.elapsed() > REOPEN_PAUSE {
             self.reopen_fallen();
         }

@@ -118,6 +118,11 @@ impl Counters {
         }
     }
 
+    /// Bytes they take.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.traffic) + size_of_val(&*self.drops)
+    }
+
     /// Traffic of a port.
     #[inline(always)]
     pub fn port(&self, port: u16) -> &PortTraffic {

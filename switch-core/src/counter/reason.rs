@@ -67,6 +67,7 @@ reasons! {
     MtuExceeded = "mtu-exceeded": "larger than the MTU of the port it was to leave by",
     BadSuperframe = "bad-superframe": "a train of segments whose headers do not say how to cut it up",
     NoSegmentFrame = "no-segment-frame": "no free frame to cut a superframe into; give the switch more with --frames",
+    NoCopyFrame = "no-copy-frame": "no free frame in the region of packet memory of the xdp port it was to leave by; give the switch more with --frames",
     NoHeadroom = "no-headroom": "no room in front of the frame for a VLAN tag",
     VnetNotAgreed = "vnet-not-agreed": "a pod's virtio_net_hdr asks for what was never offered; its kernel does not, a program in it did",
     VnetChecksum = "vnet-checksum": "a pod's virtio_net_hdr leaves a checksum open that the frame does not have there",

@@ -1,11 +1,12 @@
-//! The packet memory: one mapping cut into chunks of one size, and one record a chunk of who has it; beside
-//! it a second mapping of a few large chunks, for what a TAP hands over as one packet of up to 64 KiB. Only
-//! the first is registered with the kernel and only its chunks can be in a ring; a page of the second costs
-//! nothing until something is written into it.
+//! The packet memory: addresses set aside for as much as there may ever be, of which *regions* are mapped and
+//! unmapped ([`Area::grow`], [`Area::shrink`]), each cut into chunks of one size; and one record a chunk of who
+//! has it. Beside it a second mapping of a few large chunks, for what a TAP hands over as one packet of up to
+//! 64 KiB. Only regions are registered with the kernel, each by itself, and only their chunks can be in a ring;
+//! a page of the large chunks costs nothing until something is written into it.
 //!
 //! # Why this is sound
 //! A [`Frame`] is the right to its chunk's bytes. Frames are minted in two places only: once for every
-//! chunk in [`Area::new`], and in [`Area::claim`], which takes back a chunk whose record says that the
+//! chunk when it is mapped, and in [`Area::claim`], which takes back a chunk whose record says that the
 //! calling [`Holder`] has it. A chunk's record names a holder only after [`Area::record`] consumed the
 //! frame. A `Holder` is not `Clone` and claiming needs it by `&mut`, so no two threads can claim from
 //! the same one: at any time each chunk is either one `Frame` or one record, never both.
@@ -13,15 +14,18 @@
 //! The kernel writes into chunks that are recorded in a socket's holder. It got them from its rings and
 //! gives them back by its rings; [`Area::claim`] refuses a chunk that the ring had no right to name. A
 //! dead socket's rings are not trusted at all: [`Area::reclaim`] walks the records.
+//!
+//! A region is unmapped by giving up every one of its frames: then nobody has a right to its bytes, no record
+//! names a holder, and it may be mapped, and its frames minted, again.
 
 #![allow(unsafe_code)]
 
 use super::{Frame, Offload};
 use crate::prefetch::prefetch;
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use std::ptr::NonNull;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering::Relaxed};
 
 /// Smallest chunk: a 1514-byte frame, its tag and [`super::HEADROOM`] fit, and AF_XDP takes no smaller one.
 pub const CHUNK_BYTES_MIN: u32 = 2048;
@@ -29,6 +33,8 @@ pub const CHUNK_BYTES_MIN: u32 = 2048;
 pub const CHUNK_BYTES_MAX: u32 = 4096;
 /// Most chunks: 4 GiB of 2 KiB chunks, far beyond an edge node.
 pub const CHUNKS_MAX: u32 = 1 << 21;
+/// Most regions: a pool that has run dry looks through all of them.
+pub const REGIONS_MAX: u16 = 256;
 /// Most holders: twice the port limit, for ports of several queues. Records are 16 bits.
 pub const HOLDERS_MAX: u16 = 4096;
 
@@ -46,7 +52,7 @@ const IN_HAND: u16 = 0;
 pub struct AreaSize {
     /// Bytes of a chunk: 2048 or 4096.
     pub chunk_bytes: u32,
-    /// Chunks, all pools together.
+    /// Chunks of a region, all pools together.
     pub chunks: u32,
     /// Large chunks beside them ([`LARGE_CHUNK_BYTES`]), all pools together.
     pub large: u32,
@@ -83,14 +89,18 @@ pub struct Area {
     size: AreaSize,
     /// `chunk_bytes` is 1 << this.
     chunk_shift: u32,
+    /// A region's first chunk has its number times 1 << this.
+    region_shift: u32,
     records: Box<[AtomicU16]>,
     holders_free: Mutex<Vec<u16>>,
-    huge: bool,
+    /// Which regions are mapped.
+    mapped: Mutex<Box<[bool]>>,
+    regions: AtomicU32,
     /// Of its chunks; its large chunks have the next one.
-    region: u16,
+    tag: u16,
 }
 
-/// What tells the region of large chunks from that of the others of the same area.
+/// What tells large chunks from the others of the same area.
 pub(super) const LARGE: u16 = 1;
 
 /// Twice the areas made so far: each gets two numbers, and so do its frames, which keeps a frame out of
@@ -104,34 +114,84 @@ unsafe impl Send for Area {}
 unsafe impl Sync for Area {}
 
 impl Area {
-    /// Maps the memory (huge pages if the kernel has some to spare) and mints one frame a chunk.
+    /// Maps one region, with large chunks, and mints one frame a chunk.
     pub fn new(size: AreaSize) -> Result<(Self, Vec<Frame>), AreaError> {
+        let (area, large) = Self::reserve(size, 1)?;
+        let mut frames = area.grow(0)?;
+        frames.extend(large);
+        Ok((area, frames))
+    }
+
+    /// Sets addresses aside for up to `regions_max` regions, of which none is mapped yet. Maps the large chunks
+    /// and mints their frames.
+    pub fn reserve(size: AreaSize, regions_max: u16) -> Result<(Self, Vec<Frame>), AreaError> {
+        // Two chunks at least, so that every region begins with a page.
+        let stride = size.chunks.max(2).checked_next_power_of_two().unwrap_or(u32::MAX);
+        let chunks_max = u64::from(stride) * u64::from(regions_max);
         let fits = [CHUNK_BYTES_MIN, CHUNK_BYTES_MAX].contains(&size.chunk_bytes)
             && (1..=CHUNKS_MAX).contains(&size.chunks)
+            && (1..=REGIONS_MAX).contains(&regions_max)
+            && chunks_max <= u64::from(CHUNKS_MAX)
             && size.large <= LARGE_CHUNKS_MAX;
         if !fits {
             return Err(AreaError::Size(size));
         }
-        let bytes = size.chunk_bytes as usize * size.chunks as usize;
-        let (base, huge) = map(bytes).map_err(|error| AreaError::Memory { bytes, error })?;
-        // Made before the second mapping is asked for: should there be none, the first is unmapped with it.
-        let records = (0..size.chunks).map(|_| AtomicU16::new(IN_HAND)).collect();
-        let holders_free = Mutex::new((1..HOLDERS_MAX).rev().collect());
-        let region = AREAS.fetch_add(2, Relaxed);
-        let chunk_shift = size.chunk_bytes.trailing_zeros();
-        let mut area = Self { base, large: None, size, chunk_shift, records, holders_free, huge, region };
+        let bytes = chunks_max as usize * size.chunk_bytes as usize;
+        let base = set_aside(bytes).map_err(|error| AreaError::Memory { bytes, error })?;
+        let mut area = Self {
+            base,
+            large: None,
+            size,
+            chunk_shift: size.chunk_bytes.trailing_zeros(),
+            region_shift: stride.trailing_zeros(),
+            records: (0..chunks_max).map(|_| AtomicU16::new(IN_HAND)).collect(),
+            holders_free: Mutex::new((1..HOLDERS_MAX).rev().collect()),
+            mapped: Mutex::new(vec![false; usize::from(regions_max)].into()),
+            regions: AtomicU32::new(0),
+            tag: AREAS.fetch_add(2, Relaxed),
+        };
+        // Only now: should there be none, what is set aside goes with the area.
         if size.large > 0 {
             let bytes = area.large_bytes_total();
             area.large = Some(map_pages(bytes).map_err(|error| AreaError::Memory { bytes, error })?);
         }
-        let small = (0..size.chunks).map(|chunk| area.mint(chunk, area.region));
-        let large = (0..size.large).map(|chunk| area.mint(chunk, area.region | LARGE));
-        let frames = small.chain(large).collect();
-        Ok((area, frames))
+        let large = (0..size.large).map(|chunk| area.mint(chunk, area.tag | LARGE)).collect();
+        Ok((area, large))
     }
 
-    fn mint(&self, chunk: u32, region: u16) -> Frame {
-        Frame { chunk, len: 0, offset: super::HEADROOM, region, offload: Offload::default() }
+    fn mint(&self, chunk: u32, tag: u16) -> Frame {
+        Frame { chunk, len: 0, offset: super::HEADROOM, tag, offload: Offload::default() }
+    }
+
+    /// Maps a region that is not mapped: one frame a chunk.
+    pub fn grow(&self, region: u16) -> Result<Vec<Frame>, AreaError> {
+        let bytes = self.region_bytes();
+        let none = |error| AreaError::Memory { bytes, error };
+        let mut mapped = self.mapped.lock().map_err(|_| none(rustix::io::Errno::NOMEM))?;
+        if mapped.get(usize::from(region)) != Some(&false) {
+            return Err(none(rustix::io::Errno::EXIST));
+        }
+        map_at(self.region_base(region), bytes).map_err(none)?;
+        mapped[usize::from(region)] = true;
+        self.regions.fetch_add(1, Relaxed);
+        let first = u32::from(region) << self.region_shift;
+        Ok((first..first + self.size.chunks).map(|chunk| self.mint(chunk, self.tag)).collect())
+    }
+
+    /// Gives a region back to the kernel. It takes all of its frames, and no others; otherwise, or should the
+    /// kernel not want it, they are returned and nothing is changed.
+    pub fn shrink(&self, region: u16, frames: Vec<Frame>) -> Result<(), Vec<Frame>> {
+        let ours = |frame: &Frame| frame.tag == self.tag && self.region_of(frame) == Some(region);
+        if frames.len() != self.size.chunks as usize || !frames.iter().all(ours) {
+            return Err(frames);
+        }
+        let Ok(mut mapped) = self.mapped.lock() else { return Err(frames) };
+        if unmap_at(self.region_base(region), self.region_bytes()).is_err() {
+            return Err(frames);
+        }
+        mapped[usize::from(region)] = false;
+        self.regions.fetch_sub(1, Relaxed);
+        Ok(())
     }
 
     /// Its size.
@@ -139,28 +199,57 @@ impl Area {
         self.size
     }
 
-    /// Bytes of the mapping that is registered, without the large chunks.
-    pub fn bytes_total(&self) -> usize {
+    /// Most regions.
+    pub fn regions_max(&self) -> u16 {
+        (self.records.len() >> self.region_shift) as u16
+    }
+
+    /// Regions that are mapped.
+    pub fn regions(&self) -> u16 {
+        self.regions.load(Relaxed) as u16
+    }
+
+    /// The region a frame's chunk is in; large chunks are in none.
+    #[inline(always)]
+    pub fn region_of(&self, frame: &Frame) -> Option<u16> {
+        (!frame.is_large()).then_some((frame.chunk >> self.region_shift) as u16)
+    }
+
+    /// A chunk's number in its region.
+    #[inline(always)]
+    pub(super) fn within_region(&self, chunk: u32) -> u32 {
+        chunk & ((1 << self.region_shift) - 1)
+    }
+
+    /// The first chunk of a region.
+    pub(super) fn first_of(&self, region: u16) -> u32 {
+        u32::from(region) << self.region_shift
+    }
+
+    /// Bytes of a region.
+    pub fn region_bytes(&self) -> usize {
         self.size.chunk_bytes as usize * self.size.chunks as usize
+    }
+
+    /// Where a region begins in what [`Area::position`] counts.
+    pub fn origin(&self, region: u16) -> usize {
+        (usize::from(region) << self.region_shift) * self.size.chunk_bytes as usize
+    }
+
+    /// A region's first byte, to register it with the kernel.
+    pub fn region_base(&self, region: u16) -> NonNull<u8> {
+        assert!(region < self.regions_max(), "a region that cannot be");
+        // SAFETY: what is set aside has room for all regions.
+        unsafe { self.base.add(self.origin(region)) }
     }
 
     fn large_bytes_total(&self) -> usize {
         LARGE_CHUNK_BYTES as usize * self.size.large as usize
     }
 
-    /// Frames that were minted, large ones included.
+    /// Frames of what is mapped, large ones included.
     pub fn frames_total(&self) -> u32 {
-        self.size.chunks + self.size.large
-    }
-
-    /// Its first byte, to register it with the kernel.
-    pub fn base(&self) -> NonNull<u8> {
-        self.base
-    }
-
-    /// Whether it lies on huge pages.
-    pub fn is_huge(&self) -> bool {
-        self.huge
+        u32::from(self.regions()) * self.size.chunks + self.size.large
     }
 
     /// A frame's packet.
@@ -199,7 +288,7 @@ impl Area {
     /// The packet's first byte in memory.
     #[inline(always)]
     fn place(&self, frame: &Frame) -> NonNull<u8> {
-        if frame.region != self.region {
+        if frame.tag != self.tag {
             return self.place_large(frame);
         }
         // SAFETY: position() is inside the mapping.
@@ -207,7 +296,7 @@ impl Area {
     }
 
     fn place_large(&self, frame: &Frame) -> NonNull<u8> {
-        let base = self.large.filter(|_| frame.region == self.region | LARGE);
+        let base = self.large.filter(|_| frame.tag == self.tag | LARGE);
         let base = base.unwrap_or_else(|| panic!("a frame of another area"));
         debug_assert!(u32::from(frame.offset) + frame.len <= LARGE_CHUNK_BYTES);
         let at = frame.chunk as usize * LARGE_CHUNK_BYTES as usize + usize::from(frame.offset);
@@ -215,12 +304,13 @@ impl Area {
         unsafe { base.add(at) }
     }
 
-    /// Byte offset of the packet in the registered memory: what a descriptor names. Not for large frames.
+    /// Byte offset of the packet from the first region's beginning. A descriptor names it less its region's
+    /// [`Area::origin`]. Not for large frames.
     #[inline(always)]
     pub fn position(&self, frame: &Frame) -> usize {
         // Chunk, offset and length were checked when they were set, all of them in this room. What is
         // left is a frame of another area: a defect of the switch, not of its input.
-        assert!(frame.region == self.region, "a frame of another area");
+        assert!(frame.tag == self.tag, "a frame of another area");
         debug_assert!(u32::from(frame.offset) + frame.len <= self.size.chunk_bytes);
         frame.chunk as usize * self.size.chunk_bytes as usize + usize::from(frame.offset)
     }
@@ -263,12 +353,19 @@ impl Area {
         fits
     }
 
+    /// Makes `to` a copy of `from`, whose chunk is of the same size: its packet, headroom and offload.
+    pub fn copy(&self, from: &Frame, to: &mut Frame) {
+        assert!(from.is_large() == to.is_large(), "frames of two sizes");
+        (to.offset, to.len, to.offload) = (from.offset, from.len, from.offload);
+        self.bytes_mut(to).copy_from_slice(self.bytes(from));
+    }
+
     /// A fresh holder; none if all [`HOLDERS_MAX`] are out.
     pub fn holder(&self) -> Option<Holder> {
         self.holders_free.lock().ok()?.pop().map(Holder)
     }
 
-    /// Gives a frame into `holder`'s rings. Returns its position for the descriptor.
+    /// Gives a frame into `holder`'s rings. Returns its [`Area::position`].
     #[inline(always)]
     pub fn record(&self, frame: Frame, holder: &mut Holder) -> usize {
         let at = self.position(&frame);
@@ -289,7 +386,7 @@ impl Area {
         }
         record.store(IN_HAND, Relaxed);
         let offload = Offload::default();
-        Some(Frame { chunk, len, offset: offset as u16, region: self.region, offload })
+        Some(Frame { chunk, len, offset: offset as u16, tag: self.tag, offload })
     }
 
     /// Takes back everything `holder` has, by the records, and retires the holder. The caller has closed
@@ -299,7 +396,7 @@ impl Area {
         for (chunk, record) in self.records.iter().enumerate() {
             if record.load(Relaxed) == holder.0 {
                 record.store(IN_HAND, Relaxed);
-                home(self.mint(chunk as u32, self.region));
+                home(self.mint(chunk as u32, self.tag));
                 found += 1;
             }
         }
@@ -309,21 +406,41 @@ impl Area {
         found
     }
 
+    /// Chunks that each holder has recorded, by [`Holder::number`].
+    pub fn recorded_by(&self) -> Vec<u32> {
+        let mut counts = vec![0; usize::from(HOLDERS_MAX)];
+        for record in &self.records {
+            let holder = record.load(Relaxed);
+            if let Some(count) = counts.get_mut(usize::from(holder)).filter(|_| holder != IN_HAND) {
+                *count += 1;
+            }
+        }
+        counts
+    }
+
     /// Chunks recorded in anybody's rings, by a walk over all of them: what a leak cannot hide from.
     pub fn recorded(&self) -> u64 {
         self.records.iter().filter(|record| record.load(Relaxed) != IN_HAND).count() as u64
     }
 }
 
+impl Holder {
+    /// Its number: whose frames [`Area::recorded_by`] counts under it.
+    pub fn number(&self) -> u16 {
+        self.0
+    }
+}
+
 impl Drop for Area {
     fn drop(&mut self) {
-        // SAFETY: this mapping was made by `map` with this length, and no Frame outlives its use:
+        let bytes = self.records.len() * self.size.chunk_bytes as usize;
+        // SAFETY: this range was set aside by `set_aside` with this length, and no Frame outlives its use:
         // every access to bytes goes through `&self`.
-        let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.bytes_total()) };
+        let unmapped = unsafe { munmap(self.base.as_ptr().cast(), bytes) };
         debug_assert!(unmapped.is_ok());
         if let Some(large) = self.large {
             // SAFETY: as above; this one was made by `map_pages`.
-            let unmapped = unsafe { rustix::mm::munmap(large.as_ptr().cast(), self.large_bytes_total()) };
+            let unmapped = unsafe { munmap(large.as_ptr().cast(), self.large_bytes_total()) };
             debug_assert!(unmapped.is_ok());
         }
     }
@@ -332,116 +449,52 @@ impl Drop for Area {
 /// Huge pages are 2 MiB on x86-64 and on aarch64 with 4 KiB pages; with other sizes the kernel says no.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-fn map(bytes: usize) -> rustix::io::Result<(NonNull<u8>, bool)> {
-    if bytes.is_multiple_of(HUGE_PAGE_BYTES)
-        && let Ok(base) = map_with(bytes, MapFlags::PRIVATE | MapFlags::HUGETLB)
-    {
-        return Ok((base, true));
+/// Addresses that nothing else gets and that cost nothing, from a huge page's border on.
+fn set_aside(bytes: usize) -> rustix::io::Result<NonNull<u8>> {
+    let whole = bytes + HUGE_PAGE_BYTES;
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // SAFETY: an anonymous mapping at an address the kernel chooses touches nothing of ours.
+    let start = unsafe { mmap_anonymous(std::ptr::null_mut(), whole, ProtFlags::empty(), flags)? };
+    let before = start.align_offset(HUGE_PAGE_BYTES).min(HUGE_PAGE_BYTES);
+    let base = start.cast::<u8>().wrapping_add(before);
+    // SAFETY: both ends belong to the mapping that was just made, and nobody knows of it.
+    unsafe {
+        let cut = |at: *mut u8, len: usize| if len > 0 { munmap(at.cast(), len) } else { Ok(()) };
+        cut(start.cast(), before)?;
+        cut(base.wrapping_add(bytes), HUGE_PAGE_BYTES - before)?;
     }
-    Ok((map_pages(bytes)?, false))
+    NonNull::new(base).ok_or(rustix::io::Errno::NOMEM)
+}
+
+/// Maps memory over addresses that were set aside, on huge pages as far as the kernel makes some. Never by
+/// `MAP_HUGETLB`: where there are none, it fails after it has let go of the addresses, and another thread's mapping
+/// may be there before ours.
+fn map_at(at: NonNull<u8>, bytes: usize) -> rustix::io::Result<()> {
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+    // SAFETY: the range is one that `set_aside` gave to this area, and no frame of it exists.
+    unsafe { mmap_anonymous(at.as_ptr().cast(), bytes, protection, flags)? };
+    if bytes.is_multiple_of(HUGE_PAGE_BYTES) {
+        // SAFETY: the range was just mapped; what pages it is made of changes no byte. Nor does a kernel that
+        // makes no huge pages.
+        _ = unsafe { madvise(at.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
+    }
+    Ok(())
+}
+
+/// Gives a region's memory back and keeps its addresses. Whoever touched them now would be killed, not obeyed.
+fn unmap_at(at: NonNull<u8>, bytes: usize) -> rustix::io::Result<()> {
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+    // SAFETY: the caller has taken back every frame of this range: nobody may touch its bytes any more.
+    unsafe { mmap_anonymous(at.as_ptr().cast(), bytes, ProtFlags::empty(), flags).map(|_| ()) }
 }
 
 fn map_pages(bytes: usize) -> rustix::io::Result<NonNull<u8>> {
-    map_with(bytes, MapFlags::PRIVATE)
-}
-
-fn map_with(bytes: usize, flags: MapFlags) -> rustix::io::Result<NonNull<u8>> {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: an anonymous mapping at an address the kernel chooses touches nothing of ours.
-    let base = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, protection, flags)? };
+    let base = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, protection, MapFlags::PRIVATE)? };
     NonNull::new(base.cast()).ok_or(rustix::io::Errno::NOMEM)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn small() -> (Area, Vec<Frame>) {
-        Area::new(AreaSize { chunk_bytes: 2048, chunks: 8, large: 0 }).unwrap()
-    }
-
-    #[test]
-    fn a_recorded_chunk_comes_back_once_and_only_to_its_holder() {
-        let (area, mut frames) = small();
-        let (mut mine, mut other) = (area.holder().unwrap(), area.holder().unwrap());
-        let at = area.record(frames.pop().unwrap(), &mut mine) as u64;
-        assert_eq!(area.recorded(), 1);
-        assert!(area.claim(at, 60, &mut other).is_none(), "another ring names it");
-        assert!(area.claim(at, 4000, &mut mine).is_none(), "longer than the chunk");
-        assert!(area.claim(at + 8 * 2048, 60, &mut mine).is_none(), "outside the area");
-        assert!(area.claim(u64::MAX, 60, &mut mine).is_none(), "far outside the area");
-        let frame = area.claim(at, 60, &mut mine).unwrap();
-        assert!(area.claim(at, 60, &mut mine).is_none(), "a second time");
-        frames.push(frame);
-        assert_eq!(area.recorded(), 0);
-    }
-
-    #[test]
-    fn reclaim_finds_every_frame_of_a_dead_holder() {
-        let (area, mut frames) = small();
-        let (mut dead, mut alive) = (area.holder().unwrap(), area.holder().unwrap());
-        for i in 0..5 {
-            let frame = frames.pop().unwrap();
-            area.record(frame, if i < 3 { &mut dead } else { &mut alive });
-        }
-        let retired = dead.0;
-        assert_eq!(area.reclaim(dead, |frame| frames.push(frame)), 3);
-        assert_eq!((frames.len(), area.recorded()), (6, 2));
-        assert_eq!(area.holder().unwrap().0, retired, "a retired number is given out again");
-    }
-
-    #[test]
-    fn pushes_and_pops_stay_in_the_chunk() {
-        let (area, mut frames) = small();
-        let frame = &mut frames[0];
-        assert!(area.fill(frame, &[7; 60]));
-        assert!(!area.fill(&mut area.mint(1, area.region), &[7; 1793]));
-        assert!(frame.push_front(256) && !frame.push_front(1));
-        assert_eq!(area.bytes(frame).len(), 316);
-        assert!(frame.pop_front(316) && !frame.pop_front(1));
-        assert!(area.metadata_mut(frame).is_some());
-    }
-
-    #[test]
-    fn large_frames_are_beside_the_others_and_in_nobodys_way() {
-        let size = AreaSize { chunk_bytes: 2048, chunks: 2, large: 2 };
-        let (area, mut frames) = Area::new(size).unwrap();
-        assert_eq!((frames.len(), area.frames_total()), (4, 4));
-        let longest = LARGE_CHUNK_BYTES as usize - usize::from(super::super::HEADROOM);
-        for (n, frame) in frames.iter_mut().enumerate() {
-            let len = if n < 2 { area.packet_len_max() } else { longest };
-            assert_eq!(frame.is_large(), n >= 2);
-            assert!(!area.fill(frame, &vec![0; len + 1]) && area.fill(frame, &vec![n as u8; len]));
-            assert!(frame.push_front(256));
-            area.bytes_mut(frame).fill(n as u8);
-        }
-        for (n, frame) in frames.iter().enumerate() {
-            assert!(area.bytes(frame).iter().all(|byte| *byte == n as u8));
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "another area")]
-    fn a_large_frame_is_in_no_ring() {
-        let (area, mut frames) = Area::new(AreaSize { chunk_bytes: 2048, chunks: 1, large: 1 }).unwrap();
-        let mut holder = area.holder().unwrap();
-        area.record(frames.pop().unwrap(), &mut holder);
-    }
-
-    #[test]
-    #[should_panic(expected = "another area")]
-    fn a_frame_of_another_area_is_refused() {
-        let (one, _frames) = small();
-        let (_other, mut frames) = Area::new(AreaSize { chunk_bytes: 2048, chunks: 1, large: 1 }).unwrap();
-        one.bytes_mut(&mut frames[1]);
-    }
-
-    #[test]
-    fn sizes_that_cannot_be_are_refused() {
-        let too_many = (2048, 8, LARGE_CHUNKS_MAX + 1);
-        for size in [(1024, 8, 0), (2048, 0, 0), (8192, 8, 0), (2048, CHUNKS_MAX + 1, 0), too_many] {
-            let size = AreaSize { chunk_bytes: size.0, chunks: size.1, large: size.2 };
-            assert!(matches!(Area::new(size), Err(AreaError::Size(_))), "{size:?}");
-        }
-    }
-}
+mod tests;

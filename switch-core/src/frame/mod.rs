@@ -43,7 +43,8 @@ pub struct Frame {
     chunk: u32,
     len: u32,
     offset: u16,
-    region: u16,
+    /// Of which area, and whether the chunk is a large one.
+    tag: u16,
     /// What the sender still has to do.
     pub offload: Offload,
 }
@@ -64,7 +65,7 @@ impl Frame {
     /// Whether its chunk is a large one: up to 64 KiB, and never in an AF_XDP ring.
     #[inline(always)]
     pub fn is_large(&self) -> bool {
-        self.region & area::LARGE != 0
+        self.tag & area::LARGE != 0
     }
 
     /// Where the packet begins in its chunk: the room for a push.

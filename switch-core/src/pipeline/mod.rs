@@ -51,6 +51,7 @@ use crate::table::fdb::Fdb;
 use crate::table::loops::Loops;
 use crate::table::neigh::Neighbours;
 use crate::table::wide::Key;
+use crate::table::wide::LINE_BYTES;
 use arrayvec::ArrayVec;
 use hold::Holds;
 use note::{Note, Notes};
@@ -86,6 +87,11 @@ impl Tables {
             loops: Loops::new(PORTS_MAX),
             neigh: Neighbours::new(neighbours, PORTS_MAX, seed),
         }
+    }
+
+    /// Bytes they take, fixed when they are made.
+    pub fn bytes(&self) -> usize {
+        self.fdb.bytes() + self.neigh.lines() * LINE_BYTES
     }
 }
 

@@ -107,6 +107,11 @@ impl AtomicTable {
         Self { buckets: (0..buckets).map(bucket).collect(), seed }
     }
 
+    /// Bytes it takes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.buckets)
+    }
+
     /// Buckets; [`AtomicTable::scan`] takes a range of them.
     pub fn buckets(&self) -> usize {
         self.buckets.len()

@@ -289,6 +289,11 @@ impl Fdb {
         self.table.buckets()
     }
 
+    /// Bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.table.bytes() + size_of_val(&*self.learned)
+    }
+
     /// Entries, static ones too.
     pub fn entries(&self) -> u32 {
         self.entries.load(Ordering::Relaxed)

@@ -54,6 +54,9 @@ pub enum Want {
     Remove,
 }
 
+/// Bytes of a line.
+pub const LINE_BYTES: usize = size_of::<Line>();
+
 /// See the module.
 #[derive(Debug)]
 pub struct WideTable {

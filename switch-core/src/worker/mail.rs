@@ -38,6 +38,10 @@ pub enum Command {
     CloseQueue(PortId),
     /// Take in what a closed port left.
     TakeIn(Remains),
+    /// Here are frames of a region of packet memory, new or wanted again.
+    Grow(u16, Vec<Frame>),
+    /// Use this region no more and hand its frames back as they come home: [`Report::Emptied`]. With room for them.
+    Empty(u16, Vec<Frame>),
     /// End.
     Stop,
 }
@@ -51,6 +55,8 @@ pub enum Report {
     QueueOut(PortId, TxQueue),
     /// What a closed port left was taken in: so many frames.
     TakenIn(usize),
+    /// All frames of a region that were at home here.
+    Emptied(u16, Vec<Frame>),
     /// A loop was found behind a port.
     Loop,
     /// A lane died; the kernel's error number.

@@ -129,6 +129,7 @@ impl Turn {
         let snapshot = self.reader.refresh().clone();
         let lanes_changed = self.obey();
         self.pool.service();
+        self.hand_over_emptied();
         let mut frames = self.open_parcels();
         let mut busy = false;
         for lane in 0..self.lanes.len() {
@@ -359,6 +360,8 @@ impl Turn {
                 Command::OpenQueue(port, room) => self.pipeline.private.queues[usize::from(port)] = room,
                 Command::CloseQueue(port) => self.close_queue(port),
                 Command::TakeIn(remains) => self.take_remains(remains),
+                Command::Grow(region, frames) => self.pool.grow(region, frames),
+                Command::Empty(region, room) => self.pool.empty(region, room),
                 Command::Stop => self.stopping = true,
             }
         }
@@ -392,6 +395,16 @@ impl Turn {
         drop_queue(&mut room, port, DropReason::PortClosed, &mut self.pool, &self.pipeline.private.counters);
         self.pipeline.private.dirty.retain(|dirty| *dirty != port);
         self.report(Report::QueueOut(port, room));
+    }
+
+    /// A region of packet memory whose frames have all come home goes to the control thread.
+    fn hand_over_emptied(&mut self) {
+        // Nobody else reports for this worker: what has room now is not refused.
+        if !self.mail().reports.is_full()
+            && let Some((region, frames)) = self.pool.emptied()
+        {
+            self.report(Report::Emptied(region, frames));
+        }
     }
 
     fn take_remains(&mut self, remains: Remains) {

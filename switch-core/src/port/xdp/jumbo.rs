@@ -25,7 +25,9 @@ impl XdpPort {
         let mut whole = pool.take_large();
         let mut desc = first;
         loop {
-            let Some(piece) = self.area.claim(desc.addr, desc.len, &mut self.holder) else {
+            let Some(piece) =
+                self.area.claim(desc.addr.wrapping_add(self.origin), desc.len, &mut self.holder)
+            else {
                 self.lies += 1;
                 whole = discard(whole, pool);
                 break;
@@ -72,7 +74,7 @@ impl XdpPort {
     pub(super) fn split(&mut self, mut frame: Frame, pool: &mut Pool) -> u32 {
         let piece_len = self.area.packet_len_max();
         let pieces = frame.len().div_ceil(piece_len);
-        if !self.jumbo || pieces > PIECES_MAX || pool.free() < pieces {
+        if !self.jumbo || pieces > PIECES_MAX || pool.free_of(self.region) < pieces {
             pool.give(frame);
             return 0;
         }
@@ -89,7 +91,7 @@ impl XdpPort {
         }
         for (n, bytes) in area.bytes(&frame).chunks(piece_len).enumerate() {
             // The pool was asked and a piece is never longer than a frame holds.
-            let Some(mut piece) = pool.take() else { break };
+            let Some(mut piece) = pool.take_of(self.region) else { break };
             _ = area.fill(&mut piece, bytes);
             piece.offload.csum = if n == 0 { csum } else { Csum::Complete };
             let mut desc = self.describe(piece);

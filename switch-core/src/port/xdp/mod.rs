@@ -25,7 +25,7 @@ pub mod socket;
 pub mod umem;
 
 use super::{Health, Port, Remains, Sent, Serviced};
-use crate::counter::{Counters, Event};
+use crate::counter::{Counters, DropReason, Event};
 use crate::frame::{Area, Batch, Frame, Holder, Pool, TxQueue};
 use crate::wire::checksum::{self, Csum};
 use crate::wire::ethernet::{HEADER_LEN, TAG_LEN};
@@ -35,7 +35,7 @@ use std::sync::Arc;
 use umem::TxMetadata;
 
 /// Frames an idle lane lets the kernel receive into: one NAPI poll of a veth. 128 KiB.
-const FILL_IDLE: u32 = 64;
+pub const IDLE_FRAMES: u32 = 64;
 /// Transmit requests that are held back while more is coming, to send them with one system call. The
 /// kernel takes [`socket::TX_BUDGET`] in one; half of that leaves room to go on while it works.
 const KICK_FRAMES: u32 = 512;
@@ -56,6 +56,10 @@ pub struct XdpPort {
     rings: Rings,
     socket: RawSocket,
     area: Arc<Area>,
+    /// The only one whose frames it can have.
+    region: u16,
+    /// Where that region begins in the memory: descriptors count from there.
+    origin: u64,
     holder: Holder,
     tx_metadata: TxMetadata,
     /// Frames may be larger than a chunk.
@@ -69,6 +73,8 @@ pub struct XdpPort {
     primed: bool,
     unkicked: u32,
     lies: u64,
+    /// Frames of other regions that found no frame here to be copied into.
+    uncopied: u64,
     unjoined: u64,
     serviced: u32,
     missed: u64,
@@ -80,23 +86,28 @@ impl XdpPort {
         socket: RawSocket,
         rings: Rings,
         area: Arc<Area>,
+        region: u16,
         holder: Holder,
         tx_metadata: TxMetadata,
         jumbo: bool,
     ) -> Self {
+        let origin = area.origin(region) as u64;
         Self {
             rings,
             socket,
             area,
+            region,
+            origin,
             holder,
             tx_metadata,
             jumbo,
             in_fill: 0,
             in_tx: 0,
-            fill_target: FILL_IDLE,
+            fill_target: IDLE_FRAMES,
             primed: false,
             unkicked: 0,
             lies: 0,
+            uncopied: 0,
             unjoined: 0,
             serviced: 0,
             missed: 0,
@@ -126,8 +137,25 @@ impl XdpPort {
             }
         }
         let len = frame.len() as u32;
-        let addr = self.area.record(frame, &mut self.holder) as u64;
+        let addr = self.area.record(frame, &mut self.holder) as u64 - self.origin;
         libc::xdp_desc { addr, len, options }
+    }
+
+    /// The frame, or a copy of it in this lane's region; none, and counted, if no frame is free there.
+    #[inline(always)]
+    fn brought_here(&mut self, frame: Frame, pool: &mut Pool) -> Option<Frame> {
+        if self.area.region_of(&frame) == Some(self.region) { Some(frame) } else { self.copied(frame, pool) }
+    }
+
+    fn copied(&mut self, frame: Frame, pool: &mut Pool) -> Option<Frame> {
+        let copy = pool.take_of(self.region);
+        let copy = copy.map(|mut copy| {
+            self.area.copy(&frame, &mut copy);
+            copy
+        });
+        self.uncopied += u64::from(copy.is_none());
+        pool.give(frame);
+        copy
     }
 
     fn kick(&mut self) {
@@ -154,7 +182,7 @@ impl XdpPort {
         let waiting = self.rings.completion.waiting(u32::MAX);
         for _ in 0..waiting {
             let at = self.rings.completion.get();
-            match self.area.claim(at, 0, &mut self.holder) {
+            match self.area.claim(at.wrapping_add(self.origin), 0, &mut self.holder) {
                 Some(frame) => {
                     self.in_tx -= 1;
                     pool.give(frame);
@@ -173,15 +201,15 @@ impl XdpPort {
             self.fill_target = (self.fill_target * 2).min(self.rings.fill.size());
         }
         // Whatever one port wants, the others find something in the pool.
-        let spare = (pool.free() / 2) as u32;
+        let spare = (pool.free_of(self.region) / 2) as u32;
         let wanted = self.fill_target.saturating_sub(self.in_fill).min(spare);
         if wanted == 0 {
             return;
         }
         let room = self.rings.fill.room(wanted).min(wanted);
         for _ in 0..room {
-            let Some(frame) = pool.take() else { break };
-            let at = self.area.record(frame, &mut self.holder) as u64;
+            let Some(frame) = pool.take_of(self.region) else { break };
+            let at = self.area.record(frame, &mut self.holder) as u64 - self.origin;
             self.rings.fill.put(at);
             self.in_fill += 1;
         }
@@ -203,7 +231,7 @@ impl Port for XdpPort {
                 waiting = self.rings.rx.waiting(batch.room() as u32);
                 continue;
             }
-            match self.area.claim(desc.addr, desc.len, &mut self.holder) {
+            match self.area.claim(desc.addr.wrapping_add(self.origin), desc.len, &mut self.holder) {
                 Some(frame) => {
                     self.in_fill -= 1;
                     self.area.touch(&frame);
@@ -237,6 +265,7 @@ impl Port for XdpPort {
                     pieces => entries += pieces,
                 }
             } else {
+                let Some(frame) = self.brought_here(frame, pool) else { continue };
                 let desc = self.describe(frame);
                 self.rings.tx.put(desc);
                 entries += 1;
@@ -272,7 +301,9 @@ impl Port for XdpPort {
         if self.serviced.is_multiple_of(STATISTICS_EVERY) {
             missed += self.newly_missed();
         }
-        Serviced { health, missed, dropped: None }
+        let uncopied = std::mem::take(&mut self.uncopied);
+        let dropped = (uncopied > 0).then_some((DropReason::NoCopyFrame, uncopied));
+        Serviced { health, missed, dropped }
     }
 
     fn hurry(&mut self) {

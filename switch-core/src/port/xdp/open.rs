@@ -24,7 +24,9 @@ const BIND_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Engine {
     directory: PathBuf,
-    umem: Umem,
+    area: Arc<Area>,
+    /// By region; the first is always registered.
+    umems: Vec<Option<Umem>>,
     beats: Arc<Beats>,
     asker: Asker,
 }
@@ -53,6 +55,8 @@ pub struct How {
     pub settings: Settings,
     /// The device's frames are larger than a chunk: they come and go in several.
     pub jumbo: bool,
+    /// The region of packet memory whose frames it is given.
+    pub region: u16,
 }
 
 /// An open device.
@@ -68,8 +72,8 @@ pub struct Opened {
     pub zero_copy: bool,
     /// Why it is not a faster mode.
     pub mode_reason: Option<String>,
-    /// Bytes of the rings, user side.
-    pub ring_bytes: u64,
+    /// Numbers of the holders of its frames, one a lane.
+    pub holders: Vec<u16>,
 }
 
 /// Why a device is not open.
@@ -100,12 +104,14 @@ struct Bound {
 }
 
 impl Engine {
-    /// Registers the memory and maps the beats. `directory` is in a bpffs.
+    /// Registers the memory's first region and maps the beats. `directory` is in a bpffs.
     pub fn start(area: Arc<Area>, directory: &Path) -> Result<Self, String> {
-        let umem = Umem::register(area).map_err(|error| explain_umem(&error))?;
+        let umem = Umem::register(area.clone(), 0).map_err(|error| explain_umem(&error))?;
+        let mut umems = vec![Some(umem)];
+        umems.resize_with(usize::from(area.regions_max()), || None);
         let beats = program::beats(directory).map_err(|error| error.to_string())?;
         let asker = Asker::new().map_err(|error| format!("no packet socket: {error}"))?;
-        Ok(Self { directory: directory.to_owned(), umem, beats: Arc::new(beats), asker })
+        Ok(Self { directory: directory.to_owned(), area, umems, beats: Arc::new(beats), asker })
     }
 
     /// The workers' pulse.
@@ -115,12 +121,35 @@ impl Engine {
 
     /// Whether the kernel finishes checksums.
     pub fn tx_metadata(&self) -> TxMetadata {
-        self.umem.tx_metadata()
+        self.umems[0].as_ref().map_or(TxMetadata::Absent, Umem::tx_metadata)
     }
 
     /// Whether a frame may lie in several chunks.
     pub fn multi_buffer(&self) -> bool {
-        self.umem.multi_buffer()
+        self.umems[0].as_ref().is_some_and(Umem::multi_buffer)
+    }
+
+    /// Registers a region, if it is not yet.
+    pub fn register(&mut self, region: u16) -> io::Result<()> {
+        let umem = &mut self.umems[usize::from(region)];
+        if umem.is_none() {
+            *umem = Some(Umem::register(self.area.clone(), region)?);
+        }
+        Ok(())
+    }
+
+    /// Lets go of a region; no port has frames of it any more.
+    pub fn unregister(&mut self, region: u16) {
+        self.umems[usize::from(region)] = None;
+    }
+
+    fn umem(&self, region: u16) -> Result<&Umem, OpenError> {
+        let umem = self.umems.get(usize::from(region)).and_then(Option::as_ref);
+        umem.ok_or_else(|| OpenError::Socket {
+            queue: 0,
+            call: "UMEM",
+            error: io::Error::other(format!("region {region} is not registered")),
+        })
     }
 
     /// Opens a device.
@@ -172,7 +201,7 @@ impl Engine {
                 Err(error) => *reason = Some(format!("no zero-copy: {error}")),
             }
         }
-        let anchor = self.umem.anchor();
+        let anchor = self.umem(how.region)?.anchor();
         let bind = |queue| self.bind(device, how, queue, Sharing::Through(anchor));
         Ok(((0..device.queues).map(bind).collect::<Result<_, _>>()?, false))
     }
@@ -197,7 +226,7 @@ impl Engine {
         let (share, flags) = match sharing {
             Sharing::Through(fd) => (Some(fd), 0),
             Sharing::Registering => {
-                socket.register_umem(self.umem.area()).map_err(failed("UMEM registration"))?;
+                socket.register_umem(&self.area, how.region).map_err(failed("UMEM registration"))?;
                 (
                     None,
                     libc::XDP_ZEROCOPY
@@ -215,7 +244,7 @@ impl Engine {
         }
         let is_zero_copy = socket.is_zero_copy().map_err(failed("XDP_OPTIONS"))?;
         // Whether a driver finishes checksums in zero-copy mode is its own affair; we do it.
-        let tx_metadata = if is_zero_copy { TxMetadata::Absent } else { self.umem.tx_metadata() };
+        let tx_metadata = if is_zero_copy { TxMetadata::Absent } else { self.tx_metadata() };
         Ok(Bound { socket, rings, tx_metadata })
     }
 
@@ -232,8 +261,8 @@ impl Engine {
         promiscuous: Promiscuous,
         mode_reason: Option<String>,
     ) -> Result<Opened, OpenError> {
-        let queues = bound.len() as u64;
         let mut lanes: Vec<Box<dyn Port>> = Vec::new();
+        let mut holders = Vec::new();
         for (queue, Bound { socket, rings, tx_metadata }) in bound.into_iter().enumerate() {
             let queue = queue as u32;
             attached.set_socket(queue, socket.as_fd().as_raw_fd()).map_err(|error| OpenError::Socket {
@@ -241,14 +270,13 @@ impl Engine {
                 call: "socket map",
                 error: io::Error::other(error),
             })?;
-            let area = self.umem.area().clone();
+            let area = self.area.clone();
             let holder = area.holder().ok_or(OpenError::TooManySockets)?;
-            let lane = XdpPort::new(socket, rings, area, holder, tx_metadata, how.jumbo);
+            holders.push(holder.number());
+            let lane = XdpPort::new(socket, rings, area, how.region, holder, tx_metadata, how.jumbo);
             lanes.push(Box::new(lane));
         }
-        // Two rings of 16-byte descriptors, two of 8-byte addresses.
-        let ring_bytes = queues * u64::from(how.ring_size) * 48;
-        Ok(Opened { lanes, attached, promiscuous, zero_copy, mode_reason, ring_bytes })
+        Ok(Opened { lanes, attached, promiscuous, zero_copy, mode_reason, holders })
     }
 }
 

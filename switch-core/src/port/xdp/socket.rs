@@ -82,11 +82,11 @@ impl RawSocket {
         if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Registers the memory; with TX metadata if the kernel knows it.
-    pub fn register_umem(&self, area: &Area) -> io::Result<TxMetadata> {
+    /// Registers a region of the memory; with TX metadata if the kernel knows it.
+    pub fn register_umem(&self, area: &Area, region: u16) -> io::Result<TxMetadata> {
         let mut request = libc::xdp_umem_reg {
-            addr: area.base().as_ptr() as u64,
-            len: area.bytes_total() as u64,
+            addr: area.region_base(region).as_ptr() as u64,
+            len: area.region_bytes() as u64,
             chunk_size: area.size().chunk_bytes,
             headroom: 0,
             flags: libc::XDP_UMEM_TX_METADATA_LEN,

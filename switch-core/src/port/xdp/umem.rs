@@ -1,7 +1,9 @@
 //! Registration of the packet memory with the kernel, and the anchor that keeps it shareable.
 //!
-//! All sockets in copy mode share one UMEM, so a frame received by one is sent by another as it is. A
-//! shared bind goes through a socket that is bound already, and inherits its flags; when that socket's
+//! The kernel takes a UMEM as one range and of one size for good, and each of its sockets costs 144 bytes of the
+//! kernel's memory for every frame in it. So every region of packet memory is a UMEM of its own, registered when
+//! the first port needs it and let go of with the region. All sockets in copy mode of a region share it, so a
+//! frame received by one is sent by another as it is; between regions it is copied. A shared bind goes through a socket that is bound already, and inherits its flags; when that socket's
 //! device dies, sharing through it fails (EBADF). So the first socket is an *anchor*, bound to the
 //! loopback device of a network namespace of its own that nobody else can reach, set down or delete.
 //!
@@ -33,15 +35,16 @@ pub enum TxMetadata {
 pub struct Umem {
     anchor: RawSocket,
     area: Arc<Area>,
+    region: u16,
     tx_metadata: TxMetadata,
     multi_buffer: bool,
 }
 
 impl Umem {
-    /// Registers `area` and binds the anchor.
-    pub fn register(area: Arc<Area>) -> io::Result<Self> {
+    /// Registers a region of `area` and binds its anchor.
+    pub fn register(area: Arc<Area>, region: u16) -> io::Result<Self> {
         let (anchor, loopback) = socket_in_own_namespace()?;
-        let tx_metadata = anchor.register_umem(&area)?;
+        let tx_metadata = anchor.register_umem(&area, region)?;
         anchor.set_ring_size(libc::XDP_UMEM_FILL_RING, ANCHOR_RING)?;
         anchor.set_ring_size(libc::XDP_UMEM_COMPLETION_RING, ANCHOR_RING)?;
         anchor.set_ring_size(libc::XDP_RX_RING, ANCHOR_RING)?;
@@ -51,12 +54,17 @@ impl Umem {
         if !multi_buffer {
             anchor.bind(loopback, 0, flags, None)?;
         }
-        Ok(Self { anchor, area, tx_metadata, multi_buffer })
+        Ok(Self { anchor, area, region, tx_metadata, multi_buffer })
     }
 
     /// The memory.
     pub fn area(&self) -> &Arc<Area> {
         &self.area
+    }
+
+    /// Which part of it is registered.
+    pub fn region(&self) -> u16 {
+        self.region
     }
 
     /// Whether the kernel finishes checksums.
