@@ -154,3 +154,54 @@ fn a_starved_fill_ring_loses_frames_by_name_and_recovers() {
     assert!(pods[0].reaches("10.66.0.2"), "it serves again");
     daemon.assert_conserved();
 }
+
+#[test]
+fn a_cable_without_carrier_costs_what_it_should_have_carried() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    let pods = [node.pod(1), node.pod(2), node.pod(3)];
+    for pod in &pods {
+        daemon.attach(pod, "br0", PortSettings::default());
+    }
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2") && pods[0].reaches("10.66.0.3"));
+    let mut steady = pods[0].net.spawn("ping -q -i 0.01 10.66.0.3");
+    let flood = pods[2].net.spawn("ping -q -f 10.66.0.2");
+    for _ in 0..3 {
+        // The far end is set down: our device stays up and has no carrier.
+        pods[1].net.ip("link set eth0 down");
+        assert!(node.net.ip("link show pod2").contains("NO-CARRIER"));
+        assert!(!pods[0].reaches("10.66.0.2"));
+        pods[1].net.ip("link set eth0 up");
+        wait_until("ping again", LONG, || pods[0].reaches("10.66.0.2"));
+    }
+    assert!(steady.is_running());
+    let said = String::from_utf8(steady.interrupt().stdout).unwrap();
+    assert!(said.contains(" 0% packet loss"), "the others were disturbed: {said}");
+    drop(flood);
+    daemon.assert_conserved();
+}
+
+#[test]
+fn a_pod_changes_its_devices_mtu_under_traffic() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    let pods = [node.bare_pod(1), node.bare_pod(2)];
+    for pod in &pods {
+        daemon.attach_tap(pod, "br0", PortSettings::default());
+    }
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    let mut flood = pods[0].net.spawn("ping -q -f -s 100 10.66.0.2");
+    for mtu in [1300, 1500, 1000] {
+        pods[1].net.ip(&format!("link set eth0 mtu {mtu}"));
+        wait_until("the MTU is known", LONG, || daemon.port("tap2").mtu == mtu);
+        let before = daemon.drops("mtu-exceeded");
+        let fits = pods[0].net.try_run("ping -n -c 1 -W 1 -s 1400 10.66.0.2").status.success();
+        assert_eq!(fits, mtu == 1500, "an MTU of {mtu}");
+        assert_eq!(daemon.drops("mtu-exceeded") > before, mtu < 1500, "an MTU of {mtu}");
+    }
+    assert!(flood.is_running() && pods[0].reaches("10.66.0.2"));
+    drop(flood);
+    daemon.assert_conserved();
+}
