@@ -2,32 +2,45 @@
 //! by making a new one that shares all that did not change.
 //!
 //! # Layout
-//! An address is looked at 16 bits at a time. The first 16 choose one of 65 536 entries, which lie in 256
-//! chunks; an entry has the best route of up to 16 bits and, if there are longer ones, a [`block`]. A block
-//! answers for the next 16 bits with a popcount-compressed trie in three steps (6, 6 and 4 bits), after
-//! Asai and Ohara, "Poptrie" (2015); where routes are longer still, the answer is another block. For IPv4 a
-//! lookup reads an entry, a block's line, perhaps a node or two, and a leaf.
+//! The first 13 bits of an address choose one of 8 192 words, each of which has the best route of up to 13
+//! bits and names the [`part`] of longer ones. The next part answers for 11 bits directly, as DIR-24-8 does, so
+//! that most IPv4 lookups read one word of the root and one of a part; then come 8 bits, and 16 at a time, in
+//! parts that are compressed by what is in them. Parts lie side by side in a few slabs of huge pages
+//! ([`arena`]), for it is the TLB and the cache that a lookup waits for. Lookups in a batch wait together.
 //!
 //! # Change
-//! A change makes anew the blocks on its way, one chunk, and the list of 256 chunks; everything else is
-//! shared by reference count. A short prefix (up to 16 bits) makes the chunks anew that it covers.
+//! A change makes anew the parts on its way and the root's words; everything else is shared. Short prefixes
+//! stand beside what is longer and not in it: a new default route changes the root's words alone, and any other
+//! route one part on each level at most. Who owns which part, and of what routes it was made, is kept beside
+//! the lookups' memory, in [`node`]s with a reference count.
 //!
-//! Compared with DIR-24-8 in ADR 0007.
+//! Compared with others in ADR 0007.
 
-mod block;
+mod arena;
+mod node;
+mod part;
+#[cfg(test)]
+mod tests;
 
 use crate::prefetch::prefetch;
-use block::{Block, Route};
+use arena::{Arena, Slabs};
+use arrayvec::ArrayVec;
+use node::{Node, Route};
+use part::Key;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Bits of one step, and of the prefixes that a block holds.
-const STEP: u8 = 16;
-/// Entries of a chunk: 4 KiB, made anew by one change.
-const CHUNK: usize = 256;
+/// Bits that choose a word of the root: 64 KiB of words, which a change copies.
+const ROOT_BITS: u8 = 13;
+const ROOT: usize = 1 << ROOT_BITS;
+/// Nodes that are copied together when one of them changes.
+const GROUP: usize = 128;
 /// No route. Values are whatever the caller wants, but not this.
 pub const NO_ROUTE: u32 = 0;
-/// The largest value: the bit above it marks a further block.
-pub const VALUE_MAX: u32 = block::CHILD - 1;
+/// The largest value: leaves are 16 bits, and one of them marks what is not a value.
+pub const VALUE_MAX: u32 = part::CHILD as u32 - 1;
+/// Lookups whose cache misses overlap: what a batch of frames needs, and a core has no more buffers for.
+const BATCH: usize = 64;
 
 /// A prefix, and the value it shall have from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,32 +49,44 @@ pub struct Change {
     pub key: u128,
     /// Bits of the prefix.
     pub len: u8,
-    /// What a lookup says; [`NO_ROUTE`] takes the prefix away.
+    /// What a lookup says, at most [`VALUE_MAX`]; [`NO_ROUTE`] takes the prefix away.
     pub value: u32,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Entry {
-    block: Option<Arc<Block>>,
-    /// The best route of at most 16 bits.
-    short: u32,
-}
-
-type Chunk = [Entry; CHUNK];
+type Group = [Option<Arc<Node>>; GROUP];
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Lpm {
-    chunks: Box<[Arc<Chunk>]>,
-    /// Routes of at most 16 bits.
+    root: Arc<[u64; ROOT]>,
+    slabs: Slabs,
+    nodes: Arc<[Arc<Group>]>,
+    /// Routes of at most [`ROOT_BITS`].
     short: Arc<[Route]>,
+    arena: Arc<Arena>,
 }
 
 impl Default for Lpm {
     fn default() -> Self {
-        let chunk: Arc<Chunk> = Arc::new(std::array::from_fn(|_| Entry::default()));
-        Self { chunks: vec![chunk; CHUNK].into(), short: Arc::default() }
+        let group: Arc<Group> = Arc::new(std::array::from_fn(|_| None));
+        Self {
+            root: Arc::new([0; ROOT]),
+            slabs: Slabs::default(),
+            nodes: vec![group; ROOT / GROUP].into(),
+            short: Arc::default(),
+            arena: Arc::default(),
+        }
     }
+}
+
+/// A lookup on its way through a batch.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    index: usize,
+    /// Bits that led here.
+    from: u32,
+    /// The word that leads on.
+    cell: &'a AtomicU64,
 }
 
 impl Lpm {
@@ -69,219 +94,185 @@ impl Lpm {
     /// none.
     #[inline]
     pub fn find(&self, key: u128) -> u32 {
-        let entry = self.entry((key >> 112) as u16);
-        let mut best = entry.short;
-        let mut block = entry.block.as_deref();
-        let mut rest = key << STEP;
-        while let Some(here) = block {
-            let leaf = here.find((rest >> 112) as u16);
-            if leaf & block::CHILD == 0 {
-                return if leaf == NO_ROUTE { best } else { leaf };
-            }
-            let child = here.child(leaf);
-            best = if child.value == NO_ROUTE { best } else { child.value };
-            block = Some(&child.block);
-            rest <<= STEP;
-        }
-        best
+        self.find_key(key)
     }
 
     /// The same for an IPv4 address.
     #[inline]
     pub fn find_v4(&self, ip: u32) -> u32 {
-        finish_v4(self.entry((ip >> 16) as u16), ip)
+        self.find_key(ip)
+    }
+
+    #[inline(always)]
+    fn find_key(&self, key: impl Key) -> u32 {
+        let mut word = self.root_word(key);
+        let mut best = part::value(word);
+        let mut from = u32::from(ROOT_BITS);
+        while !part::is_bare(word) {
+            match part::find(&self.slabs, word, key, from) {
+                part::Found::Leaf(leaf) => return u32::from(or(leaf, best)),
+                part::Found::Further(cell, bits) => {
+                    word = cell.load(Relaxed);
+                    best = or(part::value(word), best);
+                    from = bits;
+                }
+            }
+        }
+        u32::from(best)
+    }
+
+    #[inline(always)]
+    fn root_word(&self, key: impl Key) -> u64 {
+        self.root[key.slot(0, u32::from(ROOT_BITS)) as usize % ROOT]
     }
 
     /// Looks up several IPv4 addresses: the cache misses of all of them overlap.
     #[inline]
     pub fn find_v4_each<const N: usize>(&self, ips: &[u32; N], values: &mut [u32; N]) {
-        let mut entries = [&EMPTY; N];
-        for (entry, ip) in entries.iter_mut().zip(ips) {
-            *entry = self.entry((ip >> 16) as u16);
-            if let Some(block) = &entry.block {
-                prefetch(Arc::as_ptr(block));
-            }
-        }
-        for (entry, ip) in entries.iter().zip(ips) {
-            if let Some(block) = &entry.block {
-                block.touch(*ip as u16);
-            }
-        }
-        for ((value, entry), ip) in values.iter_mut().zip(entries).zip(ips) {
-            *value = finish_v4(entry, *ip);
-        }
+        find_each(values, |n| (self, ips[n]));
     }
 
-    #[inline(always)]
-    fn entry(&self, at: u16) -> &Entry {
-        &self.chunks[usize::from(at >> 8)][usize::from(at & 0xff)]
+    /// The same for addresses of any kind.
+    #[inline]
+    pub fn find_many<const N: usize>(&self, keys: &[u128; N], values: &mut [u32; N]) {
+        find_each(values, |n| (self, keys[n]));
     }
 
     /// This one with `changes`, of which the last for a prefix counts. They are sorted by it.
     pub fn changed(&self, changes: &mut [Change]) -> Self {
         changes.sort_by_key(|change| (change.key, change.len));
         let mut next = self.clone();
-        let short: Vec<Change> = changes.iter().filter(|change| change.len <= STEP).copied().collect();
+        let (short, long): (Vec<Change>, Vec<Change>) =
+            changes.iter().partition(|change| change.len <= ROOT_BITS);
         if !short.is_empty() {
             next.change_short(&short);
         }
-        let long: Vec<Change> = changes.iter().filter(|change| change.len > STEP).copied().collect();
-        for group in long.chunk_by(|one, next| one.key >> 112 == next.key >> 112) {
-            let at = (group[0].key >> 112) as u16;
-            let before = self.entry(at).block.as_deref();
-            next.entry_mut(at).block = block::changed(before, group, STEP).map(Arc::new);
+        let slot = |change: &Change| change.key.slot(0, u32::from(ROOT_BITS)) as usize;
+        for group in long.chunk_by(|one, next| slot(one) == slot(next)) {
+            let at = slot(&group[0]);
+            let before = self.nodes[at / GROUP][at % GROUP].as_deref();
+            let node = node::changed(&self.arena, before, group, ROOT_BITS).map(Arc::new);
+            let word = &mut Arc::make_mut(&mut next.root)[at];
+            let value = part::value(*word);
+            *word = node.as_ref().map_or(part::bare(value), |node| part::with_value(node.word(), value));
+            Arc::make_mut(&mut Arc::make_mut(&mut next.nodes)[at / GROUP])[at % GROUP] = node;
+        }
+        if !long.is_empty() {
+            next.slabs = self.arena.slabs();
         }
         next
     }
 
-    fn entry_mut(&mut self, at: u16) -> &mut Entry {
-        &mut Arc::make_mut(&mut self.chunks[usize::from(at >> 8)])[usize::from(at & 0xff)]
-    }
-
-    /// Routes of at most 16 bits: painted over the entries they cover.
+    /// Routes that stand in the root: painted over the words they cover.
     fn change_short(&mut self, changes: &[Change]) {
-        self.short = block::merged(&self.short, changes, 0).into();
-        let runs = block::runs(&self.short);
-        for change in changes {
-            let first = (change.key >> 112) as usize;
-            let last = first + (1usize << (STEP - change.len)) - 1;
-            let mut run = runs.partition_point(|(start, _)| *start as usize <= first) - 1;
-            for at in first..=last {
-                while runs.get(run + 1).is_some_and(|(start, _)| *start as usize <= at) {
-                    run += 1;
-                }
-                if self.entry(at as u16).short != runs[run].1 {
-                    self.entry_mut(at as u16).short = runs[run].1;
-                }
+        self.short = node::merged(&self.short, changes, 0).into();
+        let runs = node::runs(&self.short, ROOT_BITS);
+        let root = Arc::make_mut(&mut self.root);
+        for (n, (first, value)) in runs.iter().enumerate() {
+            let end = runs.get(n + 1).map_or(ROOT, |(next, _)| *next as usize);
+            for word in &mut root[*first as usize..end] {
+                *word = part::with_value(*word, *value);
             }
         }
     }
 
     /// Bytes of memory it refers to, shared or not.
     pub fn bytes(&self) -> usize {
-        let chunks = self.chunks.len() * (size_of::<Arc<Chunk>>() + size_of::<Chunk>());
-        let blocks =
-            self.chunks.iter().flat_map(|chunk| chunk.iter()).filter_map(|entry| entry.block.as_deref());
-        chunks + self.short.len() * size_of::<Route>() + blocks.map(Block::bytes).sum::<usize>()
+        let nodes = self.nodes.iter().flat_map(|group| group.iter().flatten());
+        size_of_val(&*self.root)
+            + self.nodes.len() * (16 + size_of::<Group>())
+            + size_of_val(&*self.short)
+            + nodes.map(|node| node.bytes()).sum::<usize>()
+    }
+
+    /// Bytes that lookups read of all versions that are still in use, and those set aside for them, of which
+    /// what was never used costs nothing.
+    pub fn arena_bytes(&self) -> (usize, usize) {
+        self.arena.bytes()
     }
 }
 
-const EMPTY: Entry = Entry { block: None, short: NO_ROUTE };
+/// Looks up in several tables at once: `ask` says in which, and what. The cache misses of up to 64 overlap.
+#[inline]
+pub fn find_each<'a, K: Key>(values: &mut [u32], ask: impl Fn(usize) -> (&'a Lpm, K)) {
+    for (n, values) in values.chunks_mut(BATCH).enumerate() {
+        find_batch(values, |index| ask(n * BATCH + index));
+    }
+}
 
 #[inline(always)]
-fn finish_v4(entry: &Entry, ip: u32) -> u32 {
-    match entry.block.as_deref().map_or(NO_ROUTE, |block| block.find(ip as u16)) {
-        NO_ROUTE => entry.short,
-        value => value,
+fn find_batch<'a, K: Key>(values: &mut [u32], ask: impl Fn(usize) -> (&'a Lpm, K)) {
+    const FROM: u32 = ROOT_BITS as u32;
+    let mut words = [0; BATCH];
+    let mut cells = [arena::nowhere(); BATCH];
+    for (index, (word, cell)) in words.iter_mut().zip(&mut cells).enumerate().take(values.len()) {
+        let (table, key) = ask(index);
+        *word = table.root_word(key);
+        if !part::is_bare(*word) {
+            *cell = part::direct_cell(&table.slabs, *word, key, FROM);
+            prefetch(*cell);
+        }
+    }
+    let mut ways = ArrayVec::<Way, BATCH>::new();
+    for (index, ((value, cell), word)) in values.iter_mut().zip(&cells).zip(&words).enumerate() {
+        let (table, key) = ask(index);
+        let leaf = part::direct_leaf(cell, key, FROM);
+        *value = u32::from(or(leaf, part::value(*word)));
+        if leaf & part::CHILD != 0 {
+            *value = u32::from(part::value(*word));
+            let cell = part::direct_child(&table.slabs, *word, leaf);
+            prefetch(cell);
+            ways.push(Way { index, from: u32::from(ROOT_BITS + part::DIRECT_BITS), cell });
+        }
+    }
+    go_on(values, &mut ways, ask);
+}
+
+/// What is longer than the direct part. Each turn reads the words that lead on and asks for the parts they
+/// name, and then looks into those and asks for the next words.
+#[inline(always)]
+fn go_on<'a, K: Key>(
+    values: &mut [u32],
+    ways: &mut ArrayVec<Way<'a>, BATCH>,
+    ask: impl Fn(usize) -> (&'a Lpm, K),
+) {
+    while !ways.is_empty() {
+        let mut kept = 0;
+        let mut words = [0; BATCH];
+        for n in 0..ways.len() {
+            let way = ways[n];
+            let word = way.cell.load(Relaxed);
+            let Some(value) = values.get_mut(way.index) else { continue };
+            *value = u32::from(or(part::value(word), *value as u16));
+            if !part::is_bare(word) {
+                ask(way.index).0.slabs.touch(part::first_line(word));
+                (words[kept], ways[kept]) = (word, way);
+                kept += 1;
+            }
+        }
+        ways.truncate(kept);
+        let mut kept = 0;
+        for n in 0..ways.len() {
+            let way = ways[n];
+            let (table, key) = ask(way.index);
+            match part::find(&table.slabs, words[n], key, way.from) {
+                part::Found::Leaf(leaf) => {
+                    let Some(value) = values.get_mut(way.index) else { continue };
+                    *value = u32::from(or(leaf, *value as u16));
+                }
+                part::Found::Further(cell, from) => {
+                    prefetch(cell);
+                    ways[kept] = Way { index: way.index, from, cell };
+                    kept += 1;
+                }
+            }
+        }
+        ways.truncate(kept);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
-
-    /// The dull twin: every prefix is looked at.
-    fn linear(routes: &BTreeMap<(u128, u8), u32>, key: u128) -> u32 {
-        let covers = |(network, len): &(u128, u8)| {
-            (network ^ key).checked_shr(128 - u32::from(*len)).unwrap_or(0) == 0
-        };
-        routes
-            .iter()
-            .filter(|(prefix, _)| covers(prefix))
-            .max_by_key(|((_, len), _)| *len)
-            .map_or(NO_ROUTE, |(_, value)| *value)
-    }
-
-    fn masked(key: u128, len: u8) -> u128 {
-        key & u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0)
-    }
-
-    /// Few different bits, so that prefixes lie in each other.
-    fn key() -> impl Strategy<Value = u128> {
-        (0u8..4, 0u8..4, any::<u16>(), 0u8..6, any::<u128>(), prop::bool::weighted(0.2)).prop_map(
-            |(a, b, c, d, all, wild)| {
-                if wild {
-                    return all;
-                }
-                let (a, b, d) = (u128::from(a), u128::from(b), u128::from(d));
-                a << 125 | b << 112 | u128::from(c & 0xc3) << 96 | d << 80 | (d ^ a) << 62 | b << 30 | d
-            },
-        )
-    }
-
-    fn change(len_max: u8) -> impl Strategy<Value = Change> {
-        (key(), 0..=len_max, 0u32..9).prop_map(|(key, len, value)| Change {
-            key: masked(key, len),
-            len,
-            value,
-        })
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(192))]
-
-        /// Whatever is added and taken away, in whatever portions: lookups say what the linear scan says, and
-        /// a table that was changed says what it said before.
-        #[test]
-        fn finds_what_a_linear_scan_finds(
-            portions in proptest::collection::vec(proptest::collection::vec(change(128), 1..40), 1..6),
-            keys in proptest::collection::vec(key(), 1..60),
-        ) {
-            let (mut lpm, mut twin) = (Lpm::default(), BTreeMap::new());
-            for portion in &portions {
-                let (old, old_twin) = (lpm.clone(), twin.clone());
-                lpm = lpm.changed(&mut portion.clone());
-                for Change { key, len, value } in portion {
-                    if *value == NO_ROUTE { twin.remove(&(*key, *len)); } else { twin.insert((*key, *len), *value); }
-                }
-                let ends = twin.keys().flat_map(|(key, len)| {
-                    let behind = u128::MAX.checked_shr(u32::from(*len)).unwrap_or(0);
-                    [*key, key | behind, key.wrapping_sub(1), (key | behind).wrapping_add(1)]
-                });
-                for key in keys.iter().copied().chain(ends) {
-                    prop_assert_eq!(lpm.find(key), linear(&twin, key));
-                    prop_assert_eq!(old.find(key), linear(&old_twin, key));
-                }
-            }
-        }
-
-        #[test]
-        fn ipv4_is_the_upper_quarter(
-            changes in proptest::collection::vec(change(32), 1..80),
-            ips in proptest::array::uniform32(any::<u32>()),
-        ) {
-            let lpm = Lpm::default().changed(&mut changes.clone());
-            let mut ips = ips;
-            for (ip, change) in ips.iter_mut().step_by(2).zip(&changes) { *ip = (change.key >> 96) as u32 | *ip & 0x3ff; }
-            let mut values = [0; 32];
-            lpm.find_v4_each(&ips, &mut values);
-            for (ip, value) in ips.iter().zip(values) {
-                prop_assert_eq!(lpm.find_v4(*ip), lpm.find(u128::from(*ip) << 96));
-                prop_assert_eq!(lpm.find_v4(*ip), value);
-            }
-        }
-    }
-
-    #[test]
-    fn what_did_not_change_is_shared() {
-        let change = |ip: u32, len, value| Change { key: u128::from(ip) << 96, len, value };
-        let mut all: Vec<_> = (0..10_000u32).map(|n| change(n << 16 | 0x100, 24, n + 1)).collect();
-        let before = Lpm::default().changed(&mut all);
-        let after = before.changed(&mut [change(0x0001_0200, 24, 7)]);
-        let shared =
-            before.chunks.iter().zip(&after.chunks).filter(|(one, other)| Arc::ptr_eq(one, other)).count();
-        assert_eq!(shared, CHUNK - 1);
-        let block = |lpm: &Lpm, at| lpm.entry(at).block.clone().unwrap();
-        assert!(
-            Arc::ptr_eq(&block(&before, 2), &block(&after, 2))
-                && !Arc::ptr_eq(&block(&before, 1), &block(&after, 1))
-        );
-        assert_eq!((after.find_v4(0x0001_0203), before.find_v4(0x0001_0203)), (7, NO_ROUTE));
-        // And with the last route goes the block.
-        let empty = before
-            .changed(&mut (0..10_000u32).map(|n| change(n << 16 | 0x100, 24, NO_ROUTE)).collect::<Vec<_>>());
-        assert!(empty.chunks.iter().all(|chunk| chunk.iter().all(|entry| entry.block.is_none())));
-    }
+/// The answer of the longer prefix, if it has one.
+#[inline(always)]
+fn or(leaf: u16, best: u16) -> u16 {
+    if leaf == 0 { best } else { leaf }
 }
