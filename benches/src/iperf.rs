@@ -5,7 +5,8 @@ use std::time::Duration;
 use switch_lab::net::Background;
 use switch_lab::{Pod, wait_until};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a server may take to listen, and a device to appear.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Of one run.
 pub const SECONDS: u32 = 2;
 /// Runs of each side: together as long as one of ten seconds, and what the machine does meanwhile is done to both.

@@ -42,14 +42,16 @@ pub use name::{Mac, Name, Vid};
 pub use object::*;
 pub use prefix::Prefix;
 pub use reply::*;
-pub use request::{ByDevice, ByName, FdbDelete, FdbFilter, Hello, Nothing, PortSet, Request, Stop};
+pub use request::{
+    ByDevice, ByName, FdbDelete, FdbFilter, Hello, Nothing, PortSet, Rebalance, Request, Stop,
+};
 pub use route::*;
 pub use trace::*;
 pub use vrf::*;
 
 /// The version of these words. A client says it in `hello`; the daemon refuses another number
 /// and names the side to update. It moves when an old client would misread a new daemon.
-pub const API_VERSION: u32 = 1;
+pub const API_VERSION: u32 = 2;
 
 /// Where the daemon listens when nobody says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/switchd/switchd.sock";

@@ -231,8 +231,8 @@ pub struct WorkerStatus {
     pub id: u16,
     /// The core it is pinned to; none if pinning failed.
     pub core: Option<usize>,
-    /// Lanes it owns, as `port/queue`.
-    pub lanes: Vec<String>,
+    /// Lanes it owns, and what they cost it.
+    pub lanes: Vec<LaneStatus>,
     /// Turns it made.
     pub turns: u64,
     /// Turns without a frame.
@@ -246,6 +246,54 @@ pub struct WorkerStatus {
     /// Wake-up latency, microseconds, as `(upper bound, count)`: from the sender's wake to the
     /// worker's first instruction after sleep. The last bound stands for everything above.
     pub wake_latency_us: Vec<(u64, u64)>,
+}
+
+/// A lane: one queue of a port, served by one worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LaneStatus {
+    /// Its port.
+    pub port: Name,
+    /// Which of the port's queues.
+    pub queue: u16,
+    /// Share of the worker's core that it takes, averaged over some seconds: what comes in by it, until it has left, and
+    /// what other workers send by it. From samples.
+    pub busy_percent: f64,
+    /// Frames in and out, averaged over some seconds.
+    pub frames_per_s: f64,
+    /// Nanoseconds a frame, in or out, since the port is open.
+    pub ns_per_frame: f64,
+    /// Frames that came in by it.
+    pub rx_packets: u64,
+    /// Frames that left by it.
+    pub tx_packets: u64,
+}
+
+/// Answer to [`crate::Request::WorkerRebalance`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rebalanced {
+    /// What was moved, or would be.
+    pub moves: Vec<LaneMove>,
+    /// What each worker's lanes take of its core, before.
+    pub before_percent: Vec<f64>,
+    /// And afterwards, if every lane costs what it did.
+    pub after_percent: Vec<f64>,
+    /// Nothing was moved.
+    pub dry_run: bool,
+}
+
+/// A lane that moves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LaneMove {
+    /// Its port.
+    pub port: Name,
+    /// Which of the port's queues.
+    pub queue: u16,
+    /// The worker that had it.
+    pub from: u16,
+    /// The worker that gets it.
+    pub to: u16,
+    /// Share of a core that it takes.
+    pub busy_percent: f64,
 }
 
 /// Answer to [`crate::Request::StatsGet`].

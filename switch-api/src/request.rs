@@ -102,6 +102,9 @@ pub enum Request {
     /// Lists workers and their lanes.
     #[serde(rename = "worker.list")]
     WorkerList(Nothing),
+    /// Moves lanes from busy workers to others.
+    #[serde(rename = "worker.rebalance")]
+    WorkerRebalance(Rebalance),
     /// Counters, drop reasons, frames, cycles per stage.
     #[serde(rename = "stats.get")]
     StatsGet(Nothing),
@@ -147,6 +150,7 @@ impl Request {
                 | Self::RouteGet(_)
                 | Self::VrfList(_)
                 | Self::WorkerList(_)
+                | Self::WorkerRebalance(Rebalance { dry_run: true })
                 | Self::StatsGet(_)
                 | Self::Trace(_)
                 | Self::PoolList(_)
@@ -176,6 +180,15 @@ pub struct Stop {
     /// decide until the next daemon adopts them.
     #[serde(default)]
     pub detach: bool,
+}
+
+/// See [`Request::WorkerRebalance`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rebalance {
+    /// Only say what would be moved.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// One object by its name.

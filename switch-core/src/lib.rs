@@ -9,6 +9,7 @@
 //! | [`counter`] | what is counted, and the names of drops |
 //! | [`host`] | what the switch says for itself: ARP, ND, ping, errors |
 //! | [`config`] | what is declared: model, checks, snapshots |
+//! | [`balance`] | which lanes should move |
 //! | [`ipam`] | who gets which address |
 //! | [`pipeline`] | what happens to a batch |
 //! | [`port`] | the doors to the outside |
@@ -17,6 +18,7 @@
 //! | [`rig`] | a switch without threads, for tests, fuzzing and benches
 
 // Under loom only what loom explores is built: its atomics live inside a model and nowhere else.
+pub mod balance;
 pub mod config;
 #[cfg(not(loom))]
 pub mod control;

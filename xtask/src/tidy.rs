@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 600;
 
 /// Rooms that touch no descriptor, thread, clock, log or environment.
-const PURE: &[&str] = &["wire", "table", "config", "host", "pipeline", "frame", "counter", "ipam"];
+const PURE: &[&str] = &["wire", "table", "config", "host", "pipeline", "frame", "counter", "ipam", "balance"];
 /// What they may not name, and why.
 const IMPURE: &[(&str, &str)] = &[
     ("std::thread", "a thread"),

@@ -1,8 +1,8 @@
 //! [busy-memory] A small node, busy: 30 pods, 100 000 flows, TCP and floods, with the daemon in a memory cgroup of
 //! 128 MiB. What counts is that nothing is killed and nothing stands still.
 
-use super::tcp_vs_bridge::PATIENCE;
 use super::{Bar, Bench, Figure};
+use crate::iperf::PATIENCE;
 use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::sync::Arc;

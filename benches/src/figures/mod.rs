@@ -15,6 +15,7 @@ pub mod mac_scale;
 pub mod many_ports;
 pub mod tcp_vs_bridge;
 pub mod trace_latency;
+pub mod two_workers;
 pub mod udp_flood;
 pub mod udp_rr;
 pub mod xdp_forward;
@@ -92,6 +93,11 @@ pub const ALL: &[Entry] = &[
     ("idle-110-ports", "memory and CPU of 110 idle tap ports", idle_tap_ports::measure),
     ("busy-memory", "30 pods, 100 000 flows and floods in a cgroup of 128 MiB", busy_memory::measure),
     ("many-ports", "250 tap and 250 xdp ports on one switch, and what each takes", many_ports::measure),
+    (
+        "two-workers",
+        "two workers against one, on memory ports; how long a lane takes to move",
+        two_workers::measure,
+    ),
     ("cni-add", "CNI ADD with 100 pods present, and 200 of them 8 at a time", cni_add::measure),
     ("lpm4", "IPv4 longest-prefix match, 1 000 000 prefixes", lpm::v4),
     ("lpm6", "IPv6 longest-prefix match, 250 000 prefixes", lpm::v6),

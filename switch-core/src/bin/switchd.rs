@@ -66,12 +66,25 @@ struct Options {
     /// Turns without a frame before a worker sleeps. 0: at once.
     #[arg(long, default_value_t = IDLE_TURNS_DEFAULT)]
     idle_turns: u32,
+    /// Whether lanes move from busy workers to others by themselves: `auto` looks every second and moves what has been plainly
+    /// uneven for ten; `off` waits for `switch-ctl worker rebalance`.
+    #[arg(long, value_enum, default_value_t = Rebalance::Off)]
+    rebalance: Rebalance,
     /// Members of this group may change things, as root may.
     #[arg(long)]
     group: Option<String>,
     /// Let every user look (but not change).
     #[arg(long)]
     readers: bool,
+}
+
+/// Who moves lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Rebalance {
+    /// The switch by itself.
+    Auto,
+    /// Nobody, unless asked.
+    Off,
 }
 
 fn main() -> ExitCode {
@@ -140,9 +153,10 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         None => Default::default(),
     };
     let load = vec![0; workers.len()];
-    let doors = Doors { engine, area, mail, load, stash: Vec::new(), budget, emptied: Vec::new() };
+    let doors = Doors { engine, area, mail, load, stash: Vec::new(), budget, emptied: Vec::new(), ticket: 0 };
     let mut daemon =
         Daemon::new(doors, publisher, tables, counters, workers, store, options.fdb_entries as u32, seed[2]);
+    daemon.auto_rebalance = options.rebalance == Rebalance::Auto;
     daemon.restore(declared, node_seed(&options.socket))?;
     tracing::info!(socket = %options.socket.display(), workers = cores.len(), "serving");
     let detach = server.run(&mut daemon);

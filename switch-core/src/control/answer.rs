@@ -246,17 +246,6 @@ impl Daemon {
         self.workers.iter().zip(&self.counters).enumerate().map(status).collect()
     }
 
-    fn lanes_of(&self, worker: u16) -> Vec<String> {
-        let mut lanes = Vec::new();
-        for (name, port) in &self.model.ports {
-            if let Some(PortLife::Up(door)) = self.ports.get(&port.id) {
-                let own = door.workers.iter().enumerate().filter(|(_, owner)| **owner == worker);
-                lanes.extend(own.map(|(queue, _)| format!("{name}/{queue}")));
-            }
-        }
-        lanes
-    }
-
     /// Counters, drop reasons, frames, cycles per stage.
     pub fn stats(&self) -> Stats {
         let mut stats =

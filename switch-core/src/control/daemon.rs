@@ -7,6 +7,7 @@ use super::announce::Told;
 use super::doors::{Door, Doors, WORKER_PATIENCE};
 use super::persist::Store;
 use super::tap::{self, Wanted};
+use crate::balance::Rules;
 use crate::config::model::no_such;
 use crate::config::snapshot::{Live, PortId, compile};
 use crate::config::uplink::KERNEL_IP;
@@ -67,6 +68,10 @@ pub struct Daemon {
     /// For traces; made with the first.
     pub(super) dry: Option<Dry>,
     pub(super) told: Told,
+    /// What lanes cost.
+    pub(super) loads: super::lanes::Loads,
+    /// Lanes move without being asked for.
+    pub auto_rebalance: bool,
     /// Set by `daemon.stop`: whether to detach.
     pub stopping: Option<bool>,
 }
@@ -100,6 +105,8 @@ impl Daemon {
             sweep_part: 0,
             reopened: Instant::now(),
             loops_told: 0,
+            loads: Default::default(),
+            auto_rebalance: false,
             secret,
             dry: None,
             told: Told::default(),
@@ -122,6 +129,7 @@ impl Daemon {
             Request::PortProbe(by) => json(self.probe(&by.device)?),
             Request::FdbList(filter) => json(self.list_fdb(filter)?),
             Request::WorkerList(_) => json(self.list_workers()),
+            Request::WorkerRebalance(how) => json(self.rebalance(how.dry_run, Rules::ASKED)?),
             Request::StatsGet(_) => json(self.stats()),
             Request::Trace(trace) => json(self.trace(trace)?),
             Request::Stop(stop) => {
@@ -173,7 +181,7 @@ impl Daemon {
         Checked::new(self.model.apply(request)?, self.doors.mail.len() as u16)
     }
 
-    fn live(&self) -> HashMap<PortId, Live> {
+    pub(super) fn live(&self) -> HashMap<PortId, Live> {
         let up = self.ports.iter().filter_map(|(id, life)| match life {
             PortLife::Up(door) => Some((*id, door.live())),
             PortLife::Down(_) => None,
@@ -217,7 +225,7 @@ impl Daemon {
         }
     }
 
-    fn await_seen(&self, generation: u64) -> Result<(), ApiError> {
+    pub(super) fn await_seen(&self, generation: u64) -> Result<(), ApiError> {
         let deadline = Instant::now() + WORKER_PATIENCE;
         self.ring();
         while let Some(worker) = self.publisher.laggard(generation) {
@@ -304,7 +312,8 @@ impl Daemon {
                 door.mtu = tap.link().mtu as u16;
             }
             if let Some(worker) = after.settings.worker {
-                self.doors.place(id, door, worker)?;
+                let wanted = vec![worker; door.workers.len()];
+                self.move_lanes(id, &wanted)?;
             }
         }
         self.adopt(checked)

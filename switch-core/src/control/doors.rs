@@ -6,7 +6,9 @@ use super::links::{self, Link};
 use super::tap::{self, Tap, Wanted};
 use crate::config::checked::QUEUES_MAX;
 use crate::config::snapshot::{Live, PortId};
+use crate::counter::LaneLoad;
 use crate::frame::{Area, Frame, TxQueue};
+use crate::pipeline::hold::Luggage;
 use crate::port::pcap::PcapPort;
 use crate::port::tap::TapPort;
 use crate::port::tap::device::{Descriptor, Offloads};
@@ -17,6 +19,8 @@ use crate::port::xdp::promiscuous::Promiscuous;
 use crate::port::xdp::{self, socket};
 use crate::port::{Port, Remains};
 use crate::wire::ethernet::{HEADER_LEN, TAG_LEN};
+use crate::worker::handover::{Handover, Move, Ticket};
+use crate::worker::mail::Moved;
 use crate::worker::{Command, Mail, Report, thread};
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +31,9 @@ use switch_api::{ApiError, Code, PortKind};
 /// worker that needs seconds has lost its core.
 pub const WORKER_PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_micros(50);
+/// How long workers stand still for lanes to move, at most: a thousand times what it takes. A TAP's queue holds what a pod
+/// sends meanwhile at 5 000 packets a second.
+const HANDOVER_PATIENCE: Duration = Duration::from_millis(200);
 
 /// An open port.
 #[derive(Debug)]
@@ -47,9 +54,11 @@ pub struct Door {
     pub mode_reason: Option<String>,
     /// Under which numbers frames in its rings are recorded.
     pub holders: Vec<u16>,
+    /// What each queue costs its worker.
+    pub loads: Vec<Arc<LaneLoad>>,
     /// Its device, if it is one that the switch made.
     pub tap: Option<Tap>,
-    attached: Option<Attached>,
+    pub(super) attached: Option<Attached>,
     /// Held for as long as the port is open.
     _promiscuous: Option<Promiscuous>,
 }
@@ -81,18 +90,21 @@ pub struct Doors {
     pub budget: Budget,
     /// Frames of the region that is being emptied, as workers hand them over.
     pub emptied: Vec<Frame>,
+    /// Of the last handover of lanes.
+    pub ticket: Ticket,
 }
 
 impl Doors {
     /// Opens `port` and hands its lanes to their workers. It carries nothing until a snapshot names it.
     pub fn open(&mut self, id: PortId, port: &switch_api::Port) -> Result<Door, ApiError> {
         let made = self.make(id, port);
-        let (door, lanes) = made.inspect_err(|_| self.leave(id))?;
+        let (mut door, lanes) = made.inspect_err(|_| self.leave(id))?;
         for worker in 0..self.mail.len() {
             self.tell(worker as u16, Command::OpenQueue(id, TxQueue::with_room()))?;
         }
+        door.loads = lanes.iter().map(|_| Arc::default()).collect();
         for (queue, (lane, worker)) in lanes.into_iter().zip(&door.workers).enumerate() {
-            self.tell(*worker, Command::AddLane(id, queue as u16, lane))?;
+            self.tell(*worker, Command::AddLane(id, queue as u16, lane, door.loads[queue].clone()))?;
             self.load[usize::from(*worker)] += 1;
         }
         Ok(door)
@@ -138,6 +150,7 @@ impl Doors {
             mode: None,
             mode_reason: None,
             holders: Vec::new(),
+            loads: Vec::new(),
             tap: None,
             attached: None,
             _promiscuous: None,
@@ -165,6 +178,7 @@ impl Doors {
             mode: Some("vnet-hdr"),
             mode_reason: reason,
             holders: Vec::new(),
+            loads: Vec::new(),
             tap: Some(tap),
             attached: None,
             _promiscuous: None,
@@ -228,6 +242,7 @@ impl Doors {
             mode: Some(mode),
             mode_reason: opened.mode_reason,
             holders: opened.holders,
+            loads: Vec::new(),
             tap: None,
             attached: Some(opened.attached),
             _promiscuous: Some(opened.promiscuous),
@@ -299,29 +314,44 @@ impl Doors {
             .hint("its core may be taken by another program; see `switch-ctl worker list`"))
     }
 
-    /// Moves every lane of a port to `worker`. A frame that is on its way to the old one meanwhile is
-    /// dropped as `port-down`.
-    pub fn place(&mut self, id: PortId, door: &mut Door, worker: u16) -> Result<(), ApiError> {
-        for (queue, owner) in
-            door.workers.clone().into_iter().enumerate().filter(|(_, owner)| *owner != worker)
-        {
-            let queue = queue as u16;
-            self.tell(owner, Command::TakeLane(id, queue))?;
-            let ours =
-                |report: &Report| matches!(report, Report::LaneOut(port, q, _) if (*port, *q) == (id, queue));
-            if let Report::LaneOut(_, _, Some(lane)) = self.await_report(owner, ours)? {
-                self.tell(worker, Command::AddLane(id, queue, lane))?;
-                self.load[usize::from(owner)] = self.load[usize::from(owner)].saturating_sub(1);
-                self.load[usize::from(worker)] += 1;
-                door.workers[usize::from(queue)] = worker;
+    /// Moves lanes of a port to other workers: [`Handover::is_moved`], unless it took too long. Every worker that was told
+    /// so stands still until [`Doors::go_on`].
+    pub(super) fn hand_over(&mut self, id: PortId, moves: Vec<Move>) -> Handover {
+        self.ticket += 1;
+        let mut handover = Handover::new(self.ticket, id, moves, self.mail.len() as u16);
+        let begun = Instant::now();
+        while !handover.is_moved() {
+            let told =
+                handover.due().into_iter().try_for_each(|(worker, command)| self.tell(worker, command));
+            let limit = if handover.can_be_given_up() { HANDOVER_PATIENCE } else { WORKER_PATIENCE };
+            if told.is_err() || begun.elapsed() > limit {
+                break;
+            }
+            let mut heard = false;
+            for worker in 0..self.mail.len() {
+                while let Some(report) = self.mail[worker].reports.pop() {
+                    heard = true;
+                    self.stash.extend(handover.hear(worker as u16, report));
+                }
+            }
+            if !heard {
+                std::thread::sleep(PAUSE);
             }
         }
-        if let Some(attached) = &mut door.attached {
-            attached.set_workers(&door.workers).map_err(|error| {
-                ApiError::new(Code::System, format!("the XDP program was not told who beats: {error}"))
-            })?;
+        handover
+    }
+
+    /// Lets the workers go on, with the snapshot of `generation` at the earliest.
+    pub(super) fn go_on(&mut self, handover: &Handover, generation: u64) -> Result<(), ApiError> {
+        handover.end(generation).try_for_each(|(worker, command)| self.tell(worker, command))
+    }
+
+    /// Gives a lane, which nobody waited for any more, back to the worker that had it.
+    pub(super) fn give_back(&self, from: u16, port: PortId, queue: u16, lane: Moved, luggage: Luggage) {
+        let told = self.tell(from, Command::AddLane(port, queue, lane.0, lane.1));
+        if let Err(error) = told.and_then(|()| self.tell(from, Command::Unpack(luggage))) {
+            tracing::error!("a lane of port {port} is lost: {error}");
         }
-        Ok(())
     }
 
     /// Takes a port's lanes from their workers, closes them, and sends their frames home. No snapshot in
@@ -378,6 +408,13 @@ impl Doors {
         Err(ApiError::new(Code::Timeout, format!("worker {worker} did not answer"))
             .hint("its core may be taken by another program; see `switch-ctl worker list`"))
     }
+}
+
+pub(super) fn not_still(handover: &Handover) -> ApiError {
+    let who = handover.awaited().map_or("a worker".into(), |worker| format!("worker {worker}"));
+    let text =
+        format!("no lane was moved: {who} has frames that their port does not take, or has lost its core");
+    ApiError::new(Code::Busy, text).hint("try again; see `switch-ctl worker list` and `switch-ctl port list`")
 }
 
 fn refuse(name: &str, link: &Link, error: OpenError) -> ApiError {

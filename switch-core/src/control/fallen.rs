@@ -146,8 +146,17 @@ impl Daemon {
                 Report::Died(port, _, errno) => dead.push((port, errno)),
                 Report::Loop => self.tell_loops(),
                 Report::Emptied(region, frames) => self.doors.take_emptied(region, frames),
+                Report::Packed { from, port, queue, lane: Some(lane), luggage } => {
+                    self.doors.give_back(from, port, queue, lane, luggage);
+                }
                 // Answers to a question nobody waits for any more: the wait had its limit.
-                Report::LaneOut(..) | Report::QueueOut(..) | Report::TakenIn(_) => {}
+                Report::LaneOut(..)
+                | Report::QueueOut(..)
+                | Report::TakenIn(_)
+                | Report::Stopped(_)
+                | Report::Drained(_)
+                | Report::Packed { .. }
+                | Report::Unpacked(_) => {}
             }
         }
         for (port, errno) in dead {

@@ -31,6 +31,7 @@ pub mod budget;
 pub mod daemon;
 pub mod doors;
 mod fallen;
+mod lanes;
 pub mod links;
 mod neighbours;
 pub mod peer;

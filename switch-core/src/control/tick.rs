@@ -22,6 +22,8 @@ impl Daemon {
         self.look_at_taps();
         self.look_at_kernel();
         self.doors.shrink(now_s);
+        self.look_at_loads();
+        self.rebalance_unasked();
         if self.reopened.elapsed() > REOPEN_PAUSE {
             self.reopen_fallen();
         }

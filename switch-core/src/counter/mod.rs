@@ -4,14 +4,17 @@
 //! | module | what |
 //! |---|---|
 //! | [`reason`] | why a frame was dropped: every reason has a name and a sentence |
+//! | [`load`] | what a lane costs its worker |
 //! | [`event`] | what else happens and is counted |
 //! | [`stage`] | the stages whose cycles are measured, and the clock to measure with |
 
 pub mod event;
+pub mod load;
 pub mod reason;
 pub mod stage;
 
 pub use event::Event;
+pub use load::{LOAD_SAMPLE_EVERY, LaneLoad};
 pub use reason::DropReason;
 pub use stage::{Laps, NoLaps, Stage};
 

@@ -16,7 +16,7 @@ pub mod queue;
 pub use area::{Area, AreaSize, Holder};
 pub use batch::{BATCH_FRAMES, Batch};
 pub use pool::Pool;
-pub use queue::TxQueue;
+pub use queue::{TX_QUEUE_FRAMES, TxQueue};
 
 use crate::wire::checksum::Csum;
 use crate::wire::gso::Gso;

@@ -36,6 +36,41 @@ pub struct Held {
     pub note: Note,
     /// The port it came in by.
     pub in_port: PortId,
+    /// The queue of that port.
+    pub in_queue: u16,
+}
+
+/// Packets on their way to another worker, with the lane they came in by, in their order. The control thread makes it and
+/// throws it away, so that no worker allocates.
+#[derive(Debug)]
+pub struct Luggage(Vec<(Key, Held)>);
+
+impl Luggage {
+    /// An empty one, with room for all that a worker may hold.
+    pub fn new() -> Self {
+        Self(Vec::with_capacity(HELD_MAX))
+    }
+
+    /// Packets in it.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes them out, oldest first.
+    pub fn drain(&mut self) -> std::vec::Drain<'_, (Key, Held)> {
+        self.0.drain(..)
+    }
+}
+
+impl Default for Luggage {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// No cell.
@@ -179,12 +214,12 @@ impl Holds {
         self.by_key.keys().copied().filter(|key| is_known(*key)).take(AT_ONCE).collect()
     }
 
-    /// The next packet that waits for `key`, if it came in by `port` (any, if none is given).
-    pub fn pop(&mut self, key: Key, port: Option<PortId>) -> Option<Held> {
+    /// The next packet that waits for `key`, if it came in by this port and queue (any, if none is given).
+    pub fn pop(&mut self, key: Key, lane: Option<(PortId, u16)>) -> Option<Held> {
         let place = *self.by_key.get(&key)?;
         let waiting = &mut self.places[usize::from(place)];
         let (at, cell) = (waiting.first, self.cells.get_mut(usize::from(waiting.first))?);
-        let held = cell.held.take_if(|held| port.is_none_or(|port| port == held.in_port))?;
+        let held = cell.held.take_if(|held| lane.is_none_or(|lane| lane == (held.in_port, held.in_queue)))?;
         waiting.first = cell.next;
         waiting.held -= 1;
         self.free_cells.push(at);
@@ -195,6 +230,38 @@ impl Holds {
             self.free_places.push(place);
         }
         Some(held)
+    }
+
+    /// Takes out what came in by this port and queue, whoever it waits for; the others stay, in their order.
+    pub fn pack(&mut self, lane: (PortId, u16), luggage: &mut Luggage) {
+        for (key, place) in &self.by_key {
+            let waiting = &mut self.places[usize::from(*place)];
+            let (mut at, mut before) = (waiting.first, NONE);
+            while let Some(cell) = self.cells.get_mut(usize::from(at)) {
+                let next = cell.next;
+                match cell.held.take_if(|held| lane == (held.in_port, held.in_queue)) {
+                    Some(held) => {
+                        luggage.0.push((*key, held));
+                        self.free_cells.push(at);
+                        waiting.held -= 1;
+                        self.frames -= 1;
+                        self.by_port[usize::from(lane.0)] -= 1;
+                        match self.cells.get_mut(usize::from(before)) {
+                            Some(before) => before.next = next,
+                            None => waiting.first = next,
+                        }
+                    }
+                    None => before = at,
+                }
+                at = next;
+            }
+            waiting.last = before;
+            if waiting.first == NONE {
+                self.free_places.push(*place);
+            }
+        }
+        let places = &self.places;
+        self.by_key.retain(|_, place| places[usize::from(*place)].first != NONE);
     }
 
     /// Some of the neighbours for which something is due. If there are no more, notes when the next one will
@@ -229,7 +296,7 @@ mod tests {
     }
 
     fn held(frame: Frame, in_port: PortId) -> Held {
-        Held { frame, note: Note::default(), in_port }
+        Held { frame, note: Note::default(), in_port, in_queue: 0 }
     }
 
     #[test]
@@ -254,7 +321,40 @@ mod tests {
             std::iter::from_fn(|| holds.pop([1; 3], None)).map(|held| held.frame.chunk()).collect();
         assert_eq!(left, order);
         assert!(!holds.contains([1; 3]) && holds.contains([2; 3]));
-        assert!(holds.pop([3; 3], Some(0)).is_none() && holds.pop([3; 3], Some(1)).is_some());
+        assert!(holds.pop([3; 3], Some((0, 0))).is_none() && holds.pop([3; 3], Some((1, 0))).is_some());
+    }
+
+    proptest::proptest! {
+        /// Packing is taking everything out and putting back what does not go.
+        #[test]
+        fn what_is_packed_leaves_and_the_rest_keeps_its_order(came in proptest::collection::vec((0u64..4, 0u16..3, 0u16..2), 0..60)) {
+            let (mut holds, now) = (Holds::default(), Now { ns: 5 });
+            let mut frames = frames(60);
+            let mut twin = Vec::new();
+            for (key, in_port, in_queue) in came {
+                let frame = frames.pop().unwrap();
+                twin.push((key, in_port, in_queue, frame.chunk()));
+                let held = Held { frame, note: Note::default(), in_port, in_queue };
+                assert!(holds.push([key; 3], held, 1000, now).is_ok());
+            }
+            let mut luggage = Luggage::new();
+            holds.pack((1, 1), &mut luggage);
+            let of = |key: u64, goes: bool| -> Vec<u32> {
+                let all = twin.iter().filter(|(of, port, queue, _)| *of == key && ((*port, *queue) == (1, 1)) == goes);
+                all.map(|(.., chunk)| *chunk).collect()
+            };
+            assert_eq!(holds.frames() + luggage.len(), twin.len());
+            let packed: Vec<_> = luggage.drain().collect();
+            for key in 0..4 {
+                let left: Vec<u32> = std::iter::from_fn(|| holds.pop([key; 3], None)).map(|held| held.frame.chunk()).collect();
+                assert_eq!(left, of(key, false));
+                let gone = packed.iter().filter(|(of, _)| *of == [key; 3]);
+                assert_eq!(gone.map(|(_, held)| held.frame.chunk()).collect::<Vec<_>>(), of(key, true));
+                // Its place is free again, whoever took the last packet out.
+                assert!(!holds.contains([key; 3]));
+            }
+            assert!(holds.is_empty() && holds.free_places.len() == WAITED_FOR_MAX && holds.free_cells.len() == HELD_MAX);
+        }
     }
 
     #[test]

@@ -144,6 +144,8 @@ pub struct Private {
     pub loop_watch: LoopWatch,
     /// Packets that wait for their neighbour.
     pub holds: Holds,
+    /// The queue of the port by which the batch came in.
+    pub in_queue: u16,
     /// A neighbour was heard that another worker may wait for; the worker's turn tells it.
     pub news: bool,
     /// What the stages set aside.
@@ -163,6 +165,7 @@ impl Private {
             storms: Storms::new(PORTS_MAX),
             loop_watch: LoopWatch::new(PORTS_MAX, secret),
             holds: Holds::default(),
+            in_queue: 0,
             news: false,
             aside: ArrayVec::new(),
             asks: ArrayVec::new(),

@@ -71,6 +71,48 @@ fn events(rig: &Rig, event: Event) -> u64 {
     rig.counters.iter().map(|counters| counters.event(event).get()).sum()
 }
 
+/// What waits for a neighbour moves with the lane it came in by: whatever comes after it by the new worker stays behind it,
+/// also when the neighbour answers at once.
+#[test]
+fn what_waits_for_a_neighbour_moves_with_its_lane() {
+    let (mut rig, peers) = rig(2, 1024);
+    let mut now = Now { ns: 1000 * MS };
+    let mut number = 0;
+    let mut send = |n| {
+        for _ in 0..n {
+            number += 1;
+            assert!(peers[0].send(udp([10, 0, 0, 9], [10, 1, 0, 7], 64, number)));
+        }
+    };
+    let port = rig.model.ports[&"p0".parse::<switch_api::Name>().unwrap()].id;
+    let held = |rig: &Rig| [0, 1].map(|worker: usize| rig.turns[worker].pipeline().private.holds.frames());
+    let move_it = |rig: &mut Rig, from: u16| {
+        let lane = crate::rig::Move { queue: 0, from, to: 1 - from };
+        let mut handover = rig.begin_to_move(port, vec![lane]);
+        while !rig.step(port, &mut handover) {
+            rig.run(now);
+        }
+    };
+    send(3);
+    rig.settle(now);
+    assert_eq!(held(&rig), [3, 0]);
+    move_it(&mut rig, 0);
+    send(2);
+    rig.settle(now);
+    assert_eq!(held(&rig), [0, 5]);
+    // Its answer is heard by the worker that has both lanes by then, before and after the move back.
+    assert!(peers[1].send(arp_frame(false, (1, [10, 1, 0, 7]), [10, 1, 0, 1], OWN)));
+    rig.turns[1].run(now);
+    move_it(&mut rig, 1);
+    send(3);
+    now.ns += MS;
+    rig.settle(now);
+    let arrived: Vec<u16> = numbers(&drain(&peers[1])).into_iter().map(|(_, number)| number).collect();
+    assert_eq!(arrived, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(held(&rig), [0, 0]);
+    rig.assert_conserved();
+}
+
 /// [first-packet]: of 1 000 flows, each to another neighbour that is not known, 1 000 first packets arrive, and
 /// before what follows them. The answers come in by the other worker.
 #[test]

@@ -246,7 +246,8 @@ fn hold(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note:
         return private.drop(pool, view.in_port, DropReason::HoldFull, frame);
     }
     let most = pool.expected().max(0) as usize / HELD_PART;
-    let held = Held { frame, note: Note { verdict: Verdict::Undecided, ..note }, in_port: view.in_port };
+    let note = Note { verdict: Verdict::Undecided, ..note };
+    let held = Held { frame, note, in_port: view.in_port, in_queue: private.in_queue };
     if let Err(frame) = private.holds.push(leg.key, held, most, view.now) {
         private.drop(pool, view.in_port, DropReason::HoldFull, frame);
     }

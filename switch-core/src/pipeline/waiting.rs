@@ -99,12 +99,17 @@ impl Pipeline {
     fn release(&mut self, world: World, key: Key, batch: &mut Batch, pool: &mut Pool) -> usize {
         let (closed, mut released) = (PortFacts::default(), 0);
         while let Some(first) = self.private.holds.pop(key, None) {
-            let in_port = first.in_port;
+            let (in_port, in_queue) = (first.in_port, first.in_queue);
+            self.private.in_queue = in_queue;
             let mut next = Some(first);
             while let Some(held) = next {
                 self.notes[batch.len()] = held.note;
                 batch.push(held.frame);
-                next = if batch.is_full() { None } else { self.private.holds.pop(key, Some(in_port)) };
+                next = if batch.is_full() {
+                    None
+                } else {
+                    self.private.holds.pop(key, Some((in_port, in_queue)))
+                };
             }
             let view = View::new(world, in_port, &closed);
             // The port may be gone, or its bridge no gateway any more: that is no reason to skip `route`.

@@ -12,6 +12,8 @@ use crate::frame::{Area, AreaSize, Pool, TxQueue};
 use crate::pipeline::dry::{Dry, Traced};
 use crate::pipeline::{Now, Pipeline, Private, Tables};
 use crate::port::Port;
+use crate::worker::handover::Handover;
+pub use crate::worker::handover::Move;
 use crate::worker::{Command, Mail, Turn};
 use hashbrown::HashMap;
 use std::sync::Arc;
@@ -54,6 +56,7 @@ pub struct Rig {
     area: Arc<Area>,
     mail: Arc<[Mail]>,
     publisher: Publisher,
+    ticket: u64,
     live: HashMap<PortId, Live>,
     fdb_entries: usize,
 }
@@ -84,6 +87,7 @@ impl Rig {
             area,
             mail,
             publisher,
+            ticket: 0,
             live: HashMap::new(),
             fdb_entries: size.fdb_entries,
         };
@@ -127,6 +131,17 @@ impl Rig {
         door: Box<dyn Port>,
         worker: u16,
     ) -> Result<PortId, ApiError> {
+        self.add_lanes_to(bridge, name, settings, vec![(door, worker)])
+    }
+
+    /// Adds a port of several lanes to a bridge, each served by its worker. Its number.
+    pub fn add_lanes_to(
+        &mut self,
+        bridge: &str,
+        name: &str,
+        settings: PortSettings,
+        lanes: Vec<(Box<dyn Port>, u16)>,
+    ) -> Result<PortId, ApiError> {
         let parse = |text: &str| text.parse().unwrap_or_else(|error| panic!("{error}"));
         let kind = PortKind::Memory { source: None };
         let port = switch_api::Port {
@@ -140,15 +155,52 @@ impl Rig {
         let key = port.name.clone();
         let model = self.model.apply(&Request::PortAdd(Box::new(port)))?;
         let id = model.ports[&key].id;
-        let lanes = std::iter::once(worker).collect();
-        self.live.insert(id, Live { up: true, mtu: 1500, gso: false, lanes });
+        let workers = lanes.iter().map(|(_, worker)| *worker).collect();
+        self.live.insert(id, Live { up: true, mtu: 1500, gso: false, lanes: workers });
         let checked = Checked::new(model, self.turns.len() as u16)?;
         for mail in self.mail.iter() {
             _ = mail.commands.push(Command::OpenQueue(id, TxQueue::with_room()));
         }
-        _ = self.mail[usize::from(worker)].commands.push(Command::AddLane(id, 0, door));
+        for (queue, (door, worker)) in lanes.into_iter().enumerate() {
+            let command = Command::AddLane(id, queue as u16, door, Arc::default());
+            _ = self.mail[usize::from(worker)].commands.push(command);
+        }
         self.publish(checked);
         Ok(id)
+    }
+
+    /// Begins to move lanes; [`Rig::step`] goes on with it, between any two turns.
+    pub fn begin_to_move(&mut self, id: PortId, moves: Vec<Move>) -> Handover {
+        self.ticket += 1;
+        Handover::new(self.ticket, id, moves, self.turns.len() as u16)
+    }
+
+    /// Does what the control thread can do now for a handover; whether it is over.
+    pub fn step(&mut self, id: PortId, handover: &mut Handover) -> bool {
+        for (worker, mail) in self.mail.iter().enumerate() {
+            while let Some(report) = mail.reports.pop() {
+                // Others are for nobody here.
+                _ = handover.hear(worker as u16, report);
+            }
+        }
+        for (worker, command) in handover.due() {
+            _ = self.mail[usize::from(worker)].commands.push(command);
+        }
+        if handover.is_moved() {
+            let lanes = &mut self.live.entry(id).or_default().lanes;
+            handover.done().iter().for_each(|lane| lanes[usize::from(lane.queue)] = lane.to);
+            let checked = Checked::new(self.model.clone(), self.turns.len() as u16);
+            self.publish(checked.unwrap_or_else(|error| panic!("{error}")));
+            self.go_on(handover, self.publisher.generation());
+        }
+        handover.is_moved()
+    }
+
+    /// Lets the workers go on after a handover, or gives it up.
+    pub fn go_on(&self, handover: &Handover, generation: u64) {
+        for (worker, command) in handover.end(generation) {
+            _ = self.mail[usize::from(worker)].commands.push(command);
+        }
     }
 
     /// From now on a port takes superframes as they are.

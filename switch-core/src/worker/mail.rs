@@ -1,12 +1,16 @@
 //! What others may put before a worker, and what it tells the control thread. Bounded queues; whoever
 //! puts something in rings the worker's bell.
 
+use super::handover::Ticket;
 use super::idle::Waker;
 use crate::config::snapshot::PortId;
+use crate::counter::LaneLoad;
 use crate::frame::{Frame, TxQueue};
+use crate::pipeline::hold::Luggage;
 use crate::port::{Port, Remains};
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
+use std::sync::Arc;
 
 /// Frames that travel to another worker together.
 pub const PARCEL_FRAMES: usize = 32;
@@ -29,7 +33,7 @@ pub struct Parcel {
 #[derive(Debug)]
 pub enum Command {
     /// Serve this queue of this port from now on.
-    AddLane(PortId, u16, Box<dyn Port>),
+    AddLane(PortId, u16, Box<dyn Port>, Arc<LaneLoad>),
     /// Hand this port's queue back: [`Report::LaneOut`].
     TakeLane(PortId, u16),
     /// Here is room for what leaves by this port, from now on.
@@ -42,9 +46,22 @@ pub enum Command {
     Grow(u16, Vec<Frame>),
     /// Use this region no more and hand its frames back as they come home: [`Report::Emptied`]. With room for them.
     Empty(u16, Vec<Frame>),
+    /// Take nothing in any more, because lanes of this port are to move: [`Report::Stopped`].
+    Pause(Ticket, PortId),
+    /// Say when nothing is left that could be overtaken: [`Report::Drained`].
+    Drain(Ticket),
+    /// Hand this port's queue over to another worker: [`Report::Packed`].
+    PackLane(PortId, u16, Luggage),
+    /// Take in the packets that came with a lane: [`Report::Unpacked`].
+    Unpack(Luggage),
+    /// Go on, with the snapshot of this generation at the earliest.
+    Resume(u64),
     /// End.
     Stop,
 }
+
+/// A lane between two workers.
+pub type Moved = (Box<dyn Port>, Arc<LaneLoad>);
 
 /// What a worker tells the control thread.
 #[derive(Debug)]
@@ -57,6 +74,25 @@ pub enum Report {
     TakenIn(usize),
     /// All frames of a region that were at home here.
     Emptied(u16, Vec<Frame>),
+    /// The worker takes nothing in, and its own queues are empty.
+    Stopped(Ticket),
+    /// Nothing is on its way here.
+    Drained(Ticket),
+    /// A lane that is to move; none if the worker does not have it.
+    Packed {
+        /// Who had it.
+        from: u16,
+        /// Whose it is.
+        port: PortId,
+        /// Which.
+        queue: u16,
+        /// The lane.
+        lane: Option<Moved>,
+        /// What came in by it and waits for a neighbour.
+        luggage: Luggage,
+    },
+    /// What came with a lane is here.
+    Unpacked(Luggage),
     /// A loop was found behind a port.
     Loop,
     /// A lane died; the kernel's error number.

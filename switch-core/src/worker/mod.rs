@@ -4,12 +4,15 @@
 //! |---|---|
 //! | [`turn`] | one turn: refresh, recv, process, send, service |
 //! | [`mail`] | what others may put before a worker: commands, frames for its lanes |
+//! | [`handover`] | lanes move from worker to worker |
 //! | [`idle`] | falling asleep without missing a wake-up |
 //! | [`laps`] | cycles per stage |
 //! | [`readable`] | which lanes have something, for those that are asked by a system call |
 //! | [`watch`] | what wakes a sleeping worker |
 //! | [`thread`] | the loop around the turn: pinning, beating, sleeping |
 
+#[cfg(not(loom))]
+pub mod handover;
 pub mod idle;
 #[cfg(not(loom))]
 pub mod laps;

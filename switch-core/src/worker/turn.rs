@@ -1,50 +1,26 @@
 //! One turn of a worker: refresh the snapshot, and for each lane recv, process, send, service. Knows no
 //! thread and no sleep, so the simulator and the tests drive it by hand.
 
+mod lane;
+mod pause;
+
 use super::laps::StopWatch;
 use super::mail::{Command, Mail, Parcel, Report};
 use crate::config::snapshot::{PortId, Snapshot};
 use crate::config::{PORTS_MAX, Reader};
 use crate::counter::stage::SAMPLE_EVERY;
-use crate::counter::{DropReason, Event, Laps, NoLaps, Stage};
-use crate::frame::{BATCH_FRAMES, Batch, Pool, TxQueue};
+use crate::counter::{DropReason, Event, LOAD_SAMPLE_EVERY, Laps, NoLaps, Stage};
+use crate::frame::{BATCH_FRAMES, Batch, Pool, TX_QUEUE_FRAMES, TxQueue};
 use crate::pipeline::{Now, Pipeline, Tables, World};
-use crate::port::{Health, Port, Remains, Serviced};
+use crate::port::{Health, Remains, Serviced};
+use lane::Lane;
+use pause::Pause;
 use quanta::Clock;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// No lane of this worker serves the port.
 const ELSEWHERE: u16 = u16::MAX;
-/// Frames that a lane sends before it is no longer watched ([`super::watch`]): leaving the set and coming back
-/// into it cost as much as being in it costs 20 frames.
-const SENT_WATCHED_MAX: u32 = 256;
-
-#[derive(Debug)]
-struct Lane {
-    port: PortId,
-    queue: u16,
-    door: Box<dyn Port>,
-    dead: bool,
-    /// Its `recv` costs a call.
-    by_call: bool,
-    /// Its `recv` may be called. Always, unless that costs a call and [`Turn::set_readable`] said no.
-    readable: bool,
-    /// It is in the set that wakes a sleeping worker, and has sent so many frames since.
-    watched: Option<u32>,
-}
-
-impl Lane {
-    fn new(port: PortId, queue: u16, door: Box<dyn Port>) -> Self {
-        let by_call = door.is_asked_by_call();
-        Self { port, queue, door, dead: false, by_call, readable: true, watched: None }
-    }
-
-    fn sent_much(&self) -> bool {
-        self.watched.is_some_and(|sent| sent >= SENT_WATCHED_MAX)
-    }
-}
-
 /// Everything one worker has.
 #[derive(Debug)]
 pub struct Turn {
@@ -66,6 +42,9 @@ pub struct Turn {
     hurried: bool,
     /// What the neighbour table knows of our holding packets.
     holds: bool,
+    pause: Option<Pause>,
+    /// When this turn began.
+    now: Now,
     stopping: bool,
 }
 
@@ -109,6 +88,8 @@ impl Turn {
             sent_much: false,
             hurried: false,
             holds: false,
+            pause: None,
+            now: Now::default(),
             stopping: false,
         }
     }
@@ -127,27 +108,30 @@ impl Turn {
         // In this order: a command that was given before a snapshot was published is carried out before
         // the first frame meets that snapshot.
         let snapshot = self.reader.refresh().clone();
+        self.now = now;
+        self.go_on();
         let lanes_changed = self.obey();
         self.pool.service();
         self.hand_over_emptied();
-        let mut frames = self.open_parcels();
-        let mut busy = false;
-        for lane in 0..self.lanes.len() {
-            let received = self.take_in(lane, &snapshot, now);
-            frames += received;
-            busy |= received == BATCH_FRAMES;
-            if received > 0 {
-                self.flush(&snapshot, now);
-            }
+        let mut frames = self.open_parcels(&snapshot, now);
+        if frames > 0 {
+            self.flush(&snapshot, now, true);
         }
-        self.send_probes();
-        let world = World { snapshot: &snapshot, tables: &self.tables, now };
-        self.pipeline.attend(world, &mut self.batch, &mut self.pool);
+        let mut busy = false;
+        if self.pause.is_none() {
+            let (received, is_full) = self.take_all_in(&snapshot, now);
+            frames += received;
+            busy = is_full;
+            self.send_probes();
+            let world = World { snapshot: &snapshot, tables: &self.tables, now };
+            self.pipeline.attend(world, &mut self.batch, &mut self.pool);
+        }
         self.pass_news_on(now);
         if !self.pipeline.private.dirty.is_empty() {
-            self.flush(&snapshot, now);
+            self.flush(&snapshot, now, false);
         }
         self.service_lanes(busy);
+        self.acknowledge(&snapshot);
         self.report_loops();
         self.keep_books(frames);
         let sent_much = std::mem::take(&mut self.sent_much);
@@ -159,7 +143,7 @@ impl Turn {
     pub fn serve_first(&mut self, lanes: impl Iterator<Item = usize>, now: Now) -> usize {
         let snapshot = self.reader.refresh().clone();
         // A command that waits comes before the first frame that meets the snapshot, see `run`.
-        if self.mail().is_waiting() {
+        if self.mail().is_waiting() || self.pause.is_some() {
             return 0;
         }
         self.hurried = true;
@@ -167,14 +151,43 @@ impl Turn {
         for lane in lanes {
             let Some(woken) = self.lanes.get_mut(lane) else { continue };
             woken.readable = true;
-            let received = self.take_in(lane, &snapshot, now);
-            if received > 0 {
-                self.flush(&snapshot, now);
-            }
-            frames += received;
+            frames += self.take_in_and_send(lane, &snapshot, now);
         }
         self.hurried = false;
         frames
+    }
+
+    /// One batch of each lane, each sent on before the next is taken in. How many frames, and whether a batch was full.
+    fn take_all_in(&mut self, snapshot: &Snapshot, now: Now) -> (usize, bool) {
+        let (mut frames, mut is_full) = (0, false);
+        for lane in 0..self.lanes.len() {
+            let received = self.take_in_and_send(lane, snapshot, now);
+            frames += received;
+            is_full |= received == BATCH_FRAMES;
+        }
+        (frames, is_full)
+    }
+
+    fn take_in_and_send(&mut self, lane: usize, snapshot: &Snapshot, now: Now) -> usize {
+        let before = self.clock_of(lane);
+        let received = self.take_in(lane, snapshot, now);
+        if received > 0 {
+            self.flush(snapshot, now, false);
+            let lane = &mut self.lanes[lane];
+            lane.load.rx_packets.add(received as u64);
+            if let (true, Some(before)) = (lane.is_sampled(), before) {
+                lane.note_time(&self.clock, before);
+            }
+        }
+        received
+    }
+
+    /// The time, if the next batch of this lane is one whose time is taken.
+    #[inline(always)]
+    fn clock_of(&self, lane: usize) -> Option<u64> {
+        let lane = &self.lanes[lane];
+        let is_next = (lane.batches + 1).is_multiple_of(LOAD_SAMPLE_EVERY);
+        (is_next && lane.readable).then(|| self.clock.raw())
     }
 
     /// One batch of one lane, through the pipeline.
@@ -186,6 +199,7 @@ impl Turn {
         }
         let world = World { snapshot, tables: &self.tables, now };
         let (port, batch, pool) = (lane.port, &mut self.batch, &mut self.pool);
+        self.pipeline.private.in_queue = lane.queue;
         if !self.batches.is_multiple_of(SAMPLE_EVERY) {
             lane.door.recv(pool, batch);
             let received = batch.len();
@@ -207,8 +221,9 @@ impl Turn {
         received
     }
 
-    /// Sends what the stages left in queues: by an own lane, or to the worker that has one.
-    fn flush(&mut self, snapshot: &Snapshot, now: Now) {
+    /// Sends what the stages left in queues: by an own lane, or to the worker that has one. What is for other workers costs
+    /// the lane it leaves by; what was just taken in costs the lane it came by, where the time is taken.
+    fn flush(&mut self, snapshot: &Snapshot, now: Now, for_others: bool) {
         let private = &mut self.pipeline.private;
         let mut dirty = std::mem::take(&mut private.dirty);
         let mut again = 0;
@@ -226,10 +241,15 @@ impl Turn {
                         drop_queue(queue, port, DropReason::PortDown, &mut self.pool, &private.counters);
                         continue;
                     }
+                    let before = (for_others && lane.is_sampled()).then(|| self.clock.raw());
                     let sent = lane.door.send(&mut self.pool, queue);
                     if self.hurried {
                         lane.door.hurry();
                     }
+                    if let Some(before) = before {
+                        lane.note_time(&self.clock, before);
+                    }
+                    lane.load.tx_packets.add(sent.packets);
                     if let Some(before) = &mut lane.watched {
                         *before += sent.packets as u32;
                         self.sent_much |= lane.sent_much();
@@ -253,10 +273,15 @@ impl Turn {
     }
 
     /// Frames other workers have for our lanes. They went through the stages there.
-    fn open_parcels(&mut self) -> usize {
+    fn open_parcels(&mut self, snapshot: &Snapshot, now: Now) -> usize {
         let mut frames = 0;
         while let Some(parcel) = self.mail[usize::from(self.id)].inbox.pop() {
             frames += parcel.frames.len();
+            // An inbox holds more than a queue: what is in front is sent first.
+            let waiting = self.pipeline.private.queues[usize::from(parcel.port)].len();
+            if waiting + parcel.frames.len() > TX_QUEUE_FRAMES {
+                self.flush(snapshot, now, true);
+            }
             self.pool.note_taken(parcel.frames.len());
             for frame in parcel.frames {
                 // Were a lane to move away with frames on their way to it, they would go round for ever:
@@ -350,12 +375,15 @@ impl Turn {
     fn obey(&mut self) -> bool {
         let mut changed = false;
         while let Some(command) = self.mail().commands.pop() {
-            changed |= matches!(command, Command::AddLane(..) | Command::TakeLane(..));
+            changed |=
+                matches!(command, Command::AddLane(..) | Command::TakeLane(..) | Command::PackLane(..));
             match command {
-                Command::AddLane(port, queue, door) => {
-                    self.pool.note_taken(door.held());
-                    self.lanes.push(Lane::new(port, queue, door));
-                }
+                Command::AddLane(port, queue, door, load) => self.add_lane(port, queue, door, load),
+                Command::PackLane(port, queue, luggage) => self.pack(port, queue, luggage),
+                Command::Unpack(luggage) => self.unpack(luggage),
+                Command::Pause(ticket, port) => self.pause(ticket, port),
+                Command::Drain(ticket) => self.drain(ticket),
+                Command::Resume(generation) => self.resume(generation),
                 Command::TakeLane(port, queue) => self.hand_back(port, queue),
                 Command::OpenQueue(port, room) => self.pipeline.private.queues[usize::from(port)] = room,
                 Command::CloseQueue(port) => self.close_queue(port),
