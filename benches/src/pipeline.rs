@@ -8,8 +8,9 @@ use switch_core::config::snapshot::{Live, Snapshot, compile};
 use switch_core::config::{Checked, FDB_ENTRIES_DEFAULT, Model, NEIGHBOURS_DEFAULT, PORTS_MAX};
 use switch_core::counter::{Counters, DropReason, NoLaps};
 use switch_core::frame::{Area, AreaSize, BATCH_FRAMES, Batch, Pool, TxQueue};
-use switch_core::pipeline::{Now, Pipeline, Private, Tables, World};
+use switch_core::pipeline::{Now, Pipeline, Private, TableSizes, Tables, World};
 use switch_core::port::traffic::Source;
+use switch_core::table::flow::FLOWS_DEFAULT;
 
 /// A pipeline and two ports' worth of frames.
 #[derive(Debug)]
@@ -44,10 +45,17 @@ impl Bench {
         let mut pools = Pool::deal(Arc::new(area), frames, 1);
         let counters = Arc::new(Counters::new(PORTS_MAX));
         let spec = MemorySource { flows, frame_len: 60, seed: 7, rate_pps: 0, reverse: false };
+        let sizes = TableSizes {
+            fdb_entries: FDB_ENTRIES_DEFAULT,
+            neighbours: NEIGHBOURS_DEFAULT,
+            flows: FLOWS_DEFAULT,
+            flow_pickup: false,
+        };
+        let tables = Tables::new(sizes, [3, 5]);
         let mut bench = Self {
-            pipeline: Pipeline::new(Private::new(counters, 1)),
+            pipeline: Pipeline::new(Private::new(counters, 1, &tables)),
             pool: pools.remove(0),
-            tables: Tables::new(FDB_ENTRIES_DEFAULT, NEIGHBOURS_DEFAULT, [3, 5]),
+            tables,
             snapshot: two_ports(),
             sources: [Source::new(&spec), Source::new(&MemorySource { reverse: true, seed: 9, ..spec })],
             batch: Batch::new(),

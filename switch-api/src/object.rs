@@ -378,6 +378,8 @@ pub struct PortSettings {
     pub mtu: Option<u16>,
     /// The worker that serves it; none: the switch chooses.
     pub worker: Option<u16>,
+    /// Whether flows are kept of what it sends and is sent, whatever else asks for it.
+    pub track: bool,
 }
 
 /// A MAC that was declared: never aged, never moved.

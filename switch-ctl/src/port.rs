@@ -194,6 +194,9 @@ pub struct Settings {
     /// The worker that serves it.
     #[arg(long)]
     worker: Option<u16>,
+    /// Keep flows (TCP, UDP and the like) of what it sends and is sent; `switch-ctl flow list` shows them.
+    #[arg(long)]
+    track: Option<Switch>,
 }
 
 #[derive(Clone, Debug)]
@@ -254,6 +257,7 @@ impl Settings {
             learn_limit: self.learn_limit.map_or(before.learn_limit, |limit| limit.0),
             mtu: self.mtu.or(before.mtu),
             worker: self.worker.or(before.worker),
+            track: or(self.track, before.track),
         }
     }
 }
@@ -484,6 +488,7 @@ fn show(port: &PortStatus) -> String {
         ("flood broadcast", flood.broadcast.to_string()),
         ("storm limit (pps)", or_off(settings.storm_pps)),
         ("learn limit (MACs)", or_off(settings.learn_limit)),
+        ("flows kept", settings.track.to_string()),
         ("MACs learned", port.learned.to_string()),
         ("rx packets", thousands(port.counters.rx_packets)),
         ("rx bytes", thousands(port.counters.rx_bytes)),

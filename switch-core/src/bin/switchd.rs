@@ -15,8 +15,9 @@ use switch_core::control::server::Server;
 use switch_core::counter::Counters;
 use switch_core::frame::area::{AreaError, CHUNKS_MAX, LARGE_CHUNK_BYTES, REGIONS_MAX};
 use switch_core::frame::{Area, AreaSize, Frame, Pool};
-use switch_core::pipeline::{Pipeline, Private, Tables};
+use switch_core::pipeline::{Pipeline, Private, TableSizes, Tables};
 use switch_core::port::xdp::open::Engine;
+use switch_core::table::flow::FLOWS_DEFAULT;
 use switch_core::worker::thread::{IDLE_TURNS_DEFAULT, Notify};
 use switch_core::worker::{Mail, Start, Turn, start};
 
@@ -63,6 +64,13 @@ struct Options {
     /// Neighbours (ARP, neighbour discovery) the table holds.
     #[arg(long, default_value_t = NEIGHBOURS_DEFAULT)]
     neighbours: usize,
+    /// Flows the table holds: 117 bytes each, once it is there.
+    #[arg(long, default_value_t = FLOWS_DEFAULT)]
+    flows: usize,
+    /// A TCP flow may begin in the middle, as after a restart of the switch. It is judged as if the end that
+    /// speaks first had opened it.
+    #[arg(long)]
+    flow_pickup: bool,
     /// Turns without a frame before a worker sleeps. 0: at once.
     #[arg(long, default_value_t = IDLE_TURNS_DEFAULT)]
     idle_turns: u32,
@@ -85,6 +93,13 @@ enum Rebalance {
     Auto,
     /// Nobody, unless asked.
     Off,
+}
+
+impl Options {
+    fn tables(&self) -> TableSizes {
+        let Self { fdb_entries, neighbours, flows, flow_pickup, .. } = *self;
+        TableSizes { fdb_entries, neighbours, flows, flow_pickup }
+    }
 }
 
 fn main() -> ExitCode {
@@ -115,7 +130,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let engine = start_engine(&area, &bpffs);
     let mail: Arc<[Mail]> = cores.iter().map(|_| Mail::new()).collect::<Result<_, _>>()?;
     let seed = random()?;
-    let tables = Arc::new(Tables::new(options.fdb_entries, options.neighbours, [seed[0], seed[1]]));
+    let tables = Arc::new(Tables::new(options.tables(), [seed[0], seed[1]]));
     let counters: Vec<_> = cores.iter().map(|_| Arc::new(Counters::new(PORTS_MAX))).collect();
     let tables_bytes = tables.bytes() + counters.iter().map(|counters| counters.bytes()).sum::<usize>();
     let budget = Budget::new(Sizes {
@@ -132,7 +147,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let mut workers = Vec::new();
     for (id, ((pool, reader), core)) in pools.into_iter().zip(readers).zip(&cores).enumerate() {
         let counters = counters[id].clone();
-        let pipeline = Pipeline::new(Private::new(counters.clone(), seed[2]));
+        let pipeline = Pipeline::new(Private::new(counters.clone(), seed[2], &tables));
         let (tables, boxes) = (tables.clone(), mail.clone());
         let turn = Turn::new(id as u16, reader, tables, boxes, pool, pipeline, clock.clone());
         let bell = server.bell();

@@ -68,6 +68,8 @@ pub struct PortFacts {
     pub routed: bool,
     /// It leads to the node's kernel: what comes from there does not go back there.
     pub to_kernel: bool,
+    /// Flows are kept of what it sends and is sent.
+    pub tracked: bool,
 }
 
 /// A member of a flood group.
@@ -98,7 +100,13 @@ pub struct FidFacts {
     pub members: Arc<[Member]>,
     /// The switch as a station here.
     pub gateway: Option<Arc<Gateway>>,
+    /// Whose addresses these are: a flow's packets have one zone whichever way they go. Where the switch routes
+    /// it is the routing table, elsewhere the bridge and VLAN.
+    pub zone: u16,
 }
+
+/// Zones of routing tables are above this; below are bridges and VLANs.
+const ZONE_VRF: u16 = 1 << 15;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -115,6 +123,8 @@ pub struct Snapshot {
     pub routing: Routing,
     /// Milliseconds a sleeping worker may let pass between two beats.
     pub beat_ms: u32,
+    /// Flows are kept of some port.
+    pub tracks: bool,
 }
 
 impl Snapshot {
@@ -127,6 +137,7 @@ impl Snapshot {
             limits: Limits { table: 0, share: 0 },
             routing: Routing::default(),
             beat_ms: BEAT_MS_MAX,
+            tracks: false,
         }
     }
 
@@ -177,17 +188,20 @@ pub fn compile(
     }
     for bridge in model.bridges.values() {
         for ((_, vid), fid) in model.fids.range((bridge.id, Vid::MIN)..=(bridge.id, Vid::MAX)) {
+            let gateway = gateways.remove(fid);
             fids[usize::from(*fid)] = FidFacts {
+                zone: gateway.as_ref().map_or(*fid, |gateway| ZONE_VRF | gateway.vrf),
                 vid: vid.get(),
                 bridge: bridge.id,
                 ageing_s: bridge.object.ageing_s,
                 members: std::mem::take(&mut members[usize::from(*fid)]).into(),
-                gateway: gateways.remove(fid),
+                gateway,
             };
         }
     }
     let limits = Limits::new(fdb_entries, model.ports.len());
-    Snapshot { generation, ports: ports.into(), fids: fids.into(), limits, routing, beat_ms: beat_ms(model) }
+    let (tracks, beat_ms) = (ports.iter().any(|port| port.tracked), beat_ms(model));
+    Snapshot { generation, ports: ports.into(), fids: fids.into(), limits, routing, beat_ms, tracks }
 }
 
 /// A quarter of the shortest dead-man time: three beats may be late before the port counts as dead.
@@ -236,6 +250,7 @@ fn port_facts(port: &Port, live: Live, fid_of: impl Fn(Vid) -> u16) -> PortFacts
         lanes: live.lanes,
         routed: false,
         to_kernel: false,
+        tracked: settings.track,
     }
 }
 

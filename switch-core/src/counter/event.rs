@@ -36,11 +36,15 @@ pub enum Event {
     ErrorUntold,
     /// An IPv4 packet was cut up to fit its next link.
     Fragmented,
+    /// A flow began.
+    FlowNew,
+    /// A half-open flow made room for another of its port.
+    FlowEvicted,
 }
 
 impl Event {
     /// All, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::MacLearned,
         Self::MacMoved,
         Self::LearnPortLimit,
@@ -57,6 +61,8 @@ impl Event {
         Self::ErrorTold,
         Self::ErrorUntold,
         Self::Fragmented,
+        Self::FlowNew,
+        Self::FlowEvicted,
     ];
 
     /// Its name in `switch-ctl stats`.
@@ -78,6 +84,8 @@ impl Event {
             Self::ErrorTold => "error-told",
             Self::ErrorUntold => "error-untold",
             Self::Fragmented => "fragmented",
+            Self::FlowNew => "flow-new",
+            Self::FlowEvicted => "flow-evicted",
         }
     }
 }

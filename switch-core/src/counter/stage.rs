@@ -14,6 +14,7 @@ pub enum Stage {
     Parse,
     Guard,
     Learn,
+    Track,
     Route,
     Forward,
     Rewrite,
@@ -24,11 +25,12 @@ pub enum Stage {
 
 impl Stage {
     /// All, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Recv,
         Self::Parse,
         Self::Guard,
         Self::Learn,
+        Self::Track,
         Self::Route,
         Self::Forward,
         Self::Rewrite,
@@ -44,6 +46,7 @@ impl Stage {
             Self::Parse => "parse",
             Self::Guard => "guard",
             Self::Learn => "learn",
+            Self::Track => "track",
             Self::Route => "route",
             Self::Forward => "forward",
             Self::Rewrite => "rewrite",

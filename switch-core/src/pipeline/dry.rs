@@ -87,7 +87,7 @@ impl Dry {
         self.batch.push(frame);
         let tables = tables.copy();
         let counters = Arc::new(Counters::new(PORTS_MAX));
-        let mut private = Private::new(counters.clone(), self.secret);
+        let mut private = Private::new(counters.clone(), self.secret, &tables);
         let opened = private.queues.iter_mut().zip(&snapshot.ports).filter(|(_, port)| port.open);
         opened.for_each(|(queue, _)| *queue = TxQueue::with_room());
         let mut pipeline = Pipeline::new(private);

@@ -6,13 +6,14 @@
 //! | [`parse`] | bytes to words: addresses, tag, EtherType |
 //! | [`guard`] | what a port may send at all: VLAN membership, loops |
 //! | [`learn`] | which port the source is behind |
+//! | [`track`] | which flow a packet belongs to; before `route` by where it came in, after `forward` by where it goes |
 //! | [`route`] | to the bridge's own MAC: the route, the neighbour, its port; or the switch itself |
 //! | [`forward`] | all else: where the destination is; storm control of what has none |
 //! | [`rewrite`] | a routed packet's new addresses, one hop less |
 //! | [`egress`] | what the way out asks for: tag, MTU |
 //! | [`emit`] | into queues and back to the pool; flooding copies here, superframes are cut up for who takes none |
 //!
-//! `track` and `translate` will stand between `learn` and `route`, `admit` before `rewrite`. What `emit` was told
+//! `translate` will stand between `track` and `route`, `admit` before `rewrite`. What `emit` was told
 //! to set aside is worked off behind the list, by [`slow`]; what comes of it enters at `egress`, and a packet
 //! that waited for its neighbour ([`hold`]) enters at `route` again. Whoever looks on ([`watch`]) is told after each
 //! stage; [`dry`] runs the list for one frame and changes nothing.
@@ -20,6 +21,7 @@
 pub mod dry;
 mod egress;
 mod emit;
+pub mod flow;
 mod forward;
 mod guard;
 mod hear;
@@ -34,6 +36,7 @@ mod route;
 mod segment;
 pub mod slow;
 pub mod storm;
+mod track;
 pub mod verdict;
 mod waiting;
 pub mod watch;
@@ -48,6 +51,8 @@ use crate::config::snapshot::{PortFacts, PortId, Snapshot};
 use crate::counter::{Counters, DropReason, NoLaps, Stage};
 use crate::frame::{BATCH_FRAMES, Batch, Frame, Pool, TxQueue};
 use crate::table::fdb::Fdb;
+use crate::table::flow::Flows;
+use crate::table::flow::fragments::{FRAGMENTED_MAX, Fragments};
 use crate::table::loops::Loops;
 use crate::table::neigh::Neighbours;
 use crate::table::wide::Key;
@@ -71,27 +76,52 @@ pub struct Tables {
     pub loops: Loops,
     /// Who has which address.
     pub neigh: Neighbours,
+    /// Who speaks with whom.
+    pub flows: Flows,
+    /// What later fragments belong to.
+    pub fragments: Fragments,
+}
+
+/// How much may be learned.
+#[derive(Clone, Copy, Debug)]
+pub struct TableSizes {
+    /// Stations.
+    pub fdb_entries: usize,
+    /// Neighbours.
+    pub neighbours: usize,
+    /// Flows.
+    pub flows: usize,
+    /// TCP flows may begin in the middle: after a restart, which forgets them.
+    pub flow_pickup: bool,
 }
 
 impl Tables {
     /// A copy that answers the same and that nobody else writes or reads.
     pub fn copy(&self) -> Self {
-        Self { fdb: self.fdb.copy(), loops: self.loops.copy(), neigh: self.neigh.copy() }
+        Self {
+            fdb: self.fdb.copy(),
+            loops: self.loops.copy(),
+            neigh: self.neigh.copy(),
+            flows: self.flows.copy(),
+            fragments: self.fragments.copy(),
+        }
     }
 
-    /// Empty ones, for so many stations and neighbours. `seed` keeps a hostile sender from choosing keys
-    /// that share a place.
-    pub fn new(fdb_entries: usize, neighbours: usize, seed: [u64; 2]) -> Self {
+    /// Empty ones. `seed` keeps a hostile sender from choosing keys that share a place.
+    pub fn new(sizes: TableSizes, seed: [u64; 2]) -> Self {
         Self {
-            fdb: Fdb::new(fdb_entries, PORTS_MAX, seed),
+            fdb: Fdb::new(sizes.fdb_entries, PORTS_MAX, seed),
             loops: Loops::new(PORTS_MAX),
-            neigh: Neighbours::new(neighbours, PORTS_MAX, seed),
+            neigh: Neighbours::new(sizes.neighbours, PORTS_MAX, seed),
+            flows: Flows::new(sizes.flows, PORTS_MAX, seed, sizes.flow_pickup),
+            fragments: Fragments::new(FRAGMENTED_MAX, seed),
         }
     }
 
     /// Bytes they take, fixed when they are made.
     pub fn bytes(&self) -> usize {
-        self.fdb.bytes() + self.neigh.lines() * LINE_BYTES
+        let lines = self.neigh.lines() + self.fragments.lines();
+        self.fdb.bytes() + self.flows.bytes() + lines * LINE_BYTES
     }
 }
 
@@ -153,11 +183,13 @@ pub struct Private {
     /// Neighbours to ask whether they are still there: each, and its station.
     asks: ArrayVec<(Key, Option<u64>), BATCH_FRAMES>,
     slow: Slow,
+    /// The flows of the batch at hand, and what this worker has of the flow table.
+    pub flows: flow::Flowing,
 }
 
 impl Private {
-    /// `secret` marks this daemon's loop probes.
-    pub fn new(counters: Arc<Counters>, secret: u64) -> Self {
+    /// `secret` marks this daemon's loop probes; of `tables` it will hold places.
+    pub fn new(counters: Arc<Counters>, secret: u64, tables: &Tables) -> Self {
         Self {
             queues: (0..PORTS_MAX).map(|_| TxQueue::default()).collect(),
             dirty: Vec::with_capacity(PORTS_MAX),
@@ -170,6 +202,7 @@ impl Private {
             aside: ArrayVec::new(),
             asks: ArrayVec::new(),
             slow: Slow::default(),
+            flows: flow::Flowing::new(&tables.flows),
         }
     }
 
@@ -280,7 +313,11 @@ fn decide(
     private: &mut Private,
     watch: &mut impl Watch,
 ) {
-    // Where the switch is no station, these two cost a look at the port's facts.
+    // Where no flows are kept and the switch is no station, these cost a look at facts.
+    if view.facts.tracked {
+        track::run(view, pool.area(), batch, notes, private);
+        watch.after(Stage::Track, batch, notes, private);
+    }
     let routed = view.facts.routed;
     if routed {
         route::run(view, pool.area(), batch, notes, private);
@@ -288,6 +325,10 @@ fn decide(
     }
     forward::run(view, notes, private);
     watch.after(Stage::Forward, batch, notes, private);
+    if view.snapshot.tracks {
+        track::rest(view, pool.area(), batch, notes, private);
+        watch.after(Stage::Track, batch, notes, private);
+    }
     if routed {
         rewrite::run(pool.area(), batch, notes);
         watch.after(Stage::Rewrite, batch, notes, private);

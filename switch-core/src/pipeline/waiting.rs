@@ -62,6 +62,7 @@ impl Pipeline {
     /// when nothing waits.
     #[inline]
     pub fn attend(&mut self, world: World, batch: &mut Batch, pool: &mut Pool) {
+        super::flow::sweep(world.tables, world.now, &mut self.private.flows);
         if self.private.holds.wants_attention(world.tables.neigh.changes(), world.now) {
             self.attend_slowly(world, batch, pool);
         }

@@ -66,6 +66,7 @@ pub fn pipeline(data: &[u8]) {
         fdb_entries: 32,
         neighbours: 8,
         seed: u64::from(settings[1]),
+        ..Size::default()
     });
     let mut peers = Vec::new();
     for (n, byte) in settings.iter().enumerate() {
@@ -145,6 +146,7 @@ pub(super) fn settings_of(byte: u8) -> PortSettings {
         hairpin: byte & 128 != 0,
         storm_pps: (byte & 3 == 3).then_some(u32::from(byte)),
         learn_limit: (byte & 5 == 5).then_some(u32::from(byte >> 5)),
+        track: byte & 18 == 18,
         ..PortSettings::default()
     }
 }

@@ -10,7 +10,7 @@ use crate::config::{Checked, Model, PORTS_MAX, Publisher, publish};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, AreaSize, Pool, TxQueue};
 use crate::pipeline::dry::{Dry, Traced};
-use crate::pipeline::{Now, Pipeline, Private, Tables};
+use crate::pipeline::{Now, Pipeline, Private, TableSizes, Tables};
 use crate::port::Port;
 use crate::worker::handover::Handover;
 pub use crate::worker::handover::Move;
@@ -32,13 +32,33 @@ pub struct Size {
     pub fdb_entries: usize,
     /// Neighbours the table holds.
     pub neighbours: usize,
+    /// Flows the table holds.
+    pub flows: usize,
+    /// TCP flows may begin in the middle.
+    pub flow_pickup: bool,
     /// Of the table's hash.
     pub seed: u64,
 }
 
 impl Default for Size {
     fn default() -> Self {
-        Self { workers: 1, frames: 1024, large_frames: 16, fdb_entries: 4096, neighbours: 256, seed: 1 }
+        Self {
+            workers: 1,
+            frames: 1024,
+            large_frames: 16,
+            fdb_entries: 4096,
+            neighbours: 256,
+            flows: 4096,
+            flow_pickup: false,
+            seed: 1,
+        }
+    }
+}
+
+impl Size {
+    fn tables(&self) -> TableSizes {
+        let Self { fdb_entries, neighbours, flows, flow_pickup, .. } = *self;
+        TableSizes { fdb_entries, neighbours, flows, flow_pickup }
     }
 }
 
@@ -67,7 +87,7 @@ impl Rig {
         let chunks = AreaSize { chunk_bytes: 2048, chunks: size.frames, large: size.large_frames };
         let (area, frames) = Area::new(chunks).unwrap_or_else(|error| panic!("{error}"));
         let area = Arc::new(area);
-        let tables = Arc::new(Tables::new(size.fdb_entries, size.neighbours, [size.seed, !size.seed]));
+        let tables = Arc::new(Tables::new(size.tables(), [size.seed, !size.seed]));
         let mail: Arc<[Mail]> =
             (0..size.workers).map(|_| Mail::new().unwrap_or_else(|error| panic!("{error}"))).collect();
         let counters: Vec<_> = (0..size.workers).map(|_| Arc::new(Counters::new(PORTS_MAX))).collect();
@@ -75,7 +95,7 @@ impl Rig {
         let clock = quanta::Clock::new();
         let pools = Pool::deal(area.clone(), frames, size.workers);
         let turns = pools.into_iter().zip(readers).enumerate().map(|(id, (pool, reader))| {
-            let pipeline = Pipeline::new(Private::new(counters[id].clone(), size.seed));
+            let pipeline = Pipeline::new(Private::new(counters[id].clone(), size.seed, &tables));
             Turn::new(id as u16, reader, tables.clone(), mail.clone(), pool, pipeline, clock.clone())
         });
         let turns = turns.collect();

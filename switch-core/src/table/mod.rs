@@ -5,6 +5,7 @@
 //! | [`atomic`] | the one concurrent table: bounded, lock-free to read, no `unsafe` |
 //! | [`wide`] | its sibling for keys that do not fit a word |
 //! | [`fdb`] | MACs over it: learning with limits, ageing, static entries |
+//! | [`flow`] | flows: TCP, UDP and the like, how far each has come, and what was decided about it |
 //! | [`lpm`] | the longest prefix of an address: immutable, changed by sharing |
 //! | [`neigh`] | who has which address: states, ageing, limits |
 //! | [`loops`] | which ports a loop was found behind |
@@ -12,6 +13,7 @@
 pub mod atomic;
 mod copy;
 pub mod fdb;
+pub mod flow;
 pub mod loops;
 pub mod lpm;
 pub mod neigh;

@@ -42,17 +42,33 @@ pub struct Ip {
     pub fragment: bool,
     /// It is a later fragment: `transport_at` is payload.
     pub later_fragment: bool,
+    /// More fragments follow.
+    pub more: bool,
+    /// Where in the whole payload a fragment belongs, in bytes.
+    pub offset: usize,
+    /// What the fragments of one packet have in common.
+    pub id: u32,
 }
 
 /// Reads the packet of `version` that begins at the slice's first byte.
+#[inline]
 pub fn parse(packet: &[u8], version: Version) -> Result<Ip, Malformed> {
     match version {
-        Version::V4 => parse_v4(packet),
-        Version::V6 => parse_v6(packet),
+        Version::V4 => parse_v4(packet, false),
+        Version::V6 => parse_v6(packet, false),
     }
 }
 
-fn parse_v4(packet: &[u8]) -> Result<Ip, Malformed> {
+/// The same for the beginning of a packet, as an ICMP error quotes it: where it ends is where the quote does.
+pub fn parse_quoted(packet: &[u8], version: Version) -> Result<Ip, Malformed> {
+    match version {
+        Version::V4 => parse_v4(packet, true),
+        Version::V6 => parse_v6(packet, true),
+    }
+}
+
+#[inline]
+fn parse_v4(packet: &[u8], quoted: bool) -> Result<Ip, Malformed> {
     if packet.len() < 20 {
         return Err(Malformed::Truncated);
     }
@@ -60,7 +76,7 @@ fn parse_v4(packet: &[u8]) -> Result<Ip, Malformed> {
         return Err(Malformed::Field);
     }
     let header_len = usize::from(packet[0] & 0xf) * 4;
-    let end = usize::from(be16(packet, 2));
+    let end = end_of(usize::from(be16(packet, 2)), packet, quoted);
     if end < header_len || end > packet.len() {
         return Err(Malformed::Length);
     }
@@ -73,17 +89,25 @@ fn parse_v4(packet: &[u8]) -> Result<Ip, Malformed> {
         end,
         fragment: later_fragment || flags & 0x2000 != 0,
         later_fragment,
+        more: flags & 0x2000 != 0,
+        offset: usize::from(flags & 0x1fff) * 8,
+        id: u32::from(be16(packet, 4)),
     })
 }
 
-fn parse_v6(packet: &[u8]) -> Result<Ip, Malformed> {
+#[inline(always)]
+fn end_of(end: usize, packet: &[u8], quoted: bool) -> usize {
+    if quoted { end.min(packet.len()) } else { end }
+}
+
+fn parse_v6(packet: &[u8], quoted: bool) -> Result<Ip, Malformed> {
     if packet.len() < 40 {
         return Err(Malformed::Truncated);
     }
     if packet[0] >> 4 != 6 {
         return Err(Malformed::Field);
     }
-    let end = 40 + usize::from(be16(packet, 4));
+    let end = end_of(40 + usize::from(be16(packet, 4)), packet, quoted);
     if end > packet.len() {
         return Err(Malformed::Length);
     }
@@ -94,6 +118,9 @@ fn parse_v6(packet: &[u8]) -> Result<Ip, Malformed> {
         end,
         fragment: false,
         later_fragment: false,
+        more: false,
+        offset: 0,
+        id: 0,
     };
     for _ in 0..EXTENSIONS_MAX {
         let rest = &packet[ip.transport_at..end];
@@ -106,6 +133,9 @@ fn parse_v6(packet: &[u8]) -> Result<Ip, Malformed> {
                 let offset_and_more = be16(rest, 2);
                 ip.fragment = true;
                 ip.later_fragment |= offset_and_more & 0xfff8 != 0;
+                ip.more = offset_and_more & 1 != 0;
+                ip.offset = usize::from(offset_and_more & 0xfff8);
+                ip.id = u32::from(be16(rest, 4)) << 16 | u32::from(be16(rest, 6));
                 8
             }
             0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 => return Err(Malformed::Truncated),

@@ -1,0 +1,175 @@
+//! What stages share about flows: what `track` found of each frame of a batch, for whoever decides (`admit`)
+//! and whoever makes the flow known.
+
+use super::verdict::Verdict;
+use super::{Private, View};
+use crate::config::PORTS_MAX;
+use crate::counter::{DropReason, Event};
+use crate::frame::BATCH_FRAMES;
+use crate::table::flow::fragments::Stray;
+use crate::table::flow::keeper::Keeper;
+use crate::table::flow::key::Key;
+use crate::table::flow::record::Decision;
+use crate::table::flow::{Flows, Invalid, Opened, Refusal, Seen};
+use crate::wire::packet::{Content, Packet, Unreadable};
+
+/// What a frame is to the flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tracked {
+    /// Nobody asked, or it is not IP.
+    #[default]
+    Not,
+    /// It belongs to no flow that is known. [`confirm`] makes one, if a packet like this may begin one.
+    Missing,
+    /// It belongs to the flow at this place.
+    Known(u32),
+    /// An ICMP error about the flow at this place.
+    Related(u32),
+    /// ICMP of the link: neighbour discovery and the like. No flow is kept of it.
+    Control,
+}
+
+/// What is known of one frame, beside its note.
+#[derive(Clone, Copy, Debug)]
+pub struct Track {
+    /// See [`Tracked`].
+    pub tracked: Tracked,
+    /// From which side of its flow's key it comes; meaningless for [`Tracked::Not`].
+    pub side: u8,
+    /// Bridge or VRF.
+    pub zone: u16,
+    /// Key of its flow; of an ICMP error, of the flow it quotes.
+    pub key: Key,
+    pub(super) hash: u64,
+    /// What was read. A later fragment has the ports of its first one.
+    pub packet: Packet,
+}
+
+const NO_PACKET: Packet = Packet {
+    src: 0,
+    dst: 0,
+    protocol: 0,
+    ports: [0; 2],
+    icmp: [0; 2],
+    content: Content::Other,
+    fragment: None,
+};
+
+impl Track {
+    /// Nothing is known.
+    pub const NOT: Self = Self {
+        tracked: Tracked::Not,
+        side: 0,
+        zone: 0,
+        key: Key { words: [0; 5] },
+        hash: 0,
+        packet: NO_PACKET,
+    };
+
+    pub(super) fn seen(&self, view: &View) -> Seen<'_> {
+        Seen {
+            packet: &self.packet,
+            key: self.key,
+            hash: self.hash,
+            side: self.side,
+            port: view.in_port,
+            now_s: view.now_s,
+        }
+    }
+}
+
+/// A worker's part of the flow table, and the tracks of the batch at hand.
+#[derive(Debug)]
+pub struct Flowing {
+    /// By index in the batch.
+    pub tracks: Box<[Track; BATCH_FRAMES]>,
+    keeper: Keeper,
+    fragments_swept: usize,
+}
+
+impl Flowing {
+    /// For a worker that will make flows in this table.
+    pub(super) fn new(flows: &Flows) -> Self {
+        let keeper = Keeper::new(PORTS_MAX, flows.places());
+        Self { tracks: Box::new([Track::NOT; BATCH_FRAMES]), keeper, fragments_swept: 0 }
+    }
+}
+
+/// Makes the flow known that the frame at `index` begins, with what was decided about it. What it is from now on
+/// stands in its track; or why there can be no flow, and then the frame goes no further.
+#[inline]
+pub(super) fn confirm(
+    view: &View,
+    private: &mut Private,
+    index: usize,
+    decision: Decision,
+) -> Result<(), DropReason> {
+    let track = private.flows.tracks[index];
+    if track.tracked != Tracked::Missing {
+        return Ok(());
+    }
+    let flows = &view.tables.flows;
+    let keeper = &mut private.flows.keeper;
+    let opened = flows.open(keeper, &track.seen(view), decision);
+    let evicted = keeper.take_evicted();
+    if evicted > 0 {
+        private.counters.event(Event::FlowEvicted).add(u64::from(evicted));
+    }
+    let place = match opened {
+        Ok(Opened::New(place)) => {
+            private.counters.event(Event::FlowNew).add(1);
+            place
+        }
+        Ok(Opened::Known(place)) => place,
+        Ok(Opened::Invalid(invalid)) => return Err(why_invalid(invalid)),
+        Err(refusal) => return Err(why_refused(refusal)),
+    };
+    private.flows.tracks[index].tracked = Tracked::Known(place);
+    Ok(())
+}
+
+/// Looks after what is over. A worker's turn calls it.
+pub(super) fn sweep(tables: &super::Tables, now: super::Now, flowing: &mut Flowing) {
+    if !flowing.keeper.has_places() {
+        return;
+    }
+    flowing.keeper.sweep(&tables.flows, now.ns);
+    flowing.fragments_swept = tables.fragments.sweep(flowing.fragments_swept, now.s());
+}
+
+pub(super) fn drop(reason: DropReason) -> Verdict {
+    Verdict::Drop(reason)
+}
+
+pub(super) fn why_invalid(invalid: Invalid) -> DropReason {
+    match invalid {
+        Invalid::Flags => DropReason::TcpFlags,
+        Invalid::Window => DropReason::TcpWindow,
+        Invalid::State => DropReason::FlowState,
+    }
+}
+
+fn why_refused(refusal: Refusal) -> DropReason {
+    match refusal {
+        Refusal::NoBeginning => DropReason::NoFlow,
+        Refusal::PortLimit => DropReason::FlowPortLimit,
+        Refusal::Full => DropReason::FlowTableFull,
+        Refusal::Busy => DropReason::FlowBusy,
+    }
+}
+
+pub(super) fn why_unreadable(unreadable: Unreadable) -> DropReason {
+    match unreadable {
+        Unreadable::Header(_) => DropReason::IpHeader,
+        Unreadable::Tiny => DropReason::FragmentTiny,
+        Unreadable::Overlap => DropReason::FragmentOverlap,
+    }
+}
+
+pub(super) fn why_stray(stray: Stray) -> DropReason {
+    match stray {
+        Stray::NoFirst => DropReason::FragmentNoFirst,
+        Stray::Overlap => DropReason::FragmentOverlap,
+        Stray::Full => DropReason::FragmentFull,
+    }
+}

@@ -1,0 +1,172 @@
+//! `track`: which flow each packet belongs to. What a tracked port sends is looked up before it is routed;
+//! what others send is, once it is known that it goes to a tracked port. What concerns neither is not looked
+//! at.
+//!
+//! One loop reads the packets and asks for the lines of the index, one finds the places and asks for theirs,
+//! one compares and counts: the cache misses of a batch overlap.
+
+use super::flow::{self, Track, Tracked};
+use super::note::Note;
+use super::verdict::Verdict;
+use super::{Private, View};
+use crate::counter::DropReason;
+use crate::frame::{Area, BATCH_FRAMES, Frame};
+use crate::table::flow::Passed;
+use crate::table::flow::key::Key;
+use crate::table::flow::record::Decision;
+use crate::wire::ethernet::{IPV4, IPV6};
+use crate::wire::ip::Version;
+use crate::wire::packet::{Content, Packet};
+
+/// What a tracked port sends.
+#[inline]
+pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
+    let mut chosen = [0u8; BATCH_FRAMES];
+    let mut count = 0;
+    for (index, note) in notes.iter().enumerate() {
+        private.flows.tracks[index].tracked = Tracked::Not;
+        if note.is_undecided() {
+            chosen[count] = index as u8;
+            count += 1;
+        }
+    }
+    track(view, area, frames, notes, private, &chosen[..count]);
+}
+
+/// What goes to a tracked port and was not looked at yet; then, nothing being there that decides, every flow is
+/// made known.
+#[inline]
+pub(super) fn rest(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
+    if !view.facts.tracked {
+        let mut chosen = [0u8; BATCH_FRAMES];
+        let mut count = 0;
+        for (index, note) in notes.iter().enumerate() {
+            private.flows.tracks[index].tracked = Tracked::Not;
+            let tracked = |port| view.snapshot.port(port).is_some_and(|to| to.tracked);
+            if matches!(note.verdict, Verdict::Port(port) if tracked(port)) {
+                chosen[count] = index as u8;
+                count += 1;
+            }
+        }
+        track(view, area, frames, notes, private, &chosen[..count]);
+    }
+    for (index, note) in notes.iter_mut().enumerate() {
+        let goes = matches!(note.verdict, Verdict::Port(_) | Verdict::Flood(_));
+        if goes && let Err(reason) = flow::confirm(view, private, index, Decision::NONE) {
+            note.verdict = flow::drop(reason);
+        }
+    }
+}
+
+fn track(
+    view: &View,
+    area: &Area,
+    frames: &[Frame],
+    notes: &mut [Note],
+    private: &mut Private,
+    chosen: &[u8],
+) {
+    let flows = &view.tables.flows;
+    let tracks = &mut private.flows.tracks[..];
+    for index in chosen.iter().map(|index| usize::from(*index)) {
+        let (note, track) = (&mut notes[index], &mut tracks[index]);
+        match read(view, area.bytes(&frames[index]), note, track) {
+            Ok(tracked) => {
+                track.tracked = tracked;
+                flows.touch(track.hash);
+            }
+            Err(reason) => note.verdict = flow::drop(reason),
+        }
+    }
+    let mut places = [u32::MAX; BATCH_FRAMES];
+    for index in chosen.iter().map(|index| usize::from(*index)) {
+        if tracks[index].tracked == Tracked::Missing {
+            places[index] = flows.place(tracks[index].hash).unwrap_or(u32::MAX);
+        }
+    }
+    for index in chosen.iter().map(|index| usize::from(*index)) {
+        let (note, track) = (&mut notes[index], &mut tracks[index]);
+        if track.tracked != Tracked::Missing {
+            continue;
+        }
+        let place = Some(places[index]).filter(|place| *place != u32::MAX && flows.holds(*place, &track.key));
+        match found(view, track, place) {
+            Ok(tracked) => track.tracked = tracked,
+            Err(reason) => note.verdict = flow::drop(reason),
+        }
+    }
+}
+
+/// What a packet is to the flow of its key.
+#[inline(always)]
+fn found(view: &View, track: &Track, place: Option<u32>) -> Result<Tracked, DropReason> {
+    let flows = &view.tables.flows;
+    if let Content::Error { .. } = track.packet.content {
+        let alive = place.filter(|place| flows.is_alive(*place, view.now_s));
+        return alive.map(Tracked::Related).ok_or(DropReason::IcmpUnrelated);
+    }
+    let Some(place) = place else { return Ok(Tracked::Missing) };
+    match flows.pass(place, &track.seen(view)) {
+        Passed::Known => Ok(Tracked::Known(place)),
+        Passed::Over => Ok(Tracked::Missing),
+        Passed::Invalid(invalid) => Err(flow::why_invalid(invalid)),
+    }
+}
+
+/// Reads what a frame says of its flow.
+#[inline(always)]
+fn read(view: &View, bytes: &[u8], note: &Note, track: &mut Track) -> Result<Tracked, DropReason> {
+    let version = match note.ethertype() {
+        IPV4 => Version::V4,
+        IPV6 => Version::V6,
+        _ => return Ok(Tracked::Not),
+    };
+    let packet = bytes.get(note.payload_at()..).unwrap_or_default();
+    track.packet = Packet::read(packet, version).map_err(flow::why_unreadable)?;
+    track.zone = view.snapshot.fids.get(usize::from(note.fid)).map_or(0, |fid| fid.zone);
+    match track.packet.content {
+        Content::Control => return Ok(Tracked::Control),
+        Content::Error { quote_at } => return read_quoted(view, packet, version, quote_at, track),
+        _ => {}
+    }
+    if track.packet.fragment.is_some() {
+        read_fragment(view, track)?;
+    }
+    (track.key, track.side) = Key::of(&track.packet, track.zone);
+    track.hash = view.tables.flows.hash(&track.key);
+    Ok(Tracked::Missing)
+}
+
+/// An error belongs to the flow of the packet it quotes, and goes to that packet's sender.
+#[cold]
+fn read_quoted(
+    view: &View,
+    packet: &[u8],
+    version: Version,
+    quote_at: usize,
+    track: &mut Track,
+) -> Result<Tracked, DropReason> {
+    let quote = packet.get(quote_at..).unwrap_or_default();
+    let quoted = Packet::read_quoted(quote, version).map_err(|_| DropReason::IcmpUnrelated)?;
+    if quoted.src != track.packet.dst {
+        return Err(DropReason::IcmpUnrelated);
+    }
+    (track.key, track.side) = Key::of(&quoted, track.zone);
+    // It comes from the other side than what it quotes.
+    track.side ^= 1;
+    track.hash = view.tables.flows.hash(&track.key);
+    Ok(Tracked::Missing)
+}
+
+/// A first fragment leaves its ports, a later one takes them.
+#[cold]
+fn read_fragment(view: &View, track: &mut Track) -> Result<(), DropReason> {
+    let Some(fragment) = track.packet.fragment else { return Ok(()) };
+    let (fragments, zone) = (&view.tables.fragments, track.zone);
+    if track.packet.content != Content::Later {
+        return fragments.first(&track.packet, fragment, zone, view.now_s).map_err(flow::why_stray);
+    }
+    let first = fragments.later(&track.packet, fragment, zone, view.now_s).map_err(flow::why_stray)?;
+    (track.packet.ports, track.packet.icmp) = first;
+    Ok(())
+}

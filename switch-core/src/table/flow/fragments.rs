@@ -1,0 +1,142 @@
+//! Which flow the later fragments of a packet belong to: the first one has the ports, and leaves them here.
+//!
+//! A later fragment that comes before its first, or whose first was refused, finds nothing and is dropped by
+//! name. One that would lie over its first is refused, and what follows of the packet with it (RFC 5722 for IPv6, RFC
+//! 3128 for IPv4). Later fragments that overlap each other are their receiver's affair: no policy reads them.
+
+use crate::table::atomic::{Outcome, mix};
+use crate::table::wide::{Key, Value, Want, WideTable};
+use crate::wire::packet::{Fragment, Packet};
+
+/// Packets in pieces at a time. Each needs two lines of 64 bytes.
+pub const FRAGMENTED_MAX: usize = 4096;
+/// How long the pieces of a packet may be apart. Linux' receivers wait as long (RFC 8200 §4.5 allows 60).
+pub const WAIT_S: u32 = 30;
+/// Lines looked at in one call of [`Fragments::sweep`].
+const SWEEP_LINES: usize = 64;
+
+/// Why a fragment belongs to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stray {
+    /// Its first fragment has not come.
+    NoFirst,
+    /// It lies over its first fragment, or one before it did.
+    Overlap,
+    /// Too many packets in pieces.
+    Full,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Fragments {
+    table: WideTable,
+    seed: [u64; 3],
+}
+
+/// In the value: a fragment lay over the first one.
+const SPOILT: u64 = 1 << 63;
+
+impl Fragments {
+    /// Cache lines it takes.
+    pub fn lines(&self) -> usize {
+        self.table.lines()
+    }
+
+    /// Room for so many packets in pieces.
+    pub fn new(packets: usize, seed: [u64; 2]) -> Self {
+        Self {
+            table: WideTable::new(packets, seed),
+            seed: std::array::from_fn(|i| mix(seed[0] ^ mix(seed[1].wrapping_add(i as u64)))),
+        }
+    }
+
+    /// A copy that answers the same.
+    pub fn copy(&self) -> Self {
+        Self { table: self.table.copy(), seed: self.seed }
+    }
+
+    /// The addresses do not fit beside the rest: they are there as two keyed hashes.
+    fn key(&self, packet: &Packet, fragment: Fragment, zone: u16) -> Key {
+        let hash = |seed: u64| {
+            [packet.src >> 64, packet.src, packet.dst >> 64, packet.dst]
+                .iter()
+                .fold(seed, |hash, word| mix(hash.rotate_left(23) ^ *word as u64))
+        };
+        let tail = u64::from(fragment.id) << 32 | u64::from(packet.protocol) << 16 | u64::from(zone);
+        [hash(self.seed[0]), hash(self.seed[1]), tail ^ self.seed[2]]
+    }
+
+    /// Notes a first fragment.
+    pub fn first(&self, packet: &Packet, fragment: Fragment, zone: u16, now_s: u32) -> Result<(), Stray> {
+        let mut spoilt = false;
+        let ports = u64::from(packet.ports[0]) << 16 | u64::from(packet.ports[1]);
+        let kind = u64::from(packet.icmp[0]) << 8 | u64::from(packet.icmp[1]);
+        let value = [u64::from(now_s) << 32 | ports, (fragment.len as u64) << 16 | kind];
+        let outcome = self.table.update(self.key(packet, fragment, zone), |present| {
+            let present = present.filter(|value| !is_old(*value, now_s));
+            spoilt = present.is_some_and(|[before, len]| {
+                len & SPOILT != 0 || before as u32 != value[0] as u32 || len != value[1]
+            });
+            // Another first fragment of the same packet: both cannot be right.
+            Want::Put(if spoilt { [value[0], value[1] | SPOILT] } else { value })
+        });
+        match outcome {
+            _ if spoilt => Err(Stray::Overlap),
+            Outcome::Written | Outcome::Kept => Ok(()),
+            Outcome::Full | Outcome::Busy => Err(Stray::Full),
+        }
+    }
+
+    /// Ports, and ICMP type and code, of a later fragment's packet.
+    pub fn later(
+        &self,
+        packet: &Packet,
+        fragment: Fragment,
+        zone: u16,
+        now_s: u32,
+    ) -> Result<([u16; 2], [u8; 2]), Stray> {
+        let key = self.key(packet, fragment, zone);
+        let value = self.table.get(self.table.home(key), key).filter(|value| !is_old(*value, now_s));
+        let [head, tail] = value.ok_or(Stray::NoFirst)?;
+        let first_len = (tail & !SPOILT) >> 16;
+        if tail & SPOILT != 0 {
+            return Err(Stray::Overlap);
+        }
+        if (fragment.offset as u64) < first_len {
+            self.table.update(key, |present| match present {
+                Some([head, tail]) => Want::Put([head, tail | SPOILT]),
+                None => Want::Keep,
+            });
+            return Err(Stray::Overlap);
+        }
+        Ok(([(head >> 16) as u16, head as u16], [(tail >> 8) as u8, tail as u8]))
+    }
+
+    /// Forgets what is old, a few lines from `at` on; the next place to begin.
+    pub fn sweep(&self, at: usize, now_s: u32) -> usize {
+        let mut old = [([0; 3], [0; 2]); SWEEP_LINES];
+        let mut count = 0;
+        self.table.scan(at..at + SWEEP_LINES, |key, value| {
+            if is_old(value, now_s) && count < SWEEP_LINES {
+                old[count] = (key, value);
+                count += 1;
+            }
+        });
+        for (key, value) in &old[..count] {
+            self.table
+                .update(*key, |present| if present == Some(*value) { Want::Remove } else { Want::Keep });
+        }
+        if at + SWEEP_LINES < self.table.lines() { at + SWEEP_LINES } else { 0 }
+    }
+
+    /// Packets in pieces, for tests.
+    pub fn entries(&self) -> usize {
+        let mut entries = 0;
+        self.table.scan(0..self.table.lines(), |_, _| entries += 1);
+        entries
+    }
+}
+
+fn is_old(value: Value, now_s: u32) -> bool {
+    now_s.saturating_sub((value[0] >> 32) as u32) > WAIT_S
+}

@@ -1,0 +1,220 @@
+//! What one worker has of the flow table: the places it may use, its half-open flows by port in the order they
+//! came, and its share of the sweeping. Plain memory, but for the links, which lie in the entries.
+//!
+//! A place is in one list at most: the free ones, or the half-open ones of a port. A flow that was answered, or
+//! ended, stays in the latter until its turn comes; every new flow of the port turns the list by two.
+
+use super::record::Record;
+use super::state::{Stage, State};
+use super::{CHUNK, Flows};
+
+/// No place.
+const NONE: u32 = u32::MAX >> 1;
+/// In a link: the place is in a list of half-open flows.
+const QUEUED: u32 = 1 << 31;
+/// Places looked at to make room for one flow: those in front may have been answered meanwhile.
+const EVICT_TRIES: usize = 16;
+/// Steps that each new flow turns its port's list: twice as fast as it grows.
+const TURNS: usize = 2;
+/// Every place is looked at once in so many nanoseconds: 4 s, an eighth of the shortest long timeout.
+const SWEEP_NS: u64 = 4_000_000_000;
+/// Places looked at in one call: some microseconds.
+const SWEEP_MAX: u32 = 128;
+/// Ports whose list of half-open flows is turned in one call.
+const SWEEP_PORTS: usize = 4;
+
+#[derive(Clone, Copy, Debug)]
+struct List {
+    head: u32,
+    tail: u32,
+}
+
+impl List {
+    const EMPTY: Self = Self { head: NONE, tail: NONE };
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Keeper {
+    free: u32,
+    /// Places of a chunk that were never used.
+    fresh: std::ops::Range<u32>,
+    chunks: Vec<u32>,
+    half_open: Box<[List]>,
+    swept: u64,
+    next_port: usize,
+    /// Half-open flows that made room for others, since it was last asked.
+    evicted: u32,
+}
+
+impl Keeper {
+    /// For ports `0..ports` of a table of so many places.
+    pub fn new(ports: usize, places: u32) -> Self {
+        Self {
+            free: NONE,
+            fresh: 0..0,
+            chunks: Vec::with_capacity((places / CHUNK) as usize + 1),
+            half_open: vec![List::EMPTY; ports].into(),
+            swept: 0,
+            next_port: 0,
+            evicted: 0,
+        }
+    }
+
+    /// Half-open flows that made room for others since the last call.
+    pub fn take_evicted(&mut self) -> u32 {
+        std::mem::take(&mut self.evicted)
+    }
+
+    /// Whether it ever made a flow.
+    pub fn has_places(&self) -> bool {
+        !self.chunks.is_empty()
+    }
+
+    /// A free place.
+    pub(super) fn take(&mut self, flows: &Flows, port: u16) -> Option<u32> {
+        if self.free != NONE {
+            let place = self.free;
+            self.free = flows.record(place).link();
+            return Some(place);
+        }
+        if let Some(place) = self.fresh.next() {
+            return Some(place);
+        }
+        if self.chunks.len() < self.chunks.capacity()
+            && let Some(range) = flows.deal()
+        {
+            self.chunks.push(range.start);
+            self.fresh = range;
+            return self.fresh.next();
+        }
+        if !self.evict(flows, port) || self.free == NONE {
+            return None;
+        }
+        let place = self.free;
+        self.free = flows.record(place).link();
+        Some(place)
+    }
+
+    /// A place that is in no list and to which the index does not lead.
+    pub(super) fn give(&mut self, flows: &Flows, place: u32) {
+        let record = flows.record(place);
+        record.set_dead();
+        record.set_link(self.free);
+        self.free = place;
+    }
+
+    /// A flow was made.
+    pub(super) fn note(&mut self, flows: &Flows, place: u32, state: State) {
+        let record = flows.record(place);
+        if !state.stage.is_half_open() {
+            return record.set_link(0);
+        }
+        self.push(flows, state.port, place);
+        for _ in 0..TURNS {
+            if self.turn(flows, state.port) {
+                return;
+            }
+        }
+    }
+
+    fn push(&mut self, flows: &Flows, port: u16, place: u32) {
+        flows.record(place).set_link(QUEUED | NONE);
+        let list = &mut self.half_open[usize::from(port)];
+        if list.tail == NONE {
+            list.head = place;
+        } else {
+            flows.record(list.tail).set_link(QUEUED | place);
+        }
+        list.tail = place;
+    }
+
+    fn pop(&mut self, flows: &Flows, port: u16) -> Option<u32> {
+        let list = &mut self.half_open[usize::from(port)];
+        let place = list.head;
+        if place == NONE {
+            return None;
+        }
+        let record = flows.record(place);
+        list.head = record.link() & !QUEUED;
+        if list.head == NONE {
+            list.tail = NONE;
+        }
+        record.set_link(0);
+        Some(place)
+    }
+
+    /// Looks at the first of a port's list: what is no longer half-open leaves it. Whether the list is empty.
+    fn turn(&mut self, flows: &Flows, port: u16) -> bool {
+        let Some(place) = self.pop(flows, port) else { return true };
+        match flows.record(place).state().stage {
+            Stage::Dead => self.release(flows, port, place),
+            stage if stage.is_half_open() => self.push(flows, port, place),
+            _ => {}
+        }
+        false
+    }
+
+    /// A dead flow's place becomes free; if the index cannot be written now, it is queued again.
+    fn release(&mut self, flows: &Flows, port: u16, place: u32) {
+        if flows.unlink(place) { self.give(flows, place) } else { self.push(flows, port, place) }
+    }
+
+    /// Ends the oldest half-open flow of `port` among those in front of its list. Whether one was found.
+    #[cold]
+    pub(super) fn evict(&mut self, flows: &Flows, port: u16) -> bool {
+        for _ in 0..EVICT_TRIES {
+            let Some(place) = self.pop(flows, port) else { return false };
+            let state = flows.record(place).state();
+            if state.stage == Stage::Dead || state.stage.is_half_open() && flows.end(place, state) {
+                self.evicted += u32::from(state.stage != Stage::Dead);
+                self.release(flows, port, place);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Looks for flows that are over. Called often; what is due by `now_ns` is done, up to a limit.
+    pub fn sweep(&mut self, flows: &Flows, now_ns: u64) {
+        let places = self.chunks.len() as u64 * u64::from(CHUNK);
+        if places == 0 {
+            return;
+        }
+        let due = (u128::from(now_ns) * u128::from(places) / u128::from(SWEEP_NS)) as u64;
+        let behind = due.saturating_sub(self.swept).min(places) as u32;
+        if behind == 0 {
+            return;
+        }
+        // What a sleeping worker missed is not made good at once: one round is enough.
+        self.swept = due - u64::from(behind) + u64::from(behind.min(SWEEP_MAX));
+        let now_s = (now_ns / 1_000_000_000) as u32;
+        let from = self.swept - u64::from(behind.min(SWEEP_MAX));
+        for at in from..self.swept {
+            let at = at % places;
+            let chunk = self.chunks[(at / u64::from(CHUNK)) as usize];
+            self.look_at(flows, chunk + (at % u64::from(CHUNK)) as u32, now_s);
+        }
+        for _ in 0..SWEEP_PORTS {
+            self.next_port = (self.next_port + 1) % self.half_open.len();
+            self.turn(flows, self.next_port as u16);
+        }
+    }
+
+    fn look_at(&mut self, flows: &Flows, place: u32, now_s: u32) {
+        let record: &Record = flows.record(place);
+        let state = record.state();
+        let is_over = record.age_s(now_s) > state.stage.timeout_s();
+        // A free place is dead as well; what tells them apart is that the index leads to a flow.
+        if state.stage == Stage::Dead && (record.link() & QUEUED != 0 || !flows.leads_to(place)) {
+            return;
+        }
+        if state.stage != Stage::Dead && !(is_over && flows.end(place, state)) {
+            return;
+        }
+        // One in a list of half-open flows leaves it when its turn comes.
+        if record.link() & QUEUED == 0 && flows.unlink(place) {
+            self.give(flows, place);
+        }
+    }
+}

@@ -1,0 +1,566 @@
+//! Flows: who speaks with whom, and how far they have come. One entry serves both directions.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`key`] | zone, addresses, protocol, ports in an order of their own, and from which side a packet came |
+//! | [`state`] | what a flow goes through, how long each of it may last, all of it in half a word |
+//! | [`tcp`] | RFC 9293 as seen from the middle: the state and the window |
+//! | [`others`] | UDP, queries, SCTP, everything else |
+//! | [`record`] | an entry: 96 bytes of atomic words |
+//! | [`keeper`] | what one worker has: its free places, its half-open flows, its share of the sweeping |
+//! | [`fragments`] | which flow the later fragments of a packet belong to |
+//!
+//! # Layout
+//! The index is the [`AtomicTable`]: a keyed hash of 64 bits leads to a place. The place holds the whole key,
+//! which is compared; two keys of one hash (one in 2^64) cannot both be there. A flow costs 96 bytes of place
+//! and 21 of index.
+//!
+//! # Writers
+//! A place has one owner, the worker that made the flow: only it reuses the place. State is one word, changed
+//! by compare and exchange by whoever sees the packet. The window of each direction is words of its own that
+//! only packets of that direction write, with plain stores: one direction on two workers at once may lose an
+//! update, which the next packet makes good.
+//!
+//! # Bounds
+//! All flows together, the flows of a port, and the half-open ones of a port have limits. A port that is at a
+//! limit, or finds the table full, loses its own oldest half-open flows, never another's and never an
+//! established one; if it has none, the new flow is refused.
+
+pub mod fragments;
+pub mod keeper;
+pub mod key;
+pub mod others;
+pub mod record;
+pub mod state;
+pub mod tcp;
+#[cfg(all(test, not(loom)))]
+mod tcp_tests;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use super::atomic::{AtomicTable, Outcome, Want, relax};
+use super::sync::{AtomicU32, Ordering};
+use crate::wire::ip::TCP;
+use crate::wire::packet::{Content, Packet};
+use keeper::Keeper;
+use key::Key;
+use record::{Decision, Record};
+use state::{Stage, State};
+
+/// Flows unless said otherwise: 15 MiB when all are there, and what is not used is not resident.
+pub const FLOWS_DEFAULT: usize = 131_072;
+/// Places are given to workers so many at a time.
+pub const CHUNK: u32 = 256;
+/// One port may have this part of all flows: an uplink has most of them, and never all.
+const PORT_PART: u32 = 2;
+/// This part of the table is dealt out evenly among the ports, so that a new flow of a quiet port finds room
+/// however many the others have.
+const DEALT_PART: u32 = 4;
+/// One port may have this part of all flows half-open.
+const HALF_OPEN_PART: u32 = 8;
+/// Attempts at a bucket that another worker writes.
+const ATTEMPTS: usize = if cfg!(loom) { 2 } else { 64 };
+
+/// Why there is no flow for a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such packet begins a flow: TCP without SYN, an answer nobody asked for.
+    NoBeginning,
+    /// The port has as many flows as it may.
+    PortLimit,
+    /// The table is full.
+    Full,
+    /// Another worker was writing next to it.
+    Busy,
+}
+
+/// Why a packet does not belong where it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invalid {
+    /// TCP flags that no segment has (RFC 9293 §3.10).
+    Flags,
+    /// TCP outside the window.
+    Window,
+    /// It does not fit the state: an answer before the question, a wrong SCTP tag.
+    State,
+}
+
+/// What a packet is to its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// It belongs to it.
+    Known,
+    /// The flow is over, and this is the first packet of another with the same key.
+    Over,
+    /// It pretends to.
+    Invalid(Invalid),
+}
+
+/// What came of making a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// Here it is.
+    New(u32),
+    /// It is there already, by an earlier packet or another worker; the packet has been counted to it.
+    Known(u32),
+    /// It is there already, and the packet does not fit it.
+    Invalid(Invalid),
+}
+
+/// A packet, as the flow table is told of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// What was read.
+    pub packet: &'a Packet,
+    /// Its flow's key.
+    pub key: Key,
+    /// Hash of the key.
+    pub hash: u64,
+    /// From which side of the key it comes.
+    pub side: u8,
+    /// Where it came in.
+    pub port: u16,
+    /// Now.
+    pub now_s: u32,
+}
+
+/// How many flows may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// All together.
+    pub all: u32,
+    /// One port's.
+    pub port: u32,
+    /// What a port may have whatever the others do.
+    pub share: u32,
+    /// One port's half-open.
+    pub half_open: u32,
+}
+
+/// What there is of flows, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// All.
+    pub all: u32,
+    /// Those without an answer yet.
+    pub half_open: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Flows {
+    index: AtomicTable,
+    records: Box<[Record]>,
+    seed: [u64; 6],
+    chunks_dealt: AtomicU32,
+    entries: AtomicU32,
+    by_port: Box<[AtomicU32]>,
+    half_open: Box<[AtomicU32]>,
+    limits: Limits,
+    pickup: bool,
+}
+
+impl Flows {
+    /// Room for `entries` flows behind ports `0..ports`. With `pickup` a TCP flow may begin in the middle.
+    pub fn new(entries: usize, ports: usize, seed: [u64; 2], pickup: bool) -> Self {
+        let entries = if cfg!(loom) { entries } else { entries.next_multiple_of(CHUNK as usize) };
+        let counts = || (0..ports).map(|_| AtomicU32::new(0)).collect();
+        let all = entries as u32;
+        Self {
+            index: AtomicTable::new(entries, seed),
+            records: record::many(entries),
+            seed: key::seeds(seed),
+            chunks_dealt: AtomicU32::new(0),
+            entries: AtomicU32::new(0),
+            by_port: counts(),
+            half_open: counts(),
+            limits: Limits {
+                all,
+                port: (all / PORT_PART).max(1),
+                share: all / DEALT_PART / ports.max(1) as u32,
+                half_open: (all / HALF_OPEN_PART).max(1),
+            },
+            pickup,
+        }
+    }
+
+    /// Bytes it may come to take, fixed when it is made. Places that were never used take none yet.
+    pub fn bytes(&self) -> usize {
+        self.index.bytes() + size_of_val(&*self.records)
+    }
+
+    /// A copy that answers the same and that nobody else writes or reads. Places without a flow cost nothing.
+    pub fn copy(&self) -> Self {
+        let records = record::many(self.records.len());
+        let dealt = self.dealt() as usize;
+        records.iter().zip(&self.records[..dealt]).for_each(|(to, from)| to.copy_from(from));
+        let counts = |counts: &[AtomicU32]| {
+            counts.iter().map(|count| AtomicU32::new(count.load(Ordering::Relaxed))).collect()
+        };
+        Self {
+            index: self.index.copy(),
+            records,
+            seed: self.seed,
+            chunks_dealt: AtomicU32::new(self.chunks_dealt.load(Ordering::Relaxed)),
+            entries: AtomicU32::new(self.entries.load(Ordering::Relaxed)),
+            by_port: counts(&self.by_port),
+            half_open: counts(&self.half_open),
+            limits: self.limits,
+            pickup: self.pickup,
+        }
+    }
+
+    /// Places that workers were given; none beyond has a flow.
+    fn dealt(&self) -> u32 {
+        self.chunks_dealt.load(Ordering::Relaxed).saturating_mul(CHUNK).min(self.places())
+    }
+
+    /// The limits it was made with.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Places; [`Flows::scan`] takes a range of them.
+    pub fn places(&self) -> u32 {
+        self.records.len() as u32
+    }
+
+    /// Hash of a key.
+    #[inline(always)]
+    pub fn hash(&self, key: &Key) -> u64 {
+        key.hash(&self.seed)
+    }
+
+    /// Asks for the index's line.
+    #[inline(always)]
+    pub fn touch(&self, hash: u64) {
+        self.index.touch(self.index.home(hash));
+    }
+
+    /// The place that the index names, and asks for its lines. Whether it is the right one says
+    /// [`Flows::holds`].
+    #[inline(always)]
+    pub fn place(&self, hash: u64) -> Option<u32> {
+        let place = self.index.get(self.index.home(hash), hash)?;
+        self.records.get(place as usize)?.touch();
+        Some(place)
+    }
+
+    /// Whether the flow at `place` has this key.
+    #[inline(always)]
+    pub fn holds(&self, place: u32, key: &Key) -> bool {
+        self.record(place).holds(key)
+    }
+
+    /// The flow of a key, in one call.
+    pub fn find(&self, key: &Key) -> Option<u32> {
+        self.place(self.hash(key)).filter(|place| self.holds(*place, key))
+    }
+
+    #[inline(always)]
+    fn record(&self, place: u32) -> &Record {
+        &self.records[place as usize]
+    }
+
+    /// What was decided about the flow at `place`; [`Decision::NONE`] for a new one.
+    #[inline(always)]
+    pub fn decision(&self, place: u32) -> Decision {
+        self.record(place).decision()
+    }
+
+    /// Decides about the flow at `place`.
+    #[inline(always)]
+    pub fn decide(&self, place: u32, decision: Decision) {
+        self.record(place).decide(decision);
+    }
+
+    /// A flow's state.
+    #[inline(always)]
+    pub fn state(&self, place: u32) -> State {
+        self.record(place).state()
+    }
+
+    /// Counts a packet to the flow at `place`, whose key has been compared.
+    #[inline]
+    pub fn pass(&self, place: u32, seen: &Seen) -> Passed {
+        let record = self.record(place);
+        let state = record.state();
+        if state.stage == Stage::Dead || record.age_s(seen.now_s) > state.stage.timeout_s() {
+            return Passed::Over;
+        }
+        let passed = match seen.packet.content {
+            Content::Tcp(ref segment) => tcp::pass(record, state, seen.side, segment),
+            Content::Sctp(ref chunk) => others::pass_sctp(record, state, seen.side, chunk),
+            Content::Query { answer } => others::pass_query(state, seen.side, answer),
+            Content::Later => Ok(self.pass_later(record, state, seen)),
+            _ => others::pass_plain(state, seen.side),
+        };
+        match passed {
+            Ok(next) => {
+                if next != state {
+                    self.change(record, state, next);
+                }
+                record.stamp(seen.now_s);
+                Passed::Known
+            }
+            Err(tcp::Refused::Reopens) => Passed::Over,
+            Err(tcp::Refused::Passes) => Passed::Known,
+            Err(tcp::Refused::Invalid(invalid)) => Passed::Invalid(invalid),
+        }
+    }
+
+    /// A later fragment. Of TCP its payload counts, so that its acknowledgement is known.
+    #[cold]
+    fn pass_later(&self, record: &Record, state: State, seen: &Seen) -> State {
+        if seen.packet.protocol == TCP {
+            let own = record.window(seen.side);
+            let len = seen.packet.fragment.map_or(0, |fragment| fragment.len as u32);
+            record.set_window(seen.side, record::Window { end: own.end.wrapping_add(len), ..own });
+        }
+        state
+    }
+
+    /// Whether an ICMP error that quotes this packet of the flow at `place` may be believed: the flow is
+    /// alive.
+    pub fn is_alive(&self, place: u32, now_s: u32) -> bool {
+        let record = self.record(place);
+        let stage = record.state().stage;
+        stage != Stage::Dead && record.age_s(now_s) <= stage.timeout_s()
+    }
+
+    /// Another state, if nobody else changed it meanwhile; then theirs stands, and the next packet goes on
+    /// from there. Whether it is ours.
+    fn change(&self, record: &Record, from: State, to: State) -> bool {
+        let changed = record.change(from, to);
+        if changed {
+            self.count(from, to);
+        }
+        changed
+    }
+
+    /// Keeps the counts.
+    fn count(&self, from: State, to: State) {
+        let moved = from.port != to.port;
+        let (was, is) = (from.stage != Stage::Dead, to.stage != Stage::Dead);
+        let (was_half, is_half) = (from.stage.is_half_open(), to.stage.is_half_open());
+        if was && (!is || moved) {
+            self.by_port[usize::from(from.port)].fetch_sub(1, Ordering::Relaxed);
+        }
+        if is && (!was || moved) {
+            self.by_port[usize::from(to.port)].fetch_add(1, Ordering::Relaxed);
+        }
+        if was_half && (!is_half || moved) {
+            self.half_open[usize::from(from.port)].fetch_sub(1, Ordering::Relaxed);
+        }
+        if is_half && (!was_half || moved) {
+            self.half_open[usize::from(to.port)].fetch_add(1, Ordering::Relaxed);
+        }
+        if was != is {
+            let more = if is { 1 } else { u32::MAX };
+            self.entries.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes the flow that `seen` begins, with a decision. If it is there already, the packet is counted to
+    /// it, and the decision is not written.
+    #[inline]
+    pub fn open(&self, keeper: &mut Keeper, seen: &Seen, decision: Decision) -> Result<Opened, Refusal> {
+        if let Some(place) = self.place(seen.hash) {
+            return self.open_again(place, seen, decision);
+        }
+        let first = self.first(seen)?;
+        self.make_room(keeper, seen.port)?;
+        let place = keeper.take(self, seen.port).ok_or(Refusal::Full)?;
+        self.record(place).begin(&seen.key, first.state, seen.now_s, first.windows, decision);
+        let mut other = None;
+        let outcome = self.insist(seen.hash, |present| {
+            other = present;
+            if present.is_some() { Want::Keep } else { Want::Put(place) }
+        });
+        match (outcome, other) {
+            (Outcome::Written, _) => {
+                self.count(State::DEAD, first.state);
+                keeper.note(self, place, first.state);
+                Ok(Opened::New(place))
+            }
+            (_, Some(other)) => {
+                keeper.give(self, place);
+                self.open_again(other, seen, decision)
+            }
+            (outcome, _) => {
+                keeper.give(self, place);
+                Err(if outcome == Outcome::Full { Refusal::Full } else { Refusal::Busy })
+            }
+        }
+    }
+
+    /// The key's hash has a place. If its flow is over it begins anew there.
+    #[cold]
+    fn open_again(&self, place: u32, seen: &Seen, decision: Decision) -> Result<Opened, Refusal> {
+        // Two keys of one hash, or a place that was given up a moment ago.
+        if !self.holds(place, &seen.key) {
+            return Err(Refusal::Busy);
+        }
+        match self.pass(place, seen) {
+            Passed::Known => return Ok(Opened::Known(place)),
+            Passed::Invalid(invalid) => return Ok(Opened::Invalid(invalid)),
+            Passed::Over => {}
+        }
+        let first = self.first(seen)?;
+        let record = self.record(place);
+        let before = record.state();
+        let counts = before.stage == Stage::Dead || before.port != seen.port;
+        if counts && !self.may_have(seen.port) || !self.may_half_open(seen.port) {
+            return Err(Refusal::PortLimit);
+        }
+        // What was decided about the old flow is not true of the new one for a moment.
+        record.decide(Decision::NONE);
+        if !self.change(record, before, first.state) {
+            return Err(Refusal::Busy);
+        }
+        record.restart(seen.now_s, first.windows, decision);
+        Ok(Opened::New(place))
+    }
+
+    /// State and windows that a first packet leaves.
+    fn first(&self, seen: &Seen) -> Result<First, Refusal> {
+        let begun = match seen.packet.content {
+            Content::Tcp(ref segment) => tcp::begin(seen.side, segment, self.pickup),
+            Content::Sctp(ref chunk) => others::begin_sctp(seen.side, chunk),
+            Content::Query { answer: false } => Some((Stage::Asked, 0, Default::default())),
+            Content::Query { answer: true } | Content::Error { .. } | Content::Later => None,
+            Content::Udp => Some((Stage::UdpOneWay, 0, Default::default())),
+            Content::Control | Content::Other => Some((Stage::OneWay, 0, Default::default())),
+        };
+        let (stage, scales, windows) = begun.ok_or(Refusal::NoBeginning)?;
+        let mut state = State { stage, port: seen.port, scales, flags: 0 };
+        state.set_origin(seen.side);
+        if stage == Stage::Established {
+            state.flags |= state::PICKED_UP | state::SCALED;
+        }
+        Ok(First { state, windows })
+    }
+
+    /// Whether `port` may have one more flow.
+    fn may_have(&self, port: u16) -> bool {
+        let own = self.by_port[usize::from(port)].load(Ordering::Relaxed);
+        let all = self.entries.load(Ordering::Relaxed);
+        let shared = self.limits.all - self.limits.all / DEALT_PART;
+        own < self.limits.port && (own < self.limits.share || all < shared)
+    }
+
+    fn may_half_open(&self, port: u16) -> bool {
+        self.half_open[usize::from(port)].load(Ordering::Relaxed) < self.limits.half_open
+    }
+
+    /// The port's own half-open flows make room.
+    #[inline]
+    fn make_room(&self, keeper: &mut Keeper, port: u16) -> Result<(), Refusal> {
+        if self.may_half_open(port) && self.may_have(port) {
+            return Ok(());
+        }
+        if keeper.evict(self, port) { Ok(()) } else { Err(Refusal::PortLimit) }
+    }
+
+    /// An update of the index that waits a little for others.
+    fn insist(&self, hash: u64, mut decide: impl FnMut(Option<u32>) -> Want) -> Outcome {
+        for _ in 0..ATTEMPTS {
+            let outcome = self.index.update(hash, &mut decide);
+            if outcome != Outcome::Busy {
+                return outcome;
+            }
+            relax();
+        }
+        Outcome::Busy
+    }
+
+    /// Takes the flow out of the index; its place may be used again. For its owner. Whether it is out: a
+    /// bucket that another worker writes is tried again later.
+    fn unlink(&self, place: u32) -> bool {
+        let hash = self.hash(&self.record(place).key());
+        let outcome =
+            self.insist(hash, |present| if present == Some(place) { Want::Remove } else { Want::Keep });
+        matches!(outcome, Outcome::Written | Outcome::Kept)
+    }
+
+    /// Whether the index leads to a place.
+    fn leads_to(&self, place: u32) -> bool {
+        let hash = self.hash(&self.record(place).key());
+        self.index.get(self.index.home(hash), hash) == Some(place)
+    }
+
+    /// Ends a flow: its next packet begins another, if it may. Whether it was there.
+    pub fn kill(&self, place: u32) -> bool {
+        (0..ATTEMPTS).any(|_| {
+            let state = self.record(place).state();
+            state.stage != Stage::Dead && self.end(place, state)
+        })
+    }
+
+    /// Ends a flow that is still in this state.
+    fn end(&self, place: u32, state: State) -> bool {
+        self.change(self.record(place), state, state.at(Stage::Dead))
+    }
+
+    /// Every living flow in a range of places.
+    pub fn scan(&self, range: std::ops::Range<u32>, now_s: u32, mut visit: impl FnMut(u32, Entry)) {
+        for place in range.start..range.end.min(self.dealt()) {
+            let Some(entry) = self.entry(place, now_s) else { continue };
+            visit(place, entry);
+        }
+    }
+
+    /// The living flow at a place.
+    pub fn entry(&self, place: u32, now_s: u32) -> Option<Entry> {
+        let record = self.records.get(place as usize)?;
+        let (key, state, decision) = record.read()?;
+        let age_s = record.age_s(now_s);
+        let left_s = state.stage.timeout_s().checked_sub(age_s)?;
+        (state.stage != Stage::Dead).then_some(Entry { key, state, decision, age_s, left_s })
+    }
+
+    /// Flows, and half-open ones.
+    pub fn counted(&self) -> Counted {
+        let half_open = self.half_open.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+        Counted { all: self.entries.load(Ordering::Relaxed), half_open }
+    }
+
+    /// A port's flows, and half-open ones.
+    pub fn counted_of(&self, port: u16) -> Counted {
+        let of = |counts: &[AtomicU32]| counts[usize::from(port)].load(Ordering::Relaxed);
+        Counted { all: of(&self.by_port), half_open: of(&self.half_open) }
+    }
+
+    /// A chunk of places that nobody has yet.
+    fn deal(&self) -> Option<std::ops::Range<u32>> {
+        let chunks = self.places() / CHUNK.min(self.places());
+        let dealt = self.chunks_dealt.fetch_add(1, Ordering::Relaxed);
+        if dealt >= chunks {
+            self.chunks_dealt.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let chunk = CHUNK.min(self.places());
+        Some(dealt * chunk..(dealt + 1) * chunk)
+    }
+}
+
+/// What a first packet leaves.
+struct First {
+    state: State,
+    windows: [record::Window; 2],
+}
+
+/// A flow as it is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Who.
+    pub key: Key,
+    /// How far.
+    pub state: State,
+    /// What was decided.
+    pub decision: Decision,
+    /// Seconds since its last packet.
+    pub age_s: u32,
+    /// Seconds until it is forgotten if nothing more comes.
+    pub left_s: u32,
+}

@@ -1,0 +1,293 @@
+//! TCP as seen from the middle. States are those of RFC 9293 as far as a third party can tell; the window is
+//! van Rooij's ("Real Stateful TCP Packet Filtering in IP Filter", 2000), which Linux and the BSDs use: what
+//! an end may send is bounded by what the other acknowledged and announced.
+
+use super::Invalid;
+use super::record::{Record, Window};
+use super::state::{FIN_HIGHER, PICKED_UP, SCALED, Stage, State};
+use crate::wire::packet::{SCALE_MAX, Tcp, flags};
+
+/// An acknowledgement may lie so far behind: a window without scaling, and 1 KiB for what was on its way (van
+/// Rooij's MAXACKWINDOW).
+const ACK_BEHIND_MAX: u32 = 66_000;
+
+/// Why a segment does not change the flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It begins another flow between the same ends.
+    Reopens,
+    /// It goes by: its receiver knows what to do with it (RFC 5961).
+    Passes,
+    /// It does not belong here.
+    Invalid(Invalid),
+}
+
+const WINDOW: Refused = Refused::Invalid(Invalid::Window);
+const STATE: Refused = Refused::Invalid(Invalid::State);
+
+/// `a` lies behind `b` in a circle of sequence numbers (RFC 9293 §3.4).
+#[inline(always)]
+fn before(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
+}
+
+#[inline(always)]
+fn max(a: u32, b: u32) -> u32 {
+    if before(a, b) { b } else { a }
+}
+
+impl Tcp {
+    fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// The sequence number behind it: SYN and FIN count as a byte each.
+    #[inline(always)]
+    fn end(&self) -> u32 {
+        let extra = u32::from(self.has(flags::SYN)) + u32::from(self.has(flags::FIN));
+        self.seq.wrapping_add(self.len).wrapping_add(extra)
+    }
+
+    /// The combinations that RFC 9293 knows.
+    #[inline(always)]
+    fn is_sensible(&self) -> bool {
+        let meaning = self.flags & (flags::SYN | flags::FIN | flags::RST | flags::ACK);
+        const SENSIBLE: u32 = 1 << flags::SYN
+            | 1 << (flags::SYN | flags::ACK)
+            | 1 << flags::RST
+            | 1 << (flags::RST | flags::ACK)
+            | 1 << flags::ACK
+            | 1 << (flags::FIN | flags::ACK);
+        SENSIBLE >> meaning & 1 != 0
+    }
+}
+
+/// State, scales and windows after a first segment; none if no flow begins so. With `pickup` one may begin in the
+/// middle: nothing is known of its windows' scale, so the largest is assumed.
+pub fn begin(side: u8, segment: &Tcp, pickup: bool) -> Option<(Stage, u8, [Window; 2])> {
+    let mut windows = [Window::default(); 2];
+    match segment.flags & (flags::SYN | flags::FIN | flags::RST | flags::ACK) {
+        flags::SYN => {
+            // 15 in the state's four bits: it offers no scaling.
+            let scale = segment.scale.unwrap_or(NO_SCALE);
+            windows[usize::from(side)] = asking(segment);
+            Some((Stage::SynSent, scale << (side * 4), windows))
+        }
+        flags::ACK if pickup => {
+            let (end, ack, room) = (segment.end(), segment.ack, segment.window.max(1));
+            windows[usize::from(side)] = Window { end, ack, room, largest: room };
+            windows[usize::from(side ^ 1)] =
+                Window { end: segment.ack, ack: segment.seq, room: u16::MAX, largest: u16::MAX };
+            Some((Stage::Established, SCALE_MAX << 4 | SCALE_MAX, windows))
+        }
+        _ => None,
+    }
+}
+
+/// In the state's four bits: the end does not scale its window.
+const NO_SCALE: u8 = 15;
+
+/// Counts a segment to a flow: the state after it.
+#[inline]
+pub fn pass(record: &Record, state: State, side: u8, segment: &Tcp) -> Result<State, Refused> {
+    if !segment.is_sensible() {
+        return Err(Refused::Invalid(Invalid::Flags));
+    }
+    if segment.flags & (flags::SYN | flags::RST | flags::FIN) == 0
+        && matches!(state.stage, Stage::Established)
+    {
+        let (own, other) = (record.window(side), record.window(side ^ 1));
+        let now = checked(state, side, segment, own, other)?;
+        if now != own {
+            record.set_window(side, now);
+        }
+        return Ok(state);
+    }
+    pass_slowly(record, state, side, segment)
+}
+
+fn pass_slowly(record: &Record, state: State, side: u8, segment: &Tcp) -> Result<State, Refused> {
+    let (own, other) = (record.window(side), record.window(side ^ 1));
+    if segment.has(flags::RST) {
+        return reset(state, side, segment, own, other);
+    }
+    if segment.has(flags::SYN) {
+        return synchronise(record, state, side, segment, other);
+    }
+    match state.stage {
+        // An acknowledgement instead of a SYN ACK: the other end has a connection that this one forgot (RFC 9293
+        // §3.5.1). Its answer, a reset, must get through.
+        Stage::SynSent if side != state.origin() => return Err(Refused::Passes),
+        Stage::SynSent => return Err(STATE),
+        Stage::Closed => return Err(Refused::Passes),
+        _ => {}
+    }
+    let now = checked(state, side, segment, own, other)?;
+    let mut next = state;
+    if state.stage == Stage::BothSynSent || state.stage == Stage::SynReceived && side == state.origin() {
+        next.stage = Stage::Established;
+    }
+    if segment.has(flags::FIN) {
+        next = finish(next, side);
+    } else {
+        next = acknowledge(next, side, now, other);
+    }
+    record.set_window(side, now);
+    Ok(next)
+}
+
+/// The window check: what the sender has said after this segment.
+#[inline(always)]
+fn checked(state: State, side: u8, segment: &Tcp, own: Window, other: Window) -> Result<Window, Refused> {
+    let (scale, other_scale) = (state.scale(side), state.scale(side ^ 1));
+    let end = segment.end();
+    let may_until = other.ack.wrapping_add(u32::from(other.room) << other_scale);
+    let other_largest = u32::from(other.largest) << other_scale;
+    let ack_behind = (u32::from(own.largest) << scale).max(ACK_BEHIND_MAX);
+    // Not beyond what the other end takes; not older than a window; no acknowledgement of what was never sent,
+    // none that is older than can be.
+    let fits = !before(may_until, segment.seq)
+        & before(own.end.wrapping_sub(other_largest).wrapping_sub(1), end)
+        & !before(other.end, segment.ack)
+        & !before(segment.ack, other.end.wrapping_sub(ack_behind));
+    if !fits {
+        return Err(WINDOW);
+    }
+    Ok(said(scale, segment, own, end))
+}
+
+/// What an end has said after a segment. A window that shrinks leaves the edge where it was (RFC 9293 §3.8.6).
+#[inline(always)]
+fn said(scale: u8, segment: &Tcp, own: Window, end: u32) -> Window {
+    let ack = max(own.ack, segment.ack);
+    let edge = max(
+        own.ack.wrapping_add(u32::from(own.room) << scale),
+        segment.ack.wrapping_add(u32::from(segment.window.max(1)) << scale),
+    );
+    // Rounded up: too much by less than a unit.
+    let room = (edge.wrapping_sub(ack).wrapping_add((1 << scale) - 1) >> scale).min(u32::from(u16::MAX));
+    Window { end: max(own.end, end), ack, room: room as u16, largest: own.largest.max(segment.window) }
+}
+
+/// A SYN, with or without ACK.
+fn synchronise(
+    record: &Record,
+    state: State,
+    side: u8,
+    segment: &Tcp,
+    other: Window,
+) -> Result<State, Refused> {
+    let from_origin = side == state.origin();
+    let answers = segment.has(flags::ACK);
+    match state.stage {
+        // Ports are used again while the old flow is remembered (RFC 9293 §3.6.1): the new SYN begins another.
+        Stage::TimeWait | Stage::Closed if !answers => Err(Refused::Reopens),
+        Stage::SynSent if from_origin && !answers => {
+            // Sent again, or a new attempt with another number.
+            let scale = segment.scale.unwrap_or(NO_SCALE) << (side * 4);
+            record.set_window(side, asking(segment));
+            Ok(State { scales: scale, ..state })
+        }
+        Stage::SynSent if !from_origin => {
+            if answers && !answers_syn(segment, other) {
+                return Err(WINDOW);
+            }
+            Ok(answered(record, state, side, segment, other))
+        }
+        // After SYNs that crossed, each end answers the other's.
+        Stage::BothSynSent if answers && segment.ack != other.end => Err(WINDOW),
+        Stage::BothSynSent => Ok(if answers { state.at(Stage::Established) } else { state }),
+        Stage::SynReceived if answers && from_origin => Err(STATE),
+        Stage::SynReceived if answers && before(other.end, segment.ack) => Err(WINDOW),
+        Stage::SynReceived => Ok(state),
+        Stage::SynSent => Err(STATE),
+        // In an open connection: an end that has lost its memory. The receiver challenges it (RFC 5961 §4), and
+        // what comes of that is a reset with the right number.
+        _ => Err(Refused::Passes),
+    }
+}
+
+/// What the first SYN says. Until there is an answer, `ack` is the number behind the SYN itself: an answer may
+/// leave out the data that came with it (RFC 7413 §3).
+fn asking(segment: &Tcp) -> Window {
+    let room = segment.window.max(1);
+    Window { end: segment.end(), ack: segment.seq.wrapping_add(1), room, largest: room }
+}
+
+/// Whether a segment acknowledges the SYN of [`asking`].
+fn answers_syn(segment: &Tcp, asking: Window) -> bool {
+    !before(segment.ack, asking.ack) && !before(asking.end, segment.ack)
+}
+
+/// The other end's SYN: both windows are known now, and whether they are scaled. What SYNs announce is not
+/// (RFC 7323 §2.2); here it becomes units like all that follows.
+fn answered(record: &Record, state: State, side: u8, segment: &Tcp, asking: Window) -> State {
+    let shift = state.origin() * 4;
+    let offered = state.scales >> shift & 0xf;
+    let scale = segment.scale.unwrap_or(NO_SCALE);
+    let both = offered != NO_SCALE && scale != NO_SCALE;
+    let mut next = State { scales: offered << shift | scale << (side * 4), ..state };
+    next.flags = next.flags & !SCALED | if both { SCALED } else { 0 };
+    let units = |window: u16, side: u8| {
+        let scale = next.scale(side);
+        (((u32::from(window) + (1 << scale) - 1) >> scale) as u16).max(1)
+    };
+    let room = units(segment.window, side);
+    let acknowledged = if segment.has(flags::ACK) { segment.ack } else { asking.end };
+    record.set_window(side, Window { end: segment.end(), ack: acknowledged, room, largest: room });
+    let room = units(asking.room, side ^ 1);
+    let end = asking.end;
+    record.set_window(side ^ 1, Window { end, ack: segment.seq.wrapping_add(1), room, largest: room });
+    next.at(if segment.has(flags::ACK) { Stage::SynReceived } else { Stage::BothSynSent })
+}
+
+/// A RST. It closes only if it names exactly the byte that its receiver waits for (RFC 5961 §3.2); one that is
+/// merely in the window goes by, and its receiver challenges it.
+fn reset(state: State, side: u8, segment: &Tcp, own: Window, other: Window) -> Result<State, Refused> {
+    match state.stage {
+        Stage::SynSent if side != state.origin() => {
+            let answers = segment.has(flags::ACK) && answers_syn(segment, other);
+            return if answers { Ok(state.at(Stage::Closed)) } else { Err(WINDOW) };
+        }
+        // It takes its own SYN back.
+        Stage::SynSent => {
+            let own_next = segment.seq == own.end || segment.seq.wrapping_add(1) == own.end;
+            return if own_next { Ok(state.at(Stage::Closed)) } else { Err(WINDOW) };
+        }
+        Stage::TimeWait | Stage::Closed => return Err(Refused::Passes),
+        _ => {}
+    }
+    // With a guess for a window there is no exact byte: what it acknowledged last is the best one.
+    let may_until = other.ack.wrapping_add(u32::from(other.room) << state.scale(side ^ 1));
+    let oldest = own.end.wrapping_sub(u32::from(other.largest) << state.scale(side ^ 1));
+    if segment.seq == other.ack || (state.flags & PICKED_UP != 0 && segment.seq == own.end) {
+        Ok(state.at(Stage::Closed))
+    } else if before(may_until, segment.seq) || before(segment.seq, oldest) {
+        Err(WINDOW)
+    } else {
+        Err(Refused::Passes)
+    }
+}
+
+/// A FIN within the window.
+fn finish(state: State, side: u8) -> State {
+    let first = u8::from(state.flags & FIN_HIGHER != 0);
+    match state.stage {
+        Stage::Established | Stage::SynReceived => {
+            let flag = if side == 1 { FIN_HIGHER } else { 0 };
+            State { stage: Stage::FinWait, flags: state.flags & !FIN_HIGHER | flag, ..state }
+        }
+        Stage::FinWait | Stage::CloseWait if side != first => state.at(Stage::LastAck),
+        _ => state,
+    }
+}
+
+/// An acknowledgement within the window.
+fn acknowledge(state: State, side: u8, now: Window, other: Window) -> State {
+    let first = u8::from(state.flags & FIN_HIGHER != 0);
+    match state.stage {
+        Stage::FinWait if side != first && now.ack == other.end => state.at(Stage::CloseWait),
+        Stage::LastAck if now.ack == other.end && other.ack == now.end => state.at(Stage::TimeWait),
+        _ => state,
+    }
+}
