@@ -11,6 +11,7 @@
 //! | [`peers`] | what a user would run instead |
 //! | [`round_trips`] | UDP requests and their responses, timed |
 //! | [`cpu`] | what the machine's cores were busy for |
+//! | [`flows`] | flows through the whole pipeline |
 //! | [`routes`] | routing tables as large as the Internet's |
 //! | [`dir24`] | DIR-24-8, to be held against |
 //! | [`cycles`] | what a cycle is here |
@@ -22,6 +23,7 @@ pub mod cycles;
 pub mod dir24;
 pub mod figures;
 pub mod flood;
+pub mod flows;
 pub mod iperf;
 pub mod pair;
 pub mod peers;

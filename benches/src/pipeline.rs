@@ -40,31 +40,18 @@ impl Bench {
     /// `flows` flows of 60-byte frames (64 with FCS), both ways, every station learned: twice as many
     /// MACs as flows.
     pub fn new(flows: u32) -> Self {
-        let size = AreaSize { chunk_bytes: 2048, chunks: 2048, large: 0 };
-        let (area, frames) = Area::new(size).unwrap_or_else(|error| panic!("{error}"));
-        let mut pools = Pool::deal(Arc::new(area), frames, 1);
-        let counters = Arc::new(Counters::new(PORTS_MAX));
+        let (pipeline, pool, tables) = fresh(FLOWS_DEFAULT);
         let spec = MemorySource { flows, frame_len: 60, seed: 7, rate_pps: 0, reverse: false };
-        let sizes = TableSizes {
-            fdb_entries: FDB_ENTRIES_DEFAULT,
-            neighbours: NEIGHBOURS_DEFAULT,
-            flows: FLOWS_DEFAULT,
-            flow_pickup: false,
-        };
-        let tables = Tables::new(sizes, [3, 5]);
         let mut bench = Self {
-            pipeline: Pipeline::new(Private::new(counters, 1, &tables)),
-            pool: pools.remove(0),
+            pipeline,
+            pool,
             tables,
-            snapshot: two_ports(),
+            snapshot: two_ports(PortSettings::default()),
             sources: [Source::new(&spec), Source::new(&MemorySource { reverse: true, seed: 9, ..spec })],
             batch: Batch::new(),
             expected: (0..BATCH_FRAMES).map(|_| Vec::with_capacity(64)).collect(),
             now: Now { ns: 1_000_000_000 },
         };
-        for port in 0..2 {
-            bench.pipeline.private.queues[port] = TxQueue::with_room();
-        }
         bench.learn_all(flows);
         bench
     }
@@ -156,8 +143,24 @@ impl Bench {
     }
 }
 
-/// One bridge, two access ports, everything by default.
-fn two_ports() -> Snapshot {
+/// A pipeline for two ports, memory, and tables with room for so many flows.
+pub(crate) fn fresh(flows: usize) -> (Pipeline, Pool, Tables) {
+    let size = AreaSize { chunk_bytes: 2048, chunks: 2048, large: 0 };
+    let (area, frames) = Area::new(size).unwrap_or_else(|error| panic!("{error}"));
+    let mut pools = Pool::deal(Arc::new(area), frames, 1);
+    let counters = Arc::new(Counters::new(PORTS_MAX));
+    let (fdb_entries, neighbours) = (FDB_ENTRIES_DEFAULT, NEIGHBOURS_DEFAULT);
+    let sizes = TableSizes { fdb_entries, neighbours, flows, flow_pickup: false };
+    let tables = Tables::new(sizes, [3, 5]);
+    let mut pipeline = Pipeline::new(Private::new(counters, 1, &tables));
+    for port in 0..2 {
+        pipeline.private.queues[port] = TxQueue::with_room();
+    }
+    (pipeline, pools.remove(0), tables)
+}
+
+/// One bridge, two access ports.
+pub(crate) fn two_ports(settings: PortSettings) -> Snapshot {
     let name = |text: &str| text.parse().unwrap_or_else(|error| panic!("{error}"));
     let bridge = Bridge::new(name("br0"));
     let mut model =
@@ -167,7 +170,7 @@ fn two_ports() -> Snapshot {
             name: name(port),
             bridge: name("br0"),
             kind: PortKind::Memory { source: None },
-            settings: PortSettings::default(),
+            settings: settings.clone(),
             owner: Default::default(),
             labels: Default::default(),
         };

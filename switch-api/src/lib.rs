@@ -7,6 +7,7 @@
 //! | [`object`] | what can be declared: bridges, ports, static MACs |
 //! | [`ipam`] | address pools and leases |
 //! | [`prefix`] | an address and the length of its network |
+//! | [`flow`] | flows, as they are listed and ended |
 //! | [`route`] | what routing needs: gateway addresses, neighbours, routes |
 //! | [`vrf`] | routing tables: where they lead, and what they have to do with the kernel's |
 //! | [`request`] | what can be asked, one variant per JSON-RPC method |
@@ -20,6 +21,7 @@ pub mod cidr;
 pub mod client;
 pub mod codec;
 pub mod error;
+pub mod flow;
 pub mod ipam;
 pub mod name;
 pub mod object;
@@ -33,6 +35,7 @@ pub mod vrf;
 pub use cidr::Cidr;
 pub use client::Client;
 pub use error::{ApiError, Code};
+pub use flow::*;
 pub use ipam::{
     FamilyStatus, Holder, Lease, LeaseAcquire, LeaseFilter, LeaseStatus, LeasedAddress, Pool, PoolRange,
     PoolStatus, Released, Span,

@@ -1,5 +1,6 @@
 //! What can be asked: one variant per JSON-RPC method.
 
+use crate::flow::{FlowFilter, FlowList};
 use crate::route::{
     AddressDelete, BridgeAddress, NeighDelete, NeighFilter, Route, RouteDelete, RouteFilter, RouteGet,
     StaticNeighbour,
@@ -48,6 +49,12 @@ pub enum Request {
     /// Lists neighbours.
     #[serde(rename = "neigh.list")]
     NeighList(NeighFilter),
+    /// Lists flows, by pages.
+    #[serde(rename = "flow.list")]
+    FlowList(FlowList),
+    /// Ends flows: what still comes of them is judged as if it were new.
+    #[serde(rename = "flow.delete")]
+    FlowDelete(FlowFilter),
     /// Declares a route.
     #[serde(rename = "route.add")]
     RouteAdd(Route),
@@ -146,6 +153,7 @@ impl Request {
                 | Self::PortList(_)
                 | Self::FdbList(_)
                 | Self::NeighList(_)
+                | Self::FlowList(_)
                 | Self::RouteList(_)
                 | Self::RouteGet(_)
                 | Self::VrfList(_)

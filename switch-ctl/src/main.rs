@@ -3,6 +3,7 @@
 mod bridge;
 mod daemon;
 mod fdb;
+mod flow;
 mod ipam;
 mod neigh;
 mod output;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use switch_api::{ApiError, Client, Code};
 
-/// Talks to switchd: ports, bridges, stations, routes, neighbours, workers, counters.
+/// Talks to switchd: ports, bridges, stations, flows, routes, neighbours, workers, counters.
 ///
 /// Exit codes: 0 done; 1 the switch or the system failed; 2 the request is wrong; 3 not allowed; 4 not
 /// found; 5 exists already; 6 busy; 7 a limit; 8 not supported here; 9 no answer in time; 10 versions
@@ -53,6 +54,9 @@ enum Noun {
     /// Stations: which MAC is behind which port.
     #[command(subcommand)]
     Fdb(fdb::Verb),
+    /// Flows: who speaks with whom, where that is kept.
+    #[command(subcommand)]
+    Flow(flow::Verb),
     /// Addresses: pools, and who has which.
     #[command(subcommand)]
     Ipam(ipam::Verb),
@@ -117,6 +121,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Port(verb) => port::run(verb, &mut client, &output),
         Noun::Bridge(verb) => bridge::run(verb, &mut client, &output),
         Noun::Fdb(verb) => fdb::run(verb, &mut client, &output),
+        Noun::Flow(verb) => flow::run(verb, &mut client, &output),
         Noun::Ipam(verb) => ipam::run(verb, &mut client, &output),
         Noun::Neigh(verb) => neigh::run(verb, &mut client, &output),
         Noun::Route(verb) => route::run(verb, &mut client, &output),

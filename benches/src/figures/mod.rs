@@ -5,6 +5,7 @@ pub mod attach_churn;
 pub mod busy_memory;
 pub mod cni_add;
 pub mod cpu_per_gb;
+pub mod flows;
 pub mod gro_tap;
 pub mod idle_cpu;
 pub mod idle_tap_ports;
@@ -101,6 +102,8 @@ pub const ALL: &[Entry] = &[
     ("cni-add", "CNI ADD with 100 pods present, and 200 of them 8 at a time", cni_add::measure),
     ("lpm4", "IPv4 longest-prefix match, 1 000 000 prefixes", lpm::v4),
     ("lpm6", "IPv6 longest-prefix match, 250 000 prefixes", lpm::v6),
+    ("flows-1m", "1 000 000 flows: memory, and cost a packet with random access", flows::many),
+    ("new-flows", "new flows a second, and what established ones keep beside them", flows::new),
     ("trace-latency", "one frame traced, with 250 ports and 100 000 MACs", trace_latency::measure),
     ("idle-cpu", "CPU when idle with 8 ports, and the first frame after idle", idle_cpu::measure),
 ];

@@ -106,7 +106,7 @@ pub struct FidFacts {
 }
 
 /// Zones of routing tables are above this; below are bridges and VLANs.
-const ZONE_VRF: u16 = 1 << 15;
+pub const ZONE_VRF: u16 = 1 << 15;
 
 /// See the module.
 #[derive(Clone, Debug)]

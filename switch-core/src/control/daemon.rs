@@ -144,6 +144,8 @@ impl Daemon {
             Request::PortDelete(by) => self.delete_port(request, &by.name),
             Request::FdbDelete(_) | Request::FdbAdd(_) => self.change_fdb(request),
             Request::PortSet(set) => self.set_port(request, &set.name),
+            Request::FlowList(ask) => json(self.list_flows(ask)?),
+            Request::FlowDelete(filter) => json(self.delete_flows(filter)?),
             Request::NeighList(filter) => json(self.list_neighbours(filter)?),
             Request::RouteList(filter) => json(self.list_routes(filter)?),
             Request::RouteGet(get) => json(self.explain_route(get)?),
@@ -293,6 +295,7 @@ impl Daemon {
                     remove_left_behind(&wanted);
                 }
                 self.sweep(|_, _, entry| entry.port == id);
+                self.end_flows_of(id);
                 self.counters.iter().for_each(|counters| counters.clear_port(id));
                 adopted
             }

@@ -16,6 +16,7 @@
 //! | [`answer`] | lists and counters |
 //! | [`announce`] | what the node's kernel is told of the networks behind the switch |
 //! | [`neighbours`] | declared neighbours, and those that were learned |
+//! | [`flows`] | flows listed and ended |
 //! | [`links`] | the kernel's devices, by netlink |
 //! | [`rtnl`] | requests to the kernel's routing netlink |
 //! | [`persist`] | what was declared and leased, on disk |
@@ -31,6 +32,7 @@ pub mod budget;
 pub mod daemon;
 pub mod doors;
 mod fallen;
+mod flows;
 mod lanes;
 pub mod links;
 mod neighbours;

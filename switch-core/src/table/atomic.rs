@@ -52,7 +52,9 @@ pub(super) struct Bucket {
     control: AtomicU32,
 }
 
-const _: () = assert!(cfg!(loom) || size_of::<Bucket>() == 64);
+/// A bucket is a cache line.
+pub const BUCKET_BYTES: usize = 64;
+const _: () = assert!(cfg!(loom) || size_of::<Bucket>() == BUCKET_BYTES);
 
 /// What a bucket says of a key.
 struct Reading {

@@ -66,6 +66,12 @@ impl Keeper {
         std::mem::take(&mut self.evicted)
     }
 
+    /// With places of its own and no others.
+    #[cfg(all(test, loom))]
+    pub fn with_places(ports: usize, places: std::ops::Range<u32>) -> Self {
+        Self { fresh: places, ..Self::new(ports, 0) }
+    }
+
     /// Whether it ever made a flow.
     pub fn has_places(&self) -> bool {
         !self.chunks.is_empty()

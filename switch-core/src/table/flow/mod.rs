@@ -29,6 +29,8 @@
 pub mod fragments;
 pub mod keeper;
 pub mod key;
+#[cfg(all(test, loom))]
+mod loom_tests;
 pub mod others;
 pub mod record;
 pub mod state;
@@ -38,7 +40,7 @@ mod tcp_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-use super::atomic::{AtomicTable, Outcome, Want, relax};
+use super::atomic::{AtomicTable, BUCKET_BYTES, Outcome, Want, relax};
 use super::sync::{AtomicU32, Ordering};
 use crate::wire::ip::TCP;
 use crate::wire::packet::{Content, Packet};
@@ -223,6 +225,11 @@ impl Flows {
     /// Places; [`Flows::scan`] takes a range of them.
     pub fn places(&self) -> u32 {
         self.records.len() as u32
+    }
+
+    /// Bytes of the index.
+    pub fn index_bytes(&self) -> usize {
+        self.index.buckets() * BUCKET_BYTES
     }
 
     /// Hash of a key.

@@ -1,0 +1,100 @@
+//! [flows-1m] and [new-flows]: what flows cost when there are many, and when there are more every moment.
+
+use super::{Bar, Bench, Figure};
+use crate::cycles::{median, per_tick};
+use crate::flows;
+use quanta::Clock;
+
+const MANY: u32 = 1_000_000;
+/// Three quarters of a table may be any port's, the rest is dealt out: room for a million.
+const ROOM: usize = 1_340_000;
+const BYTES_BAR: u64 = 128;
+const CYCLES_BAR: f64 = 300.0;
+const ROUNDS: usize = 9;
+const BATCHES: usize = 2000;
+
+const NEW_BAR: f64 = 2.0;
+/// Established flows beside the flood.
+const ESTABLISHED: u32 = 1000;
+/// What they ask of the core.
+const LOAD: f64 = 0.3;
+const KEPT_BAR: f64 = 0.95;
+/// Packets of the established flows that may wait; what comes beyond is lost.
+const RING: f64 = 1024.0;
+
+pub(super) fn many(_: &Bench) -> Result<Figure, String> {
+    let clock = Clock::new();
+    let (mut bench, mut bare) = (flows::Bench::new(ROOM, true), flows::Bench::new(4096, false));
+    bench.make(MANY);
+    let counted = bench.tables.flows.counted();
+    if counted.all < MANY {
+        return Err(format!("only {} flows are there", counted.all));
+    }
+    let bytes = bench.bytes(counted.all) / u64::from(counted.all);
+    let (mut cycles, mut without, mut seed) = (Vec::new(), Vec::new(), 88_172_645_463_325_252);
+    for _ in 0..ROUNDS {
+        let scale = per_tick(&clock);
+        cycles.push(bench.random(&clock, MANY, BATCHES, &mut seed) * scale);
+        without.push(bare.random(&clock, MANY, BATCHES, &mut seed) * scale);
+    }
+    let (cycles, without) = (median(cycles), median(without));
+    let detail = format!(
+        "{} UDP flows, {bytes} bytes a flow (bar {BYTES_BAR}: index and entries), random order, whole pipeline; \
+         without flows {without:.1} cycles",
+        counted.all
+    );
+    let figure = Figure::new("flows-1m", cycles, "core cycles a packet", Bar::AtMost, CYCLES_BAR, detail);
+    Ok(figure.only_if(bytes <= BYTES_BAR))
+}
+
+pub(super) fn new(_: &Bench) -> Result<Figure, String> {
+    let clock = Clock::new();
+    let mut bench = flows::Bench::new(switch_core::table::flow::FLOWS_DEFAULT, true);
+    bench.make(ESTABLISHED);
+    let (mut rates, mut kept, mut seed) = (Vec::new(), Vec::new(), 1_234_567_891_011);
+    for _ in 0..ROUNDS {
+        let (mut ticks, before) = (0, bench.new_flows());
+        for _ in 0..BATCHES {
+            ticks += bench.flood(&clock, &mut seed);
+        }
+        let seconds = clock.delta_as_nanos(0, ticks) as f64 / 1e9;
+        rates.push((bench.new_flows() - before) as f64 / seconds / 1e6);
+        kept.push(beside(&mut bench, &clock, &mut seed));
+    }
+    let (rate, kept) = (median(rates), median(kept));
+    let counted = bench.tables.flows.counted();
+    let detail = format!(
+        "SYNs with random sources, whole pipeline; {} half-open flows stand (limit {}); {ESTABLISHED} established \
+         flows at {:.0} % load beside them keep {:.1} % of their throughput (bar {:.0} %)",
+        counted.half_open,
+        bench.tables.flows.limits().half_open,
+        LOAD * 100.0,
+        kept * 100.0,
+        KEPT_BAR * 100.0
+    );
+    let figure = Figure::new("new-flows", rate, "million new flows a second", Bar::AtLeast, NEW_BAR, detail);
+    Ok(figure.only_if(kept >= KEPT_BAR))
+}
+
+/// What established flows keep beside a flood that never ends: turns as a worker takes them, a batch of each port
+/// that has one. Their packets come at the rate that is their load when nobody disturbs.
+fn beside(bench: &mut flows::Bench, clock: &Clock, seed: &mut u64) -> f64 {
+    let frames = switch_core::frame::BATCH_FRAMES as f64;
+    let alone: Vec<f64> =
+        (0..200).map(|_| bench.established(clock, ESTABLISHED, seed) as f64 / frames).collect();
+    let rate = LOAD / median(alone);
+    let (mut waiting, mut offered, mut served) = (0.0f64, 0.0, 0.0);
+    for _ in 0..BATCHES {
+        let mut ticks = bench.flood(clock, seed);
+        if waiting >= frames {
+            ticks += bench.established(clock, ESTABLISHED, seed);
+            waiting -= frames;
+            served += frames;
+        }
+        let came = ticks as f64 * rate;
+        offered += came;
+        waiting = (waiting + came).min(RING);
+    }
+    // What still waits is not lost.
+    ((served + waiting) / offered).min(1.0)
+}

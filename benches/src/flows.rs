@@ -1,0 +1,152 @@
+//! Flows through the whole pipeline: two tracked memory ports, one station behind each, any number of 5-tuples.
+//! What is timed is `Pipeline::run` and nothing else.
+
+use crate::pipeline::{fresh, two_ports};
+use quanta::Clock;
+use std::mem::size_of;
+use switch_api::PortSettings;
+use switch_core::config::snapshot::Snapshot;
+use switch_core::counter::{Event, NoLaps};
+use switch_core::frame::{BATCH_FRAMES, Batch, Pool};
+use switch_core::pipeline::{Now, Pipeline, Tables, World};
+use switch_core::table::flow::record::Record;
+
+/// Bytes of a frame without its FCS.
+const FRAME_LEN: usize = 60;
+/// UDP.
+const UDP: u8 = 17;
+/// TCP.
+const TCP: u8 = 6;
+
+/// A pipeline with flows.
+#[derive(Debug)]
+pub struct Bench {
+    pipeline: Pipeline,
+    pool: Pool,
+    /// The tables, to be asked.
+    pub tables: Tables,
+    snapshot: Snapshot,
+    batch: Batch,
+    template: [u8; FRAME_LEN],
+    /// The time that the pipeline is told.
+    pub now: Now,
+}
+
+impl Bench {
+    /// Room for so many flows; with `track` they are kept.
+    pub fn new(room: usize, track: bool) -> Self {
+        let (pipeline, pool, tables) = fresh(room);
+        let snapshot = two_ports(PortSettings { track, ..PortSettings::default() });
+        let mut template = [0; FRAME_LEN];
+        template[12..14].copy_from_slice(&[8, 0]);
+        template[14] = 0x45;
+        template[17] = (FRAME_LEN - 14) as u8;
+        template[22] = 64;
+        template[46] = 0x50;
+        template[47] = 2;
+        template[48] = 0x20;
+        let now = Now { ns: 1_000_000_000 };
+        let mut bench = Self { pipeline, pool, tables, snapshot, batch: Batch::new(), template, now };
+        // Both stations make themselves known.
+        for _ in 0..2 {
+            bench.batch_of(0, UDP, || 0);
+            bench.batch_of(1, UDP, || 0);
+        }
+        bench
+    }
+
+    /// One batch of the flows that `next` names, from one of the ports. Ticks of the pipeline.
+    fn timed(&mut self, clock: &Clock, port: usize, protocol: u8, next: impl FnMut() -> u32) -> u64 {
+        self.fill(port, protocol, next);
+        let world = World { snapshot: &self.snapshot, tables: &self.tables, now: self.now };
+        let start = clock.raw();
+        self.pipeline.run(world, port as u16, &mut self.batch, &mut self.pool, &mut NoLaps);
+        // What a worker's turn does beside: flows that are over are looked for.
+        self.pipeline.attend(world, &mut self.batch, &mut self.pool);
+        let ticks = clock.raw() - start;
+        self.drain();
+        ticks
+    }
+
+    fn batch_of(&mut self, port: usize, protocol: u8, next: impl FnMut() -> u32) {
+        self.timed(&Clock::new(), port, protocol, next);
+    }
+
+    fn fill(&mut self, port: usize, protocol: u8, mut next: impl FnMut() -> u32) {
+        for _ in 0..BATCH_FRAMES {
+            let Some(mut frame) = self.pool.take() else { return };
+            let flow = next();
+            let mut ends = [(flow | 0x0a00_0000, 5u16), (0xc0a8_0001u32, 6u16)];
+            ends.rotate_left(port);
+            self.template[..6].copy_from_slice(&[2, 0, 0, 0, 0, 1 - port as u8]);
+            self.template[6..12].copy_from_slice(&[2, 0, 0, 0, 0, port as u8]);
+            self.template[23] = protocol;
+            self.template[26..30].copy_from_slice(&ends[0].0.to_be_bytes());
+            self.template[30..34].copy_from_slice(&ends[1].0.to_be_bytes());
+            self.template[34..36].copy_from_slice(&ends[0].1.to_be_bytes());
+            self.template[36..38].copy_from_slice(&ends[1].1.to_be_bytes());
+            assert!(self.pool.area().fill(&mut frame, &self.template));
+            frame.offload.csum = switch_core::wire::checksum::Csum::Complete;
+            self.batch.push(frame);
+        }
+    }
+
+    fn drain(&mut self) {
+        for queue in &mut self.pipeline.private.queues[..2] {
+            for frame in queue.take(usize::MAX) {
+                self.pool.give(frame);
+            }
+        }
+        self.pipeline.private.dirty.clear();
+    }
+
+    /// Makes `flows` UDP flows, each answered.
+    pub fn make(&mut self, flows: u32) {
+        for first in (0..flows).step_by(BATCH_FRAMES) {
+            for port in 0..2 {
+                let mut flow = first;
+                self.batch_of(port, UDP, || {
+                    flow += 1;
+                    flow - 1
+                });
+            }
+        }
+    }
+
+    /// Ticks a packet, over batches of random ones of `flows`, from both ports in turn.
+    pub fn random(&mut self, clock: &Clock, flows: u32, batches: usize, seed: &mut u64) -> f64 {
+        let mut ticks = 0;
+        for batch in 0..batches {
+            ticks += self.timed(clock, batch % 2, UDP, || (xorshift(seed) % u64::from(flows)) as u32);
+        }
+        ticks as f64 / (batches * BATCH_FRAMES) as f64
+    }
+
+    /// One batch of random established flows by the second port. Ticks.
+    pub fn established(&mut self, clock: &Clock, flows: u32, seed: &mut u64) -> u64 {
+        self.timed(clock, 1, UDP, || (xorshift(seed) % u64::from(flows)) as u32)
+    }
+
+    /// One batch of SYNs of flows that never were, by the first port. Ticks.
+    pub fn flood(&mut self, clock: &Clock, seed: &mut u64) -> u64 {
+        // Above whatever `make` made.
+        self.timed(clock, 0, TCP, || (xorshift(seed) as u32) | 0x0080_0000)
+    }
+
+    /// New flows so far.
+    pub fn new_flows(&self) -> u64 {
+        self.pipeline.private.counters.event(Event::FlowNew).get()
+    }
+
+    /// Bytes that the table takes for `flows` of them: the whole index, and the entries that were given out.
+    pub fn bytes(&self, flows: u32) -> u64 {
+        self.tables.flows.index_bytes() as u64 + u64::from(flows) * size_of::<Record>() as u64
+    }
+}
+
+fn xorshift(seed: &mut u64) -> u64 {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    *seed
+}

@@ -1,0 +1,154 @@
+//! Flows, listed by pages and ended. A page looks at a bounded part of the table, so that no answer holds the
+//! control thread up.
+
+use super::daemon::Daemon;
+use crate::config::gateway::{from_bits, to_bits};
+use crate::config::model::no_such;
+use crate::config::snapshot::ZONE_VRF;
+use crate::table::flow::state::{PICKED_UP, Stage};
+use crate::table::flow::{Entry, Flows};
+use crate::worker::thread::now;
+use std::collections::{BTreeMap, BTreeSet};
+use switch_api::{
+    ApiError, Code, FLOW_PAGE_DEFAULT, FLOW_PAGE_MAX, FlowEnd, FlowEntry, FlowFilter, FlowList, FlowPage,
+    FlowsDeleted, Name,
+};
+
+/// Places that one page looks at: a few milliseconds.
+const PLACES_A_PAGE: u32 = 1 << 18;
+
+/// A filter in the table's own words.
+struct Wanted {
+    port: Option<u16>,
+    address: Option<u128>,
+    protocol: Option<u8>,
+    number: Option<u16>,
+    stage: Option<Stage>,
+}
+
+impl Wanted {
+    fn fits(&self, entry: &Entry) -> bool {
+        let ends = entry.key.ends();
+        self.port.is_none_or(|port| entry.state.port == port)
+            && self.address.is_none_or(|ip| ends.iter().any(|end| end.ip == ip))
+            && self.protocol.is_none_or(|protocol| entry.key.protocol() == protocol)
+            && self.number.is_none_or(|number| ends.iter().any(|end| end.port == number))
+            && self.stage.is_none_or(|stage| entry.state.stage == stage)
+    }
+}
+
+impl Daemon {
+    fn flows_wanted(&self, filter: &FlowFilter) -> Result<Wanted, ApiError> {
+        let port = filter
+            .port
+            .as_ref()
+            .map(|name| self.model.ports.get(name).map(|port| port.id).ok_or_else(|| no_such("port", name)));
+        let stage = filter.state.as_ref().map(|name| {
+            let found = Stage::ALL.iter().find(|stage| stage.name() == name && **stage != Stage::Dead);
+            found.copied().ok_or_else(|| {
+                let all: Vec<_> = Stage::ALL[1..].iter().map(|stage| stage.name()).collect();
+                ApiError::new(Code::InvalidParams, format!("{name:?} is no state of a flow"))
+                    .field("state")
+                    .hint(format!("there are {}", all.join(", ")))
+            })
+        });
+        Ok(Wanted {
+            port: port.transpose()?,
+            address: filter.address.map(to_bits),
+            protocol: filter.protocol,
+            number: filter.number,
+            stage: stage.transpose()?,
+        })
+    }
+
+    /// A page of flows.
+    pub(super) fn list_flows(&self, ask: &FlowList) -> Result<FlowPage, ApiError> {
+        let wanted = self.flows_wanted(&ask.filter)?;
+        let limit = if ask.limit == 0 { FLOW_PAGE_DEFAULT } else { ask.limit.min(FLOW_PAGE_MAX) } as usize;
+        let table: &Flows = &self.tables.flows;
+        let names = Names::of(self);
+        let (now_s, mut flows) = (now().s(), Vec::new());
+        let end = ask.from.saturating_add(PLACES_A_PAGE).min(table.places());
+        let mut at = ask.from;
+        while at < end && flows.len() < limit {
+            if let Some(entry) = table.entry(at, now_s).filter(|entry| wanted.fits(entry)) {
+                flows.push(names.entry(&entry));
+            }
+            at += 1;
+        }
+        let counted = table.counted();
+        let next = (at < table.places()).then_some(at);
+        Ok(FlowPage { flows, next, all: counted.all, half_open: counted.half_open, room: table.places() })
+    }
+
+    /// Ends flows.
+    pub(super) fn delete_flows(&self, filter: &FlowFilter) -> Result<FlowsDeleted, ApiError> {
+        let wanted = self.flows_wanted(filter)?;
+        Ok(FlowsDeleted { deleted: self.end_flows(|entry| wanted.fits(entry)) })
+    }
+
+    /// Ends the flows of a port that is gone: its number will be another's.
+    pub(super) fn end_flows_of(&self, port: u16) {
+        if self.tables.flows.counted_of(port).all > 0 {
+            self.end_flows(|entry| entry.state.port == port);
+        }
+    }
+
+    fn end_flows(&self, wanted: impl Fn(&Entry) -> bool) -> u32 {
+        let (table, mut deleted) = (&self.tables.flows, 0);
+        table.scan(0..table.places(), now().s(), |place, entry| {
+            deleted += u32::from(wanted(&entry) && table.kill(place));
+        });
+        deleted
+    }
+}
+
+/// Numbers become names.
+struct Names {
+    ports: BTreeMap<u16, Name>,
+    fids: BTreeMap<u16, String>,
+    vrfs: Vec<Name>,
+}
+
+impl Names {
+    fn of(daemon: &Daemon) -> Self {
+        let model = &daemon.model;
+        let bridges: BTreeMap<u16, &Name> =
+            model.bridges.iter().map(|(name, bridge)| (bridge.id, name)).collect();
+        // In the order in which the snapshot numbers them.
+        let vrfs: BTreeSet<&Name> = model.bridges.values().map(|bridge| &bridge.object.vrf).collect();
+        let place = |((bridge, vid), fid): (&(u16, switch_api::Vid), &u16)| {
+            Some((*fid, format!("{}/{vid}", bridges.get(bridge)?)))
+        };
+        Self {
+            ports: model.ports.iter().map(|(name, port)| (port.id, name.clone())).collect(),
+            fids: model.fids.iter().filter_map(place).collect(),
+            vrfs: vrfs.into_iter().cloned().collect(),
+        }
+    }
+
+    fn zone(&self, zone: u16) -> String {
+        if zone & ZONE_VRF == 0 {
+            return self.fids.get(&zone).cloned().unwrap_or_else(|| "-".into());
+        }
+        let vrf = self.vrfs.get(usize::from(zone & !ZONE_VRF));
+        vrf.map_or_else(|| "vrf".into(), |name| format!("vrf {name}"))
+    }
+
+    fn entry(&self, entry: &Entry) -> FlowEntry {
+        let ends = entry.key.ends().map(|end| FlowEnd { address: from_bits(end.ip), number: end.port });
+        let origin = usize::from(entry.state.origin());
+        FlowEntry {
+            zone: self.zone(entry.key.zone()),
+            protocol: entry.key.protocol(),
+            from: ends[origin],
+            to: ends[1 - origin],
+            state: entry.state.stage.name().into(),
+            half_open: entry.state.stage.is_half_open(),
+            picked_up: entry.state.flags & PICKED_UP != 0,
+            port: self.ports.get(&entry.state.port).cloned(),
+            age_s: entry.age_s,
+            left_s: entry.left_s,
+        }
+    }
+}

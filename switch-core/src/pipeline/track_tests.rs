@@ -1,0 +1,210 @@
+//! Flows through the whole pipeline: what passes between two ports of which one is tracked, and what is dropped
+//! and called what.
+
+use super::Now;
+use crate::counter::{DropReason, Event};
+use crate::port::memory::{self, MemoryPeer};
+use crate::rig::{Rig, Size};
+use crate::table::flow::state::Stage;
+use etherparse::{IpFragOffset, Ipv4Header, PacketBuilder};
+use switch_api::{PortSettings, Request};
+
+const S: u64 = 1_000_000_000;
+
+fn mac(n: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 0, n]
+}
+
+fn ip(n: u8) -> [u8; 4] {
+    [10, 0, 0, n]
+}
+
+/// Two ports, one of them tracked or none, and a clock.
+struct Lab {
+    rig: Rig,
+    peers: Vec<MemoryPeer>,
+    now: Now,
+}
+
+impl Lab {
+    fn new(tracked: usize, workers: usize) -> Self {
+        let mut rig = Rig::new(Size { workers, ..Size::default() });
+        let mut peers = Vec::new();
+        for n in 0..2 {
+            let (port, peer) = memory::wire();
+            let settings = PortSettings { track: n == tracked, ..PortSettings::default() };
+            rig.add_port(&format!("p{n}"), settings, Box::new(port), (n % workers) as u16).unwrap();
+            peers.push(peer);
+        }
+        let mut lab = Self { rig, peers, now: Now { ns: 1000 * S } };
+        for n in 0..2 {
+            let mut frame = vec![0xff; 60];
+            frame[6..12].copy_from_slice(&mac(n));
+            frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+            lab.send(usize::from(n), frame);
+        }
+        lab
+    }
+
+    /// How many frames come out at the other side.
+    fn send(&mut self, from: usize, frame: Vec<u8>) -> usize {
+        assert!(self.peers[from].send(frame));
+        self.rig.settle(self.now);
+        self.rig.assert_conserved();
+        std::iter::from_fn(|| self.peers[1 - from].recv()).count()
+    }
+
+    fn drops(&self, reason: DropReason) -> u64 {
+        self.rig.drops(reason)
+    }
+
+    fn flows(&self) -> Vec<Stage> {
+        let (flows, mut stages) = (&self.rig.tables.flows, Vec::new());
+        flows.scan(0..flows.places(), self.now.s(), |_, entry| stages.push(entry.state.stage));
+        stages
+    }
+}
+
+fn builder(from: u8) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
+    PacketBuilder::ethernet2(mac(from), mac(1 - from)).ipv4(ip(from), ip(1 - from), 64)
+}
+
+fn udp(from: u8) -> Vec<u8> {
+    let ports = if from == 0 { (1000, 53) } else { (53, 1000) };
+    let mut frame = Vec::new();
+    builder(from).udp(ports.0, ports.1).write(&mut frame, &[7; 20]).unwrap();
+    frame
+}
+
+fn tcp(from: u8, what: &str, seq: u32, ack: u32) -> Vec<u8> {
+    let ports = if from == 0 { (1000, 80) } else { (80, 1000) };
+    let mut step = builder(from).tcp(ports.0, ports.1, seq, 8000);
+    if what.contains('s') {
+        step = step.syn();
+    }
+    if what.contains('a') {
+        step = step.ack(ack);
+    }
+    let mut frame = Vec::new();
+    step.write(&mut frame, &[]).unwrap();
+    frame
+}
+
+#[test]
+fn both_ways_are_one_flow_whichever_port_is_tracked() {
+    for (tracked, workers) in [(0, 1), (1, 1), (0, 2), (1, 2)] {
+        let mut lab = Lab::new(tracked, workers);
+        assert_eq!(lab.send(0, udp(0)), 1);
+        assert_eq!(lab.flows(), [Stage::UdpOneWay]);
+        assert_eq!(lab.send(1, udp(1)), 1);
+        assert_eq!(lab.flows(), [Stage::UdpAnswered], "{tracked} {workers}");
+        let new: u64 = lab.rig.counters.iter().map(|counters| counters.event(Event::FlowNew).get()).sum();
+        assert_eq!(new, 1);
+    }
+}
+
+#[test]
+fn nothing_is_kept_where_nobody_asks() {
+    let mut lab = Lab::new(9, 1);
+    assert_eq!(lab.send(0, tcp(0, "a", 1, 1)), 1, "no flow, and nobody minds");
+    assert_eq!(lab.flows(), []);
+}
+
+#[test]
+fn tcp_must_begin_at_its_beginning() {
+    let mut lab = Lab::new(0, 1);
+    assert_eq!(lab.send(0, tcp(0, "a", 1, 1)), 0);
+    assert_eq!(lab.drops(DropReason::NoFlow), 1);
+    assert_eq!(lab.send(0, tcp(0, "s", 100, 0)), 1);
+    assert_eq!(lab.send(1, tcp(1, "sa", 500, 99)), 0);
+    assert_eq!(lab.drops(DropReason::TcpWindow), 1);
+    assert_eq!(lab.send(1, tcp(1, "sa", 500, 101)), 1);
+    assert_eq!(lab.send(0, tcp(0, "a", 101, 501)), 1);
+    assert_eq!(lab.flows(), [Stage::Established]);
+    assert_eq!(lab.send(0, tcp(0, "", 101, 501)), 0);
+    assert_eq!(lab.drops(DropReason::TcpFlags), 1);
+}
+
+/// A SYN and the data behind it come in one batch: the second packet finds the flow that the first one makes.
+#[test]
+fn a_batch_may_hold_a_flows_first_two_packets() {
+    let mut lab = Lab::new(0, 1);
+    for frame in [udp(0), udp(0), tcp(0, "s", 100, 0), tcp(0, "s", 100, 0)] {
+        assert!(lab.peers[0].send(frame));
+    }
+    lab.rig.settle(lab.now);
+    assert_eq!(std::iter::from_fn(|| lab.peers[1].recv()).count(), 4);
+    assert_eq!(lab.flows().len(), 2);
+}
+
+#[test]
+fn errors_belong_to_the_flow_they_quote() {
+    let mut lab = Lab::new(0, 1);
+    let sent = udp(0);
+    assert_eq!(lab.send(0, sent.clone()), 1);
+    let error = |quote: &[u8]| {
+        let mut frame = Vec::new();
+        builder(1).icmpv4_raw(3, 3, [0; 4]).write(&mut frame, quote).unwrap();
+        frame
+    };
+    assert_eq!(lab.send(1, error(&sent[14..42])), 1, "twenty-eight bytes of it are enough");
+    assert_eq!(lab.flows(), [Stage::UdpOneWay], "an error is no answer");
+    let mut forged = sent[14..42].to_vec();
+    forged[21] ^= 1;
+    assert_eq!(lab.send(1, error(&forged)), 0, "a flow that is not there");
+    // A flow that is there, but the error goes to somebody who did not send that packet.
+    let answer = udp(1);
+    assert_eq!(lab.send(1, answer.clone()), 1);
+    assert_eq!(lab.send(1, error(&answer[14..42])), 0);
+    assert_eq!(lab.drops(DropReason::IcmpUnrelated), 2);
+}
+
+fn fragment(from: u8, id: u16, offset: u16, more: bool, payload: &[u8]) -> Vec<u8> {
+    let mut ip =
+        Ipv4Header::new(payload.len() as u16, 64, etherparse::IpNumber::UDP, ip(from), ip(1 - from)).unwrap();
+    ip.identification = id;
+    ip.more_fragments = more;
+    ip.fragment_offset = IpFragOffset::try_new(offset / 8).unwrap();
+    ip.header_checksum = ip.calc_header_checksum();
+    let mut frame = [&mac(1 - from)[..], &mac(from)[..], &[8, 0]].concat();
+    ip.write(&mut frame).unwrap();
+    frame.extend_from_slice(payload);
+    frame
+}
+
+#[test]
+fn fragments_go_with_their_first() {
+    let mut lab = Lab::new(0, 1);
+    let whole = [&[3, 232, 0, 53, 0, 72, 0, 0][..], &[9; 64]].concat();
+    assert_eq!(lab.send(0, fragment(0, 1, 32, true, &whole[32..64])), 0, "its first has not come");
+    assert_eq!(lab.drops(DropReason::FragmentNoFirst), 1);
+    assert_eq!(lab.send(0, fragment(0, 1, 0, true, &whole[..32])), 1);
+    assert_eq!(lab.send(0, fragment(0, 1, 32, true, &whole[32..64])), 1);
+    assert_eq!(lab.send(0, fragment(0, 1, 64, false, &whole[64..])), 1);
+    assert_eq!(lab.flows(), [Stage::UdpOneWay], "one flow, with the ports of the first");
+    assert_eq!(lab.send(0, udp(0)), 1);
+    assert_eq!(lab.flows().len(), 1, "the same as the unfragmented packet's");
+    // One over the first, and then nothing of that packet passes any more.
+    assert_eq!(lab.send(0, fragment(0, 1, 24, true, &whole[24..32])), 0);
+    assert_eq!(lab.send(0, fragment(0, 1, 64, false, &whole[64..])), 0);
+    assert_eq!(lab.drops(DropReason::FragmentOverlap), 2);
+    assert_eq!(lab.send(0, fragment(0, 2, 0, true, &[3, 232, 0, 53])), 0);
+    assert_eq!(lab.drops(DropReason::FragmentTiny), 1);
+    lab.now.ns += 40 * S;
+    assert_eq!(lab.send(0, fragment(0, 1, 32, true, &whole[32..64])), 0, "forgotten");
+    assert_eq!(lab.drops(DropReason::FragmentNoFirst), 2);
+}
+
+#[test]
+fn a_flow_that_is_over_begins_anew() {
+    let mut lab = Lab::new(0, 1);
+    assert_eq!(lab.send(0, udp(0)), 1);
+    lab.now.ns += 31 * S;
+    assert_eq!(lab.flows(), []);
+    assert_eq!(lab.send(0, udp(0)), 1);
+    assert_eq!(lab.flows(), [Stage::UdpOneWay]);
+    let name = "p0".parse().unwrap();
+    let settings = PortSettings::default();
+    lab.rig.declare(&Request::PortSet(switch_api::PortSet { name, settings })).unwrap();
+    assert_eq!(lab.send(0, tcp(0, "a", 1, 1)), 1, "no longer tracked");
+}
