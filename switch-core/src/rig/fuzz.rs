@@ -4,9 +4,11 @@
 use super::{Rig, Size};
 use crate::pipeline::Now;
 use crate::port::memory;
+use crate::table::flow::key::Key;
 use crate::wire::checksum::Csum;
 use crate::wire::gro::Train;
 use crate::wire::gso::{Gso, SEGMENTS_MAX, Segmenter};
+use crate::wire::packet::{Content, Packet};
 use crate::wire::{checksum, ethernet, ip, vnet};
 use etherparse::SlicedPacket;
 use std::net::IpAddr;
@@ -14,6 +16,17 @@ use switch_api::{Flood, NextHop, PortSettings, Request, Route, RouteKind, Vid, V
 
 /// Ports of the pipeline target: every kind of membership.
 const PORTS: usize = 4;
+
+/// What flows are told by: refused, or inside the packet; an error's quote as well.
+fn flow_words(packet: &[u8], version: ip::Version) {
+    _ = Packet::read_quoted(packet, version);
+    let Ok(read) = Packet::read(packet, version) else { return };
+    let (key, side) = Key::of(&read, 1);
+    assert_eq!(key.ends()[usize::from(side)].ip, read.src);
+    if let Content::Error { quote_at } = read.content {
+        _ = Packet::read_quoted(&packet[quote_at..], version);
+    }
+}
 
 /// A frame through our parsers, with `etherparse` as the second opinion where both accept.
 pub fn parser(data: &[u8]) {
@@ -39,6 +52,7 @@ pub fn parser(data: &[u8]) {
         _ => return,
     };
     let packet = &data[header.payload_at()..];
+    flow_words(packet, version);
     let Ok(read) = ip::parse(packet, version) else { return };
     assert!(read.transport_at <= read.end && read.end <= packet.len());
     assert!(!read.later_fragment || read.fragment);

@@ -72,6 +72,12 @@ impl Keeper {
         Self { fresh: places, ..Self::new(ports, 0) }
     }
 
+    /// Takes the first of a port's list out of it, whatever it is.
+    #[cfg(all(test, loom))]
+    pub fn unqueue(&mut self, flows: &Flows, port: u16) {
+        self.pop(flows, port);
+    }
+
     /// Whether it ever made a flow.
     pub fn has_places(&self) -> bool {
         !self.chunks.is_empty()
@@ -105,7 +111,7 @@ impl Keeper {
     /// A place that is in no list and to which the index does not lead.
     pub(super) fn give(&mut self, flows: &Flows, place: u32) {
         let record = flows.record(place);
-        record.set_dead();
+        record.set_free();
         record.set_link(self.free);
         self.free = place;
     }
@@ -154,16 +160,23 @@ impl Keeper {
     fn turn(&mut self, flows: &Flows, port: u16) -> bool {
         let Some(place) = self.pop(flows, port) else { return true };
         match flows.record(place).state().stage {
-            Stage::Dead => self.release(flows, port, place),
+            Stage::Dead => _ = self.release(flows, port, place),
             stage if stage.is_half_open() => self.push(flows, port, place),
             _ => {}
         }
         false
     }
 
-    /// A dead flow's place becomes free; if the index cannot be written now, it is queued again.
-    fn release(&mut self, flows: &Flows, port: u16, place: u32) {
-        if flows.unlink(place) { self.give(flows, place) } else { self.push(flows, port, place) }
+    /// A dead flow's place becomes free; if the index cannot be written now, or a packet has begun another flow
+    /// there, it is queued again. Whether it is free.
+    fn release(&mut self, flows: &Flows, port: u16, place: u32) -> bool {
+        let released = flows.take_back(place) && flows.unlink(place);
+        if released {
+            self.give(flows, place)
+        } else {
+            self.push(flows, port, place)
+        }
+        released
     }
 
     /// Ends the oldest half-open flow of `port` among those in front of its list. Whether one was found.
@@ -174,8 +187,9 @@ impl Keeper {
             let state = flows.record(place).state();
             if state.stage == Stage::Dead || state.stage.is_half_open() && flows.end(place, state) {
                 self.evicted += u32::from(state.stage != Stage::Dead);
-                self.release(flows, port, place);
-                return true;
+                if self.release(flows, port, place) {
+                    return true;
+                }
             }
         }
         false
@@ -207,7 +221,8 @@ impl Keeper {
         }
     }
 
-    fn look_at(&mut self, flows: &Flows, place: u32, now_s: u32) {
+    /// Looks whether the flow at a place is over.
+    pub(super) fn look_at(&mut self, flows: &Flows, place: u32, now_s: u32) {
         let record: &Record = flows.record(place);
         let state = record.state();
         let is_over = record.age_s(now_s) > state.stage.timeout_s();
@@ -219,7 +234,7 @@ impl Keeper {
             return;
         }
         // One in a list of half-open flows leaves it when its turn comes.
-        if record.link() & QUEUED == 0 && flows.unlink(place) {
+        if record.link() & QUEUED == 0 && flows.take_back(place) && flows.unlink(place) {
             self.give(flows, place);
         }
     }

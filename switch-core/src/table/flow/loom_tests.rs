@@ -54,6 +54,29 @@ fn loom_two_first_packets_make_one_flow() {
     });
 }
 
+/// A flow was ended; its owner takes the place back while another worker's packet begins it anew. Either the flow is
+/// there and counted, or it is not and is not.
+#[test]
+fn loom_a_place_is_not_taken_back_from_a_flow_that_begins() {
+    explore("a_place_is_not_taken_back_from_a_flow_that_begins", || {
+        let flows = Arc::new(Flows::new(2, 1, [1, 2], false));
+        let mut keeper = Keeper::with_places(1, 0..1);
+        let first = packet(1, 2);
+        let (key, side) = Key::of(&first, 1);
+        let seen = Seen { packet: &first, key, hash: flows.hash(&key), side, port: 0, now_s: 1 };
+        assert_eq!(flows.open(&mut keeper, &seen, Decision::NONE), Ok(Opened::New(0)));
+        assert!(flows.kill(0));
+        let other = flows.clone();
+        let thread = thread::spawn(move || open(&other, &packet(2, 1), 1));
+        keeper.unqueue(&flows, 0);
+        keeper.look_at(&flows, 0, 1);
+        _ = thread.join().unwrap();
+        let alive = (0..2).filter(|place| flows.entry(*place, 1).is_some()).count();
+        let found = flows.find(&key).is_some_and(|place| flows.is_alive(place, 1));
+        assert_eq!((flows.counted().all as usize, usize::from(found)), (alive, alive));
+    });
+}
+
 /// A place is given to another flow while somebody compares its key.
 #[test]
 fn loom_a_place_that_is_used_again_is_not_mistaken() {

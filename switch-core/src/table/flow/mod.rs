@@ -416,6 +416,9 @@ impl Flows {
         let first = self.first(seen)?;
         let record = self.record(place);
         let before = record.state();
+        if before.flags & state::TAKEN_BACK != 0 && before.stage == Stage::Dead {
+            return Err(Refusal::Busy);
+        }
         let counts = before.stage == Stage::Dead || before.port != seen.port;
         if counts && !self.may_have(seen.port) || !self.may_half_open(seen.port) {
             return Err(Refusal::PortLimit);
@@ -502,6 +505,15 @@ impl Flows {
             let state = self.record(place).state();
             state.stage != Stage::Dead && self.end(place, state)
         })
+    }
+
+    /// Takes a dead flow's place back, unless a packet began another one in it a moment ago. For its owner. From
+    /// then on it is nobody's.
+    fn take_back(&self, place: u32) -> bool {
+        let record = self.record(place);
+        let state = record.state();
+        let free = State { flags: state.flags | state::TAKEN_BACK, ..state };
+        state.stage == Stage::Dead && (state == free || record.change(state, free))
     }
 
     /// Ends a flow that is still in this state.

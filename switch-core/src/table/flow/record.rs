@@ -153,9 +153,9 @@ impl Record {
         self.state.compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// For its owner, while nobody is led here.
-    pub(super) fn set_dead(&self) {
-        self.state.store(State::DEAD.pack(), Ordering::Release);
+    /// For its owner, who has taken the place back.
+    pub(super) fn set_free(&self) {
+        self.state.store(State::FREE.pack(), Ordering::Release);
     }
 
     /// Seconds since its last packet; a second that lies ahead (another worker's clock reading) is now.

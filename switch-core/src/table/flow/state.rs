@@ -8,6 +8,8 @@ pub const SCALED: u16 = 2;
 pub const PICKED_UP: u16 = 4;
 /// Flag: the first FIN came from the higher end.
 pub const FIN_HIGHER: u16 = 8;
+/// Flag of a dead flow: its owner takes the place back, and no packet may begin a flow there any more.
+pub const TAKEN_BACK: u16 = 16;
 /// All flags fit so many bits.
 const FLAG_BITS: u32 = 9;
 
@@ -131,6 +133,9 @@ const _: () = assert!(crate::table::fdb::PORTS_NAMED == 1 << 10);
 impl State {
     /// No flow.
     pub const DEAD: Self = Self { stage: Stage::Dead, port: 0, scales: 0, flags: 0 };
+
+    /// No flow, and none may begin here.
+    pub const FREE: Self = Self { flags: TAKEN_BACK, ..Self::DEAD };
 
     /// In half a word.
     #[inline(always)]
