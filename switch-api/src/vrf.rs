@@ -68,6 +68,26 @@ pub struct VrfStatus {
     pub device: Option<String>,
     /// Networks that the kernel was told of: who exports its table exports them.
     pub announced: Vec<Prefix>,
+    /// What is mirrored of its table in the kernel; none without a mirror.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirrored: Option<MirrorStatus>,
     /// What stands in the way, each with what to do about it.
     pub problems: Vec<String>,
+}
+
+/// The mirror of a kernel's table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorStatus {
+    /// Routes of the kernel that are mirrored, all tables together.
+    pub routes: usize,
+    /// Routes beyond the limit.
+    pub beyond: usize,
+    /// Routes that are not understood.
+    pub odd: usize,
+    /// Routes that would lead from here to the kernel and back.
+    pub circles: usize,
+    /// Times that news from the kernel was lost, and everything asked anew.
+    pub overruns: u64,
+    /// Times that everything was asked.
+    pub questions: u64,
 }

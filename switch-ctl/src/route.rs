@@ -134,7 +134,7 @@ fn way(status: &RouteStatus) -> String {
         return format!("dev {bridge}");
     }
     if let Some(origin) = &status.origin {
-        return format!("kernel {}", origin.way);
+        return format!("kernel: {}", origin.way);
     }
     match status.route.kind {
         RouteKind::Blackhole => "blackhole".into(),

@@ -35,6 +35,9 @@ pub struct Settings {
     /// The kernel's table that its networks are announced in [default: 254, main].
     #[arg(long, value_name = "NUMBER")]
     kernel_table: Option<u32>,
+    /// Read the kernel's table: what it has no route for, or refuses, is refused here; `route list` shows it.
+    #[arg(long, value_name = "BOOL")]
+    mirror: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -55,6 +58,7 @@ impl Settings {
             uplink,
             port: self.port.clone().or(vrf.port),
             kernel_table: self.kernel_table.unwrap_or(vrf.kernel_table),
+            mirror: self.mirror.unwrap_or(vrf.mirror),
             ..vrf
         }
     }
@@ -83,7 +87,8 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
 }
 
 fn show(list: &[VrfStatus], output: &Output) -> String {
-    let mut table = output.table(&["VRF", "UPLINK", "PORT", "DEVICE", "KERNEL TABLE", "ANNOUNCED"]);
+    let mut table =
+        output.table(&["VRF", "UPLINK", "PORT", "DEVICE", "KERNEL TABLE", "MIRRORED", "ANNOUNCED"]);
     let text = |text: Option<&str>| text.unwrap_or("-").to_owned();
     for status in list {
         let announced: Vec<_> = status.announced.iter().map(Prefix::to_string).collect();
@@ -96,6 +101,7 @@ fn show(list: &[VrfStatus], output: &Output) -> String {
             text(status.port.as_ref().map(Name::as_str)),
             text(status.device.as_deref()),
             status.vrf.kernel_table.to_string(),
+            status.mirrored.map_or_else(|| "-".to_owned(), |mirror| format!("{} routes", mirror.routes)),
             announced.join(" "),
         ]);
     }

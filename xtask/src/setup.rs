@@ -19,6 +19,7 @@ const TEST: &[Need] = &[
     ("tcpdump", "tcpdump"),
     ("nstat", "iproute2"),
     ("sysctl", "procps"),
+    ("bird", "bird2"),
     ("traceroute", "traceroute"),
     ("qemu-aarch64-static", "qemu-user-static"),
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),

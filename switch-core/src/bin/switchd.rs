@@ -9,6 +9,7 @@ use switch_core::control::bpffs;
 use switch_core::control::budget::{Budget, MEMORY_DEFAULT_TEXT, Sizes};
 use switch_core::control::daemon::Daemon;
 use switch_core::control::doors::Doors;
+use switch_core::control::mirror::{Mirror, NEWS_BYTES};
 use switch_core::control::peer::{Group, Rules};
 use switch_core::control::persist::Store;
 use switch_core::control::server::Server;
@@ -71,6 +72,9 @@ struct Options {
     /// speaks first had opened it.
     #[arg(long)]
     flow_pickup: bool,
+    /// Bytes of news about the kernel's routes that may wait; what is more is an overrun, after which all is asked anew.
+    #[arg(long, default_value_t = NEWS_BYTES)]
+    mirror_buffer: usize,
     /// Turns without a frame before a worker sleeps. 0: at once.
     #[arg(long, default_value_t = IDLE_TURNS_DEFAULT)]
     idle_turns: u32,
@@ -172,6 +176,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let mut daemon =
         Daemon::new(doors, publisher, tables, counters, workers, store, options.fdb_entries as u32, seed[2]);
     daemon.auto_rebalance = options.rebalance == Rebalance::Auto;
+    daemon.mirror = start_mirror(&server, options.mirror_buffer);
     daemon.restore(declared, node_seed(&options.socket))?;
     tracing::info!(socket = %options.socket.display(), workers = cores.len(), "serving");
     let detach = server.run(&mut daemon);
@@ -213,6 +218,12 @@ fn size(text: &str) -> Result<u64, String> {
     };
     let number: u64 = digits.parse().map_err(|_| wrong())?;
     number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+/// The mirror of the kernel's routes. Without it everything else works.
+fn start_mirror(server: &Server, bytes: usize) -> Option<Mirror> {
+    let started = Mirror::new(bytes).and_then(|mut mirror| server.watch(&mut mirror).map(|()| mirror));
+    started.inspect_err(|error| tracing::warn!("the kernel's routes cannot be mirrored: {error}")).ok()
 }
 
 /// A tap port takes two descriptors, and the usual soft limit of 1024 is there for programs that use select(2).

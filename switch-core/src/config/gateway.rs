@@ -2,14 +2,16 @@
 //! becomes. Compiled from what is declared; the pipeline reads them by filtering identifier.
 
 use super::ecmp::{Group, Hop};
+use super::mirrored::{Kind, Meaning};
 use super::model::Model;
+use super::uplink::ToKernel;
 use crate::table::lpm::{Change, Lpm};
 use crate::wire::hop::V4_MAPPED;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use switch_api::{Mac, Name, NextHop, Prefix, Route, RouteKind};
+use switch_api::{Mac, Name, NextHop, Prefix, RouteKind};
 
 /// An address of the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,10 +186,9 @@ pub fn compile(model: &Model) -> (BTreeMap<u16, Arc<Gateway>>, Routing) {
     let mut tables: Vec<Making> = vrfs.iter().map(|_| Making::default()).collect();
     let mut numbers = Numbers::default();
     for (name, vrf) in &vrfs {
-        // First, so that any other route to everywhere hides it.
+        // First, so that what is declared hides it.
         if let Ok(kernel) = model.to_kernel(name) {
-            let value = numbers.action(Action::Kernel(kernel.fid));
-            EVERYWHERE.iter().for_each(|prefix| tables[usize::from(*vrf)].add(*prefix, value));
+            add_kernel(&mut tables[usize::from(*vrf)], &mut numbers, model, name, &kernel);
         }
     }
     for ((vrf, prefix), route) in model.active_routes() {
@@ -196,7 +197,7 @@ pub fn compile(model: &Model) -> (BTreeMap<u16, Arc<Gateway>>, Routing) {
             RouteKind::Blackhole => Action::Blackhole,
             RouteKind::Unreachable => Action::Unreachable,
             RouteKind::Prohibit => Action::Prohibit,
-            RouteKind::Via => Action::Via(numbers.group(hops(model, route))),
+            RouteKind::Via => Action::Via(numbers.group(hops(model, &route.vrf, &route.via))),
         };
         tables[usize::from(*vrf)].add(prefix, numbers.action(action));
     }
@@ -228,14 +229,38 @@ pub fn compile(model: &Model) -> (BTreeMap<u16, Arc<Gateway>>, Routing) {
     (gateways, Routing { tables, actions: numbers.actions.into(), groups: numbers.groups.into() })
 }
 
+/// What the node's kernel has routes for; all of it, unless it is mirrored.
+fn add_kernel(table: &mut Making, numbers: &mut Numbers, model: &Model, name: &Name, kernel: &ToKernel) {
+    let (vrf, mirrored) = (model.vrf(name), &model.mirrored);
+    // What is not known to be refused there is not refused here.
+    if !vrf.mirror || mirrored.is_empty() || mirrored.beyond > 0 {
+        let value = numbers.action(Action::Kernel(kernel.fid));
+        EVERYWHERE.iter().for_each(|prefix| table.add(*prefix, value));
+    }
+    let mut seen = HashSet::new();
+    for route in mirrored.of(vrf.kernel_table).filter(|_| vrf.mirror) {
+        let action = match model.meaning(name, kernel, route) {
+            Meaning::Kernel => Action::Kernel(kernel.fid),
+            Meaning::Direct(via) => Action::Via(numbers.group(hops(model, name, &via))),
+            Meaning::Refuse(Kind::Blackhole) => Action::Blackhole,
+            Meaning::Refuse(Kind::Prohibit) => Action::Prohibit,
+            Meaning::Refuse(_) => Action::Unreachable,
+            Meaning::Circle | Meaning::Known => continue,
+        };
+        if seen.insert(route.prefix) {
+            table.add(route.prefix, numbers.action(action));
+        }
+    }
+}
+
 /// A route's next hops, each where it is a neighbour.
-fn hops(model: &Model, route: &Route) -> Vec<Hop> {
+fn hops(model: &Model, vrf: &Name, via: &[NextHop]) -> Vec<Hop> {
     let fid = |hop: &NextHop| {
-        let own = model.gateway_to(&route.vrf, hop)?;
+        let own = model.gateway_to(vrf, hop)?;
         model.fids.get(&(model.bridges.get(&own.bridge)?.id, own.vid)).copied()
     };
     let hop = |hop: &NextHop| Some(Hop { fid: fid(hop)?, ip: to_bits(hop.address), weight: hop.weight });
-    route.via.iter().filter_map(hop).collect()
+    via.iter().filter_map(hop).collect()
 }
 
 /// The network of an address, and the addresses in it that are nobody's.

@@ -11,6 +11,7 @@
 //! | [`routes`] | declared routes |
 //! | [`ecmp`] | several next hops for one route |
 //! | [`gateway`] | of these, what routing reads |
+//! | [`mirrored`] | routes of that kernel, and what they mean here |
 //! | [`uplink`] | the way to the node's kernel |
 //! | [`publish`] | how a snapshot reaches every worker, and how one knows that it did |
 
@@ -18,6 +19,7 @@ mod addresses;
 pub mod checked;
 pub mod ecmp;
 pub mod gateway;
+pub mod mirrored;
 pub mod model;
 pub mod publish;
 mod routes;

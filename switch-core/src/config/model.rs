@@ -1,9 +1,11 @@
 //! The declared objects and the numbers they go by. A change is a pure function: the old model stays
 //! as it is, so that an error anywhere before publishing has changed nothing.
 
+use super::mirrored::Mirrored;
 use super::{BRIDGES_MAX, FIDS_MAX, PORTS_MAX, STATIC_MACS_MAX};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use switch_api::{
     ApiError, Bridge, BridgeAddress, Code, Name, Port, Request, Route, StaticMac, StaticNeighbour, Vid, Vlan,
     Vrf,
@@ -55,6 +57,8 @@ pub struct Model {
     pub routes: Vec<Route>,
     /// By name.
     pub vrfs: BTreeMap<Name, Vrf>,
+    /// Routes of the node's kernel: seen, not declared, and not kept.
+    pub mirrored: Arc<Mirrored>,
     /// What makes this node's derived MACs its own.
     pub seed: u64,
     /// Filtering identifier of each bridge (by number) and VLAN that has a member or a gateway.

@@ -152,8 +152,9 @@ impl Daemon {
             problems.extend(forwards_not(&kernel.device, &announced));
             problems.extend(self.told.complaint.clone());
         }
+        let mirrored = kernel.as_ref().and_then(|kernel| self.mirror_status(&vrf, kernel, &mut problems));
         let (port, device) = kernel.map(|kernel| (kernel.port, kernel.device)).unzip();
-        VrfStatus { vrf, port, device, announced, problems }
+        VrfStatus { vrf, port, device, announced, mirrored, problems }
     }
 }
 

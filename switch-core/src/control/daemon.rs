@@ -5,6 +5,7 @@
 
 use super::announce::Told;
 use super::doors::{Door, Doors, WORKER_PATIENCE};
+use super::mirror::Mirror;
 use super::persist::Store;
 use super::tap::{self, Wanted};
 use crate::balance::Rules;
@@ -72,6 +73,8 @@ pub struct Daemon {
     pub(super) loads: super::lanes::Loads,
     /// Lanes move without being asked for.
     pub auto_rebalance: bool,
+    /// The mirror of the kernel's routes; none where it cannot be.
+    pub mirror: Option<Mirror>,
     /// Set by `daemon.stop`: whether to detach.
     pub stopping: Option<bool>,
 }
@@ -110,6 +113,7 @@ impl Daemon {
             secret,
             dry: None,
             told: Told::default(),
+            mirror: None,
             stopping: None,
         }
     }
@@ -212,6 +216,7 @@ impl Daemon {
         self.forget_fids(&before);
         self.forget_neighbours();
         self.tell_kernel(false);
+        self.mirror_tables();
         Ok(())
     }
 

@@ -15,6 +15,8 @@
 //! | [`tap`] | TAP devices in pods' namespaces: made, found again, watched, removed |
 //! | [`answer`] | lists and counters |
 //! | [`announce`] | what the node's kernel is told of the networks behind the switch |
+//! | [`mirror`] | the kernel's routes, mirrored |
+//! | [`nexthop`] | next-hop objects that those may name |
 //! | [`neighbours`] | declared neighbours, and those that were learned |
 //! | [`flows`] | flows listed and ended |
 //! | [`links`] | the kernel's devices, by netlink |
@@ -35,7 +37,9 @@ mod fallen;
 mod flows;
 mod lanes;
 pub mod links;
+pub mod mirror;
 mod neighbours;
+mod nexthop;
 pub mod peer;
 pub mod persist;
 mod probe;

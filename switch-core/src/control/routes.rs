@@ -3,8 +3,10 @@
 
 use super::daemon::Daemon;
 use crate::config::gateway::{EVERYWHERE, to_bits};
+use crate::config::mirrored::{Kind, Meaning, protocol_name, shown};
 use crate::table::neigh::{Found, key};
 use crate::worker::thread::now;
+use hashbrown::HashSet;
 use switch_api::{
     ApiError, BridgeAddress, Code, Name, Origin, Owner, Route, RouteChoice, RouteFilter, RouteGet, RouteKind,
     RouteStatus,
@@ -19,6 +21,8 @@ impl Daemon {
         let mut list: Vec<RouteStatus> =
             self.model.addresses.iter().filter_map(|own| self.connected(own)).collect();
         list.extend(self.uplinks());
+        let mirrored = self.mirrored(&list);
+        list.extend(mirrored);
         let active = self.model.active_routes();
         let declared = self.model.routes.iter().map(|route| {
             let same = |own: &&RouteStatus| (&own.route.vrf, own.route.prefix) == (&route.vrf, route.prefix);
@@ -52,14 +56,48 @@ impl Daemon {
     fn uplinks(&self) -> Vec<RouteStatus> {
         let mut list = Vec::new();
         for vrf in self.model.vrf_names() {
-            let Ok(kernel) = self.model.to_kernel(vrf) else { continue };
+            let Ok(_) = self.model.to_kernel(vrf) else { continue };
+            let (settings, mirrored) = (self.model.vrf(vrf), &self.model.mirrored);
+            if settings.mirror && !mirrored.is_empty() && mirrored.beyond == 0 {
+                continue;
+            }
             for prefix in EVERYWHERE {
                 let declared = self.model.routes.iter().any(|r| (&r.vrf, r.prefix) == (vrf, prefix));
-                let origin = Origin { protocol: "uplink".into(), way: format!("dev {}", kernel.device) };
+                let origin = Origin { protocol: "uplink".into(), way: "as its own routes say".into() };
                 let (kind, via) = (RouteKind::Via, Vec::new());
                 let route =
                     Route { prefix, vrf: vrf.clone(), metric: u32::MAX, kind, via, owner: Owner::Operator };
                 list.push(RouteStatus { route, connected: None, origin: Some(origin), active: !declared });
+            }
+        }
+        list
+    }
+
+    /// Routes of the kernel, as far as they mean something here.
+    fn mirrored(&self, connected: &[RouteStatus]) -> Vec<RouteStatus> {
+        let mut list = Vec::new();
+        for vrf in self.model.vrf_names() {
+            let Ok(kernel) = self.model.to_kernel(vrf) else { continue };
+            let (settings, mut seen) = (self.model.vrf(vrf), HashSet::new());
+            let hidden = |prefix| {
+                self.model.routes.iter().any(|r| (&r.vrf, r.prefix) == (vrf, prefix))
+                    || connected.iter().any(|own| (&own.route.vrf, own.route.prefix) == (vrf, prefix))
+            };
+            for seen_route in self.model.mirrored.of(settings.kernel_table).filter(|_| settings.mirror) {
+                let (kind, via) = match self.model.meaning(vrf, &kernel, seen_route) {
+                    Meaning::Kernel => (RouteKind::Via, Vec::new()),
+                    Meaning::Direct(via) => (RouteKind::Via, via),
+                    Meaning::Refuse(Kind::Blackhole) => (RouteKind::Blackhole, Vec::new()),
+                    Meaning::Refuse(Kind::Prohibit) => (RouteKind::Prohibit, Vec::new()),
+                    Meaning::Refuse(_) => (RouteKind::Unreachable, Vec::new()),
+                    Meaning::Circle | Meaning::Known => continue,
+                };
+                let (prefix, metric) = (seen_route.prefix, seen_route.metric);
+                let active = seen.insert(prefix) && !hidden(prefix);
+                let (protocol, way) = (protocol_name(seen_route.protocol), shown(seen_route));
+                let route = Route { prefix, vrf: vrf.clone(), metric, kind, via, owner: Owner::Routes };
+                let origin = Some(Origin { protocol, way });
+                list.push(RouteStatus { route, connected: None, origin, active });
             }
         }
         list
@@ -128,11 +166,15 @@ impl Daemon {
             }
             return "connected".into();
         }
-        if let Some(origin) = &chosen.origin {
+        if let Some(origin) = chosen.origin.as_ref().filter(|origin| origin.protocol != "uplink") {
+            why.push(format!("{} wrote it into the kernel's table: {}", origin.protocol, origin.way));
+        }
+        let to_kernel = chosen.route.kind == RouteKind::Via && chosen.route.via.is_empty();
+        if let Some(origin) = chosen.origin.as_ref().filter(|_| to_kernel) {
             let text = match self.model.to_kernel(&get.vrf) {
                 Ok(kernel) => format!(
-                    "it is handed to the node's kernel by port {} ({}), which decides: `ip route get {}`",
-                    kernel.port, origin.way, get.address
+                    "it is handed to the node's kernel by port {} (dev {}), which sends it on: {}",
+                    kernel.port, kernel.device, origin.way
                 ),
                 Err(reason) => reason,
             };

@@ -4,6 +4,7 @@
 
 use super::daemon::Daemon;
 use super::links::{self, LinkEvent};
+use super::mirror::Mirror;
 use super::peer::{Rights, Rules};
 use crate::worker::thread::now;
 use mio::net::{UnixListener, UnixStream};
@@ -34,7 +35,9 @@ const SIGNALS: Token = Token(1);
 const LINKS: Token = Token(2);
 /// The workers' bell.
 const REPORTS: Token = Token(3);
-const FIRST_CLIENT: usize = 4;
+/// News of the kernel's routes.
+const MIRROR: Token = Token(4);
+const FIRST_CLIENT: usize = 5;
 
 /// The socket, bound but not served yet.
 pub struct Server {
@@ -116,12 +119,18 @@ impl Server {
         self.bell.clone()
     }
 
+    /// Listens to the mirror's news as well.
+    pub fn watch(&self, mirror: &mut Mirror) -> std::io::Result<()> {
+        self.poll.registry().register(mirror.socket(), MIRROR, Interest::READABLE)
+    }
+
     /// Serves until told to stop. Whether to detach.
     pub fn run(&mut self, daemon: &mut Daemon) -> bool {
         let mut events = Events::with_capacity(128);
         let mut ticked = Instant::now();
         loop {
-            let pause = TICK.saturating_sub(ticked.elapsed());
+            let due = daemon.mirror.as_ref().and_then(Mirror::wait).unwrap_or(TICK);
+            let pause = TICK.saturating_sub(ticked.elapsed()).min(due);
             if let Err(error) = self.poll.poll(&mut events, Some(pause))
                 && error.kind() != ErrorKind::Interrupted
             {
@@ -133,10 +142,12 @@ impl Server {
                     SIGNALS => self.read_signals(daemon),
                     LINKS => self.read_links(daemon),
                     REPORTS => daemon.read_reports(),
+                    MIRROR => daemon.kernel_changed(),
                     client => self.serve(client, daemon),
                 }
             }
             self.serve_waiting(daemon);
+            daemon.mirror_due();
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
                 daemon.tick(now().s());

@@ -1,0 +1,163 @@
+//! The kernel's routing table, mirrored: what it says is what the switch does, whatever news of it is lost.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+
+use rustix::process::Signal;
+use std::time::Duration;
+use switch_api::{
+    Done, MirrorStatus, Name, Nothing, Request, RouteChoice, RouteGet, RouteStatus, Vrf, VrfStatus,
+};
+use switch_lab::cross::Router;
+use switch_lab::{Daemon, Options, wait_until};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A node with a pod, a cable to nowhere in particular, and the mirror on.
+fn mirrored(words: &str) -> (Router, Router, Daemon) {
+    let mut node = Router::new(1);
+    let other = Router::new(2);
+    node.join(&other, 90);
+    let daemon = node.start(&Options::new(env!("CARGO_BIN_EXE_switchd")).with(words));
+    node.pod(&daemon, 2);
+    let _: Done = daemon.call(&Request::VrfSet(Vrf { mirror: true, ..Vrf::unset(Name::main()) }));
+    (node, other, daemon)
+}
+
+fn routes(daemon: &Daemon) -> Vec<RouteStatus> {
+    daemon.call(&Request::RouteList(Default::default()))
+}
+
+fn choice(daemon: &Daemon, address: &str) -> RouteChoice {
+    daemon.call(&Request::RouteGet(RouteGet { address: address.parse().unwrap(), vrf: Name::main() }))
+}
+
+fn status(daemon: &Daemon) -> (MirrorStatus, Vec<String>) {
+    let list: Vec<VrfStatus> = daemon.call(&Request::VrfList(Nothing {}));
+    (list[0].mirrored.unwrap(), list[0].problems.clone())
+}
+
+/// Waits until packets to an address meet this fate.
+fn becomes(daemon: &Daemon, address: &str, what: &str) {
+    wait_until(&format!("{address} becomes {what}"), LONG, || choice(daemon, address).what == what);
+}
+
+fn batch(node: &Router, lines: impl Iterator<Item = String>) {
+    let path = node.node.directory().join("batch");
+    std::fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();
+    node.node.net.run(&format!("ip -batch {}", path.display()));
+}
+
+#[test]
+fn every_kind_of_route_means_here_what_it_means_there() {
+    let (mut node, other, daemon) = mirrored("");
+    let kernel = |words: &str| drop(node.node.net.ip(words));
+    // No default route there, none here; the kernel's own addresses and networks are known.
+    becomes(&daemon, "8.8.8.8", "none");
+    becomes(&daemon, "10.90.0.1", "kernel");
+    becomes(&daemon, "fd10:90::2", "kernel");
+    for (prefix, kind, what) in [
+        ("10.50.0.0/16", "blackhole", "blackhole"),
+        ("10.51.0.0/16", "unreachable", "unreachable"),
+        ("fd51::/64", "prohibit", "prohibit"),
+    ] {
+        kernel(&format!("route add {kind} {prefix} proto static"));
+        becomes(&daemon, prefix.split_once('/').unwrap().0, what);
+    }
+    // Several to one network: the lowest metric counts, and its loss brings the next.
+    kernel("route add blackhole 10.52.0.0/16 metric 20");
+    kernel("route add 10.52.0.0/16 via 10.90.0.2 metric 10 proto bird");
+    becomes(&daemon, "10.52.0.1", "kernel");
+    let said = choice(&daemon, "10.52.0.1").why.join("; ");
+    assert!(said.contains("bird") && said.contains("via 10.90.0.2 dev l90to2"), "{said}");
+    kernel("route del 10.52.0.0/16 metric 10");
+    becomes(&daemon, "10.52.0.1", "blackhole");
+    // Several next hops, of both versions; next-hop objects, also when the route names them by number alone.
+    node.join(&other, 91);
+    kernel("route add 10.53.0.0/16 nexthop via 10.90.0.2 weight 3 nexthop via 10.91.0.2");
+    kernel("route add fd53::/64 nexthop via fd10:90::2 nexthop via fd10:91::2");
+    for address in ["10.53.0.1", "fd53::1"] {
+        becomes(&daemon, address, "kernel");
+        let said = choice(&daemon, address).why.join("; ");
+        assert!(said.contains("dev l90to2") && said.contains("dev l91to2"), "{said}");
+    }
+    node.node.net.run("sysctl -q -w net.ipv4.nexthop_compat_mode=0");
+    for words in
+        ["id 1 via 10.90.0.2 dev l90to2", "id 2 via 10.91.0.2 dev l91to2", "id 3 group 1/2", "id 4 blackhole"]
+    {
+        kernel(&format!("nexthop add {words}"));
+    }
+    kernel("route add 10.54.0.0/16 nhid 3 proto zebra");
+    kernel("route add 10.55.0.0/16 nhid 4 proto zebra");
+    becomes(&daemon, "10.54.0.1", "kernel");
+    becomes(&daemon, "10.55.0.1", "blackhole");
+    let said = choice(&daemon, "10.54.0.1").why.join("; ");
+    assert!(said.contains("zebra") && said.contains("dev l90to2") && said.contains("dev l91to2"), "{said}");
+    kernel("nexthop del id 3");
+    becomes(&daemon, "10.54.0.1", "none");
+    // A device that is set down takes its IPv4 routes with it, of which the kernel does not tell.
+    kernel("route add 10.56.0.0/16 via 10.91.0.2");
+    becomes(&daemon, "10.56.0.1", "kernel");
+    kernel("link set l91to2 down");
+    becomes(&daemon, "10.56.0.1", "none");
+
+    // A router that is a pod is gone to directly, not over the kernel.
+    kernel("route add 10.57.0.0/16 via 10.1.0.2 dev switch0 onlink proto static");
+    becomes(&daemon, "10.57.0.1", "via");
+    node.pods[0].net.ip("addr add 10.57.0.1/32 dev lo");
+    node.pod(&daemon, 3);
+    wait_until("the network behind a pod", LONG, || node.pods[1].reaches("10.57.0.1"));
+    // One that leads back here is not used, and is named.
+    node.node.net.ip("route add 10.58.0.0/16 via 10.1.0.1 dev switch0 onlink");
+    wait_until("the circle is seen", LONG, || status(&daemon).0.circles == 1);
+    assert_eq!(choice(&daemon, "10.58.0.1").what, "none");
+    assert!(
+        status(&daemon).1.iter().any(|problem| problem.contains("10.58.0.0/16")),
+        "{:?}",
+        status(&daemon)
+    );
+    // Our own announcements are not taken for somebody's routes.
+    let foreign = routes(&daemon).into_iter().filter(|status| status.origin.is_some());
+    assert!(!foreign.into_iter().any(|status| status.route.prefix.to_string().starts_with("10.1.0.0")));
+    daemon.assert_conserved();
+}
+
+#[test]
+fn lost_news_loses_no_route() {
+    const ROUTES: u32 = 3000;
+    let (node, _other, daemon) = mirrored("--mirror-buffer 4096");
+    let before = routes(&daemon).len();
+    let line = |verb: &str, n: u32| {
+        format!("route {verb} 10.{}.{}.0/24 via 10.90.0.2 proto bird", 100 + n / 256, n % 256)
+    };
+    // While the daemon stands still nobody reads the news.
+    daemon.signal(Signal::STOP);
+    batch(&node, (0..ROUTES).map(|n| line("add", n)));
+    batch(&node, (0..ROUTES).step_by(3).map(|n| line("del", n)));
+    daemon.signal(Signal::CONT);
+    let there = before + (0..ROUTES).filter(|n| n % 3 != 0).count();
+    wait_until("every route is there", LONG, || routes(&daemon).len() == there);
+    let (mirror, problems) = status(&daemon);
+    assert!(mirror.overruns > 0, "{mirror:?}");
+    assert!(problems.is_empty(), "{problems:?}");
+    assert_eq!(choice(&daemon, "10.100.1.9").what, "kernel");
+    assert_eq!(choice(&daemon, "10.100.0.9").what, "none");
+}
+
+#[test]
+fn too_many_routes_are_counted_and_the_kernel_decides() {
+    const MAX: u32 = 16_384;
+    let (node, other, daemon) = mirrored("");
+    other.route_to(&node, 90);
+    let line = |n: u32| format!("route add 11.{}.{}.{}/32 via 10.90.0.2", n >> 16, n >> 8 & 255, n & 255);
+    batch(&node, (0..MAX + 100).map(line));
+    wait_until("the limit", LONG, || status(&daemon).0.beyond >= 100);
+    assert!(status(&daemon).1.iter().any(|problem| problem.contains("limit of 16384")));
+    // One of those that found no room: the kernel is asked.
+    let last = format!("11.0.{}.{}", (MAX + 99) >> 8, (MAX + 99) & 255);
+    assert_eq!(choice(&daemon, &last).what, "kernel");
+    other.node.net.ip(&format!("addr add {last}/32 dev lo"));
+    wait_until("ping", LONG, || node.pods[0].reaches(&last));
+    node.node.net.ip("route flush via 10.90.0.2");
+    wait_until("all is mirrored again", LONG, || status(&daemon).0.beyond == 0);
+    becomes(&daemon, &last, "none");
+}
