@@ -3,6 +3,7 @@
 use crate::request::Hello;
 use crate::{API_VERSION, ApiError, Code, HelloReply, Request, codec};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -10,6 +11,15 @@ use std::time::Duration;
 
 /// Longest answer a client takes, in bytes: a listing of every MAC of a full table.
 const ANSWER_LEN_MAX: u64 = 64 << 20;
+
+/// Something that the daemon tells unasked, once it was subscribed to (JSON-RPC 2.0 §4.1: a notification).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// What kind of notice.
+    pub method: String,
+    /// What it says.
+    pub params: serde_json::Value,
+}
 
 /// A connection to the daemon.
 #[derive(Debug)]
@@ -36,26 +46,47 @@ impl Client {
         &self.hello
     }
 
+    /// From now on only notices are read, for however long it takes until there is one.
+    pub fn listen(&mut self) -> Result<(), ApiError> {
+        self.stream.get_ref().set_read_timeout(None).map_err(broken)
+    }
+
+    /// A second handle on the connection: shut down for writing, it tells the daemon that this client has enough.
+    pub fn handle(&self) -> Result<UnixStream, ApiError> {
+        self.stream.get_ref().try_clone().map_err(broken)
+    }
+
+    /// The next notice of what was subscribed to; none when the daemon has closed the connection.
+    pub fn notice(&mut self) -> Result<Option<Notice>, ApiError> {
+        let mut line = Vec::new();
+        let read = self.stream.by_ref().take(ANSWER_LEN_MAX).read_until(b'\n', &mut line).map_err(broken)?;
+        if read == 0 { Ok(None) } else { codec::decode_notice(&line).map(Some) }
+    }
+
     /// Sends `request` and waits for its answer.
     pub fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ApiError> {
         let id = self.next_id;
         self.next_id += 1;
-        let broken = |error: std::io::Error| match error.kind() {
+        let failed = |error: std::io::Error| match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
                 ApiError::new(Code::Timeout, "the daemon did not answer in time")
                     .hint("it may be busy or stopped: look at its log, or give --timeout")
             }
-            _ => ApiError::new(Code::System, format!("the connection to the daemon broke: {error}")),
+            _ => broken(error),
         };
-        self.stream.get_mut().write_all(&codec::encode_request(id, request)).map_err(broken)?;
+        self.stream.get_mut().write_all(&codec::encode_request(id, request)).map_err(failed)?;
         let mut line = Vec::new();
         let read = self.stream.by_ref().take(ANSWER_LEN_MAX).read_until(b'\n', &mut line);
-        if read.map_err(broken)? == 0 {
+        if read.map_err(failed)? == 0 {
             return Err(ApiError::new(Code::System, "the daemon closed the connection without an answer")
                 .hint("it may have been stopped, or too many clients are connected"));
         }
         codec::decode_answer(&line)
     }
+}
+
+fn broken(error: std::io::Error) -> ApiError {
+    ApiError::new(Code::System, format!("the connection to the daemon broke: {error}"))
 }
 
 fn unreachable(socket: &Path, error: &std::io::Error) -> ApiError {

@@ -125,6 +125,23 @@ pub fn encode_answer(id: Value, outcome: Result<Value, ApiError>) -> Vec<u8> {
     line(&Answer { jsonrpc: "2.0".into(), id, result, error })
 }
 
+/// Encodes a notice, newline included.
+pub fn encode_notice(method: &str, params: &impl Serialize) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Notice<'a, T> {
+        jsonrpc: &'static str,
+        method: &'a str,
+        params: &'a T,
+    }
+    line(&Notice { jsonrpc: "2.0", method, params })
+}
+
+/// Decodes a notice.
+pub fn decode_notice(line: &[u8]) -> Result<crate::Notice, ApiError> {
+    serde_json::from_slice(line)
+        .map_err(|error| ApiError::new(Code::Parse, format!("the daemon's notice makes no sense: {error}")))
+}
+
 /// Decodes an answer line into the reply the caller expects.
 pub fn decode_answer<T: DeserializeOwned>(line: &[u8]) -> Result<T, ApiError> {
     let malformed = |error: serde_json::Error| {

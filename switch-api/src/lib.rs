@@ -13,14 +13,18 @@
 //! | [`request`] | what can be asked, one variant per JSON-RPC method |
 //! | [`reply`] | what is answered |
 //! | [`trace`] | one frame, and what becomes of it |
+//! | [`capture`] | copies of frames, as they pass |
+//! | [`event`] | what happens, as it happens |
 //! | [`error`] | what is refused: a code, the field, what to do |
 //! | [`codec`] | JSON-RPC 2.0, one message per line |
 //! | [`client`] | a blocking client over the Unix socket |
 
+pub mod capture;
 pub mod cidr;
 pub mod client;
 pub mod codec;
 pub mod error;
+pub mod event;
 pub mod flow;
 pub mod ipam;
 pub mod name;
@@ -32,9 +36,11 @@ pub mod route;
 pub mod trace;
 pub mod vrf;
 
+pub use capture::*;
 pub use cidr::Cidr;
-pub use client::Client;
+pub use client::{Client, Notice};
 pub use error::{ApiError, Code};
+pub use event::{Happened, Missed};
 pub use flow::*;
 pub use ipam::{
     FamilyStatus, Holder, Lease, LeaseAcquire, LeaseFilter, LeaseStatus, LeasedAddress, Pool, PoolRange,

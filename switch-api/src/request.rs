@@ -1,5 +1,6 @@
 //! What can be asked: one variant per JSON-RPC method.
 
+use crate::capture::CaptureStart;
 use crate::flow::{FlowFilter, FlowList};
 use crate::route::{
     AddressDelete, BridgeAddress, NeighDelete, NeighFilter, Route, RouteDelete, RouteFilter, RouteGet,
@@ -118,6 +119,12 @@ pub enum Request {
     /// Says what would become of a frame now, stage by stage; changes nothing.
     #[serde(rename = "trace")]
     Trace(Trace),
+    /// Begins a capture: what passes is told as `capture.frame`, until the client ends.
+    #[serde(rename = "capture.start")]
+    CaptureStart(CaptureStart),
+    /// Begins to tell what happens, as `event`, until the client ends.
+    #[serde(rename = "events.subscribe")]
+    EventsSubscribe(Nothing),
     /// Declares a pool of addresses.
     #[serde(rename = "ipam.pool.add")]
     PoolAdd(Pool),
@@ -161,6 +168,7 @@ impl Request {
                 | Self::WorkerRebalance(Rebalance { dry_run: true })
                 | Self::StatsGet(_)
                 | Self::Trace(_)
+                | Self::EventsSubscribe(_)
                 | Self::PoolList(_)
                 | Self::LeaseList(_)
         )

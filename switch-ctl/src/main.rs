@@ -1,8 +1,11 @@
 //! The switch's command line: one file a noun, everything through `switch-api`.
 
 mod bridge;
+mod capture;
 mod daemon;
+mod events;
 mod fdb;
+mod filter;
 mod flow;
 mod ipam;
 mod neigh;
@@ -72,6 +75,10 @@ enum Noun {
     /// Workers: who does it, on which core.
     #[command(subcommand)]
     Worker(worker::Verb),
+    /// Live frames, onto the terminal or into pcapng.
+    Capture(Box<capture::Capture>),
+    /// What happens, as it happens.
+    Events(events::Events),
     /// What would become of a frame now, stage by stage, and why.
     Trace(Box<trace::Trace>),
     /// Counters, drop reasons, frames, cycles per stage.
@@ -127,6 +134,8 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Route(verb) => route::run(verb, &mut client, &output),
         Noun::Vrf(verb) => vrf::run(verb, &mut client, &output),
         Noun::Worker(verb) => worker::run(verb, &mut client, &output),
+        Noun::Capture(capture) => capture::run(capture, &mut client, &output),
+        Noun::Events(events) => events::run(events, &mut client, &output),
         Noun::Trace(trace) => trace::run(trace, &mut client, &output),
         Noun::Stats => stats::run(&mut client, &output),
         Noun::Status => daemon::status(&mut client, &output),

@@ -26,6 +26,11 @@ impl Output {
         _ = writeln!(std::io::stdout(), "{}", text.trim_end());
     }
 
+    /// Whether JSON is wanted.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// A change was made.
     pub fn done(&self, done: &Done, what: &str) {
         self.answer(done, |done| format!("{what} (generation {})", done.generation));

@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
+use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
+use pcap_file::pcapng::{Block, PcapNgReader};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
-use switch_api::{PortSettings, TraceReply};
+use switch_api::{Happened, PortSettings, TraceReply};
 use switch_lab::{Daemon, Node, Options, Pod, wait_until};
 
 const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
@@ -87,4 +90,144 @@ fn a_trace_says_where_a_frame_goes_and_changes_nothing() {
 
     let refused = run(&daemon, &["trace", "--in", "nowhere", "--dst", &first]);
     assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+}
+
+/// A command that runs until it is told to end, as by Ctrl-C.
+struct Running(std::process::Child);
+
+impl Running {
+    fn start(daemon: &Daemon, words: &[&str]) -> Self {
+        let child = ctl(daemon, words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Self(child.unwrap())
+    }
+
+    fn interrupt(self) -> Output {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        self.0.wait_with_output().unwrap()
+    }
+}
+
+/// Waits until a capture of all ports is refused because another runs.
+fn wait_for_capture(daemon: &Daemon) {
+    wait_until("the capture has begun", LONG, || {
+        run(daemon, &["capture", "--count", "1", "--duration", "0"]).status.code() == Some(6)
+    });
+}
+
+#[test]
+fn a_ping_is_captured_with_port_direction_and_verdict() {
+    let node = Node::new();
+    let (daemon, pods) = two_pods(&node);
+    let path = node.directory().join("ping.pcapng");
+    let file = path.to_str().unwrap();
+    let capture =
+        Running::start(&daemon, &["capture", "--port", "pod1", "-w", file, "icmp and host 10.66.0.2"]);
+    wait_for_capture(&daemon);
+    pods[0].net.run(&format!("ping -n -c 3 -i 0.2 {}", pods[1].ip));
+    let ended = capture.interrupt();
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success() && told.contains("6 frames captured, 0 lost"), "{told}");
+
+    let mut reader = PcapNgReader::new(std::fs::File::open(&path).unwrap()).unwrap();
+    let mut comments = Vec::new();
+    while let Some(block) = reader.next_block() {
+        if let Block::EnhancedPacket(packet) = block.unwrap() {
+            let comment = packet.options.iter().find_map(|option| match option {
+                EnhancedPacketOption::Comment(text) => Some(text.to_string()),
+                _ => None,
+            });
+            let flags =
+                packet.options.iter().any(|option| matches!(option, EnhancedPacketOption::Flags(1 | 2)));
+            assert!(flags && packet.original_len == 98, "{packet:?}");
+            comments.push(comment.unwrap());
+        }
+    }
+    let expected = ["pod1 in: port pod2", "pod1 out: sent"].repeat(3);
+    assert_eq!(comments, expected);
+    let read =
+        String::from_utf8(Command::new("tcpdump").args(["-n", "-r", file]).output().unwrap().stdout).unwrap();
+    assert_eq!(read.matches("ICMP echo request").count(), 3, "{read}");
+    assert_eq!(read.matches("ICMP echo reply").count(), 3, "{read}");
+    let replayed = run(&daemon, &["trace", "--in", "pod1", "--pcap", file, "--frame", "1"]);
+    assert!(said(&replayed).contains("leaves by pod2"), "{replayed:?}");
+    daemon.assert_conserved();
+}
+
+#[test]
+fn a_capture_ends_with_its_client_and_names_what_is_wrong() {
+    let node = Node::new();
+    let (daemon, pods) = two_pods(&node);
+    let mut capture = Running::start(&daemon, &["capture"]);
+    wait_for_capture(&daemon);
+    capture.0.kill().unwrap();
+    capture.0.wait().unwrap();
+    let next =
+        Running::start(&daemon, &["--json", "capture", "--direction", "in", "--count", "2", "arp or icmp"]);
+    let mut next = next;
+    wait_until("two frames are seen", LONG, || {
+        _ = pods[0].reaches(&pods[1].ip);
+        next.0.try_wait().unwrap().is_some()
+    });
+    let output = next.0.wait_with_output().unwrap();
+    let lines = said(&output);
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    assert!(lines.lines().all(|line| line.contains("\"direction\":\"in\"")), "{lines}");
+    let refused = run(&daemon, &["capture", "--reason", "no-such"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let refused = run(&daemon, &["capture", "--port", "nowhere"]);
+    assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+}
+
+#[test]
+fn events_are_told_as_they_happen() {
+    let node = Node::new();
+    let (daemon, pods) = two_pods(&node);
+    let mut events = Running::start(&daemon, &["--json", "events"]);
+    let mut lines = BufReader::new(events.0.stdout.take().unwrap());
+    let mut tried = 0;
+    let heard = std::thread::spawn(move || {
+        let mut text = String::new();
+        while lines.read_line(&mut text).unwrap_or(0) > 0 {
+            if text.contains("\"stop-here\"") {
+                break;
+            }
+        }
+        text
+    });
+    wait_until("somebody listens", LONG, || {
+        tried += 1;
+        std::thread::sleep(Duration::from_millis(200));
+        said(&run(&daemon, &["bridge", "add", &format!("br{tried}")]));
+        tried >= 3
+    });
+    node.net.ip(&format!("link set {} down", pods[1].device));
+    wait_until("the port is down", LONG, || daemon.port("pod2").state == switch_api::PortState::Down);
+    node.net.ip(&format!("link set {} up", pods[1].device));
+    wait_until("the port is up", LONG, || daemon.port("pod2").state == switch_api::PortState::Up);
+    wait_until("pods reach each other", LONG, || pods[0].reaches(&pods[1].ip));
+    pods[1].net.ip(&format!("link set eth0 address {}", pods[0].mac()));
+    _ = pods[1].reaches("10.66.0.77");
+    said(&run(&daemon, &["bridge", "add", "stop-here"]));
+    let text = heard.join().unwrap();
+    events.0.kill().unwrap();
+    events.0.wait().unwrap();
+    let events: Vec<Happened> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |what: &str| events.iter().filter(|event| event.what == what).collect::<Vec<_>>();
+    let changed = of("changed");
+    assert!(
+        changed.iter().any(|event| event.parts["method"] == "bridge.add" && event.parts["uid"] == "0"),
+        "{text}"
+    );
+    assert!(changed.iter().all(|event| event.parts["program"] == "switch-ctl"), "{text}");
+    assert!(
+        of("port-down").iter().any(|event| event.parts["port"] == "pod2" && event.text.contains("is down")),
+        "{text}"
+    );
+    assert!(of("port-up").iter().any(|event| event.parts["port"] == "pod2"), "{text}");
+    let mac = pods[0].mac().to_string();
+    assert!(
+        of("mac-moved").iter().any(|event| event.parts["mac"] == mac && event.parts["to"] == "pod2"),
+        "{text}"
+    );
 }

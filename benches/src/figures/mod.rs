@@ -3,6 +3,7 @@
 
 pub mod attach_churn;
 pub mod busy_memory;
+pub mod capture_cost;
 pub mod cni_add;
 pub mod cpu_per_gb;
 pub mod flows;
@@ -105,5 +106,6 @@ pub const ALL: &[Entry] = &[
     ("flows-1m", "1 000 000 flows: memory, and cost a packet with random access", flows::many),
     ("new-flows", "new flows a second, and what established ones keep beside them", flows::new),
     ("trace-latency", "one frame traced, with 250 ports and 100 000 MACs", trace_latency::measure),
+    ("capture-cost", "throughput that ports lose while another one is captured", capture_cost::measure),
     ("idle-cpu", "CPU when idle with 8 ports, and the first frame after idle", idle_cpu::measure),
 ];

@@ -4,8 +4,10 @@
 //! close what is gone → answer. An error before *publish* changes nothing.
 
 use super::announce::Told;
+use super::capture;
 use super::doors::{Door, Doors, WORKER_PATIENCE};
 use super::mirror::Mirror;
+use super::news::{Caller, News};
 use super::persist::Store;
 use super::tap::{self, Wanted};
 use crate::balance::Rules;
@@ -16,6 +18,7 @@ use crate::config::{Checked, Model, Publisher};
 use crate::counter::Counters;
 use crate::ipam::Book;
 use crate::pipeline::Tables;
+use crate::pipeline::capture::Capture;
 use crate::pipeline::dry::Dry;
 use crate::table::{fdb, neigh};
 use crate::worker::Running;
@@ -66,6 +69,12 @@ pub struct Daemon {
     pub(super) loops_told: u64,
     /// What marks our loop probes.
     pub(super) secret: u64,
+    /// What happened and was not told yet.
+    pub(super) news: News,
+    /// The capture that runs.
+    pub(super) capture: Option<capture::Running>,
+    /// Those that a worker may still have.
+    pub(super) captures_ended: Vec<Arc<Capture>>,
     /// For traces; made with the first.
     pub(super) dry: Option<Dry>,
     pub(super) told: Told,
@@ -114,12 +123,23 @@ impl Daemon {
             dry: None,
             told: Told::default(),
             mirror: None,
+            news: News::default(),
+            capture: None,
+            captures_ended: Vec::new(),
             stopping: None,
         }
     }
 
     /// Answers a request. `admin`: it may change things.
-    pub fn handle(&mut self, request: &Request, admin: bool) -> Result<Value, ApiError> {
+    pub fn handle(&mut self, request: &Request, admin: bool, caller: Caller) -> Result<Value, ApiError> {
+        let answer = self.answer(request, admin);
+        if answer.is_ok() {
+            self.tell_change(request, caller);
+        }
+        answer
+    }
+
+    fn answer(&mut self, request: &Request, admin: bool) -> Result<Value, ApiError> {
         if !admin && !request.is_read_only() {
             return Err(ApiError::new(Code::Forbidden, "you may look, but not change")
                 .hint("use root, or a member of the group given to `switchd --group`"));
@@ -135,6 +155,8 @@ impl Daemon {
             Request::WorkerList(_) => json(self.list_workers()),
             Request::WorkerRebalance(how) => json(self.rebalance(how.dry_run, Rules::ASKED)?),
             Request::StatsGet(_) => json(self.stats()),
+            Request::EventsSubscribe(_) => json(self.done()),
+            Request::CaptureStart(start) => json(self.start_capture(start)?),
             Request::Trace(trace) => json(self.trace(trace)?),
             Request::Stop(stop) => {
                 self.stopping = Some(stop.detach);

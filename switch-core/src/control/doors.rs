@@ -20,7 +20,7 @@ use crate::port::xdp::{self, socket};
 use crate::port::{Port, Remains};
 use crate::wire::ethernet::{HEADER_LEN, TAG_LEN};
 use crate::worker::handover::{Handover, Move, Ticket};
-use crate::worker::mail::Moved;
+use crate::worker::mail::MovedLane;
 use crate::worker::{Command, Mail, Report, thread};
 use std::path::Path;
 use std::sync::Arc;
@@ -347,7 +347,7 @@ impl Doors {
     }
 
     /// Gives a lane, which nobody waited for any more, back to the worker that had it.
-    pub(super) fn give_back(&self, from: u16, port: PortId, queue: u16, lane: Moved, luggage: Luggage) {
+    pub(super) fn give_back(&self, from: u16, port: PortId, queue: u16, lane: MovedLane, luggage: Luggage) {
         let told = self.tell(from, Command::AddLane(port, queue, lane.0, lane.1));
         if let Err(error) = told.and_then(|()| self.tell(from, Command::Unpack(luggage))) {
             tracing::error!("a lane of port {port} is lost: {error}");

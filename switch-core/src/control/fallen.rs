@@ -24,7 +24,16 @@ impl Daemon {
             }
             Err(error) => PortLife::Down(error.to_string()),
         };
+        let is_news = match (&life, self.ports.get(&id)) {
+            (PortLife::Up(_), _) => true,
+            (PortLife::Down(reason), Some(PortLife::Down(before))) => reason != before,
+            (PortLife::Down(_), _) => true,
+        };
+        let down = if let PortLife::Down(reason) = &life { Some(reason.clone()) } else { None };
         self.ports.insert(id, life);
+        if is_news {
+            self.tell_port(name, down.as_deref());
+        }
     }
 
     /// A port's device is gone or down: closes it, and it will be opened again.
@@ -38,6 +47,9 @@ impl Daemon {
             self.ports.insert(id, PortLife::Up(door));
             self.close(id, detach);
             self.pin_statics();
+        }
+        if let Some(name) = self.name_of(id).cloned() {
+            self.tell_port(&name, Some(&reason));
         }
         self.ports.insert(id, PortLife::Down(reason));
     }
@@ -149,6 +161,7 @@ impl Daemon {
                 Report::Packed { from, port, queue, lane: Some(lane), luggage } => {
                     self.doors.give_back(from, port, queue, lane, luggage);
                 }
+                Report::Moved(moved) => self.tell_move(&moved),
                 // Answers to a question nobody waits for any more: the wait had its limit.
                 Report::LaneOut(..)
                 | Report::QueueOut(..)

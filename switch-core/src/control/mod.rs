@@ -24,6 +24,9 @@
 //! | [`persist`] | what was declared and leased, on disk |
 //! | [`routes`] | routes listed, and a choice explained |
 //! | [`trace`] | what would become of a frame, in words |
+//! | [`news`] | what happens, for whoever asked to be told |
+//! | [`feed`] | what subscribers are told unasked |
+//! | [`capture`] | copies of frames, for one client |
 //! | [`bpffs`] | the directory where XDP links are pinned |
 
 mod addresses;
@@ -31,14 +34,17 @@ mod announce;
 pub mod answer;
 pub mod bpffs;
 pub mod budget;
+mod capture;
 pub mod daemon;
 pub mod doors;
 mod fallen;
+mod feed;
 mod flows;
 mod lanes;
 pub mod links;
 pub mod mirror;
 mod neighbours;
+pub mod news;
 mod nexthop;
 pub mod peer;
 pub mod persist;

@@ -1,6 +1,7 @@
 //! Who may ask for what: decided by who is at the other end of the socket (`SO_PEERCRED`, unix(7)), not by
 //! what a client says of itself.
 
+use super::news::Caller;
 use rustix::net::sockopt::socket_peercred;
 use std::os::fd::AsFd;
 
@@ -64,6 +65,15 @@ impl Rules {
             Ok(peer) => self.rights_of(peer.uid.as_raw(), peer.gid.as_raw()),
             Err(_) => Rights::Nobody,
         }
+    }
+
+    /// Who that is.
+    pub fn caller(&self, socket: impl AsFd) -> Caller {
+        let peer = socket_peercred(socket);
+        peer.map_or(Caller::default(), |peer| Caller {
+            uid: peer.uid.as_raw(),
+            pid: peer.pid.as_raw_nonzero().get() as u32,
+        })
     }
 
     fn rights_of(&self, uid: u32, gid: u32) -> Rights {

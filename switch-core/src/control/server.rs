@@ -3,8 +3,10 @@
 //! not listened to until it has read it.
 
 use super::daemon::Daemon;
+use super::feed::Subscription;
 use super::links::{self, LinkEvent};
 use super::mirror::Mirror;
+use super::news::Caller;
 use super::peer::{Rights, Rules};
 use crate::worker::thread::now;
 use mio::net::{UnixListener, UnixStream};
@@ -20,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use switch_api::codec::{LINE_LEN_MAX, decode_request, encode_answer};
-use switch_api::{ApiError, Code};
+use switch_api::{ApiError, Code, Happened, Request};
 
 /// Clients at one time. `switch-ctl` and the CNI plugin connect for one request.
 const CLIENTS_MAX: usize = 64;
@@ -29,6 +31,8 @@ const STALL_MAX: Duration = Duration::from_secs(30);
 /// Requests answered for one client before the others get their turn.
 const REQUESTS_A_TURN: usize = 16;
 const TICK: Duration = Duration::from_secs(1);
+/// While a capture runs the workers' records are looked at so often. Workers ring no bell for them: a ring is a call.
+const CAPTURE_PAUSE: Duration = Duration::from_millis(10);
 
 const LISTENER: Token = Token(0);
 const SIGNALS: Token = Token(1);
@@ -57,6 +61,8 @@ pub struct Server {
 struct Client {
     stream: UnixStream,
     rights: Rights,
+    caller: Caller,
+    subscription: Option<Subscription>,
     input: Vec<u8>,
     output: Vec<u8>,
     moved: Instant,
@@ -131,6 +137,7 @@ impl Server {
         loop {
             let due = daemon.mirror.as_ref().and_then(Mirror::wait).unwrap_or(TICK);
             let pause = TICK.saturating_sub(ticked.elapsed()).min(due);
+            let pause = if daemon.is_capturing() { pause.min(CAPTURE_PAUSE) } else { pause };
             if let Err(error) = self.poll.poll(&mut events, Some(pause))
                 && error.kind() != ErrorKind::Interrupted
             {
@@ -148,6 +155,7 @@ impl Server {
             }
             self.serve_waiting(daemon);
             daemon.mirror_due();
+            self.feed(daemon);
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
                 daemon.tick(now().s());
@@ -207,7 +215,8 @@ impl Server {
         self.next += 1;
         let both = Interest::READABLE | Interest::WRITABLE;
         if self.poll.registry().register(&mut stream, token, both).is_ok() {
-            self.clients.insert(token, Client::new(stream, rights));
+            let caller = self.rules.caller(&stream);
+            self.clients.insert(token, Client::new(stream, rights, caller));
         }
     }
 
@@ -216,6 +225,19 @@ impl Server {
         if client.serve(daemon).is_err() {
             self.clients.remove(&token);
         }
+    }
+
+    /// Tells subscribers what there is to tell.
+    fn feed(&mut self, daemon: &mut Daemon) {
+        let news = daemon.take_news();
+        self.clients.retain(|_, client| client.feed(daemon, &news).is_ok());
+        let subscribed = |kind: fn(&Subscription) -> bool| {
+            self.clients.values().any(|client| client.subscription.as_ref().is_some_and(kind))
+        };
+        if daemon.is_capturing() && !subscribed(|kind| *kind == Subscription::Capture) {
+            daemon.end_capture(&mut Vec::new());
+        }
+        daemon.set_listened(subscribed(|kind| matches!(kind, Subscription::Events(_))));
     }
 
     /// Clients with whole lines that were not their turn yet.
@@ -254,9 +276,19 @@ fn lock(path: &Path) -> Result<File, ServeError> {
 struct Gone;
 
 impl Client {
-    fn new(stream: UnixStream, rights: Rights) -> Self {
+    fn new(stream: UnixStream, rights: Rights, caller: Caller) -> Self {
         let moved = Instant::now();
-        Self { stream, rights, input: Vec::new(), output: Vec::new(), moved, closing: false }
+        let subscription = None;
+        Self {
+            stream,
+            rights,
+            caller,
+            subscription,
+            input: Vec::new(),
+            output: Vec::new(),
+            moved,
+            closing: false,
+        }
     }
 
     fn is_stalled(&self) -> bool {
@@ -271,6 +303,22 @@ impl Client {
             self.answer(daemon);
             self.write()?;
         }
+        // A capture has a last word; see `feed`.
+        let is_done =
+            self.closing && self.output.is_empty() && self.subscription != Some(Subscription::Capture);
+        if is_done { Err(Gone) } else { Ok(()) }
+    }
+
+    fn feed(&mut self, daemon: &mut Daemon, news: &[Happened]) -> Result<(), Gone> {
+        match &mut self.subscription {
+            None => return Ok(()),
+            Some(Subscription::Capture) if self.closing => {
+                daemon.end_capture(&mut self.output);
+                self.subscription = None;
+            }
+            Some(subscription) => subscription.feed(daemon, news, &mut self.output),
+        }
+        self.write()?;
         if self.closing && self.output.is_empty() { Err(Gone) } else { Ok(()) }
     }
 
@@ -306,7 +354,15 @@ impl Client {
             }
             let call = decode_request(&line);
             let admin = self.rights == Rights::Admin;
-            let outcome = call.request.and_then(|request| daemon.handle(&request, admin));
+            let outcome = call.request.and_then(|request| {
+                let answer = daemon.handle(&request, admin, self.caller)?;
+                match request {
+                    Request::EventsSubscribe(_) => self.subscription = Some(Subscription::Events(0)),
+                    Request::CaptureStart(_) => self.subscription = Some(Subscription::Capture),
+                    _ => {}
+                }
+                Ok(answer)
+            });
             self.output.extend(encode_answer(call.id, outcome));
         }
     }

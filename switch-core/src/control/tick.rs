@@ -24,6 +24,8 @@ impl Daemon {
         self.doors.shrink(now_s);
         self.look_at_loads();
         self.rebalance_unasked();
+        self.look_for_news(now_s);
+        self.forget_captures();
         if self.reopened.elapsed() > REOPEN_PAUSE {
             self.reopen_fallen();
         }
@@ -61,11 +63,11 @@ impl Daemon {
             let blocked =
                 self.model.ports.iter().filter(|(_, port)| self.tables.loops.is_blocked(port.id, now_s));
             let blocked: Vec<_> = blocked.map(|(name, _)| name.as_str()).collect();
-            tracing::warn!(
-                ports = blocked.join(" "),
-                "a loop was found; these ports are blocked for a while"
-            );
+            let ports = blocked.join(" ");
+            tracing::warn!(ports, "a loop was found; these ports are blocked for a while");
             self.loops_told = found;
+            let text = format!("a loop was found; these ports are blocked for a while: {ports}");
+            self.tell("loop", text, &[("ports", ports)]);
         }
     }
 }

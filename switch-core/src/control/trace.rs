@@ -39,6 +39,26 @@ impl Daemon {
         let teller = Teller { daemon: self, snapshot: &snapshot, in_port: id, packet };
         Ok(teller.reply(&traced))
     }
+
+    /// What was decided about a frame, in words that a script can tell apart.
+    pub(super) fn verdict_text(&self, verdict: Verdict) -> String {
+        match verdict {
+            Verdict::Undecided => "undecided".into(),
+            Verdict::Port(port) => format!("port {}", self.port_name(port)),
+            Verdict::Segments(port) => format!("port {}, in segments", self.port_name(port)),
+            Verdict::Flood(class) => format!("flood {}", class_name(class)),
+            Verdict::Drop(reason) => format!("drop {}", reason.name()),
+            Verdict::Aside(why) => format!("aside {}", aside(why).0),
+            #[allow(unreachable_patterns, reason = "a stage may bring a verdict of its own")]
+            other => format!("{other:?}").to_lowercase(),
+        }
+    }
+
+    pub(super) fn port_name(&self, port: PortId) -> Name {
+        let found = self.name_of(port).cloned();
+        // A port that goes away takes its number with it; only what was learned still names it.
+        found.unwrap_or_else(|| format!("port-{port}").parse().unwrap_or_else(|_| Name::main()))
+    }
 }
 
 /// Puts what the stages did into words.
@@ -103,16 +123,7 @@ impl Teller<'_> {
     }
 
     fn verdict(&self, verdict: Verdict) -> String {
-        match verdict {
-            Verdict::Undecided => "undecided".into(),
-            Verdict::Port(port) => format!("port {}", self.name(port)),
-            Verdict::Segments(port) => format!("port {}, in segments", self.name(port)),
-            Verdict::Flood(class) => format!("flood {}", class_name(class)),
-            Verdict::Drop(reason) => format!("drop {}", reason.name()),
-            Verdict::Aside(why) => format!("aside {}", aside(why).0),
-            #[allow(unreachable_patterns, reason = "a stage may bring a verdict of its own")]
-            other => format!("{other:?}").to_lowercase(),
-        }
+        self.daemon.verdict_text(verdict)
     }
 
     /// Why a stage left the frame as it did.
@@ -266,9 +277,7 @@ impl Teller<'_> {
     }
 
     fn name(&self, port: PortId) -> Name {
-        let found = self.daemon.name_of(port).cloned();
-        // A port that goes away takes its number with it; a trace meets it only in what was learned.
-        found.unwrap_or_else(|| format!("port-{port}").parse().unwrap_or_else(|_| Name::main()))
+        self.daemon.port_name(port)
     }
 }
 

@@ -52,6 +52,11 @@ impl TxQueue {
         self.0.iter()
     }
 
+    /// What is in it, oldest first.
+    pub fn as_slice(&self) -> &[Frame] {
+        &self.0
+    }
+
     /// What is in it, oldest first, to change in place.
     pub fn as_mut_slice(&mut self) -> &mut [Frame] {
         &mut self.0

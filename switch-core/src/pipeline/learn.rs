@@ -4,7 +4,7 @@
 
 use super::note::Note;
 use super::verdict::Verdict;
-use super::{Private, View};
+use super::{Moved, Private, View};
 use crate::counter::{DropReason, Event};
 use crate::frame::BATCH_FRAMES;
 use crate::table::fdb::{self, Learned};
@@ -38,7 +38,11 @@ fn note_news(view: &View, private: &mut Private, note: &mut Note, learned: Learn
         Learned::Known | Learned::Refreshed => return,
         Learned::Pinned => return note.verdict = Verdict::Drop(DropReason::SourcePinned),
         Learned::New => Event::MacLearned,
-        Learned::Moved { .. } => Event::MacMoved,
+        Learned::Moved { from } => {
+            let moved = Moved { mac: note.src(), fid: note.fid, from, to: view.in_port };
+            _ = private.moves.try_push(moved);
+            Event::MacMoved
+        }
         Learned::PortLimit => Event::LearnPortLimit,
         Learned::Full => Event::LearnTableFull,
         Learned::Busy => Event::LearnBusy,

@@ -18,6 +18,7 @@
 //! that waited for its neighbour ([`hold`]) enters at `route` again. Whoever looks on ([`watch`]) is told after each
 //! stage; [`dry`] runs the list for one frame and changes nothing.
 
+pub mod capture;
 pub mod dry;
 mod egress;
 mod emit;
@@ -42,6 +43,8 @@ mod waiting;
 pub mod watch;
 
 #[cfg(test)]
+mod capture_tests;
+#[cfg(test)]
 mod routing_tests;
 #[cfg(test)]
 mod tests;
@@ -60,6 +63,7 @@ use crate::table::neigh::Neighbours;
 use crate::table::wide::Key;
 use crate::table::wide::LINE_BYTES;
 use arrayvec::ArrayVec;
+use capture::Capture;
 use hold::Holds;
 use note::{Note, Notes};
 use probe::LoopWatch;
@@ -161,6 +165,22 @@ impl<'a> View<'a> {
     }
 }
 
+/// Stations that moved, told by name in one turn; all are counted.
+const MOVES_A_TURN: usize = 8;
+
+/// A station that was heard behind another port than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Its MAC, low 48 bits.
+    pub mac: u64,
+    /// Bridge and VLAN.
+    pub fid: u16,
+    /// Where it was.
+    pub from: PortId,
+    /// Where it is.
+    pub to: PortId,
+}
+
 /// What belongs to one worker: plain memory, nobody else looks.
 #[derive(Debug)]
 pub struct Private {
@@ -180,6 +200,10 @@ pub struct Private {
     pub in_queue: u16,
     /// A neighbour was heard that another worker may wait for; the worker's turn tells it.
     pub news: bool,
+    /// Stations that moved, as far as there was room; the worker's turn reports them.
+    pub moves: ArrayVec<Moved, MOVES_A_TURN>,
+    /// Who wants copies of what passes.
+    pub capture: Option<Arc<Capture>>,
     /// What the stages set aside.
     aside: ArrayVec<(Frame, Note, Why), BATCH_FRAMES>,
     /// Neighbours to ask whether they are still there: each, and its station.
@@ -201,6 +225,8 @@ impl Private {
             holds: Holds::default(),
             in_queue: 0,
             news: false,
+            moves: ArrayVec::new(),
+            capture: None,
             aside: ArrayVec::new(),
             asks: ArrayVec::new(),
             slow: Slow::default(),
@@ -211,8 +237,17 @@ impl Private {
     /// Counts a frame of `port` that goes nowhere, and gives it back.
     #[inline]
     pub fn drop(&self, pool: &mut Pool, port: PortId, reason: DropReason, frame: Frame) {
-        self.counters.drops(port, reason).add(1);
+        self.count_drop(pool, port, reason, &frame);
         pool.give(frame);
+    }
+
+    /// Counts a frame of `port` that goes nowhere.
+    #[inline]
+    fn count_drop(&self, pool: &Pool, port: PortId, reason: DropReason, frame: &Frame) {
+        self.counters.drops(port, reason).add(1);
+        if let Some(capture) = &self.capture {
+            capture.dropped(pool.area(), port, reason, frame);
+        }
     }
 
     /// Puts a frame into the queue of `port`, or counts why not.

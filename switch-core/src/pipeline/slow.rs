@@ -334,7 +334,7 @@ pub(super) fn refuse(
     reason: Reason,
     drop: DropReason,
 ) {
-    private.counters.drops(view.in_port, drop).add(1);
+    private.count_drop(pool, view.in_port, drop, &frame);
     tell(view, pool, private, &frame, note, reason);
     pool.give(frame);
 }

@@ -9,6 +9,7 @@ use crate::config::snapshot::{Live, PortId, compile};
 use crate::config::{Checked, Model, PORTS_MAX, Publisher, publish};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, AreaSize, Pool, TxQueue};
+use crate::pipeline::capture::Capture;
 use crate::pipeline::dry::{Dry, Traced};
 use crate::pipeline::{Now, Pipeline, Private, TableSizes, Tables};
 use crate::port::Port;
@@ -233,6 +234,11 @@ impl Rig {
     /// What would become of a packet that came in by `port` now. None if no frame is so long.
     pub fn trace(&self, dry: &mut Dry, port: PortId, packet: &[u8], now: Now) -> Option<Traced> {
         dry.run(self.publisher.current(), &self.tables, now, port, packet)
+    }
+
+    /// From the next turn on, copies of what passes go to `capture`; or no longer.
+    pub fn capture(&self, capture: Option<Arc<Capture>>) {
+        self.mail.iter().for_each(|mail| _ = mail.commands.push(Command::Capture(capture.clone())));
     }
 
     /// One turn of every worker. How many frames came in.

@@ -12,6 +12,7 @@
 //! | [`transport`] | where TCP and UDP lie, checked once |
 //! | [`vnet`] | `virtio_net_hdr`, before every frame of a TAP; hostile |
 
+pub mod bpf;
 pub mod checksum;
 pub mod ethernet;
 pub mod gro;

@@ -110,7 +110,7 @@ impl Handover {
         None
     }
 
-    fn move_on(&mut self, from: u16, queue: u16, lane: Option<super::mail::Moved>, luggage: Luggage) {
+    fn move_on(&mut self, from: u16, queue: u16, lane: Option<super::mail::MovedLane>, luggage: Luggage) {
         let wanted = self.moves.iter().find(|lane| (lane.from, lane.queue) == (from, queue)).copied();
         match (lane, wanted) {
             (Some((door, load)), Some(wanted)) => {

@@ -6,6 +6,8 @@ use super::idle::Waker;
 use crate::config::snapshot::PortId;
 use crate::counter::LaneLoad;
 use crate::frame::{Frame, TxQueue};
+use crate::pipeline::Moved;
+use crate::pipeline::capture::Capture;
 use crate::pipeline::hold::Luggage;
 use crate::port::{Port, Remains};
 use arrayvec::ArrayVec;
@@ -56,12 +58,14 @@ pub enum Command {
     Unpack(Luggage),
     /// Go on, with the snapshot of this generation at the earliest.
     Resume(u64),
+    /// Hand on copies of what passes, or no longer.
+    Capture(Option<Arc<Capture>>),
     /// End.
     Stop,
 }
 
 /// A lane between two workers.
-pub type Moved = (Box<dyn Port>, Arc<LaneLoad>);
+pub type MovedLane = (Box<dyn Port>, Arc<LaneLoad>);
 
 /// What a worker tells the control thread.
 #[derive(Debug)]
@@ -87,7 +91,7 @@ pub enum Report {
         /// Which.
         queue: u16,
         /// The lane.
-        lane: Option<Moved>,
+        lane: Option<MovedLane>,
         /// What came in by it and waits for a neighbour.
         luggage: Luggage,
     },
@@ -95,6 +99,8 @@ pub enum Report {
     Unpacked(Luggage),
     /// A loop was found behind a port.
     Loop,
+    /// A station moved.
+    Moved(Moved),
     /// A lane died; the kernel's error number.
     Died(PortId, u16, i32),
 }

@@ -3,6 +3,7 @@
 
 mod lane;
 mod pause;
+mod watched;
 
 use super::laps::StopWatch;
 use super::mail::{Command, Mail, Parcel, Report};
@@ -11,16 +12,17 @@ use crate::config::{PORTS_MAX, Reader};
 use crate::counter::stage::SAMPLE_EVERY;
 use crate::counter::{DropReason, Event, LOAD_SAMPLE_EVERY, Laps, NoLaps, Stage};
 use crate::frame::{BATCH_FRAMES, Batch, Pool, TX_QUEUE_FRAMES, TxQueue};
+use crate::pipeline::capture::{Inbound, Outbound};
 use crate::pipeline::{Now, Pipeline, Tables, World};
 use crate::port::{Health, Remains, Serviced};
 use lane::Lane;
 use pause::Pause;
 use quanta::Clock;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// No lane of this worker serves the port.
 const ELSEWHERE: u16 = u16::MAX;
+
 /// Everything one worker has.
 #[derive(Debug)]
 pub struct Turn {
@@ -111,6 +113,9 @@ impl Turn {
         self.now = now;
         self.go_on();
         let lanes_changed = self.obey();
+        if let Some(capture) = &self.pipeline.private.capture {
+            capture.begin_turn(now);
+        }
         self.pool.service();
         self.hand_over_emptied();
         let mut frames = self.open_parcels(&snapshot, now);
@@ -133,6 +138,9 @@ impl Turn {
         self.service_lanes(busy);
         self.acknowledge(&snapshot);
         self.report_loops();
+        if !self.pipeline.private.moves.is_empty() {
+            self.report_moves();
+        }
         self.keep_books(frames);
         let sent_much = std::mem::take(&mut self.sent_much);
         Outcome { frames, lanes_changed, sent_much, stop: self.stopping }
@@ -145,6 +153,9 @@ impl Turn {
         // A command that waits comes before the first frame that meets the snapshot, see `run`.
         if self.mail().is_waiting() || self.pause.is_some() {
             return 0;
+        }
+        if let Some(capture) = &self.pipeline.private.capture {
+            capture.begin_turn(now);
         }
         self.hurried = true;
         let mut frames = 0;
@@ -200,6 +211,16 @@ impl Turn {
         let world = World { snapshot, tables: &self.tables, now };
         let (port, batch, pool) = (lane.port, &mut self.batch, &mut self.pool);
         self.pipeline.private.in_queue = lane.queue;
+        let capture = self.pipeline.private.capture.as_ref().filter(|capture| capture.wants_in(port));
+        if let Some(capture) = capture.cloned() {
+            lane.door.recv(pool, batch);
+            let received = batch.len();
+            if received > 0 {
+                let mut inbound = Inbound::new(&capture, pool.area(), port, batch);
+                self.pipeline.run(world, port, batch, pool, &mut inbound);
+            }
+            return received;
+        }
         if !self.batches.is_multiple_of(SAMPLE_EVERY) {
             lane.door.recv(pool, batch);
             let received = batch.len();
@@ -242,9 +263,16 @@ impl Turn {
                         continue;
                     }
                     let before = (for_others && lane.is_sampled()).then(|| self.clock.raw());
+                    let capture = private.capture.as_deref().filter(|capture| capture.wants_out(port));
+                    let outbound = capture
+                        .map(|capture| Outbound::new(capture, self.pool.area(), port, queue.as_slice()));
+                    let waiting = queue.len();
                     let sent = lane.door.send(&mut self.pool, queue);
                     if self.hurried {
                         lane.door.hurry();
+                    }
+                    if let Some(outbound) = outbound {
+                        outbound.left(waiting - queue.len());
                     }
                     if let Some(before) = before {
                         lane.note_time(&self.clock, before);
@@ -333,6 +361,17 @@ impl Turn {
         }
     }
 
+    /// Few, and only news: the box keeps most of its room for answers.
+    #[cold]
+    fn report_moves(&mut self) {
+        let reports = &self.mail[usize::from(self.id)].reports;
+        for moved in self.pipeline.private.moves.drain(..) {
+            if reports.len() < reports.capacity() / 2 {
+                _ = reports.push(Report::Moved(moved));
+            }
+        }
+    }
+
     fn service_lanes(&mut self, busy: bool) {
         for lane in &mut self.lanes {
             let counters = &self.pipeline.private.counters;
@@ -390,6 +429,7 @@ impl Turn {
                 Command::TakeIn(remains) => self.take_remains(remains),
                 Command::Grow(region, frames) => self.pool.grow(region, frames),
                 Command::Empty(region, room) => self.pool.empty(region, room),
+                Command::Capture(capture) => self.pipeline.private.capture = capture,
                 Command::Stop => self.stopping = true,
             }
         }
@@ -460,46 +500,6 @@ impl Turn {
             && self.pipeline.private.dirty.is_empty()
             && !self.pipeline.private.holds.wants_attention(self.tables.neigh.changes(), Now::default())
             && self.lanes.iter().all(|lane| lane.dead || lane.door.may_sleep())
-    }
-
-    /// Names the lanes that are not watched, by number and descriptor; those for which `enter` says so are from now on.
-    pub fn watch(&mut self, enter: impl Fn(usize, BorrowedFd) -> bool) {
-        let unwatched = |(_, lane): &(usize, &mut Lane)| lane.watched.is_none() && !lane.dead;
-        for (index, lane) in self.lanes.iter_mut().enumerate().filter(unwatched) {
-            lane.watched = lane.door.wait_on().filter(|fd| enter(index, *fd)).map(|_| 0);
-        }
-    }
-
-    /// Names the descriptors of the lanes that sent much while they were watched; now they are not.
-    pub fn unwatch_busy(&mut self, leave: impl Fn(BorrowedFd)) {
-        for lane in self.lanes.iter_mut().filter(|lane| lane.sent_much()) {
-            lane.door.wait_on().into_iter().for_each(&leave);
-            lane.watched = None;
-        }
-    }
-
-    /// No lane is watched any more.
-    pub fn forget_watched(&mut self) {
-        self.lanes.iter_mut().for_each(|lane| lane.watched = None);
-    }
-
-    /// Lanes whose `recv` costs a system call, by number, and what is readable when they have something.
-    pub fn asked_by_call(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
-        let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| lane.by_call && !lane.dead);
-        lanes.filter_map(|(index, lane)| Some((index, lane.door.wait_on()?)))
-    }
-
-    /// Of the lanes of [`Turn::asked_by_call`], these have something and no others. Nobody has to say so: they
-    /// are all asked then.
-    pub fn set_readable(&mut self, lanes: impl Iterator<Item = usize>) {
-        for lane in &mut self.lanes {
-            lane.readable = !lane.by_call;
-        }
-        for index in lanes {
-            if let Some(lane) = self.lanes.get_mut(index) {
-                lane.readable = true;
-            }
-        }
     }
 
     /// Milliseconds that the beat may pause, by the snapshot in use.

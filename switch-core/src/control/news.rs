@@ -1,0 +1,210 @@
+//! What happens, for whoever asked to be told. What the daemon does itself is told where it is done; what workers
+//! only count and tables only hold is looked at once a second, while somebody listens.
+
+use super::capture::epoch_ns;
+use super::daemon::Daemon;
+use crate::config::gateway::from_bits;
+use crate::config::snapshot::PortId;
+use crate::counter::DropReason;
+use crate::pipeline::Moved;
+use crate::table::neigh::State;
+use crate::worker::thread::now;
+use hashbrown::{HashMap, HashSet};
+use std::collections::VecDeque;
+use switch_api::{Happened, Mac, Name, Request};
+
+/// Events that wait until the loop hands them on.
+const WAITING_MAX: usize = 1024;
+/// A table, pool or memory is nearly full at so many percent, and no longer so at the second number.
+const NEAR_FULL_PERCENT: (u64, u64) = (90, 80);
+/// Moved stations told by name in a second; of more the number is told. A loop moves them at line rate.
+const MOVES_A_SECOND: u64 = 20;
+/// A storm that pauses for so long is over; the next is told again.
+const STORM_OVER_S: u32 = 10;
+
+/// Who asks for something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// Its user.
+    pub uid: u32,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// What is needed to tell only what is new.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Somebody listens.
+    pub(super) listened: bool,
+    waiting: VecDeque<Happened>,
+    storms: HashMap<PortId, (u64, u32)>,
+    full: HashSet<String>,
+    failed: HashSet<(u16, u128)>,
+    moves: u64,
+}
+
+impl Daemon {
+    /// Something happened.
+    pub(super) fn tell(&mut self, what: &str, text: String, parts: &[(&str, String)]) {
+        let news = &mut self.news;
+        if news.listened && news.waiting.len() < WAITING_MAX {
+            let parts = parts.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+            let time_ns = epoch_ns() + now().ns;
+            news.waiting.push_back(Happened { time_ns, what: what.to_owned(), text, parts });
+        }
+    }
+
+    /// Whether somebody listens.
+    pub(super) fn set_listened(&mut self, listened: bool) {
+        self.news.listened = listened;
+    }
+
+    /// What happened since the last look.
+    pub(super) fn take_news(&mut self) -> Vec<Happened> {
+        self.news.waiting.drain(..).collect()
+    }
+
+    pub(super) fn tell_port(&mut self, name: &Name, down: Option<&str>) {
+        let port = ("port", name.to_string());
+        match down {
+            None => self.tell("port-up", format!("port {name} is up"), &[port]),
+            Some(reason) => {
+                let text = format!("port {name} is down: {reason}");
+                self.tell("port-down", text, &[port, ("reason", reason.to_owned())]);
+            }
+        }
+    }
+
+    /// A change was made, and by whom.
+    pub(super) fn tell_change(&mut self, request: &Request, caller: Caller) {
+        if !self.news.listened || request.is_read_only() {
+            return;
+        }
+        let Ok(said) = serde_json::to_value(request) else { return };
+        let method = said["method"].as_str().unwrap_or_default().to_owned();
+        let about = ["name", "prefix", "mac", "address", "bridge", "pool"];
+        let about = about.iter().find_map(|field| said["params"].get(*field)?.as_str());
+        let Caller { uid, pid } = caller;
+        let program = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let (program, about) = (program.trim().to_owned(), about.unwrap_or_default().to_owned());
+        let text = format!("{method} {about}, by user {uid} ({program}, process {pid})");
+        let (uid, pid) = (uid.to_string(), pid.to_string());
+        let parts = [("method", method), ("about", about), ("uid", uid), ("pid", pid), ("program", program)];
+        self.tell("changed", text, &parts);
+    }
+
+    pub(super) fn tell_move(&mut self, moved: &Moved) {
+        self.news.moves += 1;
+        if self.news.moves > MOVES_A_SECOND {
+            return;
+        }
+        let mac = Mac::from_u64(moved.mac);
+        let (from, to) = (self.port_name(moved.from).to_string(), self.port_name(moved.to).to_string());
+        let vlan = self.publisher.current().fids.get(usize::from(moved.fid)).map_or(0, |fid| fid.vid);
+        let text = format!("{mac}, VLAN {vlan}, moved from {from} to {to}");
+        let parts = [("mac", mac.to_string()), ("vid", vlan.to_string()), ("from", from), ("to", to)];
+        self.tell("mac-moved", text, &parts);
+    }
+
+    /// What is due once a second.
+    pub(super) fn look_for_news(&mut self, now_s: u32) {
+        if !self.news.listened {
+            return;
+        }
+        let moves = std::mem::take(&mut self.news.moves);
+        if let Some(more) = moves.checked_sub(MOVES_A_SECOND).filter(|more| *more > 0) {
+            let text = format!("{more} more moves of stations in this second");
+            self.tell("mac-moved", text, &[("more", more.to_string())]);
+        }
+        self.look_for_storms(now_s);
+        self.look_at_tables();
+        self.look_for_failed(now_s);
+    }
+
+    fn look_for_storms(&mut self, now_s: u32) {
+        let ports: Vec<_> = self.model.ports.iter().map(|(name, port)| (name.clone(), port.id)).collect();
+        for (name, id) in ports {
+            let of = |counters: &std::sync::Arc<crate::counter::Counters>| {
+                counters.drops(id, DropReason::StormLimit).get()
+            };
+            let dropped: u64 = self.counters.iter().map(of).sum();
+            let first = (dropped, now_s.saturating_sub(STORM_OVER_S + 1));
+            let (before, last_s) = *self.news.storms.entry(id).or_insert(first);
+            if dropped <= before {
+                continue;
+            }
+            self.news.storms.insert(id, (dropped, now_s));
+            if now_s.saturating_sub(last_s) > STORM_OVER_S {
+                let frames = dropped - before;
+                let text =
+                    format!("a storm comes in by port {name}: {frames} frames above its limit were dropped");
+                self.tell("storm", text, &[("port", name.to_string()), ("frames", frames.to_string())]);
+            }
+        }
+    }
+
+    fn look_at_tables(&mut self) {
+        let frames = self.frames();
+        let neighbours = self.tables.neigh.lines() as u64 / 2;
+        let mut seen = vec![
+            (
+                "table-near-full",
+                "the table of stations".to_owned(),
+                u64::from(self.tables.fdb.entries()),
+                u64::from(self.fdb_entries),
+            ),
+            (
+                "table-near-full",
+                "the table of neighbours".to_owned(),
+                u64::from(self.tables.neigh.entries()),
+                neighbours,
+            ),
+            (
+                "memory-near-out",
+                "packet memory".to_owned(),
+                frames.total - frames.free.min(frames.total),
+                frames.total,
+            ),
+        ];
+        for pool in self.book.pools() {
+            for family in &pool.families {
+                let version = if family.is_ipv6 { "IPv6" } else { "IPv4" };
+                let what = format!("address pool {} ({version})", pool.pool.name);
+                seen.push((
+                    "pool-near-full",
+                    what,
+                    family.total - family.free.min(family.total),
+                    family.total,
+                ));
+            }
+        }
+        for (kind, what, used, of) in seen {
+            let percent = (u128::from(used) * 100 / u128::from(of.max(1))) as u64;
+            if percent >= NEAR_FULL_PERCENT.0 && self.news.full.insert(what.clone()) {
+                let text = format!("{what} is {percent} % full: {used} of {of}");
+                self.tell(kind, text, &[("used", used.to_string()), ("of", of.to_string())]);
+            } else if percent < NEAR_FULL_PERCENT.1 {
+                self.news.full.remove(&what);
+            }
+        }
+    }
+
+    fn look_for_failed(&mut self, now_s: u32) {
+        let mut failed = HashSet::new();
+        self.tables.neigh.for_each(|fid, ip, entry| {
+            if entry.state == State::Failed && !entry.is_old(now_s) {
+                failed.insert((fid, ip));
+            }
+        });
+        for (fid, ip) in failed.difference(&self.news.failed).copied().collect::<Vec<_>>() {
+            let of_fid = self.model.fids.iter().find(|(_, of)| **of == fid);
+            let bridge = of_fid.and_then(|((bridge, _), _)| {
+                self.model.bridges.iter().find(|(_, candidate)| candidate.id == *bridge)
+            });
+            let (bridge, ip) = (bridge.map_or(String::new(), |(name, _)| name.to_string()), from_bits(ip));
+            let text = format!("{ip} on bridge {bridge} does not answer");
+            self.tell("neighbour-failed", text, &[("address", ip.to_string()), ("bridge", bridge)]);
+        }
+        self.news.failed = failed;
+    }
+}

@@ -1,0 +1,62 @@
+//! `switch-ctl events`: what happens, as it happens.
+
+use crate::capture::Stop;
+use crate::output::Output;
+use clap::Args;
+use std::io::Write;
+use switch_api::{ApiError, Client, Done, Happened, Missed, Nothing, Notice, Request};
+
+/// What happens, as it happens: ports up and down, moved stations, storms, loops, tables nearly full, neighbours that
+/// do not answer, and who changed what. One line each (with --json one JSON object); Ctrl-C ends it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  switch-ctl events
+  switch-ctl --json events | jq -r 'select(.what == \"port-down\") | .port'
+  switch-ctl events --only port-down --only loop --count 1")]
+pub struct Events {
+    /// Only this kind, like port-down; may be given several times.
+    #[arg(long, value_name = "KIND")]
+    only: Vec<String>,
+    /// End after so many.
+    #[arg(short, long)]
+    count: Option<u64>,
+    /// End after so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    duration: Option<u64>,
+}
+
+pub fn run(events: &Events, client: &mut Client, output: &Output) -> Result<(), ApiError> {
+    let _stop = Stop::new(client.handle()?, events.duration)?;
+    let _: Done = client.call(&Request::EventsSubscribe(Nothing {}))?;
+    client.listen()?;
+    let mut told = 0;
+    while let Some(notice) = client.notice()? {
+        let Some(line) = line(events, &notice, output.is_json()) else { continue };
+        told += 1;
+        if writeln!(std::io::stdout(), "{line}").is_err() || events.count == Some(told) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// None if it is of no interest.
+fn line(events: &Events, notice: &Notice, json: bool) -> Option<String> {
+    if let Ok(missed) = serde_json::from_value::<Missed>(notice.params.clone())
+        && notice.method == "events.missed"
+    {
+        let text = format!("{} events were missed: they came faster than they were read", missed.events);
+        return Some(if json { notice.params.to_string() } else { text });
+    }
+    let event: Happened = serde_json::from_value(notice.params.clone()).ok()?;
+    if notice.method != "event" || !events.only.is_empty() && !events.only.contains(&event.what) {
+        return None;
+    }
+    if json {
+        return Some(notice.params.to_string());
+    }
+    let seconds = event.time_ns / 1_000_000_000;
+    let (hours, minutes, seconds) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    Some(format!("{hours:02}:{minutes:02}:{seconds:02} {:<16} {}", event.what, event.text))
+}
