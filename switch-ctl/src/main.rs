@@ -14,6 +14,7 @@ mod port;
 mod route;
 mod stats;
 mod tap;
+mod top;
 mod trace;
 mod vrf;
 mod worker;
@@ -79,6 +80,8 @@ enum Noun {
     Capture(Box<capture::Capture>),
     /// What happens, as it happens.
     Events(events::Events),
+    /// The switch, live: ports with rates, drops, workers.
+    Top(top::Top),
     /// What would become of a frame now, stage by stage, and why.
     Trace(Box<trace::Trace>),
     /// Counters, drop reasons, frames, cycles per stage.
@@ -136,6 +139,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Worker(verb) => worker::run(verb, &mut client, &output),
         Noun::Capture(capture) => capture::run(capture, &mut client, &output),
         Noun::Events(events) => events::run(events, &mut client, &output),
+        Noun::Top(top) => top::run(top, &mut client, &output),
         Noun::Trace(trace) => trace::run(trace, &mut client, &output),
         Noun::Stats => stats::run(&mut client, &output),
         Noun::Status => daemon::status(&mut client, &output),
