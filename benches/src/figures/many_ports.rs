@@ -28,8 +28,9 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let memory = daemon.call::<Status>(&Request::Status(Default::default())).memory;
     daemon.assert_conserved();
     let resident = super::attach_churn::resident_kib(&daemon) / 1024;
-    let missing: Vec<_> =
-        daemon.stats().drops.iter().map(|drop| format!("{} {}", drop.frames, drop.reason)).collect();
+    let mut lost = std::collections::BTreeMap::<_, u64>::new();
+    daemon.stats().drops.into_iter().for_each(|drop| *lost.entry(drop.reason).or_default() += drop.frames);
+    let missing: Vec<_> = lost.iter().map(|(reason, frames)| format!("{frames} {reason}")).collect();
     daemon.stop(true);
     let detail = format!(
         "of {PORTS} tap and {PORTS} xdp ports, those that reach the next one; an idle tap port takes {:.0} KiB of kernel \

@@ -28,10 +28,10 @@ const FRAME_RECORD_BYTES: u64 = 144;
 const RING_ENTRY_BYTES: u64 = 48;
 /// What else the kernel keeps for an AF_XDP lane: socket, pool, program, link, packet socket. Measured
 /// (figure `idle-xdp-port`).
-const XDP_LANE_BYTES: u64 = 48 << 10;
-/// What the kernel keeps for a queue of a TAP: its ring of 1000 pointers, and the device with its share per core.
+const XDP_LANE_BYTES: u64 = 96 << 10;
+/// What a queue of a TAP takes: its ring of 1000 pointers, the device with its share per core, and our queue to it.
 /// Measured (figure `many-ports`).
-const TAP_LANE_BYTES: u64 = 48 << 10;
+const TAP_LANE_BYTES: u64 = 96 << 10;
 /// How long a region is not needed before it goes: a port that only comes back finds it.
 const SHRINK_AFTER_S: u32 = 3;
 

@@ -156,7 +156,8 @@ mod tests {
     use ratatui::backend::TestBackend;
     use ratatui::crossterm::event::KeyCode;
     use switch_api::{
-        DropCount, FrameCounts, Port, PortCounters, PortKind, PortSettings, PortStatus, Stats, WorkerStatus,
+        DropCount, FrameCounts, Port, PortCounters, PortKind, PortMemory, PortSettings, PortStatus, Stats,
+        WorkerStatus,
     };
 
     fn port(name: &str, state: PortState, packets: u64, drops: u64) -> PortStatus {
@@ -184,6 +185,7 @@ mod tests {
             workers: vec![0],
             mtu: 1500,
             memory_bytes: 0,
+            memory: PortMemory::default(),
             learned: 0,
             counters,
         }
@@ -201,7 +203,7 @@ mod tests {
         let worker = WorkerStatus {
             id: 0,
             core: Some(1),
-            lanes: vec!["busy/0".into()],
+            lanes: Vec::new(),
             turns: 1000 * n,
             empty_turns: 250 * n,
             sleeps: 3 * n,
