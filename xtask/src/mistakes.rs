@@ -297,6 +297,14 @@ const MISTAKES: &[Mistake] = &[
         loom: true,
     },
     Mistake {
+        what: "a place is taken back from a flow that begins anew",
+        file: "table/flow/mod.rs",
+        right: "state.stage == Stage::Dead && (state == free || record.change(state, free))",
+        wrong: "(state == free || record.change(state, free)) || true",
+        test: "loom_a_place_is_not_taken_back",
+        loom: true,
+    },
+    Mistake {
         what: "the storm limit counts from an empty past",
         file: "pipeline/storm.rs",
         right: "content - i128::from(segments) * NS",
