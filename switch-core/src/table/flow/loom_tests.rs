@@ -9,6 +9,7 @@ use crate::wire::packet::{Content, Packet};
 use loom::sync::Arc;
 use loom::thread;
 
+#[cfg(all(test, loom))]
 fn explore(name: &str, body: impl Fn() + Sync + Send + 'static) {
     let executions = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counter = executions.clone();
