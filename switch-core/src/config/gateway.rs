@@ -5,7 +5,7 @@ use super::ecmp::{Group, Hop};
 use super::mirrored::{Kind, Meaning};
 use super::model::Model;
 use super::uplink::ToKernel;
-use crate::table::lpm::{Change, Lpm};
+use crate::table::lpm::{self, Change, Lpm, NO_ROUTE};
 use crate::wire::hop::V4_MAPPED;
 use hashbrown::{HashMap, HashSet};
 use std::collections::BTreeMap;
@@ -114,6 +114,25 @@ impl Routing {
     pub fn find(&self, vrf: u16, ip: u128) -> Option<Action> {
         let table = self.tables.get(usize::from(vrf))?;
         let value = if is_v4(ip) { table.v4.find_v4(ip as u32) } else { table.v6.find(ip) };
+        self.action(value)
+    }
+
+    /// Looks up the addresses of a batch, each in its table, at once; for [`Routing::action`].
+    #[inline]
+    pub fn find_each(&self, values: &mut [u32], ask: impl Fn(usize) -> (u16, u128)) {
+        values.fill(NO_ROUTE);
+        // Every gateway's table is there, unless there is none at all.
+        let Some(first) = self.tables.first() else { return };
+        lpm::find_each(values, |n| {
+            let (vrf, ip) = ask(n);
+            let table = self.tables.get(usize::from(vrf)).unwrap_or(first);
+            if is_v4(ip) { (&table.v4, ip << 96) } else { (&table.v6, ip) }
+        });
+    }
+
+    /// What a value that was looked up stands for; none if there is no route.
+    #[inline]
+    pub fn action(&self, value: u32) -> Option<Action> {
         self.actions.get((value as usize).wrapping_sub(1)).copied()
     }
 

@@ -20,6 +20,14 @@ use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{self, Version};
 use arrayvec::ArrayVec;
 
+/// A packet whose route is looked up.
+struct Ask<'a> {
+    /// Its place in the batch.
+    index: usize,
+    gateway: &'a Gateway,
+    hop: Hop,
+}
+
 /// A packet on its way out: to which neighbour, on which bridge and VLAN.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Leg {
@@ -39,9 +47,9 @@ pub(super) struct Leg {
 
 #[inline]
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
-    let mut legs = ArrayVec::<Leg, BATCH_FRAMES>::new();
+    let mut asks = ArrayVec::<Ask, BATCH_FRAMES>::new();
     let mut here = (0, None);
-    for (index, (frame, note)) in frames.iter().zip(notes.iter_mut()).enumerate() {
+    for (index, (frame, note)) in frames.iter().zip(notes.iter_mut()).enumerate().take(BATCH_FRAMES) {
         if !note.is_undecided() {
             continue;
         }
@@ -52,28 +60,60 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
         if note.src() == gateway.mac {
             note.verdict = Verdict::Drop(DropReason::SourceOurs);
         } else if note.dst == gateway.mac {
-            match way(view, area.bytes(frame), note, gateway) {
-                Ok(mut leg) => {
-                    if let Some(gso) = frame.offload.gso {
-                        // Of a superframe the segments are what an MTU is about.
-                        leg.len = gso::longest(area.bytes(frame), gso) - note.payload_at();
-                    }
-                    view.tables.neigh.touch(leg.home);
-                    legs.push(Leg { index, ..leg });
-                }
+            match read(area.bytes(frame), note, gateway) {
+                Ok(hop) => asks.push(Ask { index, gateway, hop }),
                 Err(verdict) => note.verdict = verdict,
             }
         } else if note.dst & GROUP_BIT != 0 && matches!(note.ethertype(), ARP | IPV6) {
             note.verdict = hear::group(view, area.bytes(frame), note, gateway, private);
         }
     }
+    let mut legs = find_routes(view, area, frames, notes, &asks);
     find_stations(view, notes, &mut legs, private);
     find_ports(view, notes, &legs, private);
 }
 
-/// Which way a packet to the switch's MAC goes on; else what becomes of it.
+/// The route of each packet, looked up at once, and the neighbour it leads to.
 #[inline]
+fn find_routes(
+    view: &View,
+    area: &Area,
+    frames: &[Frame],
+    notes: &mut [Note],
+    asks: &[Ask],
+) -> ArrayVec<Leg, BATCH_FRAMES> {
+    let mut legs = ArrayVec::new();
+    let mut values = [0; BATCH_FRAMES];
+    let values = &mut values[..asks.len()];
+    view.snapshot.routing.find_each(values, |n| (asks[n].gateway.vrf, asks[n].hop.dst));
+    for (ask, value) in asks.iter().zip(values) {
+        let (frame, note) = (&frames[ask.index], &mut notes[ask.index]);
+        let bytes = area.bytes(frame);
+        match lead(view, bytes, note, ask.gateway, &ask.hop, view.snapshot.routing.action(*value)) {
+            Ok(mut leg) => {
+                if let Some(gso) = frame.offload.gso {
+                    // Of a superframe the segments are what an MTU is about.
+                    leg.len = gso::longest(bytes, gso) - note.payload_at();
+                }
+                view.tables.neigh.touch(leg.home);
+                legs.push(Leg { index: ask.index, ..leg });
+            }
+            Err(verdict) => note.verdict = verdict,
+        }
+    }
+    legs
+}
+
+/// Which way a packet to the switch's MAC goes on; else what becomes of it.
+#[cold]
 pub(super) fn way(view: &View, bytes: &[u8], note: &Note, gateway: &Gateway) -> Result<Leg, Verdict> {
+    let hop = read(bytes, note, gateway)?;
+    lead(view, bytes, note, gateway, &hop, view.snapshot.routing.find(gateway.vrf, hop.dst))
+}
+
+/// Reads a packet to the switch's MAC; an error is what becomes of one that is not routed.
+#[inline]
+fn read(bytes: &[u8], note: &Note, gateway: &Gateway) -> Result<Hop, Verdict> {
     let version = match note.ethertype() {
         IPV4 => Version::V4,
         IPV6 => Version::V6,
@@ -83,7 +123,21 @@ pub(super) fn way(view: &View, bytes: &[u8], note: &Note, gateway: &Gateway) -> 
     let packet = bytes.get(note.payload_at()..).unwrap_or_default();
     let hop = hop::read(packet, version).map_err(malformed)?;
     check(&hop, packet, gateway)?;
-    let action = match view.snapshot.routing.find(gateway.vrf, hop.dst) {
+    Ok(hop)
+}
+
+/// Where a route's action leads.
+#[inline]
+fn lead(
+    view: &View,
+    bytes: &[u8],
+    note: &Note,
+    gateway: &Gateway,
+    hop: &Hop,
+    action: Option<Action>,
+) -> Result<Leg, Verdict> {
+    let packet = bytes.get(note.payload_at()..).unwrap_or_default();
+    let action = match action {
         _ if is_link_local(hop.dst) && hop.dst == gateway.link_local => Action::Local,
         Some(action) => action,
         None => return Err(Verdict::Aside(Why::NoRoute)),
@@ -93,7 +147,7 @@ pub(super) fn way(view: &View, bytes: &[u8], note: &Note, gateway: &Gateway) -> 
         // The kernel found no other way for it than back to us: it would go round until its TTL ends it.
         Action::Kernel(_) if view.facts.to_kernel => return Err(Verdict::Aside(Why::FromKernel)),
         Action::Kernel(fid) => (fid, KERNEL_IP),
-        Action::Via(group) => next_hop(view, packet, &hop, group)?,
+        Action::Via(group) => next_hop(view, packet, hop, group)?,
         Action::Local => return Err(Verdict::Aside(Why::Host)),
         Action::Broadcast => return Err(Verdict::Drop(DropReason::DirectedBroadcast)),
         Action::Blackhole => return Err(Verdict::Drop(DropReason::Blackhole)),
