@@ -2,12 +2,13 @@
 //! becomes. Compiled from what is declared; the pipeline reads them by filtering identifier.
 
 use super::ecmp::{Group, Hop};
+use super::making::{Making, Numbers, Settled};
 use super::mirrored::{Kind, Meaning};
 use super::model::Model;
 use super::uplink::ToKernel;
-use crate::table::lpm::{self, Change, Lpm, NO_ROUTE};
+use crate::table::lpm::Lpm;
 use crate::wire::hop::V4_MAPPED;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -94,8 +95,10 @@ pub enum Action {
 /// A routing table (VRF).
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    v4: Lpm,
-    v6: Lpm,
+    pub(super) v4: Lpm,
+    pub(super) v6: Lpm,
+    /// What they were made of.
+    pub(super) made: Arc<Settled>,
 }
 
 /// All that routing reads of a snapshot, beside what stands with each filtering identifier.
@@ -103,9 +106,9 @@ pub struct Table {
 pub struct Routing {
     /// By number.
     pub tables: Box<[Table]>,
-    /// What the tables' values stand for; the first stands for 1.
-    actions: Box<[Action]>,
-    groups: Box<[Group]>,
+    /// Whose table is which.
+    names: Box<[Name]>,
+    numbers: Arc<Numbers>,
 }
 
 impl Routing {
@@ -120,10 +123,10 @@ impl Routing {
     /// Looks up the addresses of a batch, each in its table, at once; for [`Routing::action`].
     #[inline]
     pub fn find_each(&self, values: &mut [u32], ask: impl Fn(usize) -> (u16, u128)) {
-        values.fill(NO_ROUTE);
+        values.fill(crate::table::lpm::NO_ROUTE);
         // Every gateway's table is there, unless there is none at all.
         let Some(first) = self.tables.first() else { return };
-        lpm::find_each(values, |n| {
+        crate::table::lpm::find_each(values, |n| {
             let (vrf, ip) = ask(n);
             let table = self.tables.get(usize::from(vrf)).unwrap_or(first);
             if is_v4(ip) { (&table.v4, ip << 96) } else { (&table.v6, ip) }
@@ -133,60 +136,13 @@ impl Routing {
     /// What a value that was looked up stands for; none if there is no route.
     #[inline]
     pub fn action(&self, value: u32) -> Option<Action> {
-        self.actions.get((value as usize).wrapping_sub(1)).copied()
+        self.numbers.actions.get((value as usize).wrapping_sub(1)).copied()
     }
 
     /// Next hops by number.
     #[inline]
     pub fn group(&self, group: u16) -> Option<&Group> {
-        self.groups.get(usize::from(group))
-    }
-}
-
-/// A routing table in the making: what is added later to the same prefix counts.
-#[derive(Default)]
-struct Making {
-    v4: Vec<Change>,
-    v6: Vec<Change>,
-}
-
-/// Actions and groups, each once.
-#[derive(Default)]
-struct Numbers {
-    actions: Vec<Action>,
-    by_action: HashMap<Action, u32>,
-    groups: Vec<Group>,
-    by_hops: HashMap<Vec<Hop>, u16>,
-}
-
-impl Numbers {
-    fn action(&mut self, action: Action) -> u32 {
-        *self.by_action.entry(action).or_insert_with(|| {
-            self.actions.push(action);
-            self.actions.len() as u32
-        })
-    }
-
-    fn group(&mut self, hops: Vec<Hop>) -> u16 {
-        *self.by_hops.entry(hops).or_insert_with_key(|hops| {
-            self.groups.push(Group::new(hops));
-            (self.groups.len() - 1) as u16
-        })
-    }
-}
-
-impl Making {
-    fn add(&mut self, prefix: Prefix, value: u32) {
-        let Prefix { address, len } = prefix.network();
-        match address {
-            IpAddr::V4(v4) => self.v4.push(Change { key: u128::from(v4.to_bits()) << 96, len, value }),
-            IpAddr::V6(v6) => self.v6.push(Change { key: v6.to_bits(), len, value }),
-        }
-    }
-
-    fn finish(mut self) -> Table {
-        let empty = Lpm::default();
-        Table { v4: empty.changed(&mut self.v4), v6: empty.changed(&mut self.v6) }
+        self.numbers.groups.get(usize::from(group))
     }
 }
 
@@ -196,14 +152,19 @@ pub const EVERYWHERE: [Prefix; 2] = [
     Prefix { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), len: 0 },
 ];
 
-/// Gateways by filtering identifier, and the routing tables.
-pub fn compile(model: &Model) -> (BTreeMap<u16, Arc<Gateway>>, Routing) {
+/// Gateways by filtering identifier, and the routing tables: those of `before`, changed by what is different.
+pub fn compile(model: &Model, before: &Routing) -> (BTreeMap<u16, Arc<Gateway>>, Routing) {
     if model.addresses.is_empty() {
         return Default::default();
     }
+    // Numbers that nothing uses any more gather; now and then they are given out anew.
+    if before.numbers.is_worn() {
+        return compile(model, &Routing::default());
+    }
     let vrfs = number_vrfs(model);
     let mut tables: Vec<Making> = vrfs.iter().map(|_| Making::default()).collect();
-    let mut numbers = Numbers::default();
+    let mut numbers = Numbers::clone(&before.numbers);
+    numbers.begin();
     for (name, vrf) in &vrfs {
         // First, so that what is declared hides it.
         if let Ok(kernel) = model.to_kernel(name) {
@@ -244,8 +205,13 @@ pub fn compile(model: &Model) -> (BTreeMap<u16, Arc<Gateway>>, Routing) {
         }
     }
     let gateways = gateways.into_iter().map(|(fid, gateway)| (fid, Arc::new(gateway))).collect();
-    let tables = tables.into_iter().map(Making::finish).collect();
-    (gateways, Routing { tables, actions: numbers.actions.into(), groups: numbers.groups.into() })
+    let was = |name: &Name| {
+        before.names.iter().position(|was| was == name).and_then(|at| before.tables.get(at)).cloned()
+    };
+    let tables = tables.into_iter().zip(vrfs.keys());
+    let tables = tables.map(|(making, name)| making.finish(was(name).unwrap_or_default())).collect();
+    let names = vrfs.into_keys().cloned().collect();
+    (gateways, Routing { tables, names, numbers: Arc::new(numbers) })
 }
 
 /// What the node's kernel has routes for; all of it, unless it is mirrored.

@@ -12,6 +12,7 @@
 //! | [`ecmp`] | several next hops for one route |
 //! | [`gateway`] | of these, what routing reads |
 //! | [`mirrored`] | routes of that kernel, and what they mean here |
+//! | [`making`] | routing tables, changed where they differ |
 //! | [`uplink`] | the way to the node's kernel |
 //! | [`publish`] | how a snapshot reaches every worker, and how one knows that it did |
 
@@ -19,6 +20,7 @@ mod addresses;
 pub mod checked;
 pub mod ecmp;
 pub mod gateway;
+mod making;
 pub mod mirrored;
 pub mod model;
 pub mod publish;

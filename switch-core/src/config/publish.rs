@@ -85,6 +85,11 @@ impl Publisher {
         snapshot
     }
 
+    /// The newest snapshot.
+    pub fn newest(&self) -> Option<&Snapshot> {
+        self.kept.last().map(|newest| &**newest)
+    }
+
     /// Whether every worker uses `generation` or a later one.
     pub fn is_seen(&self, generation: u64) -> bool {
         self.shared.slots.iter().all(|slot| slot.seen.load(Ordering::Acquire) >= generation)

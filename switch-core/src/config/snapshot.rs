@@ -161,13 +161,24 @@ pub fn compile(
     fdb_entries: u32,
     generation: u64,
 ) -> Snapshot {
+    compile_after(checked, live, fdb_entries, generation, &Routing::default())
+}
+
+/// The same, sharing with the routing tables `before` what is still so.
+pub fn compile_after(
+    checked: &Checked,
+    live: &HashMap<PortId, Live>,
+    fdb_entries: u32,
+    generation: u64,
+    before: &Routing,
+) -> Snapshot {
     let model = checked.model();
     let ports_len = model.ports.values().map(|port| usize::from(port.id) + 1).max().unwrap_or(0);
     let fids_len = model.fids.values().map(|fid| usize::from(*fid) + 1).max().unwrap_or(0);
     let mut ports = vec![PortFacts::default(); ports_len];
     let mut fids = vec![FidFacts::default(); fids_len];
     let mut members: Vec<Vec<Member>> = vec![Vec::new(); fids_len];
-    let (mut gateways, routing) = gateway::compile(model);
+    let (mut gateways, routing) = gateway::compile(model, before);
     for port in model.ports.values() {
         let Some(bridge) = model.bridges.get(&port.object.bridge) else { continue };
         let fid_of = |vid: Vid| model.fids.get(&(bridge.id, vid)).copied().unwrap_or(0);

@@ -12,7 +12,7 @@ use super::persist::Store;
 use super::tap::{self, Wanted};
 use crate::balance::Rules;
 use crate::config::model::no_such;
-use crate::config::snapshot::{Live, PortId, compile};
+use crate::config::snapshot::{Live, PortId, Snapshot, compile, compile_after};
 use crate::config::uplink::KERNEL_IP;
 use crate::config::{Checked, Model, Publisher};
 use crate::counter::Counters;
@@ -227,9 +227,18 @@ impl Daemon {
         json(self.done())
     }
 
+    fn compile(&self, checked: &Checked, generation: u64) -> Snapshot {
+        match self.publisher.newest() {
+            Some(newest) => {
+                compile_after(checked, &self.live(), self.fdb_entries, generation, &newest.routing)
+            }
+            None => compile(checked, &self.live(), self.fdb_entries, generation),
+        }
+    }
+
     fn publish(&mut self, checked: Checked) -> Result<(), ApiError> {
         let generation = self.publisher.generation() + 1;
-        let snapshot = compile(&checked, &self.live(), self.fdb_entries, generation);
+        let snapshot = self.compile(&checked, generation);
         let before: Vec<u16> = self.model.fids.values().copied().collect();
         self.model = checked.model().clone();
         self.pin_kernel();

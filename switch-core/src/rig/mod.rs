@@ -5,7 +5,7 @@
 mod agree;
 pub mod fuzz;
 
-use crate::config::snapshot::{Live, PortId, compile};
+use crate::config::snapshot::{Live, PortId, compile_after};
 use crate::config::{Checked, Model, PORTS_MAX, Publisher, publish};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, AreaSize, Pool, TxQueue};
@@ -127,7 +127,8 @@ impl Rig {
 
     fn publish(&mut self, checked: Checked) {
         let generation = self.publisher.generation() + 1;
-        let snapshot = compile(&checked, &self.live, self.fdb_entries as u32, generation);
+        let before = self.publisher.newest().map(|newest| newest.routing.clone()).unwrap_or_default();
+        let snapshot = compile_after(&checked, &self.live, self.fdb_entries as u32, generation, &before);
         self.model = checked.model().clone();
         self.publisher.publish(snapshot);
     }
