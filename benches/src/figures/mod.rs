@@ -6,6 +6,8 @@ pub mod busy_memory;
 pub mod capture_cost;
 pub mod cni_add;
 pub mod cpu_per_gb;
+pub mod cross_node_tcp;
+pub mod first_packet;
 pub mod flows;
 pub mod gro_tap;
 pub mod idle_cpu;
@@ -101,6 +103,12 @@ pub const ALL: &[Entry] = &[
         two_workers::measure,
     ),
     ("cni-add", "CNI ADD with 100 pods present, and 200 of them 8 at a time", cni_add::measure),
+    (
+        "cross-node-tcp",
+        "TCP pod to pod across two nodes, beside the kernel's own routing",
+        cross_node_tcp::measure,
+    ),
+    ("first-packet", "first packets to neighbours that are not known yet", first_packet::measure),
     ("lpm4", "IPv4 longest-prefix match, 1 000 000 prefixes", lpm::v4),
     ("lpm6", "IPv6 longest-prefix match, 250 000 prefixes", lpm::v6),
     ("flows-1m", "1 000 000 flows: memory, and cost a packet with random access", flows::many),
