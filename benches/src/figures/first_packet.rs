@@ -1,8 +1,8 @@
 //! [first-packet] Flows whose first packet goes to a neighbour that nobody has asked for yet: what is held while it is
 //! asked arrives, in front of what follows. A real daemon, a pod that sends, and a pod with an address for each flow.
 
-use super::tcp_vs_bridge::PATIENCE;
 use super::{Bar, Bench, Figure};
+use crate::iperf::PATIENCE;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
