@@ -173,6 +173,7 @@ pub(crate) fn two_ports(settings: PortSettings) -> Snapshot {
             settings: settings.clone(),
             owner: Default::default(),
             labels: Default::default(),
+            workload: None,
         };
         model = model.apply(&Request::PortAdd(Box::new(port))).unwrap_or_else(|error| panic!("{error}"));
     }

@@ -85,7 +85,15 @@ impl Router {
 fn port(name: &str, kind: PortKind) -> Port {
     let bridge: Name = parse("br0");
     let settings = PortSettings::default();
-    Port { name: parse(name), bridge, kind, settings, owner: Owner::Operator, labels: Default::default() }
+    Port {
+        name: parse(name),
+        bridge,
+        kind,
+        settings,
+        owner: Owner::Operator,
+        labels: Default::default(),
+        workload: None,
+    }
 }
 
 fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> T {

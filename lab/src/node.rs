@@ -354,5 +354,6 @@ pub fn xdp_port(device: &str, bridge: &str, settings: PortSettings) -> Port {
         settings,
         owner: Default::default(),
         labels: Default::default(),
+        workload: None,
     }
 }

@@ -6,6 +6,7 @@
 //! | [`cidr`] | addresses with a prefix length |
 //! | [`object`] | what can be declared: bridges, ports, static MACs |
 //! | [`ipam`] | address pools and leases |
+//! | [`policy`] | network policies, and the workloads they are about |
 //! | [`prefix`] | an address and the length of its network |
 //! | [`flow`] | flows, as they are listed and ended |
 //! | [`route`] | what routing needs: gateway addresses, neighbours, routes |
@@ -29,6 +30,7 @@ pub mod flow;
 pub mod ipam;
 pub mod name;
 pub mod object;
+pub mod policy;
 pub mod prefix;
 pub mod reply;
 pub mod request;
@@ -49,6 +51,7 @@ pub use ipam::{
 pub use ipnet::IpNet;
 pub use name::{Mac, Name, Vid};
 pub use object::*;
+pub use policy::*;
 pub use prefix::Prefix;
 pub use reply::*;
 pub use request::{

@@ -355,6 +355,9 @@ pub struct Port {
     /// What its owner notes on it, for people and for itself: at most 16, each at most 63 and 256 bytes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// What it is to policies; none: no policy selects it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<crate::Workload>,
 }
 
 /// How a port switches; all of it can be changed while traffic flows.

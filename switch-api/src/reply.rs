@@ -303,6 +303,9 @@ pub struct Stats {
     pub ports: Vec<(Name, PortCounters)>,
     /// Drop reasons with a count, over all ports.
     pub drops: Vec<DropCount>,
+    /// Drops by network policies, by the rule that decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policy_drops: Vec<crate::RuleCount>,
     /// MAC moves, refusals to learn and the like.
     pub events: Vec<(String, u64)>,
     /// Cycles per packet of each stage.

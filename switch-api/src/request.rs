@@ -2,6 +2,9 @@
 
 use crate::capture::CaptureStart;
 use crate::flow::{FlowFilter, FlowList};
+use crate::policy::{
+    ByNamespace, ByPolicy, Namespace, NetworkPolicy, PolicyExplain, PolicyFilter, PortLabel,
+};
 use crate::route::{
     AddressDelete, BridgeAddress, NeighDelete, NeighFilter, Route, RouteDelete, RouteFilter, RouteGet,
     StaticNeighbour,
@@ -83,6 +86,9 @@ pub enum Request {
     /// Replaces a port's settings.
     #[serde(rename = "port.set")]
     PortSet(PortSet),
+    /// Says what a port is to policies.
+    #[serde(rename = "port.label")]
+    PortLabel(PortLabel),
     /// Closes a port and removes it.
     #[serde(rename = "port.delete")]
     PortDelete(ByName),
@@ -125,6 +131,30 @@ pub enum Request {
     /// Begins to tell what happens, as `event`, until the client ends.
     #[serde(rename = "events.subscribe")]
     EventsSubscribe(Nothing),
+    /// Gives a namespace its labels, all of them.
+    #[serde(rename = "namespace.set")]
+    NamespaceSet(Namespace),
+    /// Takes a namespace's labels away.
+    #[serde(rename = "namespace.delete")]
+    NamespaceDelete(ByNamespace),
+    /// Lists namespaces that have labels.
+    #[serde(rename = "namespace.list")]
+    NamespaceList(Nothing),
+    /// Declares a network policy.
+    #[serde(rename = "policy.add")]
+    PolicyAdd(Box<NetworkPolicy>),
+    /// Declares a network policy, in place of the one of that name if there is one.
+    #[serde(rename = "policy.set")]
+    PolicySet(Box<NetworkPolicy>),
+    /// Removes a network policy.
+    #[serde(rename = "policy.delete")]
+    PolicyDelete(ByPolicy),
+    /// Lists network policies, and what their rules decided.
+    #[serde(rename = "policy.list")]
+    PolicyList(PolicyFilter),
+    /// Says whether a first packet would pass, and which rule decides.
+    #[serde(rename = "policy.explain")]
+    PolicyExplain(PolicyExplain),
     /// Declares a pool of addresses.
     #[serde(rename = "ipam.pool.add")]
     PoolAdd(Pool),
@@ -169,6 +199,9 @@ impl Request {
                 | Self::StatsGet(_)
                 | Self::Trace(_)
                 | Self::EventsSubscribe(_)
+                | Self::NamespaceList(_)
+                | Self::PolicyList(_)
+                | Self::PolicyExplain(_)
                 | Self::PoolList(_)
                 | Self::LeaseList(_)
         )

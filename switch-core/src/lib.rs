@@ -11,6 +11,7 @@
 //! | [`config`] | what is declared: model, checks, snapshots |
 //! | [`balance`] | which lanes should move |
 //! | [`ipam`] | who gets which address |
+//! | [`policy`] | network policies: from words to tables |
 //! | [`pipeline`] | what happens to a batch |
 //! | [`port`] | the doors to the outside |
 //! | [`worker`] | who does it: one pinned core each |
@@ -30,6 +31,7 @@ pub mod host;
 pub mod ipam;
 #[cfg(not(loom))]
 pub mod pipeline;
+pub mod policy;
 #[cfg(not(loom))]
 pub mod port;
 mod prefetch;

@@ -421,6 +421,7 @@ fn a_capture_is_replayed_in_and_written_out() {
         settings: PortSettings::default(),
         owner: Default::default(),
         labels: Default::default(),
+        workload: None,
     };
     let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
     for frame in &frames {

@@ -8,8 +8,11 @@ mod fdb;
 mod filter;
 mod flow;
 mod ipam;
+mod label;
+mod namespace;
 mod neigh;
 mod output;
+mod policy;
 mod port;
 mod route;
 mod stats;
@@ -26,7 +29,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use switch_api::{ApiError, Client, Code};
 
-/// Talks to switchd: ports, bridges, stations, flows, routes, neighbours, workers, counters.
+/// Talks to switchd: ports, bridges, stations, flows, routes, neighbours, policies, workers, counters.
 ///
 /// Exit codes: 0 done; 1 the switch or the system failed; 2 the request is wrong; 3 not allowed; 4 not
 /// found; 5 exists already; 6 busy; 7 a limit; 8 not supported here; 9 no answer in time; 10 versions
@@ -73,6 +76,12 @@ enum Noun {
     /// Routing tables: where they lead, and which of the kernel's they go with.
     #[command(subcommand)]
     Vrf(vrf::Verb),
+    /// Network policies: who may speak with whom.
+    #[command(subcommand)]
+    Policy(policy::Verb),
+    /// Namespaces: labels that policies select them by.
+    #[command(subcommand)]
+    Namespace(namespace::Verb),
     /// Workers: who does it, on which core.
     #[command(subcommand)]
     Worker(worker::Verb),
@@ -136,6 +145,8 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Neigh(verb) => neigh::run(verb, &mut client, &output),
         Noun::Route(verb) => route::run(verb, &mut client, &output),
         Noun::Vrf(verb) => vrf::run(verb, &mut client, &output),
+        Noun::Policy(verb) => policy::run(verb, &mut client, &output),
+        Noun::Namespace(verb) => namespace::run(verb, &mut client, &output),
         Noun::Worker(verb) => worker::run(verb, &mut client, &output),
         Noun::Capture(capture) => capture::run(capture, &mut client, &output),
         Noun::Events(events) => events::run(events, &mut client, &output),

@@ -1,7 +1,7 @@
 //! `switch-ctl port`.
 
 use crate::output::{Output, bytes, thousands};
-use crate::tap;
+use crate::{label, tap};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use switch_api::{
@@ -36,6 +36,8 @@ pub enum Verb {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Says what a port is to network policies: namespace, labels, named ports. What is not named stays.
+    Label(label::Label),
     /// Closes and removes a port.
     Delete {
         /// The port.
@@ -294,6 +296,7 @@ impl Kind {
             settings: common.settings.over(PortSettings::default()),
             owner: Owner::Operator,
             labels: Default::default(),
+            workload: None,
         }
     }
 
@@ -364,6 +367,7 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
             let done: Done = client.call(&Request::PortSet(set))?;
             output.done(&done, &format!("port {name} is changed"));
         }
+        Verb::Label(label) => label::run(label, client, output)?,
         Verb::Delete { name } => {
             let done: Done = client.call(&Request::PortDelete(ByName { name: name.clone() }))?;
             output.done(&done, &format!("port {name} is gone"));
@@ -498,6 +502,14 @@ fn show(port: &PortStatus) -> String {
     ];
     let at = lines.iter().position(|(name, _)| *name == "bridge").unwrap_or(0);
     lines.splice(at..at, tap::show(&port.port.kind));
+    if let Some(workload) = &port.port.workload {
+        let ports = workload.ports.iter().map(|it| format!("{}={}/{}", it.name, it.protocol, it.port));
+        let addresses = workload.addresses.iter().map(ToString::to_string);
+        lines.push(("workload of namespace", workload.namespace.clone()));
+        lines.push(("workload labels", label::shown(&workload.labels)));
+        lines.push(("named ports", ports.collect::<Vec<_>>().join(",")));
+        lines.push(("workload addresses", addresses.collect::<Vec<_>>().join(",")));
+    }
     lines.extend(port.port.labels.iter().map(|(key, value)| (key.as_str(), value.clone())));
     lines.retain(|(_, value)| !value.is_empty());
     lines.iter().map(|(name, value)| format!("{name:<24}{value}\n")).collect()

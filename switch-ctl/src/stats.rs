@@ -10,7 +10,8 @@ pub fn run(client: &mut Client, output: &Output) -> Result<(), ApiError> {
 }
 
 fn show(stats: &Stats, output: &Output) -> String {
-    let mut parts = vec![ports(stats, output), drops(stats, output), events(stats, output)];
+    let mut parts =
+        vec![ports(stats, output), drops(stats, output), policies(stats, output), events(stats, output)];
     parts.push(stages(stats, output));
     parts.push(frames(&stats.frames));
     parts.push(memory(&stats.memory));
@@ -36,6 +37,17 @@ fn drops(stats: &Stats, output: &Output) -> String {
     for drop in &stats.drops {
         let (port, frames) = (drop.port.to_string(), thousands(drop.frames));
         table.add_row(vec![drop.reason.clone(), port, frames, drop.meaning.clone()]);
+    }
+    table.to_string()
+}
+
+fn policies(stats: &Stats, output: &Output) -> String {
+    if stats.policy_drops.is_empty() {
+        return String::new();
+    }
+    let mut table = output.table(&["DROPPED BY POLICY", "FRAMES"]);
+    for rule in &stats.policy_drops {
+        table.add_row(vec![rule.rule.clone(), thousands(rule.packets)]);
     }
     table.to_string()
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 600;
 
 /// Rooms that touch no descriptor, thread, clock, log or environment.
-const PURE: &[&str] = &["wire", "table", "config", "host", "pipeline", "frame", "counter", "ipam", "balance"];
+const PURE: &[&str] =
+    &["wire", "table", "config", "host", "pipeline", "frame", "counter", "ipam", "balance", "policy"];
 /// What they may not name, and why.
 const IMPURE: &[(&str, &str)] = &[
     ("std::thread", "a thread"),
@@ -45,6 +46,8 @@ const WALLS: &[(&str, &str, &str)] = &[
     ("switch-core/src/counter/", "crate::pipeline", "counter is a leaf"),
     ("switch-core/src/config/", "crate::pipeline", "config comes before pipeline"),
     ("switch-core/src/config/", "crate::worker", "config comes before worker"),
+    ("switch-core/src/policy/", "crate::config", "policy compiles what it is given"),
+    ("switch-core/src/policy/", "crate::pipeline", "policy compiles what it is given"),
     ("switch-core/src/ipam/", "crate::control", "ipam plans, control writes"),
     ("switch-core/src/pipeline/", "crate::worker", "pipeline comes before worker"),
     ("switch-core/src/port/", "crate::pipeline", "a port knows frames only"),
@@ -55,7 +58,8 @@ const WALLS: &[(&str, &str, &str)] = &[
     ("switch-api/", "switch_core", "the API is below everything"),
 ];
 /// Stages meet in pipeline/mod.rs only.
-const STAGES: &[&str] = &["parse", "guard", "learn", "route", "forward", "rewrite", "egress", "emit"];
+const STAGES: &[&str] =
+    &["parse", "guard", "learn", "route", "forward", "admit", "rewrite", "egress", "emit"];
 
 /// Checks every rule; all violations at once.
 pub fn run() -> Result {

@@ -109,6 +109,7 @@ fn add(daemon: &Daemon, name: &str, bridge: &str, source: Option<MemorySource>) 
         settings: PortSettings::default(),
         owner: Default::default(),
         labels: Default::default(),
+        workload: None,
     };
     let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
 }

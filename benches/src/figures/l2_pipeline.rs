@@ -55,6 +55,7 @@ fn daemon(bench: &Bench) -> Result<f64, String> {
             settings: PortSettings::default(),
             owner: Default::default(),
             labels: Default::default(),
+            workload: None,
         };
         let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
     }

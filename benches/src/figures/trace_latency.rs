@@ -72,6 +72,7 @@ fn add(daemon: &switch_lab::Daemon, n: usize, source: Option<MemorySource>) {
         settings: PortSettings { vlan, ..PortSettings::default() },
         owner: Default::default(),
         labels: Default::default(),
+        workload: None,
     };
     let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
 }

@@ -75,9 +75,10 @@ fn attach(
     Ok(wanted)
 }
 
-/// The same but for its MAC address, if that was chosen by chance.
+/// The same but for its MAC address, if that was chosen by chance, and for what policies know of it.
 fn is_same(present: &Port, wanted: &Port) -> bool {
-    let mut wanted = wanted.clone();
+    // Labels may have been declared meanwhile.
+    let mut wanted = Port { workload: present.workload.clone(), ..wanted.clone() };
     if let (PortKind::Tap { mac: is, .. }, PortKind::Tap { mac, addresses, .. }) =
         (&present.kind, &mut wanted.kind)
         && addresses.iter().all(|cidr| cidr.address().is_ipv6())
@@ -119,7 +120,15 @@ pub(crate) fn port(
         ..PortSettings::default()
     };
     let labels = switch::all_labels(&holder, invocation);
-    Ok(Port { name, bridge: conf.bridge.clone(), kind, settings, owner: Owner::Cni, labels })
+    Ok(Port {
+        name,
+        bridge: conf.bridge.clone(),
+        kind,
+        settings,
+        owner: Owner::Cni,
+        labels,
+        workload: switch::workload(invocation),
+    })
 }
 
 /// Routes as the kernel wants them: a gateway that is not in a subnet of the interface is reached on the link.

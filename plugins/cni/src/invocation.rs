@@ -10,9 +10,11 @@ use switch_api::Mac;
 const INTERFACE_LEN_MAX: usize = 15;
 /// Longest container identifier we take. Runtimes use 64.
 const CONTAINER_LEN_MAX: usize = 256;
+/// The note of a pod's namespace.
+pub const NAMESPACE_LABEL: &str = "k8s/namespace";
 /// What `K8S_POD_*` and the like of `CNI_ARGS` are noted as on the port.
 const LABELS: [(&str, &str); 4] = [
-    ("K8S_POD_NAMESPACE", "k8s/namespace"),
+    ("K8S_POD_NAMESPACE", NAMESPACE_LABEL),
     ("K8S_POD_NAME", "k8s/pod"),
     ("K8S_POD_UID", "k8s/uid"),
     ("K8S_POD_INFRA_CONTAINER_ID", "k8s/infra"),

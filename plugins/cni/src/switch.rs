@@ -5,7 +5,7 @@ use crate::invocation::Invocation;
 use crate::refusal::Refusal;
 use std::collections::BTreeMap;
 use switch_api::{
-    ApiError, Bridge, ByName, Client, Code, Done, Holder, Name, Owner, Port, PortStatus, Request,
+    ApiError, Bridge, ByName, Client, Code, Done, Holder, Name, Owner, Port, PortStatus, Request, Workload,
 };
 
 /// Labels that say whose a port is.
@@ -111,6 +111,13 @@ pub fn all_labels(holder: &Holder, invocation: &Invocation) -> BTreeMap<String, 
     let mut all = invocation.labels.clone();
     all.extend(labels(holder));
     all
+}
+
+/// What the port is to policies, if the runtime says which pod it is for. The pod's own labels are not among
+/// what a plugin is told: whoever knows them declares them (`port.label`).
+pub fn workload(invocation: &Invocation) -> Option<Workload> {
+    let namespace = invocation.labels.get(crate::invocation::NAMESPACE_LABEL)?.clone();
+    Some(Workload { namespace, labels: Default::default(), ports: Vec::new(), addresses: Vec::new() })
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@ impl Checked {
         super::addresses::check(&model, &mut problems);
         super::routes::check(&model, &mut problems);
         super::uplink::check(&model, &mut problems);
+        super::policies::check(&model, &mut problems);
         match problems.len() {
             0 => Ok(Self(model)),
             _ => Err(refusal(problems)),

@@ -10,6 +10,7 @@
 //! | [`snapshot`] | the immutable facts that workers read |
 //! | [`routes`] | declared routes |
 //! | [`ecmp`] | several next hops for one route |
+//! | [`policies`] | network policies, and what ports are to them |
 //! | [`gateway`] | of these, what routing reads |
 //! | [`mirrored`] | routes of that kernel, and what they mean here |
 //! | [`making`] | routing tables, changed where they differ |
@@ -23,6 +24,7 @@ pub mod gateway;
 mod making;
 pub mod mirrored;
 pub mod model;
+pub mod policies;
 pub mod publish;
 mod routes;
 pub mod snapshot;

@@ -2,13 +2,14 @@
 //! as it is, so that an error anywhere before publishing has changed nothing.
 
 use super::mirrored::Mirrored;
+use super::policies::{PlacedPolicy, Policing, PolicyKey};
 use super::{BRIDGES_MAX, FIDS_MAX, PORTS_MAX, STATIC_MACS_MAX};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use switch_api::{
-    ApiError, Bridge, BridgeAddress, Code, Name, Port, Request, Route, StaticMac, StaticNeighbour, Vid, Vlan,
-    Vrf,
+    ApiError, Bridge, BridgeAddress, Code, Labels, Name, Namespace, NetworkPolicy, Port, Request, Route,
+    StaticMac, StaticNeighbour, Vid, Vlan, Vrf,
 };
 
 /// What is kept on disk: the objects, without their numbers.
@@ -29,6 +30,10 @@ pub struct Declared {
     pub routes: Vec<Route>,
     /// Routing tables that were set.
     pub vrfs: Vec<Vrf>,
+    /// Network policies.
+    pub policies: Vec<NetworkPolicy>,
+    /// Labels of namespaces.
+    pub namespaces: Vec<Namespace>,
 }
 
 /// An object and its number.
@@ -59,6 +64,12 @@ pub struct Model {
     pub vrfs: BTreeMap<Name, Vrf>,
     /// Routes of the node's kernel: seen, not declared, and not kept.
     pub mirrored: Arc<Mirrored>,
+    /// By namespace and name.
+    pub policies: BTreeMap<PolicyKey, PlacedPolicy>,
+    /// Labels of namespaces that have any.
+    pub namespaces: BTreeMap<String, Labels>,
+    /// The policies, compiled.
+    pub policing: Policing,
     /// What makes this node's derived MACs its own.
     pub seed: u64,
     /// Filtering identifier of each bridge (by number) and VLAN that has a member or a gateway.
@@ -82,6 +93,12 @@ impl Model {
                 port.object.settings = set.settings.clone();
             }
             Request::PortDelete(by) => next.delete_port(&by.name)?,
+            Request::PortLabel(label) => next.label_port(label)?,
+            Request::NamespaceSet(namespace) => next.set_namespace(namespace)?,
+            Request::NamespaceDelete(by) => next.delete_namespace(&by.name)?,
+            Request::PolicyAdd(policy) => next.add_policy(policy)?,
+            Request::PolicySet(policy) => next.set_policy(policy)?,
+            Request::PolicyDelete(by) => next.delete_policy(by)?,
             Request::FdbAdd(entry) => next.add_static(entry)?,
             Request::FdbDelete(by) => {
                 next.static_macs.retain(|e| (e.mac, &e.bridge, e.vid) != (by.mac, &by.bridge, by.vid));
@@ -100,6 +117,9 @@ impl Model {
             }
         }
         next.number_fids()?;
+        if super::policies::concerns(request) {
+            next.compile_policies()?;
+        }
         Ok(next)
     }
 
@@ -127,7 +147,14 @@ impl Model {
         for vrf in &declared.vrfs {
             model.set_vrf(vrf)?;
         }
+        for namespace in &declared.namespaces {
+            model.set_namespace(namespace)?;
+        }
+        for policy in &declared.policies {
+            model.add_policy(policy)?;
+        }
         model.number_fids()?;
+        model.compile_policies()?;
         Ok(model)
     }
 
@@ -143,6 +170,8 @@ impl Model {
             neighbours: self.neighbours.clone(),
             routes: self.routes.clone(),
             vrfs: self.vrfs.values().cloned().collect(),
+            policies: self.policies.values().map(|placed| (*placed.policy).clone()).collect(),
+            namespaces: self.declared_namespaces(),
         }
     }
 
@@ -172,6 +201,7 @@ impl Model {
         if self.ports.contains_key(&port.name) {
             return Err(exists("port", &port.name));
         }
+        super::policies::check_workload(port.workload.as_ref(), &port.kind)?;
         let id = free_id(self.ports.values().map(|port| port.id), PORTS_MAX)
             .ok_or_else(|| limit("ports", PORTS_MAX))?;
         self.ports.insert(port.name.clone(), Numbered { id, object: port.clone() });

@@ -4,6 +4,7 @@
 use super::checked::Checked;
 use super::gateway::{self, Gateway, Routing};
 use super::model::{Model, vids_of};
+use crate::policy::{Compiled, Subject};
 use crate::table::fdb::Limits;
 use arrayvec::ArrayVec;
 use hashbrown::HashMap;
@@ -70,6 +71,10 @@ pub struct PortFacts {
     pub to_kernel: bool,
     /// Flows are kept of what it sends and is sent.
     pub tracked: bool,
+    /// The node itself is behind it.
+    pub is_node: bool,
+    /// What policies say of it.
+    pub subject: Subject,
 }
 
 /// A member of a flood group.
@@ -121,6 +126,10 @@ pub struct Snapshot {
     pub limits: Limits,
     /// Routing tables.
     pub routing: Routing,
+    /// Some port is isolated by policies.
+    pub policed: bool,
+    /// Policies.
+    pub policing: Arc<Compiled>,
     /// Milliseconds a sleeping worker may let pass between two beats.
     pub beat_ms: u32,
     /// Flows are kept of some port.
@@ -136,6 +145,8 @@ impl Snapshot {
             fids: Box::default(),
             limits: Limits { table: 0, share: 0 },
             routing: Routing::default(),
+            policed: false,
+            policing: Arc::default(),
             beat_ms: BEAT_MS_MAX,
             tracks: false,
         }
@@ -190,7 +201,11 @@ pub fn compile_after(
             }
         }
         let routed = vids_of(&port.object.settings.vlan).any(|vid| gateways.contains_key(&fid_of(vid)));
-        ports[usize::from(port.id)] = PortFacts { routed, ..port_facts(&port.object, live, fid_of) };
+        let subject = model.policing.subject(port.id).cloned().unwrap_or_default();
+        let facts = port_facts(&port.object, live, fid_of);
+        // Who is isolated is answered all the same: by flows.
+        let tracked = facts.tracked || subject.is_isolated();
+        ports[usize::from(port.id)] = PortFacts { routed, subject, tracked, ..facts };
     }
     for kernel in model.vrf_names().into_iter().filter_map(|vrf| model.to_kernel(vrf).ok()) {
         if let Some(port) = ports.get_mut(usize::from(kernel.id)) {
@@ -212,7 +227,17 @@ pub fn compile_after(
     }
     let limits = Limits::new(fdb_entries, model.ports.len());
     let (tracks, beat_ms) = (ports.iter().any(|port| port.tracked), beat_ms(model));
-    Snapshot { generation, ports: ports.into(), fids: fids.into(), limits, routing, beat_ms, tracks }
+    Snapshot {
+        generation,
+        ports: ports.into(),
+        fids: fids.into(),
+        limits,
+        routing,
+        policed: !model.policing.is_idle(),
+        policing: model.policing.0.clone(),
+        beat_ms,
+        tracks,
+    }
 }
 
 /// A quarter of the shortest dead-man time: three beats may be late before the port counts as dead.
@@ -262,6 +287,8 @@ fn port_facts(port: &Port, live: Live, fid_of: impl Fn(Vid) -> u16) -> PortFacts
         routed: false,
         to_kernel: false,
         tracked: settings.track,
+        is_node: matches!(port.kind, PortKind::Host { .. }),
+        subject: Subject::default(),
     }
 }
 

@@ -183,7 +183,15 @@ mod tests {
         };
         let settings = PortSettings { vlan, ..PortSettings::default() };
         let (name, bridge) = (name(port), name(bridge));
-        let port = Port { name, bridge, kind, settings, owner: Owner::Operator, labels: Default::default() };
+        let port = Port {
+            name,
+            bridge,
+            kind,
+            settings,
+            owner: Owner::Operator,
+            labels: Default::default(),
+            workload: None,
+        };
         Request::PortAdd(Box::new(port))
     }
 

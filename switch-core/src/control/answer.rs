@@ -266,6 +266,7 @@ impl Daemon {
             }
         }
         let count = |event: Event| self.counters.iter().map(|counters| counters.event(event).get()).sum();
+        stats.policy_drops = self.policy_drops();
         stats.events = Event::ALL.iter().map(|event| (event.name().to_owned(), count(*event))).collect();
         stats.stages = Stage::ALL.iter().filter_map(|stage| self.stage_cost(*stage)).collect();
         stats

@@ -177,6 +177,15 @@ impl Daemon {
             Request::RouteGet(get) => json(self.explain_route(get)?),
             Request::VrfList(_) => json(self.list_vrfs()),
             Request::NeighAdd(_) | Request::NeighDelete(_) => self.change_neighbour(request),
+            Request::PolicyList(filter) => json(self.list_policies(filter)),
+            Request::PolicyExplain(asked) => json(self.explain_policy(asked)?),
+            Request::NamespaceList(_) => json(self.model.declared_namespaces()),
+            Request::PortLabel(_)
+            | Request::NamespaceSet(_)
+            | Request::NamespaceDelete(_)
+            | Request::PolicyAdd(_)
+            | Request::PolicySet(_)
+            | Request::PolicyDelete(_) => self.change_policy(request),
             Request::BridgeAdd(_)
             | Request::BridgeSet(_)
             | Request::BridgeDelete(_)
@@ -242,6 +251,7 @@ impl Daemon {
         let before: Vec<u16> = self.model.fids.values().copied().collect();
         self.model = checked.model().clone();
         self.pin_kernel();
+        self.make_rules();
         self.publisher.publish(snapshot);
         self.await_seen(generation)?;
         self.forget_fids(&before);

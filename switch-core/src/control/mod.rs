@@ -48,6 +48,7 @@ pub mod news;
 mod nexthop;
 pub mod peer;
 pub mod persist;
+mod policies;
 mod probe;
 mod regions;
 mod routes;

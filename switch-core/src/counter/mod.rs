@@ -19,6 +19,7 @@ pub use reason::DropReason;
 pub use stage::{Laps, NoLaps, Stage};
 
 use crossbeam::utils::CachePadded;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A number that only its owner writes.
@@ -105,6 +106,8 @@ pub struct Counters {
     drops: Box<[Counter]>,
     events: Box<[Counter]>,
     stages: [StageCounter; Stage::ALL.len()],
+    /// Of rules, once there are any.
+    rules: OnceLock<Box<[Counter]>>,
     /// How it lives.
     pub life: CachePadded<Life>,
 }
@@ -117,6 +120,7 @@ impl Counters {
             drops: counters(ports * DropReason::ALL.len()),
             events: counters(Event::ALL.len()),
             stages: Default::default(),
+            rules: OnceLock::new(),
             life: CachePadded::default(),
         }
     }
@@ -148,6 +152,17 @@ impl Counters {
     #[inline(always)]
     pub fn stage(&self, stage: Stage) -> &StageCounter {
         &self.stages[stage as usize]
+    }
+
+    /// Makes room for so many rules, once and for all. Before the first snapshot that has any.
+    pub fn make_rules(&self, rules: usize) {
+        self.rules.get_or_init(|| counters(rules));
+    }
+
+    /// What a rule decided; none without [`Self::make_rules`].
+    #[inline]
+    pub fn rule(&self, slot: u32) -> Option<&Counter> {
+        self.rules.get()?.get(slot as usize)
     }
 
     /// Starts a port's numbers at zero: a new port has this number now. Its former owner's worker has

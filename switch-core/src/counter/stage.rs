@@ -17,6 +17,7 @@ pub enum Stage {
     Track,
     Route,
     Forward,
+    Admit,
     Rewrite,
     Egress,
     Emit,
@@ -25,7 +26,7 @@ pub enum Stage {
 
 impl Stage {
     /// All, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Recv,
         Self::Parse,
         Self::Guard,
@@ -33,6 +34,7 @@ impl Stage {
         Self::Track,
         Self::Route,
         Self::Forward,
+        Self::Admit,
         Self::Rewrite,
         Self::Egress,
         Self::Emit,
@@ -49,6 +51,7 @@ impl Stage {
             Self::Track => "track",
             Self::Route => "route",
             Self::Forward => "forward",
+            Self::Admit => "admit",
             Self::Rewrite => "rewrite",
             Self::Egress => "egress",
             Self::Emit => "emit",

@@ -6,12 +6,13 @@ use super::segment;
 use super::verdict::{Class, Fit, Verdict, Why};
 use super::{Private, View};
 use crate::config::snapshot::{Member, PortFacts, PortId};
-use crate::counter::{DropReason, Event};
+use crate::counter::{Counters, DropReason, Event};
 use crate::frame::{Area, Batch, Frame, Pool};
 
-/// How a copy is made fit for its port: the `egress` stage's [`super::egress::prepare`], handed over by
-/// the list because stages do not know each other.
-pub(super) type Prepare = fn(&Area, &mut Frame, &Note, &PortFacts, &View) -> Result<Fit, DropReason>;
+/// How a copy is asked for and made fit for its port: [`super::prepare`], handed over by the list because stages
+/// do not know each other.
+pub(super) type Prepare =
+    fn(&Area, &mut Frame, &Note, &PortFacts, &View, &Counters) -> Result<Fit, DropReason>;
 
 // Also called from cold places; the hot one must not pay for that with a call.
 #[inline(always)]
@@ -109,7 +110,7 @@ fn send(
     let Some(to) = view.snapshot.port(member.port) else {
         return private.drop(pool, member.port, DropReason::PortClosed, frame);
     };
-    match prepare(pool.area(), &mut frame, note, to, view) {
+    match prepare(pool.area(), &mut frame, note, to, view, &private.counters) {
         Ok(Fit::Whole) => private.enqueue(pool, member.port, frame),
         Ok(Fit::InSegments) => segment::enqueue(private, pool, member.port, frame),
         Err(reason) => private.drop(pool, member.port, reason, frame),

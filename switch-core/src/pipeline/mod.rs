@@ -9,15 +9,17 @@
 //! | [`track`] | which flow a packet belongs to; before `route` by where it came in, after `forward` by where it goes |
 //! | [`route`] | to the bridge's own MAC: the route, the neighbour, its port; or the switch itself |
 //! | [`forward`] | all else: where the destination is; storm control of what has none |
+//! | [`admit`] | whether network policies let it through |
 //! | [`rewrite`] | a routed packet's new addresses, one hop less |
 //! | [`egress`] | what the way out asks for: tag, MTU |
 //! | [`emit`] | into queues and back to the pool; flooding copies here, superframes are cut up for who takes none |
 //!
-//! `translate` will stand between `track` and `route`, `admit` before `rewrite`. What `emit` was told
+//! `translate` will stand between `track` and `route`. What `emit` was told
 //! to set aside is worked off behind the list, by [`slow`]; what comes of it enters at `egress`, and a packet
 //! that waited for its neighbour ([`hold`]) enters at `route` again. Whoever looks on ([`watch`]) is told after each
 //! stage; [`dry`] runs the list for one frame and changes nothing.
 
+mod admit;
 pub mod capture;
 pub mod dry;
 mod egress;
@@ -45,6 +47,8 @@ pub mod watch;
 #[cfg(test)]
 mod capture_tests;
 #[cfg(test)]
+mod policy_tests;
+#[cfg(test)]
 mod routing_tests;
 #[cfg(test)]
 mod tests;
@@ -54,7 +58,7 @@ mod track_tests;
 use crate::config::PORTS_MAX;
 use crate::config::snapshot::{PortFacts, PortId, Snapshot};
 use crate::counter::{Counters, DropReason, NoLaps, Stage};
-use crate::frame::{BATCH_FRAMES, Batch, Frame, Pool, TxQueue};
+use crate::frame::{Area, BATCH_FRAMES, Batch, Frame, Pool, TxQueue};
 use crate::table::fdb::Fdb;
 use crate::table::flow::Flows;
 use crate::table::flow::fragments::{FRAGMENTED_MAX, Fragments};
@@ -70,7 +74,7 @@ use probe::LoopWatch;
 use slow::Slow;
 use std::sync::Arc;
 use storm::Storms;
-use verdict::Why;
+use verdict::{Fit, Why};
 pub use watch::Watch;
 
 /// Learned state, shared by all workers.
@@ -362,9 +366,15 @@ fn decide(
     }
     forward::run(view, notes, private);
     watch.after(Stage::Forward, batch, notes, private);
+    // Where no flows are kept, this is all that they cost, and policies with them: who is isolated is tracked.
     if view.snapshot.tracks {
         track::rest(view, pool.area(), batch, notes, private);
         watch.after(Stage::Track, batch, notes, private);
+        if view.snapshot.policed {
+            admit::run(view, pool.area(), batch, notes, private);
+            watch.after(Stage::Admit, batch, notes, private);
+        }
+        track::confirm(view, notes, private);
     }
     if routed {
         rewrite::run(pool.area(), batch, notes);
@@ -372,11 +382,36 @@ fn decide(
     }
     let one_way = egress::run(view, pool.area(), batch, notes);
     watch.after(Stage::Egress, batch, notes, private);
-    emit::run(view, batch, notes, pool, private, egress::prepare, one_way);
+    emit::run(view, batch, notes, pool, private, prepare, one_way);
     watch.after(Stage::Emit, batch, notes, private);
 }
 
-/// The same for what waited or was cut up.
+/// A flooded copy: may it leave by `to`, and as what. Stages do not know each other; here they meet.
+fn prepare(
+    area: &Area,
+    frame: &mut Frame,
+    note: &Note,
+    to: &PortFacts,
+    view: &View,
+    counters: &Counters,
+) -> Result<Fit, DropReason> {
+    admit::copy(view, area, frame, note, to, counters)?;
+    egress::prepare(area, frame, note, to, view)
+}
+
+/// The same for what the switch says itself: no policy is about it.
+fn prepare_own(
+    area: &Area,
+    frame: &mut Frame,
+    note: &Note,
+    to: &PortFacts,
+    view: &View,
+    _: &Counters,
+) -> Result<Fit, DropReason> {
+    egress::prepare(area, frame, note, to, view)
+}
+
+/// [`decide`] for what waited or was cut up.
 #[cold]
 #[inline(never)]
 fn decide_again(view: &View, batch: &mut Batch, notes: &mut [Note], pool: &mut Pool, private: &mut Private) {

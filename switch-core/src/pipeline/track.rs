@@ -13,7 +13,6 @@ use crate::counter::DropReason;
 use crate::frame::{Area, BATCH_FRAMES, Frame};
 use crate::table::flow::Passed;
 use crate::table::flow::key::Key;
-use crate::table::flow::record::Decision;
 use crate::wire::ethernet::{IPV4, IPV6};
 use crate::wire::ip::Version;
 use crate::wire::packet::{Content, Packet};
@@ -33,8 +32,7 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
     track(view, area, frames, notes, private, &chosen[..count]);
 }
 
-/// What goes to a tracked port and was not looked at yet; then, nothing being there that decides, every flow is
-/// made known.
+/// What goes to a tracked port and was not looked at yet.
 #[inline]
 pub(super) fn rest(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
     if !view.facts.tracked {
@@ -50,9 +48,14 @@ pub(super) fn rest(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note
         }
         track(view, area, frames, notes, private, &chosen[..count]);
     }
+}
+
+/// Makes every flow known that begins here and goes on, with what it was admitted by.
+#[inline]
+pub(super) fn confirm(view: &View, notes: &mut [Note], private: &mut Private) {
     for (index, note) in notes.iter_mut().enumerate() {
         let goes = matches!(note.verdict, Verdict::Port(_) | Verdict::Flood(_));
-        if goes && let Err(reason) = flow::confirm(view, private, index, Decision::NONE) {
+        if goes && let Err(reason) = flow::confirm(view, private, index, flow::decision(view, note.verdict)) {
             note.verdict = flow::drop(reason);
         }
     }

@@ -5,7 +5,7 @@ use super::hold::{AT_ONCE, Due};
 use super::note::Note;
 use super::slow;
 use super::verdict::Verdict;
-use super::{Pipeline, View, World, decide_again, egress, emit};
+use super::{Pipeline, View, World, decide_again, egress, emit, prepare_own};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::DropReason;
 use crate::frame::{BATCH_FRAMES, Batch, Pool};
@@ -54,7 +54,7 @@ impl Pipeline {
             }
             let notes = &mut self.notes[..count];
             let one_way = egress::run(&view, pool.area(), batch, notes);
-            emit::run(&view, batch, notes, pool, &mut self.private, egress::prepare, one_way);
+            emit::run(&view, batch, notes, pool, &mut self.private, prepare_own, one_way);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::frame::{Area, AreaSize, Pool, TxQueue};
 use crate::pipeline::capture::Capture;
 use crate::pipeline::dry::{Dry, Traced};
 use crate::pipeline::{Now, Pipeline, Private, TableSizes, Tables};
+use crate::policy::RULES_MAX;
 use crate::port::Port;
 use crate::worker::handover::Handover;
 pub use crate::worker::handover::Move;
@@ -130,6 +131,9 @@ impl Rig {
         let before = self.publisher.newest().map(|newest| newest.routing.clone()).unwrap_or_default();
         let snapshot = compile_after(&checked, &self.live, self.fdb_entries as u32, generation, &before);
         self.model = checked.model().clone();
+        if snapshot.policed {
+            self.counters.iter().for_each(|counters| counters.make_rules(RULES_MAX));
+        }
         self.publisher.publish(snapshot);
     }
 
@@ -173,6 +177,7 @@ impl Rig {
             settings,
             owner: Default::default(),
             labels: Default::default(),
+            workload: None,
         };
         let key = port.name.clone();
         let model = self.model.apply(&Request::PortAdd(Box::new(port)))?;

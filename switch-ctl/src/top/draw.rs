@@ -168,6 +168,7 @@ mod tests {
             settings: PortSettings::default(),
             owner: Default::default(),
             labels: Default::default(),
+            workload: None,
         };
         let counters = PortCounters {
             rx_packets: packets,

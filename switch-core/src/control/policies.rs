@@ -1,0 +1,156 @@
+//! Network policies: changed, listed with what their rules decided, and asked.
+
+use super::daemon::Daemon;
+use crate::config::model::no_such;
+use crate::config::policies::{addresses_of, key_of};
+use crate::policy::{RULES_MAX, Slot, slots_of, to_bits};
+use crate::wire::ip::{ICMP, ICMPV6, SCTP, TCP, UDP};
+use serde_json::Value;
+use std::net::IpAddr;
+use switch_api::{
+    ApiError, Code, EndpointRef, Judgement, Name, PolicyAnswer, PolicyExplain, PolicyFilter, PolicyStatus,
+    PolicyType, Protocol, Request, RuleCount,
+};
+
+impl Daemon {
+    /// Changes what policies are made of. What counts from now on counts from zero.
+    pub(super) fn change_policy(&mut self, request: &Request) -> Result<Value, ApiError> {
+        let checked = self.check(request)?;
+        for (key, placed) in &checked.model().policies {
+            if self.model.policies.get(key).is_none_or(|before| before.slot != placed.slot) {
+                // Whoever had these slots is gone from every worker's snapshot.
+                let slots = placed.slot..placed.slot + slots_of(&placed.policy);
+                self.rules(slots).for_each(|counter| counter.set(0));
+            }
+        }
+        self.adopt(checked)
+    }
+
+    /// Room for counting rules, as soon as there are any.
+    pub(super) fn make_rules(&self) {
+        if !self.model.policing.is_idle() {
+            self.counters.iter().for_each(|counters| counters.make_rules(RULES_MAX));
+        }
+    }
+
+    fn rules(&self, slots: std::ops::Range<Slot>) -> impl Iterator<Item = &crate::counter::Counter> {
+        slots.flat_map(|slot| self.counters.iter().filter_map(move |counters| counters.rule(slot)))
+    }
+
+    /// Policies, what they select and what their rules decided.
+    pub(super) fn list_policies(&self, filter: &PolicyFilter) -> Vec<PolicyStatus> {
+        let wanted = |namespace: &String| filter.namespace.as_ref().is_none_or(|only| only == namespace);
+        let policies = self.model.policies.iter().filter(|((namespace, _), _)| wanted(namespace));
+        let status = |(_, placed): (_, &crate::config::policies::PlacedPolicy)| PolicyStatus {
+            policy: (*placed.policy).clone(),
+            ports: self.selected_by(&placed.policy),
+            rules: (0..slots_of(&placed.policy)).map(|n| self.rule_count(placed.slot + n)).collect(),
+        };
+        policies.map(status).collect()
+    }
+
+    fn rule_count(&self, slot: Slot) -> RuleCount {
+        let packets = self.rules(slot..slot + 1).map(|counter| counter.get()).sum();
+        RuleCount { rule: self.model.rule_name(slot), packets }
+    }
+
+    /// What rules dropped: each policy's defaults.
+    pub(super) fn policy_drops(&self) -> Vec<RuleCount> {
+        let defaults = self.model.policies.values().flat_map(|placed| [placed.slot, placed.slot + 1]);
+        defaults.map(|slot| self.rule_count(slot)).filter(|rule| rule.packets > 0).collect()
+    }
+
+    fn selected_by(&self, policy: &switch_api::NetworkPolicy) -> Vec<Name> {
+        let (namespace, _) = key_of(policy);
+        let ports = self.model.ports.values().map(|port| &port.object);
+        let is_selected = |port: &&switch_api::Port| {
+            port.workload.as_ref().is_some_and(|workload| {
+                workload.namespace == namespace
+                    && crate::policy::selects(&policy.spec.pod_selector, &workload.labels)
+            })
+        };
+        ports.filter(is_selected).map(|port| port.name.clone()).collect()
+    }
+
+    /// Whether a first packet would pass, and which rule decides.
+    pub(super) fn explain_policy(&self, asked: &PolicyExplain) -> Result<PolicyAnswer, ApiError> {
+        if asked.port.is_some() != asked.protocol.is_some() {
+            let text = "TCP, UDP and SCTP have a port, and nothing else has one: give both, or neither for ICMP and the like";
+            return Err(ApiError::new(Code::InvalidParams, text).field("port"));
+        }
+        let (from, to) = self.ends(asked)?;
+        let protocol = match (asked.protocol, from) {
+            (Some(Protocol::Tcp), _) => TCP,
+            (Some(Protocol::Udp), _) => UDP,
+            (Some(Protocol::Sctp), _) => SCTP,
+            (None, IpAddr::V4(_)) => ICMP,
+            (None, IpAddr::V6(_)) => ICMPV6,
+        };
+        let class = self.model.policing.class(protocol, asked.port);
+        let egress = self.judge(from, to, PolicyType::Egress, class);
+        let ingress = self.judge(to, from, PolicyType::Ingress, class);
+        Ok(PolicyAnswer { passes: egress.passes && ingress.passes, from, to, egress, ingress })
+    }
+
+    /// What the policies of `own`'s workload say, with `peer` at the other end.
+    fn judge(&self, own: IpAddr, peer: IpAddr, direction: PolicyType, class: u16) -> Judgement {
+        let policing = &self.model.policing;
+        let passes = |why: String| Judgement { passes: true, rule: None, why };
+        if policing.is_node(to_bits(own)) {
+            return passes(format!("{own} is the node, which no policy isolates"));
+        }
+        let Some(port) = policing.owner_of(to_bits(own)) else {
+            return passes(format!("{own} is no workload of this node"));
+        };
+        let name = self.name_of(port).map(Name::to_string).unwrap_or_default();
+        if policing.is_node(to_bits(peer)) {
+            return passes(format!(
+                "{peer} is the node, which always reaches its pods and is reached by them"
+            ));
+        }
+        if policing.owner_of(to_bits(peer)) == Some(port) {
+            return passes("a pod always reaches itself".into());
+        }
+        let towards = match direction {
+            PolicyType::Ingress => "comes in",
+            PolicyType::Egress => "goes out",
+        };
+        match policing.direction(port, direction, to_bits(peer), class) {
+            None => passes(format!("no policy isolates port {name} for what {towards}")),
+            Some(Ok(slot)) => Judgement {
+                passes: true,
+                rule: Some(self.model.rule_name(slot)),
+                why: format!("port {name} is isolated for what {towards}, and this rule allows it"),
+            },
+            Some(Err(slot)) => Judgement {
+                passes: false,
+                rule: Some(self.model.rule_name(slot)),
+                why: format!(
+                    "port {name} is isolated for what {towards}, and no rule of the policies that select it allows it"
+                ),
+            },
+        }
+    }
+
+    /// The two addresses; of ports those of the same family.
+    fn ends(&self, asked: &PolicyExplain) -> Result<(IpAddr, IpAddr), ApiError> {
+        let (from, to) = (self.addresses_at(&asked.from)?, self.addresses_at(&asked.to)?);
+        let pairs = from.iter().flat_map(|from| to.iter().map(move |to| (*from, *to)));
+        let mut pairs = pairs.filter(|(from, to)| from.is_ipv4() == to.is_ipv4());
+        pairs.next().ok_or_else(|| {
+            ApiError::new(Code::InvalidParams, "the two ends have no addresses of the same IP version")
+                .field("to")
+                .hint("give addresses, or a workload its addresses with `switch-ctl port label --address`")
+        })
+    }
+
+    fn addresses_at(&self, end: &EndpointRef) -> Result<Vec<IpAddr>, ApiError> {
+        match end {
+            EndpointRef::Address(ip) => Ok(vec![*ip]),
+            EndpointRef::Port(name) => {
+                let port = self.model.ports.get(name).ok_or_else(|| no_such("port", name))?;
+                Ok(addresses_of(&port.object))
+            }
+        }
+    }
+}

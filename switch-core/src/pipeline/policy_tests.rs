@@ -1,0 +1,302 @@
+//! Network policies as packets: every case of the policy room's list through the whole pipeline, bridged, as unicast to
+//! a known station and as a flooded copy; and senders that pose as somebody else.
+
+use super::Now;
+use crate::counter::DropReason;
+use crate::policy::cases::{Step, steps};
+use crate::port::memory::{self, MemoryPeer};
+use crate::rig::{Rig, Size};
+use crate::wire::checksum::{fold, sum};
+use std::collections::HashSet;
+use std::net::IpAddr;
+use switch_api::{Namespace, PortLabel, PortSettings, Protocol, Request, Workload};
+
+const NOW: Now = Now { ns: 5_000_000_000 };
+
+struct Net {
+    rig: Rig,
+    peers: Vec<MemoryPeer>,
+}
+
+fn mac(n: usize) -> [u8; 6] {
+    [2, 0, 0, 0, 0, n as u8 + 1]
+}
+
+fn ip_of(workload: &Workload) -> IpAddr {
+    workload.addresses[0]
+}
+
+/// A rig with these workloads on one bridge, and the policies in force.
+fn net(namespaces: Vec<Namespace>, pods: &[Workload], policies: &[switch_api::NetworkPolicy]) -> Net {
+    let mut rig = Rig::new(Size { fdb_entries: 256, flows: 1 << 16, ..Size::default() });
+    let mut peers = Vec::new();
+    for (n, pod) in pods.iter().enumerate() {
+        let (port, peer) = memory::wire();
+        let name = format!("p{n}");
+        rig.add_port(&name, PortSettings::default(), Box::new(port), 0).unwrap();
+        let label = PortLabel { name: name.parse().unwrap(), workload: Some(pod.clone()) };
+        rig.declare(&Request::PortLabel(label)).unwrap();
+        peers.push(peer);
+    }
+    for namespace in namespaces {
+        rig.declare(&Request::NamespaceSet(namespace)).unwrap();
+    }
+    for policy in policies {
+        rig.declare(&Request::PolicyAdd(Box::new(policy.clone()))).unwrap();
+    }
+    Net { rig, peers }
+}
+
+/// ARP from a station, to everybody: no policy is about it, and every port's station is known afterwards.
+fn introduce(net: &mut Net) {
+    for (n, peer) in net.peers.iter().enumerate() {
+        let mut frame = vec![0xff; 6];
+        frame.extend(mac(n));
+        frame.extend([8, 6]);
+        frame.resize(60, 0);
+        assert!(peer.send(frame));
+    }
+    net.rig.settle(NOW);
+    for peer in &net.peers {
+        assert_eq!(std::iter::from_fn(|| peer.recv()).count(), net.peers.len() - 1, "ARP reaches everybody");
+    }
+}
+
+/// A packet with a mark behind its ports.
+fn packet(link: ([u8; 6], [u8; 6]), from: IpAddr, to: IpAddr, l4: (Protocol, u16), mark: u32) -> Vec<u8> {
+    let protocol = match l4.0 {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    };
+    // As much as the longest of the three headers; a SYN or an INIT by what it says.
+    let mut transport = vec![0; 40];
+    transport[..2].copy_from_slice(&40_000u16.to_be_bytes());
+    transport[2..4].copy_from_slice(&l4.1.to_be_bytes());
+    match l4.0 {
+        Protocol::Tcp => (transport[12], transport[13]) = (5 << 4, 2),
+        Protocol::Udp => transport[4..6].copy_from_slice(&40u16.to_be_bytes()),
+        Protocol::Sctp => (transport[12], transport[15], transport[19]) = (1, 20, 1),
+    }
+    transport[36..].copy_from_slice(&mark.to_be_bytes());
+    let mut frame = [link.0, link.1].concat();
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            frame.extend([8, 0]);
+            let mut header = vec![0x45, 0, 0, 60, 0, 0, 0, 0, 64, protocol, 0, 0];
+            header.extend(from.octets());
+            header.extend(to.octets());
+            let checksum = !fold(sum(&header));
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            frame.extend(header);
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 40, protocol, 64]);
+            frame.extend(from.octets());
+            frame.extend(to.octets());
+        }
+        other => panic!("{other:?} are of two families"),
+    }
+    frame.extend(transport);
+    frame
+}
+
+fn mark_of(frame: &[u8]) -> u32 {
+    u32::from_be_bytes(frame[frame.len() - 4..].try_into().unwrap())
+}
+
+/// Sends every pair's packet for every protocol and port; which arrived, as marks.
+fn everything_sent(net: &mut Net, step: &Step, flood: bool) -> HashSet<(usize, u32)> {
+    let mut arrived = HashSet::new();
+    for (what, (protocol, port, _)) in step.expect.iter().enumerate() {
+        for from in 0..step.pods.len() {
+            for to in (0..step.pods.len()).filter(|to| *to != from) {
+                let mark = (what << 16 | from << 8 | to) as u32;
+                let dst = if flood { [2, 9, 9, 9, 9, 9] } else { mac(to) };
+                let (ip, to) = (ip_of(&step.pods[from]), ip_of(&step.pods[to]));
+                assert!(net.peers[from].send(packet((dst, mac(from)), ip, to, (*protocol, *port), mark)));
+            }
+        }
+        net.rig.settle(NOW);
+        for (n, peer) in net.peers.iter().enumerate() {
+            arrived.extend(std::iter::from_fn(|| peer.recv()).map(|frame| (n, mark_of(&frame))));
+        }
+    }
+    arrived
+}
+
+fn every_case(v6: bool, flood: bool) {
+    let (mut pairs, mut blocked) = (0, 0);
+    for step in steps(v6) {
+        let namespaces = step.namespaces.iter();
+        let namespaces =
+            namespaces.map(|(name, labels)| Namespace { name: name.clone(), labels: labels.clone() });
+        let mut net = net(namespaces.collect(), &step.pods, &step.policies);
+        introduce(&mut net);
+        let arrived = everything_sent(&mut net, &step, flood);
+        for (what, (protocol, port, expect)) in step.expect.iter().enumerate() {
+            let pods = step.pods.len();
+            let ends = (0..pods).flat_map(|from| (0..pods).map(move |to| (from, to)));
+            for ((from, to), expect) in ends.zip(expect).filter(|((from, to), _)| from != to) {
+                let came = arrived.contains(&(to, (what << 16 | from << 8 | to) as u32));
+                assert_eq!(came, *expect, "{}: pod {from} to {to}, {protocol}/{port}", step.name);
+                pairs += 1;
+                blocked += usize::from(!expect);
+            }
+        }
+        if !flood {
+            let drops = net.rig.drops(DropReason::PolicyIngress) + net.rig.drops(DropReason::PolicyEgress);
+            let expected = step.expect.iter().map(|(_, _, expect)| {
+                let pods = step.pods.len();
+                (0..pods * pods).filter(|n| n / pods != n % pods && !expect[*n]).count() as u64
+            });
+            assert_eq!(drops, expected.sum::<u64>(), "{}: every drop has its name", step.name);
+        }
+        net.rig.assert_conserved();
+    }
+    assert!(pairs > 60_000 && blocked > 10_000, "{pairs} pairs, {blocked} blocked");
+}
+
+#[test]
+fn every_case_as_packets_v4() {
+    every_case(false, false);
+}
+
+#[test]
+fn every_case_as_packets_v6() {
+    every_case(true, false);
+}
+
+/// To a station that nobody has learned: every port is given a copy, unless its policies do not want it.
+#[test]
+fn every_case_as_flooded_copies() {
+    every_case(false, true);
+}
+
+fn pod(name: &str, ip: &str) -> Workload {
+    Workload {
+        namespace: "shop".into(),
+        labels: [("app".to_owned(), name.to_owned())].into(),
+        ports: vec![],
+        addresses: vec![ip.parse().unwrap()],
+    }
+}
+
+/// `db` takes from `web` alone.
+fn shop() -> Net {
+    let policy = serde_json::json!({
+        "metadata": {"name": "db", "namespace": "shop"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "db"}},
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": 5432}]}],
+        },
+    });
+    let pods = [pod("db", "10.0.0.1"), pod("web", "10.0.0.2"), pod("other", "10.0.0.3")];
+    let mut net = net(vec![], &pods, &[serde_json::from_value(policy).unwrap()]);
+    introduce(&mut net);
+    net
+}
+
+fn arrives(net: &mut Net, from: usize, to: usize, frame: Vec<u8>) -> bool {
+    assert!(net.peers[from].send(frame));
+    net.rig.settle(NOW);
+    let mut came = false;
+    for (n, peer) in net.peers.iter().enumerate() {
+        came |= std::iter::from_fn(|| peer.recv()).count() > 0 && n == to;
+    }
+    came
+}
+
+fn to_db(from: &str, source: usize, port: u16) -> Vec<u8> {
+    let (from, to) = (from.parse().unwrap(), "10.0.0.1".parse().unwrap());
+    packet((mac(0), mac(source)), from, to, (Protocol::Tcp, port), 7)
+}
+
+#[test]
+fn nobody_poses_as_another() {
+    let mut net = shop();
+    assert!(arrives(&mut net, 1, 0, to_db("10.0.0.2", 1, 5432)));
+    assert!(!arrives(&mut net, 1, 0, to_db("10.0.0.2", 1, 5433)));
+    assert!(!arrives(&mut net, 2, 0, to_db("10.0.0.3", 2, 5432)));
+    assert_eq!(net.rig.drops(DropReason::PolicyIngress), 2);
+    // As `web`, from another pod.
+    assert!(!arrives(&mut net, 2, 0, to_db("10.0.0.2", 2, 5432)));
+    assert_eq!(net.rig.drops(DropReason::PolicySource), 1);
+    // The rules counted what they decided.
+    let counted = |net: &Net, slot| net.rig.counters[0].rule(slot).unwrap().get();
+    assert_eq!((counted(&net, 0), counted(&net, 2)), (2, 1));
+}
+
+#[test]
+fn what_no_policy_can_be_asked_about_does_not_get_in() {
+    let mut net = shop();
+    let good = to_db("10.0.0.2", 1, 5432);
+    let mut other = good.clone();
+    other[12..14].copy_from_slice(&[0x88, 0xa8]);
+    let mut torn = good.clone();
+    torn[16..18].copy_from_slice(&2000u16.to_be_bytes());
+    // A tiny first fragment: its ports are in none.
+    let mut tiny = good[..14 + 20 + 2].to_vec();
+    tiny[16..18].copy_from_slice(&22u16.to_be_bytes());
+    tiny[20] = 0x20;
+    tiny[24..26].fill(0);
+    let checksum = !fold(sum(&tiny[14..34]));
+    tiny[24..26].copy_from_slice(&checksum.to_be_bytes());
+    for (frame, reason) in
+        [(other, DropReason::PolicyOpaque), (torn, DropReason::IpHeader), (tiny, DropReason::FragmentTiny)]
+    {
+        assert!(!arrives(&mut net, 1, 0, frame));
+        assert_eq!(net.rig.drops(reason), 1, "{reason:?}");
+    }
+    assert!(arrives(&mut net, 1, 0, good));
+}
+
+#[test]
+fn a_policy_that_goes_leaves_nothing_behind() {
+    let mut net = shop();
+    assert!(!arrives(&mut net, 2, 0, to_db("10.0.0.3", 2, 5432)));
+    let by = switch_api::ByPolicy { name: "db".into(), namespace: "shop".into() };
+    net.rig.declare(&Request::PolicyDelete(by.clone())).unwrap();
+    assert!(arrives(&mut net, 2, 0, to_db("10.0.0.3", 2, 5432)));
+    assert_eq!(net.rig.declare(&Request::PolicyDelete(by)).unwrap_err().code, switch_api::Code::NotFound);
+}
+
+/// The answer to an IPv4 packet.
+fn answer(packet: &[u8]) -> Vec<u8> {
+    let mut answer = packet.to_vec();
+    for (one, other, len) in [(0, 6, 6), (26, 30, 4), (34, 36, 2)] {
+        answer[one..one + len].copy_from_slice(&packet[other..other + len]);
+        answer[other..other + len].copy_from_slice(&packet[one..one + len]);
+    }
+    answer
+}
+
+#[test]
+fn answers_pass_and_what_is_no_longer_allowed_stops() {
+    let mut net = shop();
+    let question = |to: usize, address: &str| {
+        let (from, to_ip) = ("10.0.0.1".parse().unwrap(), address.parse().unwrap());
+        packet((mac(to), mac(0)), from, to_ip, (Protocol::Udp, 53), 9)
+    };
+    let (web, other) = (question(1, "10.0.0.2"), question(2, "10.0.0.3"));
+    // Nobody asked.
+    assert!(!arrives(&mut net, 1, 0, answer(&web)));
+    assert!(arrives(&mut net, 0, 1, web.clone()) && arrives(&mut net, 1, 0, answer(&web)));
+    // Not from whom it is expected.
+    assert!(arrives(&mut net, 0, 2, other.clone()));
+    let mut forged = answer(&web);
+    forged[6..12].copy_from_slice(&mac(2));
+    assert!(!arrives(&mut net, 2, 0, forged));
+    // Now `db` may ask nobody: what it asked before is over too, until it may again.
+    let nobody = serde_json::json!({
+        "metadata": {"name": "nobody", "namespace": "shop"},
+        "spec": {"podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Egress"]},
+    });
+    let nobody: switch_api::NetworkPolicy = serde_json::from_value(nobody).unwrap();
+    net.rig.declare(&Request::PolicyAdd(Box::new(nobody))).unwrap();
+    assert!(!arrives(&mut net, 0, 1, web.clone()) && !arrives(&mut net, 1, 0, answer(&web)));
+    let by = switch_api::ByPolicy { name: "nobody".into(), namespace: "shop".into() };
+    net.rig.declare(&Request::PolicyDelete(by)).unwrap();
+    assert!(arrives(&mut net, 1, 0, answer(&web)) && arrives(&mut net, 2, 0, answer(&other)));
+    net.rig.assert_conserved();
+}

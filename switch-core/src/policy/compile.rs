@@ -1,0 +1,331 @@
+//! From words to tables. What they need is known before it is taken: shapes first, then the matrices.
+
+use super::ports::{Classes, Ports};
+use super::terms::{self, ANYBODY_ID, Identities, Term, Terms, Whom};
+use super::{Compiled, Input, MEMORY_MAX, Placed, Pod, Set, Slot, Subject, select};
+use hashbrown::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use switch_api::{NamedPort, Peer, PolicyPort, PolicyType, PortRef};
+
+/// Why policies cannot be compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TooMuch {
+    /// The tables would be too large.
+    #[error("the policies would take {} MiB compiled, and {} MiB is the most", .0 >> 20, MEMORY_MAX >> 20)]
+    Bytes(usize),
+    /// There are too many different ports.
+    #[error("the policies tell {0} ranges of ports apart, and {max} is the most", max = u16::MAX)]
+    Classes(usize),
+}
+
+/// One thing that a rule allows.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    term: u32,
+    ports: Ports,
+    slot: Slot,
+}
+
+/// What is known of a set before its matrix is made.
+#[derive(Debug)]
+struct Shape {
+    entries: Vec<Entry>,
+    denied: Slot,
+    /// By identity.
+    rows: Vec<u32>,
+    /// By class.
+    columns: Vec<u16>,
+    /// The terms of each row.
+    row_terms: Vec<Vec<u32>>,
+    columns_len: usize,
+    /// The columns of each kind of ports.
+    columns_of: HashMap<Ports, Vec<u16>>,
+}
+
+/// Sets that are the same are made once: who has the same policies, and calls its ports the same.
+type Key<'a> = (PolicyType, Vec<usize>, Option<&'a [NamedPort]>);
+
+/// Compiles. Of several rules that allow the same, the one with the lowest slot is named and counted.
+pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
+    let mut node = input.node.clone();
+    node.sort_unstable();
+    let mut subjects: HashMap<u16, Subject> =
+        input.pods.iter().map(|pod| (pod.port, workload(pod))).collect();
+    if input.policies.is_empty() || input.pods.is_empty() {
+        return Ok(Compiled { subjects, node: node.into(), ..Compiled::default() });
+    }
+    let mut all = Terms::new();
+    let sets = sets_of(input, &mut all, &mut subjects);
+    let fingerprints = terms::fingerprints(&all, input);
+    let identities = Identities::new(&all, input);
+    let ports: Vec<Ports> = sets.iter().flat_map(|(entries, _)| entries.iter().map(|it| it.ports)).collect();
+    let classes = Classes::new(&ports)?;
+    drop(ports);
+    let epochs: Vec<u64> = sets.iter().map(|(entries, _)| epoch(entries, &fingerprints)).collect();
+    for subject in subjects.values_mut() {
+        let of = |set: Option<u32>| set.map_or(0, |set| epochs[set as usize]);
+        subject.epoch = of(subject.ingress).wrapping_mul(3) ^ of(subject.egress).rotate_left(17);
+    }
+    let shapes: Vec<Shape> =
+        sets.into_iter().map(|(entries, denied)| shape(entries, denied, &identities, &classes)).collect();
+    let bytes = identities.bytes() + classes.bytes() + shapes.iter().map(Shape::bytes).sum::<usize>();
+    if bytes > MEMORY_MAX {
+        return Err(TooMuch::Bytes(bytes));
+    }
+    Ok(Compiled {
+        sets: shapes.into_iter().map(Shape::fill).collect(),
+        identities: identities.terms.len(),
+        v4: identities.v4,
+        v6: identities.v6,
+        classes,
+        subjects,
+        node: node.into(),
+        bytes,
+    })
+}
+
+fn workload(pod: &Pod) -> Subject {
+    let own = pod.addresses.as_slice().into();
+    Subject { is_workload: true, own, ..Subject::default() }
+}
+
+/// The policies that isolate a workload in a direction, in the order of their names.
+fn selecting(input: &Input, pod: &Pod, direction: PolicyType) -> Vec<usize> {
+    let selects = |(_, placed): &(usize, &Placed)| {
+        let policy = placed.policy;
+        policy.metadata.namespace == pod.workload.namespace
+            && policy.spec.isolates(direction)
+            && select::pods(&policy.spec.pod_selector, &pod.workload.labels)
+    };
+    input.policies.iter().enumerate().filter(selects).map(|(n, _)| n).collect()
+}
+
+/// The sets there are: what each allows, and the slot of what it does not. Each subject is told which are its own.
+fn sets_of<'a>(
+    input: &'a Input<'a>,
+    all: &mut Terms<'a>,
+    subjects: &mut HashMap<u16, Subject>,
+) -> Vec<(Vec<Entry>, Slot)> {
+    let (mut keys, mut sets) = (HashMap::<Key, u32>::new(), Vec::new());
+    let numbers = numbers_by_name(input);
+    for pod in &input.pods {
+        for direction in [PolicyType::Ingress, PolicyType::Egress] {
+            let policies = selecting(input, pod, direction);
+            if policies.is_empty() {
+                continue;
+            }
+            let own = (direction == PolicyType::Ingress).then_some(pod.workload.ports.as_slice());
+            let key = (direction, policies, own);
+            let set = *keys.entry(key).or_insert_with_key(|(direction, policies, own)| {
+                sets.push(set_of(input, *direction, policies, *own, &numbers, all));
+                (sets.len() - 1) as u32
+            });
+            let Some(subject) = subjects.get_mut(&pod.port) else { continue };
+            match direction {
+                PolicyType::Ingress => subject.ingress = Some(set),
+                PolicyType::Egress => subject.egress = Some(set),
+            }
+        }
+    }
+    sets
+}
+
+/// The numbers that workloads have for a name of a port.
+type Numbers<'a> = BTreeMap<(&'a str, switch_api::Protocol), BTreeSet<u16>>;
+
+fn numbers_by_name<'a>(input: &'a Input) -> Numbers<'a> {
+    let mut numbers = Numbers::new();
+    for port in input.pods.iter().flat_map(|pod| &pod.workload.ports) {
+        numbers.entry((&port.name, port.protocol)).or_default().insert(port.port);
+    }
+    numbers
+}
+
+/// Whom a rule is about, and the ports.
+type Rule<'a> = (&'a Vec<Peer>, &'a Vec<PolicyPort>);
+
+/// What a set allows. `own`: the subject's named ports, by which ingress rules are read.
+fn set_of<'a>(
+    input: &'a Input<'a>,
+    direction: PolicyType,
+    policies: &[usize],
+    own: Option<&[NamedPort]>,
+    numbers: &Numbers<'a>,
+    all: &mut Terms<'a>,
+) -> (Vec<Entry>, Slot) {
+    let mut entries = Vec::new();
+    for policy in policies {
+        let Placed { policy, slot } = input.policies[*policy];
+        let (spec, namespace) = (&policy.spec, policy.metadata.namespace.as_str());
+        let ingress = spec.ingress.iter().map(|rule| (&rule.from, &rule.ports));
+        let egress = spec.egress.iter().map(|rule| (&rule.to, &rule.ports));
+        let (rules, first): (Vec<Rule>, u32) = match direction {
+            PolicyType::Ingress => (ingress.collect(), slot + 2),
+            PolicyType::Egress => (egress.collect(), slot + 2 + spec.ingress.len() as u32),
+        };
+        for ((peers, ports), slot) in rules.into_iter().zip(first..) {
+            let mut whom: Vec<Whom> = peers.iter().map(|peer| Whom::of(peer, namespace)).collect();
+            if whom.is_empty() {
+                whom.push(Whom::Anybody);
+            }
+            for whom in whom {
+                if ports.is_empty() {
+                    let term = all.id(Term { whom, named: None });
+                    entries.push(Entry { term, ports: Ports::All, slot });
+                }
+                for port in ports {
+                    add(&mut entries, all, whom, port, own, numbers, slot);
+                }
+            }
+        }
+    }
+    let default = input.policies[policies[0]].slot + u32::from(direction == PolicyType::Egress);
+    (entries, default)
+}
+
+/// One port of a rule, and one of those it is about. A name is the destination's: on the way in the subject's own,
+/// on the way out what each peer calls so.
+fn add<'a>(
+    entries: &mut Vec<Entry>,
+    all: &mut Terms<'a>,
+    whom: Whom<'a>,
+    port: &'a PolicyPort,
+    own: Option<&[NamedPort]>,
+    numbers: &Numbers<'a>,
+    slot: Slot,
+) {
+    let protocol = port.protocol;
+    let name = match &port.port {
+        Some(PortRef::Name(name)) => name.as_str(),
+        other => {
+            let ports = match other {
+                Some(PortRef::Number(first)) => {
+                    Ports::Range(protocol, *first, port.end_port.unwrap_or(*first))
+                }
+                _ => Ports::Of(protocol),
+            };
+            return entries.push(Entry { term: all.id(Term { whom, named: None }), ports, slot });
+        }
+    };
+    match own {
+        Some(own) => {
+            let mine = own.iter().filter(|own| (own.name.as_str(), own.protocol) == (name, protocol));
+            let term = all.id(Term { whom, named: None });
+            entries.extend(mine.map(|own| Entry {
+                term,
+                ports: Ports::Range(protocol, own.port, own.port),
+                slot,
+            }));
+        }
+        None => {
+            for number in numbers.get(&(name, protocol)).into_iter().flatten() {
+                let term = all.id(Term { whom, named: Some((name, protocol, *number)) });
+                entries.push(Entry { term, ports: Ports::Range(protocol, *number, *number), slot });
+            }
+        }
+    }
+}
+
+/// A number made of all that a set says: of the addresses that its rules are about, and of the ports.
+fn epoch(entries: &[Entry], fingerprints: &[u64]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for entry in entries {
+        (fingerprints[entry.term as usize], entry.ports).hash(&mut hasher);
+    }
+    // 0 is that nothing is said at all.
+    hasher.finish() | 1
+}
+
+fn shape(entries: Vec<Entry>, denied: Slot, identities: &Identities, classes: &Classes) -> Shape {
+    let (rows, row_terms) = rows(&entries, identities);
+    let (columns, columns_len, columns_of) = columns(&entries, classes);
+    Shape { entries, denied, rows, columns, row_terms, columns_len, columns_of }
+}
+
+/// Identities that belong to the same of a set's terms share a row.
+fn rows(entries: &[Entry], identities: &Identities) -> (Vec<u32>, Vec<Vec<u32>>) {
+    let used: BTreeSet<u32> = entries.iter().map(|entry| entry.term).collect();
+    let mut numbers: HashMap<Vec<u32>, u32> = HashMap::from([(Vec::new(), 0)]);
+    let mut row_terms = vec![Vec::new()];
+    let rows = identities.terms.iter().map(|terms| {
+        let mine: Vec<u32> = terms.iter().copied().filter(|term| used.contains(term)).collect();
+        let next = row_terms.len() as u32;
+        *numbers.entry(mine).or_insert_with_key(|mine: &Vec<u32>| {
+            row_terms.push(mine.clone());
+            next
+        })
+    });
+    (rows.collect(), row_terms)
+}
+
+/// Classes that the same of a set's entries are about share a column.
+fn columns(entries: &[Entry], classes: &Classes) -> (Vec<u16>, usize, HashMap<Ports, Vec<u16>>) {
+    let kinds: Vec<Ports> = {
+        let mut seen = hashbrown::HashSet::new();
+        entries.iter().map(|entry| entry.ports).filter(|ports| seen.insert(*ports)).collect()
+    };
+    // Where each kind begins (true) and ends.
+    let mut events: BTreeMap<u16, Vec<(usize, bool)>> = BTreeMap::new();
+    for (n, kind) in kinds.iter().enumerate() {
+        for range in classes.ranges(*kind) {
+            events.entry(range.start).or_default().push((n, true));
+            events.entry(range.end).or_default().push((n, false));
+        }
+    }
+    let (mut active, mut current) = (BTreeSet::new(), 0u16);
+    let mut numbers: HashMap<Vec<usize>, u16> = HashMap::from([(Vec::new(), 0)]);
+    let mut columns_of: HashMap<Ports, Vec<u16>> = HashMap::new();
+    let mut columns = Vec::with_capacity(usize::from(classes.len));
+    for class in 0..classes.len {
+        if let Some(here) = events.get(&class) {
+            for (kind, begins) in here {
+                if *begins {
+                    active.insert(*kind)
+                } else {
+                    active.remove(kind)
+                };
+            }
+            let next = numbers.len() as u16;
+            current = *numbers.entry(active.iter().copied().collect()).or_insert_with_key(|active| {
+                active.iter().for_each(|kind| columns_of.entry(kinds[*kind]).or_default().push(next));
+                next
+            });
+        }
+        columns.push(current);
+    }
+    (columns, numbers.len(), columns_of)
+}
+
+impl Shape {
+    fn bytes(&self) -> usize {
+        let words = self.rows.len() + self.row_terms.len() * self.columns_len;
+        words * size_of::<u32>() + size_of_val(&*self.columns) + size_of::<Set>()
+    }
+
+    fn fill(self) -> Set {
+        let mut verdicts = vec![0; self.row_terms.len() * self.columns_len];
+        let mut by_term: HashMap<u32, Vec<&Entry>> = HashMap::new();
+        for entry in &self.entries {
+            by_term.entry(entry.term).or_default().push(entry);
+        }
+        for (terms, row) in self.row_terms.iter().zip(verdicts.chunks_mut(self.columns_len)) {
+            let terms = terms.iter().chain([&ANYBODY_ID]);
+            for entry in terms.filter_map(|term| by_term.get(term)).flatten() {
+                for column in self.columns_of.get(&entry.ports).into_iter().flatten() {
+                    let verdict: &mut u32 = &mut row[usize::from(*column)];
+                    if *verdict == 0 || *verdict > entry.slot + 1 {
+                        *verdict = entry.slot + 1;
+                    }
+                }
+            }
+        }
+        Set {
+            rows: self.rows.into(),
+            columns: self.columns.into(),
+            columns_len: self.columns_len as u32,
+            verdicts: verdicts.into(),
+            denied: self.denied,
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Network policies, from words to tables: one pure function of (policies, workloads, namespaces, the node's own
+//! addresses) that [`compile::compile`] is, and the lookup in what comes of it.
+//!
+//! # What a lookup does
+//! The peer's address → its *identity* by longest prefix: two addresses of which every policy thinks the same have
+//! one identity. Protocol and port → a *class* by one look into a table: two ports that no policy tells apart
+//! have one class. Then the subject's [`Set`]: identity → row, class → column, and the verdict stands in the
+//! matrix. That is the walk of the prefix table and four reads, whatever the number of rules (ADR 0014).
+//!
+//! | module | what |
+//! |---|---|
+//! | [`check`] | what is wrong with a policy or a workload, in sentences |
+//! | [`select`] | which labels a selector wants |
+//! | [`terms`] | whom rules are about, and the identities of addresses |
+//! | [`ports`] | classes of ports |
+//! | [`compile`] | the tables, and the memory they need before it is taken |
+
+pub mod check;
+pub mod compile;
+mod ports;
+mod select;
+mod terms;
+
+#[cfg(test)]
+pub mod cases;
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use crate::table::lpm::Lpm;
+use crate::wire::hop::V4_MAPPED;
+use hashbrown::HashMap;
+use ports::Classes;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use switch_api::{LabelSelector, Labels, NetworkPolicy, PolicyType, Workload};
+
+/// Most network policies: a cluster's, not a node's.
+pub const POLICIES_MAX: usize = 16_384;
+/// Most rules of all policies, each policy's two defaults among them; each has a counter at every worker, of
+/// which the kernel gives memory only to those that count.
+pub const RULES_MAX: usize = 1 << 17;
+/// Most bytes that compiled policies may take. A node with 250 pods and 10 000 rules needs a few megabytes; this
+/// keeps an edge node with 1 GiB alive while the old tables and the new ones are both there.
+pub const MEMORY_MAX: usize = 256 << 20;
+
+/// Number of a rule: its place among the counters.
+pub type Slot = u32;
+
+/// A declared policy, and the first of its slots.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed<'a> {
+    /// The policy.
+    pub policy: &'a NetworkPolicy,
+    /// See [`slots_of`].
+    pub slot: Slot,
+}
+
+/// A workload, and where it is.
+#[derive(Clone, Debug)]
+pub struct Pod<'a> {
+    /// Number of its port.
+    pub port: u16,
+    /// What it is.
+    pub workload: &'a Workload,
+    /// Its addresses; IPv4 is IPv4-mapped.
+    pub addresses: Vec<u128>,
+}
+
+/// All that is compiled.
+#[derive(Clone, Debug)]
+pub struct Input<'a> {
+    /// By namespace and name.
+    pub policies: Vec<Placed<'a>>,
+    /// Workloads.
+    pub pods: Vec<Pod<'a>>,
+    /// Labels of namespaces that have any.
+    pub namespaces: &'a BTreeMap<String, Labels>,
+    /// The node's own addresses.
+    pub node: Vec<u128>,
+}
+
+/// An address as 128 bits; IPv4 is IPv4-mapped.
+pub fn to_bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => V4_MAPPED | u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+#[inline(always)]
+fn is_v4(ip: u128) -> bool {
+    ip >> 32 == V4_MAPPED >> 32
+}
+
+/// How many slots a policy has: its defaults for both directions, then its rules, ingress first.
+pub fn slots_of(policy: &NetworkPolicy) -> u32 {
+    2 + (policy.spec.ingress.len() + policy.spec.egress.len()) as u32
+}
+
+/// The name of a policy's rule, by its place among the policy's slots.
+pub fn rule_name(policy: &NetworkPolicy, place: u32) -> String {
+    let (meta, ingress) = (&policy.metadata, policy.spec.ingress.len() as u32);
+    let rule = match place {
+        0 => "ingress default".to_owned(),
+        1 => "egress default".to_owned(),
+        n if n - 2 < ingress => format!("ingress {}", n - 1),
+        n => format!("egress {}", n - 1 - ingress),
+    };
+    format!("{}/{} {rule}", meta.namespace, meta.name)
+}
+
+/// Whether a selector means a workload with these labels.
+pub fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
+    select::pods(selector, labels)
+}
+
+/// What policies are to one port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// What its policies say of what comes in; none: it is not isolated.
+    pub ingress: Option<u32>,
+    /// What its policies say of what goes out; none: it is not isolated.
+    pub egress: Option<u32>,
+    /// It is a workload: only its own addresses are its own.
+    pub is_workload: bool,
+    /// Those addresses.
+    pub own: Arc<[u128]>,
+    /// A number made of all that its policies say: another one means that they say something else.
+    pub epoch: u64,
+}
+
+impl Subject {
+    /// Whether any policy isolates it.
+    #[inline(always)]
+    pub fn is_isolated(&self) -> bool {
+        self.ingress.is_some() || self.egress.is_some()
+    }
+
+    /// Whether it may send from `ip`: a workload only from its own addresses.
+    #[inline]
+    pub fn may_be(&self, ip: u128) -> bool {
+        !self.is_workload || self.own.contains(&ip)
+    }
+}
+
+/// What the policies that select a subject say of one direction.
+#[derive(Debug)]
+pub struct Set {
+    rows: Box<[u32]>,
+    columns: Box<[u16]>,
+    columns_len: u32,
+    /// Slot of the rule that allows, plus one.
+    verdicts: Box<[u32]>,
+    denied: Slot,
+}
+
+/// Compiled policies.
+#[derive(Debug, Default)]
+pub struct Compiled {
+    v4: Lpm,
+    v6: Lpm,
+    classes: Classes,
+    sets: Box<[Set]>,
+    subjects: HashMap<u16, Subject>,
+    node: Box<[u128]>,
+    /// Bytes that it takes.
+    pub bytes: usize,
+    /// Identities of addresses.
+    pub identities: usize,
+}
+
+impl Compiled {
+    /// Whether no port is isolated.
+    pub fn is_idle(&self) -> bool {
+        self.sets.is_empty()
+    }
+
+    /// What policies are to a port.
+    pub fn subject(&self, port: u16) -> Option<&Subject> {
+        self.subjects.get(&port)
+    }
+
+    /// The workload that has an address.
+    pub fn owner_of(&self, ip: u128) -> Option<u16> {
+        let mut owners = self.subjects.iter().filter(|(_, subject)| subject.own.contains(&ip));
+        owners.next().map(|(port, _)| *port)
+    }
+
+    /// Whether an address is the node's own.
+    #[inline]
+    pub fn is_node(&self, ip: u128) -> bool {
+        self.node.binary_search(&ip).is_ok()
+    }
+
+    /// The identity of an address.
+    #[inline]
+    pub fn identity(&self, ip: u128) -> u32 {
+        let value = if is_v4(ip) { self.v4.find_v4(ip as u32) } else { self.v6.find(ip) };
+        value.saturating_sub(1)
+    }
+
+    /// The class of a destination port, if it is known, of a protocol.
+    #[inline]
+    pub fn class(&self, protocol: u8, port: Option<u16>) -> u16 {
+        self.classes.of(protocol, port)
+    }
+
+    /// What a set says of a peer and a class of ports: the rule that allows, or the one that does not.
+    #[inline]
+    pub fn judge(&self, set: u32, identity: u32, class: u16) -> Result<Slot, Slot> {
+        let set = &self.sets[set as usize];
+        let row = set.rows[identity as usize];
+        let column = u32::from(set.columns[usize::from(class)]);
+        match set.verdicts[(row * set.columns_len + column) as usize] {
+            0 => Err(set.denied),
+            slot => Ok(slot - 1),
+        }
+    }
+
+    /// What the policies of `port` say of a first packet in `direction`, with `peer` at the other end. None: they
+    /// do not isolate it.
+    pub fn direction(
+        &self,
+        port: u16,
+        direction: PolicyType,
+        peer: u128,
+        class: u16,
+    ) -> Option<Result<Slot, Slot>> {
+        let subject = self.subject(port)?;
+        let set = match direction {
+            PolicyType::Ingress => subject.ingress,
+            PolicyType::Egress => subject.egress,
+        };
+        Some(self.judge(set?, self.identity(peer), class))
+    }
+}

@@ -1,0 +1,214 @@
+//! Whom rules are about ([`Term`]), and what that makes of addresses: every address belongs to the longest of the
+//! prefixes that occur, and all addresses that belong to the same terms have one identity.
+
+use super::{Input, Pod, is_v4, select, to_bits};
+use crate::table::lpm::{Change, Lpm};
+use hashbrown::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use switch_api::{Cidr, IpBlock, LabelSelector, Peer, Protocol};
+
+/// Whom a rule is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Whom<'a> {
+    /// Everybody.
+    Anybody,
+    /// Workloads: of one namespace, or of namespaces with labels.
+    Pods { own: Option<&'a str>, namespaces: Option<&'a LabelSelector>, pods: Option<&'a LabelSelector> },
+    /// Addresses.
+    Block(&'a IpBlock),
+}
+
+/// Whom a rule is about, of whom only workloads that call a port by a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Term<'a> {
+    pub whom: Whom<'a>,
+    pub named: Option<(&'a str, Protocol, u16)>,
+}
+
+/// The number of [`ANYBODY`], to whom every address belongs.
+pub(super) const ANYBODY_ID: u32 = 0;
+const ANYBODY: Term<'static> = Term { whom: Whom::Anybody, named: None };
+
+impl<'a> Whom<'a> {
+    /// Of a rule of a policy in `namespace`.
+    pub fn of(peer: &'a Peer, namespace: &'a str) -> Self {
+        match (&peer.ip_block, &peer.namespace_selector, &peer.pod_selector) {
+            (Some(block), _, _) => Self::Block(block),
+            (None, None, pods) => Self::Pods { own: Some(namespace), namespaces: None, pods: pods.as_ref() },
+            (None, namespaces, pods) => {
+                Self::Pods { own: None, namespaces: namespaces.as_ref(), pods: pods.as_ref() }
+            }
+        }
+    }
+
+    fn means(&self, pod: &Pod, ip: u128, input: &Input) -> bool {
+        match self {
+            Self::Anybody => true,
+            Self::Block(block) => {
+                covers(block.cidr, ip) && !block.except.iter().any(|except| covers(*except, ip))
+            }
+            Self::Pods { own, namespaces, pods } => {
+                let (namespace, labels) = (&pod.workload.namespace, &pod.workload.labels);
+                own.is_none_or(|own| own == namespace)
+                    && namespaces.is_none_or(|it| select::namespace(it, namespace, input.namespaces))
+                    && pods.is_none_or(|it| select::pods(it, labels))
+            }
+        }
+    }
+}
+
+/// Terms by number.
+#[derive(Debug)]
+pub(super) struct Terms<'a> {
+    pub all: Vec<Term<'a>>,
+    by_term: HashMap<Term<'a>, u32>,
+}
+
+impl<'a> Terms<'a> {
+    pub fn new() -> Self {
+        Self { all: vec![ANYBODY], by_term: HashMap::from([(ANYBODY, ANYBODY_ID)]) }
+    }
+
+    pub fn id(&mut self, term: Term<'a>) -> u32 {
+        *self.by_term.entry(term).or_insert_with(|| {
+            self.all.push(term);
+            (self.all.len() - 1) as u32
+        })
+    }
+}
+
+/// Bits of a network, left-aligned as the prefix table wants them, and their number.
+fn place(cidr: Cidr) -> (bool, u128, u8) {
+    let (bits, len) = (to_bits(cidr.address()), cidr.prefix_len());
+    let key = if cidr.address().is_ipv4() { bits << 96 } else { bits };
+    (cidr.address().is_ipv6(), key & u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0), len)
+}
+
+/// Whether an address (IPv4 is IPv4-mapped) is in a network.
+pub(super) fn covers(cidr: Cidr, ip: u128) -> bool {
+    let (v6, key, len) = place(cidr);
+    let own = if is_v4(ip) { ip << 96 } else { ip };
+    v6 != is_v4(ip) && (own ^ key) & u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0) == 0
+}
+
+/// What begins at a prefix.
+#[derive(Debug, Default)]
+struct Here {
+    begins: Vec<u32>,
+    ends: Vec<u32>,
+    pods: Vec<u32>,
+}
+
+/// Which terms each identity belongs to, and the prefix tables.
+#[derive(Debug)]
+pub(super) struct Identities {
+    /// By identity; sorted, without [`ANYBODY_ID`]. The first is of those to whom no term belongs.
+    pub terms: Vec<Vec<u32>>,
+    pub v4: Lpm,
+    pub v6: Lpm,
+}
+
+impl Identities {
+    /// Identities of all addresses.
+    pub fn new(terms: &Terms, input: &Input) -> Self {
+        let mut places: [Places; 2] = Default::default();
+        for (id, term) in terms.all.iter().enumerate() {
+            if let Term { whom: Whom::Block(block), named: None } = term {
+                here(&mut places, block.cidr).begins.push(id as u32);
+                for except in &block.except {
+                    here(&mut places, *except).ends.push(id as u32);
+                }
+            }
+        }
+        for pod in &input.pods {
+            for ip in &pod.addresses {
+                let key = if is_v4(*ip) { (*ip << 96, 32) } else { (*ip, 128) };
+                let here: &mut Here = places[usize::from(!is_v4(*ip))].entry(key).or_default();
+                here.pods.extend(terms_of(terms, pod, *ip, input));
+            }
+        }
+        let mut numbers: HashMap<Vec<u32>, u32> = HashMap::from([(Vec::new(), 0)]);
+        let mut by_number: Vec<Vec<u32>> = vec![Vec::new()];
+        let [v4, v6] = places.map(|places| {
+            let mut changes = Vec::with_capacity(places.len());
+            walk(&places, |(key, len), terms| {
+                let next = by_number.len() as u32;
+                let number = *numbers.entry(terms).or_insert_with_key(|terms: &Vec<u32>| {
+                    by_number.push(terms.clone());
+                    next
+                });
+                changes.push(Change { key, len, value: number + 1 });
+            });
+            Lpm::default().changed(&mut changes)
+        });
+        Self { terms: by_number, v4, v6 }
+    }
+
+    /// Bytes of the prefix tables.
+    pub fn bytes(&self) -> usize {
+        self.v4.bytes() + self.v6.bytes()
+    }
+}
+
+type Places = BTreeMap<(u128, u8), Here>;
+
+fn here(places: &mut [Places; 2], cidr: Cidr) -> &mut Here {
+    let (v6, key, len) = place(cidr);
+    places[usize::from(v6)].entry((key, len)).or_default()
+}
+
+/// The terms that a workload belongs to for what it is; blocks without a named port follow from its address.
+fn terms_of(terms: &Terms, pod: &Pod, ip: u128, input: &Input) -> Vec<u32> {
+    let has = |(name, protocol, port): (&str, Protocol, u16)| {
+        pod.workload.ports.iter().any(|own| (&*own.name, own.protocol, own.port) == (name, protocol, port))
+    };
+    let by_itself = |term: &Term| matches!(term, Term { whom: Whom::Block(_) | Whom::Anybody, named: None });
+    let mine = terms.all.iter().enumerate().filter(|(_, term)| {
+        !by_itself(term) && term.named.is_none_or(has) && term.whom.means(pod, ip, input)
+    });
+    mine.map(|(id, _)| id as u32).collect()
+}
+
+/// Each prefix with the terms that its addresses belong to. Prefixes come sorted, so that those a prefix lies in
+/// are the ones above it on the stack.
+fn walk(places: &Places, mut tell: impl FnMut((u128, u8), Vec<u32>)) {
+    let mut stack: Vec<(u128, u8, &Here)> = Vec::new();
+    for ((key, len), here) in places {
+        let outside = |(above, len, _): &(u128, u8, &Here)| {
+            (above ^ key) & u128::MAX.checked_shl(128 - u32::from(*len)).unwrap_or(0) != 0
+        };
+        while stack.last().is_some_and(outside) {
+            stack.pop();
+        }
+        stack.push((*key, *len, here));
+        let all = |of: fn(&Here) -> &Vec<u32>| stack.iter().flat_map(move |(_, _, here)| of(here)).copied();
+        let ended: BTreeSet<u32> = all(|here| &here.ends).collect();
+        let begun = all(|here| &here.begins).filter(|term| !ended.contains(term));
+        let terms: BTreeSet<u32> = begun.chain(here.pods.iter().copied()).collect();
+        tell((*key, *len), terms.into_iter().collect());
+    }
+}
+
+/// A number for each term, made of the addresses that belong to it.
+pub(super) fn fingerprints(terms: &Terms, input: &Input) -> Vec<u64> {
+    let of = |term: &Term| {
+        let mut hasher = DefaultHasher::new();
+        match term {
+            Term { whom: Whom::Anybody, named: None } => {}
+            Term { whom: Whom::Block(block), named: None } => block.hash(&mut hasher),
+            _ => {
+                let has = |pod: &Pod, (name, protocol, port): (&str, Protocol, u16)| {
+                    let mut ports = pod.workload.ports.iter();
+                    ports.any(|own| (&*own.name, own.protocol, own.port) == (name, protocol, port))
+                };
+                let pods = input.pods.iter().filter(|pod| term.named.is_none_or(|named| has(pod, named)));
+                let addresses = pods.flat_map(|pod| pod.addresses.iter().map(move |ip| (pod, *ip)));
+                let mine = addresses.filter(|(pod, ip)| term.whom.means(pod, *ip, input));
+                mine.map(|(_, ip)| ip).collect::<BTreeSet<_>>().hash(&mut hasher);
+            }
+        }
+        hasher.finish()
+    };
+    terms.all.iter().map(of).collect()
+}

@@ -1,0 +1,52 @@
+//! `switch-ctl namespace`.
+
+use crate::label::{parse_label, shown};
+use crate::output::Output;
+use clap::Subcommand;
+use switch_api::{ApiError, ByNamespace, Client, Done, Namespace, Nothing, Request};
+
+/// What can be done with namespaces. They need not be declared: without labels of its own, a namespace has
+/// `kubernetes.io/metadata.name` alone.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Gives a namespace its labels, all of them.
+    Set {
+        /// Its name.
+        name: String,
+        /// Its labels, each KEY=VALUE.
+        #[arg(value_parser = parse_label)]
+        labels: Vec<(String, String)>,
+    },
+    /// Takes its labels away.
+    Delete {
+        /// Its name.
+        name: String,
+    },
+    /// Lists namespaces that have labels.
+    List,
+}
+
+pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiError> {
+    match verb {
+        Verb::Set { name, labels } => {
+            let namespace = Namespace { name: name.clone(), labels: labels.iter().cloned().collect() };
+            let done: Done = client.call(&Request::NamespaceSet(namespace))?;
+            output.done(&done, &format!("namespace {name} has {} labels", labels.len()));
+        }
+        Verb::Delete { name } => {
+            let done: Done = client.call(&Request::NamespaceDelete(ByNamespace { name: name.clone() }))?;
+            output.done(&done, &format!("namespace {name} has no labels"));
+        }
+        Verb::List => {
+            let all: Vec<Namespace> = client.call(&Request::NamespaceList(Nothing {}))?;
+            output.answer(&all, |all| {
+                let mut table = output.table(&["NAMESPACE", "LABELS"]);
+                for namespace in all {
+                    table.add_row(vec![namespace.name.clone(), shown(&namespace.labels)]);
+                }
+                table.to_string()
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! `switch-ctl policy`.
+
+use crate::output::{Output, thousands};
+use clap::Subcommand;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use switch_api::{
+    ApiError, ByPolicy, Client, Code, Done, EndpointRef, Judgement, NetworkPolicy, PolicyAnswer,
+    PolicyExplain, PolicyFilter, PolicyStatus, PolicyType, Protocol, Request,
+};
+
+/// What can be done with network policies.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Declares the NetworkPolicies of a YAML or JSON file, as Kubernetes has them; `-` reads them from standard
+    /// input. One that is there already is refused.
+    Add {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The same, in place of those of the same name.
+    Set {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Lists policies.
+    List {
+        /// Only of this namespace.
+        #[arg(long, short)]
+        namespace: Option<String>,
+    },
+    /// Shows one policy: what it says, which ports it selects, what its rules decided.
+    Show {
+        /// Its name.
+        name: String,
+        /// Its namespace.
+        #[arg(long, short, default_value = "default")]
+        namespace: String,
+    },
+    /// Removes a policy.
+    #[command(alias = "delete")]
+    Remove {
+        /// Its name.
+        name: String,
+        /// Its namespace.
+        #[arg(long, short, default_value = "default")]
+        namespace: String,
+    },
+    /// Says whether a first packet would pass, and which rule decides: `policy explain web db tcp 5432`,
+    /// `policy explain 10.1.0.2 10.1.0.3` for ICMP and the like. Ends with 0 also if it would not pass.
+    Explain {
+        /// From: an address, or a port of the switch.
+        from: EndpointRef,
+        /// To: an address, or a port of the switch.
+        to: EndpointRef,
+        /// The protocol: tcp, udp or sctp. Without it: one that has no ports.
+        #[arg(requires = "port")]
+        protocol: Option<Protocol>,
+        /// The destination port, by its number.
+        port: Option<u16>,
+    },
+}
+
+pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiError> {
+    match verb {
+        Verb::Add { file } => declare(file, client, output, Request::PolicyAdd),
+        Verb::Set { file } => declare(file, client, output, Request::PolicySet),
+        Verb::List { namespace } => {
+            let filter = PolicyFilter { namespace: namespace.clone() };
+            let policies: Vec<PolicyStatus> = client.call(&Request::PolicyList(filter))?;
+            output.answer(&policies, |policies| list(policies, output));
+            Ok(())
+        }
+        Verb::Show { name, namespace } => {
+            let filter = PolicyFilter { namespace: Some(namespace.clone()) };
+            let policies: Vec<PolicyStatus> = client.call(&Request::PolicyList(filter))?;
+            let found = policies.into_iter().find(|status| status.policy.metadata.name == *name);
+            let found = found.ok_or_else(|| {
+                ApiError::new(
+                    Code::NotFound,
+                    format!("there is no policy named {name} in namespace {namespace}"),
+                )
+                .hint("`switch-ctl policy list` shows those there are, of every namespace")
+            })?;
+            output.answer(&found, |status| show(status, output));
+            Ok(())
+        }
+        Verb::Remove { name, namespace } => {
+            let by = ByPolicy { name: name.clone(), namespace: namespace.clone() };
+            let done: Done = client.call(&Request::PolicyDelete(by))?;
+            output.done(&done, &format!("policy {namespace}/{name} is gone"));
+            Ok(())
+        }
+        Verb::Explain { from, to, protocol, port } => {
+            let asked =
+                PolicyExplain { from: from.clone(), to: to.clone(), protocol: *protocol, port: *port };
+            let answer: PolicyAnswer = client.call(&Request::PolicyExplain(asked))?;
+            output.answer(&answer, explained);
+            Ok(())
+        }
+    }
+}
+
+/// Declares every policy of a file. All of them are read before the first is declared.
+fn declare(
+    file: &Path,
+    client: &mut Client,
+    output: &Output,
+    request: fn(Box<NetworkPolicy>) -> Request,
+) -> Result<(), ApiError> {
+    let policies = read(&text_of(file)?)
+        .map_err(|error| ApiError { message: format!("{}: {}", file.display(), error.message), ..error })?;
+    for policy in policies {
+        let name = format!("{}/{}", policy.metadata.namespace, policy.metadata.name);
+        let done: Done = client.call(&request(Box::new(policy)))?;
+        output.done(&done, &format!("policy {name} is in force"));
+    }
+    Ok(())
+}
+
+fn text_of(file: &Path) -> Result<String, ApiError> {
+    let mut text = String::new();
+    let outcome = if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).map(drop)
+    } else {
+        std::fs::read_to_string(file).map(|read| text = read)
+    };
+    outcome.map_err(|error| ApiError::new(Code::InvalidParams, format!("{}: {error}", file.display())))?;
+    Ok(text)
+}
+
+/// The policies of a text: YAML documents, of which JSON is one, each a policy or a list of them.
+fn read(text: &str) -> Result<Vec<NetworkPolicy>, ApiError> {
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(text)
+        .map_err(|error| ApiError::new(Code::InvalidParams, format!("it is no YAML: {error}")))?;
+    let mut policies = Vec::new();
+    for document in documents {
+        let is_list = document["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
+        let objects = match document {
+            serde_json::Value::Null => continue,
+            mut list if is_list => match list["items"].take() {
+                serde_json::Value::Array(items) => items,
+                _ => return Err(ApiError::new(Code::InvalidParams, "a list without items").field("items")),
+            },
+            object => vec![object],
+        };
+        for object in objects {
+            policies.push(policy(object)?);
+        }
+    }
+    match policies.is_empty() {
+        true => Err(ApiError::new(Code::InvalidParams, "there is no NetworkPolicy in it")),
+        false => Ok(policies),
+    }
+}
+
+fn policy(object: serde_json::Value) -> Result<NetworkPolicy, ApiError> {
+    for field in ["apiVersion", "kind"] {
+        if object.get(field).is_none() {
+            let text = format!(
+                "{field} is missing: say `apiVersion: networking.k8s.io/v1` and `kind: NetworkPolicy`"
+            );
+            return Err(ApiError::new(Code::InvalidParams, text).field(field));
+        }
+    }
+    let name = object["metadata"]["name"].as_str().unwrap_or("?").to_owned();
+    serde_path_to_error::deserialize(object).map_err(|error| {
+        let path = error.path().to_string();
+        ApiError::new(Code::InvalidParams, format!("policy {name}: {}", error.into_inner())).field(path)
+    })
+}
+
+fn list(policies: &[PolicyStatus], output: &Output) -> String {
+    if policies.is_empty() {
+        return "no policies: every port may speak with every port".into();
+    }
+    let mut table = output.table(&["NAMESPACE", "POLICY", "ISOLATES", "PORTS", "PASSED", "DROPPED"]);
+    for status in policies {
+        let (meta, spec) = (&status.policy.metadata, &status.policy.spec);
+        let isolates = [(PolicyType::Ingress, "ingress"), (PolicyType::Egress, "egress")];
+        let isolates = isolates.into_iter().filter(|(it, _)| spec.isolates(*it)).map(|(_, name)| name);
+        let count = |wanted: bool| -> u64 {
+            let rules = status.rules.iter().enumerate().filter(|(n, _)| (*n < 2) == wanted);
+            rules.map(|(_, rule)| rule.packets).sum()
+        };
+        table.add_row(vec![
+            meta.namespace.clone(),
+            meta.name.clone(),
+            isolates.collect::<Vec<_>>().join(","),
+            status.ports.len().to_string(),
+            thousands(count(false)),
+            thousands(count(true)),
+        ]);
+    }
+    table.to_string()
+}
+
+fn show(status: &PolicyStatus, output: &Output) -> String {
+    let meta = &status.policy.metadata;
+    let ports: Vec<_> = status.ports.iter().map(ToString::to_string).collect();
+    let mut table = output.table(&["RULE", "PACKETS"]);
+    for rule in &status.rules {
+        table.add_row(vec![rule.rule.clone(), thousands(rule.packets)]);
+    }
+    let spec = serde_json::to_string_pretty(&status.policy.spec).unwrap_or_default();
+    format!(
+        "policy {}/{}\nselects {} ports: {}\n{spec}\n{table}",
+        meta.namespace,
+        meta.name,
+        ports.len(),
+        ports.join(", ")
+    )
+}
+
+fn explained(answer: &PolicyAnswer) -> String {
+    let line = |what: &str, judgement: &Judgement| {
+        let verdict = if judgement.passes { "passes" } else { "stops" };
+        let rule = judgement.rule.as_ref().map(|rule| format!(" [{rule}]")).unwrap_or_default();
+        format!("{what:<8} {verdict}{rule}: {}", judgement.why)
+    };
+    let verdict = if answer.passes { "would pass" } else { "would be dropped" };
+    format!(
+        "{} to {} {verdict}\n{}\n{}",
+        answer.from,
+        answer.to,
+        line("egress", &answer.egress),
+        line("ingress", &answer.ingress)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a}\n";
+
+    #[test]
+    fn yaml_and_json_and_lists_are_read() {
+        let two = format!(
+            "{HEAD}spec:\n  podSelector: {{}}\n---\n{HEAD}spec:\n  ingress:\n  - ports:\n    - port: http\n"
+        );
+        assert_eq!(read(&two).unwrap().len(), 2);
+        let list = r#"{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"a"},"spec":{"podSelector":{}}}]}"#;
+        assert_eq!(read(list).unwrap()[0].metadata.namespace, "default");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        for (bad, place) in [
+            (format!("{HEAD}spec:\n  ingress:\n  - form: []\n"), "spec.ingress[0].form"),
+            (
+                format!("{HEAD}spec:\n  ingress:\n  - ports:\n    - port: 70000\n"),
+                "spec.ingress[0].ports[0].port",
+            ),
+            ("kind: NetworkPolicy".into(), "apiVersion"),
+            (HEAD.replace("NetworkPolicy", "Pod"), "kind"),
+        ] {
+            let error = read(&bad).unwrap_err();
+            assert_eq!(error.data.field.as_deref(), Some(place), "{error:?}");
+        }
+        assert!(read("a: [").unwrap_err().message.contains("no YAML"));
+        assert!(read("").unwrap_err().message.contains("no NetworkPolicy"));
+    }
+}
