@@ -30,7 +30,7 @@ fn try_to_add(daemon: &Daemon, port: Port) -> Result<Done, ApiError> {
 #[test]
 fn a_port_beyond_the_ceiling_is_refused_and_the_others_serve() {
     let node = Node::new();
-    let mut daemon = node.start(&switchd("--memory 12M"));
+    let mut daemon = node.start(&switchd("--memory 12M --flows 1024"));
     daemon.bridge("br0");
     let pods: Vec<_> = (1..=20).map(|n| node.pod(n)).collect();
     let mut added = 0;

@@ -122,7 +122,7 @@ impl Budget {
         budget.regions[0].state = State::Serving;
         if budget.used() > sizes.ceiling {
             return Err(format!(
-                "--memory {} is too little to start with: {}; raise it, or lower --fdb-entries, --neighbours or \
+                "--memory {} is too little to start with: {}; raise it, or lower --fdb-entries, --neighbours, --flows or \
                  --frames",
                 mib(sizes.ceiling),
                 budget.spent()

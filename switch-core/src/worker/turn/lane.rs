@@ -6,7 +6,7 @@ use crate::port::Port;
 use quanta::Clock;
 use std::sync::Arc;
 
-/// Frames that a lane sends before it is no longer watched ([`super::watch`]): leaving the set and coming back
+/// Frames that a lane sends before it is no longer watched ([`crate::worker::watch`]): leaving the set and coming back
 /// into it cost as much as being in it costs 20 frames.
 const SENT_WATCHED_MAX: u32 = 256;
 
@@ -18,7 +18,7 @@ pub(super) struct Lane {
     pub(super) dead: bool,
     /// Its `recv` costs a call.
     pub(super) by_call: bool,
-    /// Its `recv` may be called. Always, unless that costs a call and [`Turn::set_readable`] said no.
+    /// Its `recv` may be called. Always, unless that costs a call and [`super::Turn::set_readable`] said no.
     pub(super) readable: bool,
     pub(super) load: Arc<LaneLoad>,
     /// Batches that were taken in by it, and lots sent for other workers: of some the time is taken.
