@@ -1,7 +1,7 @@
 //! The mirror of the kernel's routing tables. News only says that something changed; what there is then is asked
 //! anew and compared. So nothing can be missed: neither by an overrun of the socket, nor what the kernel does not
 //! tell (IPv4 routes that go with their device), nor how it tells of IPv6 routes with several next hops. A burst of
-//! news is one question, and questions cost a tenth of the time at most (ADR 0016).
+//! news is one question, and questions cost a tenth of the time at most (ADR 0015).
 
 use super::daemon::Daemon;
 use super::nexthop::{self, Nexthops};
