@@ -38,6 +38,36 @@ fn neighbours(daemon: &Daemon) -> Vec<NeighEntry> {
     daemon.call(&Request::NeighList(Default::default()))
 }
 
+/// Whoever remembers another station for a gateway's address is told unasked, when the address is declared and after a
+/// restart.
+#[test]
+fn a_gateway_announces_itself() {
+    let node = Node::new();
+    let mut daemon = node.start(&switchd().keeping_state());
+    daemon.bridge("br1");
+    let pod = node.pod_on(1, 2);
+    daemon.attach(&pod, "br1", PortSettings::default());
+    let forget = || {
+        for address in ["10.1.0.1", "fd10:1::1"] {
+            pod.net.ip(&format!("neigh replace {address} lladdr 02:00:00:00:00:99 dev eth0 nud stale"));
+        }
+    };
+    let is_told = || {
+        let known = pod.net.ip("neigh show dev eth0");
+        !known.contains("02:00:00:00:00:99")
+            && ["10.1.0.1 ", "fd10:1::1 "].iter().all(|address| known.contains(address))
+    };
+    forget();
+    daemon.gateway("br1", "10.1.0.1/24");
+    daemon.gateway("br1", "fd10:1::1/64");
+    wait_until("the pod knows the gateway's station", LONG, is_told);
+    daemon.stop(false);
+    forget();
+    let daemon = node.start(&switchd().keeping_state());
+    wait_until("the pod is told after a restart", LONG, is_told);
+    daemon.assert_conserved();
+}
+
 #[test]
 fn pods_on_two_bridges_talk_through_their_gateways() {
     let (_node, daemon, pods) = routed(&switchd(), &[1, 2]);

@@ -78,6 +78,8 @@ pub struct Daemon {
     /// For traces; made with the first.
     pub(super) dry: Option<Dry>,
     pub(super) told: Told,
+    /// What was told of gateways.
+    pub(super) announced: super::gratuitous::Announced,
     /// What lanes cost.
     pub(super) loads: super::lanes::Loads,
     /// Lanes move without being asked for.
@@ -122,6 +124,7 @@ impl Daemon {
             secret,
             dry: None,
             told: Told::default(),
+            announced: Default::default(),
             mirror: None,
             news: News::default(),
             capture: None,

@@ -40,6 +40,7 @@ pub mod doors;
 mod fallen;
 mod feed;
 mod flows;
+mod gratuitous;
 mod lanes;
 pub mod links;
 pub mod mirror;

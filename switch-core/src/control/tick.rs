@@ -21,6 +21,7 @@ impl Daemon {
         self.tell_loops();
         self.look_at_taps();
         self.look_at_kernel();
+        self.announce_gateways();
         self.doors.shrink(now_s);
         self.look_at_loads();
         self.rebalance_unasked();

@@ -213,11 +213,21 @@ pub struct Private {
     /// Neighbours to ask whether they are still there: each, and its station.
     asks: ArrayVec<(Key, Option<u64>), BATCH_FRAMES>,
     slow: Slow,
+    /// Gateways, by filtering identifier, whose neighbours are to be told of them.
+    announces: ArrayVec<u16, ANNOUNCED_MAX>,
     /// The flows of the batch at hand, and what this worker has of the flow table.
     pub flows: flow::Flowing,
 }
 
+/// Gateways that are announced in one turn.
+pub const ANNOUNCED_MAX: usize = 64;
+
 impl Private {
+    /// [`Pipeline::attend`] will tell the neighbours of this gateway; what finds no room is left out.
+    pub fn announce(&mut self, fid: u16) {
+        _ = self.announces.try_push(fid);
+    }
+
     /// `secret` marks this daemon's loop probes; of `tables` it will hold places.
     pub fn new(counters: Arc<Counters>, secret: u64, tables: &Tables) -> Self {
         Self {
@@ -233,6 +243,7 @@ impl Private {
             capture: None,
             aside: ArrayVec::new(),
             asks: ArrayVec::new(),
+            announces: ArrayVec::new(),
             slow: Slow::default(),
             flows: flow::Flowing::new(&tables.flows),
         }

@@ -324,6 +324,24 @@ pub(super) fn ask(view: &View, pool: &mut Pool, private: &mut Private, key: Key,
     });
 }
 
+/// Tells everybody on a link unasked that the switch has an address.
+pub(super) fn announce(pool: &mut Pool, private: &mut Private, fid: u16, mac: u64, ip: u128) {
+    let is_v4 = crate::config::gateway::is_v4(ip);
+    let (dst, class, ethertype) = if is_v4 {
+        (BROADCAST, Class::Broadcast, ARP)
+    } else {
+        (nd::group_mac(nd::ALL_NODES), Class::Multicast, IPV6)
+    };
+    let to = Link { fid, dst, src: mac, ethertype };
+    say(pool, private, to, Verdict::Flood(class), |out| {
+        if is_v4 {
+            arp::write(out, &arp::Arp { asks: true, sender_mac: mac, sender: ip, target_mac: 0, target: ip })
+        } else {
+            nd::advert(out, nd::ALL_NODES, ip, mac, false)
+        }
+    });
+}
+
 /// Drops a packet and tells its sender why, the way it came.
 pub(super) fn refuse(
     view: &View,

@@ -66,6 +66,26 @@ impl Pipeline {
         if self.private.holds.wants_attention(world.tables.neigh.changes(), world.now) {
             self.attend_slowly(world, batch, pool);
         }
+        if !self.private.announces.is_empty() {
+            self.announce(world, batch, pool);
+        }
+    }
+
+    #[cold]
+    fn announce(&mut self, world: World, batch: &mut Batch, pool: &mut Pool) {
+        let none = PortFacts::default();
+        let view = View::new(world, 0, &none);
+        for fid in std::mem::take(&mut self.private.announces) {
+            let Some(gateway) = view.snapshot.gateway(fid) else { continue };
+            let link_local = gateway.speaks_v6().then_some(gateway.link_local);
+            for ip in gateway.addresses.iter().map(|own| own.ip).chain(link_local) {
+                slow::announce(pool, &mut self.private, fid, gateway.mac, ip);
+                if self.private.slow.said.is_full() {
+                    self.speak(world, 0, batch, pool);
+                }
+            }
+        }
+        self.speak(world, 0, batch, pool);
     }
 
     #[cold]

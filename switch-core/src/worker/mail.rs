@@ -60,6 +60,8 @@ pub enum Command {
     Resume(u64),
     /// Hand on copies of what passes, or no longer.
     Capture(Option<Arc<Capture>>),
+    /// Tell the neighbours of the gateway with this filtering identifier that it is here.
+    Announce(u16),
     /// End.
     Stop,
 }

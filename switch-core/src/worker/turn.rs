@@ -430,6 +430,7 @@ impl Turn {
                 Command::Grow(region, frames) => self.pool.grow(region, frames),
                 Command::Empty(region, room) => self.pool.empty(region, room),
                 Command::Capture(capture) => self.pipeline.private.capture = capture,
+                Command::Announce(fid) => self.pipeline.private.announce(fid),
                 Command::Stop => self.stopping = true,
             }
         }

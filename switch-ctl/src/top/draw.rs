@@ -156,8 +156,8 @@ mod tests {
     use ratatui::backend::TestBackend;
     use ratatui::crossterm::event::KeyCode;
     use switch_api::{
-        DropCount, FrameCounts, Port, PortCounters, PortKind, PortMemory, PortSettings, PortStatus, Stats,
-        WorkerStatus,
+        DropCount, FrameCounts, LaneStatus, Port, PortCounters, PortKind, PortMemory, PortSettings,
+        PortStatus, Stats, WorkerStatus,
     };
 
     fn port(name: &str, state: PortState, packets: u64, drops: u64) -> PortStatus {
@@ -201,10 +201,19 @@ mod tests {
             port: "lossy".parse().unwrap(),
             frames: 5 * n,
         };
+        let lane = LaneStatus {
+            port: "busy".parse().unwrap(),
+            queue: 0,
+            busy_percent: 50.0,
+            frames_per_s: 20_000.0,
+            ns_per_frame: 100.0,
+            rx_packets: 20_000 * n,
+            tx_packets: 0,
+        };
         let worker = WorkerStatus {
             id: 0,
             core: Some(1),
-            lanes: Vec::new(),
+            lanes: vec![lane],
             turns: 1000 * n,
             empty_turns: 250 * n,
             sleeps: 3 * n,

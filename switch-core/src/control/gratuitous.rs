@@ -1,0 +1,114 @@
+//! The switch tells its neighbours of itself unasked: when a gateway's address or MAC is new, and after a start. Whoever
+//! remembers an older station would speak to nobody until it asks again (ARP announcements, RFC 5227 §2.3;
+//! unsolicited advertisements, RFC 4861 §7.2.6).
+
+use super::daemon::Daemon;
+use crate::config::gateway::{Gateway, Own};
+use crate::config::snapshot::Snapshot;
+use crate::pipeline::ANNOUNCED_MAX;
+use crate::worker::Command;
+use std::collections::{BTreeMap, VecDeque};
+
+/// How often each is told, a tick apart (`ANNOUNCE_NUM` of RFC 5227): one may be lost.
+const TIMES: u8 = 2;
+/// Who tells. One is enough, and every node has it.
+const WORKER: u16 = 0;
+
+/// What was told of each gateway.
+#[derive(Debug, Default)]
+pub(super) struct Announced {
+    generation: u64,
+    /// By filtering identifier.
+    told: BTreeMap<u16, (u64, Box<[Own]>)>,
+    /// Still to be told, and how often.
+    due: VecDeque<(u16, u8)>,
+}
+
+impl Announced {
+    /// Notes which gateways of a snapshot are not as they were told.
+    fn look(&mut self, snapshot: &Snapshot) {
+        if std::mem::replace(&mut self.generation, snapshot.generation) == snapshot.generation {
+            return;
+        }
+        let gateways =
+            (0..).zip(&snapshot.fids).filter_map(|(fid, facts)| Some((fid, facts.gateway.as_deref()?)));
+        let gateways: BTreeMap<u16, &Gateway> = gateways.collect();
+        self.told.retain(|fid, _| gateways.contains_key(fid));
+        for (fid, gateway) in gateways {
+            let as_told = self
+                .told
+                .get(&fid)
+                .is_some_and(|(mac, own)| (*mac, own) == (gateway.mac, &gateway.addresses));
+            if !as_told {
+                self.told.insert(fid, (gateway.mac, gateway.addresses.clone()));
+                self.due.retain(|(due, _)| *due != fid);
+                self.due.push_back((fid, TIMES));
+            }
+        }
+    }
+
+    /// Whose turn it is, each once; no more than a worker takes in one turn.
+    fn next(&mut self) -> Vec<u16> {
+        let count = self.due.len().min(ANNOUNCED_MAX);
+        let now: Vec<_> = self.due.drain(..count).collect();
+        self.due.extend(now.iter().filter(|(_, left)| *left > 1).map(|(fid, left)| (*fid, left - 1)));
+        now.into_iter().map(|(fid, _)| fid).collect()
+    }
+}
+
+impl Daemon {
+    /// Tells what is new of the gateways. Called once a second.
+    pub(super) fn announce_gateways(&mut self) {
+        self.announced.look(self.publisher.current());
+        for fid in self.announced.next() {
+            // A worker that takes no commands is told of elsewhere, and a neighbour will ask.
+            _ = self.doors.tell(WORKER, Command::Announce(fid));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::snapshot::FidFacts;
+    use std::sync::Arc;
+
+    fn snapshot(generation: u64, macs: &[u64]) -> Snapshot {
+        let own = Own { ip: 1, len: 64 };
+        let gateway = |mac: &u64| Gateway { mac: *mac, addresses: [own].into(), ..Gateway::default() };
+        let fid = |mac: &u64| FidFacts {
+            gateway: (*mac != 0).then(|| Arc::new(gateway(mac))),
+            ..FidFacts::default()
+        };
+        Snapshot { generation, fids: macs.iter().map(fid).collect(), ..Snapshot::empty() }
+    }
+
+    #[test]
+    fn what_is_new_is_told_twice_and_nothing_else() {
+        let mut announced = Announced::default();
+        announced.look(&snapshot(1, &[0, 7, 8]));
+        assert_eq!(announced.next(), [1, 2]);
+        announced.look(&snapshot(1, &[0, 7, 8]));
+        assert_eq!(announced.next(), [1, 2]);
+        // Of the same nothing more; of one that has another MAC, twice again.
+        announced.look(&snapshot(2, &[0, 7, 9]));
+        assert_eq!((announced.next(), announced.next(), announced.next()), (vec![2], vec![2], vec![]));
+        // One that went and came again is new.
+        announced.look(&snapshot(3, &[0, 0, 9]));
+        announced.look(&snapshot(4, &[0, 7, 9]));
+        assert_eq!(announced.next(), [1]);
+    }
+
+    #[test]
+    fn no_more_at_once_than_a_worker_takes() {
+        let mut announced = Announced::default();
+        announced.look(&snapshot(1, &[5; ANNOUNCED_MAX + 3]));
+        let mut told = vec![0; ANNOUNCED_MAX + 3];
+        for _ in 0..4 {
+            let now = announced.next();
+            assert!(now.len() <= ANNOUNCED_MAX);
+            now.into_iter().for_each(|fid| told[usize::from(fid)] += 1);
+        }
+        assert!(told.iter().all(|times| *times == TIMES), "{told:?}");
+    }
+}
