@@ -37,7 +37,8 @@ struct State {
 
 impl Lab {
     fn new(settings: [u8; PORTS], routed: bool, workers: usize) -> Self {
-        let size = Size { workers, frames: 2048, fdb_entries: 64, neighbours: 32, ..Size::default() };
+        let size =
+            Size { workers, frames: 2048, fdb_entries: 64, neighbours: 32, ..Size::default() };
         let (mut rig, mut peers) = (Rig::new(size), Vec::new());
         for (n, byte) in settings.into_iter().enumerate() {
             let (port, peer) = memory::wire();
@@ -176,6 +177,9 @@ fn made([kind, src, dst, host, tag, ttl]: [u8; 6]) -> Vec<u8> {
     frame
 }
 
+/// Elsewhere the processor is an emulated one, on which a case takes a hundred times as long.
+const CASES: u32 = if cfg!(target_arch = "x86_64") { 256 } else { 16 };
+
 static SEEN: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
 
 fn count(traced: &Traced) {
@@ -194,7 +198,7 @@ fn what_a_trace_says_is_what_the_switch_does() {
     let random = (0..PORTS, prop_oneof![4 => any::<[u8; 6]>().prop_map(made), 1 => bytes]);
     let frames = proptest::collection::vec(random, 1..40);
     let strategy = (any::<[u8; PORTS]>(), any::<bool>(), 1usize..3, frames);
-    proptest!(ProptestConfig::with_cases(256), |((settings, routed, workers, frames) in strategy)| {
+    proptest!(ProptestConfig::with_cases(CASES), |((settings, routed, workers, frames) in strategy)| {
         let mut lab = Lab::new(settings, routed, workers);
         for (n, (port, frame)) in frames.into_iter().enumerate() {
             count(&lab.try_one(port, frame, Now { ns: 1_000_000_000 + n as u64 * STEP_NS }));
@@ -203,7 +207,7 @@ fn what_a_trace_says_is_what_the_switch_does() {
     });
     let seen = SEEN.each_ref().map(|seen| seen.load(Ordering::Relaxed));
     assert!(
-        seen.iter().all(|seen| *seen > 20),
+        seen.iter().all(|seen| *seen > CASES as usize / 13),
         "sent, said, dropped, held: {seen:?}: too few of one to count"
     );
 }
