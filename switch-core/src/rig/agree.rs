@@ -37,8 +37,7 @@ struct State {
 
 impl Lab {
     fn new(settings: [u8; PORTS], routed: bool, workers: usize) -> Self {
-        let size =
-            Size { workers, frames: 2048, fdb_entries: 64, neighbours: 32, ..Size::default() };
+        let size = Size { workers, frames: 2048, fdb_entries: 64, neighbours: 32, ..Size::default() };
         let (mut rig, mut peers) = (Rig::new(size), Vec::new());
         for (n, byte) in settings.into_iter().enumerate() {
             let (port, peer) = memory::wire();
@@ -178,7 +177,9 @@ fn made([kind, src, dst, host, tag, ttl]: [u8; 6]) -> Vec<u8> {
 }
 
 /// Elsewhere the processor is an emulated one, on which a case takes a hundred times as long.
-const CASES: u32 = if cfg!(target_arch = "x86_64") { 256 } else { 16 };
+const CASES: u32 = if cfg!(target_arch = "x86_64") { CASES_ALL } else { 16 };
+/// So many meet everything often enough to count; a few meet what they meet.
+const CASES_ALL: u32 = 256;
 
 static SEEN: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
 
@@ -207,7 +208,7 @@ fn what_a_trace_says_is_what_the_switch_does() {
     });
     let seen = SEEN.each_ref().map(|seen| seen.load(Ordering::Relaxed));
     assert!(
-        seen.iter().all(|seen| *seen > CASES as usize / 13),
+        CASES < CASES_ALL || seen.iter().all(|seen| *seen > 20),
         "sent, said, dropped, held: {seen:?}: too few of one to count"
     );
 }
