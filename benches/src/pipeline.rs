@@ -167,13 +167,8 @@ pub(crate) fn two_ports(settings: PortSettings) -> Snapshot {
         Model::default().apply(&Request::BridgeAdd(bridge)).unwrap_or_else(|error| panic!("{error}"));
     for port in ["a", "b"] {
         let port = Port {
-            name: name(port),
-            bridge: name("br0"),
-            kind: PortKind::Memory { source: None },
             settings: settings.clone(),
-            owner: Default::default(),
-            labels: Default::default(),
-            workload: None,
+            ..Port::new(name(port), name("br0"), PortKind::Memory { source: None })
         };
         model = model.apply(&Request::PortAdd(Box::new(port))).unwrap_or_else(|error| panic!("{error}"));
     }

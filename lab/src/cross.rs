@@ -2,7 +2,7 @@
 
 use crate::net::Net;
 use crate::node::{Daemon, Node, Options, Pod};
-use switch_api::{Done, Mac, Name, Owner, Port, PortKind, PortSettings, Request};
+use switch_api::{Done, Mac, Port, PortKind, Request};
 
 /// A node that routes: its kernel forwards between its cables and its switch, whose bridge `br0` has the network
 /// `10.NET.0.0/24`, `fd10:NET::/64`.
@@ -83,17 +83,7 @@ impl Router {
 }
 
 fn port(name: &str, kind: PortKind) -> Port {
-    let bridge: Name = parse("br0");
-    let settings = PortSettings::default();
-    Port {
-        name: parse(name),
-        bridge,
-        kind,
-        settings,
-        owner: Owner::Operator,
-        labels: Default::default(),
-        workload: None,
-    }
+    Port::new(parse(name), parse("br0"), kind)
 }
 
 fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> T {

@@ -347,13 +347,5 @@ fn addresses_of(n: u8) -> Vec<Cidr> {
 /// An xdp port named after its device, everything else by default.
 pub fn xdp_port(device: &str, bridge: &str, settings: PortSettings) -> Port {
     let parse = |name: &str| name.parse().unwrap_or_else(|error| panic!("{error}"));
-    Port {
-        name: parse(device),
-        bridge: parse(bridge),
-        kind: PortKind::xdp(device),
-        settings,
-        owner: Default::default(),
-        labels: Default::default(),
-        workload: None,
-    }
+    Port { settings, ..Port::new(parse(device), parse(bridge), PortKind::xdp(device)) }
 }

@@ -360,6 +360,14 @@ pub struct Port {
     pub workload: Option<crate::Workload>,
 }
 
+impl Port {
+    /// A port with everything else by default.
+    pub fn new(name: Name, bridge: Name, kind: PortKind) -> Self {
+        let (settings, owner) = (PortSettings::default(), Owner::default());
+        Self { name, bridge, kind, settings, owner, labels: BTreeMap::new(), workload: None }
+    }
+}
+
 /// How a port switches; all of it can be changed while traffic flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -60,9 +60,10 @@ fn a_port_beyond_the_ceiling_is_refused_and_the_others_serve() {
 
 #[test]
 fn too_little_to_start_with_is_said() {
+    let node = Node::new();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_switchd"))
         .args(["--memory", "1M", "--socket"])
-        .arg(std::env::temp_dir().join(format!("switchd-{}.sock", std::process::id())))
+        .arg(node.directory().join("switchd.sock"))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -411,18 +411,11 @@ fn a_capture_is_replayed_in_and_written_out() {
     let frames: Vec<_> = (0..150u8).map(|n| plain(EVERYBODY, station(1), n, 60 + usize::from(n))).collect();
     std::fs::write(&input, pcap(&frames)).unwrap();
     let socket = raw(&pods[0]);
-    let port = switch_api::Port {
-        name: "replay".parse().unwrap(),
-        bridge: "br0".parse().unwrap(),
-        kind: PortKind::Pcap {
-            read: Some(input.display().to_string()),
-            write: Some(output.display().to_string()),
-        },
-        settings: PortSettings::default(),
-        owner: Default::default(),
-        labels: Default::default(),
-        workload: None,
-    };
+    let port = switch_api::Port::new(
+        "replay".parse().unwrap(),
+        "br0".parse().unwrap(),
+        PortKind::Pcap { read: Some(input.display().to_string()), write: Some(output.display().to_string()) },
+    );
     let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
     for frame in &frames {
         assert!(socket.recv(LONG, |got| got == *frame).is_some(), "{} bytes", frame.len());

@@ -125,7 +125,7 @@ fn list(page: &FlowPage, output: &Output) -> String {
     }
     let more = if page.next.is_some() { ", more than listed" } else { "" };
     format!(
-        "{table}\n{} flows in all, {} half-open, room for {}{more}",
+        "{table}\nflows: {} in all, {} half-open, room for {}{more}",
         thousands(u64::from(page.all)),
         thousands(u64::from(page.half_open)),
         thousands(u64::from(page.room))

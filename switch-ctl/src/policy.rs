@@ -204,11 +204,10 @@ fn show(status: &PolicyStatus, output: &Output) -> String {
     }
     let spec = serde_json::to_string_pretty(&status.policy.spec).unwrap_or_default();
     format!(
-        "policy {}/{}\nselects {} ports: {}\n{spec}\n{table}",
+        "policy {}/{}\nselects {}\n{spec}\n{table}",
         meta.namespace,
         meta.name,
-        ports.len(),
-        ports.join(", ")
+        if ports.is_empty() { "no port".into() } else { ports.join(", ") }
     )
 }
 

@@ -5,9 +5,9 @@ use crate::{label, tap};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use switch_api::{
-    ApiError, ByDevice, ByName, Client, Code, Done, Flood, MemorySource, Name, Nothing, Owner, Port,
-    PortKind, PortMemory, PortSet, PortSettings, PortState, PortStatus, ProbeReply, Request, Take, TakeRule,
-    Vid, VidRange, Vlan, WhenDead, XdpMode,
+    ApiError, ByDevice, ByName, Client, Code, Done, Flood, MemorySource, Name, Nothing, Port, PortKind,
+    PortMemory, PortSet, PortSettings, PortState, PortStatus, ProbeReply, Request, Take, TakeRule, Vid,
+    VidRange, Vlan, WhenDead, XdpMode,
 };
 
 /// What can be done with ports.
@@ -290,13 +290,8 @@ impl Kind {
             }
         };
         Port {
-            name: common.name.clone(),
-            bridge: common.bridge.clone(),
-            kind,
             settings: common.settings.over(PortSettings::default()),
-            owner: Owner::Operator,
-            labels: Default::default(),
-            workload: None,
+            ..Port::new(common.name.clone(), common.bridge.clone(), kind)
         }
     }
 
@@ -492,7 +487,7 @@ fn show(port: &PortStatus) -> String {
         ("flood broadcast", flood.broadcast.to_string()),
         ("storm limit (pps)", or_off(settings.storm_pps)),
         ("learn limit (MACs)", or_off(settings.learn_limit)),
-        ("flows kept", settings.track.to_string()),
+        ("flows kept", if settings.track { "always" } else { "while a policy isolates it" }.into()),
         ("MACs learned", port.learned.to_string()),
         ("rx packets", thousands(port.counters.rx_packets)),
         ("rx bytes", thousands(port.counters.rx_bytes)),

@@ -83,7 +83,7 @@ pub fn memory(memory: &MemoryStatus) -> String {
         n => format!(", {n} more on the way back to the kernel"),
     };
     format!(
-        "memory: tables {} + large frames {} + packet memory {} + ports {} = {} of {}; {} regions of {}{emptying}",
+        "memory: tables {} + large frames {} + packet memory {} + ports {} = {} of {}; regions: {} of {}{emptying}",
         bytes(memory.tables_bytes),
         bytes(memory.large_bytes),
         bytes(memory.packet_bytes),

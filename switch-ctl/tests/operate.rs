@@ -101,18 +101,20 @@ impl Running {
         Self(child.unwrap())
     }
 
+    /// Waits until it says that frames are being taken. Asking by a second capture would be a race: whichever comes second
+    /// is refused.
+    fn wait_for_capture(&mut self) {
+        // One byte at a time: what is said later is for `interrupt`.
+        let mut line = String::new();
+        BufReader::with_capacity(1, self.0.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("capturing on"), "{line}");
+    }
+
     fn interrupt(self) -> Output {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
         self.0.wait_with_output().unwrap()
     }
-}
-
-/// Waits until a capture of all ports is refused because another runs.
-fn wait_for_capture(daemon: &Daemon) {
-    wait_until("the capture has begun", LONG, || {
-        run(daemon, &["capture", "--count", "1", "--duration", "0"]).status.code() == Some(6)
-    });
 }
 
 #[test]
@@ -121,9 +123,9 @@ fn a_ping_is_captured_with_port_direction_and_verdict() {
     let (daemon, pods) = two_pods(&node);
     let path = node.directory().join("ping.pcapng");
     let file = path.to_str().unwrap();
-    let capture =
+    let mut capture =
         Running::start(&daemon, &["capture", "--port", "pod1", "-w", file, "icmp and host 10.66.0.2"]);
-    wait_for_capture(&daemon);
+    capture.wait_for_capture();
     pods[0].net.run(&format!("ping -n -c 3 -i 0.2 {}", pods[1].ip));
     let ended = capture.interrupt();
     let told = String::from_utf8_lossy(&ended.stderr).into_owned();
@@ -159,12 +161,13 @@ fn a_capture_ends_with_its_client_and_names_what_is_wrong() {
     let node = Node::new();
     let (daemon, pods) = two_pods(&node);
     let mut capture = Running::start(&daemon, &["capture"]);
-    wait_for_capture(&daemon);
+    capture.wait_for_capture();
+    let refused = run(&daemon, &["capture", "--count", "1"]);
+    assert_eq!(refused.status.code(), Some(6), "one at a time: {refused:?}");
     capture.0.kill().unwrap();
     capture.0.wait().unwrap();
-    let next =
+    let mut next =
         Running::start(&daemon, &["--json", "capture", "--direction", "in", "--count", "2", "arp or icmp"]);
-    let mut next = next;
     wait_until("two frames are seen", LONG, || {
         _ = pods[0].reaches(&pods[1].ip);
         next.0.try_wait().unwrap().is_some()

@@ -4,9 +4,7 @@
 use super::{Bar, Bench, Figure};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
-use switch_api::{
-    CaptureStart, CaptureStarted, Client, Done, MemorySource, Port, PortKind, PortSettings, Request, Stats,
-};
+use switch_api::{CaptureStart, CaptureStarted, Client, Done, MemorySource, Port, PortKind, Request, Stats};
 use switch_lab::{Daemon, Node, Options, wait_until};
 
 /// Pairs of windows, one with and one without.
@@ -102,14 +100,6 @@ fn capture_is_free(daemon: &Daemon) -> bool {
 
 fn add(daemon: &Daemon, name: &str, bridge: &str, source: Option<MemorySource>) {
     let parse = |name: &str| name.parse().unwrap_or_else(|error| panic!("{error}"));
-    let port = Port {
-        name: parse(name),
-        bridge: parse(bridge),
-        kind: PortKind::Memory { source },
-        settings: PortSettings::default(),
-        owner: Default::default(),
-        labels: Default::default(),
-        workload: None,
-    };
+    let port = Port::new(parse(name), parse(bridge), PortKind::Memory { source });
     let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
 }

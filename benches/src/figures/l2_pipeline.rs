@@ -5,7 +5,7 @@ use crate::cycles::{median, per_tick};
 use crate::pipeline;
 use quanta::Clock;
 use std::time::Duration;
-use switch_api::{Done, MemorySource, Port, PortKind, PortSettings, Request, Stats};
+use switch_api::{Done, MemorySource, Port, PortKind, Request, Stats};
 use switch_lab::{Node, Options};
 
 const FLOWS: u32 = 500;
@@ -48,15 +48,11 @@ fn daemon(bench: &Bench) -> Result<f64, String> {
     daemon.bridge("br0");
     for (name, reverse) in [("a", false), ("b", true)] {
         let source = MemorySource { flows: FLOWS, frame_len: 60, seed: 7, rate_pps: 0, reverse };
-        let port = Port {
-            name: name.parse().map_err(|error| format!("{error}"))?,
-            bridge: "br0".parse().map_err(|error| format!("{error}"))?,
-            kind: PortKind::Memory { source: Some(source) },
-            settings: PortSettings::default(),
-            owner: Default::default(),
-            labels: Default::default(),
-            workload: None,
-        };
+        let port = Port::new(
+            name.parse().map_err(|error| format!("{error}"))?,
+            "br0".parse().map_err(|error| format!("{error}"))?,
+            PortKind::Memory { source: Some(source) },
+        );
         let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
     }
     std::thread::sleep(Duration::from_millis(300));

@@ -66,13 +66,8 @@ fn add(daemon: &switch_lab::Daemon, n: usize, source: Option<MemorySource>) {
     let parse = |name: &str| name.parse().unwrap_or_else(|error| panic!("{error}"));
     let vlan = Vlan::Access { vid: Vid::DEFAULT };
     let port = Port {
-        name: parse(&format!("p{n}")),
-        bridge: parse("br0"),
-        kind: PortKind::Memory { source },
         settings: PortSettings { vlan, ..PortSettings::default() },
-        owner: Default::default(),
-        labels: Default::default(),
-        workload: None,
+        ..Port::new(parse(&format!("p{n}")), parse("br0"), PortKind::Memory { source })
     };
     let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
 }

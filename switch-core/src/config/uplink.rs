@@ -183,15 +183,7 @@ mod tests {
         };
         let settings = PortSettings { vlan, ..PortSettings::default() };
         let (name, bridge) = (name(port), name(bridge));
-        let port = Port {
-            name,
-            bridge,
-            kind,
-            settings,
-            owner: Owner::Operator,
-            labels: Default::default(),
-            workload: None,
-        };
+        let port = Port { settings, ..Port::new(name, bridge, kind) };
         Request::PortAdd(Box::new(port))
     }
 

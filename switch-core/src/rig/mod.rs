@@ -170,15 +170,7 @@ impl Rig {
     ) -> Result<PortId, ApiError> {
         let parse = |text: &str| text.parse().unwrap_or_else(|error| panic!("{error}"));
         let kind = PortKind::Memory { source: None };
-        let port = switch_api::Port {
-            name: parse(name),
-            bridge: parse(bridge),
-            kind,
-            settings,
-            owner: Default::default(),
-            labels: Default::default(),
-            workload: None,
-        };
+        let port = switch_api::Port { settings, ..switch_api::Port::new(parse(name), parse(bridge), kind) };
         let key = port.name.clone();
         let model = self.model.apply(&Request::PortAdd(Box::new(port)))?;
         let id = model.ports[&key].id;

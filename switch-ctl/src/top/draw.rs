@@ -156,20 +156,13 @@ mod tests {
     use ratatui::backend::TestBackend;
     use ratatui::crossterm::event::KeyCode;
     use switch_api::{
-        DropCount, FrameCounts, LaneStatus, Port, PortCounters, PortKind, PortMemory, PortSettings,
-        PortStatus, Stats, WorkerStatus,
+        DropCount, FrameCounts, LaneStatus, Port, PortCounters, PortKind, PortMemory, PortStatus, Stats,
+        WorkerStatus,
     };
 
     fn port(name: &str, state: PortState, packets: u64, drops: u64) -> PortStatus {
-        let port = Port {
-            name: name.parse().unwrap(),
-            bridge: "br0".parse().unwrap(),
-            kind: PortKind::Memory { source: None },
-            settings: PortSettings::default(),
-            owner: Default::default(),
-            labels: Default::default(),
-            workload: None,
-        };
+        let port =
+            Port::new(name.parse().unwrap(), "br0".parse().unwrap(), PortKind::Memory { source: None });
         let counters = PortCounters {
             rx_packets: packets,
             rx_bytes: packets * 100,

@@ -46,7 +46,7 @@ use crate::wire::ip::TCP;
 use crate::wire::packet::{Content, Packet};
 use keeper::Keeper;
 use key::Key;
-use record::{Decision, Record};
+use record::{Decision, Record, Records};
 use state::{Stage, State};
 
 /// Flows unless said otherwise: 15 MiB when all are there, and what is not used is not resident.
@@ -152,7 +152,7 @@ pub struct Counted {
 #[derive(Debug)]
 pub struct Flows {
     index: AtomicTable,
-    records: Box<[Record]>,
+    records: Box<Records>,
     seed: [u64; 6],
     chunks_dealt: AtomicU32,
     entries: AtomicU32,

@@ -37,8 +37,8 @@ pub struct Window {
 
 /// See the module.
 #[derive(Debug)]
-#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
-#[repr(C, align(32))]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros, zerocopy::KnownLayout))]
+#[repr(C)]
 pub struct Record {
     sequence: AtomicU32,
     /// The next in a list of its owner's.
@@ -53,16 +53,44 @@ pub struct Record {
 
 const _: () = assert!(cfg!(loom) || size_of::<Record>() == 96);
 
+/// Bytes before the first entry. A large piece of memory begins 16 bytes into a page (glibc's and musl's header), so that with as
+/// many again entries begin at multiples of 32 and lie in two lines each. Said by `align`, the same would cost what
+/// it is not worth: memory of that alignment is zeroed by hand, and every place takes some before it is used.
+#[cfg(not(loom))]
+const SHIFT: usize = 16;
+
+/// All entries.
+#[cfg(not(loom))]
+#[derive(Debug, zerocopy::FromZeros, zerocopy::KnownLayout)]
+#[repr(C)]
+pub(super) struct Records {
+    _shift: [u8; SHIFT],
+    all: [Record],
+}
+
+#[cfg(not(loom))]
+impl std::ops::Deref for Records {
+    type Target = [Record];
+
+    #[inline(always)]
+    fn deref(&self) -> &[Record] {
+        &self.all
+    }
+}
+
+#[cfg(loom)]
+pub(super) type Records = [Record];
+
 /// So many, all zero. The kernel gives memory for those that are used.
 #[cfg(not(loom))]
-pub(super) fn many(count: usize) -> Box<[Record]> {
+pub(super) fn many(count: usize) -> Box<Records> {
     use zerocopy::FromZeros;
-    <[Record]>::new_box_zeroed_with_elems(count)
+    Records::new_box_zeroed_with_elems(count)
         .unwrap_or_else(|_| std::alloc::handle_alloc_error(std::alloc::Layout::new::<[Record; 1]>()))
 }
 
 #[cfg(loom)]
-pub(super) fn many(count: usize) -> Box<[Record]> {
+pub(super) fn many(count: usize) -> Box<Records> {
     let word = |_: usize| AtomicU64::new(0);
     let half = |_: usize| AtomicU32::new(0);
     let record = |_| Record {
