@@ -9,6 +9,7 @@ mod filter;
 mod flow;
 mod ipam;
 mod label;
+mod metrics;
 mod namespace;
 mod neigh;
 mod output;
@@ -89,6 +90,8 @@ enum Noun {
     Capture(Box<capture::Capture>),
     /// What happens, as it happens.
     Events(events::Events),
+    /// Counters and levels as OpenMetrics, for Prometheus: once, or over HTTP.
+    Metrics(metrics::Metrics),
     /// The switch, live: ports with rates, drops, workers.
     Top(top::Top),
     /// What would become of a frame now, stage by stage, and why.
@@ -132,6 +135,15 @@ fn run(options: &Options) -> Result<(), ApiError> {
             return Ok(());
         }
         Noun::Man { directory } => return write_man_pages(directory),
+        // It goes on while the daemon is away, and connects by itself.
+        Noun::Metrics(metrics) => {
+            return metrics::run(
+                metrics,
+                &options.socket,
+                Duration::from_secs(options.timeout),
+                options.json,
+            );
+        }
         _ => {}
     }
     let mut client = Client::connect(&options.socket, Duration::from_secs(options.timeout))?;
@@ -155,7 +167,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Stats => stats::run(&mut client, &output),
         Noun::Status => daemon::status(&mut client, &output),
         Noun::Stop(stop) => daemon::stop(stop, &mut client, &output),
-        Noun::Completion { .. } | Noun::Man { .. } => Ok(()),
+        Noun::Completion { .. } | Noun::Man { .. } | Noun::Metrics(_) => Ok(()),
     }
 }
 

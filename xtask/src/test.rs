@@ -79,7 +79,8 @@ fn kernel() -> Result {
         cargo("test --package switch-bench --test second_opinion -- --nocapture --test-threads=1");
     command.env("SWITCHD", crate::sh::root().join("target/debug/switchd"));
     run(command)?;
-    let mut command = cargo("test --package switch-ctl --test operate --test commands --test filter");
+    let mut command =
+        cargo("test --package switch-ctl --test operate --test commands --test filter --test metrics");
     command.env("SWITCHD", crate::sh::root().join("target/debug/switchd"));
     run(command)
 }

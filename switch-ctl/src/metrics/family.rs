@@ -1,0 +1,144 @@
+//! Metrics, their names and samples, and their text by `prometheus-client`: it knows the suffixes, the units and what is to be
+//! escaped.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+use std::fmt;
+
+/// A label and its value.
+type Label = (&'static str, String);
+
+/// One metric: its samples differ by labels.
+#[derive(Debug)]
+pub struct Family {
+    /// Without what its unit and kind add (`_bytes`, `_total`, `_info`).
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    unit: Option<Unit>,
+    samples: Vec<(Vec<Label>, Value)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Value {
+    Count(u64),
+    Level(f64),
+    Info,
+}
+
+impl Family {
+    fn new(name: &'static str, help: &'static str, kind: MetricType) -> Self {
+        Self { name, help, kind, unit: None, samples: Vec::new() }
+    }
+
+    /// What only grows while the daemon lives.
+    pub fn counter(name: &'static str, help: &'static str) -> Self {
+        Self::new(name, help, MetricType::Counter)
+    }
+
+    /// What goes up and down.
+    pub fn gauge(name: &'static str, help: &'static str) -> Self {
+        Self::new(name, help, MetricType::Gauge)
+    }
+
+    /// What is said in labels alone.
+    pub fn info(name: &'static str, help: &'static str, labels: &[(&'static str, &str)]) -> Self {
+        let mut family = Self::new(name, help, MetricType::Info);
+        family.samples.push((owned(labels), Value::Info));
+        family
+    }
+
+    /// In this unit; its name says so.
+    pub fn unit(mut self, unit: Unit) -> Self {
+        self.unit = Some(unit);
+        self
+    }
+
+    /// A counter's sample.
+    pub fn count(&mut self, labels: &[(&'static str, &str)], value: u64) {
+        self.samples.push((owned(labels), Value::Count(value)));
+    }
+
+    /// A gauge's sample.
+    pub fn level(&mut self, labels: &[(&'static str, &str)], value: f64) {
+        self.samples.push((owned(labels), Value::Level(value)));
+    }
+
+    /// With this one sample more.
+    pub fn at(mut self, labels: &[(&'static str, &str)], value: u64) -> Self {
+        match self.kind {
+            MetricType::Counter => self.count(labels, value),
+            _ => self.level(labels, value as f64),
+        }
+        self
+    }
+}
+
+fn owned(labels: &[(&'static str, &str)]) -> Vec<Label> {
+    labels.iter().map(|(key, value)| (*key, (*value).to_owned())).collect()
+}
+
+/// All of them, in their order, to the end mark.
+pub fn text(families: Vec<Family>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Families(families)));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Families(Vec<Family>);
+
+impl Collector for Families {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        for Family { name, help, kind, unit, samples } in &self.0 {
+            let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), *kind)?;
+            for (labels, value) in samples {
+                match value {
+                    Value::Info => metric.encode_info(labels)?,
+                    value if labels.is_empty() => encode(&mut metric, value)?,
+                    value => encode(&mut metric.encode_family(labels)?, value)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode(encoder: &mut MetricEncoder, value: &Value) -> fmt::Result {
+    match value {
+        Value::Count(count) => encoder.encode_counter::<NoLabelSet, _, u64>(count, None),
+        Value::Level(level) => encoder.encode_gauge(level),
+        Value::Info => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_kind_and_unit_and_labels_are_escaped() {
+        let mut drops = Family::counter("switch_drops", "Frames dropped");
+        drops.count(&[("reason", "a \"b\" \\ c")], 3);
+        let memory = Family::gauge("switch_memory", "Memory").unit(Unit::Bytes).at(&[], 5);
+        let build = Family::info("switch_build", "What it is", &[("version", "1")]);
+        let expected = "\
+# HELP switch_drops Frames dropped
+# TYPE switch_drops counter
+switch_drops_total{reason=\"a \\\"b\\\" \\\\ c\"} 3
+# HELP switch_memory_bytes Memory
+# TYPE switch_memory_bytes gauge
+# UNIT switch_memory_bytes bytes
+switch_memory_bytes 5.0
+# HELP switch_build What it is
+# TYPE switch_build info
+switch_build_info{version=\"1\"} 1
+# EOF
+";
+        assert_eq!(text(vec![drops, memory, build]).unwrap(), expected);
+    }
+}

@@ -1,0 +1,72 @@
+//! `switch-ctl metrics`: the switch's counters and levels as OpenMetrics, once or over HTTP.
+//!
+//! The daemon itself speaks no HTTP: a parser that strangers can reach does not belong into a process that holds every pod's
+//! packets and the right to change devices. This command is a client like any other, may run as a user that may only read, and
+//! asks anew for each scrape. Nothing listens unless `--listen` says where.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`family`] | metrics, their names and samples, and their text |
+//! | [`look`] | what is asked of the daemon, and what becomes of it |
+//! | [`listen`] | addresses, and listening on them |
+//! | [`serve`] | HTTP: one exchange |
+
+mod family;
+mod listen;
+mod look;
+mod serve;
+
+use crate::output;
+use clap::Args;
+use listen::{Address, Listener};
+use std::path::Path;
+use std::time::Duration;
+use switch_api::{ApiError, Client, Code};
+
+/// Longest wait for an answer of the daemon while serving. Prometheus gives a scrape 10 s unless told otherwise: the reason why
+/// there are no metrics should reach it before.
+const DAEMON_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Counters and levels as OpenMetrics text: ports, bridges, drops by reason, workers, lanes, stages, memory, frames, flows.
+///
+/// Without --listen it is printed once. With it, `GET /metrics` is answered until Ctrl-C, and the daemon is asked anew each time;
+/// while the daemon is away the answer is 503 and says why. There is neither encryption nor a password: listen on
+/// loopback or a Unix socket, and let a proxy do the rest.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  switch-ctl metrics
+  switch-ctl metrics > /var/lib/node_exporter/switch.prom.new && mv /var/lib/node_exporter/switch.prom.new /var/lib/node_exporter/switch.prom
+  switch-ctl metrics --listen 127.0.0.1:9477
+  switch-ctl metrics --listen unix:/run/switchd/metrics.sock
+
+A dashboard for Grafana is deploy/grafana/switch.json.")]
+pub struct Metrics {
+    /// Serve them here: ADDRESS:PORT (port 0: a free one), or unix:/PATH.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<Address>,
+}
+
+pub fn run(metrics: &Metrics, socket: &Path, timeout: Duration, json: bool) -> Result<(), ApiError> {
+    if json {
+        return Err(ApiError::new(Code::InvalidParams, "`metrics` is OpenMetrics text, not JSON")
+            .hint("`switch-ctl --json stats`, `port list` and `worker list` say the same as JSON"));
+    }
+    match &metrics.listen {
+        None => output::print_raw(scrape(socket, timeout)?.as_bytes()),
+        Some(address) => {
+            let listener = Listener::bind(address)?;
+            eprintln!("serving metrics on {}", listener.name());
+            let timeout = timeout.min(DAEMON_WAIT_MAX);
+            listener.each(|stream| serve::answer(stream, || scrape(socket, timeout)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Asks and writes it down.
+fn scrape(socket: &Path, timeout: Duration) -> Result<String, ApiError> {
+    let mut client = Client::connect(socket, timeout)?;
+    family::text(look::look(&mut client)?.families())
+        .map_err(|error| ApiError::new(Code::Internal, format!("the metrics cannot be written: {error}")))
+}

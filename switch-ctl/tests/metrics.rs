@@ -1,0 +1,317 @@
+//! `switch-ctl metrics` against a real daemon with real pods: the text is read strictly, and says what the API says.
+//! `cargo xtask test` says where the daemon is; by hand it is the one beside the command.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+use switch_api::{PortCounters, PortSettings};
+use switch_lab::{Daemon, Node, Options, Pod, RawSocket, frames, wait_until};
+
+const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
+const LONG: Duration = Duration::from_secs(20);
+
+fn switchd() -> PathBuf {
+    std::env::var_os("SWITCHD").map_or_else(|| Path::new(CTL).with_file_name("switchd"), PathBuf::from)
+}
+
+/// Two pods on `br0`, by ports `pod1` and `pod2`.
+fn two_pods(node: &Node) -> (Daemon, [Pod; 2]) {
+    let daemon = node.start(&Options::new(switchd()));
+    daemon.bridge("br0");
+    let pods = [node.pod(1), node.pod(2)];
+    for pod in &pods {
+        daemon.attach(pod, "br0", PortSettings::default());
+    }
+    wait_until("pods reach each other", LONG, || pods[0].reaches(&pods[1].ip));
+    (daemon, pods)
+}
+
+/// `switch-ctl metrics` without `--listen`.
+fn print(daemon: &Daemon) -> Output {
+    Command::new(CTL).arg("--socket").arg(&daemon.socket).arg("metrics").output().unwrap()
+}
+
+/// `switch-ctl metrics --listen`, until it is dropped.
+struct Serving {
+    child: Child,
+    /// Where it says that it listens.
+    address: String,
+}
+
+impl Serving {
+    fn start(daemon: &Daemon, address: &str) -> Self {
+        let mut command = Command::new(CTL);
+        command.arg("--socket").arg(&daemon.socket).args(["metrics", "--listen", address]);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::with_capacity(1, child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("serving metrics on ");
+        let address = address.unwrap_or_else(|| panic!("it said {line:?}")).to_owned();
+        Self { child, address }
+    }
+
+    /// Its answer: the head, and the body.
+    fn ask(&self, line: &str) -> (String, String) {
+        let request = format!("{line} HTTP/1.1\r\nHost: switch\r\nAccept: */*\r\n\r\n");
+        let mut text = String::new();
+        match self.address.strip_prefix("unix:") {
+            Some(path) => exchange(UnixStream::connect(path).unwrap(), &request, &mut text),
+            None => exchange(TcpStream::connect(&self.address).unwrap(), &request, &mut text),
+        }
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{text:?}"));
+        let length = format!("Content-Length: {}", body.len());
+        assert!(head.lines().any(|line| line == length), "{head}\n{} bytes came", body.len());
+        (head.to_owned(), body.to_owned())
+    }
+
+    fn scrape(&self) -> Scrape {
+        let (head, body) = self.ask("GET /metrics");
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}\n{body}");
+        assert!(head.contains("Content-Type: application/openmetrics-text; version=1.0.0"), "{head}");
+        Scrape::parse(&body)
+    }
+
+    fn interrupt(mut self) -> std::process::ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, request: &str, text: &mut String) {
+    stream.write_all(request.as_bytes()).unwrap();
+    stream.read_to_string(text).unwrap();
+}
+
+type Labels = BTreeMap<String, String>;
+
+/// What one scrape said.
+struct Scrape {
+    /// Kind of each metric, by its name.
+    kinds: BTreeMap<String, String>,
+    samples: BTreeMap<(String, Labels), f64>,
+}
+
+impl Scrape {
+    /// OpenMetrics 1.0, as far as it is used, and nothing else: HELP, TYPE and UNIT before the samples of a metric, which stand
+    /// together; each sample once; suffixes as its kind demands; the end mark.
+    fn parse(text: &str) -> Self {
+        let body = text.strip_suffix("# EOF\n").unwrap_or_else(|| panic!("no end mark:\n{text}"));
+        let mut scrape = Self { kinds: BTreeMap::new(), samples: BTreeMap::new() };
+        let mut helped = BTreeSet::new();
+        let mut current = String::new();
+        for line in body.lines() {
+            let Some(said) = line.strip_prefix("# ") else {
+                scrape.sample(line, &current);
+                continue;
+            };
+            let mut words = said.splitn(3, ' ');
+            let (what, name, rest) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+            assert!(!rest.trim().is_empty() && name.starts_with("switch_"), "{line}");
+            match what {
+                "HELP" => assert!(helped.insert(name.to_owned()), "twice: {line}"),
+                "TYPE" => {
+                    assert!(helped.contains(name) && ["counter", "gauge", "info"].contains(&rest), "{line}");
+                    assert!(scrape.kinds.insert(name.into(), rest.into()).is_none(), "twice: {line}");
+                    name.clone_into(&mut current);
+                }
+                "UNIT" => assert!(name == current && name.ends_with(&format!("_{rest}")), "{line}"),
+                _ => panic!("{line}"),
+            }
+        }
+        assert_eq!(helped.len(), scrape.kinds.len(), "each has HELP and TYPE");
+        scrape
+    }
+
+    fn sample(&mut self, line: &str, current: &str) {
+        let (name, rest) = line.split_at(line.find(['{', ' ']).unwrap());
+        let suffix = match self.kinds[current].as_str() {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        assert_eq!(name, format!("{current}{suffix}"), "{line}");
+        let (labels, rest) = labels(rest);
+        let value: f64 = rest.strip_prefix(' ').unwrap().parse().unwrap_or_else(|_| panic!("{line}"));
+        assert!(value.is_finite() && (suffix != "_total" || value >= 0.0), "{line}");
+        assert!(self.samples.insert((name.into(), labels), value).is_none(), "twice: {line}");
+    }
+
+    /// The sum of what has this name and these labels.
+    fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let has =
+            |found: &Labels| labels.iter().all(|(key, value)| found.get(*key).is_some_and(|is| is == value));
+        let of: Vec<_> =
+            self.samples.iter().filter(|((found, with), _)| found == name && has(with)).collect();
+        assert!(!of.is_empty(), "no sample {name} {labels:?}");
+        of.into_iter().map(|(_, value)| value).sum()
+    }
+
+    /// Names of samples that are there, or would be.
+    fn names(&self) -> BTreeSet<String> {
+        let full = |(name, kind): (&String, &String)| match kind.as_str() {
+            "counter" => format!("{name}_total"),
+            "info" => format!("{name}_info"),
+            _ => name.clone(),
+        };
+        self.kinds.iter().map(full).collect()
+    }
+
+    fn counters(&self, port: &str) -> PortCounters {
+        let of =
+            |name: &str| self.sum(&format!("switch_port_{name}_total"), &[("port", port), ("bridge", "br0")]);
+        PortCounters {
+            rx_packets: of("receive_packets") as u64,
+            rx_bytes: of("receive_bytes") as u64,
+            tx_packets: of("transmit_packets") as u64,
+            tx_bytes: of("transmit_bytes") as u64,
+            drops: of("dropped_packets") as u64,
+        }
+    }
+}
+
+/// `{a="b",…}`, if there are any, and what follows.
+fn labels(text: &str) -> (Labels, &str) {
+    let mut labels = Labels::new();
+    let Some(mut rest) = text.strip_prefix('{') else { return (labels, text) };
+    loop {
+        let (key, quoted) = rest.split_once("=\"").unwrap();
+        let (mut value, mut end, mut chars) = (String::new(), None, quoted.char_indices());
+        while let Some((at, char)) = chars.next() {
+            match char {
+                '"' => {
+                    end = Some(at + 1);
+                    break;
+                }
+                '\\' => {
+                    value.push(chars.next().map(|(_, char)| if char == 'n' { '\n' } else { char }).unwrap())
+                }
+                char => value.push(char),
+            }
+        }
+        assert!(labels.insert(key.to_owned(), value).is_none(), "a label twice: {text}");
+        rest = &quoted[end.unwrap()..];
+        match rest.split_at(1) {
+            ("}", after) => return (labels, after),
+            (",", after) => rest = after,
+            _ => panic!("{text}"),
+        }
+    }
+}
+
+#[test]
+fn a_scrape_says_what_the_api_says() {
+    let node = Node::new();
+    let (daemon, pods) = two_pods(&node);
+    let serving = Serving::start(&daemon, "127.0.0.1:0");
+    pods[0].net.run(&format!("ping -n -c 3 -i 0.2 {}", pods[1].ip));
+    assert_eq!(daemon.drops("vlan-tagged"), 0);
+    let frame = frames::tagged(pods[1].mac(), pods[0].mac(), 7, 1, 64);
+    RawSocket::open(&pods[0].net, "eth0").unwrap().send(&frame);
+    wait_until("the tagged frame is dropped", LONG, || daemon.drops("vlan-tagged") == 1);
+
+    // The pods' kernels may speak at any time: equal is what is so between two equal looks by the API.
+    wait_until("both say the same", LONG, || {
+        let before = [daemon.port("pod1").counters, daemon.port("pod2").counters];
+        let scrape = serving.scrape();
+        let after = [daemon.port("pod1").counters, daemon.port("pod2").counters];
+        let said = [scrape.counters("pod1"), scrape.counters("pod2")];
+        assert!(before != after || said == before, "{said:?} is not {before:?}");
+        before == after
+    });
+    let scrape = serving.scrape();
+    assert!(scrape.sum("switch_port_receive_packets_total", &[("port", "pod1")]) >= 4.0);
+    assert_eq!(scrape.sum("switch_drops_total", &[("reason", "vlan-tagged"), ("port", "pod1")]), 1.0);
+    assert_eq!(scrape.sum("switch_port_up", &[]), 2.0);
+    assert_eq!(scrape.sum("switch_bridge_ports", &[("bridge", "br0")]), 2.0);
+    assert_eq!(scrape.sum("switch_build_info", &[("version", daemon.client().hello().daemon.as_str())]), 1.0);
+    let stats = daemon.stats();
+    assert_eq!(scrape.sum("switch_frames_mapped", &[]), stats.frames.total as f64);
+    assert_eq!(scrape.sum("switch_memory_ceiling_bytes", &[]), stats.memory.ceiling_bytes as f64);
+    assert_eq!(scrape.sum("switch_memory_bytes", &[]), stats.memory.used_bytes as f64);
+    assert!(scrape.sum("switch_worker_turns_total", &[("worker", "0")]) > 0.0);
+    assert!(scrape.sum("switch_lane_receive_packets_total", &[("port", "pod2")]) > 0.0);
+
+    let printed = print(&daemon);
+    assert!(printed.status.success() && printed.stderr.is_empty(), "{printed:?}");
+    assert_eq!(Scrape::parse(&String::from_utf8(printed.stdout).unwrap()).names(), scrape.names());
+    assert!(serving.interrupt().success());
+}
+
+#[test]
+fn while_the_daemon_is_away_it_says_so_and_then_goes_on() {
+    let node = Node::new();
+    let mut daemon = node.start(&Options::new(switchd()));
+    daemon.bridge("br0");
+    let serving = Serving::start(&daemon, "127.0.0.1:0");
+    assert_eq!(serving.scrape().sum("switch_bridge_ports", &[("bridge", "br0")]), 0.0);
+    let (head, _) = serving.ask("GET /");
+    assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+
+    daemon.stop(true);
+    let (head, body) = serving.ask("GET /metrics");
+    assert!(head.starts_with("HTTP/1.1 503 ") && body.contains("cannot reach the daemon"), "{head}\n{body}");
+    let printed = print(&daemon);
+    assert!(printed.status.code() == Some(1) && printed.stdout.is_empty(), "{printed:?}");
+
+    let again = node.start(&Options::new(switchd()));
+    again.bridge("br7");
+    assert_eq!(serving.scrape().sum("switch_bridge_ports", &[("bridge", "br7")]), 0.0);
+}
+
+#[test]
+fn a_unix_socket_is_served_and_what_a_killed_one_left_is_replaced() {
+    let node = Node::new();
+    let daemon = node.start(&Options::new(switchd()));
+    let path = node.directory().join("metrics.sock");
+    let address = format!("unix:{}", path.display());
+    drop(Serving::start(&daemon, &address));
+    assert!(path.exists(), "killed, it could not clean up");
+    let serving = Serving::start(&daemon, &address);
+    assert_eq!(serving.address, address);
+    _ = serving.scrape();
+    let mut second = Command::new(CTL);
+    let refused = second.args(["metrics", "--listen", &address]).output().unwrap();
+    let complaint = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && complaint.contains("something listens there"), "{complaint}");
+    assert!(serving.interrupt().success());
+    assert!(!path.exists(), "it leaves nothing behind");
+}
+
+#[test]
+fn the_dashboard_asks_for_what_is_there() {
+    let node = Node::new();
+    let daemon = node.start(&Options::new(switchd()));
+    let there = Scrape::parse(&String::from_utf8(print(&daemon).stdout).unwrap()).names();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/grafana/switch.json");
+    let dashboard: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let mut expressions = Vec::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        expressions.extend(panel["targets"].as_array().unwrap().iter().map(|target| &target["expr"]));
+    }
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    expressions.extend(variables.iter().map(|variable| &variable["query"]));
+    let mut asked = BTreeSet::new();
+    for expression in expressions {
+        let words =
+            expression.as_str().unwrap().split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
+        asked.extend(words.filter(|word| word.starts_with("switch_")).map(str::to_owned));
+    }
+    assert!(asked.len() > 15, "{asked:?}");
+    let missing: Vec<_> = asked.difference(&there).collect();
+    assert!(missing.is_empty(), "the dashboard asks for {missing:?}");
+}
