@@ -34,8 +34,9 @@ fn two_pods(node: &Node) -> (Daemon, [Pod; 2]) {
 }
 
 /// `switch-ctl metrics` without `--listen`.
-fn print(daemon: &Daemon) -> Output {
-    Command::new(CTL).arg("--socket").arg(&daemon.socket).arg("metrics").output().unwrap()
+fn print(daemon: &Daemon, format: &str) -> Output {
+    let words = ["metrics", "--format", format];
+    Command::new(CTL).arg("--socket").arg(&daemon.socket).args(words).output().unwrap()
 }
 
 /// `switch-ctl metrics --listen`, until it is dropped.
@@ -63,7 +64,11 @@ impl Serving {
         let mut text = String::new();
         match self.address.strip_prefix("unix:") {
             Some(path) => exchange(UnixStream::connect(path).unwrap(), &request, &mut text),
-            None => exchange(TcpStream::connect(&self.address).unwrap(), &request, &mut text),
+            None => {
+                let stream = TcpStream::connect(&self.address).unwrap();
+                stream.set_read_timeout(Some(LONG)).unwrap();
+                exchange(stream, &request, &mut text);
+            }
         }
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{text:?}"));
         let length = format!("Content-Length: {}", body.len());
@@ -246,9 +251,15 @@ fn a_scrape_says_what_the_api_says() {
     assert!(scrape.sum("switch_worker_turns_total", &[("worker", "0")]) > 0.0);
     assert!(scrape.sum("switch_lane_receive_packets_total", &[("port", "pod2")]) > 0.0);
 
-    let printed = print(&daemon);
+    let printed = print(&daemon, "openmetrics");
     assert!(printed.status.success() && printed.stderr.is_empty(), "{printed:?}");
     assert_eq!(Scrape::parse(&String::from_utf8(printed.stdout).unwrap()).names(), scrape.names());
+    // Names in the older format are those of the samples, and the kinds are its own.
+    let older = String::from_utf8(print(&daemon, "prometheus").stdout).unwrap();
+    let typed = older.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let typed: BTreeMap<_, _> = typed.collect();
+    assert!(typed.values().all(|kind| ["counter", "gauge"].contains(kind)), "{older}");
+    assert_eq!(typed.keys().map(|name| name.to_string()).collect::<BTreeSet<_>>(), scrape.names());
     assert!(serving.interrupt().success());
 }
 
@@ -262,10 +273,15 @@ fn while_the_daemon_is_away_it_says_so_and_then_goes_on() {
     let (head, _) = serving.ask("GET /");
     assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
 
+    // Who says nothing is let go, and the next has its turn.
+    let silent = TcpStream::connect(&serving.address).unwrap();
+    _ = serving.scrape();
+    drop(silent);
+
     daemon.stop(true);
     let (head, body) = serving.ask("GET /metrics");
     assert!(head.starts_with("HTTP/1.1 503 ") && body.contains("cannot reach the daemon"), "{head}\n{body}");
-    let printed = print(&daemon);
+    let printed = print(&daemon, "openmetrics");
     assert!(printed.status.code() == Some(1) && printed.stdout.is_empty(), "{printed:?}");
 
     let again = node.start(&Options::new(switchd()));
@@ -296,7 +312,7 @@ fn a_unix_socket_is_served_and_what_a_killed_one_left_is_replaced() {
 fn the_dashboard_asks_for_what_is_there() {
     let node = Node::new();
     let daemon = node.start(&Options::new(switchd()));
-    let there = Scrape::parse(&String::from_utf8(print(&daemon).stdout).unwrap()).names();
+    let there = Scrape::parse(&String::from_utf8(print(&daemon, "openmetrics").stdout).unwrap()).names();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/grafana/switch.json");
     let dashboard: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     let mut expressions = Vec::new();

@@ -2,7 +2,7 @@
 //! escaped.
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, prometheus_text, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
@@ -80,12 +80,34 @@ fn owned(labels: &[(&'static str, &str)]) -> Vec<Label> {
     labels.iter().map(|(key, value)| (*key, (*value).to_owned())).collect()
 }
 
-/// All of them, in their order, to the end mark.
-pub fn text(families: Vec<Family>) -> Result<String, fmt::Error> {
+/// How they are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// OpenMetrics 1.0.
+    Openmetrics,
+    /// Prometheus text 0.0.4, which node_exporter's textfile collector reads.
+    Prometheus,
+}
+
+impl Format {
+    /// Its name in HTTP.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Openmetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Prometheus => prometheus_text::CONTENT_TYPE,
+        }
+    }
+}
+
+/// All of them, in their order.
+pub fn text(families: Vec<Family>, format: Format) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Families(families)));
     let mut text = String::new();
-    text::encode(&mut text, &registry)?;
+    match format {
+        Format::Openmetrics => text::encode(&mut text, &registry)?,
+        Format::Prometheus => prometheus_text::encode(&mut text, &registry)?,
+    }
     Ok(text)
 }
 
@@ -139,6 +161,6 @@ switch_memory_bytes 5.0
 switch_build_info{version=\"1\"} 1
 # EOF
 ";
-        assert_eq!(text(vec![drops, memory, build]).unwrap(), expected);
+        assert_eq!(text(vec![drops, memory, build], Format::Openmetrics).unwrap(), expected);
     }
 }

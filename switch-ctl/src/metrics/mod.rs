@@ -18,6 +18,7 @@ mod serve;
 
 use crate::output;
 use clap::Args;
+use family::Format;
 use listen::{Address, Listener};
 use std::path::Path;
 use std::time::Duration;
@@ -36,7 +37,7 @@ const DAEMON_WAIT_MAX: Duration = Duration::from_secs(5);
 #[command(after_help = "\
 Examples:
   switch-ctl metrics
-  switch-ctl metrics > /var/lib/node_exporter/switch.prom.new && mv /var/lib/node_exporter/switch.prom.new /var/lib/node_exporter/switch.prom
+  switch-ctl metrics --format prometheus | sponge /var/lib/node_exporter/switch.prom
   switch-ctl metrics --listen 127.0.0.1:9477
   switch-ctl metrics --listen unix:/run/switchd/metrics.sock
 
@@ -45,6 +46,9 @@ pub struct Metrics {
     /// Serve them here: ADDRESS:PORT (port 0: a free one), or unix:/PATH.
     #[arg(long, value_name = "ADDR")]
     listen: Option<Address>,
+    /// How it is written; node_exporter's textfile collector reads prometheus alone.
+    #[arg(long, value_enum, default_value_t = Format::Openmetrics)]
+    format: Format,
 }
 
 pub fn run(metrics: &Metrics, socket: &Path, timeout: Duration, json: bool) -> Result<(), ApiError> {
@@ -52,21 +56,24 @@ pub fn run(metrics: &Metrics, socket: &Path, timeout: Duration, json: bool) -> R
         return Err(ApiError::new(Code::InvalidParams, "`metrics` is OpenMetrics text, not JSON")
             .hint("`switch-ctl --json stats`, `port list` and `worker list` say the same as JSON"));
     }
+    let format = metrics.format;
     match &metrics.listen {
-        None => output::print_raw(scrape(socket, timeout)?.as_bytes()),
+        None => output::print_raw(scrape(socket, timeout, format)?.as_bytes()),
         Some(address) => {
             let listener = Listener::bind(address)?;
             eprintln!("serving metrics on {}", listener.name());
             let timeout = timeout.min(DAEMON_WAIT_MAX);
-            listener.each(|stream| serve::answer(stream, || scrape(socket, timeout)))?;
+            listener.each(|stream| {
+                serve::answer(stream, format.content_type(), || scrape(socket, timeout, format))
+            })?;
         }
     }
     Ok(())
 }
 
 /// Asks and writes it down.
-fn scrape(socket: &Path, timeout: Duration) -> Result<String, ApiError> {
+fn scrape(socket: &Path, timeout: Duration, format: Format) -> Result<String, ApiError> {
     let mut client = Client::connect(socket, timeout)?;
-    family::text(look::look(&mut client)?.families())
+    family::text(look::look(&mut client)?.families(), format)
         .map_err(|error| ApiError::new(Code::Internal, format!("the metrics cannot be written: {error}")))
 }

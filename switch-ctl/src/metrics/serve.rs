@@ -13,8 +13,6 @@ const CLIENT_WAIT_MAX: Duration = Duration::from_secs(2);
 const HEAD_LEN_MAX: usize = 8 << 10;
 /// Most header fields. Prometheus sends five.
 const HEADERS_MAX: usize = 64;
-/// <https://prometheus.io/docs/specs/om/open_metrics_spec/>
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// What is answered.
@@ -37,10 +35,14 @@ struct Asked {
     path: String,
 }
 
-/// Reads one request and answers it with what `scrape` says. A client that goes away or is too slow is let go.
-pub fn answer(stream: &mut dyn Stream, scrape: impl FnOnce() -> Result<String, ApiError>) {
+/// Reads one request and answers it with what `scrape` says, which is of this `kind`. A client that goes away or is too slow is let go.
+pub fn answer(
+    stream: &mut dyn Stream,
+    kind: &'static str,
+    scrape: impl FnOnce() -> Result<String, ApiError>,
+) {
     let (answer, with_body) = match read(stream) {
-        Ok(Ok(asked)) => (respond(&asked, scrape), asked.method != "HEAD"),
+        Ok(Ok(asked)) => (respond(&asked, kind, scrape), asked.method != "HEAD"),
         Ok(Err(refusal)) => (refusal, true),
         Err(_) => return,
     };
@@ -56,7 +58,7 @@ pub fn answer(stream: &mut dyn Stream, scrape: impl FnOnce() -> Result<String, A
     _ = write(stream, text.as_bytes());
 }
 
-fn respond(asked: &Asked, scrape: impl FnOnce() -> Result<String, ApiError>) -> Answer {
+fn respond(asked: &Asked, kind: &'static str, scrape: impl FnOnce() -> Result<String, ApiError>) -> Answer {
     if asked.path.split('?').next() != Some("/metrics") {
         return Answer::refusal("404 Not Found", "there is /metrics, and nothing else");
     }
@@ -64,7 +66,7 @@ fn respond(asked: &Asked, scrape: impl FnOnce() -> Result<String, ApiError>) -> 
         return Answer::refusal("405 Method Not Allowed", "ask with GET");
     }
     match scrape() {
-        Ok(body) => Answer { status: "200 OK", kind: OPENMETRICS, body },
+        Ok(body) => Answer { status: "200 OK", kind, body },
         Err(error) => {
             let hint = error.data.hint.as_deref().unwrap_or("see the daemon's log");
             Answer::refusal("503 Service Unavailable", &format!("{}\n{hint}", error.message))
@@ -141,7 +143,7 @@ mod tests {
     /// What is answered to `request`, sent in pieces of `piece` bytes.
     fn ask(request: &[u8], piece: usize, scrape: Result<String, ApiError>) -> String {
         let (mut near, mut far) = UnixStream::pair().unwrap();
-        let served = std::thread::spawn(move || answer(&mut far, || scrape));
+        let served = std::thread::spawn(move || answer(&mut far, PLAIN, || scrape));
         for piece in request.chunks(piece) {
             near.write_all(piece).unwrap();
         }
