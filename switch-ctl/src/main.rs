@@ -91,6 +91,10 @@ enum Noun {
     /// What happens, as it happens.
     Events(events::Events),
     /// Counters and levels as OpenMetrics, for Prometheus: once, or over HTTP.
+    ///
+    /// Without --listen it is printed once. With it, `GET /metrics` is answered until Ctrl-C, and the daemon is asked anew each
+    /// time; while the daemon is away the answer is 503 and says why. There is neither encryption nor a password: listen on
+    /// loopback or a Unix socket, and let a proxy do the rest.
     Metrics(metrics::Metrics),
     /// The switch, live: ports with rates, drops, workers.
     Top(top::Top),

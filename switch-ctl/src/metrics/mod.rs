@@ -28,11 +28,7 @@ use switch_api::{ApiError, Client, Code};
 /// there are no metrics should reach it before.
 const DAEMON_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Counters and levels as OpenMetrics text: ports, bridges, drops by reason, workers, lanes, stages, memory, frames, flows.
-///
-/// Without --listen it is printed once. With it, `GET /metrics` is answered until Ctrl-C, and the daemon is asked anew each time;
-/// while the daemon is away the answer is 503 and says why. There is neither encryption nor a password: listen on
-/// loopback or a Unix socket, and let a proxy do the rest.
+/// What is written, how, and where to.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
