@@ -1,10 +1,12 @@
 //! Flows through the whole pipeline: two tracked memory ports, one station behind each, any number of 5-tuples.
 //! What is timed is `Pipeline::run` and nothing else.
 
-use crate::pipeline::{fresh, two_ports};
+use crate::pipeline::{fresh, snapshot, two_ports};
 use quanta::Clock;
+use std::collections::BTreeMap;
 use std::mem::size_of;
-use switch_api::PortSettings;
+use std::net::Ipv4Addr;
+use switch_api::{NetworkPolicy, PortSettings, Workload};
 use switch_core::config::snapshot::Snapshot;
 use switch_core::counter::{Event, NoLaps};
 use switch_core::frame::{BATCH_FRAMES, Batch, Pool};
@@ -13,6 +15,8 @@ use switch_core::table::flow::record::Record;
 
 /// Bytes of a frame without its FCS.
 const FRAME_LEN: usize = 60;
+/// Address of the station behind the second port.
+const SECOND: u32 = 0xc0a8_0001;
 /// UDP.
 const UDP: u8 = 17;
 /// TCP.
@@ -35,8 +39,22 @@ pub struct Bench {
 impl Bench {
     /// Room for so many flows; with `track` they are kept.
     pub fn new(room: usize, track: bool) -> Self {
+        Self::over(room, two_ports(PortSettings { track, ..PortSettings::default() }))
+    }
+
+    /// The same, with a second port that is a workload of the namespace `default` and isolated by `policies`.
+    pub fn policed(room: usize, policies: &[NetworkPolicy]) -> Self {
+        let workload = Workload {
+            namespace: "default".into(),
+            labels: BTreeMap::new(),
+            ports: Vec::new(),
+            addresses: vec![Ipv4Addr::from_bits(SECOND).into()],
+        };
+        Self::over(room, snapshot(policies, PortSettings::default(), Some(workload)))
+    }
+
+    fn over(room: usize, snapshot: Snapshot) -> Self {
         let (pipeline, pool, tables) = fresh(room);
-        let snapshot = two_ports(PortSettings { track, ..PortSettings::default() });
         let mut template = [0; FRAME_LEN];
         template[12..14].copy_from_slice(&[8, 0]);
         template[14] = 0x45;
@@ -76,7 +94,7 @@ impl Bench {
         for _ in 0..BATCH_FRAMES {
             let Some(mut frame) = self.pool.take() else { return };
             let flow = next();
-            let mut ends = [(flow | 0x0a00_0000, 5u16), (0xc0a8_0001u32, 6u16)];
+            let mut ends = [(flow | 0x0a00_0000, 5u16), (SECOND, 6u16)];
             ends.rotate_left(port);
             self.template[..6].copy_from_slice(&[2, 0, 0, 0, 0, 1 - port as u8]);
             self.template[6..12].copy_from_slice(&[2, 0, 0, 0, 0, port as u8]);
@@ -133,9 +151,23 @@ impl Bench {
         self.timed(clock, 0, TCP, || (xorshift(seed) as u32) | 0x0080_0000)
     }
 
+    /// Ticks a packet, over batches of SYNs by the first port, from random ones of its first `addresses`.
+    pub fn begun(&mut self, clock: &Clock, addresses: u32, batches: usize, seed: &mut u64) -> f64 {
+        let mut ticks = 0;
+        for _ in 0..batches {
+            ticks += self.timed(clock, 0, TCP, || (xorshift(seed) % u64::from(addresses)) as u32);
+        }
+        ticks as f64 / (batches * BATCH_FRAMES) as f64
+    }
+
     /// New flows so far.
     pub fn new_flows(&self) -> u64 {
         self.pipeline.private.counters.event(Event::FlowNew).get()
+    }
+
+    /// Identities that the policies tell apart, and the bytes they take compiled.
+    pub fn compiled(&self) -> (usize, usize) {
+        (self.snapshot.policing.identities, self.snapshot.policing.bytes)
     }
 
     /// Bytes that the table takes for `flows` of them: the whole index, and the entries that were given out.

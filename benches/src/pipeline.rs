@@ -3,7 +3,7 @@
 
 use quanta::Clock;
 use std::sync::Arc;
-use switch_api::{Bridge, MemorySource, Port, PortKind, PortSettings, Request};
+use switch_api::{Bridge, MemorySource, NetworkPolicy, Port, PortKind, PortSettings, Request, Workload};
 use switch_core::config::snapshot::{Live, Snapshot, compile};
 use switch_core::config::{Checked, FDB_ENTRIES_DEFAULT, Model, NEIGHBOURS_DEFAULT, PORTS_MAX};
 use switch_core::counter::{Counters, DropReason, NoLaps};
@@ -161,16 +161,30 @@ pub(crate) fn fresh(flows: usize) -> (Pipeline, Pool, Tables) {
 
 /// One bridge, two access ports.
 pub(crate) fn two_ports(settings: PortSettings) -> Snapshot {
+    snapshot(&[], settings, None)
+}
+
+/// The same; the second port is a workload, if one is given, and policies are about it.
+pub(crate) fn snapshot(
+    policies: &[NetworkPolicy],
+    settings: PortSettings,
+    workload: Option<Workload>,
+) -> Snapshot {
     let name = |text: &str| text.parse().unwrap_or_else(|error| panic!("{error}"));
-    let bridge = Bridge::new(name("br0"));
-    let mut model =
-        Model::default().apply(&Request::BridgeAdd(bridge)).unwrap_or_else(|error| panic!("{error}"));
-    for port in ["a", "b"] {
+    let declare =
+        |model: Model, request: Request| model.apply(&request).unwrap_or_else(|error| panic!("{error}"));
+    let mut model = declare(Model::default(), Request::BridgeAdd(Bridge::new(name("br0"))));
+    // Policies first: they are compiled when there is somebody whom they are about, once.
+    for policy in policies {
+        model = declare(model, Request::PolicyAdd(Box::new(policy.clone())));
+    }
+    for (port, workload) in [("a", None), ("b", workload)] {
         let port = Port {
             settings: settings.clone(),
+            workload,
             ..Port::new(name(port), name("br0"), PortKind::Memory { source: None })
         };
-        model = model.apply(&Request::PortAdd(Box::new(port))).unwrap_or_else(|error| panic!("{error}"));
+        model = declare(model, Request::PortAdd(Box::new(port)));
     }
     let live = |_| Live { up: true, mtu: 1500, gso: false, lanes: std::iter::once(0).collect() };
     let live = (0..2).map(|id| (id, live(id))).collect();

@@ -17,6 +17,7 @@ pub mod l2_pipeline;
 pub mod lpm;
 pub mod mac_scale;
 pub mod many_ports;
+pub mod policy;
 pub mod tcp_vs_bridge;
 pub mod trace_latency;
 pub mod two_workers;
@@ -113,6 +114,12 @@ pub const ALL: &[Entry] = &[
     ("lpm6", "IPv6 longest-prefix match, 250 000 prefixes", lpm::v6),
     ("flows-1m", "1 000 000 flows: memory, and cost a packet with random access", flows::many),
     ("new-flows", "new flows a second, and what established ones keep beside them", flows::new),
+    (
+        "policy-established",
+        "what a stateful policy adds to a packet of an established flow",
+        policy::established,
+    ),
+    ("policy-scale", "100 000 rules against 10: established and new flows", policy::scale),
     ("trace-latency", "one frame traced, with 250 ports and 100 000 MACs", trace_latency::measure),
     ("capture-cost", "throughput that ports lose while another one is captured", capture_cost::measure),
     ("idle-cpu", "CPU when idle with 8 ports, and the first frame after idle", idle_cpu::measure),

@@ -1,0 +1,142 @@
+//! [policy-established] and [policy-scale]: what policies cost a packet, and what their number does to it. The second
+//! of two ports is a workload that policies isolate both ways; flows are begun from both sides.
+
+use super::{Bar, Bench, Figure};
+use crate::cycles::{median, per_tick};
+use crate::flows;
+use quanta::Clock;
+use serde_json::{Value, json};
+use switch_api::NetworkPolicy;
+use switch_core::table::flow::FLOWS_DEFAULT;
+
+/// Flows, and the core cycles a packet that a policy may add.
+const ESTABLISHED: [(u32, f64); 2] = [(1_000, 60.0), (100_000, 110.0)];
+/// Pairs of with and without.
+const PAIRS: usize = 31;
+const BATCHES: usize = 500;
+/// Room for 100 000 flows, of which each port begins half.
+const ROOM: usize = 2 * FLOWS_DEFAULT;
+
+const RULES: u32 = 100_000;
+/// A block has two rules for each direction. More than 32 766 blocks that differ cannot be told apart: a prefix
+/// table's answers are 15 bits.
+const BLOCKS: u32 = RULES / 4;
+const BLOCKS_A_POLICY: u32 = 500;
+/// Addresses of a block, a /23.
+const BLOCK_LEN: u32 = 512;
+const ESTABLISHED_BAR: f64 = 1.03;
+const NEW_BAR: f64 = 1.10;
+
+pub(super) fn established(_: &Bench) -> Result<Figure, String> {
+    let clock = Clock::new();
+    let mut seed = 88_172_645_463_325_252;
+    let mut measured = Vec::new();
+    for (flows, bar) in ESTABLISHED {
+        let (mut with, mut without) = (made(&few()?, flows)?, flows::Bench::new(4096, false));
+        let mut pairs = Vec::new();
+        for _ in 0..PAIRS {
+            let scale = per_tick(&clock);
+            let bare = without.random(&clock, flows, BATCHES, &mut seed) * scale;
+            let policed = with.random(&clock, flows, BATCHES, &mut seed) * scale;
+            pairs.push((bare, policed - bare));
+        }
+        let (bare, more) = pairs.into_iter().unzip();
+        measured.push((flows, bar, median(bare), median(more)));
+    }
+    let each = measured.iter().map(|(flows, bar, bare, more)| {
+        format!("{flows} flows: {more:.1} more than {bare:.1} without policy or flows (bar {bar})")
+    });
+    let detail = format!(
+        "{}; median of {PAIRS} pairs, UDP in random order both ways, whole pipeline, one port isolated both ways",
+        each.collect::<Vec<_>>().join("; ")
+    );
+    let all = measured.iter().all(|(_, bar, _, more)| more <= bar);
+    let (_, bar, _, more) = measured[0];
+    let figure =
+        Figure::new("policy-established", more, "core cycles more a packet", Bar::AtMost, bar, detail);
+    Ok(figure.only_if(all))
+}
+
+pub(super) fn scale(_: &Bench) -> Result<Figure, String> {
+    let (clock, flows) = (Clock::new(), ESTABLISHED[0].0);
+    let (mut ten, mut all) = (made(&few()?, flows)?, made(&many()?, flows)?);
+    let (mut established, mut new, mut seed) = (Vec::new(), Vec::new(), 1_234_567_891_011);
+    for _ in 0..PAIRS {
+        let base = ten.random(&clock, flows, BATCHES, &mut seed);
+        established.push(all.random(&clock, flows, BATCHES, &mut seed) / base);
+    }
+    let before = [&ten, &all].map(flows::Bench::new_flows);
+    let addresses = BLOCKS * BLOCK_LEN;
+    for _ in 0..PAIRS {
+        let base = ten.begun(&clock, addresses, BATCHES, &mut seed);
+        new.push((base, all.begun(&clock, addresses, BATCHES, &mut seed) / base));
+    }
+    let admitted = [ten.new_flows() - before[0], all.new_flows() - before[1]];
+    let sent = (PAIRS * BATCHES * switch_core::frame::BATCH_FRAMES) as u64;
+    // A source that comes again within a flow's life begins none.
+    if admitted.iter().any(|admitted| *admitted < sent / 100 * 98) {
+        return Err(format!("of {sent} new flows {admitted:?} were admitted"));
+    }
+    let (base, new): (Vec<f64>, Vec<f64>) = new.into_iter().unzip();
+    let (established, new, base) = (median(established), median(new), median(base) * per_tick(&clock));
+    let (identities, bytes) = all.compiled();
+    let detail = format!(
+        "established flows ({flows}) {established:.3} times 10 rules, new ones {new:.3} times (bar {NEW_BAR}; {base:.0} \
+         core cycles with 10 rules, SYNs from random ones of {addresses} addresses, every block of the rules hit); median of \
+         {PAIRS} pairs; {RULES} rules in {} policies about {BLOCKS} blocks, {identities} identities, {:.1} MiB",
+        BLOCKS / BLOCKS_A_POLICY,
+        bytes as f64 / f64::from(1 << 20)
+    );
+    let figure =
+        Figure::new("policy-scale", established, "times the cost", Bar::AtMost, ESTABLISHED_BAR, detail);
+    Ok(figure.only_if(new <= NEW_BAR))
+}
+
+/// A pipeline under these policies, in which so many flows are established.
+fn made(policies: &[NetworkPolicy], flows: u32) -> Result<flows::Bench, String> {
+    let mut bench = flows::Bench::policed(ROOM, policies);
+    bench.make(flows);
+    let counted = bench.tables.flows.counted().all;
+    // Beside them the one by which the stations made themselves known.
+    if counted < flows {
+        return Err(format!("only {counted} of {flows} flows are there"));
+    }
+    Ok(bench)
+}
+
+/// Ten rules: four networks that are all that traffic comes from, and one other, each way.
+fn few() -> Result<Vec<NetworkPolicy>, String> {
+    let blocks = (0..4).map(|n| format!("10.{}.0.0/10", n * 64)).chain(["172.16.0.0/12".to_owned()]);
+    let rules: (Vec<Value>, Vec<Value>) = blocks.map(|cidr| both_ways(&cidr, 1, 1024)).unzip();
+    Ok(vec![policy(0, rules)?])
+}
+
+/// [`RULES`], each block with one that admits the traffic and one that is about other ports.
+fn many() -> Result<Vec<NetworkPolicy>, String> {
+    let all: Vec<u32> = (0..BLOCKS).collect();
+    let of = |chunk: &[u32]| {
+        let rules = chunk.iter().flat_map(|block| {
+            let at = std::net::Ipv4Addr::from_bits(0x0a00_0000 + block * BLOCK_LEN);
+            let (cidr, other) = (format!("{at}/23"), 2000 + block % 16);
+            [both_ways(&cidr, 1, 1024), both_ways(&cidr, other, other)]
+        });
+        policy(chunk[0], rules.unzip())
+    };
+    all.chunks(BLOCKS_A_POLICY as usize).map(of).collect()
+}
+
+/// What may come from a block, and what may go there, by these ports.
+fn both_ways(cidr: &str, first: u32, last: u32) -> (Value, Value) {
+    let peers = json!([{ "ipBlock": { "cidr": cidr } }]);
+    let ports: Vec<Value> =
+        ["TCP", "UDP"].map(|protocol| json!({ "protocol": protocol, "port": first, "endPort": last })).into();
+    (json!({ "from": peers, "ports": ports }), json!({ "to": peers, "ports": ports }))
+}
+
+fn policy(number: u32, (ingress, egress): (Vec<Value>, Vec<Value>)) -> Result<NetworkPolicy, String> {
+    let policy = json!({
+        "metadata": { "name": format!("p{number}") },
+        "spec": { "policyTypes": ["Ingress", "Egress"], "ingress": ingress, "egress": egress },
+    });
+    serde_json::from_value(policy).map_err(|error| error.to_string())
+}
