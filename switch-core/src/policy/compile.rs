@@ -3,6 +3,7 @@
 use super::ports::{Classes, Ports};
 use super::terms::{self, ANYBODY_ID, Identities, Term, Terms, Whom};
 use super::{Compiled, Input, MEMORY_MAX, Placed, Pod, Set, Slot, Subject, select};
+use crate::table::lpm::VALUE_MAX;
 use hashbrown::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,6 +18,9 @@ pub enum TooMuch {
     /// There are too many different ports.
     #[error("the policies tell {0} ranges of ports apart, and {max} is the most", max = u16::MAX)]
     Classes(usize),
+    /// There are too many kinds of addresses.
+    #[error("the policies tell {0} kinds of addresses apart, and {VALUE_MAX} is the most")]
+    Identities(usize),
 }
 
 /// One thing that a rule allows.
@@ -58,7 +62,7 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
     let mut all = Terms::new();
     let sets = sets_of(input, &mut all, &mut subjects);
     let fingerprints = terms::fingerprints(&all, input);
-    let identities = Identities::new(&all, input);
+    let identities = Identities::new(&all, input)?;
     let ports: Vec<Ports> = sets.iter().flat_map(|(entries, _)| entries.iter().map(|it| it.ports)).collect();
     let classes = Classes::new(&ports)?;
     drop(ports);

@@ -1,8 +1,9 @@
 //! Whom rules are about ([`Term`]), and what that makes of addresses: every address belongs to the longest of the
 //! prefixes that occur, and all addresses that belong to the same terms have one identity.
 
+use super::compile::TooMuch;
 use super::{Input, Pod, is_v4, select, to_bits};
-use crate::table::lpm::{Change, Lpm};
+use crate::table::lpm::{Change, Lpm, VALUE_MAX};
 use hashbrown::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -110,8 +111,8 @@ pub(super) struct Identities {
 }
 
 impl Identities {
-    /// Identities of all addresses.
-    pub fn new(terms: &Terms, input: &Input) -> Self {
+    /// Identities of all addresses, unless the prefix tables have no numbers for so many.
+    pub fn new(terms: &Terms, input: &Input) -> Result<Self, TooMuch> {
         let mut places: [Places; 2] = Default::default();
         for (id, term) in terms.all.iter().enumerate() {
             if let Term { whom: Whom::Block(block), named: None } = term {
@@ -130,7 +131,7 @@ impl Identities {
         }
         let mut numbers: HashMap<Vec<u32>, u32> = HashMap::from([(Vec::new(), 0)]);
         let mut by_number: Vec<Vec<u32>> = vec![Vec::new()];
-        let [v4, v6] = places.map(|places| {
+        let changes = places.map(|places| {
             let mut changes = Vec::with_capacity(places.len());
             walk(&places, |(key, len), terms| {
                 let next = by_number.len() as u32;
@@ -140,9 +141,13 @@ impl Identities {
                 });
                 changes.push(Change { key, len, value: number + 1 });
             });
-            Lpm::default().changed(&mut changes)
+            changes
         });
-        Self { terms: by_number, v4, v6 }
+        if by_number.len() > VALUE_MAX as usize {
+            return Err(TooMuch::Identities(by_number.len()));
+        }
+        let [v4, v6] = changes.map(|mut changes| Lpm::default().changed(&mut changes));
+        Ok(Self { terms: by_number, v4, v6 })
     }
 
     /// Bytes of the prefix tables.

@@ -2,6 +2,7 @@
 
 use super::compile::{TooMuch, compile};
 use super::{Compiled, Input, Placed, Pod, check, plain, rule_name, slots_of, to_bits};
+use crate::table::lpm::VALUE_MAX;
 use crate::wire::ip::{ICMP, SCTP, TCP, UDP};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -334,6 +335,34 @@ fn too_much_is_refused_with_the_figure() {
     assert!(bytes > 9000 * 9000 * 4, "{bytes}");
     let figure = format!("{} MiB", bytes >> 20);
     assert!(TooMuch::Bytes(bytes).to_string().contains(&figure), "{}", TooMuch::Bytes(bytes));
+}
+
+#[test]
+fn more_identities_than_have_numbers_are_refused_and_as_many_are_told_apart() {
+    let pod = Workload {
+        namespace: "default".into(),
+        labels: Labels::new(),
+        ports: vec![],
+        addresses: vec!["10.0.0.1".parse().unwrap()],
+    };
+    // Every block is a term of its own, so its addresses have an identity of their own.
+    let owned = |blocks: u32| {
+        let peer = |n: u32| {
+            let ip = std::net::Ipv4Addr::from(0x1400_0000 + (n << 8));
+            serde_json::json!({"ipBlock": {"cidr": format!("{ip}/24")}})
+        };
+        let policy = policy_of(serde_json::json!({
+            "metadata": {"name": "many"},
+            "spec": {"ingress": [{"from": (0..blocks).map(peer).collect::<Vec<_>>()}]},
+        }));
+        Owned { policies: vec![policy], pods: vec![pod.clone()], ..Owned::default() }
+    };
+    // One identity is everybody else.
+    let most = VALUE_MAX - 1;
+    let compiled = compile(&owned(most).input()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(compiled.identities, VALUE_MAX as usize);
+    let Err(TooMuch::Identities(found)) = compile(&owned(most + 1).input()) else { panic!("not refused") };
+    assert_eq!(found, VALUE_MAX as usize + 1);
 }
 
 #[test]
