@@ -51,6 +51,12 @@ impl Options {
         Self { switchd: switchd.into(), through: Vec::new(), words: Vec::new(), keeps_state: false }
     }
 
+    /// The program that `SWITCHD` names, or the one beside `program`.
+    pub fn beside(program: &str) -> Self {
+        let beside = || Path::new(program).with_file_name("switchd");
+        Self::new(std::env::var_os("SWITCHD").map_or_else(beside, PathBuf::from))
+    }
+
     /// With further words, separated by blanks.
     pub fn with(mut self, words: &str) -> Self {
         self.words.extend(words.split_whitespace().map(str::to_owned));
@@ -134,6 +140,18 @@ impl Node {
     /// A pod without a cable, with the address `10.66.0.N/24`: a tap port gives it its device.
     pub fn bare_pod(&self, n: u8) -> Pod {
         Pod { net: Net::new(&format!("pod{n}")), device: format!("tap{n}"), ip: format!("10.66.0.{n}") }
+    }
+
+    /// A daemon and two pods on `br0`, by xdp ports `pod1` and `pod2`, that reach each other.
+    pub fn two_pods(&self, options: &Options) -> (Daemon, [Pod; 2]) {
+        let daemon = self.start(options);
+        daemon.bridge("br0");
+        let pods = [self.pod(1), self.pod(2)];
+        for pod in &pods {
+            daemon.attach(pod, "br0", PortSettings::default());
+        }
+        wait_until("pods reach each other", PATIENCE, || pods[0].reaches(&pods[1].ip));
+        (daemon, pods)
     }
 
     /// Starts the daemon and waits until it serves.

@@ -3,19 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
 use serde_json::Value;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use switch_lab::{Daemon, Node, Options};
 
 const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
 
-fn switchd() -> PathBuf {
-    std::env::var_os("SWITCHD").map_or_else(|| Path::new(CTL).with_file_name("switchd"), PathBuf::from)
-}
-
 /// A daemon with a bridge and a port in memory, no device needed.
 fn daemon(node: &Node) -> Daemon {
-    let daemon = node.start(&Options::new(switchd()));
+    let daemon = node.start(&Options::beside(CTL));
     assert_eq!(code(&run(&daemon, "bridge add br0")), 0);
     assert_eq!(code(&run(&daemon, "port add memory m --bridge br0")), 0);
     daemon

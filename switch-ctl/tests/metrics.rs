@@ -8,30 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
-use switch_api::{PortCounters, PortSettings};
-use switch_lab::{Daemon, Node, Options, Pod, RawSocket, frames, wait_until};
+use switch_api::PortCounters;
+use switch_lab::{Daemon, Node, Options, RawSocket, frames, wait_until};
 
 const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
 const LONG: Duration = Duration::from_secs(20);
-
-fn switchd() -> PathBuf {
-    std::env::var_os("SWITCHD").map_or_else(|| Path::new(CTL).with_file_name("switchd"), PathBuf::from)
-}
-
-/// Two pods on `br0`, by ports `pod1` and `pod2`.
-fn two_pods(node: &Node) -> (Daemon, [Pod; 2]) {
-    let daemon = node.start(&Options::new(switchd()));
-    daemon.bridge("br0");
-    let pods = [node.pod(1), node.pod(2)];
-    for pod in &pods {
-        daemon.attach(pod, "br0", PortSettings::default());
-    }
-    wait_until("pods reach each other", LONG, || pods[0].reaches(&pods[1].ip));
-    (daemon, pods)
-}
 
 /// `switch-ctl metrics` without `--listen`.
 fn print(daemon: &Daemon, format: &str) -> Output {
@@ -48,14 +32,22 @@ struct Serving {
 
 impl Serving {
     fn start(daemon: &Daemon, address: &str) -> Self {
+        Self::try_start(daemon, address).unwrap_or_else(|(_, said)| panic!("it said {said:?}"))
+    }
+
+    /// Its exit code and what it complains of, if it does not serve. One that serves although it should not is ended, not waited for.
+    fn try_start(daemon: &Daemon, address: &str) -> Result<Self, (Option<i32>, String)> {
         let mut command = Command::new(CTL);
         command.arg("--socket").arg(&daemon.socket).args(["metrics", "--listen", address]);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::with_capacity(1, child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("serving metrics on ");
-        let address = address.unwrap_or_else(|| panic!("it said {line:?}")).to_owned();
-        Self { child, address }
+        let mut said = String::new();
+        let mut stderr = BufReader::with_capacity(1, child.stderr.as_mut().unwrap());
+        stderr.read_line(&mut said).unwrap();
+        if let Some(address) = said.trim().strip_prefix("serving metrics on ") {
+            return Ok(Self { address: address.to_owned(), child });
+        }
+        stderr.read_to_string(&mut said).unwrap();
+        Err((child.wait().unwrap().code(), said))
     }
 
     /// Its answer: the head, and the body.
@@ -221,7 +213,7 @@ fn labels(text: &str) -> (Labels, &str) {
 #[test]
 fn a_scrape_says_what_the_api_says() {
     let node = Node::new();
-    let (daemon, pods) = two_pods(&node);
+    let (daemon, pods) = node.two_pods(&Options::beside(CTL));
     let serving = Serving::start(&daemon, "127.0.0.1:0");
     pods[0].net.run(&format!("ping -n -c 3 -i 0.2 {}", pods[1].ip));
     assert_eq!(daemon.drops("vlan-tagged"), 0);
@@ -266,7 +258,7 @@ fn a_scrape_says_what_the_api_says() {
 #[test]
 fn while_the_daemon_is_away_it_says_so_and_then_goes_on() {
     let node = Node::new();
-    let mut daemon = node.start(&Options::new(switchd()));
+    let mut daemon = node.start(&Options::beside(CTL));
     daemon.bridge("br0");
     let serving = Serving::start(&daemon, "127.0.0.1:0");
     assert_eq!(serving.scrape().sum("switch_bridge_ports", &[("bridge", "br0")]), 0.0);
@@ -284,7 +276,7 @@ fn while_the_daemon_is_away_it_says_so_and_then_goes_on() {
     let printed = print(&daemon, "openmetrics");
     assert!(printed.status.code() == Some(1) && printed.stdout.is_empty(), "{printed:?}");
 
-    let again = node.start(&Options::new(switchd()));
+    let again = node.start(&Options::beside(CTL));
     again.bridge("br7");
     assert_eq!(serving.scrape().sum("switch_bridge_ports", &[("bridge", "br7")]), 0.0);
 }
@@ -292,7 +284,7 @@ fn while_the_daemon_is_away_it_says_so_and_then_goes_on() {
 #[test]
 fn a_unix_socket_is_served_and_what_a_killed_one_left_is_replaced() {
     let node = Node::new();
-    let daemon = node.start(&Options::new(switchd()));
+    let daemon = node.start(&Options::beside(CTL));
     let path = node.directory().join("metrics.sock");
     let address = format!("unix:{}", path.display());
     drop(Serving::start(&daemon, &address));
@@ -300,18 +292,22 @@ fn a_unix_socket_is_served_and_what_a_killed_one_left_is_replaced() {
     let serving = Serving::start(&daemon, &address);
     assert_eq!(serving.address, address);
     _ = serving.scrape();
-    let mut second = Command::new(CTL);
-    let refused = second.args(["metrics", "--listen", &address]).output().unwrap();
-    let complaint = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(refused.status.code() == Some(1) && complaint.contains("something listens there"), "{complaint}");
+    let (code, complaint) = Serving::try_start(&daemon, &address).err().expect("two serve one address");
+    assert!(code == Some(1) && complaint.contains("something listens there"), "{complaint}");
     assert!(serving.interrupt().success());
     assert!(!path.exists(), "it leaves nothing behind");
+
+    std::fs::write(&path, "somebody's").unwrap();
+    let (code, complaint) =
+        Serving::try_start(&daemon, &address).err().expect("a file was taken for a socket");
+    assert!(code == Some(5) && complaint.contains("is no socket"), "{complaint}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's");
 }
 
 #[test]
 fn the_dashboard_asks_for_what_is_there() {
     let node = Node::new();
-    let daemon = node.start(&Options::new(switchd()));
+    let daemon = node.start(&Options::beside(CTL));
     let there = Scrape::parse(&String::from_utf8(print(&daemon, "openmetrics").stdout).unwrap()).names();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/grafana/switch.json");
     let dashboard: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();

@@ -6,30 +6,13 @@
 use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
-use switch_api::{Happened, PortSettings, TraceReply};
-use switch_lab::{Daemon, Node, Options, Pod, wait_until};
+use switch_api::{Happened, TraceReply};
+use switch_lab::{Daemon, Node, Options, wait_until};
 
 const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
 const LONG: Duration = Duration::from_secs(20);
-
-fn switchd() -> PathBuf {
-    std::env::var_os("SWITCHD").map_or_else(|| Path::new(CTL).with_file_name("switchd"), PathBuf::from)
-}
-
-/// Two pods on `br0`, by ports `pod1` and `pod2`.
-fn two_pods(node: &Node) -> (Daemon, [Pod; 2]) {
-    let daemon = node.start(&Options::new(switchd()));
-    daemon.bridge("br0");
-    let pods = [node.pod(1), node.pod(2)];
-    for pod in &pods {
-        daemon.attach(pod, "br0", PortSettings::default());
-    }
-    wait_until("pods reach each other", LONG, || pods[0].reaches(&pods[1].ip));
-    (daemon, pods)
-}
 
 fn ctl(daemon: &Daemon, words: &[&str]) -> Command {
     let mut command = Command::new(CTL);
@@ -49,7 +32,7 @@ fn said(output: &Output) -> String {
 #[test]
 fn a_trace_says_where_a_frame_goes_and_changes_nothing() {
     let node = Node::new();
-    let (daemon, pods) = two_pods(&node);
+    let (daemon, pods) = node.two_pods(&Options::beside(CTL));
     let (first, second) = (pods[0].mac().to_string(), pods[1].mac().to_string());
     let stations = said(&run(&daemon, &["fdb", "list", "--mac", "02:00:00:00:00:f0"]));
     let known = [
@@ -120,7 +103,7 @@ impl Running {
 #[test]
 fn a_ping_is_captured_with_port_direction_and_verdict() {
     let node = Node::new();
-    let (daemon, pods) = two_pods(&node);
+    let (daemon, pods) = node.two_pods(&Options::beside(CTL));
     let path = node.directory().join("ping.pcapng");
     let file = path.to_str().unwrap();
     let mut capture =
@@ -159,7 +142,7 @@ fn a_ping_is_captured_with_port_direction_and_verdict() {
 #[test]
 fn a_capture_ends_with_its_client_and_names_what_is_wrong() {
     let node = Node::new();
-    let (daemon, pods) = two_pods(&node);
+    let (daemon, pods) = node.two_pods(&Options::beside(CTL));
     let mut capture = Running::start(&daemon, &["capture"]);
     capture.wait_for_capture();
     let refused = run(&daemon, &["capture", "--count", "1"]);
@@ -185,7 +168,7 @@ fn a_capture_ends_with_its_client_and_names_what_is_wrong() {
 #[test]
 fn events_are_told_as_they_happen() {
     let node = Node::new();
-    let (daemon, pods) = two_pods(&node);
+    let (daemon, pods) = node.two_pods(&Options::beside(CTL));
     let mut events = Running::start(&daemon, &["--json", "events"]);
     let mut lines = BufReader::new(events.0.stdout.take().unwrap());
     let mut tried = 0;

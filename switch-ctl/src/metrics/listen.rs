@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -81,7 +82,7 @@ impl Listener {
                 (Address::Tcp(socket.local_addr().map_err(failed)?), Socket::Tcp(socket))
             }
             Address::Unix(path) => {
-                remove_orphan(path);
+                remove_orphan(path)?;
                 (address.clone(), Socket::Unix(UnixListener::bind(path).map_err(failed)?))
             }
         };
@@ -113,11 +114,18 @@ impl Listener {
     }
 }
 
-/// What an earlier process that was killed has left. Whatever is no such socket stays, and binding says so.
-fn remove_orphan(path: &Path) {
+/// What an earlier process that was killed has left. A path that is anything but a socket is refused: the kernel says *connection
+/// refused* of any other file too (`unix_find_bsd`), and what somebody keeps there is not ours to take away.
+fn remove_orphan(path: &Path) -> Result<(), ApiError> {
+    let Ok(there) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !there.file_type().is_socket() {
+        return Err(ApiError::new(Code::Exists, format!("{} is no socket", path.display()))
+            .hint("it was left as it is: give a path at which there is nothing yet"));
+    }
     if UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
         _ = std::fs::remove_file(path);
     }
+    Ok(())
 }
 
 /// Ctrl-C and SIGTERM are how serving ends: the process is done, and its socket file goes with it.
