@@ -74,7 +74,11 @@ impl Client {
             }
             _ => broken(error),
         };
-        self.stream.get_mut().write_all(&codec::encode_request(id, request)).map_err(failed)?;
+        let line = codec::encode_request(id, request);
+        if line.len() > codec::LINE_LEN_MAX {
+            return Err(too_long(line.len()));
+        }
+        self.stream.get_mut().write_all(&line).map_err(failed)?;
         let mut line = Vec::new();
         let read = self.stream.by_ref().take(ANSWER_LEN_MAX).read_until(b'\n', &mut line);
         if read.map_err(failed)? == 0 {
@@ -83,6 +87,13 @@ impl Client {
         }
         codec::decode_answer(&line)
     }
+}
+
+/// Said before it is sent: the daemon closes the connection at such a line, and its reason is then hard to come by.
+fn too_long(len: usize) -> ApiError {
+    let most = codec::LINE_LEN_MAX;
+    ApiError::new(Code::Limit, format!("the request has {len} bytes, and the daemon takes {most} at most"))
+        .hint("nothing was sent; declare it in several parts, like several policies with fewer peers each")
 }
 
 fn broken(error: std::io::Error) -> ApiError {

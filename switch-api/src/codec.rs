@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Longest line either side accepts, in bytes. 1 MiB holds an answer that lists 4 000 MACs, and a
+/// Longest line that the daemon accepts, in bytes; a client refuses to send a longer one. 1 MiB holds an answer that lists 4 000 MACs, and a
 /// client that sends more than this without a newline is not speaking our protocol.
 pub const LINE_LEN_MAX: usize = 1 << 20;
 

@@ -59,6 +59,25 @@ fn exit_codes_tell_refusals_apart() {
 }
 
 #[test]
+fn a_request_that_is_too_long_is_refused_before_it_is_sent() {
+    let node = Node::new();
+    let daemon = daemon(&node);
+    let peers: Vec<_> = (0..40_000u32)
+        .map(|n| std::net::Ipv4Addr::from_bits(n << 8))
+        .map(|ip| serde_json::json!({"ipBlock": {"cidr": format!("{ip}/24")}}))
+        .collect();
+    let policy = serde_json::json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "many"},
+        "spec": {"podSelector": {}, "ingress": [{"from": peers}]},
+    });
+    let file = node.directory().join("many.json");
+    std::fs::write(&file, policy.to_string()).unwrap();
+    let refused = run(&daemon, &format!("policy add {}", file.display()));
+    assert_eq!(code(&refused), 7, "{refused:?}");
+    assert!(text(&refused.stderr).contains("nothing was sent"), "{refused:?}");
+}
+
+#[test]
 fn everything_is_json_when_asked() {
     let node = Node::new();
     let daemon = daemon(&node);
