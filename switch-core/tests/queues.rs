@@ -13,6 +13,7 @@ use switch_api::{
 use switch_core::port::tap::device::Descriptor;
 use switch_core::port::tap::steering;
 use switch_core::port::traffic::udp_frame;
+use switch_core::port::xdp::IDLE_FRAMES;
 use switch_lab::node::tap_port;
 use switch_lab::sequence::{self, Tally};
 use switch_lab::transfer::tcp;
@@ -21,9 +22,10 @@ use switch_lab::{Daemon, Net, Node, Options, Pod, wait_until};
 const LONG: Duration = Duration::from_secs(10);
 /// Datagrams under way in each direction: both together, each alone in its parcel, find room in one worker's inbox.
 const WINDOW: u64 = 60;
-/// The same for AF_XDP: half of what an idle socket has room for, because a sender may have its answer before the worker has
-/// given the socket fresh frames.
-const WINDOW_XDP: u64 = 30;
+/// The same for AF_XDP: a third of what an idle socket has room for. A turn can take two batches of a socket
+/// (`serve_first`, then `run`) and send both before it gives the socket fresh frames: a sender that has been answered
+/// twice by then has a third window under way.
+const WINDOW_XDP: u64 = IDLE_FRAMES as u64 / 3;
 /// Addresses of a pod: UDP is spread over queues by addresses.
 const ADDRESSES: u8 = 4;
 
