@@ -1,7 +1,7 @@
 //! What can be declared. Every field has the default a careful operator would choose, so a request
 //! names only what differs; a field nobody knows is refused by name.
 
-use crate::{Cidr, Mac, Name, Vid};
+use crate::{Cidr, Mac, Name, Prefix, Vid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -391,6 +391,24 @@ pub struct PortSettings {
     pub worker: Option<u16>,
     /// Whether flows are kept of what it sends and is sent, whatever else asks for it.
     pub track: bool,
+    /// What it may say of itself; none: whatever it likes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_guard: Option<SourceGuard>,
+}
+
+/// What a port may send from: MAC addresses, IP addresses, and what it may say of both in ARP (RFC 826) and
+/// neighbour discovery (RFC 4861). What is behind a guarded port is an end host: router advertisements, redirects
+/// (RFC 6105) and DHCP servers' answers from it are dropped as well.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourceGuard {
+    /// Its MACs, at most 16. Empty: any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub macs: Vec<Mac>,
+    /// Networks that its IPv4 and IPv6 addresses are in, at most 64. Empty: any. The IPv6 link-local address that a
+    /// MAC makes (RFC 4291 appendix A) is always its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<Prefix>,
 }
 
 /// A MAC that was declared: never aged, never moved.

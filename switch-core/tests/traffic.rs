@@ -4,7 +4,7 @@
 
 use std::net::UdpSocket;
 use std::time::Duration;
-use switch_api::{Flood, PortSettings, Request, StaticMac, Vid, VidRange, Vlan};
+use switch_api::{Flood, PortSet, PortSettings, Request, SourceGuard, StaticMac, Vid, VidRange, Vlan};
 use switch_lab::frames::{has_mark, plain, station, tagged};
 use switch_lab::transfer::tcp;
 use switch_lab::{Daemon, Node, Options, Pod, RawSocket, wait_until};
@@ -227,6 +227,47 @@ fn a_storm_is_limited_and_a_port_cannot_fill_the_table() {
         daemon.drops("storm-limit") >= 200
     });
     assert!(daemon.port("pod1").learned <= 10, "{}", daemon.port("pod1").learned);
+}
+
+/// A pod that says what is not so reaches nobody; what it says that is so reaches everybody.
+#[test]
+fn a_guarded_port_speaks_for_itself_only() {
+    let (_node, daemon, pods) = node_with(vec![PortSettings::default(), PortSettings::default()]);
+    let is_reached = || pods[0].reaches("10.66.0.2");
+    wait_until("without a guard", LONG, is_reached);
+    let own_link_local = pods[0].net.run("ip -6 -o addr show dev eth0 scope link");
+    let other_link_local = pods[1].net.run("ip -6 -o addr show dev eth0 scope link");
+    let address = |said: &str| said.split_whitespace().nth(3).unwrap().split('/').next().unwrap().to_owned();
+    let addresses = vec!["10.66.0.1/32".parse().unwrap()];
+    let guard = SourceGuard { macs: vec![pods[0].mac()], addresses };
+    let settings = PortSettings { source_guard: Some(guard), ..PortSettings::default() };
+    let set = PortSet { name: pods[0].device.parse().unwrap(), settings };
+    let _: switch_api::Done = daemon.call(&Request::PortSet(set));
+
+    // Everything of its own: ARP anew, ping, and IPv6 by the address that its MAC makes.
+    pods[0].net.ip("neigh flush dev eth0");
+    assert!(is_reached());
+    let far = format!("{}%eth0", address(&other_link_local));
+    assert!(address(&own_link_local).starts_with("fe80:"));
+    wait_until("IPv6", LONG, || pods[0].reaches(&far));
+
+    // Another address: neither what it sends nor what it says of itself gets through.
+    pods[1].net.ip("neigh flush dev eth0");
+    pods[0].net.ip("addr add 10.66.0.77/24 dev eth0");
+    let from_other = || pods[0].net.try_run("ping -n -q -c 1 -W 1 -I 10.66.0.77 10.66.0.2").status.success();
+    assert!(!from_other() && daemon.drops("spoofed-address") + daemon.drops("spoofed-neighbour") > 0);
+    assert!(!pods[1].reaches("10.66.0.77") && daemon.drops("spoofed-neighbour") > 0);
+    assert!(is_reached(), "its own address was taken with the other");
+    // Another MAC.
+    let before = daemon.drops("spoofed-mac");
+    raw(&pods[0]).send(&plain(pods[1].mac(), station(9), 1, 60));
+    wait_until("another MAC", LONG, || daemon.drops("spoofed-mac") > before);
+
+    // Without the guard it may again.
+    let set = PortSet { name: pods[0].device.parse().unwrap(), settings: PortSettings::default() };
+    let _: switch_api::Done = daemon.call(&Request::PortSet(set));
+    wait_until("without a guard again", LONG, from_other);
+    daemon.assert_conserved();
 }
 
 #[test]

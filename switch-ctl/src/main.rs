@@ -7,6 +7,7 @@ mod events;
 mod fdb;
 mod filter;
 mod flow;
+mod guard;
 mod ipam;
 mod label;
 mod metrics;

@@ -1,7 +1,7 @@
 //! `switch-ctl port`.
 
 use crate::output::{Output, bytes, thousands};
-use crate::{label, tap};
+use crate::{guard, label, tap};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use switch_api::{
@@ -199,6 +199,8 @@ pub struct Settings {
     /// Keep flows (TCP, UDP and the like) of what it sends and is sent; `switch-ctl flow list` shows them.
     #[arg(long)]
     track: Option<Switch>,
+    #[command(flatten)]
+    guard: guard::Args,
 }
 
 #[derive(Clone, Debug)]
@@ -260,6 +262,7 @@ impl Settings {
             mtu: self.mtu.or(before.mtu),
             worker: self.worker.or(before.worker),
             track: or(self.track, before.track),
+            source_guard: self.guard.over(before.source_guard),
         }
     }
 }
@@ -497,6 +500,7 @@ fn show(port: &PortStatus) -> String {
     ];
     let at = lines.iter().position(|(name, _)| *name == "bridge").unwrap_or(0);
     lines.splice(at..at, tap::show(&port.port.kind));
+    lines.extend(guard::show(settings.source_guard.as_ref()));
     if let Some(workload) = &port.port.workload {
         let ports = workload.ports.iter().map(|it| format!("{}={}/{}", it.name, it.protocol, it.port));
         let addresses = workload.addresses.iter().map(ToString::to_string);

@@ -41,7 +41,11 @@ enum Task {
     /// Boot an emulated machine whose network driver does zero-copy, and test the switch in it.
     Zerocopy,
     /// Put mistakes into a copy of the source, one at a time, and check that the tests notice.
-    Mistakes,
+    Mistakes {
+        /// Only those whose description or file has this in it.
+        #[arg(default_value = "")]
+        only: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -52,7 +56,7 @@ fn main() -> ExitCode {
         Task::Figures { words } => figures(&words),
         Task::Tidy => tidy::run(),
         Task::Zerocopy => zerocopy::run_in_machine(),
-        Task::Mistakes => mistakes::run(),
+        Task::Mistakes { only } => mistakes::run(&only),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -75,6 +75,7 @@ pub fn run() -> Result {
         check(&name, &text, &mut problems);
     }
     check_documents(&mut problems);
+    problems.extend(crate::mistakes::misplaced());
     if problems.is_empty() {
         println!("{} files are tidy", files.len());
         return Ok(());

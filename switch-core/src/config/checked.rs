@@ -106,6 +106,9 @@ fn check_port(model: &Model, port: &Port, workers: u16, problems: &mut Vec<Probl
     if let Some(mtu) = port.settings.mtu.filter(|mtu| !mtu_range.contains(mtu)) {
         problem("settings.mtu", format!("an MTU of {mtu} is not possible, use 68 to {}", mtu_range.end()));
     }
+    if let Some(guard) = &port.settings.source_guard {
+        super::source_guard::check(guard, |text| problem("settings.source_guard", text));
+    }
     let bad = |text: &String, len_max| text.len() > len_max || text.chars().any(char::is_control);
     if port.labels.len() > LABELS_MAX
         || port.labels.iter().any(|(key, value)| bad(key, 63) || bad(value, 256))

@@ -288,7 +288,7 @@ pub fn mac_of(model: &Model, bridge: &switch_api::Bridge) -> Mac {
 }
 
 /// fe80::/64 and the MAC as a modified EUI-64.
-fn link_local(mac: u64) -> u128 {
+pub(super) fn link_local(mac: u64) -> u128 {
     let mac = u128::from(mac ^ 0x0200_0000_0000);
     0xfe80 << 112 | (mac >> 24) << 40 | 0xff_fe00_0000 | mac & 0xff_ffff
 }

@@ -14,6 +14,7 @@
 //! | [`gateway`] | of these, what routing reads |
 //! | [`mirrored`] | routes of that kernel, and what they mean here |
 //! | [`making`] | routing tables, changed where they differ |
+//! | [`source_guard`] | what a port may say of itself |
 //! | [`uplink`] | the way to the node's kernel |
 //! | [`publish`] | how a snapshot reaches every worker, and how one knows that it did |
 
@@ -28,6 +29,7 @@ pub mod policies;
 pub mod publish;
 mod routes;
 pub mod snapshot;
+pub mod source_guard;
 pub mod uplink;
 
 pub use checked::Checked;
@@ -54,6 +56,10 @@ pub const NEIGHBOURS_STATIC_MAX: usize = 512;
 /// Neighbours the table holds unless `switchd --neighbours` says otherwise: eight for each of [`PORTS_MAX`]
 /// ports; 512 KiB.
 pub const NEIGHBOURS_DEFAULT: usize = 4096;
+/// MACs a guarded port may have: its own, and those of what it runs (nested containers, VRRP's virtual ones).
+pub const GUARD_MACS_MAX: usize = 16;
+/// Networks a guarded port's addresses may be in. They are walked for each of its packets.
+pub const GUARD_ADDRESSES_MAX: usize = 64;
 /// Most declared routes: they are kept on disk as one value, 2 MB of it. Routes by the hundred thousand come
 /// from routing daemons and are kept by them.
 pub const ROUTES_STATIC_MAX: usize = 16_384;

@@ -4,6 +4,7 @@
 use super::checked::Checked;
 use super::gateway::{self, Gateway, Routing};
 use super::model::{Model, vids_of};
+use super::source_guard::Guard;
 use crate::policy::{Compiled, Subject};
 use crate::table::fdb::Limits;
 use arrayvec::ArrayVec;
@@ -75,6 +76,8 @@ pub struct PortFacts {
     pub is_node: bool,
     /// What policies say of it.
     pub subject: Subject,
+    /// What it may say of itself.
+    pub source_guard: Option<Arc<Guard>>,
 }
 
 /// A member of a flood group.
@@ -289,6 +292,7 @@ fn port_facts(port: &Port, live: Live, fid_of: impl Fn(Vid) -> u16) -> PortFacts
         tracked: settings.track,
         is_node: matches!(port.kind, PortKind::Host { .. }),
         subject: Subject::default(),
+        source_guard: settings.source_guard.as_ref().map(|guard| Arc::new(Guard::new(guard))),
     }
 }
 

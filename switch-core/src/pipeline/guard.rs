@@ -1,14 +1,17 @@
 //! `guard`: what a port may send at all. Gives each frame its filtering identifier, or drops it: port
-//! closed, loop behind it, VLAN it is no member of.
+//! closed, loop behind it, VLAN it is no member of, addresses that are not its own ([`source`]).
+
+mod source;
 
 use super::note::Note;
 use super::verdict::Verdict;
 use super::{Private, View};
 use crate::config::snapshot::Vlans;
 use crate::counter::{DropReason, Event};
+use crate::frame::{Area, Frame};
 
 #[inline]
-pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
+pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
     if !view.facts.open {
         return drop_all(notes, DropReason::PortClosed);
     }
@@ -28,6 +31,9 @@ pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
             Ok(fid) => note.fid = fid,
             Err(reason) => note.verdict = Verdict::Drop(reason),
         }
+    }
+    if let Some(guard) = &view.facts.source_guard {
+        source::run(guard, area, frames, notes);
     }
 }
 

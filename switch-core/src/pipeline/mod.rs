@@ -4,7 +4,7 @@
 //! | stage | what |
 //! |---|---|
 //! | [`parse`] | bytes to words: addresses, tag, EtherType |
-//! | [`guard`] | what a port may send at all: VLAN membership, loops |
+//! | [`guard`] | what a port may send at all: VLAN membership, loops, its own addresses |
 //! | [`learn`] | which port the source is behind |
 //! | [`track`] | which flow a packet belongs to; before `route` by where it came in, after `forward` by where it goes |
 //! | [`route`] | to the bridge's own MAC: the route, the neighbour, its port; or the switch itself |
@@ -344,7 +344,7 @@ impl Pipeline {
 
         parse::run(pool.area(), batch, notes);
         watch.after(Stage::Parse, batch, notes, private);
-        guard::run(&view, notes, private);
+        guard::run(&view, pool.area(), batch, notes, private);
         watch.after(Stage::Guard, batch, notes, private);
         learn::run(&view, notes, private);
         watch.after(Stage::Learn, batch, notes, private);

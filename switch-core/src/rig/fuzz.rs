@@ -12,7 +12,9 @@ use crate::wire::packet::{Content, Packet};
 use crate::wire::{checksum, ethernet, ip, vnet};
 use etherparse::SlicedPacket;
 use std::net::IpAddr;
-use switch_api::{Flood, NextHop, PortSettings, Request, Route, RouteKind, Vid, VidRange, Vlan};
+use switch_api::{
+    Flood, NextHop, PortSettings, Prefix, Request, Route, RouteKind, SourceGuard, Vid, VidRange, Vlan,
+};
 
 /// Ports of the pipeline target: every kind of membership.
 const PORTS: usize = 4;
@@ -161,6 +163,10 @@ pub(super) fn settings_of(byte: u8) -> PortSettings {
         storm_pps: (byte & 3 == 3).then_some(u32::from(byte)),
         learn_limit: (byte & 5 == 5).then_some(u32::from(byte >> 5)),
         track: byte & 18 == 18,
+        source_guard: (byte & 33 == 33).then(|| SourceGuard {
+            macs: Vec::new(),
+            addresses: vec![Prefix { address: [0; 4].into(), len: 6 + (byte >> 7) }],
+        }),
         ..PortSettings::default()
     }
 }
