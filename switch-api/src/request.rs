@@ -6,8 +6,8 @@ use crate::policy::{
     ByNamespace, ByPolicy, Namespace, NetworkPolicy, PolicyExplain, PolicyFilter, PortLabel,
 };
 use crate::route::{
-    AddressDelete, BridgeAddress, NeighDelete, NeighFilter, Route, RouteDelete, RouteFilter, RouteGet,
-    StaticNeighbour,
+    AddressDelete, BridgeAddress, NeighDelete, NeighFilter, Route, RouteApply, RouteDelete, RouteFilter,
+    RouteGet, StaticNeighbour,
 };
 use crate::trace::Trace;
 use crate::{Bridge, LeaseAcquire, LeaseFilter, Mac, Name, Pool, Port, PortSettings, StaticMac, Vid, Vrf};
@@ -65,7 +65,10 @@ pub enum Request {
     /// Removes routes to a network.
     #[serde(rename = "route.delete")]
     RouteDelete(RouteDelete),
-    /// Lists routes.
+    /// Changes many routes at once: all of it or nothing.
+    #[serde(rename = "route.apply")]
+    RouteApply(RouteApply),
+    /// Lists routes, by pages.
     #[serde(rename = "route.list")]
     RouteList(RouteFilter),
     /// Says what becomes of a packet to an address, and why.

@@ -127,7 +127,7 @@ pub struct Route {
 }
 
 /// What becomes of packets that a route is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RouteKind {
     /// They go to a next hop.
@@ -142,7 +142,7 @@ pub enum RouteKind {
 }
 
 /// A router that is a neighbour.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NextHop {
     /// Its address.
@@ -176,12 +176,45 @@ pub struct RouteDelete {
     pub metric: Option<u32>,
 }
 
+/// See [`crate::Request::RouteApply`]: one change, all of it or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouteApply {
+    /// Removed first; each must be there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub delete: Vec<RouteDelete>,
+    /// Put in place of the route to the same network with the same metric, if there is one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replace: Vec<Route>,
+    /// Added; there must be none to the same network with the same metric.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<Route>,
+}
+
+/// Routes in one answer unless fewer are asked for: 6 MB of text.
+pub const ROUTE_PAGE_MAX: u32 = 16_384;
+
 /// Which routes are meant; what is absent does not narrow.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouteFilter {
     /// Only those of this table.
     pub vrf: Option<Name>,
+    /// Only those behind this one, in the order of the list: where the last answer ended.
+    pub after: Option<RoutePlace>,
+    /// So many, and what else there is to the last one's network; 0: [`ROUTE_PAGE_MAX`], which is the most as well.
+    pub limit: u32,
+}
+
+/// A place in the list of routes, which is ordered by table, then by network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoutePlace {
+    /// The table.
+    #[serde(default = "Name::main", skip_serializing_if = "Name::is_main")]
+    pub vrf: Name,
+    /// The network.
+    pub prefix: Prefix,
 }
 
 /// See [`crate::Request::RouteGet`].

@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 use switch_api::{
-    AddressDelete, BridgeStatus, Code, Done, Name, NeighEntry, NeighState, NextHop, PortSettings, Request,
-    Route, RouteChoice, RouteGet, RouteKind, Vid,
+    AddressDelete, ApiError, BridgeStatus, Code, Done, Name, NeighEntry, NeighState, NextHop, PortSettings,
+    Request, Route, RouteApply, RouteChoice, RouteDelete, RouteFilter, RouteGet, RouteKind, RoutePlace,
+    RouteStatus, Vid,
 };
 use switch_lab::transfer::tcp;
 use switch_lab::{Daemon, Node, Options, Pod, wait_until};
@@ -251,4 +252,63 @@ fn senders_are_told_why_nothing_arrives() {
         );
     }
     drop(node);
+}
+
+/// Many routes at once: one change, all of it or nothing, in force when it is answered, and there after a kill.
+#[test]
+fn routes_are_changed_many_at_once() {
+    let options = switchd().keeping_state();
+    let (node, mut daemon, pods) = routed(&options, &[1, 2]);
+    wait_until("pods reach each other", LONG, || pods[0].reaches(&pods[1].ip));
+    pods[1].net.ip("addr add 10.9.7.1/32 dev lo");
+    let route = |n: u32, via: &str| Route {
+        prefix: format!("10.{}.{}.0/24", 8 + (n >> 8), n & 255).parse().unwrap(),
+        vrf: Name::main(),
+        metric: 0,
+        kind: RouteKind::Via,
+        via: vec![NextHop { address: via.parse().unwrap(), bridge: None, vid: Vid::DEFAULT, weight: 1 }],
+        owner: Default::default(),
+    };
+    let generation = || daemon.call::<Done>(&Request::RouteApply(RouteApply::default())).generation;
+    let before = generation();
+    let add: Vec<Route> = (0..3000).map(|n| route(n, "10.2.0.2")).collect();
+    let done: Done =
+        daemon.call(&Request::RouteApply(RouteApply { add: add.clone(), ..RouteApply::default() }));
+    assert_eq!(done.generation, before + 1, "one snapshot");
+    assert!(pods[0].reaches("10.9.7.1"), "it is in force when it is answered");
+    let mut replace = vec![route(0x107, "10.2.0.2"), route(1, "10.1.0.9")];
+    replace[0].kind = RouteKind::Blackhole;
+    replace[0].via.clear();
+    // The last of them is wrong: nothing happens.
+    let wrong = [replace.clone(), vec![route(2, "10.77.0.1")]].concat();
+    let apply = RouteApply { replace: wrong, ..RouteApply::default() };
+    let error = daemon.client().call::<Done>(&Request::RouteApply(apply)).unwrap_err();
+    assert_eq!((error.code, error.data.field.as_deref()), (Code::InvalidParams, Some("replace[2].via")));
+    assert!(pods[0].reaches("10.9.7.1"));
+    let delete = vec![RouteDelete { prefix: add[5].prefix, vrf: Name::main(), metric: None }];
+    let _: Done = daemon.call(&Request::RouteApply(RouteApply { delete, replace, ..RouteApply::default() }));
+    assert!(!pods[0].reaches("10.9.7.1"));
+    daemon.kill();
+    let daemon = node.start(&options);
+    let routes = by_pages(&daemon, 700).unwrap();
+    assert_eq!(routes.iter().filter(|status| status.connected.is_none()).count(), 2999);
+    let all: Vec<RouteStatus> = daemon.call(&Request::RouteList(RouteFilter::default()));
+    assert_eq!(routes, all);
+    let what = |address: &str| {
+        let get = RouteGet { address: address.parse().unwrap(), vrf: Name::main() };
+        daemon.call::<RouteChoice>(&Request::RouteGet(get)).what
+    };
+    assert_eq!([what("10.9.7.1"), what("10.8.5.1"), what("10.9.6.1")], ["blackhole", "none", "via"]);
+}
+
+fn by_pages(daemon: &Daemon, limit: u32) -> Result<Vec<RouteStatus>, ApiError> {
+    let (mut all, mut after): (Vec<RouteStatus>, _) = (Vec::new(), None);
+    loop {
+        let filter = RouteFilter { vrf: None, after: after.clone(), limit };
+        let page: Vec<RouteStatus> = daemon.client().call(&Request::RouteList(filter))?;
+        assert!(page.len() <= limit as usize);
+        let Some(last) = page.last() else { return Ok(all) };
+        after = Some(RoutePlace { vrf: last.route.vrf.clone(), prefix: last.route.prefix });
+        all.extend(page);
+    }
 }

@@ -118,7 +118,8 @@ fn declare(
     Ok(())
 }
 
-fn text_of(file: &Path) -> Result<String, ApiError> {
+/// The text of a file, or of the standard input if it is called `-`.
+pub(crate) fn text_of(file: &Path) -> Result<String, ApiError> {
     let mut text = String::new();
     let outcome = if file == Path::new("-") {
         std::io::stdin().read_to_string(&mut text).map(drop)

@@ -1,11 +1,15 @@
 //! `switch-ctl route`.
 
+mod lines;
+
 use crate::output::Output;
 use clap::{Args, Subcommand, ValueEnum};
+use lines::Reading;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use switch_api::{
-    ApiError, Client, Done, Name, NextHop, Owner, Prefix, Request, Route, RouteChoice, RouteDelete,
-    RouteFilter, RouteGet, RouteKind, RouteStatus, Vid,
+    ApiError, Client, Code, Done, Name, NextHop, Owner, Prefix, ROUTE_PAGE_MAX, Request, Route, RouteChoice,
+    RouteDelete, RouteFilter, RouteGet, RouteKind, RoutePlace, RouteStatus, Vid,
 };
 
 /// What can be done with routes.
@@ -19,6 +23,25 @@ pub enum Verb {
     },
     /// Adds a route: `route add 10.9.0.0/16 via 10.1.0.2`, `… via 10.1.0.2*3 10.1.0.3*1`, `… blackhole`.
     Add(Box<Add>),
+    /// Changes many routes at once, all of them or none: a line for each.
+    ///
+    /// `[add|replace|delete] NETWORK via ADDRESS[*WEIGHT]… [dev BRIDGE] [vid VLAN] [metric N] [vrf NAME]`, with `blackhole`,
+    /// `unreachable` or `prohibit` in place of `via …`; or what `ip route` and `ip -o route` print. A line without a verb
+    /// replaces. What stands behind # is left out. The order of lines does not count: what is deleted goes first.
+    Apply {
+        /// The file, or - for the standard input.
+        file: PathBuf,
+        /// The routing table of routes that name none.
+        #[arg(long, default_value = "main")]
+        vrf: Name,
+        /// Leave out `dev`: it names devices of the kernel.
+        #[arg(long)]
+        ignore_dev: bool,
+        /// Make several changes of what is too much for one request (1 MiB, some 8 000 routes). Each is made whole or not
+        /// at all; the first that is refused ends it, and those before stay made.
+        #[arg(long)]
+        parts: bool,
+    },
     /// Removes the routes to a network.
     Delete {
         /// The network.
@@ -106,10 +129,13 @@ impl Add {
 pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiError> {
     let (request, what) = match verb {
         Verb::List { vrf } => {
-            let filter = RouteFilter { vrf: vrf.clone() };
-            let routes: Vec<RouteStatus> = client.call(&Request::RouteList(filter))?;
+            let routes = all(client, vrf.clone())?;
             output.answer(&routes, |routes| list(routes, output));
             return Ok(());
+        }
+        Verb::Apply { file, vrf, ignore_dev, parts } => {
+            let reading = Reading { vrf: vrf.clone(), ignore_dev: *ignore_dev };
+            return apply(file, &reading, *parts, client, output);
         }
         Verb::Get { address, vrf } => {
             let get = RouteGet { address: *address, vrf: vrf.clone() };
@@ -125,6 +151,63 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
     };
     let done: Done = client.call(&request)?;
     output.done(&done, &what);
+    Ok(())
+}
+
+/// Every route, page by page.
+fn all(client: &mut Client, vrf: Option<Name>) -> Result<Vec<RouteStatus>, ApiError> {
+    let mut filter = RouteFilter { vrf, ..RouteFilter::default() };
+    let mut routes: Vec<RouteStatus> = Vec::new();
+    loop {
+        let page: Vec<RouteStatus> = client.call(&Request::RouteList(filter.clone()))?;
+        let is_last = page.len() < ROUTE_PAGE_MAX as usize;
+        routes.extend(page);
+        match routes.last().filter(|_| !is_last) {
+            None => return Ok(routes),
+            Some(RouteStatus { route, .. }) => {
+                filter.after = Some(RoutePlace { vrf: route.vrf.clone(), prefix: route.prefix });
+            }
+        }
+    }
+}
+
+/// Bytes of a request beside its routes.
+const ENVELOPE_BYTES: usize = 256;
+
+fn apply(
+    file: &Path,
+    reading: &Reading,
+    parts: bool,
+    client: &mut Client,
+    output: &Output,
+) -> Result<(), ApiError> {
+    let of_file = |error: ApiError| {
+        let message = format!("{}: {}", file.display(), error.message);
+        ApiError { message, ..error }
+    };
+    let lines = reading.read(&crate::policy::text_of(file)?).map_err(of_file)?;
+    let requests = lines::requests(&lines, switch_api::codec::LINE_LEN_MAX - ENVELOPE_BYTES);
+    let changes = requests.len();
+    if changes > 1 && !parts {
+        let text = format!("{} routes are {changes} times as much as a request holds", lines.len());
+        return Err(of_file(ApiError::new(Code::Limit, text))
+            .hint("--parts makes several changes of it, each of them whole or not at all"));
+    }
+    let mut done = None;
+    for (n, (request, lines)) in requests.into_iter().enumerate() {
+        let outcome: Result<Done, _> = client.call(&Request::RouteApply(request));
+        done = Some(outcome.map_err(|error| {
+            let line = error.data.field.as_ref().and_then(|field| lines::line_of(field, lines));
+            let line = line.map_or(String::new(), |line| format!("line {line}: "));
+            let after =
+                if n > 0 { format!(" (after {n} of {changes} changes, which stay)") } else { String::new() };
+            let message = format!("{line}{}{after}", error.message);
+            of_file(ApiError { message, ..error })
+        })?);
+    }
+    if let Some(done) = done {
+        output.done(&done, &format!("{} routes were changed, in {changes} changes", lines.len()));
+    }
     Ok(())
 }
 

@@ -217,3 +217,39 @@ fn events_are_told_as_they_happen() {
         "{text}"
     );
 }
+
+#[test]
+fn a_file_of_routes_is_one_change_and_a_wrong_line_is_named() {
+    let node = Node::new();
+    let daemon = node.start(&Options::beside(CTL));
+    daemon.bridge("br0");
+    daemon.gateway("br0", "10.1.0.1/24");
+    let path = node.directory().join("routes");
+    let apply = |lines: &[String], more: &[&str]| {
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        run(&daemon, &[&["route", "apply", path.to_str().unwrap()], more].concat())
+    };
+    let routes = || {
+        let listed = said(&run(&daemon, &["--json", "route", "list"]));
+        serde_json::from_str::<Vec<switch_api::RouteStatus>>(&listed).unwrap().len()
+    };
+    let line =
+        |n: usize| format!("20.{}.{}.0/24 via 10.1.0.2 dev eth0 proto bird metric 32", n >> 8, n & 255);
+    let mut lines: Vec<String> = (0..500).map(line).collect();
+    lines.insert(2, "30.0.0.0/8 via 10.9.0.2".into());
+    let refused = apply(&lines, &["--ignore-dev"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text.contains("routes: line 3: ") && text.contains("10.9.0.2"), "{text}");
+    assert_eq!(routes(), 1, "only the gateway's network");
+    lines[2] = "blackhole 30.0.0.0/8".into();
+    let done = said(&apply(&lines, &["--ignore-dev"]));
+    assert!(done.contains("501 routes were changed, in 1 changes"), "{done}");
+    assert_eq!(routes(), 502);
+    // More than a request holds.
+    let lines: Vec<String> = (0..20_000).map(line).collect();
+    let refused = apply(&lines, &["--ignore-dev"]);
+    assert_eq!((refused.status.code(), routes()), (Some(7), 502));
+    said(&apply(&lines, &["--ignore-dev", "--parts"]));
+    assert_eq!(routes(), 20_002, "the list goes page by page");
+}

@@ -121,6 +121,22 @@ const MISTAKES: &[Mistake] = &[
         loom: true,
     },
     Mistake {
+        what: "a route that goes keeps its number in use",
+        file: "config/making.rs",
+        right: "                self.book.leave(was);\n",
+        wrong: "                _ = was;\n",
+        test: "a_change_does_what_starting_anew_does",
+        loom: false,
+    },
+    Mistake {
+        what: "routes are not checked again when a gateway goes",
+        file: "config/nexthops.rs",
+        right: "            && self.addresses == before.addresses\n",
+        wrong: "",
+        test: "a_change_does_what_starting_anew_does",
+        loom: false,
+    },
+    Mistake {
         what: "a worker says that it has seen a snapshot before it took it",
         file: "config/publish.rs",
         right: "        let slot = &self.shared.slots[self.worker];\n        if let",

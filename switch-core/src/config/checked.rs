@@ -23,6 +23,8 @@ const ADDRESSES_MAX: usize = 16;
 /// Routes a device is made with: beyond a handful, a default route serves.
 const ROUTES_MAX: usize = 64;
 
+/// Contradictions that a refusal tells: what a person reads. A gateway that goes may be one for every route.
+const PROBLEMS_TOLD: usize = 16;
 /// Labels of a port: what names a pod, and as many again.
 const LABELS_MAX: usize = 16;
 
@@ -33,6 +35,17 @@ pub struct Checked(Model);
 impl Checked {
     /// Checks. `workers` is how many there are.
     pub fn new(model: Model, workers: u16) -> Result<Self, ApiError> {
+        Self::check(model, workers, true)
+    }
+
+    /// The same for what became of `before`, which has no contradictions: routes are looked at only if what they
+    /// refer to is different.
+    pub fn after(before: &Model, model: Model, workers: u16) -> Result<Self, ApiError> {
+        let routes = !model.fits_routes_of(before);
+        Self::check(model, workers, routes)
+    }
+
+    fn check(model: Model, workers: u16, routes: bool) -> Result<Self, ApiError> {
         let mut problems = Vec::new();
         for bridge in model.bridges.values() {
             if !(10..=1_000_000).contains(&bridge.object.ageing_s) {
@@ -50,7 +63,9 @@ impl Checked {
             check_static(&model, entry, &mut problems);
         }
         super::addresses::check(&model, &mut problems);
-        super::routes::check(&model, &mut problems);
+        if routes {
+            super::nexthops::check(&model, &mut problems);
+        }
         super::uplink::check(&model, &mut problems);
         super::policies::check(&model, &mut problems);
         match problems.len() {
@@ -65,8 +80,9 @@ impl Checked {
     }
 }
 
+#[derive(Debug)]
 pub(super) struct Problem {
-    field: &'static str,
+    pub(super) field: &'static str,
     text: String,
 }
 
@@ -76,9 +92,13 @@ impl Problem {
     }
 }
 
-fn refusal(problems: Vec<Problem>) -> ApiError {
+pub(super) fn refusal(problems: Vec<Problem>) -> ApiError {
     let field = problems[0].field;
-    let texts: Vec<_> = problems.into_iter().map(|problem| problem.text).collect();
+    let more = problems.len().saturating_sub(PROBLEMS_TOLD);
+    let mut texts: Vec<_> = problems.into_iter().take(PROBLEMS_TOLD).map(|problem| problem.text).collect();
+    if more > 0 {
+        texts.push(format!("and {more} more"));
+    }
     ApiError::new(Code::InvalidParams, texts.join("; "))
         .field(field)
         .hint("nothing was changed; correct the request and send it again")

@@ -3,13 +3,15 @@
 //! Ravishankar 1998, with weights). A next hop that goes takes only its own buckets with it, and one that
 //! comes takes only those it wins: all other flows stay where they are.
 
+use std::sync::Arc;
+
 /// Buckets of hashes. With 128 of them a share is exact to a percent.
 pub const BUCKETS: usize = 128;
 /// Next hops of one route; Linux and most routers stop between 16 and 256.
 pub const NEXT_HOPS_MAX: usize = 64;
 
 /// A next hop as the pipeline knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hop {
     /// Bridge and VLAN.
     pub fid: u16,
@@ -19,12 +21,12 @@ pub struct Hop {
     pub weight: u16,
 }
 
-/// Next hops that share the flows of a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Next hops that share the flows of a route. Cheap to clone: snapshots share it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    hops: Box<[Hop]>,
+    hops: Arc<[Hop]>,
     /// Empty if there is one hop only.
-    buckets: Box<[u8]>,
+    buckets: Arc<[u8]>,
 }
 
 impl Group {

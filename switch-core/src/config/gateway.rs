@@ -1,18 +1,17 @@
 //! Gateway facts: on which bridges and VLANs the switch itself is a station, and what of a destination
 //! becomes. Compiled from what is declared; the pipeline reads them by filtering identifier.
 
-use super::ecmp::{Group, Hop};
-use super::making::{Making, Numbers, Settled};
-use super::mirrored::{Kind, Meaning};
+use super::ecmp::Group;
+use super::making::{self, Made};
 use super::model::Model;
-use super::uplink::ToKernel;
+use super::numbers::Numbers;
+use super::routes::Routes;
 use crate::table::lpm::Lpm;
 use crate::wire::hop::V4_MAPPED;
-use hashbrown::HashSet;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use switch_api::{Mac, Name, NextHop, Prefix, RouteKind};
+use switch_api::{Mac, Name, Prefix};
 
 /// An address of the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +71,7 @@ impl Gateway {
 }
 
 /// What becomes of a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// It is the switch itself.
     Local,
@@ -97,8 +96,6 @@ pub enum Action {
 pub struct Table {
     pub(super) v4: Lpm,
     pub(super) v6: Lpm,
-    /// What they were made of.
-    pub(super) made: Arc<Settled>,
 }
 
 /// All that routing reads of a snapshot, beside what stands with each filtering identifier.
@@ -106,9 +103,8 @@ pub struct Table {
 pub struct Routing {
     /// By number.
     pub tables: Box<[Table]>,
-    /// Whose table is which.
-    names: Box<[Name]>,
-    numbers: Arc<Numbers>,
+    pub(super) numbers: Arc<Numbers>,
+    pub(super) made: Arc<Made>,
 }
 
 impl Routing {
@@ -139,6 +135,12 @@ impl Routing {
         self.numbers.actions.get((value as usize).wrapping_sub(1)).copied()
     }
 
+    /// That numbers are held by as many routes as have them.
+    #[cfg(test)]
+    pub(super) fn check_uses(&self) {
+        self.made.check_uses(self);
+    }
+
     /// Next hops by number.
     #[inline]
     pub fn group(&self, group: u16) -> Option<&Group> {
@@ -157,30 +159,7 @@ pub fn compile(model: &Model, before: &Routing) -> (BTreeMap<u16, Arc<Gateway>>,
     if model.addresses.is_empty() {
         return Default::default();
     }
-    // Numbers that nothing uses any more gather; now and then they are given out anew.
-    if before.numbers.is_worn() {
-        return compile(model, &Routing::default());
-    }
     let vrfs = number_vrfs(model);
-    let mut tables: Vec<Making> = vrfs.iter().map(|_| Making::default()).collect();
-    let mut numbers = Numbers::clone(&before.numbers);
-    numbers.begin();
-    for (name, vrf) in &vrfs {
-        // First, so that what is declared hides it.
-        if let Ok(kernel) = model.to_kernel(name) {
-            add_kernel(&mut tables[usize::from(*vrf)], &mut numbers, model, name, &kernel);
-        }
-    }
-    for ((vrf, prefix), route) in model.active_routes() {
-        let Some(vrf) = vrfs.get(vrf) else { continue };
-        let action = match route.kind {
-            RouteKind::Blackhole => Action::Blackhole,
-            RouteKind::Unreachable => Action::Unreachable,
-            RouteKind::Prohibit => Action::Prohibit,
-            RouteKind::Via => Action::Via(numbers.group(hops(model, &route.vrf, &route.via))),
-        };
-        tables[usize::from(*vrf)].add(prefix, numbers.action(action));
-    }
     let mut gateways: BTreeMap<u16, Gateway> = BTreeMap::new();
     for address in &model.addresses {
         let Some(bridge) = model.bridges.get(&address.bridge) else { continue };
@@ -194,79 +173,21 @@ pub fn compile(model: &Model, before: &Routing) -> (BTreeMap<u16, Arc<Gateway>>,
             link_local: link_local(mac),
         });
         gateway.addresses = gateway.addresses.iter().copied().chain([own(address.address)]).collect();
-        add_connected(&mut tables[usize::from(vrf)], &mut numbers, address.address, fid);
-    }
-    // The switch's own addresses come last: nothing declared hides them.
-    for address in &model.addresses {
-        let vrf = model.bridges.get(&address.bridge).and_then(|bridge| vrfs.get(&bridge.object.vrf));
-        if let Some(vrf) = vrf {
-            tables[usize::from(*vrf)]
-                .add(Prefix::host(address.address.address), numbers.action(Action::Local));
-        }
     }
     let gateways = gateways.into_iter().map(|(fid, gateway)| (fid, Arc::new(gateway))).collect();
-    let was = |name: &Name| {
-        before.names.iter().position(|was| was == name).and_then(|at| before.tables.get(at)).cloned()
-    };
-    let tables = tables.into_iter().zip(vrfs.keys());
-    let tables = tables.map(|(making, name)| making.finish(was(name).unwrap_or_default())).collect();
-    let names = vrfs.into_keys().cloned().collect();
-    (gateways, Routing { tables, names, numbers: Arc::new(numbers) })
+    (gateways, making::tables(model, before))
 }
 
-/// What the node's kernel has routes for; all of it, unless it is mirrored.
-fn add_kernel(table: &mut Making, numbers: &mut Numbers, model: &Model, name: &Name, kernel: &ToKernel) {
-    let (vrf, mirrored) = (model.vrf(name), &model.mirrored);
-    // What is not known to be refused there is not refused here.
-    if !vrf.mirror || mirrored.is_empty() || mirrored.beyond > 0 {
-        let value = numbers.action(Action::Kernel(kernel.fid));
-        EVERYWHERE.iter().for_each(|prefix| table.add(*prefix, value));
-    }
-    let mut seen = HashSet::new();
-    for route in mirrored.of(vrf.kernel_table).filter(|_| vrf.mirror) {
-        let action = match model.meaning(name, kernel, route) {
-            Meaning::Kernel => Action::Kernel(kernel.fid),
-            Meaning::Direct(via) => Action::Via(numbers.group(hops(model, name, &via))),
-            Meaning::Refuse(Kind::Blackhole) => Action::Blackhole,
-            Meaning::Refuse(Kind::Prohibit) => Action::Prohibit,
-            Meaning::Refuse(_) => Action::Unreachable,
-            Meaning::Circle | Meaning::Known => continue,
-        };
-        if seen.insert(route.prefix) {
-            table.add(route.prefix, numbers.action(action));
-        }
+/// The routing tables alone, for other declared `routes` where nothing else is different.
+pub fn compile_routes(model: &Model, routes: &Routes, before: &Routing) -> Routing {
+    match model.addresses.is_empty() {
+        true => Routing::default(),
+        false => making::tables_with(model, routes, before),
     }
 }
 
-/// A route's next hops, each where it is a neighbour.
-fn hops(model: &Model, vrf: &Name, via: &[NextHop]) -> Vec<Hop> {
-    let fid = |hop: &NextHop| {
-        let own = model.gateway_to(vrf, hop)?;
-        model.fids.get(&(model.bridges.get(&own.bridge)?.id, own.vid)).copied()
-    };
-    let hop = |hop: &NextHop| Some(Hop { fid: fid(hop)?, ip: to_bits(hop.address), weight: hop.weight });
-    via.iter().filter_map(hop).collect()
-}
-
-/// The network of an address, and the addresses in it that are nobody's.
-fn add_connected(table: &mut Making, numbers: &mut Numbers, prefix: Prefix, fid: u16) {
-    table.add(prefix, numbers.action(Action::Link(fid)));
-    // A network of two or one has no addresses to spare (RFC 3021, RFC 6164).
-    if prefix.bits() - prefix.len < 2 {
-        return;
-    }
-    let first = Prefix::host(prefix.network().address);
-    match prefix.address {
-        IpAddr::V4(_) => {
-            table.add(first, numbers.action(Action::Broadcast));
-            table.add(Prefix::host(prefix.last()), numbers.action(Action::Broadcast));
-        }
-        // The subnet-router anycast address (RFC 4291 §2.6.1) is every router's.
-        IpAddr::V6(_) => table.add(first, numbers.action(Action::Local)),
-    }
-}
-
-fn number_vrfs(model: &Model) -> BTreeMap<&Name, u16> {
+/// Numbers of routing tables.
+pub(super) fn number_vrfs(model: &Model) -> BTreeMap<&Name, u16> {
     let names: std::collections::BTreeSet<_> =
         model.bridges.values().map(|bridge| &bridge.object.vrf).collect();
     names.into_iter().zip(0..).collect()

@@ -1,205 +1,277 @@
-//! A routing table in the making, and what it changes of the one before it. Everything that routes come from is
-//! gone through for each change; the tables that workers read are changed only where the outcome differs.
+//! Routing tables in the making. What becomes of a network is the first of: what gateways make of it, a declared
+//! route, a route of the kernel, the way to the kernel. A change asks that anew of the networks it is about, and
+//! changes the tables there; only when the ground on which routes stand is another (gateways, the way to the kernel)
+//! are all networks asked about.
 
-use super::ecmp::{Group, Hop};
-use super::gateway::{Action, Table};
-use crate::table::lpm::{Change, Lpm, NO_ROUTE, VALUE_MAX};
+use super::ecmp::Hop;
+use super::gateway::{Action, EVERYWHERE, Routing, Table, to_bits};
+use super::mirrored::{Kind, Meaning, Mirrored};
+use super::model::Model;
+use super::numbers::{Answer, Book};
+use super::routes::{Routes, Way};
+use super::uplink::ToKernel;
+use crate::table::lpm::{Change, Lpm, NO_ROUTE};
 use hashbrown::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use switch_api::Prefix;
+use switch_api::{BridgeAddress, Name, NextHop, Prefix, RouteKind, Vrf};
 
-/// Numbers given out beyond twice those in use before they are given out anew.
-const SPARE: usize = 1024;
-
-/// Routes of a table, sorted by prefix, each prefix once.
+/// What a snapshot's tables were made of.
 #[derive(Clone, Debug, Default)]
-pub struct Settled {
-    v4: Vec<Change>,
-    v6: Vec<Change>,
-}
-
-/// What is added later to the same prefix counts.
-#[derive(Debug, Default)]
-pub(super) struct Making(Settled);
-
-impl Making {
-    pub(super) fn add(&mut self, prefix: Prefix, value: u32) {
-        let Prefix { address, len } = prefix.network();
-        match address {
-            IpAddr::V4(v4) => self.0.v4.push(Change { key: u128::from(v4.to_bits()) << 96, len, value }),
-            IpAddr::V6(v6) => self.0.v6.push(Change { key: v6.to_bits(), len, value }),
-        }
-    }
-
-    /// The table `before`, as it is now.
-    pub(super) fn finish(self, before: Table) -> Table {
-        let made = Settled { v4: settled(self.0.v4), v6: settled(self.0.v6) };
-        let changed = |lpm: &Lpm, was: &[Change], is: &[Change]| {
-            let mut changes = difference(was, is);
-            if changes.is_empty() { lpm.clone() } else { lpm.changed(&mut changes) }
-        };
-        let v4 = changed(&before.v4, &before.made.v4, &made.v4);
-        let v6 = changed(&before.v6, &before.made.v6, &made.v6);
-        Table { v4, v6, made: Arc::new(made) }
-    }
-}
-
-fn settled(mut routes: Vec<Change>) -> Vec<Change> {
-    routes.sort_by_key(|route| (route.key, route.len));
-    // Of several the last stays, where the first was.
-    routes.dedup_by(|later, first| {
-        let same = (later.key, later.len) == (first.key, first.len);
-        if same {
-            first.value = later.value;
-        }
-        same
-    });
-    routes
-}
-
-/// What makes `was` into `is`; both are settled.
-fn difference(was: &[Change], is: &[Change]) -> Vec<Change> {
-    let place = |route: &Change| (route.key, route.len);
-    let mut changes = Vec::new();
-    let mut old = was.iter().peekable();
-    for route in is {
-        while let Some(gone) = old.next_if(|old| place(old) < place(route)) {
-            changes.push(Change { value: NO_ROUTE, ..*gone });
-        }
-        if old.next_if(|old| place(old) == place(route)) != Some(route) {
-            changes.push(*route);
-        }
-    }
-    changes.extend(old.map(|gone| Change { value: NO_ROUTE, ..*gone }));
-    changes
-}
-
-/// Actions and groups, each once. A number keeps its meaning from one snapshot to the next.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Numbers {
-    /// The first is number 1.
-    pub(super) actions: Vec<Action>,
-    by_action: HashMap<Action, u32>,
-    pub(super) groups: Vec<Group>,
-    by_hops: HashMap<Vec<Hop>, u16>,
-    /// Uses of a number in this snapshot, at least as many as there are numbers in use.
-    uses: usize,
-}
-
-impl Numbers {
-    /// Begins a snapshot.
-    pub(super) fn begin(&mut self) {
-        self.uses = 0;
-        // Number 1 is there for what finds no number of its own.
-        self.action(Action::Unreachable);
-    }
-
-    /// Whether more numbers are given out than are in use, by far.
-    pub(super) fn is_worn(&self) -> bool {
-        self.actions.len() > 2 * self.uses + SPARE
-            || self.actions.len() > VALUE_MAX as usize / 2 && self.uses < self.actions.len()
-    }
-
-    /// The number of an action. A table has room for [`VALUE_MAX`]; what is beyond is unreachable.
-    pub(super) fn action(&mut self, action: Action) -> u32 {
-        self.uses += 1;
-        if self.actions.len() >= VALUE_MAX as usize && !self.by_action.contains_key(&action) {
-            return 1;
-        }
-        *self.by_action.entry(action).or_insert_with(|| {
-            self.actions.push(action);
-            self.actions.len() as u32
-        })
-    }
-
-    /// The number of a group of next hops; beyond as many as a table can name, that of none.
-    pub(super) fn group(&mut self, hops: Vec<Hop>) -> u16 {
-        if self.groups.len() >= VALUE_MAX as usize && !self.by_hops.contains_key(&hops) {
-            return u16::MAX;
-        }
-        *self.by_hops.entry(hops).or_insert_with_key(|hops| {
-            self.groups.push(Group::new(hops));
-            (self.groups.len() - 1) as u16
-        })
-    }
+pub(super) struct Made {
+    grounds: Arc<[Ground]>,
+    routes: Routes,
+    mirrored: Arc<Mirrored>,
+    book: Book,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn routes() -> impl Strategy<Value = Vec<(Prefix, u32)>> {
-        let one =
-            (any::<[u8; 2]>(), 0u8..=32, any::<bool>(), 1u32..5).prop_map(|(bytes, len, is_v4, value)| {
-                let v4 = std::net::Ipv4Addr::new(10, bytes[0] & 3, bytes[1] & 0xc0, 0);
-                let address = if is_v4 { IpAddr::V4(v4) } else { IpAddr::V6(v4.to_ipv6_compatible()) };
-                (Prefix { address, len: if is_v4 { len } else { 96 + len } }, value)
-            });
-        proptest::collection::vec(one, 0..30)
-    }
-
-    fn made(routes: &[(Prefix, u32)], before: Table) -> Table {
-        let mut making = Making::default();
-        routes.iter().for_each(|(prefix, value)| making.add(*prefix, *value));
-        making.finish(before)
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-
-        /// A table that came about step by step says what one says that was made at once.
-        #[test]
-        fn a_changed_table_is_as_one_made_anew(steps in proptest::collection::vec(routes(), 1..6)) {
-            let mut table = Table::default();
-            for routes in &steps {
-                table = made(routes, table);
-                let anew = made(routes, Table::default());
-                for n in 0..1024u32 {
-                    let ip = 0x0a00_0000 | n << 8;
-                    prop_assert_eq!(table.v4.find_v4(ip), anew.v4.find_v4(ip));
-                    prop_assert_eq!(table.v6.find(u128::from(ip)), anew.v6.find(u128::from(ip)));
-                }
+impl Made {
+    pub(super) fn check_uses(&self, routing: &Routing) {
+        let mut uses = std::collections::BTreeMap::from([(1, 1)]);
+        for (ground, table) in self.grounds.iter().zip(&routing.tables) {
+            let mirrored = ground.mirrored(&self.mirrored);
+            let declared = self.routes.networks(&ground.name, None);
+            let all = mirrored.chain(declared).chain(EVERYWHERE).chain(ground.fixed.keys().copied());
+            for prefix in all.collect::<std::collections::BTreeSet<_>>() {
+                let lpm = if prefix.address.is_ipv4() { &table.v4 } else { &table.v6 };
+                *uses.entry(lpm.exact(key_of(prefix), prefix.len)).or_insert(0u32) += 1;
             }
         }
+        uses.remove(&NO_ROUTE);
+        assert_eq!(self.book.used(), uses);
+    }
+}
+
+/// What the routes of a table stand on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Ground {
+    name: Name,
+    kernel: Option<ToKernel>,
+    settings: Vrf,
+    /// Gateway addresses, each with the identifier of its bridge and VLAN.
+    own: Vec<(BridgeAddress, Option<u16>)>,
+    /// What they make of their networks: nothing declared hides it.
+    fixed: BTreeMap<Prefix, Action>,
+}
+
+impl Ground {
+    /// That of every table, by its number: tables are those of bridges, by name.
+    fn all(model: &Model) -> Arc<[Self]> {
+        super::gateway::number_vrfs(model).into_keys().map(|name| Self::of(model, name)).collect()
     }
 
-    #[test]
-    fn one_route_more_is_one_change() {
-        let route = |n: u8, value| Change { key: u128::from(n) << 120, len: 8, value };
-        let was: Vec<Change> = (1..100).map(|n| route(n, 1)).collect();
-        let mut is = was.clone();
-        is[7].value = 2;
-        is.remove(50);
-        is.push(route(200, 3));
-        assert_eq!(difference(&was, &is), [route(8, 2), route(51, NO_ROUTE), route(200, 3)]);
-        assert!(difference(&is, &is).is_empty());
-    }
-
-    #[test]
-    fn beyond_the_last_number_all_is_unreachable() {
-        let mut numbers = Numbers::default();
-        numbers.begin();
-        let last = (0..u16::MAX).map(|fid| numbers.action(Action::Link(fid))).max();
-        assert_eq!(last, Some(VALUE_MAX));
-        let (new, known) = (numbers.action(Action::Link(u16::MAX)), numbers.action(Action::Link(5)));
-        assert_eq!(numbers.actions[new as usize - 1], Action::Unreachable);
-        assert_eq!(numbers.actions[known as usize - 1], Action::Link(5));
-    }
-
-    #[test]
-    fn numbers_keep_their_meaning_until_most_are_unused() {
-        let mut numbers = Numbers::default();
-        numbers.begin();
-        let first = numbers.action(Action::Link(7));
-        for fid in 0..SPARE as u16 + 10 {
-            let next = &mut numbers.clone();
-            next.begin();
-            assert_eq!(next.action(Action::Link(7)), first);
-            next.action(Action::Link(fid));
-            numbers = next.clone();
+    fn of(model: &Model, name: &Name) -> Self {
+        let own = model.addresses.iter().filter_map(|own| {
+            let bridge = model.bridges.get(&own.bridge).filter(|bridge| bridge.object.vrf == *name)?;
+            Some((own.clone(), model.fids.get(&(bridge.id, own.vid)).copied()))
+        });
+        let own: Vec<_> = own.collect();
+        let mut fixed = BTreeMap::new();
+        for (own, fid) in &own {
+            fid.inspect(|fid| add_connected(&mut fixed, own.address, *fid));
         }
-        assert!(numbers.is_worn());
+        // The switch's own addresses come last: nothing hides them.
+        fixed.extend(own.iter().map(|(own, _)| (Prefix::host(own.address.address), Action::Local)));
+        Self { kernel: model.to_kernel(name).ok(), settings: model.vrf(name), own, fixed, name: name.clone() }
+    }
+
+    /// Routes of the kernel, if they are mirrored.
+    fn mirrored<'a>(&self, mirrored: &'a Mirrored) -> impl Iterator<Item = Prefix> + 'a {
+        let table = self.kernel.as_ref().filter(|_| self.settings.mirror).map(|_| self.settings.kernel_table);
+        table.into_iter().flat_map(|table| mirrored.of(table)).map(|route| route.prefix)
+    }
+}
+
+/// The network of an address, and the addresses in it that are nobody's.
+fn add_connected(fixed: &mut BTreeMap<Prefix, Action>, prefix: Prefix, fid: u16) {
+    fixed.insert(prefix.network(), Action::Link(fid));
+    // A network of two or one has no addresses to spare (RFC 3021, RFC 6164).
+    if prefix.bits() - prefix.len < 2 {
+        return;
+    }
+    let first = Prefix::host(prefix.network().address);
+    match prefix.address {
+        IpAddr::V4(_) => {
+            fixed.insert(first, Action::Broadcast);
+            fixed.insert(Prefix::host(prefix.last()), Action::Broadcast);
+        }
+        // The subnet-router anycast address (RFC 4291 §2.6.1) is every router's.
+        IpAddr::V6(_) => _ = fixed.insert(first, Action::Local),
+    }
+}
+
+/// The tables of `model`: those of `before`, changed where something else comes of a network.
+pub(super) fn tables(model: &Model, before: &Routing) -> Routing {
+    Making::new(model, &model.routes, Ground::all(model), before).finish()
+}
+
+/// The same for other `routes`, where nothing else is different from what `before` was made of.
+pub(super) fn tables_with(model: &Model, routes: &Routes, before: &Routing) -> Routing {
+    Making::new(model, routes, before.made.grounds.clone(), before).finish()
+}
+
+struct Making<'a> {
+    model: &'a Model,
+    routes: &'a Routes,
+    grounds: Arc<[Ground]>,
+    before: &'a Routing,
+    /// Numbers of before are those of now.
+    goes_on: bool,
+    book: Book,
+    /// Numbers of ways that were asked for already, by table.
+    known: HashMap<(usize, *const Way), u32>,
+}
+
+impl<'a> Making<'a> {
+    fn new(model: &'a Model, routes: &'a Routes, grounds: Arc<[Ground]>, before: &'a Routing) -> Self {
+        // A table that is gone takes the uses of its numbers with it, uncounted.
+        let stays = |was: &Ground| grounds.iter().any(|ground| ground.name == was.name);
+        let goes_on = before.made.grounds.iter().all(stays);
+        let book = if goes_on { before.made.book.clone() } else { Book::default() };
+        Self { model, routes, grounds, before, goes_on, book, known: HashMap::new() }
+    }
+
+    fn finish(mut self) -> Routing {
+        let grounds = self.grounds.clone();
+        let asks_all = self.book.has_room_again();
+        if asks_all {
+            self.book.ask_anew();
+        }
+        let tables = grounds.iter().enumerate().map(|(n, ground)| {
+            let was = self.before.made.grounds.iter().position(|was| was.name == ground.name);
+            let was = was.filter(|_| self.goes_on);
+            let table = was.and_then(|at| self.before.tables.get(at)).cloned().unwrap_or_default();
+            let was = was.and_then(|at| self.before.made.grounds.get(at));
+            let asked = match was {
+                Some(was) if was == ground && !asks_all => self.changed(ground),
+                was => self.everything(ground, was),
+            };
+            self.table(n, ground, table, asked)
+        });
+        let tables = tables.collect();
+        let numbers = self.book.settle();
+        let (routes, mirrored) = (self.routes.clone(), self.model.mirrored.clone());
+        Routing { tables, numbers, made: Arc::new(Made { grounds, routes, mirrored, book: self.book }) }
+    }
+
+    /// Networks whose routes are others than before.
+    fn changed(&self, ground: &Ground) -> Vec<Prefix> {
+        let before = &self.before.made;
+        let Some(changed) = self.routes.changed_since(&before.routes) else {
+            return self.everything(ground, Some(ground));
+        };
+        let here = changed.iter().filter(|(vrf, _)| *vrf == ground.name);
+        let mut asked: Vec<Prefix> = here.map(|(_, place)| place.prefix).collect();
+        if !Arc::ptr_eq(&before.mirrored, &self.model.mirrored) {
+            asked.extend(self.model.mirrored.differences(&before.mirrored));
+            asked.extend(EVERYWHERE);
+        }
+        asked
+    }
+
+    /// Every network there is or was.
+    fn everything(&self, ground: &Ground, was: Option<&Ground>) -> Vec<Prefix> {
+        let before = &self.before.made;
+        let mut asked: Vec<Prefix> = EVERYWHERE.to_vec();
+        for (ground, mirrored, routes) in std::iter::once((ground, &self.model.mirrored, self.routes))
+            .chain(was.map(|was| (was, &before.mirrored, &before.routes)))
+        {
+            asked.extend(ground.fixed.keys().copied());
+            asked.extend(ground.mirrored(mirrored));
+            asked.extend(routes.networks(&ground.name, None));
+        }
+        asked
+    }
+
+    /// A table with what comes of the networks that are asked about.
+    fn table(&mut self, n: usize, ground: &Ground, table: Table, mut asked: Vec<Prefix>) -> Table {
+        asked.sort_unstable();
+        asked.dedup();
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for prefix in asked {
+            let (lpm, changes) = match prefix.address {
+                IpAddr::V4(_) => (&table.v4, &mut v4),
+                IpAddr::V6(_) => (&table.v6, &mut v6),
+            };
+            let (key, len) = (key_of(prefix), prefix.len);
+            let (was, value) = (lpm.exact(key, len), self.answer(n, ground, prefix));
+            if was != value {
+                self.book.take(value);
+                self.book.leave(was);
+                changes.push(Change { key, len, value });
+            }
+        }
+        let changed = |lpm: Lpm, mut changes: Vec<Change>| match changes.is_empty() {
+            true => lpm,
+            false => lpm.changed(&mut changes),
+        };
+        Table { v4: changed(table.v4, v4), v6: changed(table.v6, v6) }
+    }
+
+    /// The number of what comes of a network.
+    fn answer(&mut self, n: usize, ground: &Ground, prefix: Prefix) -> u32 {
+        if let Some(action) = ground.fixed.get(&prefix) {
+            return self.book.number(Answer::Action(*action));
+        }
+        if let Some((_, way)) = self.routes.to(&ground.name, prefix).next() {
+            return self.way(n, ground, way);
+        }
+        match self.of_kernel(ground, prefix) {
+            Some(answer) => self.book.number(answer),
+            None => NO_ROUTE,
+        }
+    }
+
+    fn way(&mut self, n: usize, ground: &Ground, way: &Arc<Way>) -> u32 {
+        let key = (n, Arc::as_ptr(way));
+        if let Some(number) = self.known.get(&key) {
+            return *number;
+        }
+        let number = self.book.number(match way.kind {
+            RouteKind::Blackhole => Answer::Action(Action::Blackhole),
+            RouteKind::Unreachable => Answer::Action(Action::Unreachable),
+            RouteKind::Prohibit => Answer::Action(Action::Prohibit),
+            RouteKind::Via => Answer::Via(hops(self.model, &ground.name, &way.via)),
+        });
+        self.known.insert(key, number);
+        number
+    }
+
+    /// What the node's kernel has a route for; all of it, unless it is mirrored.
+    fn of_kernel(&self, ground: &Ground, prefix: Prefix) -> Option<Answer> {
+        let (kernel, mirrored) = (ground.kernel.as_ref()?, &self.model.mirrored);
+        let seen = mirrored.to(ground.settings.kernel_table, prefix).filter(|_| ground.settings.mirror);
+        for route in seen {
+            return Some(match self.model.meaning(&ground.name, kernel, route) {
+                Meaning::Kernel => Answer::Action(Action::Kernel(kernel.fid)),
+                Meaning::Direct(via) => Answer::Via(hops(self.model, &ground.name, &via)),
+                Meaning::Refuse(Kind::Blackhole) => Answer::Action(Action::Blackhole),
+                Meaning::Refuse(Kind::Prohibit) => Answer::Action(Action::Prohibit),
+                Meaning::Refuse(_) => Answer::Action(Action::Unreachable),
+                Meaning::Circle | Meaning::Known => continue,
+            });
+        }
+        // What is not known to be refused there is not refused here.
+        let hands_all = !ground.settings.mirror || mirrored.is_empty() || mirrored.beyond > 0;
+        (hands_all && EVERYWHERE.contains(&prefix)).then_some(Answer::Action(Action::Kernel(kernel.fid)))
+    }
+}
+
+/// A route's next hops, each where it is a neighbour.
+fn hops(model: &Model, vrf: &Name, via: &[NextHop]) -> Vec<Hop> {
+    let fid = |hop: &NextHop| {
+        let own = model.gateway_to(vrf, hop)?;
+        model.fids.get(&(model.bridges.get(&own.bridge)?.id, own.vid)).copied()
+    };
+    let hop = |hop: &NextHop| Some(Hop { fid: fid(hop)?, ip: to_bits(hop.address), weight: hop.weight });
+    via.iter().filter_map(hop).collect()
+}
+
+fn key_of(prefix: Prefix) -> u128 {
+    match prefix.network().address {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
+        IpAddr::V6(v6) => v6.to_bits(),
     }
 }

@@ -9,8 +9,11 @@ use std::net::IpAddr;
 use switch_api::{KERNEL_PROTOCOL, Name, NextHop, Prefix, Vid};
 
 /// Routes of the kernel that are mirrored, all tables together. Beyond it the kernel decides, as it does without a
-/// mirror: every change compiles all of them, 20 ms for so many.
+/// mirror: every question to the kernel is answered with all of them.
 pub const MIRRORED_MAX: usize = 16_384;
+
+/// The kernel's table of its own addresses (linux/rtnetlink.h).
+pub const TABLE_LOCAL: u32 = 255;
 
 /// What the kernel does with packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +105,24 @@ impl Mirrored {
     pub fn of(&self, table: u32) -> impl Iterator<Item = &KernelRoute> {
         let own = self.routes.values().filter(|route| route.kind == Kind::Local);
         own.chain(self.routes.values().filter(move |route| route.table == table && route.kind != Kind::Local))
+    }
+
+    /// Of these, those to one network.
+    pub fn to(&self, table: u32, prefix: Prefix) -> impl Iterator<Item = &KernelRoute> {
+        let of = move |table| self.routes.range((table, prefix, 0)..=(table, prefix, u32::MAX));
+        let own = of(TABLE_LOCAL).map(|(_, route)| route).filter(|route| route.kind == Kind::Local);
+        own.chain(of(table).map(|(_, route)| route).filter(|route| route.kind != Kind::Local))
+    }
+
+    /// Networks, of any table, that `before` knows other routes to.
+    pub fn differences(&self, before: &Self) -> Vec<Prefix> {
+        let places = |one: &'_ Self, other: &'_ Self| -> Vec<Prefix> {
+            let differs = one.routes.iter().filter(|(key, route)| other.routes.get(key) != Some(route));
+            differs.map(|((_, prefix, _), _)| *prefix).collect()
+        };
+        let mut found = places(self, before);
+        found.extend(places(before, self));
+        found
     }
 
     /// How many there are.

@@ -3,13 +3,14 @@
 
 use super::mirrored::Mirrored;
 use super::policies::{PlacedPolicy, Policing, PolicyKey};
+use super::routes::Routes;
 use super::{BRIDGES_MAX, FIDS_MAX, PORTS_MAX, STATIC_MACS_MAX};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use switch_api::{
     ApiError, Bridge, BridgeAddress, Code, Labels, Name, Namespace, NetworkPolicy, Port, Request, Route,
-    StaticMac, StaticNeighbour, Vid, Vlan, Vrf,
+    RouteApply, StaticMac, StaticNeighbour, Vid, Vlan, Vrf,
 };
 
 /// What is kept on disk: the objects, without their numbers.
@@ -26,7 +27,8 @@ pub struct Declared {
     pub addresses: Vec<BridgeAddress>,
     /// Declared neighbours.
     pub neighbours: Vec<StaticNeighbour>,
-    /// Declared routes.
+    /// Declared routes: read from where each is kept by itself, or from what an older version kept.
+    #[serde(skip_serializing)]
     pub routes: Vec<Route>,
     /// Routing tables that were set.
     pub vrfs: Vec<Vrf>,
@@ -58,8 +60,8 @@ pub struct Model {
     pub addresses: Vec<BridgeAddress>,
     /// In the order in which they were declared.
     pub neighbours: Vec<StaticNeighbour>,
-    /// In the order in which they were declared.
-    pub routes: Vec<Route>,
+    /// By table, network and metric.
+    pub routes: Routes,
     /// By name.
     pub vrfs: BTreeMap<Name, Vrf>,
     /// Routes of the node's kernel: seen, not declared, and not kept.
@@ -80,6 +82,10 @@ impl Model {
     /// The model after `request`, which must be one that changes something.
     pub fn apply(&self, request: &Request) -> Result<Self, ApiError> {
         let mut next = self.clone();
+        if super::routes::concerns(request) {
+            next.routes = self.routes.after(request)?;
+            return Ok(next);
+        }
         match request {
             Request::BridgeAdd(bridge) => next.add_bridge(bridge)?,
             Request::BridgeSet(bridge) => {
@@ -107,8 +113,6 @@ impl Model {
             Request::AddressDelete(by) => next.delete_address(by)?,
             Request::NeighAdd(neighbour) => next.add_neighbour(neighbour)?,
             Request::NeighDelete(by) => next.delete_neighbour(by),
-            Request::RouteAdd(route) => next.add_route(route)?,
-            Request::RouteDelete(by) => next.delete_route(by)?,
             Request::VrfSet(vrf) => next.set_vrf(vrf)?,
             Request::VrfDelete(by) => next.unset_vrf(&by.name)?,
             other => {
@@ -141,9 +145,8 @@ impl Model {
         for neighbour in &declared.neighbours {
             model.add_neighbour(neighbour)?;
         }
-        for route in &declared.routes {
-            model.add_route(route)?;
-        }
+        let routes = RouteApply { add: declared.routes, ..RouteApply::default() };
+        model.routes = model.routes.after(&Request::RouteApply(routes))?;
         for vrf in &declared.vrfs {
             model.set_vrf(vrf)?;
         }
@@ -158,7 +161,7 @@ impl Model {
         Ok(model)
     }
 
-    /// What to keep.
+    /// What to keep, but for routes: there may be a million of them, and each is kept by itself.
     pub fn declared(&self) -> Declared {
         let mut ports: Vec<_> = self.ports.values().collect();
         ports.sort_by_key(|port| port.id);
@@ -168,7 +171,7 @@ impl Model {
             static_macs: self.static_macs.clone(),
             addresses: self.addresses.clone(),
             neighbours: self.neighbours.clone(),
-            routes: self.routes.clone(),
+            routes: Vec::new(),
             vrfs: self.vrfs.values().cloned().collect(),
             policies: self.policies.values().map(|placed| (*placed.policy).clone()).collect(),
             namespaces: self.declared_namespaces(),

@@ -1,124 +1,300 @@
-//! Declared routes: what may be declared, where their next hops are, and which of several is used.
+//! Declared routes: a table that is changed by making another one, which shares what did not change and knows what
+//! did. So a change costs what it changes, however many routes there are: whoever follows (the check, the store, the
+//! snapshot) looks at that and not at the rest.
 
 use super::ROUTES_STATIC_MAX;
-use super::checked::Problem;
-use super::ecmp::NEXT_HOPS_MAX;
-use super::model::Model;
+use immutable_chunkmap::map::Map;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use switch_api::{ApiError, BridgeAddress, Code, Name, NextHop, Prefix, Route, RouteDelete, RouteKind};
+use std::sync::Arc;
+use switch_api::{
+    ApiError, Code, Name, NextHop, Owner, Prefix, Request, Route, RouteApply, RouteDelete, RouteKind,
+};
 
-impl Model {
-    pub(super) fn add_route(&mut self, route: &Route) -> Result<(), ApiError> {
-        let key = |route: &Route| (route.vrf.clone(), route.prefix, route.metric);
-        if self.routes.iter().any(|present| key(present) == key(route)) {
-            let text = format!("there is a route to {} with metric {} already", route.prefix, route.metric);
-            return Err(ApiError::new(Code::Exists, text)
-                .field("prefix")
-                .hint("delete it first, or give another metric; the lowest is used"));
+/// Entries that are copied together when one of them changes: a page of memory.
+const CHUNK: usize = 128;
+
+/// Of several routes to one network the one with the lowest metric is used; it comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The network.
+    pub prefix: Prefix,
+    /// See [`Route`].
+    pub metric: u32,
+}
+
+/// What becomes of packets. Routes that lead the same way share it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Way {
+    /// See [`Route`].
+    pub kind: RouteKind,
+    /// See [`Route`].
+    pub via: Vec<NextHop>,
+    /// See [`Route`].
+    pub owner: Owner,
+}
+
+/// Routes to one network, the lowest metric first; nearly always one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Network {
+    One(u32, Arc<Way>),
+    Several(Arc<Vec<(u32, Arc<Way>)>>),
+}
+
+impl Network {
+    fn len(&self) -> usize {
+        match self {
+            Self::One(..) => 1,
+            Self::Several(several) => several.len(),
         }
-        if self.routes.len() >= ROUTES_STATIC_MAX {
-            return Err(ApiError::new(
-                Code::Limit,
-                format!("no more than {ROUTES_STATIC_MAX} declared routes are possible"),
-            ));
+    }
+
+    fn at(&self, n: usize) -> Option<(u32, &Arc<Way>)> {
+        match self {
+            Self::One(metric, way) => (n == 0).then_some((*metric, way)),
+            Self::Several(several) => several.get(n).map(|(metric, way)| (*metric, way)),
         }
-        self.routes.push(route.clone());
+    }
+
+    fn all(&self) -> impl Iterator<Item = (u32, &Arc<Way>)> {
+        (0..self.len()).map_while(|n| self.at(n))
+    }
+
+    /// None: there is none.
+    fn of(mut all: Vec<(u32, Arc<Way>)>) -> Option<Self> {
+        match all.len() {
+            0 => None,
+            1 => all.pop().map(|(metric, way)| Self::One(metric, way)),
+            _ => Some(Self::Several(Arc::new(all))),
+        }
+    }
+}
+
+type Table = Map<Prefix, Network, CHUNK>;
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    tables: BTreeMap<Name, Table>,
+    /// Each way once, and how many routes lead there.
+    ways: Map<Arc<Way>, u32, CHUNK>,
+    len: usize,
+    revision: u64,
+    /// The revision that this one was made of, and where it differs.
+    base: u64,
+    changed: Arc<Vec<(Name, Place)>>,
+}
+
+impl PartialEq for Routes {
+    fn eq(&self, other: &Self) -> bool {
+        self.tables == other.tables
+    }
+}
+
+impl Eq for Routes {}
+
+/// What a request does to routes: what it takes away, what it puts in place of what there is, and what it adds.
+pub(super) struct Parts<'a> {
+    delete: &'a [RouteDelete],
+    replace: &'a [Route],
+    add: &'a [Route],
+    /// Lists have names, which errors tell with the place in it.
+    is_list: bool,
+}
+
+impl<'a> Parts<'a> {
+    /// None if the request is about something else.
+    pub(super) fn of(request: &'a Request) -> Option<Self> {
+        let none = Parts { delete: &[], replace: &[], add: &[], is_list: false };
+        match request {
+            Request::RouteAdd(route) => Some(Parts { add: std::slice::from_ref(route), ..none }),
+            Request::RouteDelete(by) => Some(Parts { delete: std::slice::from_ref(by), ..none }),
+            Request::RouteApply(RouteApply { delete, replace, add }) => {
+                Some(Parts { delete, replace, add, is_list: true })
+            }
+            _ => None,
+        }
+    }
+
+    /// Routes that are to be there, each with what an error about its `field` names.
+    pub(super) fn routes(&self) -> impl Iterator<Item = (&'a Route, impl Fn(&str) -> String)> {
+        let lists = [("replace", self.replace), ("add", self.add)];
+        let is_list = self.is_list;
+        lists.into_iter().flat_map(move |(list, routes)| {
+            routes.iter().enumerate().map(move |(n, route)| {
+                (
+                    route,
+                    move |field: &str| if is_list { format!("{list}[{n}].{field}") } else { field.into() },
+                )
+            })
+        })
+    }
+}
+
+/// Whether a request is about routes, and so about nothing else.
+pub fn concerns(request: &Request) -> bool {
+    Parts::of(request).is_some()
+}
+
+impl Routes {
+    /// These routes after `request`: all of it or, with an error, nothing. What is deleted goes first; then what is
+    /// replaced, then what is added comes.
+    pub(super) fn after(&self, request: &Request) -> Result<Self, ApiError> {
+        let Some(parts) = Parts::of(request) else { return Ok(self.clone()) };
+        let (mut next, mut changed) = (self.clone(), Vec::new());
+        (next.base, next.revision) = (self.revision, self.revision + 1);
+        for (n, by) in parts.delete.iter().enumerate() {
+            let gone = next.delete(by).map_err(|error| match parts.is_list {
+                true => error.field(format!("delete[{n}].prefix")),
+                false => error,
+            })?;
+            changed.extend(gone.into_iter().map(|place| (by.vrf.clone(), place)));
+        }
+        for (n, (route, named)) in parts.routes().enumerate() {
+            let place = place_of(route);
+            if n >= parts.replace.len() && next.get(&route.vrf, place).is_some() {
+                return Err(exists(route).field(named("prefix")));
+            }
+            next.put(route).map_err(|error| error.field(named("prefix")))?;
+            changed.push((route.vrf.clone(), place));
+        }
+        next.changed = Arc::new(changed);
+        Ok(next)
+    }
+
+    fn put(&mut self, route: &Route) -> Result<(), ApiError> {
+        let way = Way { kind: route.kind, via: route.via.clone(), owner: route.owner };
+        let way = self.ways.get_key(&way).cloned().unwrap_or_else(|| Arc::new(way));
+        *self.ways.get_or_default_cow(way.clone()) += 1;
+        let table = match self.tables.get_mut(&route.vrf) {
+            Some(table) => table,
+            None => self.tables.entry(route.vrf.clone()).or_default(),
+        };
+        match put(table, place_of(route), Some(way)) {
+            Some(before) => self.leave(&before),
+            None if self.len >= ROUTES_STATIC_MAX => {
+                let text = format!("no more than {ROUTES_STATIC_MAX} declared routes are possible");
+                return Err(ApiError::new(Code::Limit, text));
+            }
+            None => self.len += 1,
+        }
         Ok(())
     }
 
-    pub(super) fn delete_route(&mut self, by: &RouteDelete) -> Result<(), ApiError> {
-        let before = self.routes.len();
-        let is_meant = |route: &Route| {
-            (&route.vrf, route.prefix) == (&by.vrf, by.prefix)
-                && by.metric.is_none_or(|metric| metric == route.metric)
-        };
-        self.routes.retain(|route| !is_meant(route));
-        if self.routes.len() == before {
-            return Err(ApiError::new(
-                Code::NotFound,
-                format!("there is no route to {} in VRF {}", by.prefix, by.vrf),
-            )
-            .field("prefix")
-            .hint(
+    fn delete(&mut self, by: &RouteDelete) -> Result<Vec<Place>, ApiError> {
+        let is_meant = |place: &Place| by.metric.is_none_or(|metric| metric == place.metric);
+        let gone: Vec<Place> = self.to(&by.vrf, by.prefix).map(|(place, _)| place).filter(is_meant).collect();
+        if gone.is_empty() {
+            let text = format!("there is no route to {} in VRF {}", by.prefix, by.vrf);
+            return Err(ApiError::new(Code::NotFound, text).field("prefix").hint(
                 "`switch-ctl route list` shows those there are; a gateway's network goes with its address",
             ));
         }
-        Ok(())
+        for place in &gone {
+            let way = self.tables.get_mut(&by.vrf).and_then(|table| put(table, *place, None));
+            way.inspect(|way| self.leave(way));
+            self.len -= 1;
+        }
+        if self.tables.get(&by.vrf).is_some_and(|table| table.len() == 0) {
+            self.tables.remove(&by.vrf);
+        }
+        Ok(gone)
     }
 
-    /// The gateway address in whose network a next hop is, in `vrf`.
-    pub fn gateway_to(&self, vrf: &Name, hop: &NextHop) -> Option<&BridgeAddress> {
-        let here = self.addresses.iter().filter(|own| {
-            self.bridges.get(&own.bridge).is_some_and(|bridge| bridge.object.vrf == *vrf)
-                && hop.bridge.as_ref().is_none_or(|bridge| (bridge, hop.vid) == (&own.bridge, own.vid))
+    /// A route less that leads there.
+    fn leave(&mut self, way: &Arc<Way>) {
+        let uses = self.ways.get_mut_cow(way).map(|uses| {
+            *uses -= 1;
+            *uses
         });
-        let mut here = here.filter(|own| own.address.address.is_ipv4() == hop.address.is_ipv4());
-        // A link-local address is in every network; that it needs a bridge was checked.
-        let is_link_local = matches!(hop.address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        here.find(|own| is_link_local && hop.bridge.is_some() || own.address.contains(hop.address))
+        if uses == Some(0) {
+            self.ways.remove_cow(way);
+        }
     }
 
-    /// For each network the declared route that is used: the one with the lowest metric.
-    pub fn active_routes(&self) -> BTreeMap<(&Name, Prefix), &Route> {
-        let mut active: BTreeMap<(&Name, Prefix), &Route> = BTreeMap::new();
-        for route in &self.routes {
-            let best = active.entry((&route.vrf, route.prefix)).or_insert(route);
-            if route.metric < best.metric {
-                *best = route;
-            }
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Where a route leads.
+    pub fn get(&self, vrf: &Name, place: Place) -> Option<&Arc<Way>> {
+        let network = self.tables.get(vrf)?.get(&place.prefix)?;
+        network.all().find(|(metric, _)| *metric == place.metric).map(|(_, way)| way)
+    }
+
+    /// Routes to a network; the first is used.
+    pub fn to(&self, vrf: &Name, prefix: Prefix) -> impl Iterator<Item = (Place, &Arc<Way>)> {
+        let network = self.tables.get(vrf).and_then(|table| table.get(&prefix)).into_iter();
+        network.flat_map(Network::all).map(move |(metric, way)| (Place { prefix, metric }, way))
+    }
+
+    /// Networks of a table from the first behind `after` on. Finding the first costs a hundredth of going through all.
+    pub fn networks(&self, vrf: &Name, after: Option<Prefix>) -> impl Iterator<Item = Prefix> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let range = (after.map_or(Unbounded, Excluded), Unbounded);
+        let table = self.tables.get(vrf).into_iter();
+        table.flat_map(move |table| table.range(range)).map(|(prefix, _)| *prefix)
+    }
+
+    /// All of them, by table, network and metric.
+    pub fn all(&self) -> impl Iterator<Item = (&Name, Place, &Arc<Way>)> {
+        let networks = self.tables.iter().flat_map(|(vrf, table)| table.into_iter().map(move |of| (vrf, of)));
+        networks.flat_map(|(vrf, (prefix, network))| {
+            network.all().map(move |(metric, way)| (vrf, Place { prefix: *prefix, metric }, way))
+        })
+    }
+
+    /// Where these differ from what `before` had, if that is known: from the very ones they were made of.
+    pub fn changed_since(&self, before: &Self) -> Option<&[(Name, Place)]> {
+        match before.revision {
+            same if same == self.revision => Some(&[]),
+            base if base == self.base => Some(&self.changed),
+            _ => None,
         }
-        active
+    }
+
+    /// Where these differ from what they were made of.
+    pub fn changed(&self) -> &[(Name, Place)] {
+        &self.changed
     }
 }
 
-/// Every contradiction among routes.
-pub(super) fn check(model: &Model, problems: &mut Vec<Problem>) {
-    for route in &model.routes {
-        let mut problem = |field, text: String| {
-            problems.push(Problem::new(field, format!("route to {}: {text}", route.prefix)))
-        };
-        if route.prefix != route.prefix.network() {
-            problem(
-                "prefix",
-                format!("bits behind the length are set; did you mean {}?", route.prefix.network()),
-            );
-        }
-        if !model.bridges.values().any(|bridge| bridge.object.vrf == route.vrf) {
-            problem("vrf", format!("no bridge is in a VRF named {}", route.vrf));
-            continue;
-        }
-        match (route.kind, route.via.len()) {
-            (RouteKind::Via, 0) => problem("via", "say by which next hop, or choose another kind".into()),
-            (RouteKind::Via, 1..=NEXT_HOPS_MAX) => {}
-            (RouteKind::Via, _) => problem("via", format!("at most {NEXT_HOPS_MAX} next hops")),
-            (_, 0) => {}
-            _ => problem("via", "only a route of the kind `via` has next hops".into()),
-        }
-        for hop in &route.via {
-            if let Err(text) = check_hop(model, route, hop) {
-                problem("via", text);
-            }
-        }
+/// Puts a way into a place, or takes it away; what was there.
+fn put(table: &mut Table, place: Place, way: Option<Arc<Way>>) -> Option<Arc<Way>> {
+    let there = table.get(&place.prefix);
+    let mut all: Vec<_> =
+        there.into_iter().flat_map(Network::all).map(|(metric, way)| (metric, way.clone())).collect();
+    let before = match all.binary_search_by_key(&place.metric, |(metric, _)| *metric) {
+        Ok(at) => Some(all.remove(at).1),
+        Err(_) => None,
+    };
+    if let Some(way) = way {
+        let at = all.partition_point(|(metric, _)| *metric < place.metric);
+        all.insert(at, (place.metric, way));
     }
+    match Network::of(all) {
+        Some(network) => _ = table.insert_cow(place.prefix, network),
+        None => _ = table.remove_cow(&place.prefix),
+    }
+    before
 }
 
-fn check_hop(model: &Model, route: &Route, hop: &NextHop) -> Result<(), String> {
-    let address = hop.address;
-    if !(1..=256).contains(&hop.weight) {
-        return Err(format!("a weight is 1 to 256, not {}", hop.weight));
-    }
-    if address.is_ipv4() != route.prefix.address.is_ipv4() {
-        return Err(format!("the next hop {address} is of another IP version"));
-    }
-    if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) && hop.bridge.is_none() {
-        return Err(format!("{address} is link-local: say on which bridge (`dev BRIDGE`)"));
-    }
-    match model.gateway_to(&route.vrf, hop) {
-        Some(own) if own.address.address == address => {
-            Err(format!("the next hop {address} is the switch itself"))
-        }
-        Some(_) => Ok(()),
-        None => Err(format!("the next hop {address} is in no gateway's network of VRF {}", route.vrf)),
-    }
+/// A route as it was declared.
+pub fn declared(vrf: &Name, place: Place, way: &Way) -> Route {
+    let Way { kind, via, owner } = way.clone();
+    Route { prefix: place.prefix, vrf: vrf.clone(), metric: place.metric, kind, via, owner }
+}
+
+fn place_of(route: &Route) -> Place {
+    Place { prefix: route.prefix, metric: route.metric }
+}
+
+fn exists(route: &Route) -> ApiError {
+    let text = format!("there is a route to {} with metric {} already", route.prefix, route.metric);
+    ApiError::new(Code::Exists, text).hint("delete it first, or give another metric; the lowest is used")
 }

@@ -4,6 +4,7 @@
 use super::checked::Checked;
 use super::gateway::{self, Gateway, Routing};
 use super::model::{Model, vids_of};
+use super::nexthops::CheckedRoutes;
 use super::source_guard::Guard;
 use crate::policy::{Compiled, Subject};
 use crate::table::fdb::Limits;
@@ -122,9 +123,9 @@ pub struct Snapshot {
     /// Grows by one with each.
     pub generation: u64,
     /// By port number; a number nobody has is closed.
-    pub ports: Box<[PortFacts]>,
+    pub ports: Arc<[PortFacts]>,
     /// By filtering identifier; 0 is nobody's.
-    pub fids: Box<[FidFacts]>,
+    pub fids: Arc<[FidFacts]>,
     /// How many MACs may be learned.
     pub limits: Limits,
     /// Routing tables.
@@ -144,8 +145,8 @@ impl Snapshot {
     pub fn empty() -> Self {
         Self {
             generation: 0,
-            ports: Box::default(),
-            fids: Box::default(),
+            ports: Arc::default(),
+            fids: Arc::default(),
             limits: Limits { table: 0, share: 0 },
             routing: Routing::default(),
             policed: false,
@@ -241,6 +242,13 @@ pub fn compile_after(
         beat_ms,
         tracks,
     }
+}
+
+/// `before` with other declared routes, where nothing else is different from what it was compiled of: it costs what
+/// they do, however many there are beside them.
+pub fn compile_routes(model: &Model, routes: &CheckedRoutes, before: &Snapshot, generation: u64) -> Snapshot {
+    let routing = gateway::compile_routes(model, routes.routes(), &before.routing);
+    Snapshot { generation, routing, ..before.clone() }
 }
 
 /// A quarter of the shortest dead-man time: three beats may be late before the port counts as dead.

@@ -177,6 +177,9 @@ impl Daemon {
             Request::FlowDelete(filter) => json(self.delete_flows(filter)?),
             Request::NeighList(filter) => json(self.list_neighbours(filter)?),
             Request::RouteList(filter) => json(self.list_routes(filter)?),
+            Request::RouteAdd(_) | Request::RouteDelete(_) | Request::RouteApply(_) => {
+                self.change_routes(request)
+            }
             Request::RouteGet(get) => json(self.explain_route(get)?),
             Request::VrfList(_) => json(self.list_vrfs()),
             Request::NeighAdd(_) | Request::NeighDelete(_) => self.change_neighbour(request),
@@ -194,8 +197,6 @@ impl Daemon {
             | Request::BridgeDelete(_)
             | Request::AddressAdd(_)
             | Request::AddressDelete(_)
-            | Request::RouteAdd(_)
-            | Request::RouteDelete(_)
             | Request::VrfSet(_)
             | Request::VrfDelete(_) => {
                 let checked = self.check(request)?;
@@ -218,7 +219,7 @@ impl Daemon {
     }
 
     pub(super) fn check(&self, request: &Request) -> Result<Checked, ApiError> {
-        Checked::new(self.model.apply(request)?, self.doors.mail.len() as u16)
+        Checked::after(&self.model, self.model.apply(request)?, self.doors.mail.len() as u16)
     }
 
     pub(super) fn live(&self) -> HashMap<PortId, Live> {
@@ -231,10 +232,7 @@ impl Daemon {
 
     /// Keeps, publishes and waits until every worker has seen it.
     pub(super) fn adopt(&mut self, checked: Checked) -> Result<Value, ApiError> {
-        self.store.keep(&checked.model().declared()).map_err(|error| {
-            ApiError::new(Code::System, format!("the change could not be kept: {error}"))
-                .hint("nothing was changed; see the space and rights of --state")
-        })?;
+        self.store.keep(&checked.model().declared()).map_err(not_kept)?;
         self.publish(checked)?;
         json(self.done())
     }
@@ -266,7 +264,7 @@ impl Daemon {
 
     pub(super) fn republish(&mut self) {
         // What was checked once and did not change is checked again: cheaper than a second way in.
-        match Checked::new(self.model.clone(), self.doors.mail.len() as u16) {
+        match Checked::after(&self.model, self.model.clone(), self.doors.mail.len() as u16) {
             Ok(checked) => {
                 if let Err(error) = self.publish(checked) {
                     tracing::error!("{error}");
@@ -508,6 +506,12 @@ fn hello_reply(version: u32, admin: bool) -> Result<Value, ApiError> {
         .hint(format!("update {side}")));
     }
     json(HelloReply { version: ours, daemon: env!("CARGO_PKG_VERSION").into(), admin })
+}
+
+/// The refusal of a change that did not get to disk.
+pub(super) fn not_kept(error: String) -> ApiError {
+    ApiError::new(Code::System, format!("the change could not be kept: {error}"))
+        .hint("nothing was changed; see the space and rights of --state")
 }
 
 pub(super) fn json(value: impl serde::Serialize) -> Result<Value, ApiError> {

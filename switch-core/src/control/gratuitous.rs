@@ -31,7 +31,7 @@ impl Announced {
             return;
         }
         let gateways =
-            (0..).zip(&snapshot.fids).filter_map(|(fid, facts)| Some((fid, facts.gateway.as_deref()?)));
+            (0..).zip(snapshot.fids.iter()).filter_map(|(fid, facts)| Some((fid, facts.gateway.as_deref()?)));
         let gateways: BTreeMap<u16, &Gateway> = gateways.collect();
         self.told.retain(|fid, _| gateways.contains_key(fid));
         for (fid, gateway) in gateways {

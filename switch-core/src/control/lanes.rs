@@ -54,7 +54,7 @@ impl Daemon {
             return Ok(());
         }
         // Made before anybody stands still: it takes long where there are many routes.
-        let checked = Checked::new(self.model.clone(), self.doors.mail.len() as u16)?;
+        let checked = Checked::after(&self.model, self.model.clone(), self.doors.mail.len() as u16)?;
         let mut live = self.live();
         let facts = live.entry(id).or_default();
         facts.lanes = wanted.iter().copied().take(facts.lanes.len()).collect();

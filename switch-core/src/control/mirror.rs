@@ -6,7 +6,9 @@
 use super::daemon::Daemon;
 use super::nexthop::{self, Nexthops};
 use super::rtnl::{Rtnl, table_of};
-use crate::config::mirrored::{KernelHop, KernelRoute, Kind, MIRRORED_MAX, Meaning, Mirrored, shown};
+use crate::config::mirrored::{
+    KernelHop, KernelRoute, Kind, MIRRORED_MAX, Meaning, Mirrored, TABLE_LOCAL, shown,
+};
 use crate::config::uplink::ToKernel;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_route::route::{
@@ -24,8 +26,6 @@ use switch_api::{MirrorStatus, Prefix, Vrf};
 
 /// Groups of rtnetlink (include/uapi/linux/rtnetlink.h): devices, routes of both versions, next-hop objects.
 const GROUPS: [u32; 4] = [1, 7, 11, 32];
-/// The kernel's table of its own addresses.
-const TABLE_LOCAL: u32 = 255;
 /// Bytes of news that may wait; more are an overrun, which costs nothing but is counted.
 pub const NEWS_BYTES: usize = 256 << 10;
 /// Between two questions at least: routing daemons write in bursts.

@@ -1,22 +1,29 @@
 //! What was declared and what was leased, kept in an embedded store (`redb`). What was declared is one value,
-//! replaced whole; leases are a row each. A change is one transaction: a crash leaves the old or the new.
+//! replaced whole, but for routes, of which there may be a million; routes and leases are a row each. A change is one transaction: a crash leaves the old or the new.
 //!
 //! After an error of the disk the store takes nothing more until it is opened again, which is done before the
 //! next use: a disk that was full and has room again needs no restart.
 
 use crate::config::model::Declared;
+use crate::config::routes::{Place, Routes, Way, declared};
 use crate::ipam::{Change, Kept as Addresses};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use switch_api::{Lease, Name};
+use switch_api::{Lease, Name, Prefix, Route};
+
+/// Pages of the file that are kept in memory: what a change touches, many times over. The library's own default is
+/// a GiB, which a million routes would fill.
+const CACHE_BYTES: usize = 4 << 20;
 
 type Rows = TableDefinition<'static, &'static str, &'static [u8]>;
 
 const TABLE: Rows = TableDefinition::new("declared");
 const KEY: &str = "v1";
+/// Declared routes by table, network and metric: where they lead.
+const ROUTES: Rows = TableDefinition::new("routes-v1");
 /// Pools by name.
 const POOLS: Rows = TableDefinition::new("ipam-pools-v1");
 /// Leases by pool and holder.
@@ -63,13 +70,18 @@ impl Store {
     pub fn open(path: &Path) -> Result<(Self, Declared), StoreError> {
         let shown = path.display().to_string();
         let failed = |error: redb::Error| StoreError::Database { path: shown.clone(), error: error.into() };
-        let database = Database::create(path).map_err(|error| failed(error.into()))?;
+        let database = create(path).map_err(failed)?;
         let kept = read(&database).map_err(failed)?;
-        let declared = match kept {
+        let strange = |error| StoreError::Content { path: shown.clone(), error };
+        let mut declared: Declared = match kept {
             None => Declared::default(),
-            Some(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| StoreError::Content { path: shown.clone(), error })?,
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(strange)?,
         };
+        match declared.routes.is_empty() {
+            true => declared.routes = read_routes(&database).map_err(failed)?.map_err(strange)?,
+            // An older version kept them with all else.
+            false => move_routes(&database, &declared).map_err(failed)?,
+        }
         Ok((Self(Some(Kept { path: path.to_owned(), database: Some(database) })), declared))
     }
 
@@ -77,6 +89,24 @@ impl Store {
     pub fn keep(&mut self, declared: &Declared) -> Result<(), String> {
         let bytes = serde_json::to_vec(declared).map_err(|error| error.to_string())?;
         self.with(|database| write(database, &bytes))
+    }
+
+    /// Keeps what `routes` changed of those that they were made of. On return it is on disk.
+    pub fn keep_routes(&mut self, routes: &Routes) -> Result<(), String> {
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            {
+                let mut table = transaction.open_table(ROUTES)?;
+                for (vrf, place) in routes.changed() {
+                    let key = text(&(vrf, place.prefix, place.metric));
+                    match routes.get(vrf, *place) {
+                        Some(way) => _ = table.insert(key.as_str(), text(&**way).as_bytes())?,
+                        None => _ = table.remove(key.as_str())?,
+                    }
+                }
+            }
+            Ok(transaction.commit()?)
+        })
     }
 
     /// Whether anything is kept at all.
@@ -116,10 +146,14 @@ impl Store {
 impl Kept {
     fn open(&mut self) -> Result<&Database, String> {
         if self.database.is_none() {
-            self.database = Some(Database::create(&self.path).map_err(|error| error.to_string())?);
+            self.database = Some(create(&self.path).map_err(|error| error.to_string())?);
         }
         self.database.as_ref().ok_or_else(|| "it is closed".to_owned())
     }
+}
+
+fn create(path: &Path) -> Result<Database, redb::Error> {
+    Ok(Database::builder().set_cache_size(CACHE_BYTES).create(path)?)
 }
 
 fn rows<T: DeserializeOwned>(transaction: &redb::ReadTransaction, table: Rows) -> Result<Vec<T>, String> {
@@ -192,9 +226,119 @@ fn read(database: &Database) -> Result<Option<Vec<u8>>, redb::Error> {
     }
 }
 
+/// The routes that are kept, each in a row.
+fn read_routes(database: &Database) -> Result<Result<Vec<Route>, serde_json::Error>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let table = match transaction.open_table(ROUTES) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Ok(Vec::new())),
+        Err(error) => return Err(error.into()),
+    };
+    let mut routes = Vec::new();
+    for row in table.iter()? {
+        let (key, value) = row?;
+        match read_route(key.value(), value.value()) {
+            Ok(route) => routes.push(route),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(routes))
+}
+
+fn read_route(key: &str, value: &[u8]) -> Result<Route, serde_json::Error> {
+    let (vrf, prefix, metric): (Name, Prefix, u32) = serde_json::from_str(key)?;
+    Ok(declared(&vrf, Place { prefix, metric }, &serde_json::from_slice::<Way>(value)?))
+}
+
+/// Gives each route a row, and takes them out of the value that has all else.
+fn move_routes(database: &Database, declared: &Declared) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(ROUTES)?;
+        for Route { prefix, vrf, metric, kind, via, owner } in declared.routes.iter().cloned() {
+            let way = Way { kind, via, owner };
+            table.insert(text(&(vrf, prefix, metric)).as_str(), text(&way).as_bytes())?;
+        }
+        transaction.open_table(TABLE)?.insert(KEY, text(declared).as_bytes())?;
+    }
+    Ok(transaction.commit()?)
+}
+
 fn write(database: &Database, bytes: &[u8]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(TABLE)?.insert(KEY, bytes)?;
     transaction.commit()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{CheckedRoutes, Model};
+    use switch_api::{Bridge, Request, RouteApply, RouteDelete, RouteKind};
+
+    fn route(n: u8) -> Route {
+        let (prefix, vrf) = (Prefix { address: IpAddr::from([10, n, 0, 0]), len: 16 }, Name::main());
+        Route {
+            prefix,
+            vrf,
+            metric: 7,
+            kind: RouteKind::Blackhole,
+            via: Vec::new(),
+            owner: Default::default(),
+        }
+    }
+
+    fn path(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("switchd-{name}-{}", std::process::id()));
+        _ = std::fs::remove_file(&path);
+        path
+    }
+
+    fn keep(store: &mut Store, model: &mut Model, apply: RouteApply) {
+        let routes = CheckedRoutes::after(model, &Request::RouteApply(apply)).unwrap();
+        store.keep_routes(routes.routes()).unwrap();
+        model.routes = routes.into();
+    }
+
+    /// What is kept is what is there, whatever came before; the rest is kept beside it.
+    #[test]
+    fn each_route_is_kept_by_itself() {
+        let path = path("routes");
+        let bridge = Request::BridgeAdd(Bridge::new("br0".parse().unwrap()));
+        let mut model = Model::default().apply(&bridge).unwrap();
+        let (mut store, _) = Store::open(&path).unwrap();
+        store.keep(&model.declared()).unwrap();
+        let add = (0..9).map(route).collect();
+        keep(&mut store, &mut model, RouteApply { add, ..RouteApply::default() });
+        let changed = Route { kind: RouteKind::Prohibit, ..route(3) };
+        let gone = RouteDelete { prefix: route(5).prefix, vrf: Name::main(), metric: None };
+        let apply = RouteApply { delete: vec![gone], replace: vec![changed.clone()], add: Vec::new() };
+        keep(&mut store, &mut model, apply);
+        store.keep(&model.declared()).unwrap();
+        drop(store);
+        let (_, declared) = Store::open(&path).unwrap();
+        let mut expected: Vec<Route> = (0..9).filter(|n| *n != 5).map(route).collect();
+        expected[3] = changed;
+        assert_eq!(declared.routes, expected);
+        assert_eq!(declared.bridges.len(), 1);
+        assert_eq!(Model::from_declared(declared, 0).unwrap().routes, model.routes);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    /// Routes that an older version kept with everything else are found, once and from then on.
+    #[test]
+    fn what_an_older_version_kept_is_found() {
+        let path = path("older");
+        let old = serde_json::json!({ "bridges": [Bridge::new("br0".parse().unwrap())], "routes": [route(1), route(2)] });
+        let database = create(&path).unwrap();
+        write(&database, old.to_string().as_bytes()).unwrap();
+        drop(database);
+        for _ in 0..2 {
+            let (mut store, declared) = Store::open(&path).unwrap();
+            assert_eq!(declared.routes, [route(1), route(2)]);
+            store.keep(&declared).unwrap();
+        }
+        std::fs::remove_file(path).unwrap();
+    }
 }

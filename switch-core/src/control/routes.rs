@@ -1,47 +1,99 @@
-//! Routes listed, and a choice explained. The explanation looks at every declared object, one after the
-//! other, and not at what the workers look up: that says the same and gives no reasons.
+//! Routes listed, and a choice explained. The explanation looks at every declared object there is to a network, and not at
+//! what the workers look up: that says the same and gives no reasons.
 
-use super::daemon::Daemon;
+use super::daemon::{Daemon, json};
+use crate::config::CheckedRoutes;
 use crate::config::gateway::{EVERYWHERE, to_bits};
 use crate::config::mirrored::{Kind, Meaning, protocol_name, shown};
+use crate::config::routes::declared;
+use crate::config::snapshot::compile_routes;
 use crate::table::neigh::{Found, key};
 use crate::worker::thread::now;
-use hashbrown::HashSet;
+use serde_json::Value;
+use std::collections::BTreeSet;
 use switch_api::{
-    ApiError, BridgeAddress, Code, Name, Origin, Owner, Route, RouteChoice, RouteFilter, RouteGet, RouteKind,
-    RouteStatus,
+    ApiError, BridgeAddress, Code, Name, Origin, Owner, Prefix, ROUTE_PAGE_MAX, Request, Route, RouteChoice,
+    RouteFilter, RouteGet, RouteKind, RouteStatus,
 };
 
 impl Daemon {
-    /// Routes: gateways' networks first, then what was declared.
+    /// Changes declared routes: checked, kept, published and seen by every worker, for what the change costs and not for
+    /// what there is beside it.
+    pub(super) fn change_routes(&mut self, request: &Request) -> Result<Value, ApiError> {
+        let routes = CheckedRoutes::after(&self.model, request)?;
+        self.store.keep_routes(routes.routes()).map_err(super::daemon::not_kept)?;
+        let generation = self.publisher.generation() + 1;
+        let snapshot = compile_routes(&self.model, &routes, self.publisher.current(), generation);
+        self.model.routes = routes.into();
+        self.publisher.publish(snapshot);
+        self.await_seen(generation)?;
+        json(self.done())
+    }
+
+    /// Routes by table, network and metric: gateways' networks, ways to the kernel, what is mirrored and what is declared.
     pub(super) fn list_routes(&self, filter: &RouteFilter) -> Result<Vec<RouteStatus>, ApiError> {
-        if let Some(vrf) = &filter.vrf {
-            self.vrf_of(vrf)?;
+        filter.vrf.as_ref().map_or(Ok(()), |vrf| self.vrf_of(vrf))?;
+        let limit = match filter.limit {
+            0 => ROUTE_PAGE_MAX,
+            limit => limit.min(ROUTE_PAGE_MAX),
+        };
+        let mut list = Vec::new();
+        let wanted = |vrf: &&Name| filter.vrf.as_ref().is_none_or(|only| only == *vrf);
+        for vrf in self.model.vrf_names().into_iter().filter(wanted) {
+            let after = match &filter.after {
+                Some(place) if *vrf < place.vrf => continue,
+                Some(place) if *vrf == place.vrf => Some(place.prefix),
+                _ => None,
+            };
+            let mut undeclared = self.networks(vrf, after).into_iter().peekable();
+            let mut declared = self.model.routes.networks(vrf, after).peekable();
+            while list.len() < limit as usize
+                && let Some(prefix) = undeclared.peek().into_iter().chain(declared.peek()).min().copied()
+            {
+                undeclared.next_if_eq(&prefix);
+                declared.next_if_eq(&prefix);
+                list.extend(self.routes_to(vrf, prefix));
+            }
         }
-        let mut list: Vec<RouteStatus> =
-            self.model.addresses.iter().filter_map(|own| self.connected(own)).collect();
-        list.extend(self.uplinks());
-        let mirrored = self.mirrored(&list);
-        list.extend(mirrored);
-        let active = self.model.active_routes();
-        let declared = self.model.routes.iter().map(|route| {
-            let same = |own: &&RouteStatus| (&own.route.vrf, own.route.prefix) == (&route.vrf, route.prefix);
-            let hidden = list.iter().find(same).is_some_and(|own| own.connected.is_some());
-            let used =
-                active.get(&(&route.vrf, route.prefix)).is_some_and(|best| best.metric == route.metric);
-            RouteStatus { route: route.clone(), connected: None, origin: None, active: used && !hidden }
-        });
-        let declared: Vec<_> = declared.collect();
-        list.extend(declared);
-        list.retain(|status| filter.vrf.as_ref().is_none_or(|vrf| *vrf == status.route.vrf));
-        list.sort_by(|a, b| {
-            (&a.route.vrf, a.route.prefix, a.route.metric).cmp(&(
-                &b.route.vrf,
-                b.route.prefix,
-                b.route.metric,
-            ))
-        });
         Ok(list)
+    }
+
+    /// Networks of a table behind `after` that nobody declared: they are few beside those that somebody did.
+    fn networks(&self, vrf: &Name, after: Option<Prefix>) -> BTreeSet<Prefix> {
+        let settings = self.model.vrf(vrf);
+        let mirrored = self.model.mirrored.of(settings.kernel_table).filter(|_| settings.mirror);
+        let own = self.addresses_of(vrf).map(|own| own.address.network());
+        let all = own.chain(mirrored.map(|route| route.prefix)).chain(EVERYWHERE);
+        all.filter(|prefix| after.is_none_or(|after| *prefix > after)).collect()
+    }
+
+    fn addresses_of<'a>(&'a self, vrf: &'a Name) -> impl Iterator<Item = &'a BridgeAddress> {
+        self.model.addresses.iter().filter(move |own| {
+            self.model.bridges.get(&own.bridge).is_some_and(|bridge| bridge.object.vrf == *vrf)
+        })
+    }
+
+    /// All there is to a network, by metric.
+    fn routes_to(&self, vrf: &Name, prefix: Prefix) -> Vec<RouteStatus> {
+        let connected = self.addresses_of(vrf).filter(|own| own.address.network() == prefix);
+        let mut list: Vec<RouteStatus> = connected.filter_map(|own| self.connected(own)).collect();
+        let mut is_free = list.is_empty();
+        let mut declared: Vec<RouteStatus> = self
+            .model
+            .routes
+            .to(vrf, prefix)
+            .map(|(place, way)| RouteStatus {
+                route: declared(vrf, place, way),
+                connected: None,
+                origin: None,
+                active: std::mem::take(&mut is_free),
+            })
+            .collect();
+        list.extend(self.mirrored(vrf, prefix, &mut is_free));
+        list.extend(self.uplink(vrf, prefix, declared.is_empty() && list.is_empty()));
+        list.append(&mut declared);
+        list.sort_by_key(|status| status.route.metric);
+        list
     }
 
     /// A gateway's network, as if it had been declared.
@@ -52,53 +104,39 @@ impl Daemon {
         Some(RouteStatus { route, connected: Some(own.bridge.clone()), origin: None, active: true })
     }
 
-    /// The default routes of tables that lead to the kernel.
-    fn uplinks(&self) -> Vec<RouteStatus> {
-        let mut list = Vec::new();
-        for vrf in self.model.vrf_names() {
-            let Ok(_) = self.model.to_kernel(vrf) else { continue };
-            let (settings, mirrored) = (self.model.vrf(vrf), &self.model.mirrored);
-            if settings.mirror && !mirrored.is_empty() && mirrored.beyond == 0 {
-                continue;
-            }
-            for prefix in EVERYWHERE {
-                let declared = self.model.routes.iter().any(|r| (&r.vrf, r.prefix) == (vrf, prefix));
-                let origin = Origin { protocol: "uplink".into(), way: "as its own routes say".into() };
-                let (kind, via) = (RouteKind::Via, Vec::new());
-                let route =
-                    Route { prefix, vrf: vrf.clone(), metric: u32::MAX, kind, via, owner: Owner::Operator };
-                list.push(RouteStatus { route, connected: None, origin: Some(origin), active: !declared });
-            }
+    /// A default route to the kernel, where all is handed to it.
+    fn uplink(&self, vrf: &Name, prefix: Prefix, active: bool) -> Option<RouteStatus> {
+        self.model.to_kernel(vrf).ok().filter(|_| EVERYWHERE.contains(&prefix))?;
+        let (settings, mirrored) = (self.model.vrf(vrf), &self.model.mirrored);
+        if settings.mirror && !mirrored.is_empty() && mirrored.beyond == 0 {
+            return None;
         }
-        list
+        let origin = Origin { protocol: "uplink".into(), way: "as its own routes say".into() };
+        let (kind, via) = (RouteKind::Via, Vec::new());
+        let route = Route { prefix, vrf: vrf.clone(), metric: u32::MAX, kind, via, owner: Owner::Operator };
+        Some(RouteStatus { route, connected: None, origin: Some(origin), active })
     }
 
-    /// Routes of the kernel, as far as they mean something here.
-    fn mirrored(&self, connected: &[RouteStatus]) -> Vec<RouteStatus> {
+    /// Routes of the kernel to a network, as far as they mean something here. The first is used if nobody declared another.
+    fn mirrored(&self, vrf: &Name, prefix: Prefix, is_free: &mut bool) -> Vec<RouteStatus> {
+        let settings = self.model.vrf(vrf);
+        let Some(kernel) = self.model.to_kernel(vrf).ok().filter(|_| settings.mirror) else {
+            return Vec::new();
+        };
         let mut list = Vec::new();
-        for vrf in self.model.vrf_names() {
-            let Ok(kernel) = self.model.to_kernel(vrf) else { continue };
-            let (settings, mut seen) = (self.model.vrf(vrf), HashSet::new());
-            let hidden = |prefix| {
-                self.model.routes.iter().any(|r| (&r.vrf, r.prefix) == (vrf, prefix))
-                    || connected.iter().any(|own| (&own.route.vrf, own.route.prefix) == (vrf, prefix))
+        for seen in self.model.mirrored.to(settings.kernel_table, prefix) {
+            let (kind, via) = match self.model.meaning(vrf, &kernel, seen) {
+                Meaning::Kernel => (RouteKind::Via, Vec::new()),
+                Meaning::Direct(via) => (RouteKind::Via, via),
+                Meaning::Refuse(Kind::Blackhole) => (RouteKind::Blackhole, Vec::new()),
+                Meaning::Refuse(Kind::Prohibit) => (RouteKind::Prohibit, Vec::new()),
+                Meaning::Refuse(_) => (RouteKind::Unreachable, Vec::new()),
+                Meaning::Circle | Meaning::Known => continue,
             };
-            for seen_route in self.model.mirrored.of(settings.kernel_table).filter(|_| settings.mirror) {
-                let (kind, via) = match self.model.meaning(vrf, &kernel, seen_route) {
-                    Meaning::Kernel => (RouteKind::Via, Vec::new()),
-                    Meaning::Direct(via) => (RouteKind::Via, via),
-                    Meaning::Refuse(Kind::Blackhole) => (RouteKind::Blackhole, Vec::new()),
-                    Meaning::Refuse(Kind::Prohibit) => (RouteKind::Prohibit, Vec::new()),
-                    Meaning::Refuse(_) => (RouteKind::Unreachable, Vec::new()),
-                    Meaning::Circle | Meaning::Known => continue,
-                };
-                let (prefix, metric) = (seen_route.prefix, seen_route.metric);
-                let active = seen.insert(prefix) && !hidden(prefix);
-                let (protocol, way) = (protocol_name(seen_route.protocol), shown(seen_route));
-                let route = Route { prefix, vrf: vrf.clone(), metric, kind, via, owner: Owner::Routes };
-                let origin = Some(Origin { protocol, way });
-                list.push(RouteStatus { route, connected: None, origin, active });
-            }
+            let (metric, owner) = (seen.metric, Owner::Routes);
+            let route = Route { prefix, vrf: vrf.clone(), metric, kind, via, owner };
+            let origin = Some(Origin { protocol: protocol_name(seen.protocol), way: shown(seen) });
+            list.push(RouteStatus { route, connected: None, origin, active: std::mem::take(is_free) });
         }
         list
     }
@@ -125,8 +163,9 @@ impl Daemon {
             return Ok(RouteChoice { what: "local".into(), route: self.connected(own), why });
         }
         let mut why = Vec::new();
-        let mut fits = self.list_routes(&RouteFilter { vrf: Some(get.vrf.clone()) })?;
-        fits.retain(|status| status.route.prefix.contains(address));
+        let lens = 0..=Prefix::host(address).bits();
+        let around = lens.flat_map(|len| self.routes_to(&get.vrf, Prefix { address, len }.network()));
+        let mut fits: Vec<RouteStatus> = around.collect();
         fits.sort_by_key(|status| {
             (std::cmp::Reverse(status.route.prefix.len), !status.active, status.route.metric)
         });

@@ -88,7 +88,7 @@ impl Dry {
         let tables = tables.copy();
         let counters = Arc::new(Counters::new(PORTS_MAX));
         let mut private = Private::new(counters.clone(), self.secret, &tables);
-        let opened = private.queues.iter_mut().zip(&snapshot.ports).filter(|(_, port)| port.open);
+        let opened = private.queues.iter_mut().zip(snapshot.ports.iter()).filter(|(_, port)| port.open);
         opened.for_each(|(queue, _)| *queue = TxQueue::with_room());
         let mut pipeline = Pipeline::new(private);
         let mut witness = Witness::default();

@@ -5,8 +5,8 @@
 mod agree;
 pub mod fuzz;
 
-use crate::config::snapshot::{Live, PortId, compile_after};
-use crate::config::{Checked, Model, PORTS_MAX, Publisher, publish};
+use crate::config::snapshot::{Live, PortId, compile_after, compile_routes};
+use crate::config::{Checked, CheckedRoutes, Model, PORTS_MAX, Publisher, publish, routes};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, AreaSize, Pool, TxQueue};
 use crate::pipeline::capture::Capture;
@@ -121,8 +121,15 @@ impl Rig {
 
     /// Changes what is declared, as the daemon would.
     pub fn declare(&mut self, request: &Request) -> Result<(), ApiError> {
-        let checked = Checked::new(self.model.apply(request)?, self.turns.len() as u16)?;
-        self.publish(checked);
+        if routes::concerns(request) {
+            let routes = CheckedRoutes::after(&self.model, request)?;
+            let generation = self.publisher.generation() + 1;
+            let snapshot = compile_routes(&self.model, &routes, self.publisher.current(), generation);
+            self.model.routes = routes.into();
+            self.publisher.publish(snapshot);
+        } else {
+            self.publish(Checked::new(self.model.apply(request)?, self.turns.len() as u16)?);
+        }
         Ok(())
     }
 

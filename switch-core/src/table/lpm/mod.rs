@@ -121,6 +121,16 @@ impl Lpm {
         u32::from(best)
     }
 
+    /// The value of exactly this prefix, whatever else is shorter or longer; [`NO_ROUTE`] if it is not there.
+    pub fn exact(&self, key: u128, len: u8) -> u32 {
+        if len <= ROOT_BITS {
+            return node::exact(&self.short, key, len, 0);
+        }
+        let at = key.slot(0, u32::from(ROOT_BITS)) as usize % ROOT;
+        let node = self.nodes[at / GROUP][at % GROUP].as_deref();
+        node.map_or(NO_ROUTE, |node| node.exact(key, len, ROOT_BITS))
+    }
+
     #[inline(always)]
     fn root_word(&self, key: impl Key) -> u64 {
         self.root[key.slot(0, u32::from(ROOT_BITS)) as usize % ROOT]

@@ -4,7 +4,7 @@
 
 use super::arena::{Arena, Span};
 use super::part::{self, DIRECT_BITS, Leaf};
-use super::{Change, ROOT_BITS};
+use super::{Change, NO_ROUTE, ROOT_BITS};
 use std::sync::Arc;
 
 /// A route in a node: its prefix ends within the node's bits.
@@ -45,6 +45,17 @@ impl Node {
         let span = Span::new(arena, &made.words, &made.moved);
         let word = made.word(span.start());
         Self { span, word, routes: routes.into(), children: children.into() }
+    }
+
+    /// The value of exactly this prefix, of which `depth` bits lead here.
+    pub fn exact(&self, key: u128, len: u8, depth: u8) -> u32 {
+        let width = width(depth);
+        if len <= depth + width {
+            return exact(&self.routes, key, len, depth);
+        }
+        let slot = slot_of(key, depth, width);
+        let child = self.children.binary_search_by_key(&slot, |(slot, _)| *slot);
+        child.map_or(NO_ROUTE, |at| self.children[at].1.exact(key, len, depth + width))
     }
 
     /// What leads to it.
@@ -92,6 +103,13 @@ pub fn changed(arena: &Arc<Arena>, before: Option<&Node>, changes: &[Change], de
         return None;
     }
     Some(Node::new(arena, routes, children, width))
+}
+
+/// The value of exactly this prefix among `routes`, which are sorted by prefix.
+pub fn exact(routes: &[Route], key: u128, len: u8, depth: u8) -> u32 {
+    let place = (slot_of(key, depth, width(depth)), len - depth);
+    let found = routes.binary_search_by_key(&place, |route| (route.rest, route.len));
+    found.map_or(NO_ROUTE, |at| u32::from(routes[at].value))
 }
 
 fn slot_of(key: u128, depth: u8, width: u8) -> u16 {

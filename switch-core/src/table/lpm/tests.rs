@@ -101,6 +101,10 @@ proptest! {
                 prop_assert_eq!(value, linear(&twin, *key));
                 prop_assert_eq!(before, linear(&old_twin, *key));
             }
+            for Change { key, len, .. } in portions.iter().flatten() {
+                let there = twin.get(&(*key, *len)).copied().unwrap_or(NO_ROUTE);
+                prop_assert_eq!(lpm.exact(*key, *len), there);
+            }
         }
     }
 
