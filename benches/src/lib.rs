@@ -13,6 +13,7 @@
 //! | [`cpu`] | what the machine's cores were busy for |
 //! | [`flows`] | flows through the whole pipeline |
 //! | [`routes`] | routing tables as large as the Internet's |
+//! | [`routed`] | routed packets through the whole pipeline |
 //! | [`dir24`] | DIR-24-8, to be held against |
 //! | [`cycles`] | what a cycle is here |
 //! | [`allocations`] | an allocator that counts |
@@ -29,5 +30,6 @@ pub mod pair;
 pub mod peers;
 pub mod pipeline;
 pub mod round_trips;
+pub mod routed;
 pub mod routes;
 pub mod traffic;

@@ -18,6 +18,8 @@ pub mod lpm;
 pub mod mac_scale;
 pub mod many_ports;
 pub mod policy;
+pub mod route_churn;
+pub mod route_scale;
 pub mod tcp_vs_bridge;
 pub mod trace_latency;
 pub mod two_workers;
@@ -112,6 +114,8 @@ pub const ALL: &[Entry] = &[
     ("first-packet", "first packets to neighbours that are not known yet", first_packet::measure),
     ("lpm4", "IPv4 longest-prefix match, 1 000 000 prefixes", lpm::v4),
     ("lpm6", "IPv6 longest-prefix match, 250 000 prefixes", lpm::v6),
+    ("route-scale", "routed packets, 1 000 000 routes against 10", route_scale::measure),
+    ("route-churn", "10 000 route changes a second among 1 000 000, while forwarding", route_churn::measure),
     ("flows-1m", "1 000 000 flows: memory, and cost a packet with random access", flows::many),
     ("new-flows", "new flows a second, and what established ones keep beside them", flows::new),
     (
