@@ -46,6 +46,13 @@ impl Bird {
         self.ask("show protocols").matches("Established").count()
     }
 
+    /// Whether no restart is under way, its own or a neighbour's. A neighbour that ends once more before its restart
+    /// is over has its routes forgotten.
+    fn settled(&self) -> bool {
+        !self.ask("show status").contains("in progress")
+            && !self.ask("show protocols all").contains("graceful restart active")
+    }
+
     /// Starts it again, as a supervisor does after a crash or a graceful end: it takes up what is in the kernel.
     fn start_again(&mut self) {
         _ = self.child.wait();
@@ -71,6 +78,10 @@ fn spawn(netns: &str, directory: &std::path::Path, words: &[&str]) -> Child {
 
 /// Learn what the switch announces (`proto 83`), tell it to the neighbour over each cable, and write what he tells,
 /// over both cables at once, into the kernel.
+///
+/// BIRD reads the kernel's routes for the first time one `scan time` after its start. A session that stands before
+/// that ends a graceful restart without the pods' routes, and the neighbour forgets them. So the node that restarts
+/// is the one that connects, and not before it has read them.
 fn configuration(own: u8, other: u8) -> String {
     let mut text = format!(
         "router id 10.255.0.{own};\nlog \"/dev/null\" all;\nprotocol device {{ scan time 1; }}\n\
@@ -83,11 +94,12 @@ fn configuration(own: u8, other: u8) -> String {
              {version} {{ import filter pods; export filter told; }}; }}\n"
         );
     }
+    let waits = if own == 1 { "connect delay time 3" } else { "passive on" };
     for link in LINKS {
         for (version, prefix) in [("ipv4", format!("10.{link}.0.")), ("ipv6", format!("fd10:{link}::"))] {
             text += &format!(
                 "protocol bgp {version}_{link} {{ local {prefix}{own} as 6450{own}; neighbor {prefix}{other} as 6450{other}; \
-                 direct; graceful restart yes; connect delay time 1; error wait time 1, 2; \
+                 direct; graceful restart yes; {waits}; error wait time 1, 2; \
                  {version} {{ import where source = RTS_BGP; export where proto ~ \"kernel_*\"; next hop self; }}; }}\n"
             );
         }
@@ -185,6 +197,7 @@ fn pods_talk_over_bgp_and_outlive_a_cable_and_its_daemons() {
         flows_on(&running);
         birds[0].start_again();
         wait_until("every session again", LONG, || birds.iter().all(|bird| bird.established() == 4));
+        wait_until("the restart's end", LONG, || birds.iter().all(Bird::settled));
         flows_on(&running);
         told(4);
         assert_eq!(running.finish().lost, 0, "BIRD ended {how}");
