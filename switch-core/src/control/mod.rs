@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`server`] | the Unix socket, signals, netlink: one `mio` loop |
 //! | [`peer`] | who may ask for what |
+//! | [`supervisor`] | what systemd is told: ready, alive, how it is |
 //! | [`daemon`] | a request becomes a change, a change reaches every worker |
 //! | [`addresses`] | pools and leases: planned, written, applied |
 //! | [`fallen`] | ports fall, say why, and come back |
@@ -55,6 +56,7 @@ mod regions;
 mod routes;
 pub mod rtnl;
 pub mod server;
+pub mod supervisor;
 pub mod tap;
 mod tick;
 mod trace;

@@ -8,6 +8,7 @@ use super::links::{self, LinkEvent};
 use super::mirror::Mirror;
 use super::news::Caller;
 use super::peer::{Rights, Rules};
+use super::supervisor::Supervisor;
 use crate::worker::thread::now;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -54,6 +55,7 @@ pub struct Server {
     next: usize,
     path: PathBuf,
     bell: Arc<Waker>,
+    supervisor: Supervisor,
     _lock: File,
 }
 
@@ -116,6 +118,7 @@ impl Server {
             next: FIRST_CLIENT,
             path: path.to_owned(),
             bell: Arc::new(bell),
+            supervisor: Supervisor::from_environment(),
             _lock: lock,
         })
     }
@@ -134,9 +137,10 @@ impl Server {
     pub fn run(&mut self, daemon: &mut Daemon) -> bool {
         let mut events = Events::with_capacity(128);
         let mut ticked = Instant::now();
+        self.supervisor.ready(daemon);
         loop {
             let due = daemon.mirror.as_ref().and_then(Mirror::wait).unwrap_or(TICK);
-            let pause = TICK.saturating_sub(ticked.elapsed()).min(due);
+            let pause = TICK.saturating_sub(ticked.elapsed()).min(due).min(self.supervisor.wait());
             let pause = if daemon.is_capturing() { pause.min(CAPTURE_PAUSE) } else { pause };
             if let Err(error) = self.poll.poll(&mut events, Some(pause))
                 && error.kind() != ErrorKind::Interrupted
@@ -161,7 +165,9 @@ impl Server {
                 daemon.tick(now().s());
                 self.clients.retain(|_, client| !client.is_stalled());
             }
+            self.supervisor.look(daemon);
             if let Some(detach) = daemon.stopping {
+                self.supervisor.stopping();
                 return detach;
             }
         }
