@@ -101,6 +101,11 @@ impl Background {
         self.0.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.0.as_ref().map_or(0, Child::id)
+    }
+
     /// Waits for its end and hands out what it printed.
     pub fn finish(mut self) -> Output {
         let child = self.0.take().unwrap_or_else(|| unreachable!("finish takes self"));

@@ -44,6 +44,23 @@ fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
+/// A system call by its number, with its first argument; the others are zero, no pointer among them leads anywhere.
+pub fn call(number: libc::c_long, first: libc::c_long) -> io::Result<()> {
+    // SAFETY: every pointer is null or a number that no library handed out; the kernel checks what it is given.
+    match unsafe { libc::syscall(number, first, 0, 0, 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Asks for memory that can be executed.
+pub fn executable_memory() -> io::Result<()> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping at no given place, which nobody uses.
+    let place = unsafe { libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_EXEC, flags, -1, 0) };
+    if place == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// One thread of another process that hangs while the others go on, until this is dropped. A debugger's
 /// stop (ptrace(2)): signals stop whole processes.
 #[derive(Debug)]

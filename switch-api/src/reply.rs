@@ -41,6 +41,9 @@ pub struct Status {
     pub memory: MemoryStatus,
     /// Whether AF_XDP can be used here, and if not, why.
     pub xdp: Support,
+    /// Whether the daemon has given up what it does not need, and what it keeps; an older one says nothing.
+    #[serde(default)]
+    pub sandbox: Option<Support>,
 }
 
 /// Whether something works here.

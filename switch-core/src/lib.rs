@@ -16,6 +16,7 @@
 //! | [`port`] | the doors to the outside |
 //! | [`worker`] | who does it: one pinned core each |
 //! | [`control`] | the one thread that changes things |
+//! | [`sandbox`] | what the daemon gives up once it has started |
 //! | [`rig`] | a switch without threads, for tests, fuzzing and benches
 
 // Under loom only what loom explores is built: its atomics live inside a model and nowhere else.
@@ -37,6 +38,8 @@ pub mod port;
 mod prefetch;
 #[cfg(not(loom))]
 pub mod rig;
+#[cfg(not(loom))]
+pub mod sandbox;
 pub mod table;
 pub mod wire;
 pub mod worker;

@@ -2,7 +2,7 @@
 
 use crate::output::Output;
 use clap::Args;
-use switch_api::{ApiError, Client, Done, Nothing, Request, Status};
+use switch_api::{ApiError, Client, Done, Nothing, Request, Status, Support};
 
 /// How to stop.
 #[derive(Debug, Args)]
@@ -24,16 +24,25 @@ pub fn status(client: &mut Client, output: &Output) -> Result<(), ApiError> {
     output.answer(&status, |status| {
         let xdp = if status.xdp.ok { "yes" } else { "no" };
         format!(
-            "switchd {}, process {}, up {} s\nworkers {}, generation {}\nAF_XDP: {xdp} ({})\n{}\n{}",
+            "switchd {}, process {}, up {} s\nworkers {}, generation {}\nAF_XDP: {xdp} ({})\n{}\n{}\n{}",
             status.daemon,
             status.pid,
             status.uptime_s,
             status.workers,
             status.generation,
             status.xdp.detail,
+            sandbox(status.sandbox.as_ref()),
             crate::stats::frames(&status.frames),
             crate::stats::memory(&status.memory)
         )
     });
     Ok(())
+}
+
+fn sandbox(sandbox: Option<&Support>) -> String {
+    match sandbox {
+        Some(Support { ok: true, detail }) => format!("sandbox: on ({detail})"),
+        Some(Support { ok: false, detail }) => format!("sandbox: not all of it ({detail})"),
+        None => "sandbox: unknown (an older switchd)".into(),
+    }
 }

@@ -73,7 +73,7 @@ fn loom() -> Result {
 
 fn kernel() -> Result {
     run(cargo(
-        "test --package switch-core --test traffic --test routing --test uplink --test ports --test tap --test control --test trouble --test segments --test joined --test ipam --test queues --test memory --test mirror --test bgp --test policy --test service",
+        "test --package switch-core --test traffic --test routing --test uplink --test ports --test tap --test control --test trouble --test segments --test joined --test ipam --test queues --test memory --test mirror --test bgp --test policy --test service --test sandbox",
     ))?;
     let mut command =
         cargo("test --package switch-bench --test second_opinion -- --nocapture --test-threads=1");

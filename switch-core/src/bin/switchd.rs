@@ -4,6 +4,7 @@ use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use switch_api::Support;
 use switch_core::config::{FDB_ENTRIES_DEFAULT, NEIGHBOURS_DEFAULT, PORTS_MAX, publish};
 use switch_core::control::bpffs;
 use switch_core::control::budget::{Budget, MEMORY_DEFAULT_TEXT, Sizes};
@@ -18,6 +19,7 @@ use switch_core::frame::area::{AreaError, CHUNKS_MAX, LARGE_CHUNK_BYTES, REGIONS
 use switch_core::frame::{Area, AreaSize, Frame, Pool};
 use switch_core::pipeline::{Pipeline, Private, TableSizes, Tables};
 use switch_core::port::xdp::open::Engine;
+use switch_core::sandbox::{self, Folders, keeper};
 use switch_core::table::flow::FLOWS_DEFAULT;
 use switch_core::worker::thread::{IDLE_TURNS_DEFAULT, Notify};
 use switch_core::worker::{Mail, Start, Turn, start};
@@ -88,6 +90,15 @@ struct Options {
     /// Let every user look (but not change).
     #[arg(long)]
     readers: bool,
+    /// A further folder in which pcap ports may read and write. May be given more than once.
+    #[arg(long)]
+    files: Vec<PathBuf>,
+    /// Keep every right the process was started with: for debuggers, and to tell a refusal of the sandbox from others.
+    #[arg(long)]
+    no_sandbox: bool,
+    /// Be the keeper of this bpffs; see `sandbox::keeper`.
+    #[arg(long, hide = true)]
+    keeper: Option<PathBuf>,
 }
 
 /// Who moves lanes.
@@ -110,7 +121,11 @@ fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SWITCHD_LOG").unwrap_or_else(|_| "info".into());
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_ansi(colour).with_env_filter(filter).with_writer(std::io::stderr).init();
-    match run(Options::parse()) {
+    let options = Options::parse();
+    if let Some(bpffs) = &options.keeper {
+        return keeper::keep(bpffs).into();
+    }
+    match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("switchd: {error}");
@@ -132,6 +147,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
 
     let bpffs = options.bpffs.clone().unwrap_or_else(|| options.socket.with_file_name("bpf"));
     let engine = start_engine(&area, &bpffs);
+    let sandbox = give_up(&options, &bpffs);
     let mail: Arc<[Mail]> = cores.iter().map(|_| Mail::new()).collect::<Result<_, _>>()?;
     let seed = random()?;
     let tables = Arc::new(Tables::new(options.tables(), [seed[0], seed[1]]));
@@ -176,16 +192,40 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let mut daemon =
         Daemon::new(doors, publisher, tables, counters, workers, store, options.fdb_entries as u32, seed[2]);
     daemon.auto_rebalance = options.rebalance == Rebalance::Auto;
+    daemon.sandbox = Some(sandbox);
     daemon.mirror = start_mirror(&server, options.mirror_buffer);
     daemon.restore(declared, node_seed(&options.socket))?;
     tracing::info!(socket = %options.socket.display(), workers = cores.len(), "serving");
     let detach = server.run(&mut daemon);
     daemon.shut_down(detach);
     drop(daemon);
-    if detach && let Err(error) = bpffs::remove(&bpffs) {
+    let remove = || if bpffs::is_mounted(&bpffs) { keeper::unmount() } else { bpffs::clear(&bpffs) };
+    if detach && let Err(error) = remove() {
         tracing::warn!("the bpffs at {} stays: {error}", bpffs.display());
     }
     Ok(())
+}
+
+/// Everything that is not needed from here on; before the first worker, which inherits it.
+fn give_up(options: &Options, bpffs: &std::path::Path) -> Support {
+    if let Err(error) = keeper::start(bpffs) {
+        tracing::warn!(
+            "no keeper: the bpffs stays at the end, and namespaces below /proc cannot be opened: {error}"
+        );
+    }
+    if options.no_sandbox {
+        tracing::warn!("--no-sandbox: the daemon keeps every right it was started with");
+        return Support { ok: false, detail: "--no-sandbox".into() };
+    }
+    let mut folders = Folders { own: options.files.clone(), users: options.group.is_some() };
+    folders.of(&options.socket);
+    folders.own.push(bpffs.to_owned());
+    if let Some(state) = &options.state {
+        folders.of(state);
+    }
+    let sandbox = sandbox::enter(&folders);
+    tracing::info!(ok = sandbox.ok, "sandbox: {}", sandbox.detail);
+    sandbox
 }
 
 /// Packet memory with its first region, and addresses for as many as the ceiling lets there be.

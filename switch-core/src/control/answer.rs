@@ -32,6 +32,7 @@ impl Daemon {
             frames: self.frames(),
             memory: self.doors.budget.status(),
             xdp,
+            sandbox: self.sandbox.clone(),
         }
     }
 

@@ -4,10 +4,19 @@
 use rustix::fs::statfs;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// include/uapi/linux/magic.h.
 const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
+
+/// Whether `directory` is a mount of its own; else it is a folder of somebody's bpffs, as systemd mounts one at
+/// `/sys/fs/bpf`, and not ours to unmount.
+pub fn is_mounted(directory: &Path) -> bool {
+    let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev());
+    let parent = directory.parent().and_then(|parent| device(parent).ok());
+    device(directory).is_ok_and(|own| Some(own) != parent)
+}
 
 /// Makes sure that `directory` is a bpffs.
 pub fn ensure(directory: &Path) -> io::Result<()> {
@@ -23,4 +32,12 @@ pub fn ensure(directory: &Path) -> io::Result<()> {
 pub fn remove(directory: &Path) -> io::Result<()> {
     unmount(directory, UnmountFlags::DETACH)?;
     std::fs::remove_dir(directory)
+}
+
+/// Removes what we pinned, where the folder is all that is ours.
+pub fn clear(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        std::fs::remove_file(entry?.path())?;
+    }
+    Ok(())
 }

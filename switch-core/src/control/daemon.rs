@@ -26,7 +26,7 @@ use hashbrown::HashMap;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use switch_api::{ApiError, Code, Done, FdbFilter, HelloReply, Name, Port, PortKind, Request};
+use switch_api::{ApiError, Code, Done, FdbFilter, HelloReply, Name, Port, PortKind, Request, Support};
 
 /// A port as the daemon knows it.
 #[derive(Debug)]
@@ -86,6 +86,8 @@ pub struct Daemon {
     pub auto_rebalance: bool,
     /// The mirror of the kernel's routes; none where it cannot be.
     pub mirror: Option<Mirror>,
+    /// What the process has given up; none if nobody looked.
+    pub sandbox: Option<Support>,
     /// Set by `daemon.stop`: whether to detach.
     pub stopping: Option<bool>,
 }
@@ -129,6 +131,7 @@ impl Daemon {
             news: News::default(),
             capture: None,
             captures_ended: Vec::new(),
+            sandbox: None,
             stopping: None,
         }
     }

@@ -132,7 +132,7 @@ impl Doors {
                 let port = port.map_err(|error| {
                     ApiError::new(Code::System, format!("the capture cannot be used: {error}"))
                         .field(if read.is_some() { "read" } else { "write" })
-                        .hint("give a path the daemon can open; read wants a pcap file (not pcapng)")
+                        .hint("give a file beside the socket or the state, or in a folder that `switchd --files` names; read wants a pcap file (not pcapng)")
                 })?;
                 self.admit(id, &Wants::Nothing)?;
                 self.simple(Box::new(port), worker)

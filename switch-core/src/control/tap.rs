@@ -13,6 +13,7 @@ use super::links::{self, Link, LinkEvent};
 use super::rtnl::{self, Dress, Rtnl};
 use crate::port::tap::device::{Descriptor, Offloads};
 use crate::port::tap::steering;
+use crate::sandbox::keeper;
 use netlink_sys::Socket;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
@@ -156,7 +157,7 @@ pub fn remove(wanted: &Wanted) -> Result<(), ApiError> {
 
 fn enter(wanted: &Wanted) -> Result<(Option<Namespace>, Option<File>), ApiError> {
     let Some(path) = &wanted.netns else { return Ok((None, None)) };
-    let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+    let opened = keeper::open_namespace(path).and_then(|file| Ok((file.metadata()?, file)));
     let (metadata, file) = opened.map_err(|error| {
         let code = if error.kind() == io::ErrorKind::NotFound { Code::NotFound } else { Code::System };
         ApiError::new(code, format!("the namespace {path} cannot be opened: {error}"))
@@ -373,6 +374,9 @@ impl Namespace {
     /// Whether its path still leads to it. Our descriptors keep it alive, so it has to be let go of when
     /// nobody else can get to it.
     fn is_there(&self) -> bool {
-        std::fs::metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.id)
+        // To look is not to open: only in strangers' folders and processes it takes the keeper.
+        let asked = |_| keeper::open_namespace(&self.path).and_then(|file| file.metadata());
+        let now = std::fs::metadata(&self.path).or_else(asked);
+        now.is_ok_and(|now| (now.dev(), now.ino()) == self.id)
     }
 }
