@@ -35,7 +35,7 @@ impl Client {
         let stream = UnixStream::connect(socket).map_err(|error| unreachable(socket, &error))?;
         let limits = stream.set_read_timeout(Some(timeout)).and(stream.set_write_timeout(Some(timeout)));
         limits.map_err(|error| unreachable(socket, &error))?;
-        let hello = HelloReply { version: API_VERSION, daemon: String::new(), admin: false };
+        let hello = HelloReply { version: API_VERSION, daemon: String::new(), admin: false, role: None };
         let mut client = Self { stream: BufReader::new(stream), next_id: 1, hello };
         client.hello = client.call(&Request::Hello(Hello { version: API_VERSION }))?;
         Ok(client)

@@ -17,8 +17,23 @@ pub struct HelloReply {
     pub version: u32,
     /// The daemon's package version.
     pub daemon: String,
-    /// Whether this client may change things.
+    /// Whether this client may change everything.
     pub admin: bool,
+    /// What this client may do; an older daemon says no more than `admin`.
+    #[serde(default)]
+    pub role: Option<Role>,
+}
+
+/// What a client of the socket may do: decided by who it is (`SO_PEERCRED`), not by what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Look, not change.
+    Reader,
+    /// Look; attach and detach containers.
+    Cni,
+    /// Everything.
+    Admin,
 }
 
 /// Answer to [`crate::Request::Status`].

@@ -195,33 +195,62 @@ fn without_root_it_serves_all_but_xdp_ports_and_says_why() {
     std::fs::remove_file(program).unwrap();
 }
 
+/// Asks as a member of one group, and of nothing else: only a thread of its own becomes somebody else.
+fn ask_as(daemon: &Daemon, gid: u32, request: &'static str) -> String {
+    let socket = daemon.socket.clone();
+    let thread = std::thread::spawn(move || {
+        let (nobody, group) = (rustix::process::Uid::from_raw(65_534), rustix::process::Gid::from_raw(gid));
+        rustix::thread::set_thread_res_gid(group, group, group).unwrap();
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        let mut stream = UnixStream::connect(socket).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        // Who may do nothing is told so without being listened to.
+        _ = stream.write_all(request.as_bytes()).and_then(|()| stream.write_all(b"\n"));
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        answer
+    });
+    thread.join().unwrap()
+}
+
 #[test]
 fn rights_follow_credentials() {
+    const LOOK: &str = r#"{"jsonrpc":"2.0","id":1,"method":"bridge.list"}"#;
+    const HELLO: &str = r#"{"jsonrpc":"2.0","id":1,"method":"hello","params":{"version":2}}"#;
+    const OWN: &str = r#"{"jsonrpc":"2.0","id":1,"method":"bridge.add","params":{"name":"c","owner":"cni"}}"#;
+    const OPERATORS: &str = r#"{"jsonrpc":"2.0","id":1,"method":"bridge.add","params":{"name":"b"}}"#;
+    const FILE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"port.add","params":{"name":"p","bridge":"c","owner":"cni","kind":"pcap","write":"/tmp/file"}}"#;
+    const STOP: &str = r#"{"jsonrpc":"2.0","id":1,"method":"daemon.stop"}"#;
+    let group = |name| switch_core::control::peer::Group::find(name).unwrap().gid;
+    let (admins, cni, looking, strangers) = (group("daemon"), group("bin"), group("sys"), group("tty"));
     let node = Node::new();
-    let daemon = node.start(&switchd().with("--readers"));
+    let daemon = node.start(&switchd().with("--group daemon --cni-group bin --reader-group sys"));
     std::fs::set_permissions(node.directory(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let as_nobody = |request: &'static str| {
-        let socket = daemon.socket.clone();
-        let thread = std::thread::spawn(move || {
-            // Only this thread becomes somebody else, and only for its connection.
-            let nobody = rustix::process::Uid::from_raw(65_534);
-            rustix::thread::set_thread_res_gid(
-                rustix::process::Gid::from_raw(65_534),
-                rustix::process::Gid::from_raw(65_534),
-                rustix::process::Gid::from_raw(65_534),
-            )
-            .unwrap();
-            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
-            let mut stream = UnixStream::connect(socket).unwrap();
-            stream.set_read_timeout(Some(LONG)).unwrap();
-            ask(&mut stream, request).to_string()
-        });
-        thread.join().unwrap()
+    let is_refused = |gid, request| {
+        let answer = ask_as(&daemon, gid, request);
+        assert!(answer.contains("result") || answer.contains("-32001"), "{request}: {answer}");
+        answer.contains("-32001")
     };
-    let looked = as_nobody(r#"{"jsonrpc":"2.0","id":1,"method":"bridge.list"}"#);
-    assert!(looked.contains("result"), "{looked}");
-    let changed = as_nobody(r#"{"jsonrpc":"2.0","id":1,"method":"bridge.add","params":{"name":"b"}}"#);
-    assert!(changed.contains("-32001"), "{changed}");
+    for (gid, role) in [(admins, "admin"), (cni, "cni"), (looking, "reader")] {
+        assert!(ask_as(&daemon, gid, HELLO).contains(&format!(r#""role":"{role}""#)));
+        assert!(!is_refused(gid, LOOK), "{role}");
+    }
+    assert!(is_refused(strangers, LOOK) && is_refused(strangers, HELLO));
+    for request in [OWN, OPERATORS, FILE, STOP] {
+        assert!(is_refused(looking, request), "{request}");
+    }
+    for request in [OPERATORS, FILE, STOP] {
+        assert!(is_refused(cni, request), "{request}");
+    }
+    assert!(!is_refused(cni, OWN), "what is the plugin's own");
+    assert!(!is_refused(admins, OPERATORS), "an admin may");
+    assert!(is_alive(&daemon));
+
+    // Without groups everybody else looks, or does not.
+    drop(daemon);
+    let daemon = node.start(&switchd().with("--readers"));
+    assert!(ask_as(&daemon, strangers, LOOK).contains("result"));
+    assert!(ask_as(&daemon, strangers, OWN).contains("-32001"));
 }
 
 #[test]

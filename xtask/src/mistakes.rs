@@ -376,6 +376,14 @@ const MISTAKES: &[Mistake] = &[
         test: "the_ceiling_is_never_passed",
         loom: false,
     },
+    Mistake {
+        what: "the role cni may delete anybody's port",
+        file: "control/peer.rs",
+        right: "owner(&by.name).is_none_or(|owner| owner == Owner::Cni)",
+        wrong: "owner(&by.name).is_none_or(|owner| owner == Owner::Cni || true)",
+        test: "the_role_cni_touches",
+        loom: false,
+    },
 ];
 
 /// Mistakes whose place is not in the source any more, or not there alone.

@@ -4,7 +4,7 @@ use crate::conf::{Conf, Ipam};
 use crate::invocation::Invocation;
 use crate::refusal::{NOT_AVAILABLE, NOT_CONNECTED, Refusal};
 use crate::{delegate, pending, switch};
-use switch_api::{Client, Name, PoolRange, PoolStatus, Request, Status};
+use switch_api::{Client, Name, PoolRange, PoolStatus, Request, Role, Status};
 
 /// Looks. Without the daemon the containers that are attached are not connected either: its workers carry
 /// their frames.
@@ -14,9 +14,10 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
     };
     let mut client = switch::connect(conf).map_err(not_connected)?;
     let status: Status = client.call(&Request::Status(Default::default())).map_err(not_connected)?;
-    if !client.hello().admin {
+    let hello = client.hello();
+    if !hello.admin && hello.role != Some(Role::Cni) {
         return Err(Refusal::new(NOT_AVAILABLE, "switchd lets us look, but not change anything").details(
-            "run the container runtime as root, or as a member of the group given to `switchd --group`",
+            "run the container runtime as root, or as a member of a group given to `switchd --cni-group` or `--group`",
         ));
     }
     if status.workers == 0 {

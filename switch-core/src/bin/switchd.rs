@@ -87,6 +87,12 @@ struct Options {
     /// Members of this group may change things, as root may.
     #[arg(long)]
     group: Option<String>,
+    /// Members of this group may attach and detach containers, as switch-cni does, and look.
+    #[arg(long)]
+    cni_group: Option<String>,
+    /// Members of this group may look (but not change).
+    #[arg(long)]
+    reader_group: Option<String>,
     /// Let every user look (but not change).
     #[arg(long)]
     readers: bool,
@@ -135,11 +141,21 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
-    let group = options.group.as_deref().map(|name| {
-        Group::find(name).ok_or_else(|| format!("there is no group named {name}; `groupadd --system {name}`"))
-    });
+    let group = |name: &Option<String>| {
+        let named = name.as_deref().map(|name| {
+            let missing = || format!("there is no group named {name}; `groupadd --system {name}`");
+            Group::find(name).ok_or_else(missing)
+        });
+        named.transpose()
+    };
     raise_descriptor_limit();
-    let rules = Rules { group: group.transpose()?, readers: options.readers };
+    let rules = Rules {
+        group: group(&options.group)?,
+        cni: group(&options.cni_group)?,
+        looking: group(&options.reader_group)?,
+        readers: options.readers,
+    };
+    let looks_up_users = rules.lets_others_in();
     let mut server = Server::bind(&options.socket, rules)?;
     let cores = choose_cores(&options.cores)?;
     let (area, frames) = first_region(&options, cores.len())?;
@@ -147,7 +163,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
 
     let bpffs = options.bpffs.clone().unwrap_or_else(|| options.socket.with_file_name("bpf"));
     let engine = start_engine(&area, &bpffs);
-    let sandbox = give_up(&options, &bpffs);
+    let sandbox = give_up(&options, &bpffs, looks_up_users);
     let mail: Arc<[Mail]> = cores.iter().map(|_| Mail::new()).collect::<Result<_, _>>()?;
     let seed = random()?;
     let tables = Arc::new(Tables::new(options.tables(), [seed[0], seed[1]]));
@@ -207,7 +223,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Everything that is not needed from here on; before the first worker, which inherits it.
-fn give_up(options: &Options, bpffs: &std::path::Path) -> Support {
+fn give_up(options: &Options, bpffs: &std::path::Path, users: bool) -> Support {
     if let Err(error) = keeper::start(bpffs) {
         tracing::warn!(
             "no keeper: the bpffs stays at the end, and namespaces below /proc cannot be opened: {error}"
@@ -217,7 +233,7 @@ fn give_up(options: &Options, bpffs: &std::path::Path) -> Support {
         tracing::warn!("--no-sandbox: the daemon keeps every right it was started with");
         return Support { ok: false, detail: "--no-sandbox".into() };
     }
-    let mut folders = Folders { own: options.files.clone(), users: options.group.is_some() };
+    let mut folders = Folders { own: options.files.clone(), users };
     folders.of(&options.socket);
     folders.own.push(bpffs.to_owned());
     if let Some(state) = &options.state {

@@ -8,6 +8,7 @@ use super::capture;
 use super::doors::{Door, Doors, WORKER_PATIENCE};
 use super::mirror::Mirror;
 use super::news::{Caller, News};
+use super::peer;
 use super::persist::Store;
 use super::tap::{self, Wanted};
 use crate::balance::Rules;
@@ -26,7 +27,7 @@ use hashbrown::HashMap;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use switch_api::{ApiError, Code, Done, FdbFilter, HelloReply, Name, Port, PortKind, Request, Support};
+use switch_api::{ApiError, Code, Done, FdbFilter, HelloReply, Name, Port, PortKind, Request, Role, Support};
 
 /// A port as the daemon knows it.
 #[derive(Debug)]
@@ -136,22 +137,19 @@ impl Daemon {
         }
     }
 
-    /// Answers a request. `admin`: it may change things.
-    pub fn handle(&mut self, request: &Request, admin: bool, caller: Caller) -> Result<Value, ApiError> {
-        let answer = self.answer(request, admin);
+    /// Answers a request of somebody with this role.
+    pub fn handle(&mut self, request: &Request, role: Role, caller: Caller) -> Result<Value, ApiError> {
+        let answer = self.answer(request, role);
         if answer.is_ok() {
             self.tell_change(request, caller);
         }
         answer
     }
 
-    fn answer(&mut self, request: &Request, admin: bool) -> Result<Value, ApiError> {
-        if !admin && !request.is_read_only() {
-            return Err(ApiError::new(Code::Forbidden, "you may look, but not change")
-                .hint("use root, or a member of the group given to `switchd --group`"));
-        }
+    fn answer(&mut self, request: &Request, role: Role) -> Result<Value, ApiError> {
+        peer::allow(role, request, |port| self.model.ports.get(port).map(|port| port.object.owner))?;
         match request {
-            Request::Hello(hello) => hello_reply(hello.version, admin),
+            Request::Hello(hello) => hello_reply(hello.version, role),
             Request::Status(_) => json(self.status()),
             Request::BridgeList(_) => json(self.list_bridges()),
             Request::PortGet(by) => json(self.get_port(&by.name)?),
@@ -497,7 +495,7 @@ fn remove_left_behind(wanted: &Wanted) {
     }
 }
 
-fn hello_reply(version: u32, admin: bool) -> Result<Value, ApiError> {
+fn hello_reply(version: u32, role: Role) -> Result<Value, ApiError> {
     let ours = switch_api::API_VERSION;
     if version != ours {
         let side = if version < ours { "the client" } else { "switchd" };
@@ -508,7 +506,12 @@ fn hello_reply(version: u32, admin: bool) -> Result<Value, ApiError> {
         .field("version")
         .hint(format!("update {side}")));
     }
-    json(HelloReply { version: ours, daemon: env!("CARGO_PKG_VERSION").into(), admin })
+    json(HelloReply {
+        version: ours,
+        daemon: env!("CARGO_PKG_VERSION").into(),
+        admin: role == Role::Admin,
+        role: Some(role),
+    })
 }
 
 /// The refusal of a change that did not get to disk.

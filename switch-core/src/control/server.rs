@@ -7,7 +7,7 @@ use super::feed::Subscription;
 use super::links::{self, LinkEvent};
 use super::mirror::Mirror;
 use super::news::Caller;
-use super::peer::{Rights, Rules};
+use super::peer::Rules;
 use super::supervisor::Supervisor;
 use crate::worker::thread::now;
 use mio::net::{UnixListener, UnixStream};
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use switch_api::codec::{LINE_LEN_MAX, decode_request, encode_answer};
-use switch_api::{ApiError, Code, Happened, Request};
+use switch_api::{ApiError, Code, Happened, Request, Role};
 
 /// Clients at one time. `switch-ctl` and the CNI plugin connect for one request.
 const CLIENTS_MAX: usize = 64;
@@ -62,7 +62,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Client {
     stream: UnixStream,
-    rights: Rights,
+    role: Role,
     caller: Caller,
     subscription: Option<Subscription>,
     input: Vec<u8>,
@@ -98,7 +98,7 @@ impl Server {
         }
         let mut listener = UnixListener::bind(path).map_err(failed)?;
         // Who may do what is decided by credentials; the file's mode only keeps those away who may nothing.
-        let mode = if rules.readers || rules.group.is_some() { 0o666 } else { 0o600 };
+        let mode = if rules.lets_others_in() { 0o666 } else { 0o600 };
         std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
         let poll = Poll::new().map_err(failed)?;
         let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
@@ -200,9 +200,9 @@ impl Server {
 
     fn welcome(&mut self, mut stream: UnixStream) {
         let rights = self.rules.rights(&stream);
-        let refusal = if rights == Rights::Nobody {
+        let refusal = if rights.is_none() {
             Some(ApiError::new(Code::Forbidden, "this user may not use the switch").hint(
-                "use root or a member of the group given to `switchd --group`; `--readers` lets everybody look",
+                "use root or a member of a group given to `switchd --group`, `--cni-group` or `--reader-group`; `--readers` lets everybody look",
             ))
         } else if self.clients.len() >= CLIENTS_MAX {
             Some(
@@ -212,6 +212,7 @@ impl Server {
         } else {
             None
         };
+        let role = rights.unwrap_or(Role::Reader);
         if let Some(error) = refusal {
             // One write: if the client is not there to read it, that is its loss.
             _ = stream.write(&encode_answer(serde_json::Value::Null, Err(error)));
@@ -222,7 +223,7 @@ impl Server {
         let both = Interest::READABLE | Interest::WRITABLE;
         if self.poll.registry().register(&mut stream, token, both).is_ok() {
             let caller = self.rules.caller(&stream);
-            self.clients.insert(token, Client::new(stream, rights, caller));
+            self.clients.insert(token, Client::new(stream, role, caller));
         }
     }
 
@@ -282,12 +283,12 @@ fn lock(path: &Path) -> Result<File, ServeError> {
 struct Gone;
 
 impl Client {
-    fn new(stream: UnixStream, rights: Rights, caller: Caller) -> Self {
+    fn new(stream: UnixStream, role: Role, caller: Caller) -> Self {
         let moved = Instant::now();
         let subscription = None;
         Self {
             stream,
-            rights,
+            role,
             caller,
             subscription,
             input: Vec::new(),
@@ -359,9 +360,8 @@ impl Client {
                 continue;
             }
             let call = decode_request(&line);
-            let admin = self.rights == Rights::Admin;
             let outcome = call.request.and_then(|request| {
-                let answer = daemon.handle(&request, admin, self.caller)?;
+                let answer = daemon.handle(&request, self.role, self.caller)?;
                 match request {
                     Request::EventsSubscribe(_) => self.subscription = Some(Subscription::Events(0)),
                     Request::CaptureStart(_) => self.subscription = Some(Subscription::Capture),
