@@ -18,6 +18,7 @@ pub mod lpm;
 pub mod mac_scale;
 pub mod many_ports;
 pub mod policy;
+pub mod restart_outage;
 pub mod route_churn;
 pub mod route_scale;
 pub mod tcp_vs_bridge;
@@ -126,5 +127,10 @@ pub const ALL: &[Entry] = &[
     ("policy-scale", "100 000 rules against 10: established and new flows", policy::scale),
     ("trace-latency", "one frame traced, with 250 ports and 100 000 MACs", trace_latency::measure),
     ("capture-cost", "throughput that ports lose while another one is captured", capture_cost::measure),
+    (
+        "restart-outage",
+        "100 tap pods cut off while the daemon restarts, and is killed",
+        restart_outage::measure,
+    ),
     ("idle-cpu", "CPU when idle with 8 ports, and the first frame after idle", idle_cpu::measure),
 ];
