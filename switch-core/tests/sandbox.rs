@@ -50,6 +50,11 @@ const DEEDS: &[Deed] = &[
     ("open a TAP device", || File::options().write(true).open("/dev/net/tun").map(drop), Outcome::Done),
     ("read the routes' settings", || File::open("/proc/sys/net/ipv4/ip_forward").map(drop), Outcome::Done),
     (
+        "change a device's settings",
+        || File::options().write(true).open("/proc/sys/net/ipv4/conf/lo/arp_evict_nocarrier").map(drop),
+        Outcome::Done,
+    ),
+    (
         "start a thread",
         || std::thread::spawn(|| {}).join().map_err(|_| io::Error::other("it panicked")),
         Outcome::Done,

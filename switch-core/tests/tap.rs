@@ -422,6 +422,8 @@ fn a_restart_finds_everything_where_it_was() {
     pods[1].net.ip("addr add 10.99.0.1/32 dev eth0");
     pods[1].net.ip("link set eth0 name lan0");
     std::thread::sleep(Duration::from_secs(1));
+    let known = pods[0].net.ip("neigh show 10.66.0.2");
+    assert!(known.contains("lladdr"), "forgotten for want of a carrier: {known:?}");
     let daemon = node.start(&options);
     for port in ["tap1", "tap2", "host"] {
         assert!(is(&daemon, port, PortState::Up), "{port}: {}", daemon.log());

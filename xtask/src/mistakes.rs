@@ -293,7 +293,7 @@ const MISTAKES: &[Mistake] = &[
         file: "table/flow/keeper.rs",
         right: "state.stage == Stage::Dead || state.stage.is_half_open() && flows.end(place, state)",
         wrong: "state.stage == Stage::Dead || flows.end(place, state)",
-        test: "a_flood_of_one_port",
+        test: "a_flood_",
         loom: false,
     },
     Mistake {

@@ -21,7 +21,7 @@
 //! | [`neighbours`] | declared neighbours, and those that were learned |
 //! | [`flows`] | flows listed and ended |
 //! | [`links`] | the kernel's devices, by netlink |
-//! | [`rtnl`] | requests to the kernel's routing netlink |
+//! | [`rtnl`], [`sysctl`] | requests to the kernel's routing netlink; what it does not take |
 //! | [`persist`] | what was declared and leased, on disk |
 //! | [`routes`] | routes listed, and a choice explained |
 //! | [`trace`] | what would become of a frame, in words |
@@ -57,6 +57,7 @@ mod routes;
 pub mod rtnl;
 pub mod server;
 pub mod supervisor;
+mod sysctl;
 pub mod tap;
 mod tick;
 mod trace;

@@ -11,6 +11,7 @@
 
 use super::links::{self, Link, LinkEvent};
 use super::rtnl::{self, Dress, Rtnl};
+use super::sysctl;
 use crate::port::tap::device::{Descriptor, Offloads};
 use crate::port::tap::steering;
 use crate::sandbox::keeper;
@@ -265,6 +266,10 @@ fn make(rtnl: &Rtnl, wanted: &Wanted) -> Result<(Vec<Descriptor>, u32), ApiError
     steer(wanted, &descriptors)?;
     let dress = Dress { mac: wanted.mac, mtu: u32::from(wanted.mtu), alias: wanted.alias() };
     rtnl.dress(link.index, &dress).map_err(step("address, MTU and alias"))?;
+    // Where sysctls cannot be written, in a container say, only the next restart is slower.
+    if let Err(error) = sysctl::keep_neighbours(name) {
+        tracing::warn!("device {name} in {} forgets its neighbours at a restart: {error}", wanted.place());
+    }
     rtnl.set_up(link.index).map_err(step("set up"))?;
     for cidr in &wanted.addresses {
         let added = rtnl.add_address(link.index, *cidr);

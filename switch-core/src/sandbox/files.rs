@@ -15,6 +15,8 @@ const RULES: ABI = ABI::V6;
 
 /// What the machine shows of itself: routes' sysctls, names of those who ask for changes, the kernel's types for BPF.
 const READ: &[&str] = &["/proc", "/sys/kernel/btf", "/sys/class/net", "/sys/devices", "/etc/machine-id"];
+/// Settings of devices that the daemon makes, which netlink cannot make ([`crate::control::tap`]).
+const SETTINGS: &str = "/proc/sys/net";
 /// Where users and groups are. The folder and not the two files, which are replaced when they change; only for `--group`.
 const USERS: &str = "/etc";
 /// Randomness; TAP devices.
@@ -62,6 +64,7 @@ fn ruleset(folders: &Folders) -> Result<landlock::RestrictionStatus, RulesetErro
     let mut rules = Vec::new();
     rules.extend(folders.own.iter().filter_map(|path| beneath(path, write)));
     rules.extend(READ.iter().filter_map(|path| beneath(Path::new(path), read)));
+    rules.extend(beneath(Path::new(SETTINGS), AccessFs::WriteFile.into()));
     rules.extend(DEVICES.iter().filter_map(|path| beneath(Path::new(path), device)));
     rules.extend(beneath(Path::new(USERS), read).filter(|_| folders.users));
     Ruleset::default()

@@ -114,6 +114,25 @@ fn a_flood_of_one_port_evicts_its_own_half_open_flows_and_nobody_elses() {
     assert!(matches!(table.udp(8, 9, 4), Ok(Opened::New(_))), "another port finds room");
 }
 
+/// Wherever in the list of those without an answer it stands when the list is full.
+#[test]
+fn a_flood_passes_over_what_was_answered_meanwhile() {
+    let half_open = u128::from(Table::new(256, false).flows.limits().half_open);
+    for which in 0..half_open {
+        let mut table = Table::new(256, false);
+        let mut places = Vec::new();
+        for n in 0..half_open {
+            let Ok(Opened::New(place)) = table.udp(1000 + n, 7, 1) else { panic!() };
+            places.push(place);
+        }
+        table.packet(&packet(7, 1000 + which, 17, [6, 5], Content::Udp), 2).unwrap();
+        for n in 0..half_open * 2 {
+            assert!(matches!(table.syn(5000 + n, 7, 1), Ok(Opened::New(_))), "{which}, {n}");
+        }
+        assert_eq!(table.flows.state(places[which as usize]).stage, Stage::UdpAnswered, "{which}");
+    }
+}
+
 #[test]
 fn one_ports_established_flows_leave_room_for_the_others() {
     let mut table = Table::new(1024, false);
