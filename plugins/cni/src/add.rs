@@ -6,7 +6,7 @@ use crate::answer::{Answer, Interface, Ip, Route};
 use crate::conf::Conf;
 use crate::invocation::Invocation;
 use crate::refusal::{INVALID_CONFIG, INVALID_ENVIRONMENT, Refusal, UNKNOWN_CONTAINER};
-use crate::{ipam, netns, pending, switch};
+use crate::{guard, ipam, netns, pending, switch};
 use serde_json::Value;
 use std::io::Read;
 use std::net::IpAddr;
@@ -83,6 +83,9 @@ fn is_same(present: &Port, wanted: &Port) -> bool {
         (&present.kind, &mut wanted.kind)
         && addresses.iter().all(|cidr| cidr.address().is_ipv6())
     {
+        if let (Some(guard), Some(is)) = (&mut wanted.settings.source_guard, is) {
+            guard.macs = vec![*is];
+        }
         *mac = *is;
     }
     *present == wanted
@@ -117,6 +120,7 @@ pub(crate) fn port(
         vlan: conf.vlan.map_or_else(Vlan::default, |vid| Vlan::Access { vid }),
         isolated: conf.isolated,
         mtu: conf.mtu,
+        source_guard: guard::of(conf, mac, given.ips.iter().map(|ip| ip.address.addr())),
         ..PortSettings::default()
     };
     let labels = switch::all_labels(&holder, invocation);

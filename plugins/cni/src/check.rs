@@ -4,7 +4,7 @@ use crate::answer::{Answer, Ip};
 use crate::conf::Conf;
 use crate::invocation::Invocation;
 use crate::refusal::{DIFFERENT, INVALID_CONFIG, Refusal};
-use crate::{ipam, netns, switch};
+use crate::{guard, ipam, netns, switch};
 use std::net::IpAddr;
 use switch_api::{Client, Holder, Mac, PortKind, PortState};
 
@@ -18,8 +18,8 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
     let holder = conf.holder(&invocation.container, &invocation.interface);
     let mut client = switch::connect(conf).map_err(switch::down)?;
     let mut differences = interface(netns, &invocation.interface, conf, result);
-    differences.extend(port(&mut client, &holder, netns, conf)?);
     let ours: Vec<Ip> = of_interface(result, &invocation.interface).cloned().collect();
+    differences.extend(port(&mut client, &holder, netns, conf, &ours)?);
     differences.extend(ipam::check(&mut client, invocation, conf, &ours)?);
     report(differences)
 }
@@ -84,7 +84,13 @@ fn interface(netns: &str, name: &str, conf: &Conf, result: &Answer) -> Vec<Strin
     differences
 }
 
-fn port(client: &mut Client, holder: &Holder, netns: &str, conf: &Conf) -> Result<Vec<String>, Refusal> {
+fn port(
+    client: &mut Client,
+    holder: &Holder,
+    netns: &str,
+    conf: &Conf,
+    ips: &[Ip],
+) -> Result<Vec<String>, Refusal> {
     let Ok(status) = switch::find(client, holder)? else {
         return Ok(vec![format!("the switch has no port for {holder}")]);
     };
@@ -103,6 +109,19 @@ fn port(client: &mut Client, holder: &Holder, netns: &str, conf: &Conf) -> Resul
             differences.push(format!("port {name} serves the namespace {}", is.clone().unwrap_or_default()));
         }
         _ => differences.push(format!("port {name} is no tap port")),
+    }
+    if let PortKind::Tap { mac: Some(mac), .. } = &status.port.kind {
+        let (is, due) = (
+            status.port.settings.source_guard.as_ref(),
+            guard::of(conf, *mac, ips.iter().map(|ip| ip.address.addr())),
+        );
+        if is != due.as_ref() {
+            differences.push(format!(
+                "port {name} has another source guard: {}; due: {}",
+                guard::shown(is),
+                guard::shown(due.as_ref())
+            ));
+        }
     }
     Ok(differences)
 }

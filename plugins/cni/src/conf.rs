@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use switch_api::{Holder, Mac, Name, PoolRange, Vid};
+use switch_api::{Holder, Mac, Name, PoolRange, Prefix, Vid};
 
 /// What the plugin is called in a configuration.
 pub const TYPE: &str = "switch-cni";
@@ -22,6 +22,10 @@ pub const STATE_DIR_DEFAULT: &str = "/var/lib/switch-cni";
 const TIMEOUT_S_DEFAULT: u64 = 30;
 /// Longest configuration, in bytes. With the result of a long chain it is some kilobytes.
 pub const CONF_LEN_MAX: u64 = 1 << 20;
+
+/// Networks that containers may send from beside their own addresses: a port's guard has 64, and a container's own
+/// addresses must find room.
+const ALLOWED_MAX: usize = 48;
 
 const KNOWN: &[&str] = &[
     "cniVersion",
@@ -35,6 +39,8 @@ const KNOWN: &[&str] = &[
     "mtu",
     "mac",
     "isolated",
+    "sourceGuard",
+    "allowedSourcePrefixes",
     "queues",
     "ipam",
     "dns",
@@ -70,6 +76,10 @@ pub struct Conf {
     pub mac: Option<Mac>,
     /// Containers of an isolated network do not reach each other.
     pub isolated: bool,
+    /// Containers send from their own addresses only.
+    pub source_guard: bool,
+    /// And from these.
+    pub allowed_source_prefixes: Vec<Prefix>,
     /// Queues of the TAP.
     pub queues: u16,
     /// Where addresses come from.
@@ -203,6 +213,8 @@ fn take(map: Map<String, Value>, raw: Value, version: Version, problems: &mut Pr
         mtu: None,
         mac: None,
         isolated: false,
+        source_guard: true,
+        allowed_source_prefixes: Vec::new(),
         queues: 1,
         ipam: Ipam::None,
         ips: Vec::new(),
@@ -248,6 +260,14 @@ fn take_port(fields: &mut Fields, conf: &mut Conf, problems: &mut Problems) {
         problems.add("mac: this is no address of a single station");
     }
     conf.isolated = fields.take("isolated", problems).unwrap_or_default();
+    conf.source_guard = fields.take("sourceGuard", problems).unwrap_or(true);
+    conf.allowed_source_prefixes = fields.take("allowedSourcePrefixes", problems).unwrap_or_default();
+    if conf.allowed_source_prefixes.len() > ALLOWED_MAX {
+        problems.add(format!("allowedSourcePrefixes: {ALLOWED_MAX} at most"));
+    }
+    if !conf.source_guard && !conf.allowed_source_prefixes.is_empty() {
+        problems.add("allowedSourcePrefixes: without sourceGuard any is allowed; take one of the two out");
+    }
     conf.queues = fields.take("queues", problems).unwrap_or(1);
     if !(1..=16).contains(&conf.queues) {
         problems.add("queues: use 1 to 16");

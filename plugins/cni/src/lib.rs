@@ -11,6 +11,7 @@
 //! | [`refusal`] | errors: the specification's codes, and what to do |
 //! | [`run`] | which verb does what |
 //! | [`add`], [`del`], [`check`], [`gc`], [`status`] | the verbs |
+//! | [`guard`] | what a container may say of itself |
 //! | [`ipam`] | addresses: from the daemon's pool, or from another plugin |
 //! | [`delegate`] | running another plugin |
 //! | [`switch`] | the daemon, as a plugin needs it |
@@ -27,6 +28,7 @@ pub mod delegate;
 pub mod fields;
 pub mod fuzz;
 pub mod gc;
+pub mod guard;
 pub mod invocation;
 pub mod ipam;
 pub mod netns;

@@ -228,6 +228,37 @@ fn what_is_asked_for_by_name_is_given() {
 }
 
 #[test]
+fn a_container_speaks_for_itself_only() {
+    let runtime = Runtime::new();
+    let (a, b, c, d) = (Container::new("a"), Container::new("b"), Container::new("c"), Container::new("d"));
+    runtime.add(&a);
+    let result = runtime.add(&b);
+    let allowed = json!({"allowedSourcePrefixes": ["10.88.0.0/24"]});
+    runtime.ask("ADD", "1.0.0", &c, allowed).ok();
+    runtime.ask("ADD", "1.0.0", &d, json!({"sourceGuard": false})).ok();
+    // Each takes an address that nobody gave it, and asks from there.
+    let asks_from = |container: &Container, own: &str| {
+        container.net.ip(&format!("addr replace {own}/24 dev eth0"));
+        container.net.try_run(&format!("ping -n -c 1 -W 1 -I {own} 10.88.0.2")).status.success()
+    };
+    reaches(&b, "10.88.0.2");
+    assert!(!asks_from(&b, "10.88.0.201"));
+    assert!(runtime.daemon.drops("spoofed-address") + runtime.daemon.drops("spoofed-neighbour") > 0);
+    wait_until("what is allowed passes", LONG, || asks_from(&c, "10.88.0.202"));
+    wait_until("who is not guarded passes", LONG, || asks_from(&d, "10.88.0.203"));
+    b.net.ip("addr del 10.88.0.201/24 dev eth0");
+    // Somebody takes the guard away.
+    let port =
+        runtime.ports().into_iter().find(|port| port.port.labels["cni/container"] == "b").unwrap().port;
+    let settings = switch_api::PortSettings { source_guard: None, ..port.settings };
+    let set = switch_api::PortSet { name: port.name, settings };
+    let _: switch_api::Done = runtime.daemon.call(&switch_api::Request::PortSet(set));
+    let said = runtime.ask("CHECK", "1.0.0", &b, json!({"prevResult": result.ok()}));
+    assert_eq!(said.code(), 101);
+    assert!(said.json["msg"].as_str().unwrap().contains("nothing is guarded"), "{:#}", said.json);
+}
+
+#[test]
 fn results_of_plugins_before_us_are_kept() {
     let runtime = Runtime::new();
     let a = Container::new("a");
