@@ -10,8 +10,9 @@ use crate::table::flow::fragments::Stray;
 use crate::table::flow::keeper::Keeper;
 use crate::table::flow::key::Key;
 use crate::table::flow::record::Decision;
+use crate::table::flow::round::Round;
 use crate::table::flow::{Flows, Invalid, Opened, Refusal, Seen};
-use crate::wire::packet::{Content, Packet, Unreadable};
+use crate::wire::packet::{Packet, Unreadable};
 
 /// What a frame is to the flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,16 +46,6 @@ pub struct Track {
     pub packet: Packet,
 }
 
-const NO_PACKET: Packet = Packet {
-    src: 0,
-    dst: 0,
-    protocol: 0,
-    ports: [0; 2],
-    icmp: [0; 2],
-    content: Content::Other,
-    fragment: None,
-};
-
 impl Track {
     /// Nothing is known.
     pub const NOT: Self = Self {
@@ -63,7 +54,7 @@ impl Track {
         zone: 0,
         key: Key { words: [0; 5] },
         hash: 0,
-        packet: NO_PACKET,
+        packet: Packet::EMPTY,
     };
 
     pub(super) fn seen(&self, view: &View) -> Seen<'_> {
@@ -84,14 +75,14 @@ pub struct Flowing {
     /// By index in the batch.
     pub tracks: Box<[Track; BATCH_FRAMES]>,
     keeper: Keeper,
-    fragments_swept: usize,
+    fragments_swept: Round,
 }
 
 impl Flowing {
     /// For a worker that will make flows in this table.
     pub(super) fn new(flows: &Flows) -> Self {
         let keeper = Keeper::new(PORTS_MAX, flows.places());
-        Self { tracks: Box::new([Track::NOT; BATCH_FRAMES]), keeper, fragments_swept: 0 }
+        Self { tracks: Box::new([Track::NOT; BATCH_FRAMES]), keeper, fragments_swept: Round::default() }
     }
 }
 
@@ -104,13 +95,12 @@ pub(super) fn confirm(
     index: usize,
     decision: Decision,
 ) -> Result<(), DropReason> {
-    let track = private.flows.tracks[index];
+    let Flowing { tracks, keeper, .. } = &mut private.flows;
+    let track = &mut tracks[index];
     if track.tracked != Tracked::Missing {
         return Ok(());
     }
-    let flows = &view.tables.flows;
-    let keeper = &mut private.flows.keeper;
-    let opened = flows.open(keeper, &track.seen(view), decision);
+    let opened = view.tables.flows.open(keeper, &track.seen(view), decision);
     let evicted = keeper.take_evicted();
     if evicted > 0 {
         private.counters.event(Event::FlowEvicted).add(u64::from(evicted));
@@ -124,7 +114,7 @@ pub(super) fn confirm(
         Ok(Opened::Invalid(invalid)) => return Err(why_invalid(invalid)),
         Err(refusal) => return Err(why_refused(refusal)),
     };
-    private.flows.tracks[index].tracked = Tracked::Known(place);
+    track.tracked = Tracked::Known(place);
     Ok(())
 }
 
@@ -144,7 +134,7 @@ pub(super) fn sweep(tables: &super::Tables, now: super::Now, flowing: &mut Flowi
         return;
     }
     flowing.keeper.sweep(&tables.flows, now.ns);
-    flowing.fragments_swept = tables.fragments.sweep(flowing.fragments_swept, now.s());
+    tables.fragments.sweep(&mut flowing.fragments_swept, now.ns);
 }
 
 pub(super) fn drop(reason: DropReason) -> Verdict {

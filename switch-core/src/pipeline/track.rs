@@ -125,7 +125,7 @@ fn read(view: &View, bytes: &[u8], note: &Note, track: &mut Track) -> Result<Tra
         _ => return Ok(Tracked::Not),
     };
     let packet = bytes.get(note.payload_at()..).unwrap_or_default();
-    track.packet = Packet::read(packet, version).map_err(flow::why_unreadable)?;
+    track.packet.read_again(packet, version).map_err(flow::why_unreadable)?;
     track.zone = view.snapshot.fids.get(usize::from(note.fid)).map_or(0, |fid| fid.zone);
     match track.packet.content {
         Content::Control => return Ok(Tracked::Control),

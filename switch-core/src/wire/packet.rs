@@ -135,30 +135,43 @@ impl From<Malformed> for Unreadable {
 }
 
 impl Packet {
+    /// Nothing was read.
+    pub const EMPTY: Self = Self {
+        src: 0,
+        dst: 0,
+        protocol: 0,
+        ports: [0; 2],
+        icmp: [0; 2],
+        content: Content::Other,
+        fragment: None,
+    };
+
     /// Reads the packet that begins at the slice's first byte.
-    #[inline]
     pub fn read(packet: &[u8], version: Version) -> Result<Self, Unreadable> {
-        Self::of(packet, ip::parse(packet, version)?, false)
+        let mut read = Self::EMPTY;
+        read.read_again(packet, version).map(|()| read)
+    }
+
+    /// The same over what was read before; after an error it is neither. In place: a packet that is handed on by value is
+    /// written and read again in pieces of other sizes, and waits for itself each time.
+    #[inline(always)]
+    pub fn read_again(&mut self, packet: &[u8], version: Version) -> Result<(), Unreadable> {
+        self.take(packet, ip::parse(packet, version)?, false)
     }
 
     /// Reads what an ICMP error quotes: at least the addresses and the first eight bytes behind them.
     pub fn read_quoted(packet: &[u8], version: Version) -> Result<Self, Unreadable> {
-        Self::of(packet, ip::parse_quoted(packet, version)?, true)
+        let mut read = Self::EMPTY;
+        read.take(packet, ip::parse_quoted(packet, version)?, true).map(|()| read)
     }
 
-    #[inline]
-    fn of(packet: &[u8], ip: Ip, quoted: bool) -> Result<Self, Unreadable> {
-        let [src, dst] = addresses(packet, ip.version);
+    #[inline(always)]
+    fn take(&mut self, packet: &[u8], ip: Ip, quoted: bool) -> Result<(), Unreadable> {
+        let read = self;
+        [read.src, read.dst] = addresses(packet, ip.version);
         let segment = &packet[ip.transport_at..ip.end];
-        let mut read = Self {
-            src,
-            dst,
-            protocol: ip.protocol,
-            ports: [0; 2],
-            icmp: [0; 2],
-            content: Content::Other,
-            fragment: None,
-        };
+        (read.protocol, read.ports, read.icmp) = (ip.protocol, [0; 2], [0; 2]);
+        (read.content, read.fragment) = (Content::Other, None);
         // An IPv6 packet may carry a fragment header and be whole (RFC 6946).
         if ip.fragment && (ip.later_fragment || ip.more) {
             read.fragment = Some(Fragment { id: ip.id, offset: ip.offset, len: segment.len() });
@@ -166,12 +179,10 @@ impl Packet {
         if ip.later_fragment {
             read.content = Content::Later;
             let header = if ip.protocol == TCP { TCP_HEADER_LEN } else { SHORT_HEADER_LEN };
-            return if ip.offset < header { Err(Unreadable::Overlap) } else { Ok(read) };
+            return if ip.offset < header { Err(Unreadable::Overlap) } else { Ok(()) };
         }
-        let short = || match read.fragment {
-            Some(_) => Unreadable::Tiny,
-            None => Unreadable::Header(Malformed::Truncated),
-        };
+        let is_fragment = read.fragment.is_some();
+        let short = || if is_fragment { Unreadable::Tiny } else { Unreadable::Header(Malformed::Truncated) };
         match ip.protocol {
             TCP if quoted => read.ports = ports(segment).ok_or(Malformed::Truncated)?,
             TCP => {
@@ -202,7 +213,7 @@ impl Packet {
             }
             _ => {}
         }
-        Ok(read)
+        Ok(())
     }
 
     /// Whether its addresses are IPv4.

@@ -4,6 +4,7 @@
 //! name. One that would lie over its first is refused, and what follows of the packet with it (RFC 5722 for IPv6, RFC
 //! 3128 for IPv4). Later fragments that overlap each other are their receiver's affair: no policy reads them.
 
+use super::round::Round;
 use crate::table::atomic::{Outcome, mix};
 use crate::table::wide::{Key, Value, Want, WideTable};
 use crate::wire::packet::{Fragment, Packet};
@@ -12,7 +13,7 @@ use crate::wire::packet::{Fragment, Packet};
 pub const FRAGMENTED_MAX: usize = 4096;
 /// How long the pieces of a packet may be apart. Linux' receivers wait as long (RFC 8200 §4.5 allows 60).
 pub const WAIT_S: u32 = 30;
-/// Lines looked at in one call of [`Fragments::sweep`].
+/// Lines looked at in one call of [`Fragments::sweep`], at most.
 const SWEEP_LINES: usize = 64;
 
 /// Why a fragment belongs to nothing.
@@ -112,11 +113,24 @@ impl Fragments {
         Ok(([(head >> 16) as u16, head as u16], [(tail >> 8) as u8, tail as u8]))
     }
 
-    /// Forgets what is old, a few lines from `at` on; the next place to begin.
-    pub fn sweep(&self, at: usize, now_s: u32) -> usize {
+    /// Forgets what is old. Called often; what is due by `now_ns` is done, up to a limit.
+    pub fn sweep(&self, round: &mut Round, now_ns: u64) {
+        let (lines, now_s) = (self.table.lines() as u64, (now_ns / 1_000_000_000) as u32);
+        let due = round.due(lines, now_ns, SWEEP_LINES as u64);
+        if due.is_empty() {
+            return;
+        }
+        let from = (due.start % lines) as usize;
+        let to = from + (due.end - due.start) as usize;
+        // What lies beyond the last line lies before the first.
+        self.forget(from..to, now_s);
+        self.forget(0..to.saturating_sub(self.table.lines()), now_s);
+    }
+
+    fn forget(&self, lines: std::ops::Range<usize>, now_s: u32) {
         let mut old = [([0; 3], [0; 2]); SWEEP_LINES];
         let mut count = 0;
-        self.table.scan(at..at + SWEEP_LINES, |key, value| {
+        self.table.scan(lines, |key, value| {
             if is_old(value, now_s) && count < SWEEP_LINES {
                 old[count] = (key, value);
                 count += 1;
@@ -126,7 +140,6 @@ impl Fragments {
             self.table
                 .update(*key, |present| if present == Some(*value) { Want::Remove } else { Want::Keep });
         }
-        if at + SWEEP_LINES < self.table.lines() { at + SWEEP_LINES } else { 0 }
     }
 
     /// Packets in pieces, for tests.
@@ -139,4 +152,27 @@ impl Fragments {
 
 fn is_old(value: Value, now_s: u32) -> bool {
     now_s.saturating_sub((value[0] >> 32) as u32) > WAIT_S
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::wire::packet::Packet;
+
+    #[test]
+    fn what_is_not_followed_is_forgotten_in_its_round() {
+        let fragments = Fragments::new(64, [1, 2]);
+        for id in 0..20 {
+            let fragment = Fragment { id, offset: 0, len: 1000 };
+            fragments.first(&Packet::EMPTY, fragment, 1, 100).unwrap();
+        }
+        let mut round = Round::default();
+        let mut swept_at = |ms: u64| {
+            // A round, beginning then.
+            (ms..ms + 4_001).for_each(|ms| fragments.sweep(&mut round, ms * 1_000_000));
+            fragments.entries()
+        };
+        assert_eq!(swept_at(100_000), 20);
+        assert_eq!(swept_at(u64::from(100 + WAIT_S) * 1000 + 1000), 0);
+    }
 }

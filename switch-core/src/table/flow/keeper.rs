@@ -5,6 +5,7 @@
 //! ended, stays in the latter until its turn comes; every new flow of the port turns the list by two.
 
 use super::record::Record;
+use super::round::Round;
 use super::state::{Stage, State};
 use super::{CHUNK, Flows};
 
@@ -16,10 +17,8 @@ const QUEUED: u32 = 1 << 31;
 const EVICT_TRIES: usize = 16;
 /// Steps that each new flow turns its port's list: twice as fast as it grows.
 const TURNS: usize = 2;
-/// Every place is looked at once in so many nanoseconds: 4 s, an eighth of the shortest long timeout.
-const SWEEP_NS: u64 = 4_000_000_000;
 /// Places looked at in one call: some microseconds.
-const SWEEP_MAX: u32 = 128;
+const SWEEP_MAX: u64 = 128;
 /// Ports whose list of half-open flows is turned in one call.
 const SWEEP_PORTS: usize = 4;
 
@@ -41,7 +40,7 @@ pub struct Keeper {
     fresh: std::ops::Range<u32>,
     chunks: Vec<u32>,
     half_open: Box<[List]>,
-    swept: u64,
+    swept: Round,
     next_port: usize,
     /// Half-open flows that made room for others, since it was last asked.
     evicted: u32,
@@ -55,7 +54,7 @@ impl Keeper {
             fresh: 0..0,
             chunks: Vec::with_capacity((places / CHUNK) as usize + 1),
             half_open: vec![List::EMPTY; ports].into(),
-            swept: 0,
+            swept: Round::default(),
             next_port: 0,
             evicted: 0,
         }
@@ -198,19 +197,12 @@ impl Keeper {
     /// Looks for flows that are over. Called often; what is due by `now_ns` is done, up to a limit.
     pub fn sweep(&mut self, flows: &Flows, now_ns: u64) {
         let places = self.chunks.len() as u64 * u64::from(CHUNK);
-        if places == 0 {
+        let due = self.swept.due(places, now_ns, SWEEP_MAX);
+        if due.is_empty() {
             return;
         }
-        let due = (u128::from(now_ns) * u128::from(places) / u128::from(SWEEP_NS)) as u64;
-        let behind = due.saturating_sub(self.swept).min(places) as u32;
-        if behind == 0 {
-            return;
-        }
-        // What a sleeping worker missed is not made good at once: one round is enough.
-        self.swept = due - u64::from(behind) + u64::from(behind.min(SWEEP_MAX));
         let now_s = (now_ns / 1_000_000_000) as u32;
-        let from = self.swept - u64::from(behind.min(SWEEP_MAX));
-        for at in from..self.swept {
+        for at in due {
             let at = at % places;
             let chunk = self.chunks[(at / u64::from(CHUNK)) as usize];
             self.look_at(flows, chunk + (at % u64::from(CHUNK)) as u32, now_s);

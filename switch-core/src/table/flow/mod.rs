@@ -8,6 +8,7 @@
 //! | [`others`] | UDP, queries, SCTP, everything else |
 //! | [`record`] | an entry: 96 bytes of atomic words |
 //! | [`keeper`] | what one worker has: its free places, its half-open flows, its share of the sweeping |
+//! | [`round`] | when it looks at what |
 //! | [`fragments`] | which flow the later fragments of a packet belong to |
 //!
 //! # Layout
@@ -33,6 +34,7 @@ pub mod key;
 mod loom_tests;
 pub mod others;
 pub mod record;
+pub mod round;
 pub mod state;
 pub mod tcp;
 #[cfg(all(test, not(loom)))]
@@ -42,6 +44,7 @@ mod tests;
 
 use super::atomic::{AtomicTable, BUCKET_BYTES, Outcome, Want, relax};
 use super::sync::{AtomicU32, Ordering};
+use crate::prefetch::advise_huge;
 use crate::wire::ip::TCP;
 use crate::wire::packet::{Content, Packet};
 use keeper::Keeper;
@@ -168,9 +171,13 @@ impl Flows {
         let entries = if cfg!(loom) { entries } else { entries.next_multiple_of(CHUNK as usize) };
         let counts = || (0..ports).map(|_| AtomicU32::new(0)).collect();
         let all = entries as u32;
+        let (index, records) = (AtomicTable::new(entries, seed), record::many(entries));
+        // A packet's flow may lie anywhere in them.
+        advise_huge(&index.buckets);
+        advise_huge(&records);
         Self {
-            index: AtomicTable::new(entries, seed),
-            records: record::many(entries),
+            index,
+            records,
             seed: key::seeds(seed),
             chunks_dealt: AtomicU32::new(0),
             entries: AtomicU32::new(0),
