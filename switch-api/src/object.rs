@@ -38,15 +38,55 @@ pub struct Bridge {
     /// The routing table its gateways belong to: networks of different tables do not reach each other.
     #[serde(default = "Name::main", skip_serializing_if = "Name::is_main")]
     pub vrf: Name,
+    /// What TCP offers as its largest segment (MSS), routed to or from this bridge, is lowered to what both ports'
+    /// MTU carry: for ways on which errors about too large packets do not arrive.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mss_clamp: bool,
+    /// Whether a packet to be routed must have come the way that leads back to its sender.
+    #[serde(default, skip_serializing_if = "ReversePath::is_off")]
+    pub reverse_path: ReversePath,
     /// Who declared it.
     #[serde(default)]
     pub owner: Owner,
 }
 
+/// Whether the source of a packet that is to be routed, or is for the switch itself, is looked up as if it were the
+/// destination (RFC 3704; what Linux calls `rp_filter`, here for IPv6 as well). In both modes there must be a way: no
+/// blackhole, none that is unreachable or prohibited, and not the switch itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReversePath {
+    /// It is not.
+    #[default]
+    Off,
+    /// The way back, or one of several, leaves by the bridge and VLAN that the packet came by (RFC 3704 §2.2, §2.3).
+    Strict,
+    /// There is a way back, be it the default route (RFC 3704 §2.4).
+    Loose,
+}
+
+impl ReversePath {
+    fn is_off(&self) -> bool {
+        *self == Self::Off
+    }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 impl Bridge {
     /// A bridge with everything else by default.
     pub fn new(name: Name) -> Self {
-        Self { name, ageing_s: ageing_s_default(), mac: None, vrf: Name::main(), owner: Owner::default() }
+        Self {
+            name,
+            ageing_s: ageing_s_default(),
+            mac: None,
+            vrf: Name::main(),
+            mss_clamp: false,
+            reverse_path: ReversePath::Off,
+            owner: Owner::default(),
+        }
     }
 }
 

@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 use switch_api::{
-    AddressDelete, ApiError, BridgeStatus, Code, Done, Name, NeighEntry, NeighState, NextHop, PortSettings,
-    Request, Route, RouteApply, RouteChoice, RouteDelete, RouteFilter, RouteGet, RouteKind, RoutePlace,
-    RouteStatus, Vid,
+    AddressDelete, ApiError, Bridge, BridgeStatus, Code, Done, Name, NeighEntry, NeighState, NextHop,
+    PortSettings, Request, ReversePath, Route, RouteApply, RouteChoice, RouteDelete, RouteFilter, RouteGet,
+    RouteKind, RoutePlace, RouteStatus, Vid,
 };
+use switch_lab::raw::RawSocket;
 use switch_lab::transfer::tcp;
 use switch_lab::{Daemon, Node, Options, Pod, wait_until};
 
@@ -252,6 +253,98 @@ fn senders_are_told_why_nothing_arrives() {
         );
     }
     drop(node);
+}
+
+fn bridge_set(daemon: &Daemon, name: &str, change: impl Fn(Bridge) -> Bridge) {
+    let _: Done = daemon.call(&Request::BridgeSet(change(Bridge::new(name.parse().unwrap()))));
+}
+
+/// The largest segment that the next SYN on a pod's device offers.
+fn offered(pod: &RawSocket) -> u16 {
+    use etherparse::{SlicedPacket, TcpOptionElement, TransportSlice};
+    let mss = |frame: &[u8]| {
+        let Some(TransportSlice::Tcp(tcp)) = SlicedPacket::from_ethernet(frame).ok()?.transport else {
+            return None;
+        };
+        tcp.options_iterator().filter(|_| tcp.syn()).find_map(|option| match option {
+            Ok(TcpOptionElement::MaximumSegmentSize(mss)) => Some(mss),
+            _ => None,
+        })
+    };
+    let frame = pod.recv(LONG, |frame| mss(frame).is_some()).expect("a SYN");
+    mss(&frame).unwrap()
+}
+
+/// Kernels offer what their own links carry; what arrives fits the narrow port too, in both directions, and nobody has to be told.
+#[test]
+fn tcp_is_told_to_send_segments_that_fit() {
+    let (_node, daemon, pods) = routed(&switchd(), &[1, 2]);
+    let narrow = switch_api::PortSet {
+        name: pods[1].device.parse().unwrap(),
+        settings: PortSettings { mtu: Some(1400), ..PortSettings::default() },
+    };
+    let _: Done = daemon.call(&Request::PortSet(narrow));
+    wait_until("ping", LONG, || pods[0].reaches("10.2.0.2") && pods[0].reaches("fd10:2::2"));
+    let transfer = |address: &str| {
+        let looks = [&pods[0], &pods[1]].map(|pod| RawSocket::open(&pod.net, "eth0").unwrap());
+        assert_eq!(tcp(&pods[0].net, &pods[1].net, address.parse().unwrap(), 300_000), 300_000);
+        // Each sees its own, and then what the other's became.
+        [(&looks[0], 0), (&looks[1], 1)].map(|(look, skip)| {
+            let first = offered(look);
+            if skip == 0 { (first, offered(look)) } else { (offered(look), first) }
+        })
+    };
+    for (address, own, fits) in [("10.2.0.2", 1460, 1360), ("fd10:2::2", 1440, 1340)] {
+        bridge_set(&daemon, "br1", |bridge| Bridge { mss_clamp: true, ..bridge });
+        let told = daemon.drops("mtu-exceeded");
+        assert_eq!(transfer(address), [(own, fits), (own, fits)], "{address}: own, heard");
+        assert_eq!(daemon.drops("mtu-exceeded"), told, "{address}: no sender had to be told");
+        bridge_set(&daemon, "br1", |bridge| bridge);
+        assert_eq!(transfer(address), [(own, own), (own, own)], "{address}: own, heard");
+    }
+    daemon.assert_conserved();
+}
+
+/// A pod with an address that lies elsewhere by the routes: nobody is reached from it by strict reverse paths, and by loose
+/// ones whoever answers answers elsewhere; once a route leads to it, it is like any other.
+#[test]
+fn a_pod_sends_from_where_routes_lead_back_to() {
+    let (_node, daemon, pods) = routed(&switchd(), &[1, 2]);
+    let sources = [("10.99.0.1", "10.99.0.0/16", 32), ("fd99::1", "fd99::/64", 128)];
+    for (source, prefix, len) in sources {
+        pods[0].net.ip(&format!("addr add {source}/{len} dev lo"));
+        let hop = if len == 32 { "10.2.0.2" } else { "fd10:2::2" };
+        let _: Done = daemon.call(&Request::RouteAdd(route(prefix, RouteKind::Via, &[hop])));
+    }
+    wait_until("ping", LONG, || pods[0].reaches("10.2.0.2") && pods[0].reaches("fd10:2::2"));
+    for (source, prefix, len) in sources {
+        let far = if len == 32 { "10.2.0.2" } else { "fd10:2::2" };
+        let ping = || pods[0].net.try_run(&format!("ping -n -c 1 -W 1 -I {source} {far}"));
+        let look = RawSocket::open(&pods[1].net, "eth0").unwrap();
+        let bytes = switch_api::Prefix::host(source.parse().unwrap()).address;
+        let is_from_it = |frame: &[u8]| match bytes {
+            std::net::IpAddr::V4(ip) => frame[12..14] == [8, 0] && frame[26..30] == ip.octets(),
+            std::net::IpAddr::V6(ip) => frame[12..14] == [0x86, 0xdd] && frame[22..38] == ip.octets(),
+        };
+        let set = |reverse_path| bridge_set(&daemon, "br1", |bridge| Bridge { reverse_path, ..bridge });
+        set(ReversePath::Strict);
+        let before = daemon.drops("reverse-path");
+        assert!(!ping().status.success());
+        assert!(daemon.drops("reverse-path") > before, "{source}");
+        assert!(pods[0].reaches(far), "what has its way back is not hindered");
+        assert!(look.recv(Duration::from_millis(50), is_from_it).is_none(), "{source} arrived");
+        set(ReversePath::Loose);
+        let before = daemon.drops("reverse-path");
+        ping();
+        assert!(look.recv(LONG, is_from_it).is_some(), "{source} did not arrive");
+        assert_eq!(daemon.drops("reverse-path"), before);
+        let hop = if len == 32 { "10.1.0.2" } else { "fd10:1::2" };
+        let replace = vec![route(prefix, RouteKind::Via, &[hop])];
+        let _: Done = daemon.call(&Request::RouteApply(RouteApply { replace, ..RouteApply::default() }));
+        set(ReversePath::Strict);
+        wait_until("its way back is its way", LONG, || ping().status.success());
+    }
+    daemon.assert_conserved();
 }
 
 /// Many routes at once: one change, all of it or nothing, in force when it is answered, and there after a kill.

@@ -2,10 +2,11 @@
 
 use crate::fdb::parse_vid;
 use crate::output::Output;
-use clap::{Args, Subcommand};
+use crate::port::Switch;
+use clap::{Args, Subcommand, ValueEnum};
 use switch_api::{
     AddressDelete, ApiError, Bridge, BridgeAddress, BridgeStatus, ByName, Client, Code, Done, Mac, Name,
-    Nothing, Owner, Prefix, Request, Vid,
+    Nothing, Owner, Prefix, Request, ReversePath, Vid,
 };
 
 /// What can be done with bridges.
@@ -49,6 +50,32 @@ pub struct Settings {
     /// The routing table its gateways belong to [default: main].
     #[arg(long)]
     vrf: Option<Name>,
+    /// Lower the largest segment (MSS) that routed TCP connections offer to what the MTUs of both ports carry [default:
+    /// off].
+    #[arg(long)]
+    mss_clamp: Option<Switch>,
+    /// Whether a packet to be routed must have come the way that leads back to its sender: by this bridge and VLAN
+    /// (strict), or there is a way at all (loose) [default: off].
+    #[arg(long)]
+    reverse_path: Option<Check>,
+}
+
+/// How strictly.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Check {
+    Off,
+    Strict,
+    Loose,
+}
+
+impl From<Check> for ReversePath {
+    fn from(check: Check) -> Self {
+        match check {
+            Check::Off => Self::Off,
+            Check::Strict => Self::Strict,
+            Check::Loose => Self::Loose,
+        }
+    }
 }
 
 impl Settings {
@@ -57,6 +84,8 @@ impl Settings {
             ageing_s: self.ageing_s.unwrap_or(bridge.ageing_s),
             mac: self.mac.or(bridge.mac),
             vrf: self.vrf.clone().unwrap_or(bridge.vrf),
+            mss_clamp: self.mss_clamp.map_or(bridge.mss_clamp, bool::from),
+            reverse_path: self.reverse_path.map_or(bridge.reverse_path, ReversePath::from),
             ..bridge
         }
     }
@@ -132,8 +161,8 @@ fn present(name: &Name, client: &mut Client) -> Result<Bridge, ApiError> {
 }
 
 fn list(bridges: &[BridgeStatus], output: &Output) -> String {
-    let mut table =
-        output.table(&["BRIDGE", "AGEING", "VLANS", "MACS", "VRF", "OWN MAC", "GATEWAYS", "PORTS"]);
+    let mut table = output
+        .table(&["BRIDGE", "AGEING", "VLANS", "MACS", "VRF", "OWN MAC", "GATEWAYS", "ROUTING", "PORTS"]);
     for status in bridges {
         let ports: Vec<_> = status.ports.iter().map(Name::as_str).collect();
         let gateways: Vec<_> = status.addresses.iter().map(gateway).collect();
@@ -145,10 +174,21 @@ fn list(bridges: &[BridgeStatus], output: &Output) -> String {
             status.bridge.vrf.to_string(),
             status.mac.to_string(),
             gateways.join(" "),
+            options(&status.bridge).join(" "),
             ports.join(" "),
         ]);
     }
     table.to_string()
+}
+
+/// What is other than usual about routing.
+fn options(bridge: &Bridge) -> Vec<&'static str> {
+    let check = match bridge.reverse_path {
+        ReversePath::Off => None,
+        ReversePath::Strict => Some("reverse-path=strict"),
+        ReversePath::Loose => Some("reverse-path=loose"),
+    };
+    bridge.mss_clamp.then_some("mss-clamp").into_iter().chain(check).collect()
 }
 
 fn gateway(address: &BridgeAddress) -> String {

@@ -17,6 +17,22 @@ struct Mistake {
 
 const MISTAKES: &[Mistake] = &[
     Mistake {
+        what: "of several ways back only the first one counts",
+        file: "pipeline/route.rs",
+        right: "group.hops().iter().any(|hop| fits(hop.fid))",
+        wrong: "group.hops().iter().skip(1).any(|hop| fits(hop.fid))",
+        test: "sources_come_the_way",
+        loom: false,
+    },
+    Mistake {
+        what: "a segment size at an odd place is taken out of the checksum as if it were at an even one",
+        file: "wire/mss.rs",
+        right: "(value_at - at) % 2 == 1",
+        wrong: "false",
+        test: "wire::mss",
+        loom: false,
+    },
+    Mistake {
         what: "a guarded port may name any MAC in neighbour discovery",
         file: "pipeline/guard/source.rs",
         right: "matches!(kind, 1 | 2) && !guard.has_mac(mac_at(rest, 2))",

@@ -12,7 +12,7 @@ use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use switch_api::{Port, PortKind, TakeRule, Vid, Vlan};
+use switch_api::{Port, PortKind, ReversePath, TakeRule, Vid, Vlan};
 
 /// A port by number.
 pub type PortId = u16;
@@ -69,6 +69,10 @@ pub struct PortFacts {
     pub lanes: ArrayVec<u16, LANES_MAX>,
     /// The switch is a station in one of its VLANs.
     pub routed: bool,
+    /// TCP segments routed to or from it are to fit its MTU: [`switch_api::Bridge::mss_clamp`].
+    pub mss_clamp: bool,
+    /// What the sources of packets it sends to be routed are held against.
+    pub reverse_path: ReversePath,
     /// It leads to the node's kernel: what comes from there does not go back there.
     pub to_kernel: bool,
     /// Flows are kept of what it sends and is sent.
@@ -138,6 +142,8 @@ pub struct Snapshot {
     pub beat_ms: u32,
     /// Flows are kept of some port.
     pub tracks: bool,
+    /// TCP segments routed to or from some port are to fit.
+    pub mss_clamps: bool,
 }
 
 impl Snapshot {
@@ -153,6 +159,7 @@ impl Snapshot {
             policing: Arc::default(),
             beat_ms: BEAT_MS_MAX,
             tracks: false,
+            mss_clamps: false,
         }
     }
 
@@ -205,11 +212,13 @@ pub fn compile_after(
             }
         }
         let routed = vids_of(&port.object.settings.vlan).any(|vid| gateways.contains_key(&fid_of(vid)));
+        let (mss_clamp, reverse_path) = (bridge.object.mss_clamp, bridge.object.reverse_path);
         let subject = model.policing.subject(port.id).cloned().unwrap_or_default();
         let facts = port_facts(&port.object, live, fid_of);
         // Who is isolated is answered all the same: by flows.
         let tracked = facts.tracked || subject.is_isolated();
-        ports[usize::from(port.id)] = PortFacts { routed, subject, tracked, ..facts };
+        ports[usize::from(port.id)] =
+            PortFacts { routed, subject, tracked, mss_clamp, reverse_path, ..facts };
     }
     for kernel in model.vrf_names().into_iter().filter_map(|vrf| model.to_kernel(vrf).ok()) {
         if let Some(port) = ports.get_mut(usize::from(kernel.id)) {
@@ -230,6 +239,7 @@ pub fn compile_after(
         }
     }
     let limits = Limits::new(fdb_entries, model.ports.len());
+    let mss_clamps = ports.iter().any(|port| port.mss_clamp && port.routed);
     let (tracks, beat_ms) = (ports.iter().any(|port| port.tracked), beat_ms(model));
     Snapshot {
         generation,
@@ -241,6 +251,7 @@ pub fn compile_after(
         policing: model.policing.0.clone(),
         beat_ms,
         tracks,
+        mss_clamps,
     }
 }
 
@@ -296,6 +307,8 @@ fn port_facts(port: &Port, live: Live, fid_of: impl Fn(Vid) -> u16) -> PortFacts
         gso: live.gso,
         lanes: live.lanes,
         routed: false,
+        mss_clamp: false,
+        reverse_path: ReversePath::Off,
         to_kernel: false,
         tracked: settings.track,
         is_node: matches!(port.kind, PortKind::Host { .. }),

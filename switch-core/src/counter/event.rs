@@ -36,6 +36,8 @@ pub enum Event {
     ErrorUntold,
     /// An IPv4 packet was cut up to fit its next link.
     Fragmented,
+    /// What a TCP SYN offers as its largest segment was lowered.
+    MssClamped,
     /// A flow began.
     FlowNew,
     /// A half-open flow made room for another of its port.
@@ -44,7 +46,7 @@ pub enum Event {
 
 impl Event {
     /// All, in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::MacLearned,
         Self::MacMoved,
         Self::LearnPortLimit,
@@ -61,6 +63,7 @@ impl Event {
         Self::ErrorTold,
         Self::ErrorUntold,
         Self::Fragmented,
+        Self::MssClamped,
         Self::FlowNew,
         Self::FlowEvicted,
     ];
@@ -84,6 +87,7 @@ impl Event {
             Self::ErrorTold => "error-told",
             Self::ErrorUntold => "error-untold",
             Self::Fragmented => "fragmented",
+            Self::MssClamped => "mss-clamped",
             Self::FlowNew => "flow-new",
             Self::FlowEvicted => "flow-evicted",
         }

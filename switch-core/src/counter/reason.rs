@@ -51,6 +51,7 @@ reasons! {
     IpHeader = "ip-header": "an IP header that is cut short or contradicts itself",
     IpChecksum = "ip-checksum": "the IPv4 header's checksum is wrong",
     MartianSource = "martian-source": "to be routed from an address that no such packet has: 0/8, 127/8, a group, or the switch's own",
+    ReversePath = "reverse-path": "from an address to which no route leads back the way it came (`bridge set NAME --reverse-path`); `switch-ctl route get ADDRESS` shows which does",
     MartianDestination = "martian-destination": "to be routed to an address that no router forwards to: a group, 0/8, 127/8, another's link-local",
     SourceRoute = "source-route": "an IPv4 source route option: the sender wants to choose the way",
     DirectedBroadcast = "directed-broadcast": "to the broadcast address of a network that the switch routes for",

@@ -10,7 +10,7 @@
 //! | [`route`] | to the bridge's own MAC: the route, the neighbour, its port; or the switch itself |
 //! | [`forward`] | all else: where the destination is; storm control of what has none |
 //! | [`admit`] | whether network policies let it through |
-//! | [`rewrite`] | a routed packet's new addresses, one hop less |
+//! | [`rewrite`] | a routed packet's new addresses, one hop less; TCP's segment size, where asked for |
 //! | [`egress`] | what the way out asks for: tag, MTU |
 //! | [`emit`] | into queues and back to the pool; flooding copies here, superframes are cut up for who takes none |
 //!
@@ -389,6 +389,9 @@ fn decide(
     }
     if routed {
         rewrite::run(pool.area(), batch, notes);
+        if view.snapshot.mss_clamps {
+            rewrite::clamp(view, pool.area(), batch, notes, &private.counters);
+        }
         watch.after(Stage::Rewrite, batch, notes, private);
     }
     let one_way = egress::run(view, pool.area(), batch, notes);

@@ -1,11 +1,13 @@
 //! `rewrite`: what a routed packet looks like on its next link: the next hop's address and the gateway's
-//! own, one hop less to go.
+//! own, one hop less to go. Where a bridge asks for it, what a TCP SYN offers as its largest segment fits.
 
+use super::View;
 use super::note::Note;
 use super::verdict::Verdict;
+use crate::counter::{Counters, Event};
 use crate::frame::{Area, Frame};
 use crate::wire::ip::Version;
-use crate::wire::{ethernet, hop};
+use crate::wire::{ethernet, hop, mss};
 
 #[inline]
 pub(super) fn run(area: &Area, frames: &mut [Frame], notes: &[Note]) {
@@ -17,5 +19,46 @@ pub(super) fn run(area: &Area, frames: &mut [Frame], notes: &[Note]) {
             let version = if note.ethertype() == ethernet::IPV4 { Version::V4 } else { Version::V6 };
             hop::step(&mut bytes[note.payload_at()..], version);
         }
+    }
+}
+
+/// Lowers what TCP offers as its largest segment to what both ways carry: the answer comes by the port that the SYN
+/// leaves by, and leaves by the one that the SYN came from. A superframe is no SYN.
+#[cold]
+#[inline(never)]
+pub(super) fn clamp(view: &View, area: &Area, frames: &mut [Frame], notes: &[Note], counters: &Counters) {
+    for (frame, note) in frames.iter_mut().zip(notes) {
+        if !note.routed || frame.offload.gso.is_some() {
+            continue;
+        }
+        let Some(out) = way_out(view, note).filter(|out| out.asked || view.facts.mss_clamp) else { continue };
+        let version = if note.ethertype() == ethernet::IPV4 { Version::V4 } else { Version::V6 };
+        let limit = mss::of_mtu(view.facts.mtu.min(out.mtu), version);
+        let csum = frame.offload.csum;
+        let clamped = mss::clamp(area.bytes_mut(frame), note.payload_at(), version, limit, csum);
+        if let Some(csum) = clamped {
+            frame.offload.csum = csum;
+            counters.event(Event::MssClamped).add(1);
+        }
+    }
+}
+
+/// Where a packet leaves.
+struct Out {
+    mtu: u16,
+    /// Its bridge asks for segments that fit.
+    asked: bool,
+}
+
+/// The port, or of several that a copy goes to the narrowest; all are of one bridge.
+fn way_out(view: &View, note: &Note) -> Option<Out> {
+    let out = |port| view.snapshot.port(port).map(|to| Out { mtu: to.mtu, asked: to.mss_clamp });
+    match note.verdict {
+        Verdict::Port(port) => out(port),
+        Verdict::Flood(_) => {
+            let members = view.snapshot.fids.get(usize::from(note.fid))?.members.iter();
+            members.filter_map(|member| out(member.port)).min_by_key(|out| out.mtu)
+        }
+        _ => None,
     }
 }

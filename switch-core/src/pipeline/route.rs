@@ -1,6 +1,6 @@
 //! `route`: what is sent to the bridge's own MAC goes to another bridge, or to the switch itself. The batch
-//! is classified first; then one plain loop for each thing that is looked up: the route, the neighbour, the
-//! neighbour's port. What needs thought (no neighbour yet, nothing to arrive at, a question for the switch)
+//! is classified first; then one plain loop for each thing that is looked up: where asked for the way back, the route,
+//! the neighbour, the neighbour's port. What needs thought (no neighbour yet, nothing to arrive at, a question for the switch)
 //! is set aside for [`super::slow`].
 
 use super::note::Note;
@@ -19,6 +19,7 @@ use crate::wire::gso;
 use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{self, Version};
 use arrayvec::ArrayVec;
+use switch_api::ReversePath;
 
 /// A packet whose route is looked up.
 struct Ask<'a> {
@@ -68,9 +69,50 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
             note.verdict = hear::group(view, area.bytes(frame), note, gateway, private);
         }
     }
+    if view.facts.reverse_path != ReversePath::Off {
+        check_sources(view, notes, &mut asks);
+    }
     let mut legs = find_routes(view, area, frames, notes, &asks);
     find_stations(view, notes, &mut legs, private);
     find_ports(view, notes, &legs, private);
+}
+
+/// Drops what did not come the way that leads back to its source. Link-local sources have no route: they are on the link,
+/// and go no further.
+#[inline(never)]
+fn check_sources(view: &View, notes: &mut [Note], asks: &mut ArrayVec<Ask, BATCH_FRAMES>) {
+    let mut values = [0; BATCH_FRAMES];
+    let values = &mut values[..asks.len()];
+    view.snapshot.routing.find_each(values, |n| (asks[n].gateway.vrf, asks[n].hop.src));
+    let mut values = values.iter();
+    asks.retain(|ask| {
+        let note = &mut notes[ask.index];
+        let by = (view.facts.reverse_path == ReversePath::Strict).then_some(note.fid);
+        let action = values.next().and_then(|value| view.snapshot.routing.action(*value));
+        let leads_back = is_link_local(ask.hop.src) || leads_back(view, action, by);
+        if !leads_back {
+            note.verdict = Verdict::Drop(DropReason::ReversePath);
+        }
+        leads_back
+    });
+}
+
+/// Whether an action leads to somebody (by this bridge and VLAN): what Linux asks in `__fib_validate_source`
+/// (net/ipv4/fib_frontend.c). Of several next hops one is enough.
+#[inline]
+fn leads_back(view: &View, action: Option<Action>, by: Option<u16>) -> bool {
+    let fits = |fid| by.is_none_or(|by| by == fid);
+    match action {
+        Some(Action::Link(fid) | Action::Kernel(fid)) => fits(fid),
+        Some(Action::Via(group)) => {
+            let group = view.snapshot.routing.group(group);
+            group.is_some_and(|group| group.hops().iter().any(|hop| fits(hop.fid)))
+        }
+        Some(
+            Action::Local | Action::Broadcast | Action::Blackhole | Action::Unreachable | Action::Prohibit,
+        )
+        | None => false,
+    }
 }
 
 /// The route of each packet, looked up at once, and the neighbour it leads to.

@@ -312,3 +312,122 @@ fn flows_share_next_hops_and_keep_theirs() {
     assert!((60..140).contains(&first), "{first} of 200 flows by the first next hop");
     rig.assert_conserved();
 }
+
+/// What a SYN offers as its largest segment is made to fit the narrower of both ports, where one of the bridges asks for it; the
+/// first packet, that waits for its neighbour, like any other.
+#[test]
+fn what_a_syn_offers_fits_both_ways() {
+    use etherparse::{TcpHeader, TcpHeaderSlice, TcpOptionElement};
+    let (mut rig, peers) = rig(1, 1024);
+    let mut now = Now { ns: 1000 * MS };
+    let tcp = |mss: u16, syn: bool| {
+        let mut tcp = TcpHeader::new(1000, 80, 7, 8);
+        tcp.syn = syn;
+        tcp.set_options(&[TcpOptionElement::Noop, TcpOptionElement::MaximumSegmentSize(mss)]).unwrap();
+        let packet = PacketBuilder::ethernet2(mac(0), OWN).ipv4([10, 0, 0, 9], [10, 1, 0, 9], 64);
+        let mut frame = Vec::new();
+        packet.tcp_header(tcp).write(&mut frame, &[]).unwrap();
+        frame
+    };
+    let offered = |frame: &[u8]| {
+        let tcp = TcpHeaderSlice::from_slice(&frame[34..]).unwrap();
+        let ip = etherparse::Ipv4HeaderSlice::from_slice(&frame[14..]).unwrap();
+        assert_eq!(tcp.calc_checksum_ipv4(&ip, &[]).unwrap(), tcp.checksum());
+        let mss = tcp.options_iterator().find_map(|option| match option {
+            Ok(TcpOptionElement::MaximumSegmentSize(mss)) => Some(mss),
+            _ => None,
+        });
+        mss.unwrap()
+    };
+    let narrow = PortSettings { mtu: Some(1400), ..PortSettings::default() };
+    let narrow = switch_api::PortSet { name: "p1".parse().unwrap(), settings: narrow };
+    rig.declare(&Request::PortSet(narrow)).unwrap();
+    for (n, clamps) in [(0, true), (0, false), (1, true)].into_iter().enumerate() {
+        let name = format!("br{}", clamps.0);
+        let bridge = |name: &str, mss_clamp| Bridge {
+            mac: Some(Mac(OWN)),
+            mss_clamp,
+            ..Bridge::new(name.parse().unwrap())
+        };
+        for other in ["br0", "br1"] {
+            rig.declare(&Request::BridgeSet(bridge(other, clamps.1 && other == name))).unwrap();
+        }
+        if n == 0 {
+            // Before the neighbour is known.
+            assert!(peers[0].send(tcp(1460, true)));
+            rig.settle(now);
+            drain(&peers[1]);
+            assert!(peers[1].send(arp_frame(false, (1, [10, 1, 0, 9]), [10, 1, 0, 1], OWN)));
+            now.ns += MS;
+            rig.settle(now);
+            assert_eq!(drain(&peers[1]).iter().map(|frame| offered(frame)).collect::<Vec<_>>(), [1360]);
+        }
+        for (mss, syn) in [(1460, true), (1361, true), (1360, true), (500, true), (1460, false)] {
+            assert!(peers[0].send(tcp(mss, syn)));
+            rig.settle(now);
+            let arrived = drain(&peers[1]);
+            let expected = if syn && clamps.1 { mss.min(1360) } else { mss };
+            assert_eq!(arrived.iter().map(|frame| offered(frame)).collect::<Vec<_>>(), [expected]);
+        }
+    }
+    assert_eq!(events(&rig, Event::MssClamped), 5);
+    rig.assert_conserved();
+}
+
+/// Sources are held against the routes: which of them may come by br0, by mode.
+#[test]
+fn sources_come_the_way_that_leads_back() {
+    use switch_api::ReversePath::{self, Loose, Off, Strict};
+    let (mut rig, peers) = rig(1, 1024);
+    let now = Now { ns: 1000 * MS };
+    let hop = |n: u8| NextHop { address: [10, n, 0, 11].into(), bridge: None, vid: Vid::DEFAULT, weight: 1 };
+    let routes = [
+        ("99.0.0.0/8", RouteKind::Via, vec![hop(0), hop(1)]),
+        ("98.0.0.0/8", RouteKind::Via, vec![hop(1)]),
+        ("97.0.0.0/8", RouteKind::Via, vec![hop(0)]),
+        ("96.0.0.0/8", RouteKind::Blackhole, vec![]),
+        ("95.0.0.0/8", RouteKind::Unreachable, vec![]),
+        ("94.0.0.0/8", RouteKind::Prohibit, vec![]),
+    ];
+    for (prefix, kind, via) in routes {
+        let (prefix, vrf) = (prefix.parse().unwrap(), switch_api::Name::main());
+        let route = Route { prefix, vrf, metric: 0, kind, via, owner: Default::default() };
+        rig.declare(&Request::RouteAdd(route)).unwrap();
+    }
+    assert!(peers[1].send(arp_frame(true, (1, [10, 1, 0, 9]), [10, 1, 0, 1], [0xff; 6])));
+    rig.settle(now);
+    // From, and the modes in which it passes.
+    let cases: [(_, &[ReversePath]); 10] = [
+        ([10, 0, 0, 9], &[Off, Loose, Strict]),
+        ([97, 0, 0, 9], &[Off, Loose, Strict]),
+        // One of several ways is enough.
+        ([99, 0, 0, 9], &[Off, Loose, Strict]),
+        ([10, 1, 0, 7], &[Off, Loose]),
+        ([98, 0, 0, 9], &[Off, Loose]),
+        ([96, 0, 0, 9], &[Off]),
+        ([95, 0, 0, 9], &[Off]),
+        ([94, 0, 0, 9], &[Off]),
+        ([10, 0, 255, 255], &[Off]),
+        ([50, 0, 0, 9], &[Off]),
+    ];
+    for mode in [Off, Loose, Strict, Off] {
+        let name = "br0".parse().unwrap();
+        let bridge = Bridge { mac: Some(Mac(OWN)), reverse_path: mode, ..Bridge::new(name) };
+        rig.declare(&Request::BridgeSet(bridge)).unwrap();
+        // All in one batch, and each keeps its own verdict.
+        let dropped = rig.drops(DropReason::ReversePath);
+        drain(&peers[1]);
+        for (number, (src, _)) in (0..).zip(&cases) {
+            let mut frame = udp(*src, [10, 1, 0, 9], 64, number);
+            frame[6..12].copy_from_slice(&mac(0));
+            assert!(peers[0].send(frame));
+        }
+        rig.settle(now);
+        let arrived: Vec<u16> = numbers(&drain(&peers[1])).into_iter().map(|(_, number)| number).collect();
+        let passes = (0..).zip(&cases).filter(|(_, (_, modes))| modes.contains(&mode));
+        assert_eq!(arrived, passes.map(|(number, _)| number).collect::<Vec<_>>(), "{mode:?}");
+        let dropped = rig.drops(DropReason::ReversePath) - dropped;
+        assert_eq!(dropped, (cases.len() - arrived.len()) as u64, "{mode:?}");
+    }
+    rig.assert_conserved();
+}

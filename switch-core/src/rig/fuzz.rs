@@ -116,7 +116,9 @@ pub fn pipeline(data: &[u8]) {
 pub(super) fn route(rig: &mut Rig) {
     let name = |text: &str| -> switch_api::Name { text.parse().unwrap_or_else(|error| panic!("{error}")) };
     let mac = Some(switch_api::Mac([2; 6]));
-    let bridge = switch_api::Bridge { mac, ..switch_api::Bridge::new(name("br0")) };
+    let reverse_path = switch_api::ReversePath::Loose;
+    let bridge =
+        switch_api::Bridge { mac, mss_clamp: true, reverse_path, ..switch_api::Bridge::new(name("br0")) };
     let mut requests = vec![Request::BridgeSet(bridge)];
     for (n, address) in ["2.2.2.2/8", "3.3.3.3/8", "202::2/16", "303::3/16"].into_iter().enumerate() {
         requests.push(Request::AddressAdd(switch_api::BridgeAddress {

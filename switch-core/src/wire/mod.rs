@@ -8,6 +8,7 @@
 //! | [`checksum`] | the Internet checksum: finished, unfinished, finish it |
 //! | [`gro`] | segments of a TCP stream joined into a superframe |
 //! | [`gso`] | superframes: one frame that stands for a train of segments, cut up in software |
+//! | [`mss`] | what a TCP SYN offers, lowered to what its way carries |
 //! | [`packet`] | what a flow is told by: addresses, protocol, ports, TCP's words, what an ICMP error quotes |
 //! | [`transport`] | where TCP and UDP lie, checked once |
 //! | [`vnet`] | `virtio_net_hdr`, before every frame of a TAP; hostile |
@@ -21,6 +22,7 @@ pub mod hop;
 pub mod ip;
 #[cfg(test)]
 pub(crate) mod made;
+pub mod mss;
 pub mod packet;
 pub mod transport;
 pub mod vnet;
