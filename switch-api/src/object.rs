@@ -45,9 +45,44 @@ pub struct Bridge {
     /// Whether a packet to be routed must have come the way that leads back to its sender.
     #[serde(default, skip_serializing_if = "ReversePath::is_off")]
     pub reverse_path: ReversePath,
+    /// Router advertisements on every VLAN with an IPv6 gateway; none: the switch says nothing of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router_advert: Option<RouterAdvert>,
     /// Who declared it.
     #[serde(default)]
     pub owner: Owner,
+}
+
+/// What router advertisements say (RFC 4861 §6.2.1). The gateways' networks are in them, on-link, and the smallest MTU of
+/// the ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouterAdvert {
+    /// Seconds between two at most (`MaxRtrAdvInterval`). 4 to 1800.
+    pub interval_s: u16,
+    /// Seconds that hosts use the switch as their default router; 0: they do not. Not below `interval_s`, up to 9000.
+    /// None: three intervals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifetime_s: Option<u16>,
+    /// Hosts make addresses for themselves in networks of 64 bits (SLAAC, RFC 4862).
+    pub autonomous: bool,
+    /// Addresses are to be had by DHCPv6 (the M flag).
+    pub managed: bool,
+    /// Other configuration is to be had by DHCPv6 (the O flag).
+    pub other: bool,
+}
+
+impl Default for RouterAdvert {
+    fn default() -> Self {
+        Self { interval_s: 600, lifetime_s: None, autonomous: true, managed: false, other: false }
+    }
+}
+
+impl RouterAdvert {
+    /// The lifetime that is said.
+    pub fn lifetime_s(&self) -> u16 {
+        self.lifetime_s.unwrap_or_else(|| self.interval_s.saturating_mul(3))
+    }
 }
 
 /// Whether the source of a packet that is to be routed, or is for the switch itself, is looked up as if it were the
@@ -85,6 +120,7 @@ impl Bridge {
             vrf: Name::main(),
             mss_clamp: false,
             reverse_path: ReversePath::Off,
+            router_advert: None,
             owner: Owner::default(),
         }
     }

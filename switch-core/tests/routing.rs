@@ -6,7 +6,7 @@ use std::time::Duration;
 use switch_api::{
     AddressDelete, ApiError, Bridge, BridgeStatus, Code, Done, Name, NeighEntry, NeighState, NextHop,
     PortSettings, Request, ReversePath, Route, RouteApply, RouteChoice, RouteDelete, RouteFilter, RouteGet,
-    RouteKind, RoutePlace, RouteStatus, Vid,
+    RouteKind, RoutePlace, RouteStatus, RouterAdvert, Vid,
 };
 use switch_lab::raw::RawSocket;
 use switch_lab::transfer::tcp;
@@ -345,6 +345,40 @@ fn a_pod_sends_from_where_routes_lead_back_to() {
         wait_until("its way back is its way", LONG, || ping().status.success());
     }
     daemon.assert_conserved();
+}
+
+/// A kernel that was given nothing configures itself: an address, a default route, the link's MTU; and unlearns the route when
+/// the switch is no router any more.
+#[test]
+fn hosts_configure_themselves_by_router_advertisements() {
+    let (node, daemon, pods) = routed(&switchd(), &[1, 2]);
+    let narrow = switch_api::PortSet {
+        name: pods[0].device.parse().unwrap(),
+        settings: PortSettings { mtu: Some(1420), ..PortSettings::default() },
+    };
+    let _: Done = daemon.call(&Request::PortSet(narrow));
+    let net = &pods[0].net;
+    net.ip("-6 route del default");
+    net.ip("addr del fd10:1::2/64 dev eth0");
+    let advert = |router_advert| bridge_set(&daemon, "br1", |bridge| Bridge { router_advert, ..bridge });
+    let has_route = || net.ip("-6 route show default").contains("proto ra");
+    advert(Some(RouterAdvert { interval_s: 1800, ..RouterAdvert::default() }));
+    let configured = || {
+        let made = net.ip("-6 addr show dev eth0 scope global -tentative").contains("inet6 fd10:1::");
+        made && has_route()
+    };
+    wait_until("an address and a route", LONG * 2, configured);
+    wait_until("it reaches another network", LONG, || pods[0].reaches("fd10:2::2"));
+    assert_eq!(net.run("cat /proc/sys/net/ipv6/conf/eth0/mtu").trim(), "1420");
+    advert(None);
+    wait_until("its router is gone", LONG * 2, || !has_route());
+    let error = daemon.client().call::<Done>(&Request::BridgeSet(Bridge {
+        router_advert: Some(RouterAdvert { interval_s: 3, ..RouterAdvert::default() }),
+        ..Bridge::new("br1".parse().unwrap())
+    }));
+    assert_eq!(error.unwrap_err().data.field.as_deref(), Some("router_advert.interval_s"));
+    daemon.assert_conserved();
+    drop(node);
 }
 
 /// Many routes at once: one change, all of it or nothing, in force when it is answered, and there after a kill.

@@ -6,7 +6,7 @@ use crate::port::Switch;
 use clap::{Args, Subcommand, ValueEnum};
 use switch_api::{
     AddressDelete, ApiError, Bridge, BridgeAddress, BridgeStatus, ByName, Client, Code, Done, Mac, Name,
-    Nothing, Owner, Prefix, Request, ReversePath, Vid,
+    Nothing, Owner, Prefix, Request, ReversePath, RouterAdvert, Vid,
 };
 
 /// What can be done with bridges.
@@ -58,6 +58,21 @@ pub struct Settings {
     /// (strict), or there is a way at all (loose) [default: off].
     #[arg(long)]
     reverse_path: Option<Check>,
+    /// Send router advertisements, by which hosts learn the switch as their IPv6 router and make addresses for themselves
+    /// (SLAAC), at most so many seconds apart, 4 to 1800; or "off" [default: off].
+    #[arg(long, value_name = "SECONDS|off", value_parser = parse_interval)]
+    router_advert: Option<Interval>,
+}
+
+/// Seconds; none: off.
+#[derive(Clone, Copy, Debug)]
+struct Interval(Option<u16>);
+
+fn parse_interval(text: &str) -> Result<Interval, String> {
+    match text {
+        "off" => Ok(Interval(None)),
+        seconds => seconds.parse().map(|s| Interval(Some(s))).map_err(|_| "seconds, or \"off\"".to_owned()),
+    }
 }
 
 /// How strictly.
@@ -86,6 +101,13 @@ impl Settings {
             vrf: self.vrf.clone().unwrap_or(bridge.vrf),
             mss_clamp: self.mss_clamp.map_or(bridge.mss_clamp, bool::from),
             reverse_path: self.reverse_path.map_or(bridge.reverse_path, ReversePath::from),
+            router_advert: match self.router_advert {
+                None => bridge.router_advert,
+                Some(Interval(None)) => None,
+                Some(Interval(Some(interval_s))) => {
+                    Some(RouterAdvert { interval_s, ..bridge.router_advert.unwrap_or_default() })
+                }
+            },
             ..bridge
         }
     }
@@ -188,7 +210,8 @@ fn options(bridge: &Bridge) -> Vec<&'static str> {
         ReversePath::Strict => Some("reverse-path=strict"),
         ReversePath::Loose => Some("reverse-path=loose"),
     };
-    bridge.mss_clamp.then_some("mss-clamp").into_iter().chain(check).collect()
+    let advert = bridge.router_advert.map(|_| "router-advert");
+    bridge.mss_clamp.then_some("mss-clamp").into_iter().chain(check).chain(advert).collect()
 }
 
 fn gateway(address: &BridgeAddress) -> String {

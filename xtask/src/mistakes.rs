@@ -17,6 +17,14 @@ struct Mistake {
 
 const MISTAKES: &[Mistake] = &[
     Mistake {
+        what: "hosts are to make addresses of networks of any size",
+        file: "host/advert.rs",
+        right: "advert.autonomous && len == AUTONOMOUS_LEN",
+        wrong: "advert.autonomous",
+        test: "host::advert",
+        loom: false,
+    },
+    Mistake {
         what: "of several ways back only the first one counts",
         file: "pipeline/route.rs",
         right: "group.hops().iter().any(|hop| fits(hop.fid))",

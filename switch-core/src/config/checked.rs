@@ -3,7 +3,9 @@
 
 use super::model::{Model, vids_of};
 use std::collections::BTreeMap;
-use switch_api::{ApiError, Cidr, Code, DeviceRoute, Mac, Port, PortKind, StaticMac, Take, Vid, Vlan};
+use switch_api::{
+    ApiError, Cidr, Code, DeviceRoute, Mac, Port, PortKind, RouterAdvert, StaticMac, Take, Vid, Vlan,
+};
 
 /// Rules in an XDP program's match table; it is walked for every frame, in the kernel.
 pub const RULES_MAX: usize = 16;
@@ -54,6 +56,9 @@ impl Checked {
                     "ageing is 10 to 1000000 seconds (IEEE 802.1Q table 8-3)",
                 ));
             }
+            if let Some(advert) = &bridge.object.router_advert {
+                check_advert(advert, &mut problems);
+            }
         }
         for port in model.ports.values() {
             check_port(&model, &port.object, workers, &mut problems);
@@ -102,6 +107,17 @@ pub(super) fn refusal(problems: Vec<Problem>) -> ApiError {
     ApiError::new(Code::InvalidParams, texts.join("; "))
         .field(field)
         .hint("nothing was changed; correct the request and send it again")
+}
+
+fn check_advert(advert: &RouterAdvert, problems: &mut Vec<Problem>) {
+    let lifetime_s = advert.lifetime_s();
+    if !(4..=1800).contains(&advert.interval_s) {
+        let text = "router advertisements are 4 to 1800 seconds apart (RFC 4861 section 6.2.1)";
+        problems.push(Problem::new("router_advert.interval_s", text));
+    } else if lifetime_s != 0 && !(advert.interval_s..=9000).contains(&lifetime_s) {
+        let text = "a router's lifetime is 0, or from the interval of its advertisements to 9000 seconds (RFC 4861 section 6.2.1)";
+        problems.push(Problem::new("router_advert.lifetime_s", text));
+    }
 }
 
 fn check_port(model: &Model, port: &Port, workers: u16, problems: &mut Vec<Problem>) {

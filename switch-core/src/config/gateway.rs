@@ -11,7 +11,7 @@ use crate::wire::hop::V4_MAPPED;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use switch_api::{Mac, Name, Prefix};
+use switch_api::{Mac, Name, Prefix, RouterAdvert};
 
 /// An address of the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,11 @@ pub struct Own {
 }
 
 impl Own {
+    /// Its network: the address without what tells hosts apart.
+    pub fn network(&self) -> u128 {
+        self.ip & mask(self.len)
+    }
+
     /// Whether `ip` is in its network.
     pub fn covers(&self, ip: u128) -> bool {
         (self.ip ^ ip) & mask(self.len) == 0
@@ -40,6 +45,8 @@ pub struct Gateway {
     pub addresses: Box<[Own]>,
     /// Its IPv6 link-local address, made of the MAC (RFC 4291, appendix A).
     pub link_local: u128,
+    /// What it says of itself to hosts, if it does.
+    pub advert: Option<RouterAdvert>,
 }
 
 impl Gateway {
@@ -171,6 +178,7 @@ pub fn compile(model: &Model, before: &Routing) -> (BTreeMap<u16, Arc<Gateway>>,
             vrf,
             addresses: Box::default(),
             link_local: link_local(mac),
+            advert: bridge.object.router_advert,
         });
         gateway.addresses = gateway.addresses.iter().copied().chain([own(address.address)]).collect();
     }
@@ -209,7 +217,7 @@ pub fn mac_of(model: &Model, bridge: &switch_api::Bridge) -> Mac {
 }
 
 /// fe80::/64 and the MAC as a modified EUI-64.
-pub(super) fn link_local(mac: u64) -> u128 {
+pub fn link_local(mac: u64) -> u128 {
     let mac = u128::from(mac ^ 0x0200_0000_0000);
     0xfe80 << 112 | (mac >> 24) << 40 | 0xff_fe00_0000 | mac & 0xff_ffff
 }

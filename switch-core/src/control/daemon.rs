@@ -81,6 +81,7 @@ pub struct Daemon {
     pub(super) told: Told,
     /// What was told of gateways.
     pub(super) announced: super::gratuitous::Announced,
+    pub(super) advertised: super::advertise::Advertised,
     /// What lanes cost.
     pub(super) loads: super::lanes::Loads,
     /// Lanes move without being asked for.
@@ -128,6 +129,7 @@ impl Daemon {
             dry: None,
             told: Told::default(),
             announced: Default::default(),
+            advertised: Default::default(),
             mirror: None,
             news: News::default(),
             capture: None,
@@ -454,6 +456,10 @@ impl Daemon {
     /// Ends the workers and closes every port.
     pub fn shut_down(&mut self, detach: bool) {
         if detach {
+            if self.advertise_last() {
+                // A generation that workers have seen is a turn in which they said it.
+                self.republish();
+            }
             self.hush_kernel();
         }
         let ids: Vec<PortId> = self.ports.keys().copied().filter(|_| detach).collect();

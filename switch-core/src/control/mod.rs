@@ -15,6 +15,7 @@
 //! | [`probe`] | what a device can do, by trying |
 //! | [`tap`] | TAP devices in pods' namespaces: made, found again, watched, removed |
 //! | [`answer`] | lists and counters |
+//! | [`advertise`] | router advertisements unasked |
 //! | [`announce`] | what the node's kernel is told of the networks behind the switch |
 //! | [`mirror`] | the kernel's routes, mirrored |
 //! | [`nexthop`] | next-hop objects that those may name |
@@ -31,6 +32,7 @@
 //! | [`bpffs`] | the directory where XDP links are pinned |
 
 mod addresses;
+mod advertise;
 mod announce;
 pub mod answer;
 pub mod bpffs;

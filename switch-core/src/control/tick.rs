@@ -22,6 +22,7 @@ impl Daemon {
         self.look_at_taps();
         self.look_at_kernel();
         self.announce_gateways();
+        self.advertise(now_s);
         self.doors.shrink(now_s);
         self.look_at_loads();
         self.rebalance_unasked();

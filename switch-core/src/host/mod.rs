@@ -4,12 +4,14 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`advert`] | that the switch is an IPv6 router, and of which networks |
 //! | [`arp`] | who has an IPv4 address |
 //! | [`nd`] | who has an IPv6 address |
 //! | [`echo`] | ping |
 //! | [`error`] | why a packet does not arrive |
 //! | [`fragment`] | a packet in pieces that fit |
 
+pub mod advert;
 pub mod arp;
 pub mod echo;
 pub mod error;

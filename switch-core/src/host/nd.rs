@@ -34,6 +34,8 @@ pub enum Nd {
         /// It was asked.
         solicited: bool,
     },
+    /// Who is a router here?
+    RouterSolicit,
 }
 
 /// Reads a packet whose header is `hop`; none if it says nothing of neighbours.
@@ -54,6 +56,10 @@ pub fn read(packet: &[u8], hop: &Hop) -> Option<Nd> {
             // RFC 4861 §7.1.2.
             let is_odd = target_addr.is_multicast() || solicited && hop.dst >> 120 == 0xff;
             (!is_odd).then_some(Nd::Advert { target: target_addr.to_bits(), mac: mac_of(lladdr), solicited })
+        }
+        Icmpv6Repr::Ndisc(NdiscRepr::RouterSolicit { lladdr }) => {
+            // RFC 4861 §6.1.1, the same.
+            (hop.src != 0 || lladdr.is_none()).then_some(Nd::RouterSolicit)
         }
         _ => None,
     }

@@ -4,7 +4,7 @@
 
 use super::note::Note;
 use super::verdict::{Verdict, Why};
-use super::{Private, View};
+use super::{Chore, Private, View};
 use crate::config::gateway::Gateway;
 use crate::counter::Event;
 use crate::host::arp;
@@ -46,6 +46,11 @@ pub(super) fn group(
         Some(Nd::Solicit { target, .. }) if gateway.owns(target) => Verdict::Aside(Why::Host),
         Some(Nd::Advert { target, mac, .. }) => {
             hear(view, private, note, gateway, target, mac, Claim::Announcement);
+            Verdict::Undecided
+        }
+        // Of all routers that hear it, each answers.
+        Some(Nd::RouterSolicit) if gateway.advert.is_some() => {
+            _ = private.asks.try_push(Chore::Advertise(note.fid, note.src(), hop.src));
             Verdict::Undecided
         }
         _ => Verdict::Undecided,
@@ -91,6 +96,6 @@ pub(super) fn probe(view: &View, key: Key, private: &mut Private) {
     if !private.asks.is_full()
         && let Some(mac) = view.tables.neigh.probe(key, view.now_s)
     {
-        private.asks.push((key, Some(mac)));
+        private.asks.push(Chore::Ask(key, Some(mac)));
     }
 }

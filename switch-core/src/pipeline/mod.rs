@@ -210,13 +210,31 @@ pub struct Private {
     pub capture: Option<Arc<Capture>>,
     /// What the stages set aside.
     aside: ArrayVec<(Frame, Note, Why), BATCH_FRAMES>,
-    /// Neighbours to ask whether they are still there: each, and its station.
-    asks: ArrayVec<(Key, Option<u64>), BATCH_FRAMES>,
+    /// What is to be asked and answered beside.
+    asks: ArrayVec<Chore, BATCH_FRAMES>,
     slow: Slow,
-    /// Gateways, by filtering identifier, whose neighbours are to be told of them.
-    announces: ArrayVec<u16, ANNOUNCED_MAX>,
+    /// What gateways are to tell their neighbours.
+    announces: ArrayVec<Word, ANNOUNCED_MAX>,
     /// The flows of the batch at hand, and what this worker has of the flow table.
     pub flows: flow::Flowing,
+}
+
+/// What is left for behind the list, though its frame goes on.
+#[derive(Clone, Copy, Debug)]
+enum Chore {
+    /// Ask a neighbour whether it is still there: it, and its station.
+    Ask(Key, Option<u64>),
+    /// Tell a host, on a bridge and VLAN, by station and address, of its router.
+    Advertise(u16, u64, u128),
+}
+
+/// What the switch tells unasked of the gateway of a bridge and VLAN.
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    /// Its addresses.
+    Announce(u16),
+    /// That it is a router, or for the last time, and from which station, that it is none any more.
+    Advertise(u16, Option<u64>),
 }
 
 /// Gateways that are announced in one turn.
@@ -225,7 +243,13 @@ pub const ANNOUNCED_MAX: usize = 64;
 impl Private {
     /// [`Pipeline::attend`] will tell the neighbours of this gateway; what finds no room is left out.
     pub fn announce(&mut self, fid: u16) {
-        _ = self.announces.try_push(fid);
+        _ = self.announces.try_push(Word::Announce(fid));
+    }
+
+    /// [`Pipeline::attend`] will tell the hosts of a bridge and VLAN of their router, or that the station `last` is none any
+    /// more; what finds no room is left out.
+    pub fn advertise(&mut self, fid: u16, last: Option<u64>) {
+        _ = self.announces.try_push(Word::Advertise(fid, last));
     }
 
     /// `secret` marks this daemon's loop probes; of `tables` it will hold places.

@@ -431,3 +431,74 @@ fn sources_come_the_way_that_leads_back() {
     }
     rig.assert_conserved();
 }
+
+/// A host that asks is told, and nobody else; its question goes on to other routers. Without the setting nothing is said.
+#[test]
+fn a_host_that_asks_for_a_router_is_told() {
+    use smoltcp::wire::{EthernetAddress, Icmpv6Packet, Icmpv6Repr, Ipv6Address, NdiscRepr};
+    let (mut rig, peers) = rig(1, 1024);
+    let (port, other) = memory::wire();
+    rig.add_port_to("br0", "p2", PortSettings::default(), Box::new(port), 0).unwrap();
+    let address = BridgeAddress {
+        bridge: "br0".parse().unwrap(),
+        address: "fd00::1/64".parse().unwrap(),
+        vid: Vid::DEFAULT,
+        owner: Default::default(),
+    };
+    rig.declare(&Request::AddressAdd(address)).unwrap();
+    let own: Ipv6Address = "fe80::5".parse().unwrap();
+    let solicit = |src: Ipv6Address| {
+        let dst: Ipv6Address = "ff02::2".parse().unwrap();
+        let lladdr = (src == own).then(|| EthernetAddress(mac(0)).into());
+        let repr = Icmpv6Repr::Ndisc(NdiscRepr::RouterSolicit { lladdr });
+        let mut frame = vec![0; 54 + repr.buffer_len()];
+        frame[..6].copy_from_slice(&[0x33, 0x33, 0, 0, 0, 2]);
+        frame[6..12].copy_from_slice(&mac(0));
+        frame[12..20].copy_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, repr.buffer_len() as u8]);
+        frame[20..22].copy_from_slice(&[58, 255]);
+        frame[22..38].copy_from_slice(&src.octets());
+        frame[38..54].copy_from_slice(&dst.octets());
+        repr.emit(&src, &dst, &mut Icmpv6Packet::new_unchecked(&mut frame[54..]), &Default::default());
+        frame
+    };
+    let is_advert = |frame: &Vec<u8>| frame[12..14] == [0x86, 0xdd] && frame[54] == 134;
+    let mut now = Now { ns: 1000 * MS };
+    for (advertises, src) in [(false, own), (true, own), (true, Ipv6Address::UNSPECIFIED)] {
+        let router_advert = advertises.then(switch_api::RouterAdvert::default);
+        let bridge = Bridge { mac: Some(Mac(OWN)), router_advert, ..Bridge::new("br0".parse().unwrap()) };
+        rig.declare(&Request::BridgeSet(bridge)).unwrap();
+        assert!(peers[0].send(solicit(src)));
+        now.ns += 1000 * MS;
+        rig.settle(now);
+        let (told, heard) = (drain(&peers[0]), drain(&other));
+        assert_eq!(heard, [solicit(src)], "another router hears the question, and no answer");
+        assert_eq!(told.len(), usize::from(advertises));
+        if let [told] = &told[..] {
+            let dst = if src == own { src } else { "ff02::1".parse().unwrap() };
+            assert!(is_advert(told) && told[..6] == mac(0) && told[38..54] == dst.octets(), "{told:02x?}");
+        }
+    }
+    // A flood of questions is not one of answers.
+    for _ in 0..200 {
+        assert!(peers[0].send(solicit(own)));
+    }
+    now.ns += MS;
+    rig.settle(now);
+    let told = drain(&peers[0]).len();
+    assert!((1..=2).contains(&told), "{told} answers at one moment: a tenth of a second's worth is the most");
+    // Everybody is told unasked, and for the last time.
+    let fid =
+        rig.model.fids[&(rig.model.bridges[&"br0".parse::<switch_api::Name>().unwrap()].id, Vid::DEFAULT)];
+    for last in [None, Some(Mac(OWN).to_u64())] {
+        drain(&other);
+        rig.advertise(0, fid, last);
+        rig.settle(now);
+        for peer in [&peers[0], &other] {
+            let told = drain(peer);
+            assert!(told.len() == 1 && is_advert(&told[0]), "{told:02x?}");
+            let lifetime_s = u16::from_be_bytes([told[0][60], told[0][61]]);
+            assert_eq!(lifetime_s, if last.is_some() { 0 } else { 1800 });
+        }
+    }
+    rig.assert_conserved();
+}

@@ -6,15 +6,16 @@ use super::hold::{HELD_PART, Held};
 use super::note::{Note, src_ethertype};
 use super::storm::Storms;
 use super::verdict::{Class, Verdict, Why};
-use super::{Private, View, hear, reach, route};
+use super::{Chore, Private, View, hear, reach, route};
 use crate::config::PORTS_MAX;
-use crate::config::gateway::Gateway;
+use crate::config::gateway::{Gateway, is_v4, link_local};
 use crate::counter::{DropReason, Event};
 use crate::frame::{BATCH_FRAMES, Frame, Pool};
+use crate::host::advert::Router;
 use crate::host::error::Reason;
 use crate::host::fragment::Cut;
 use crate::host::nd::Nd;
-use crate::host::{PACKET_LEN_MAX, arp, echo, error, nd};
+use crate::host::{PACKET_LEN_MAX, advert, arp, echo, error, nd};
 use crate::table::neigh::{self, Ask, Claim};
 use crate::table::wide::Key;
 use crate::wire::checksum::{self, Csum};
@@ -25,6 +26,8 @@ use arrayvec::ArrayVec;
 
 /// ARP and neighbour solicitations from one port, a second. A pod's kernel asks once a second for each address.
 const NEIGHBOUR_PPS: u32 = 1000;
+/// Router solicitations from one port that are answered, a second. A host sends three, 4 s apart (RFC 4861 §6.3.7).
+const ROUTER_PPS: u32 = 20;
 /// Pings from one port that are answered, a second: more than anybody pings by hand.
 const ECHO_PPS: u32 = 1000;
 /// Errors told to one port, a second. Linux tells 1 000 in all (`icmp_msgs_per_sec`) and one a second to each
@@ -42,6 +45,7 @@ const PIECES_MAX: usize = 2 * BATCH_FRAMES;
 #[derive(Debug)]
 pub struct Slow {
     neighbour: Storms,
+    router: Storms,
     echo: Storms,
     error: Storms,
     scratch: Box<[u8; HEADER_LEN + PACKET_LEN_MAX]>,
@@ -57,6 +61,7 @@ impl Default for Slow {
         let scratch = Box::new([0; HEADER_LEN + PACKET_LEN_MAX]);
         Self {
             neighbour: storms(),
+            router: storms(),
             echo: storms(),
             error: storms(),
             scratch,
@@ -91,8 +96,11 @@ pub(super) fn run(view: &View, pool: &mut Pool, private: &mut Private) {
         }
     }
     private.aside = aside;
-    for (key, mac) in std::mem::take(&mut private.asks) {
-        ask(view, pool, private, key, mac);
+    for chore in std::mem::take(&mut private.asks) {
+        match chore {
+            Chore::Ask(key, mac) => ask(view, pool, private, key, mac),
+            Chore::Advertise(fid, mac, ip) => answer_host(view, pool, private, fid, mac, ip),
+        }
     }
 }
 
@@ -167,6 +175,8 @@ fn discovery(
         return private.counters.drops(view.in_port, DropReason::HostLimit).add(1);
     }
     match said {
+        // To a router's own station: its advertisement comes by itself.
+        Nd::RouterSolicit => {}
         Nd::Advert { target, mac, solicited } => {
             let claim = if solicited { Claim::Answer } else { Claim::Announcement };
             // An answer to a unicast question need not name the station (RFC 4861 §4.4).
@@ -301,7 +311,7 @@ fn too_big(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, no
 pub(super) fn ask(view: &View, pool: &mut Pool, private: &mut Private, key: Key, station: Option<u64>) {
     let (fid, target) = neigh::unkey(key);
     let Some(gateway) = view.snapshot.gateway(fid) else { return };
-    let is_v4 = crate::config::gateway::is_v4(target);
+    let is_v4 = is_v4(target);
     // A neighbour is asked from an address of its network; link-local for IPv6, which every node has.
     let own = if is_v4 { gateway.speaks_as(target) } else { Some(gateway.link_local) };
     let Some(own) = own else { return };
@@ -340,6 +350,51 @@ pub(super) fn announce(pool: &mut Pool, private: &mut Private, fid: u16, mac: u6
             nd::advert(out, nd::ALL_NODES, ip, mac, false)
         }
     });
+}
+
+/// Tells a host that asked of its router. Only its station is told (RFC 6085), also if it has no address yet: nobody makes
+/// the switch send to everybody.
+fn answer_host(view: &View, pool: &mut Pool, private: &mut Private, fid: u16, mac: u64, ip: u128) {
+    if private.slow.router.admit(view.in_port, ROUTER_PPS, 1, view.now) {
+        let ip = if ip == 0 { nd::ALL_NODES } else { ip };
+        advertise(view, pool, private, fid, Some((mac, ip)));
+        private.counters.event(Event::HostAnswered).add(1);
+    }
+}
+
+/// Tells a host, by station and address, or everybody on a link, that the switch is a router.
+pub(super) fn advertise(
+    view: &View,
+    pool: &mut Pool,
+    private: &mut Private,
+    fid: u16,
+    to: Option<(u64, u128)>,
+) {
+    let Some(gateway) = view.snapshot.gateway(fid).filter(|gateway| gateway.speaks_v6()) else { return };
+    let Some(said) = &gateway.advert else { return };
+    let members = view.snapshot.fids.get(usize::from(fid)).map_or(&[][..], |facts| &facts.members);
+    let mtus = members.iter().filter_map(|member| view.snapshot.port(member.port)).map(|port| port.mtu);
+    let mtu = mtus.min().unwrap_or(0);
+    let (mac, ip) = to.unwrap_or((nd::group_mac(nd::ALL_NODES), nd::ALL_NODES));
+    let verdict = match to {
+        Some((mac, _)) => reach::station(view, fid, mac),
+        None => Verdict::Flood(Class::Multicast),
+    };
+    let link = Link { fid, dst: mac, src: gateway.mac, ethertype: IPV6 };
+    let router = Router { mac: gateway.mac, link_local: gateway.link_local };
+    let networks = gateway.addresses.iter().filter(|own| !is_v4(own.ip)).map(|own| (own.network(), own.len));
+    say(pool, private, link, verdict, |out| advert::write(out, ip, router, said, mtu, networks));
+}
+
+/// Tells everybody on a link that the station `mac` is no router any more.
+pub(super) fn advertise_last(view: &View, pool: &mut Pool, private: &mut Private, fid: u16, mac: u64) {
+    if view.snapshot.fids.get(usize::from(fid)).is_some() {
+        let dst = nd::group_mac(nd::ALL_NODES);
+        let link = Link { fid, dst, src: mac, ethertype: IPV6 };
+        let router = Router { mac, link_local: link_local(mac) };
+        let verdict = Verdict::Flood(Class::Multicast);
+        say(pool, private, link, verdict, |out| advert::write_last(out, nd::ALL_NODES, router));
+    }
 }
 
 /// Drops a packet and tells its sender why, the way it came.

@@ -5,7 +5,7 @@ use super::hold::{AT_ONCE, Due};
 use super::note::Note;
 use super::slow;
 use super::verdict::Verdict;
-use super::{Pipeline, View, World, decide_again, egress, emit, prepare_own};
+use super::{Pipeline, View, Word, World, decide_again, egress, emit, prepare_own};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::DropReason;
 use crate::frame::{BATCH_FRAMES, Batch, Pool};
@@ -75,7 +75,21 @@ impl Pipeline {
     fn announce(&mut self, world: World, batch: &mut Batch, pool: &mut Pool) {
         let none = PortFacts::default();
         let view = View::new(world, 0, &none);
-        for fid in std::mem::take(&mut self.private.announces) {
+        for word in std::mem::take(&mut self.private.announces) {
+            if self.private.slow.said.is_full() {
+                self.speak(world, 0, batch, pool);
+            }
+            let fid = match word {
+                Word::Announce(fid) => fid,
+                Word::Advertise(fid, None) => {
+                    slow::advertise(&view, pool, &mut self.private, fid, None);
+                    continue;
+                }
+                Word::Advertise(fid, Some(mac)) => {
+                    slow::advertise_last(&view, pool, &mut self.private, fid, mac);
+                    continue;
+                }
+            };
             let Some(gateway) = view.snapshot.gateway(fid) else { continue };
             let link_local = gateway.speaks_v6().then_some(gateway.link_local);
             for ip in gateway.addresses.iter().map(|own| own.ip).chain(link_local) {

@@ -195,6 +195,12 @@ impl Rig {
         Ok(id)
     }
 
+    /// Has a worker tell hosts of their router, as the control thread does.
+    #[cfg(test)]
+    pub(crate) fn advertise(&self, worker: usize, fid: u16, last: Option<u64>) {
+        assert!(self.mail[worker].commands.push(Command::Advertise(fid, last)).is_ok());
+    }
+
     /// Begins to move lanes; [`Rig::step`] goes on with it, between any two turns.
     pub fn begin_to_move(&mut self, id: PortId, moves: Vec<Move>) -> Handover {
         self.ticket += 1;

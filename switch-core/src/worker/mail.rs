@@ -62,6 +62,9 @@ pub enum Command {
     Capture(Option<Arc<Capture>>),
     /// Tell the neighbours of the gateway with this filtering identifier that it is here.
     Announce(u16),
+    /// Tell the hosts there that the switch is a router, or for the last time, and from which station, that it is none any
+    /// more.
+    Advertise(u16, Option<u64>),
     /// End.
     Stop,
 }

@@ -431,6 +431,7 @@ impl Turn {
                 Command::Empty(region, room) => self.pool.empty(region, room),
                 Command::Capture(capture) => self.pipeline.private.capture = capture,
                 Command::Announce(fid) => self.pipeline.private.announce(fid),
+                Command::Advertise(fid, last) => self.pipeline.private.advertise(fid, last),
                 Command::Stop => self.stopping = true,
             }
         }
