@@ -351,7 +351,7 @@ fn a_pod_sends_from_where_routes_lead_back_to() {
 /// the switch is no router any more.
 #[test]
 fn hosts_configure_themselves_by_router_advertisements() {
-    let (node, daemon, pods) = routed(&switchd(), &[1, 2]);
+    let (node, mut daemon, pods) = routed(&switchd(), &[1, 2]);
     let narrow = switch_api::PortSet {
         name: pods[0].device.parse().unwrap(),
         settings: PortSettings { mtu: Some(1420), ..PortSettings::default() },
@@ -360,9 +360,12 @@ fn hosts_configure_themselves_by_router_advertisements() {
     let net = &pods[0].net;
     net.ip("-6 route del default");
     net.ip("addr del fd10:1::2/64 dev eth0");
-    let advert = |router_advert| bridge_set(&daemon, "br1", |bridge| Bridge { router_advert, ..bridge });
+    let advert = |daemon: &Daemon, router_advert| {
+        bridge_set(daemon, "br1", |bridge| Bridge { router_advert, ..bridge });
+    };
     let has_route = || net.ip("-6 route show default").contains("proto ra");
-    advert(Some(RouterAdvert { interval_s: 1800, ..RouterAdvert::default() }));
+    let every_half_hour = Some(RouterAdvert { interval_s: 1800, ..RouterAdvert::default() });
+    advert(&daemon, every_half_hour);
     let configured = || {
         let made = net.ip("-6 addr show dev eth0 scope global -tentative").contains("inet6 fd10:1::");
         made && has_route()
@@ -370,7 +373,7 @@ fn hosts_configure_themselves_by_router_advertisements() {
     wait_until("an address and a route", LONG * 2, configured);
     wait_until("it reaches another network", LONG, || pods[0].reaches("fd10:2::2"));
     assert_eq!(net.run("cat /proc/sys/net/ipv6/conf/eth0/mtu").trim(), "1420");
-    advert(None);
+    advert(&daemon, None);
     wait_until("its router is gone", LONG * 2, || !has_route());
     let error = daemon.client().call::<Done>(&Request::BridgeSet(Bridge {
         router_advert: Some(RouterAdvert { interval_s: 3, ..RouterAdvert::default() }),
@@ -378,6 +381,10 @@ fn hosts_configure_themselves_by_router_advertisements() {
     }));
     assert_eq!(error.unwrap_err().data.field.as_deref(), Some("router_advert.interval_s"));
     daemon.assert_conserved();
+    advert(&daemon, every_half_hour);
+    wait_until("it has one again", LONG * 2, has_route);
+    daemon.stop(true);
+    wait_until("the switch said that it goes", LONG, || !has_route());
     drop(node);
 }
 
