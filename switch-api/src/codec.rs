@@ -101,7 +101,7 @@ fn typed<T: DeserializeOwned>(value: Value, code: Code) -> Result<T, ApiError> {
 }
 
 /// Of a field that is missing, or unknown to a struct that is part of another, serde tells in words only.
-fn named_in(message: &str) -> Option<&str> {
+pub(crate) fn named_in(message: &str) -> Option<&str> {
     let begins = ["missing field `", "unknown field `"];
     begins.iter().find_map(|begin| message.strip_prefix(begin))?.split('`').next()
 }

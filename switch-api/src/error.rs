@@ -108,6 +108,9 @@ pub struct ErrorData {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// Each by itself, where several things are wrong with several objects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<crate::Problem>,
 }
 
 impl ApiError {

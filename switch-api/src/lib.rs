@@ -13,6 +13,8 @@
 //! | [`vrf`] | routing tables: where they lead, and what they have to do with the kernel's |
 //! | [`request`] | what can be asked, one variant per JSON-RPC method |
 //! | [`reply`] | what is answered |
+//! | [`config`] | all that one owner declares, applied at once |
+//! | [`file`] | the same as a TOML file, and its problems with line and column |
 //! | [`trace`] | one frame, and what becomes of it |
 //! | [`capture`] | copies of frames, as they pass |
 //! | [`event`] | what happens, as it happens |
@@ -24,8 +26,10 @@ pub mod capture;
 pub mod cidr;
 pub mod client;
 pub mod codec;
+pub mod config;
 pub mod error;
 pub mod event;
+pub mod file;
 pub mod flow;
 pub mod ipam;
 pub mod name;
@@ -41,6 +45,10 @@ pub mod vrf;
 pub use capture::*;
 pub use cidr::Cidr;
 pub use client::{Client, Notice};
+pub use config::{
+    Action, CONFIRM_WITHIN_S_MAX, Change, Config, ConfigApplied, ConfigApply, ConfigExport, ConfigRollback,
+    FieldChange, HistoryEntry, Object, ObjectRef, Problem,
+};
 pub use error::{ApiError, Code};
 pub use event::{Happened, Missed};
 pub use flow::*;

@@ -1,6 +1,7 @@
 //! What can be asked: one variant per JSON-RPC method.
 
 use crate::capture::CaptureStart;
+use crate::config::{ConfigApply, ConfigExport, ConfigRollback};
 use crate::flow::{FlowFilter, FlowList};
 use crate::policy::{
     ByNamespace, ByPolicy, Namespace, NetworkPolicy, PolicyExplain, PolicyFilter, PortLabel,
@@ -26,6 +27,21 @@ pub enum Request {
     /// Stops the daemon.
     #[serde(rename = "daemon.stop")]
     Stop(Stop),
+    /// All that an owner declares.
+    #[serde(rename = "config.export")]
+    ConfigExport(ConfigExport),
+    /// Makes what an owner declares be this: all of it or nothing.
+    #[serde(rename = "config.apply")]
+    ConfigApply(Box<ConfigApply>),
+    /// Keeps what waits to be confirmed.
+    #[serde(rename = "config.confirm")]
+    ConfigConfirm(Nothing),
+    /// Lists what was declared before, the newest last.
+    #[serde(rename = "config.history")]
+    ConfigHistory(Nothing),
+    /// Makes what the operator declares be what it was.
+    #[serde(rename = "config.rollback")]
+    ConfigRollback(ConfigRollback),
     /// Declares a bridge.
     #[serde(rename = "bridge.add")]
     BridgeAdd(Bridge),
@@ -184,30 +200,38 @@ pub enum Request {
 impl Request {
     /// Whether it changes nothing, so that a reader may ask it.
     pub fn is_read_only(&self) -> bool {
-        matches!(
-            self,
-            Self::Hello(_)
-                | Self::Status(_)
-                | Self::BridgeList(_)
-                | Self::PortGet(_)
-                | Self::PortList(_)
-                | Self::FdbList(_)
-                | Self::NeighList(_)
-                | Self::FlowList(_)
-                | Self::RouteList(_)
-                | Self::RouteGet(_)
-                | Self::VrfList(_)
-                | Self::WorkerList(_)
-                | Self::WorkerRebalance(Rebalance { dry_run: true })
-                | Self::StatsGet(_)
-                | Self::Trace(_)
-                | Self::EventsSubscribe(_)
-                | Self::NamespaceList(_)
-                | Self::PolicyList(_)
-                | Self::PolicyExplain(_)
-                | Self::PoolList(_)
-                | Self::LeaseList(_)
-        )
+        let only_said = match self {
+            Self::ConfigApply(apply) => apply.dry_run,
+            Self::ConfigRollback(rollback) => rollback.dry_run,
+            _ => false,
+        };
+        only_said
+            || matches!(
+                self,
+                Self::Hello(_)
+                    | Self::Status(_)
+                    | Self::ConfigExport(_)
+                    | Self::ConfigHistory(_)
+                    | Self::BridgeList(_)
+                    | Self::PortGet(_)
+                    | Self::PortList(_)
+                    | Self::FdbList(_)
+                    | Self::NeighList(_)
+                    | Self::FlowList(_)
+                    | Self::RouteList(_)
+                    | Self::RouteGet(_)
+                    | Self::VrfList(_)
+                    | Self::WorkerList(_)
+                    | Self::WorkerRebalance(Rebalance { dry_run: true })
+                    | Self::StatsGet(_)
+                    | Self::Trace(_)
+                    | Self::EventsSubscribe(_)
+                    | Self::NamespaceList(_)
+                    | Self::PolicyList(_)
+                    | Self::PolicyExplain(_)
+                    | Self::PoolList(_)
+                    | Self::LeaseList(_)
+            )
     }
 }
 

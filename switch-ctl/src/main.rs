@@ -2,6 +2,7 @@
 
 mod bridge;
 mod capture;
+mod config;
 mod daemon;
 mod events;
 mod fdb;
@@ -87,6 +88,26 @@ enum Noun {
     /// Workers: who does it, on which core.
     #[command(subcommand)]
     Worker(worker::Verb),
+    /// Print all that the operator declared, as a file for `apply`.
+    ///
+    /// Example: switch-ctl export > switch.toml
+    Export,
+    /// Compare what is declared with a file: what `apply` would change.
+    Diff(config::Diff),
+    /// Make what the operator declares be what a file says: all of it or nothing.
+    ///
+    /// What is not in the file goes, but for what others declared (the CNI plugin, an agent): that is never touched.
+    Apply(config::Apply),
+    /// Keep what was applied with --confirm-within.
+    ///
+    /// Example: switch-ctl confirm
+    Confirm,
+    /// List what was applied, to go back to.
+    ///
+    /// Example: switch-ctl history
+    History,
+    /// Go back to what was declared before.
+    Rollback(config::Rollback),
     /// Live frames, onto the terminal or into pcapng.
     Capture(Box<capture::Capture>),
     /// What happens, as it happens.
@@ -165,6 +186,12 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Policy(verb) => policy::run(verb, &mut client, &output),
         Noun::Namespace(verb) => namespace::run(verb, &mut client, &output),
         Noun::Worker(verb) => worker::run(verb, &mut client, &output),
+        Noun::Export => config::export(&mut client, &output),
+        Noun::Diff(diff) => config::diff(diff, &mut client, &output),
+        Noun::Apply(apply) => config::apply(apply, &mut client, &output),
+        Noun::Confirm => config::confirm(&mut client, &output),
+        Noun::History => config::history(&mut client, &output),
+        Noun::Rollback(rollback) => config::rollback(rollback, &mut client, &output),
         Noun::Capture(capture) => capture::run(capture, &mut client, &output),
         Noun::Events(events) => events::run(events, &mut client, &output),
         Noun::Top(top) => top::run(top, &mut client, &output),

@@ -97,6 +97,8 @@ fn everything_is_json_when_asked() {
         "fdb list",
         "fdb flush",
         "ipam pool list",
+        "export",
+        "history",
         "worker list",
         "worker wake",
         "port delete m",

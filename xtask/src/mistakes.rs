@@ -41,6 +41,22 @@ const MISTAKES: &[Mistake] = &[
         loom: false,
     },
     Mistake {
+        what: "a file takes what another owner declared",
+        file: "config/plan.rs",
+        right: "all.filter(|object| object.owner() == owner).cloned()",
+        wrong: "all.cloned()",
+        test: "a_plan_arrives",
+        loom: false,
+    },
+    Mistake {
+        what: "a port's stations are forgotten when it comes again",
+        file: "config/plan.rs",
+        right: "desired.fdb.iter().filter(|station| station.port == after.name)",
+        wrong: "desired.fdb.iter().filter(|station| station.port != after.name)",
+        test: "a_plan_arrives",
+        loom: false,
+    },
+    Mistake {
         what: "a guarded port may name any MAC in neighbour discovery",
         file: "pipeline/guard/source.rs",
         right: "matches!(kind, 1 | 2) && !guard.has_mac(mac_at(rest, 2))",

@@ -81,8 +81,9 @@ fn kernel() -> Result {
         cargo("test --package switch-bench --test second_opinion -- --nocapture --test-threads=1");
     command.env("SWITCHD", crate::sh::root().join("target/debug/switchd"));
     run(command)?;
-    let mut command =
-        cargo("test --package switch-ctl --test operate --test commands --test filter --test metrics");
+    let mut command = cargo(
+        "test --package switch-ctl --test operate --test commands --test filter --test metrics --test declare",
+    );
     command.env("SWITCHD", crate::sh::root().join("target/debug/switchd"));
     run(command)
 }

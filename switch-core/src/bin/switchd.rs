@@ -43,6 +43,9 @@ struct Options {
     /// Where to keep what is declared, so that a restart finds it. Without it nothing is kept.
     #[arg(long)]
     state: Option<PathBuf>,
+    /// A file of what the operator declares, as `switch-ctl export` writes it: applied at start, over what --state kept.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Where to mount the bpffs that pins XDP links [default: `bpf` beside the socket].
     #[arg(long)]
     bpffs: Option<PathBuf>,
@@ -149,6 +152,8 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         named.transpose()
     };
     raise_descriptor_limit();
+    // Read before the sandbox, in which only the daemon's own folders are there.
+    let config = options.config.as_deref().map(read_file).transpose()?;
     let rules = Rules {
         group: group(&options.group)?,
         cni: group(&options.cni_group)?,
@@ -211,6 +216,9 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     daemon.sandbox = Some(sandbox);
     daemon.mirror = start_mirror(&server, options.mirror_buffer);
     daemon.restore(declared, node_seed(&options.socket))?;
+    if let (Some(path), Some(text)) = (&options.config, &config) {
+        apply_file(path, text, &mut daemon)?;
+    }
     tracing::info!(socket = %options.socket.display(), workers = cores.len(), "serving");
     let detach = server.run(&mut daemon);
     daemon.shut_down(detach);
@@ -242,6 +250,27 @@ fn give_up(options: &Options, bpffs: &std::path::Path, users: bool) -> Support {
     let sandbox = sandbox::enter(&folders);
     tracing::info!(ok = sandbox.ok, "sandbox: {}", sandbox.detail);
     sandbox
+}
+
+fn read_file(path: &std::path::Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| format!("--config {}: {error}", path.display()))
+}
+
+/// Makes what is declared be what the file says; else every problem of it, with its place.
+fn apply_file(path: &std::path::Path, text: &str, daemon: &mut Daemon) -> Result<(), String> {
+    use switch_api::file::{File, render};
+    let name = path.display().to_string();
+    let refused = |complaints: &[_]| {
+        let shown = render(&name, text, complaints, false);
+        format!("--config {name} was not applied\n\n{shown}")
+    };
+    let file = File::read(text).map_err(|complaints| refused(&complaints))?;
+    let (config, source) = (file.config.clone(), Some(name.clone()));
+    let apply = switch_api::ConfigApply { config, source, ..Default::default() };
+    daemon.apply_at_start(&apply).map_err(|error| match error.data.problems.is_empty() {
+        true => format!("--config {name}: {error}"),
+        false => refused(&file.complaints(&error.data.problems)),
+    })
 }
 
 /// Packet memory with its first region, and addresses for as many as the ceiling lets there be.

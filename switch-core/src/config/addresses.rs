@@ -58,13 +58,14 @@ impl Model {
 pub(super) fn check(model: &Model, problems: &mut Vec<Problem>) {
     for bridge in model.bridges.values().map(|bridge| &bridge.object) {
         if let Some(mac) = bridge.mac.filter(|mac| mac.is_group() || mac.is_zero()) {
-            problems
-                .push(Problem::new("mac", format!("bridge {}: {mac} is no station's address", bridge.name)));
+            let text = format!("bridge {}: {mac} is no station's address", bridge.name);
+            problems.push(Problem::new("mac", text).about(bridge));
         }
     }
     for (n, address) in model.addresses.iter().enumerate() {
         if let Err(text) = check_address(address.address) {
-            problems.push(Problem::new("address", format!("bridge {}: {text}", address.bridge)));
+            let text = format!("bridge {}: {text}", address.bridge);
+            problems.push(Problem::new("address", text).about(address));
         }
         for other in &model.addresses[n + 1..] {
             check_pair(model, address, other, problems);
@@ -113,21 +114,22 @@ fn check_pair(model: &Model, one: &BridgeAddress, other: &BridgeAddress, problem
     }
     let (a, b) = (one.address, other.address);
     if a.address == b.address {
-        problems
-            .push(Problem::new("address", format!("{} is a gateway of {} already", a.address, one.bridge)));
+        let text = format!("{} is a gateway of {} already", a.address, one.bridge);
+        problems.push(Problem::new("address", text).about(other));
     } else if !same_place && (a.contains(b.address) || b.contains(a.address)) {
         let text = format!(
             "{b} on bridge {} overlaps {a} on bridge {}; put them into different VRFs, or choose another network",
             other.bridge, one.bridge
         );
-        problems.push(Problem::new("address", text));
+        problems.push(Problem::new("address", text).about(other));
     }
 }
 
 fn check_neighbour(model: &Model, neighbour: &StaticNeighbour, problems: &mut Vec<Problem>) {
     let StaticNeighbour { address, mac, bridge, vid } = neighbour;
-    let mut problem =
-        |field, text: String| problems.push(Problem::new(field, format!("neighbour {address}: {text}")));
+    let mut problem = |field, text: String| {
+        problems.push(Problem::new(field, format!("neighbour {address}: {text}")).about(neighbour));
+    };
     if mac.is_group() || mac.is_zero() {
         problem("mac", format!("{mac} is no station's address"));
     }

@@ -4,7 +4,8 @@
 use super::model::{Model, vids_of};
 use std::collections::BTreeMap;
 use switch_api::{
-    ApiError, Cidr, Code, DeviceRoute, Mac, Port, PortKind, RouterAdvert, StaticMac, Take, Vid, Vlan,
+    ApiError, Cidr, Code, DeviceRoute, Mac, Object, ObjectRef, Port, PortKind, RouterAdvert, StaticMac, Take, Vid,
+    Vlan,
 };
 
 /// Rules in an XDP program's match table; it is walked for every frame, in the kernel.
@@ -27,6 +28,8 @@ const ROUTES_MAX: usize = 64;
 
 /// Contradictions that a refusal tells: what a person reads. A gateway that goes may be one for every route.
 const PROBLEMS_TOLD: usize = 16;
+/// Contradictions that it lists, for a program that shows each at its place in a file.
+const PROBLEMS_LISTED: usize = 256;
 /// Labels of a port: what names a pod, and as many again.
 const LABELS_MAX: usize = 16;
 
@@ -51,13 +54,11 @@ impl Checked {
         let mut problems = Vec::new();
         for bridge in model.bridges.values() {
             if !(10..=1_000_000).contains(&bridge.object.ageing_s) {
-                problems.push(Problem::new(
-                    "ageing_s",
-                    "ageing is 10 to 1000000 seconds (IEEE 802.1Q table 8-3)",
-                ));
+                let text = "ageing is 10 to 1000000 seconds (IEEE 802.1Q table 8-3)";
+                problems.push(Problem::new("ageing_s", text).about(&bridge.object));
             }
             if let Some(advert) = &bridge.object.router_advert {
-                check_advert(advert, &mut problems);
+                problems.extend(check_advert(advert).map(|problem| problem.about(&bridge.object)));
             }
         }
         for port in model.ports.values() {
@@ -89,41 +90,58 @@ impl Checked {
 pub(super) struct Problem {
     pub(super) field: &'static str,
     text: String,
+    object: Option<ObjectRef>,
 }
 
 impl Problem {
     pub(super) fn new(field: &'static str, text: impl Into<String>) -> Self {
-        Self { field, text: text.into() }
+        Self { field, text: text.into(), object: None }
+    }
+
+    /// The same, about one object.
+    pub(super) fn about<T: Object>(self, object: &T) -> Self {
+        Self { object: Some(ObjectRef::of(object)), ..self }
     }
 }
 
 pub(super) fn refusal(problems: Vec<Problem>) -> ApiError {
     let field = problems[0].field;
+    let each = problems.iter().take(PROBLEMS_LISTED).map(|problem| switch_api::Problem {
+        object: problem.object.clone(),
+        field: Some(problem.field.to_owned()),
+        message: problem.text.clone(),
+        hint: None,
+    });
+    let each: Vec<_> = each.collect();
     let more = problems.len().saturating_sub(PROBLEMS_TOLD);
     let mut texts: Vec<_> = problems.into_iter().take(PROBLEMS_TOLD).map(|problem| problem.text).collect();
     if more > 0 {
         texts.push(format!("and {more} more"));
     }
-    ApiError::new(Code::InvalidParams, texts.join("; "))
+    let mut error = ApiError::new(Code::InvalidParams, texts.join("; "))
         .field(field)
-        .hint("nothing was changed; correct the request and send it again")
+        .hint("nothing was changed; correct the request and send it again");
+    error.data.problems = each;
+    error
 }
 
-fn check_advert(advert: &RouterAdvert, problems: &mut Vec<Problem>) {
+fn check_advert(advert: &RouterAdvert) -> Option<Problem> {
     let lifetime_s = advert.lifetime_s();
     if !(4..=1800).contains(&advert.interval_s) {
         let text = "router advertisements are 4 to 1800 seconds apart (RFC 4861 section 6.2.1)";
-        problems.push(Problem::new("router_advert.interval_s", text));
+        Some(Problem::new("router_advert.interval_s", text))
     } else if lifetime_s != 0 && !(advert.interval_s..=9000).contains(&lifetime_s) {
         let text = "a router's lifetime is 0, or from the interval of its advertisements to 9000 seconds (RFC 4861 section 6.2.1)";
-        problems.push(Problem::new("router_advert.lifetime_s", text));
+        Some(Problem::new("router_advert.lifetime_s", text))
+    } else {
+        None
     }
 }
 
 fn check_port(model: &Model, port: &Port, workers: u16, problems: &mut Vec<Problem>) {
     let name = &port.name;
     let mut problem =
-        |field, text: String| problems.push(Problem::new(field, format!("port {name}: {text}")));
+        |field, text: String| problems.push(Problem::new(field, format!("port {name}: {text}")).about(port));
     if !model.bridges.contains_key(&port.bridge) {
         problem("bridge", format!("there is no bridge named {}; add it first", port.bridge));
     }
@@ -267,14 +285,14 @@ fn check_devices(model: &Model, problems: &mut Vec<Problem>) {
         };
         if let Some(other) = owners.insert(place, &port.object.name) {
             let text = format!("device {} cannot be two ports: {other} and {}", place.1, port.object.name);
-            problems.push(Problem::new("device", text));
+            problems.push(Problem::new("device", text).about(&port.object));
         }
     }
 }
 
 fn check_static(model: &Model, entry: &StaticMac, problems: &mut Vec<Problem>) {
     let mac = entry.mac;
-    let mut problem = |field, text: String| problems.push(Problem::new(field, text));
+    let mut problem = |field, text: String| problems.push(Problem::new(field, text).about(entry));
     if mac.is_group() || mac.is_zero() {
         problem("mac", format!("{mac} is no station's address"));
     }

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`model`] | the declared objects, and `(Model, Request) → Model'` |
 //! | [`addresses`] | gateway addresses and declared neighbours |
+//! | [`plan`] | what leads from what is declared to what shall be |
 //! | [`checked`] | every contradiction, all at once |
 //! | [`snapshot`] | the immutable facts that workers read |
 //! | [`routes`] | declared routes |
@@ -29,6 +30,9 @@ pub mod mirrored;
 pub mod model;
 pub mod nexthops;
 mod numbers;
+pub mod plan;
+#[cfg(test)]
+mod plan_tests;
 pub mod policies;
 pub mod publish;
 pub mod routes;

@@ -4,7 +4,7 @@
 use super::checked::{Problem, refusal};
 use super::ecmp::NEXT_HOPS_MAX;
 use super::model::Model;
-use super::routes::{Parts, Routes, Way};
+use super::routes::{Parts, Routes, Way, declared};
 use hashbrown::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ impl CheckedRoutes {
             if let Some(problem) = found.first().filter(|_| first.is_none()) {
                 first = Some(named(problem.field));
             }
-            problems.extend(found);
+            problems.extend(found.into_iter().map(|problem| problem.about(route)));
         }
         match first {
             None => Ok(Self(routes)),
@@ -81,7 +81,8 @@ pub(super) fn check(model: &Model, problems: &mut Vec<Problem>) {
         if found.is_empty() {
             good.insert(key);
         }
-        problems.extend(found);
+        let route = declared(vrf, place, way);
+        problems.extend(found.into_iter().map(|problem| problem.about(&route)));
     }
 }
 

@@ -245,11 +245,11 @@ pub(super) fn check(model: &Model, problems: &mut Vec<Problem>) {
         for ip in addresses_of(port) {
             if let Some(other) = owners.insert(ip, &port.name) {
                 let text = format!("{ip} cannot be of two workloads: {other} and {}", port.name);
-                problems.push(Problem::new("workload.addresses", text));
+                problems.push(Problem::new("workload.addresses", text).about(port));
             }
             if node.contains(&ip) {
                 let text = format!("{ip} of workload {} is the switch's own", port.name);
-                problems.push(Problem::new("workload.addresses", text));
+                problems.push(Problem::new("workload.addresses", text).about(port));
             }
         }
     }

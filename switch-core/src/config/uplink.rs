@@ -132,8 +132,9 @@ fn untagged(vlan: &Vlan) -> Option<Vid> {
 /// Every contradiction among VRFs.
 pub(super) fn check(model: &Model, problems: &mut Vec<Problem>) {
     for vrf in model.vrfs.values() {
-        let mut problem =
-            |field, text: String| problems.push(Problem::new(field, format!("VRF {}: {text}", vrf.name)));
+        let mut problem = |field, text: String| {
+            problems.push(Problem::new(field, format!("VRF {}: {text}", vrf.name)).about(vrf));
+        };
         if vrf.uplink == Uplink::None {
             if vrf.mirror {
                 problem("mirror", "a mirror of the kernel's table needs the kernel as uplink".into());

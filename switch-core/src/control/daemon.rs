@@ -6,6 +6,7 @@
 use super::announce::Told;
 use super::capture;
 use super::doors::{Door, Doors, WORKER_PATIENCE};
+use super::history::History;
 use super::mirror::Mirror;
 use super::news::{Caller, News};
 use super::peer;
@@ -57,6 +58,8 @@ pub struct Daemon {
     pub workers: Vec<Running>,
     /// Where what is declared is kept.
     pub store: Store,
+    /// What was declared before.
+    pub(super) history: History,
     /// Who has which address.
     pub book: Book,
     /// The disk may know more than the book: a write ended in an error.
@@ -116,6 +119,7 @@ impl Daemon {
             counters,
             workers,
             store,
+            history: History::default(),
             book: Book::default(),
             book_in_doubt: false,
             fdb_entries,
@@ -141,18 +145,23 @@ impl Daemon {
 
     /// Answers a request of somebody with this role.
     pub fn handle(&mut self, request: &Request, role: Role, caller: Caller) -> Result<Value, ApiError> {
-        let answer = self.answer(request, role);
+        let answer = self.answer(request, role, caller.uid);
         if answer.is_ok() {
             self.tell_change(request, caller);
         }
         answer
     }
 
-    fn answer(&mut self, request: &Request, role: Role) -> Result<Value, ApiError> {
+    fn answer(&mut self, request: &Request, role: Role, uid: u32) -> Result<Value, ApiError> {
         peer::allow(role, request, |port| self.model.ports.get(port).map(|port| port.object.owner))?;
         match request {
             Request::Hello(hello) => hello_reply(hello.version, role),
             Request::Status(_) => json(self.status()),
+            Request::ConfigExport(export) => json(self.export(export)),
+            Request::ConfigApply(apply) => self.apply_config(apply, uid),
+            Request::ConfigConfirm(_) => self.confirm_config(),
+            Request::ConfigHistory(_) => json(self.history.list()),
+            Request::ConfigRollback(rollback) => self.roll_back(rollback, uid),
             Request::BridgeList(_) => json(self.list_bridges()),
             Request::PortGet(by) => json(self.get_port(&by.name)?),
             Request::PortList(_) => json(self.list_ports()),
@@ -249,7 +258,7 @@ impl Daemon {
         }
     }
 
-    fn publish(&mut self, checked: Checked) -> Result<(), ApiError> {
+    pub(super) fn publish(&mut self, checked: Checked) -> Result<(), ApiError> {
         let generation = self.publisher.generation() + 1;
         let snapshot = self.compile(&checked, generation);
         let before: Vec<u16> = self.model.fids.values().copied().collect();
@@ -309,7 +318,7 @@ impl Daemon {
     }
 
     /// Sweeps until nothing is left: a bucket a worker was writing is passed over once.
-    fn sweep(&self, mut gone: impl FnMut(u64, u16, fdb::Entry) -> bool) {
+    pub(super) fn sweep(&self, mut gone: impl FnMut(u64, u16, fdb::Entry) -> bool) {
         let table = &self.tables.fdb;
         while table.sweep(0..table.buckets(), &mut gone) > 0 {}
     }
@@ -437,6 +446,7 @@ impl Daemon {
     /// `seed` makes this node's derived MACs its own.
     pub fn restore(&mut self, declared: crate::config::model::Declared, seed: u64) -> Result<(), ApiError> {
         self.restore_addresses()?;
+        self.history = self.store.history().map_err(|error| ApiError::new(Code::System, error))?;
         let checked = Checked::new(Model::from_declared(declared, seed)?, self.doors.mail.len() as u16)?;
         self.model = checked.model().clone();
         for name in self.model.ports.keys().cloned().collect::<Vec<_>>() {
@@ -479,7 +489,7 @@ impl Daemon {
 }
 
 /// The port with its MAC address: one that nobody named is chosen here, once, and kept.
-fn with_mac(port: &Port) -> Result<Port, ApiError> {
+pub(super) fn with_mac(port: &Port) -> Result<Port, ApiError> {
     let mut port = port.clone();
     if let PortKind::Tap { mac, .. } | PortKind::Host { mac, .. } = &mut port.kind
         && mac.is_none()
@@ -493,7 +503,7 @@ fn with_mac(port: &Port) -> Result<Port, ApiError> {
 }
 
 /// A port that is down has let go of its device, which may be there all the same.
-fn remove_left_behind(wanted: &Wanted) {
+pub(super) fn remove_left_behind(wanted: &Wanted) {
     if let Err(error) = tap::remove(wanted)
         && error.code != Code::NotFound
     {

@@ -6,6 +6,8 @@
 //! | [`peer`] | who may ask for what |
 //! | [`supervisor`] | what systemd is told: ready, alive, how it is |
 //! | [`daemon`] | a request becomes a change, a change reaches every worker |
+//! | [`config`] | all that an owner declares, changed at once |
+//! | [`history`] | what was declared before, and what waits to be confirmed |
 //! | [`addresses`] | pools and leases: planned, written, applied |
 //! | [`fallen`] | ports fall, say why, and come back |
 //! | [`tick`] | what is due once a second |
@@ -38,12 +40,14 @@ pub mod answer;
 pub mod bpffs;
 pub mod budget;
 mod capture;
+mod config;
 pub mod daemon;
 pub mod doors;
 mod fallen;
 mod feed;
 mod flows;
 mod gratuitous;
+pub mod history;
 mod lanes;
 pub mod links;
 pub mod mirror;

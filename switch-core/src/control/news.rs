@@ -82,7 +82,7 @@ impl Daemon {
         }
         let Ok(said) = serde_json::to_value(request) else { return };
         let method = said["method"].as_str().unwrap_or_default().to_owned();
-        let about = ["name", "prefix", "mac", "address", "bridge", "pool"];
+        let about = ["name", "prefix", "mac", "address", "bridge", "pool", "source"];
         let about = about.iter().find_map(|field| said["params"].get(*field)?.as_str());
         let Caller { uid, pid } = caller;
         let program = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();

@@ -4,6 +4,7 @@
 //! After an error of the disk the store takes nothing more until it is opened again, which is done before the
 //! next use: a disk that was full and has room again needs no restart.
 
+use super::history::{History, Past, Pending};
 use crate::config::model::Declared;
 use crate::config::routes::{Place, Routes, Way, declared};
 use crate::ipam::{Change, Kept as Addresses};
@@ -30,6 +31,11 @@ const POOLS: Rows = TableDefinition::new("ipam-pools-v1");
 const LEASES: Rows = TableDefinition::new("ipam-leases-v1");
 /// Released addresses by pool and address; they are forgotten when they are free again.
 const HELD: Rows = TableDefinition::new("ipam-held-v1");
+
+/// What was declared before, by its number.
+const PAST: Rows = TableDefinition::new("config-past-v1");
+/// The change that waits to be confirmed, if one does.
+const PENDING: Rows = TableDefinition::new("config-pending-v1");
 
 /// The store; none keeps nothing.
 #[derive(Debug, Default)]
@@ -95,18 +101,44 @@ impl Store {
     pub fn keep_routes(&mut self, routes: &Routes) -> Result<(), String> {
         self.with(|database| {
             let transaction = database.begin_write()?;
-            {
-                let mut table = transaction.open_table(ROUTES)?;
-                for (vrf, place) in routes.changed() {
-                    let key = text(&(vrf, place.prefix, place.metric));
-                    match routes.get(vrf, *place) {
-                        Some(way) => _ = table.insert(key.as_str(), text(&**way).as_bytes())?,
-                        None => _ = table.remove(key.as_str())?,
-                    }
-                }
-            }
+            write_routes(&transaction, routes)?;
             Ok(transaction.commit()?)
         })
+    }
+
+    /// Keeps a change of everything: what is declared, what it changed of routes, and that it happened.
+    pub fn keep_config(
+        &mut self,
+        declared: &Declared,
+        routes: Option<&Routes>,
+        history: &History,
+    ) -> Result<(), String> {
+        let bytes = serde_json::to_vec(declared).map_err(|error| error.to_string())?;
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            transaction.open_table(TABLE)?.insert(KEY, bytes.as_slice())?;
+            routes.map_or(Ok(()), |routes| write_routes(&transaction, routes))?;
+            write_history(&transaction, history)?;
+            Ok(transaction.commit()?)
+        })
+    }
+
+    /// Keeps what became of the history.
+    pub fn keep_history(&mut self, history: &History) -> Result<(), String> {
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            write_history(&transaction, history)?;
+            Ok(transaction.commit()?)
+        })
+    }
+
+    /// What was declared before, and what waits to be confirmed.
+    pub fn history(&mut self) -> Result<History, String> {
+        let Some(kept) = &mut self.0 else { return Ok(History::default()) };
+        let transaction = kept.open()?.begin_read().map_err(|error| error.to_string())?;
+        let past: Vec<Past> = rows(&transaction, PAST)?;
+        let pending: Vec<Pending> = rows(&transaction, PENDING)?;
+        Ok(History::of(past.into(), pending.into_iter().next()))
     }
 
     /// Whether anything is kept at all.
@@ -169,6 +201,37 @@ fn rows<T: DeserializeOwned>(transaction: &redb::ReadTransaction, table: Rows) -
         found.push(value.map_err(|error| format!("{}: {error}", key.value()))?);
     }
     Ok(found)
+}
+
+fn write_routes(transaction: &WriteTransaction, routes: &Routes) -> Result<(), redb::Error> {
+    let mut table = transaction.open_table(ROUTES)?;
+    for (vrf, place) in routes.changed() {
+        let key = text(&(vrf, place.prefix, place.metric));
+        match routes.get(vrf, *place) {
+            Some(way) => _ = table.insert(key.as_str(), text(&**way).as_bytes())?,
+            None => _ = table.remove(key.as_str())?,
+        }
+    }
+    Ok(())
+}
+
+/// An entry never changes once it is there.
+fn write_history(transaction: &WriteTransaction, history: &History) -> Result<(), redb::Error> {
+    // Digits enough for any number, so that keys are in the order of numbers.
+    let key = |past: &Past| format!("{:020}", past.number);
+    let (mut table, mut pending) = (transaction.open_table(PAST)?, transaction.open_table(PENDING)?);
+    let stays: std::collections::BTreeSet<String> = history.past.iter().map(key).collect();
+    table.retain(|key, _| stays.contains(key))?;
+    for past in &history.past {
+        if table.get(key(past).as_str())?.is_none() {
+            table.insert(key(past).as_str(), text(past).as_bytes())?;
+        }
+    }
+    match &history.pending {
+        Some(waits) => _ = pending.insert(KEY, text(waits).as_bytes())?,
+        None => _ = pending.remove(KEY)?,
+    }
+    Ok(())
 }
 
 fn write_addresses(

@@ -1,6 +1,7 @@
 //! Network policies: changed, listed with what their rules decided, and asked.
 
 use super::daemon::Daemon;
+use crate::config::Checked;
 use crate::config::model::no_such;
 use crate::config::policies::{addresses_of, key_of};
 use crate::policy::{RULES_MAX, Slot, slots_of, to_bits};
@@ -16,6 +17,12 @@ impl Daemon {
     /// Changes what policies are made of. What counts from now on counts from zero.
     pub(super) fn change_policy(&mut self, request: &Request) -> Result<Value, ApiError> {
         let checked = self.check(request)?;
+        self.clear_new_rules(&checked);
+        self.adopt(checked)
+    }
+
+    /// Rules of policies that come count from zero.
+    pub(super) fn clear_new_rules(&self, checked: &Checked) {
         for (key, placed) in &checked.model().policies {
             if self.model.policies.get(key).is_none_or(|before| before.slot != placed.slot) {
                 // Whoever had these slots is gone from every worker's snapshot.
@@ -23,7 +30,6 @@ impl Daemon {
                 self.rules(slots).for_each(|counter| counter.set(0));
             }
         }
-        self.adopt(checked)
     }
 
     /// Room for counting rules, as soon as there are any.

@@ -19,6 +19,7 @@ impl Daemon {
         let neighbours = &self.tables.neigh;
         neighbours.sweep(0..neighbours.lines(), |_, _, entry| entry.is_old(now_s));
         self.tell_loops();
+        self.look_at_pending();
         self.look_at_taps();
         self.look_at_kernel();
         self.announce_gateways();

@@ -1,0 +1,195 @@
+//! Whatever was there: after the plan there is what shall be, of this owner's; and of nobody else's anything else.
+
+use super::plan::{keep_macs, plan};
+use super::{Checked, Model};
+use proptest::prelude::*;
+use switch_api::{
+    Bridge, BridgeAddress, Config, Mac, MemorySource, Name, Namespace, NetworkPolicy, Owner, Port, PortKind,
+    PortSettings, Request, Route, RouteKind, StaticMac, StaticNeighbour, Uplink, Vid, Vrf, Workload,
+};
+
+fn name(kind: &str, n: u8) -> Name {
+    format!("{kind}{n}").parse().unwrap()
+}
+
+fn bridge(n: u8, ageing_s: u32) -> Bridge {
+    Bridge { ageing_s, ..Bridge::new(name("br", n)) }
+}
+
+fn port(n: u8, on: u8, variant: u8) -> Port {
+    let source = MemorySource { flows: 1, frame_len: 60, seed: 1, reverse: false, rate_pps: 0 };
+    let kind = PortKind::Memory { source: (variant & 1 == 1).then_some(source) };
+    let workload = Workload {
+        namespace: "default".into(),
+        labels: Default::default(),
+        ports: Vec::new(),
+        addresses: Vec::new(),
+    };
+    let settings = PortSettings { isolated: variant & 2 == 2, ..PortSettings::default() };
+    let workload = (variant & 4 == 4).then_some(workload);
+    Port { settings, workload, ..Port::new(name("p", n), name("br", on), kind) }
+}
+
+fn policy(n: u8, open: bool) -> NetworkPolicy {
+    let ingress = if open { serde_json::json!([{}]) } else { serde_json::json!([]) };
+    let policy = serde_json::json!({
+        "metadata": { "name": format!("np{n}") },
+        "spec": { "podSelector": {}, "policyTypes": ["Ingress"], "ingress": ingress },
+    });
+    serde_json::from_value(policy).unwrap()
+}
+
+/// A configuration without contradictions: what refers to something that is not there is left out.
+fn config() -> impl Strategy<Value = Config> {
+    let bridges = prop::collection::btree_map(0u8..4, 10u32..14, 0..4);
+    let ports = prop::collection::btree_map(0u8..6, (0u8..4, 0u8..8), 0..6);
+    let stations = prop::collection::btree_map(0u8..6, 0u8..6, 0..5);
+    let neighbours = prop::collection::btree_map(1u8..4, 0u8..2, 0..3);
+    let routes = prop::collection::btree_map((0u8..5, 0u32..2), any::<bool>(), 0..6);
+    let policies = prop::collection::btree_map(0u8..3, any::<bool>(), 0..3);
+    let parts = (bridges, ports, stations, neighbours, routes, policies, any::<u8>());
+    parts.prop_map(|(bridges, ports, stations, neighbours, routes, policies, bits)| {
+        let bridge = bridges.iter().map(|(n, ageing_s)| bridge(*n, *ageing_s)).collect();
+        let mut config = Config { bridge, ..Config::default() };
+        let is_there = |on: &u8| bridges.contains_key(on);
+        config.address = bridges
+            .keys()
+            .filter(|n| bits >> *n & 1 == 1)
+            .map(|n| BridgeAddress {
+                bridge: name("br", *n),
+                address: format!("10.{n}.0.1/24").parse().unwrap(),
+                vid: Vid::DEFAULT,
+                owner: Owner::Operator,
+            })
+            .collect();
+        config.port = ports
+            .iter()
+            .filter(|(_, (on, _))| is_there(on))
+            .map(|(n, (on, variant))| port(*n, *on, *variant))
+            .collect();
+        config.fdb = stations
+            .iter()
+            .filter_map(|(n, on)| {
+                let port = config.port.iter().find(|port| port.name == name("p", *on))?;
+                let (mac, vid) = (Mac([2, 0, 0, 0, 9, *n]), Vid::DEFAULT);
+                Some(StaticMac { mac, bridge: port.bridge.clone(), vid, port: port.name.clone() })
+            })
+            .collect();
+        config.neigh = neighbours
+            .iter()
+            .filter(|(n, _)| config.address.iter().any(|own| own.bridge == name("br", **n)))
+            .map(|(n, last)| StaticNeighbour {
+                address: format!("10.{n}.0.9").parse().unwrap(),
+                mac: Mac([2, 0, 0, 0, 8, *last]),
+                bridge: name("br", *n),
+                vid: Vid::DEFAULT,
+            })
+            .collect();
+        if !bridges.is_empty() {
+            let kind = |black| if black { RouteKind::Blackhole } else { RouteKind::Prohibit };
+            config.route = routes
+                .iter()
+                .map(|((n, metric), black)| Route {
+                    prefix: format!("10.1{n}.0.0/16").parse().unwrap(),
+                    vrf: Name::main(),
+                    metric: *metric,
+                    kind: kind(*black),
+                    via: Vec::new(),
+                    owner: Owner::Operator,
+                })
+                .collect();
+        }
+        if bits & 64 != 0 {
+            let uplink = if bits & 128 != 0 { Uplink::Kernel } else { Uplink::None };
+            config.vrf.push(Vrf { uplink, ..Vrf::unset(Name::main()) });
+        }
+        if bits & 32 != 0 {
+            let labels = [("tier".to_owned(), format!("{}", bits & 3))].into();
+            config.namespace.push(Namespace { name: "default".into(), labels });
+        }
+        config.policy = policies.iter().map(|(n, open)| policy(*n, *open)).collect();
+        config
+    })
+}
+
+/// A model in which others have declared things.
+fn of_others() -> Model {
+    let bridge = Bridge { owner: Owner::Cni, ..Bridge::new("cni0".parse().unwrap()) };
+    let port = Port {
+        owner: Owner::Cni,
+        ..Port::new("veth9".parse().unwrap(), "cni0".parse().unwrap(), PortKind::Memory { source: None })
+    };
+    let model = Model::default().apply(&Request::BridgeAdd(bridge)).unwrap();
+    model.apply(&Request::PortAdd(Box::new(port))).unwrap()
+}
+
+fn reach(model: &Model, desired: &Config) -> Model {
+    let plan = plan(&model.config(Owner::Operator), desired);
+    let (next, problems) = model.after(&plan);
+    assert_eq!(problems, [], "{plan:?}");
+    Checked::after(model, next, 1).unwrap_or_else(|error| panic!("{error}")).model().clone()
+}
+
+fn sorted(mut config: Config) -> Config {
+    config.route.sort_by_key(|route| (route.prefix, route.metric));
+    config
+}
+
+proptest! {
+    /// From anywhere to anywhere, past what belongs to others; and once there, nothing is left to do.
+    #[test]
+    fn a_plan_arrives(first in config(), second in config()) {
+        let others = of_others();
+        let at_first = reach(&others, &first);
+        prop_assert_eq!(sorted(at_first.config(Owner::Operator)), sorted(first));
+        let there = reach(&at_first, &second);
+        let has = there.config(Owner::Operator);
+        prop_assert_eq!(sorted(has.clone()), sorted(second.clone()));
+        prop_assert_eq!(there.config(Owner::Cni), others.config(Owner::Cni));
+        let rest = plan(&has, &second);
+        prop_assert!(rest.is_empty() && rest.changes.is_empty(), "{:?}", rest);
+        // A file of it says the same.
+        let text = switch_api::file::write(&has).unwrap();
+        let file = switch_api::file::File::read(&text).unwrap();
+        prop_assert_eq!(file.config, has);
+    }
+
+    /// A change is told exactly where something differs.
+    #[test]
+    fn what_is_told_is_what_differs(first in config(), second in config()) {
+        let plan = plan(&first, &second);
+        prop_assert_eq!(plan.changes.is_empty(), first == second);
+        prop_assert_eq!(plan.is_empty(), first == second);
+    }
+}
+
+#[test]
+fn what_is_anothers_is_refused_and_not_taken() {
+    let others = of_others();
+    let taken =
+        Port::new("veth9".parse().unwrap(), "cni0".parse().unwrap(), PortKind::Memory { source: None });
+    let desired = Config { port: vec![taken], ..Config::default() };
+    let problems = others.collisions(Owner::Operator, &desired);
+    assert!(problems.len() == 1 && problems[0].message.contains("belongs to the CNI plugin"), "{problems:?}");
+    // A bridge that another's port is on does not go.
+    let mine = reach(&others, &Config { bridge: vec![bridge(0, 300)], ..Config::default() });
+    let guest = Port { owner: Owner::Cni, ..port(7, 0, 0) };
+    let shared = mine.apply(&Request::PortAdd(Box::new(guest))).unwrap();
+    let nothing = plan(&shared.config(Owner::Operator), &Config::default());
+    let (_, problems) = shared.after(&nothing);
+    assert!(problems.len() == 1 && problems[0].message.contains("still has ports: p7"), "{problems:?}");
+}
+
+#[test]
+fn a_port_keeps_the_mac_that_was_chosen() {
+    let mut had = Port::new("a".parse().unwrap(), "br0".parse().unwrap(), PortKind::tap("/run/netns/a"));
+    let wanted = Config { port: vec![had.clone()], ..Config::default() };
+    if let PortKind::Tap { mac, .. } = &mut had.kind {
+        *mac = Some(Mac([2, 0, 0, 0, 0, 1]));
+    }
+    let current = Config { port: vec![had], ..Config::default() };
+    let mut desired = wanted.clone();
+    keep_macs(&current, &mut desired);
+    assert_eq!(desired, current);
+    assert!(plan(&current, &desired).is_empty());
+}

@@ -1,0 +1,374 @@
+//! All that an owner declares, changed at once: planned and checked whole, then the ports, then one snapshot. Until that is
+//! in force every step can be taken back, and is.
+
+use super::daemon::{Daemon, PortLife, json, not_kept, remove_left_behind, with_mac};
+use super::history::History;
+use super::tap::Wanted;
+use crate::config::Checked;
+use crate::config::plan::{Plan, keep_macs, plan, problems_of};
+use crate::config::snapshot::PortId;
+use crate::table::fdb;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use switch_api::{
+    ApiError, CONFIRM_WITHIN_S_MAX, Code, Config, ConfigApplied, ConfigApply, ConfigExport, ConfigRollback,
+    Name, ObjectRef, Owner, Port, PortKind, Problem,
+};
+
+/// Problems that a refusal says in its sentence; it lists all of them beside it.
+const PROBLEMS_SAID: usize = 16;
+
+/// What to do with what cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// It is all or nothing: somebody is there to be told.
+    Strict,
+    /// Nobody is: a port that cannot be opened is down until it can, what another owner's object needs stays.
+    Lenient,
+}
+
+/// What was done to ports and can be taken back.
+#[derive(Debug, Default)]
+struct Exchanged {
+    opened: Vec<PortId>,
+    closed: Vec<Name>,
+    mtus: Vec<(PortId, Wanted)>,
+}
+
+impl Daemon {
+    pub(super) fn export(&self, export: &ConfigExport) -> Config {
+        self.model.config(export.owner)
+    }
+
+    pub(super) fn apply_config(&mut self, apply: &ConfigApply, uid: u32) -> Result<Value, ApiError> {
+        if let Some(pending) = self.history.pending.as_ref().filter(|_| !apply.dry_run) {
+            let text = format!("number {} waits to be confirmed", pending.number);
+            return Err(ApiError::new(Code::Busy, text)
+                .hint("keep it with `switch-ctl confirm`, or undo it with `switch-ctl rollback`"));
+        }
+        let what = format!("apply {}", apply.source.as_deref().unwrap_or("(no file)"));
+        json(self.reach(apply, what, uid, Manner::Strict)?)
+    }
+
+    /// What the daemon was started with. The file is what counts: what waited to be confirmed before does so no more.
+    pub fn apply_at_start(&mut self, apply: &ConfigApply) -> Result<(), ApiError> {
+        let what = format!("start {}", apply.source.as_deref().unwrap_or_default());
+        self.reach(apply, what, 0, Manner::Lenient)?;
+        if self.history.pending.is_some() {
+            self.confirm_config()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn confirm_config(&mut self) -> Result<Value, ApiError> {
+        if self.history.pending.is_none() {
+            return Err(ApiError::new(Code::NotFound, "nothing waits to be confirmed")
+                .hint("it was confirmed, or undone because its time was over: see `switch-ctl history`"));
+        }
+        let history = History { pending: None, ..self.history.clone() };
+        self.store.keep_history(&history).map_err(not_kept)?;
+        self.history = history;
+        json(self.done())
+    }
+
+    pub(super) fn roll_back(&mut self, asked: &ConfigRollback, uid: u32) -> Result<Value, ApiError> {
+        let pending = self.history.pending.as_ref().map(|pending| pending.back);
+        let number = asked.number.or(pending).ok_or_else(|| {
+            ApiError::new(Code::NotFound, "nothing waits to be confirmed, so there is nothing to undo")
+                .field("number")
+                .hint("say to which number of `switch-ctl history`")
+        })?;
+        json(self.reach(&self.past(number, asked)?, format!("rollback {number}"), uid, Manner::Strict)?)
+    }
+
+    fn past(&self, number: u64, asked: &ConfigRollback) -> Result<ConfigApply, ApiError> {
+        let ConfigRollback { dry_run, confirm_within_s, .. } = *asked;
+        let config = self.history.config(number)?;
+        Ok(ConfigApply { config, owner: Owner::Operator, dry_run, confirm_within_s, source: None })
+    }
+
+    /// Undoes what nobody confirmed in time. Once a second.
+    pub(super) fn look_at_pending(&mut self) {
+        let Some(pending) = self.history.pending.clone().filter(|pending| pending.is_over()) else { return };
+        let what = format!("rollback {} (nobody confirmed {})", pending.back, pending.number);
+        let past = self.past(pending.back, &ConfigRollback::default());
+        match past.and_then(|apply| self.reach(&apply, what.clone(), 0, Manner::Lenient)) {
+            Ok(_) => {
+                tracing::warn!("{what}");
+                self.tell("rolled-back", what, &[("to", pending.back.to_string())]);
+            }
+            Err(error) => {
+                tracing::error!("{what}: {error}; it is tried again");
+                self.history.pending.as_mut().into_iter().for_each(|pending| pending.put_off());
+            }
+        }
+    }
+
+    /// Makes what the owner declares be what `apply` says.
+    fn reach(
+        &mut self,
+        apply: &ConfigApply,
+        what: String,
+        uid: u32,
+        manner: Manner,
+    ) -> Result<ConfigApplied, ApiError> {
+        if apply.confirm_within_s.is_some_and(|within| !(1..=CONFIRM_WITHIN_S_MAX).contains(&within)) {
+            let text = format!("a change can wait 1 to {CONFIRM_WITHIN_S_MAX} seconds to be confirmed");
+            return Err(ApiError::new(Code::InvalidParams, text).field("confirm_within_s"));
+        }
+        let current = self.model.config(apply.owner);
+        let (plan, checked) = self.planned(apply, &current, manner)?;
+        let generation = self.publisher.generation();
+        let mut applied =
+            ConfigApplied { generation, changes: plan.changes.clone(), number: None, confirm_within_s: None };
+        if apply.dry_run {
+            return Ok(applied);
+        }
+        if plan.is_empty() {
+            // What waited is where it was to go back to, and so is done with.
+            self.history.pending.is_some().then(|| self.confirm_config()).transpose()?;
+            return Ok(applied);
+        }
+        let mut history = self.history.clone();
+        if apply.owner == Owner::Operator {
+            history.note(&current)?;
+            let config = checked.model().config(apply.owner);
+            let number = history.add(what, uid, plan.changes.len(), &config, apply.confirm_within_s)?;
+            applied.number = Some(number);
+            applied.confirm_within_s = apply.confirm_within_s.map(u64::from);
+        }
+        self.carry_out(checked, &plan, history, manner)?;
+        applied.generation = self.publisher.generation();
+        Ok(applied)
+    }
+
+    /// What is to be done, and what becomes of it; else everything that is wrong.
+    fn planned(
+        &self,
+        apply: &ConfigApply,
+        current: &Config,
+        manner: Manner,
+    ) -> Result<(Plan, Checked), ApiError> {
+        let mut desired = apply.config.clone();
+        keep_macs(current, &mut desired);
+        for port in &mut desired.port {
+            *port = with_mac(port)?;
+        }
+        let mut problems = switch_api::file::foreign(&desired, apply.owner);
+        problems.extend(self.model.collisions(apply.owner, &desired));
+        let plan = plan(current, &desired);
+        let (model, impossible) = self.model.after(&plan);
+        let known: BTreeSet<ObjectRef> = problems.iter().filter_map(|known| known.object.clone()).collect();
+        let is_new = |problem: &Problem| problem.object.as_ref().is_none_or(|about| !known.contains(about));
+        match manner {
+            Manner::Strict => problems.extend(impossible.into_iter().filter(is_new)),
+            Manner::Lenient => impossible.iter().for_each(|it| tracing::warn!("left out: {}", it.message)),
+        }
+        match Checked::after(&self.model, model, self.doors.mail.len() as u16) {
+            Ok(checked) if problems.is_empty() => return Ok((plan, checked)),
+            Ok(_) => {}
+            Err(error) => problems.extend(problems_of(None, error).into_iter().filter(is_new)),
+        }
+        Err(refusal(problems))
+    }
+
+    fn carry_out(
+        &mut self,
+        checked: Checked,
+        plan: &Plan,
+        history: History,
+        manner: Manner,
+    ) -> Result<(), ApiError> {
+        let mut exchanged = Exchanged::default();
+        let gone = self.stations_gone(&checked);
+        if let Err(error) = self.exchange(&checked, plan, manner, &mut exchanged) {
+            self.put_back(exchanged);
+            return Err(error);
+        }
+        self.clear_new_rules(&checked);
+        let routes = &checked.model().routes;
+        let routes = match routes.changed_since(&self.model.routes) {
+            Some([]) => None,
+            _ => Some(routes),
+        };
+        if let Err(error) = self.store.keep_config(&checked.model().declared(), routes, &history) {
+            self.put_back(exchanged);
+            return Err(not_kept(error));
+        }
+        self.history = history;
+        // In force, or about to be: a worker that is late is told of, and nothing is taken back.
+        let published = self.publish(checked);
+        gone.into_iter().for_each(|key| _ = self.tables.fdb.remove(key));
+        self.pin_statics();
+        self.pin_neighbours();
+        self.move_to_workers(plan);
+        published
+    }
+
+    /// Places in the table of stations that nobody declares any more.
+    fn stations_gone(&self, checked: &Checked) -> Vec<u64> {
+        let stays: BTreeSet<_> =
+            checked.model().static_macs.iter().map(|entry| (entry.mac, &entry.bridge, entry.vid)).collect();
+        let gone = self.model.static_macs.iter();
+        let gone = gone.filter(|entry| !stays.contains(&(entry.mac, &entry.bridge, entry.vid)));
+        gone.filter_map(|entry| Some(fdb::key(entry.mac.to_u64(), self.fid_of(&entry.bridge, entry.vid)?)))
+            .collect()
+    }
+
+    /// Opens what comes and closes what goes. A port that is given the device of another waits until that is closed; all
+    /// others are opened first, while nothing was touched yet.
+    fn exchange(
+        &mut self,
+        checked: &Checked,
+        plan: &Plan,
+        manner: Manner,
+        done: &mut Exchanged,
+    ) -> Result<(), ApiError> {
+        let closed = plan.closed();
+        let gone: Vec<&Port> =
+            closed.iter().filter_map(|name| Some(&self.model.ports.get(*name)?.object)).collect();
+        let devices: BTreeSet<_> = gone.iter().filter_map(|port| device_of(port)).collect();
+        let waits = |port: &&Port| {
+            closed.contains(&port.name) || device_of(port).is_some_and(|device| devices.contains(&device))
+        };
+        let (late, early): (Vec<&Port>, Vec<&Port>) = plan.opened().partition(waits);
+        let comes = |port: &&Port| checked.model().ports.contains_key(&port.name);
+        let early: Vec<Port> = early.into_iter().filter(comes).cloned().collect();
+        let late: Vec<Port> = late.into_iter().filter(comes).cloned().collect();
+        let gone: Vec<Name> = gone.into_iter().map(|port| port.name.clone()).collect();
+        for port in &early {
+            self.open_new(checked, port, manner, done)?;
+        }
+        self.set_mtus(checked, plan, done)?;
+        self.close_old(gone, done);
+        for port in &late {
+            self.open_new(checked, port, manner, done)?;
+        }
+        Ok(())
+    }
+
+    fn open_new(
+        &mut self,
+        checked: &Checked,
+        port: &Port,
+        manner: Manner,
+        done: &mut Exchanged,
+    ) -> Result<(), ApiError> {
+        let id = checked.model().ports[&port.name].id;
+        let life = match (self.doors.open(id, port), manner) {
+            (Ok(door), _) => PortLife::Up(Box::new(door)),
+            (Err(error), Manner::Lenient) => PortLife::Down(error.to_string()),
+            (Err(error), Manner::Strict) => {
+                let text = format!("port {}: {}", port.name, error.message);
+                let mut refused = ApiError { message: text, ..error.clone() };
+                refused.data.problems = problems_of(Some(&ObjectRef::of(port)), error);
+                return Err(refused);
+            }
+        };
+        self.ports.insert(id, life);
+        done.opened.push(id);
+        Ok(())
+    }
+
+    fn set_mtus(&mut self, checked: &Checked, plan: &Plan, done: &mut Exchanged) -> Result<(), ApiError> {
+        for name in plan.set() {
+            let (Some(before), Some(after)) = (self.model.ports.get(name), checked.model().ports.get(name))
+            else {
+                continue;
+            };
+            if before.object.settings.mtu == after.object.settings.mtu {
+                continue;
+            }
+            if let Some(PortLife::Up(door)) = self.ports.get_mut(&before.id)
+                && let Some(tap) = &mut door.tap
+                && let (Some(had), Some(wanted)) = (Wanted::of(&before.object), Wanted::of(&after.object))
+            {
+                tap.set_mtu(&wanted)?;
+                door.mtu = tap.link().mtu as u16;
+                done.mtus.push((before.id, had));
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes ports, first for the workers and then for good.
+    fn close_old(&mut self, gone: Vec<Name>, done: &mut Exchanged) {
+        let mut lives = Vec::new();
+        for name in &gone {
+            let id = self.model.ports[name].id;
+            lives.extend(
+                self.ports.insert(id, PortLife::Down("it is being replaced".into())).map(|it| (id, it)),
+            );
+        }
+        if lives.iter().any(|(_, life)| matches!(life, PortLife::Up(_))) {
+            self.republish();
+        }
+        for (id, life) in lives {
+            let is_down = matches!(life, PortLife::Down(_));
+            let wanted = self.model.ports.values().find(|port| port.id == id);
+            let wanted = wanted.and_then(|port| Wanted::of(&port.object)).filter(|_| is_down);
+            self.ports.insert(id, life);
+            self.close(id, true);
+            wanted.iter().for_each(remove_left_behind);
+            self.sweep(|_, _, entry| entry.port == id);
+            self.end_flows_of(id);
+            self.counters.iter().for_each(|counters| counters.clear_port(id));
+        }
+        done.closed = gone;
+    }
+
+    /// Takes back what was done to ports.
+    fn put_back(&mut self, done: Exchanged) {
+        for id in done.opened {
+            self.close(id, true);
+        }
+        for (id, had) in done.mtus {
+            if let Some(PortLife::Up(door)) = self.ports.get_mut(&id)
+                && let Some(tap) = &mut door.tap
+            {
+                if let Err(error) = tap.set_mtu(&had) {
+                    tracing::error!("an MTU could not be put back: {error}");
+                }
+                door.mtu = tap.link().mtu as u16;
+            }
+        }
+        if !done.closed.is_empty() {
+            done.closed.iter().for_each(|name| self.open_again(name));
+            self.republish();
+            self.pin_statics();
+        }
+    }
+
+    /// Lanes go where they were declared to be. That one does not now is no reason to undo all else.
+    fn move_to_workers(&mut self, plan: &Plan) {
+        for name in plan.set() {
+            let Some(port) = self.model.ports.get(name) else { continue };
+            let (id, worker) = (port.id, port.object.settings.worker);
+            if let (Some(worker), Some(PortLife::Up(door))) = (worker, self.ports.get(&id)) {
+                let wanted = vec![worker; door.workers.len()];
+                if let Err(error) = self.move_lanes(id, &wanted) {
+                    tracing::warn!(port = %name, "its lanes stay where they are: {error}");
+                }
+            }
+        }
+    }
+}
+
+/// A port's device and where it is.
+fn device_of(port: &Port) -> Option<(Option<String>, String)> {
+    match &port.kind {
+        PortKind::Xdp { device, .. } | PortKind::Host { device, .. } => Some((None, device.clone())),
+        PortKind::Tap { device, netns, .. } => Some((netns.clone(), device.clone())),
+        PortKind::Memory { .. } | PortKind::Pcap { .. } => None,
+    }
+}
+
+fn refusal(problems: Vec<Problem>) -> ApiError {
+    let mut texts: Vec<_> = problems.iter().take(PROBLEMS_SAID).map(|it| it.message.clone()).collect();
+    if problems.len() > PROBLEMS_SAID {
+        texts.push(format!("and {} more", problems.len() - PROBLEMS_SAID));
+    }
+    let mut error = ApiError::new(Code::InvalidParams, texts.join("; ")).hint("nothing was changed");
+    error.data.problems = problems;
+    error
+}
