@@ -41,7 +41,8 @@ impl Daemon {
     }
 
     pub(super) fn apply_config(&mut self, apply: &ConfigApply, uid: u32) -> Result<Value, ApiError> {
-        if let Some(pending) = self.history.pending.as_ref().filter(|_| !apply.dry_run) {
+        let mine = apply.owner == Owner::Operator && !apply.dry_run;
+        if let Some(pending) = self.history.pending.as_ref().filter(|_| mine) {
             let text = format!("number {} waits to be confirmed", pending.number);
             return Err(ApiError::new(Code::Busy, text)
                 .hint("keep it with `switch-ctl confirm`, or undo it with `switch-ctl rollback`"));
@@ -116,6 +117,11 @@ impl Daemon {
             let text = format!("a change can wait 1 to {CONFIRM_WITHIN_S_MAX} seconds to be confirmed");
             return Err(ApiError::new(Code::InvalidParams, text).field("confirm_within_s"));
         }
+        let is_operator = apply.owner == Owner::Operator;
+        if apply.confirm_within_s.is_some() && !is_operator {
+            let text = "only what the operator declares can wait to be confirmed";
+            return Err(ApiError::new(Code::InvalidParams, text).field("confirm_within_s"));
+        }
         let current = self.model.config(apply.owner);
         let (plan, checked) = self.planned(apply, &current, manner)?;
         let generation = self.publisher.generation();
@@ -126,11 +132,11 @@ impl Daemon {
         }
         if plan.is_empty() {
             // What waited is where it was to go back to, and so is done with.
-            self.history.pending.is_some().then(|| self.confirm_config()).transpose()?;
+            (is_operator && self.history.pending.is_some()).then(|| self.confirm_config()).transpose()?;
             return Ok(applied);
         }
         let mut history = self.history.clone();
-        if apply.owner == Owner::Operator {
+        if is_operator {
             history.note(&current)?;
             let config = checked.model().config(apply.owner);
             let number = history.add(what, uid, plan.changes.len(), &config, apply.confirm_within_s)?;
