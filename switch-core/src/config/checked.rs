@@ -4,8 +4,8 @@
 use super::model::{Model, vids_of};
 use std::collections::BTreeMap;
 use switch_api::{
-    ApiError, Cidr, Code, DeviceRoute, Mac, Object, ObjectRef, Port, PortKind, RouterAdvert, StaticMac, Take, Vid,
-    Vlan,
+    ApiError, Cidr, Code, DeviceRoute, Mac, Object, ObjectRef, Port, PortKind, RouterAdvert, StaticMac, Take,
+    Vid, Vlan,
 };
 
 /// Rules in an XDP program's match table; it is walked for every frame, in the kernel.
