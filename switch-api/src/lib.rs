@@ -14,7 +14,7 @@
 //! | [`request`] | what can be asked, one variant per JSON-RPC method |
 //! | [`reply`] | what is answered |
 //! | [`config`] | all that one owner declares, applied at once |
-//! | [`file`] | the same as a TOML file, and its problems with line and column |
+//! | [`mod@file`] | the same as a TOML file, and its problems with line and column |
 //! | [`trace`] | one frame, and what becomes of it |
 //! | [`capture`] | copies of frames, as they pass |
 //! | [`event`] | what happens, as it happens |
