@@ -24,6 +24,7 @@ const STEPS: &[Step] = &[
     ("fmt", || run(cargo("fmt --all --check"))),
     ("clippy", || run(cargo("clippy --workspace --all-targets --quiet -- -D warnings"))),
     ("docs", docs),
+    ("building every test", build),
     ("unit, oracle, simulation and fuzz regressions", unit),
     ("loom", loom),
     ("real kernel: namespaces, veth, AF_XDP", kernel),
@@ -59,10 +60,36 @@ fn docs() -> Result {
     run(command)
 }
 
+/// The real-kernel tests: namespaces, veth, TAP, AF_XDP.
+const KERNEL: &[&str] = &[
+    "traffic", "routing", "uplink", "ports", "tap", "control", "trouble", "segments", "joined", "ipam",
+    "queues", "memory", "mirror", "bgp", "policy", "service", "sandbox",
+];
+/// The command line against a running daemon.
+const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare"];
+/// The CNI plugin: every verb against the specification, and podman as Debian has it.
+const CONTAINERS: &[&str] = &["verbs", "delegates", "kill", "podman"];
+const REGRESSIONS: &[&str] = &["simulation", "regressions"];
+
+/// The tests of these names. Always of the whole workspace: cargo builds a library anew for each set of packages that asks
+/// for other features of it, and that took longer than all the tests.
+pub fn tests(names: &[&str]) -> Command {
+    let mut command = cargo("test --workspace");
+    for name in names {
+        command.args(["--test", name]);
+    }
+    // The daemon is built with switch-core's own tests.
+    command.env("SWITCHD", crate::sh::root().join("target/debug/switchd"));
+    command
+}
+
+fn build() -> Result {
+    run(cargo("test --workspace --lib --bins --tests --no-run --quiet"))
+}
+
 fn unit() -> Result {
     run(cargo("test --workspace --lib --bins --quiet"))?;
-    run(cargo("test --package switch-core --test simulation --test regressions --quiet"))?;
-    run(cargo("test --package switch-cni --test regressions --quiet"))
+    run(tests(REGRESSIONS))
 }
 
 fn loom() -> Result {
@@ -74,24 +101,15 @@ fn loom() -> Result {
 }
 
 fn kernel() -> Result {
-    run(cargo(
-        "test --package switch-core --test traffic --test routing --test uplink --test ports --test tap --test control --test trouble --test segments --test joined --test ipam --test queues --test memory --test mirror --test bgp --test policy --test service --test sandbox",
-    ))?;
-    let mut command =
-        cargo("test --package switch-bench --test second_opinion -- --nocapture --test-threads=1");
-    command.env("SWITCHD", crate::sh::root().join("target/debug/switchd"));
-    run(command)?;
-    let mut command = cargo(
-        "test --package switch-ctl --test operate --test commands --test filter --test metrics --test declare",
-    );
-    command.env("SWITCHD", crate::sh::root().join("target/debug/switchd"));
-    run(command)
+    run(tests(KERNEL))?;
+    let mut generator = tests(&["second_opinion"]);
+    generator.args(["--", "--nocapture", "--test-threads=1"]);
+    run(generator)?;
+    run(tests(COMMANDS))
 }
 
-/// The CNI plugin: every verb against the specification, and podman as Debian has it.
 fn containers() -> Result {
-    run(cargo("build --package switch-core --bin switchd --quiet"))?;
-    run(cargo("test --package switch-cni --test verbs --test delegates --test kill --test podman"))
+    run(tests(CONTAINERS))
 }
 
 /// The first command of the README, twice: to its end, and stopped by Ctrl-C in the middle. Neither may

@@ -3,7 +3,7 @@
 //! memory disk, and runs that test in it. No hardware virtualization is used: it runs everywhere, slowly.
 
 use crate::setup;
-use crate::sh::{Result, cargo, root, run, say};
+use crate::sh::{Result, root, run, say};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -117,8 +117,7 @@ fn find(unpacked: &Path) -> Option<Kernel> {
 
 /// The daemon and the test; where the test is.
 fn build() -> Result<PathBuf> {
-    run(cargo("build --quiet --package switch-core"))?;
-    let output = cargo("test --package switch-core --test zerocopy --no-run").output();
+    let output = crate::test::tests(&["zerocopy"]).arg("--no-run").output();
     let said = String::from_utf8_lossy(&output.map_err(|error| error.to_string())?.stderr).into_owned();
     let path = said.rsplit_once("(").and_then(|(_, rest)| rest.split_once(")")).map(|(path, _)| path);
     path.map(|path| root().join(path)).ok_or(format!("the test does not build:\n{said}"))

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -47,17 +47,28 @@ impl fmt::Display for Address {
 pub trait Stream: Read + Write {
     /// From now on no read and no write waits longer.
     fn wait_at_most(&self, limit: Duration) -> io::Result<()>;
+
+    /// The other side reads to the end of what was written, and no further.
+    fn say_no_more(&self) -> io::Result<()>;
 }
 
 impl Stream for TcpStream {
     fn wait_at_most(&self, limit: Duration) -> io::Result<()> {
         self.set_read_timeout(Some(limit)).and(self.set_write_timeout(Some(limit)))
     }
+
+    fn say_no_more(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
 }
 
 impl Stream for UnixStream {
     fn wait_at_most(&self, limit: Duration) -> io::Result<()> {
         self.set_read_timeout(Some(limit)).and(self.set_write_timeout(Some(limit)))
+    }
+
+    fn say_no_more(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
     }
 }
 

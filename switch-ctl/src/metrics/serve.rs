@@ -9,6 +9,9 @@ use switch_api::ApiError;
 /// Longest that a client may take to ask, and again to take the answer: a hundred times what a scraper on a busy network needs, and
 /// short enough that a second scraper behind a stuck one stays within its own 10 s.
 const CLIENT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Longest that an answered client may take to close, while what it still sends is thrown away. It has been told that nothing
+/// follows, and one that heeds that closes at once; the next in turn does not wait long for one that does not.
+const LINGER_MAX: Duration = Duration::from_millis(200);
 /// Longest request head. Prometheus sends under 1 KiB.
 const HEAD_LEN_MAX: usize = 8 << 10;
 /// Most header fields. Prometheus sends five.
@@ -55,7 +58,21 @@ pub fn answer(
         text.push_str(body);
     }
     // Whoever does not take it has no use for it.
-    _ = write(stream, text.as_bytes());
+    _ = write(stream, text.as_bytes()).and_then(|()| linger(stream));
+}
+
+/// Waits until the client has closed: a socket that is closed with something unread in it resets the connection, and what
+/// was answered is lost on the way (RFC 9112, section 9.6).
+fn linger(stream: &mut dyn Stream) -> io::Result<()> {
+    stream.say_no_more()?;
+    let deadline = Instant::now() + LINGER_MAX;
+    let mut unread = [0; 1 << 10];
+    loop {
+        wait_until(stream, deadline)?;
+        if stream.read(&mut unread)? == 0 {
+            return Ok(());
+        }
+    }
 }
 
 fn respond(asked: &Asked, kind: &'static str, scrape: impl FnOnce() -> Result<String, ApiError>) -> Answer {
@@ -149,6 +166,7 @@ mod tests {
         }
         let mut text = String::new();
         near.read_to_string(&mut text).unwrap();
+        drop(near);
         served.join().unwrap();
         text
     }
@@ -175,6 +193,20 @@ mod tests {
             text.starts_with("HTTP/1.1 503 ") && text.ends_with("cannot reach the daemon\nstart it\n"),
             "{text}"
         );
+    }
+
+    /// What is refused at its first byte still has its answer, though the rest is never read as a request.
+    #[test]
+    fn an_answer_outlives_what_nobody_reads() {
+        let rest = [b"nonsense\r\n", &[b'a'; 4 * HEAD_LEN_MAX][..]].concat();
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        near.write_all(&rest).unwrap();
+        let served = std::thread::spawn(move || answer(&mut far, PLAIN, || Ok(String::new())));
+        let mut text = String::new();
+        near.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 400 "), "{text}");
+        drop(near);
+        served.join().unwrap();
     }
 
     #[test]
