@@ -2,6 +2,8 @@
 
 mod demo;
 mod mistakes;
+mod package;
+mod package_test;
 mod setup;
 mod sh;
 mod test;
@@ -27,7 +29,11 @@ enum Task {
         keep: bool,
     },
     /// Run every test there is.
-    Test,
+    Test {
+        /// Only the parts whose name has this in it: `loom`, `kernel`, `CNI`, `package`, ...
+        #[arg(default_value = "")]
+        only: String,
+    },
     /// Install what tests and figures need, or name it.
     Setup,
     /// Measure the figures, all or those named. `--json` prints one object a line.
@@ -40,6 +46,8 @@ enum Task {
     Tidy,
     /// Boot an emulated machine whose network driver does zero-copy, and test the switch in it.
     Zerocopy,
+    /// Build the programs, static, and a Debian package of them.
+    Package,
     /// Put mistakes into a copy of the source, one at a time, and check that the tests notice.
     Mistakes {
         /// Only those whose description or file has this in it.
@@ -51,11 +59,12 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Options::parse().task {
         Task::Demo { keep } => demo::run(keep),
-        Task::Test => test::everything(),
+        Task::Test { only } => test::run_those(&only),
         Task::Setup => setup::everything(),
         Task::Figures { words } => figures(&words),
         Task::Tidy => tidy::run(),
         Task::Zerocopy => zerocopy::run_in_machine(),
+        Task::Package => package::release(),
         Task::Mistakes { only } => mistakes::run(&only),
     };
     match result {

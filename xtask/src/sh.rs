@@ -28,6 +28,17 @@ pub fn run(mut command: Command) -> Result {
     }
 }
 
+/// What a command prints on its standard output; if it fails, what it says on the other one.
+pub fn capture(command: &mut Command) -> Result<String> {
+    let shown = shown(command);
+    let output = command.output().map_err(|error| format!("`{shown}`: {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    Err(format!("`{shown}` failed: {}\n{complaint}", output.status))
+}
+
 /// Whether a program is on the PATH.
 pub fn has(program: &str) -> bool {
     if program.starts_with('/') {

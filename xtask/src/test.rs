@@ -2,7 +2,7 @@
 //! silently: what cannot run here is an error, or is named at the end.
 
 use crate::sh::{Result, cargo, run, say};
-use crate::{setup, tidy, zerocopy};
+use crate::{package_test, setup, tidy, zerocopy};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -29,21 +29,30 @@ const STEPS: &[Step] = &[
     ("loom", loom),
     ("real kernel: namespaces, veth, AF_XDP", kernel),
     ("CNI: every verb, delegated plugins, podman", containers),
+    ("the Debian package: installed, used, upgraded, removed, purged", package_test::run),
     ("the demo: as it is shown, and interrupted", demo),
     ("unit and oracle tests for aarch64, emulated", aarch64),
     ("zero-copy in an emulated machine", zerocopy),
 ];
 
-/// Runs every step and says how long each took.
-pub fn everything() -> Result {
+/// Runs every step whose name has `only` in it, and says how long each took.
+pub fn run_those(only: &str) -> Result {
+    let wanted: Vec<&Step> = STEPS.iter().filter(|(name, _)| name.contains(only)).collect();
+    if wanted.is_empty() {
+        let names: Vec<_> = STEPS.iter().map(|(name, _)| *name).collect();
+        return Err(format!(
+            "no part of the tests has {only:?} in its name; there are:\n  {}",
+            names.join("\n  ")
+        ));
+    }
     let mut times = Vec::new();
-    for (name, step) in STEPS {
+    for (name, step) in &wanted {
         say(name);
         let start = Instant::now();
         step().map_err(|error| format!("{name}: {error}"))?;
         times.push((name, start.elapsed()));
     }
-    say("all passed");
+    say(if wanted.len() == STEPS.len() { "all passed" } else { "these passed, the rest was not run" });
     for (name, time) in times {
         println!("{:>6.1} s  {name}", time.as_secs_f64());
     }

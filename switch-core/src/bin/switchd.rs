@@ -35,7 +35,7 @@ const LARGE_FRAMES: u32 = 64;
 
 /// A userspace switch for container edge nodes: AF_XDP ports, pinned workers, one snapshot.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "switchd", version, about)]
 struct Options {
     /// Where to listen for switch-ctl and switch-cni.
     #[arg(long, default_value = switch_api::DEFAULT_SOCKET)]

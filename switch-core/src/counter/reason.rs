@@ -112,4 +112,21 @@ mod tests {
         assert!(DropReason::ALL.iter().enumerate().all(|(i, reason)| *reason as usize == i));
         assert!(DropReason::ALL.iter().all(|reason| !reason.meaning().is_empty()));
     }
+
+    /// A person without the switch at hand finds them all in the guide. `UPDATE_GUIDE=1 cargo test guide` writes it anew.
+    #[test]
+    fn the_guide_has_every_reason() {
+        let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guide/drops.md");
+        let text = std::fs::read_to_string(guide).unwrap();
+        let (words, _) = text.split_once("| reason |").unwrap();
+        let row = |reason: &DropReason| {
+            format!("| `{}` | {} |\n", reason.name(), reason.meaning().replace('|', "\\|"))
+        };
+        let rows: String = DropReason::ALL.iter().map(row).collect();
+        let wanted = format!("{words}| reason | what it means, and what to do |\n|---|---|\n{rows}");
+        if std::env::var_os("UPDATE_GUIDE").is_some() {
+            std::fs::write(guide, &wanted).unwrap();
+        }
+        assert!(text == wanted, "docs/guide/drops.md is not what the reasons say: UPDATE_GUIDE=1 cargo test guide");
+    }
 }
