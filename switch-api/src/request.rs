@@ -150,6 +150,9 @@ pub enum Request {
     /// Begins to tell what happens, as `event`, until the client ends.
     #[serde(rename = "events.subscribe")]
     EventsSubscribe(Nothing),
+    /// What has happened lately, as far as the daemon keeps it.
+    #[serde(rename = "events.recent")]
+    EventsRecent(Nothing),
     /// Gives a namespace its labels, all of them.
     #[serde(rename = "namespace.set")]
     NamespaceSet(Namespace),
@@ -226,6 +229,7 @@ impl Request {
                     | Self::StatsGet(_)
                     | Self::Trace(_)
                     | Self::EventsSubscribe(_)
+                    | Self::EventsRecent(_)
                     | Self::NamespaceList(_)
                     | Self::PolicyList(_)
                     | Self::PolicyExplain(_)

@@ -132,7 +132,7 @@ pub fn history(client: &mut Client, output: &Output) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn age(time_s: u64) -> String {
+pub fn age(time_s: u64) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     match now.saturating_sub(time_s) {
         age @ 0..120 => format!("{age} s"),

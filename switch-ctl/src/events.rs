@@ -1,6 +1,7 @@
 //! `switch-ctl events`: what happens, as it happens.
 
 use crate::capture::Stop;
+use crate::config::age;
 use crate::output::Output;
 use clap::Args;
 use std::io::Write;
@@ -12,9 +13,13 @@ use switch_api::{ApiError, Client, Done, Happened, Missed, Nothing, Notice, Requ
 #[command(after_help = "\
 Examples:
   switch-ctl events
+  switch-ctl events --recent
   switch-ctl --json events | jq -r 'select(.what == \"port-down\") | .port'
   switch-ctl events --only port-down --only loop --count 1")]
 pub struct Events {
+    /// Show what the daemon kept of what happened before, and end.
+    #[arg(long, conflicts_with = "duration")]
+    recent: bool,
     /// Only this kind, like port-down; may be given several times.
     #[arg(long, value_name = "KIND")]
     only: Vec<String>,
@@ -27,6 +32,9 @@ pub struct Events {
 }
 
 pub fn run(events: &Events, client: &mut Client, output: &Output) -> Result<(), ApiError> {
+    if events.recent {
+        return recent(events, client, output);
+    }
     let _stop = Stop::new(client.handle()?, events.duration)?;
     let _: Done = client.call(&Request::EventsSubscribe(Nothing {}))?;
     client.listen()?;
@@ -41,6 +49,31 @@ pub fn run(events: &Events, client: &mut Client, output: &Output) -> Result<(), 
     Ok(())
 }
 
+/// The last `--count` of those that are of interest.
+fn recent(events: &Events, client: &mut Client, output: &Output) -> Result<(), ApiError> {
+    let mut kept: Vec<Happened> = client.call(&Request::EventsRecent(Nothing {}))?;
+    kept.retain(|event| is_wanted(events, event));
+    let most = events.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+    kept.drain(..kept.len().saturating_sub(most));
+    output.answer(&kept, |kept| {
+        let line =
+            |event: &Happened| format!("{:>12}  {}", age(event.time_ns / 1_000_000_000), sentence(event));
+        kept.iter().map(line).collect::<Vec<_>>().join("\n")
+    });
+    Ok(())
+}
+
+fn is_wanted(events: &Events, event: &Happened) -> bool {
+    events.only.is_empty() || events.only.contains(&event.what)
+}
+
+/// The time of day, UTC, and what happened.
+fn sentence(event: &Happened) -> String {
+    let seconds = event.time_ns / 1_000_000_000;
+    let (hours, minutes, seconds) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{hours:02}:{minutes:02}:{seconds:02} {:<16} {}", event.what, event.text)
+}
+
 /// None if it is of no interest.
 fn line(events: &Events, notice: &Notice, json: bool) -> Option<String> {
     if let Ok(missed) = serde_json::from_value::<Missed>(notice.params.clone())
@@ -50,13 +83,11 @@ fn line(events: &Events, notice: &Notice, json: bool) -> Option<String> {
         return Some(if json { notice.params.to_string() } else { text });
     }
     let event: Happened = serde_json::from_value(notice.params.clone()).ok()?;
-    if notice.method != "event" || !events.only.is_empty() && !events.only.contains(&event.what) {
+    if notice.method != "event" || !is_wanted(events, &event) {
         return None;
     }
     if json {
         return Some(notice.params.to_string());
     }
-    let seconds = event.time_ns / 1_000_000_000;
-    let (hours, minutes, seconds) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    Some(format!("{hours:02}:{minutes:02}:{seconds:02} {:<16} {}", event.what, event.text))
+    Some(sentence(&event))
 }

@@ -1,6 +1,7 @@
 //! The switch's command line: one file a noun, everything through `switch-api`.
 
 mod bridge;
+mod bundle;
 mod capture;
 mod config;
 mod daemon;
@@ -126,6 +127,8 @@ enum Noun {
     Stats,
     /// What the daemon is and how it is.
     Status,
+    /// Gather what is needed to find a fault from afar, in one archive.
+    SupportBundle(bundle::Bundle),
     /// Stop the daemon.
     Stop(daemon::Stop),
     /// Print the completion script of a shell.
@@ -170,6 +173,10 @@ fn run(options: &Options) -> Result<(), ApiError> {
                 options.json,
             );
         }
+        // It works without the daemon.
+        Noun::SupportBundle(bundle) => {
+            return bundle::run(bundle, &options.socket, Duration::from_secs(options.timeout));
+        }
         _ => {}
     }
     let mut client = Client::connect(&options.socket, Duration::from_secs(options.timeout))?;
@@ -199,7 +206,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Stats => stats::run(&mut client, &output),
         Noun::Status => daemon::status(&mut client, &output),
         Noun::Stop(stop) => daemon::stop(stop, &mut client, &output),
-        Noun::Completion { .. } | Noun::Man { .. } | Noun::Metrics(_) => Ok(()),
+        Noun::Completion { .. } | Noun::Man { .. } | Noun::Metrics(_) | Noun::SupportBundle(_) => Ok(()),
     }
 }
 

@@ -216,6 +216,55 @@ fn events_are_told_as_they_happen() {
         of("mac-moved").iter().any(|event| event.parts["mac"] == mac && event.parts["to"] == "pod2"),
         "{text}"
     );
+    // Who comes later is told the same, and what happened before anybody listened.
+    let late: Vec<Happened> =
+        serde_json::from_str(&said(&run(&daemon, &["--json", "events", "--recent"]))).unwrap();
+    assert!(late.iter().any(|event| event.parts.get("method").is_some_and(|method| method == "port.add")));
+    assert!(events.iter().all(|event| late.contains(event)), "{late:?}");
+    assert!(late.is_sorted_by_key(|event| event.time_ns));
+    let last = said(&run(&daemon, &["events", "--recent", "--only", "changed", "--count", "1"]));
+    assert!(last.lines().count() == 1 && last.contains("stop-here"), "{last}");
+}
+
+/// What the archive has, by name, as `tar` reads it.
+fn unpacked(archive: &std::path::Path) -> impl Fn(&str) -> String + use<'_> {
+    move |name| {
+        let name = format!("switch-support/{name}");
+        said(&Command::new("tar").arg("xzOf").arg(archive).arg(&name).output().unwrap())
+    }
+}
+
+#[test]
+fn a_support_bundle_has_what_is_needed_with_the_daemon_and_without() {
+    use std::os::unix::fs::PermissionsExt;
+    let node = Node::new();
+    let (mut daemon, _pods) = node.two_pods(&Options::beside(CTL));
+    let path = node.directory().join("bundle.tar.gz");
+    let bundle = || run(&daemon, &["support-bundle", path.to_str().unwrap()]);
+    assert!(said(&bundle()).starts_with(path.to_str().unwrap()));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let inside = unpacked(&path);
+    assert!(
+        inside("switch/ports.json").contains("pod1") && inside("switch/declared.toml").contains("[[bridge]]")
+    );
+    assert!(
+        inside("switch/events.json").contains("port.add") && inside("switch/metrics").ends_with("# EOF\n")
+    );
+    assert!(inside("daemon/status").contains("CapEff") && inside("node/proc/version").contains("Linux"));
+    assert!(inside("node/addresses").contains("lo:"));
+    assert!(!inside("missing").contains("switch/"), "{}", inside("missing"));
+    // What is there is not written over.
+    assert_eq!(bundle().status.code(), Some(1));
+
+    daemon.stop(false);
+    let later = node.directory().join("later.tar.gz");
+    let output = run(&daemon, &["support-bundle", later.to_str().unwrap()]);
+    assert!(said(&output).contains("see `missing` in it"), "{output:?}");
+    let inside = unpacked(&later);
+    assert!(
+        inside("missing").contains("cannot reach the daemon")
+            && inside("node/proc/version").contains("Linux")
+    );
 }
 
 #[test]

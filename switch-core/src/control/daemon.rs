@@ -171,6 +171,7 @@ impl Daemon {
             Request::WorkerRebalance(how) => json(self.rebalance(how.dry_run, Rules::ASKED)?),
             Request::StatsGet(_) => json(self.stats()),
             Request::EventsSubscribe(_) => json(self.done()),
+            Request::EventsRecent(_) => json(self.news.recent()),
             Request::CaptureStart(start) => json(self.start_capture(start)?),
             Request::Trace(trace) => json(self.trace(trace)?),
             Request::Stop(stop) => {

@@ -1,5 +1,5 @@
-//! What happens, for whoever asked to be told. What the daemon does itself is told where it is done; what workers
-//! only count and tables only hold is looked at once a second, while somebody listens.
+//! What happens, for whoever asked to be told, and the last of it for who asks later. What the daemon does itself is told
+//! where it is done; what workers only count and tables only hold is looked at once a second.
 
 use super::capture::epoch_ns;
 use super::daemon::Daemon;
@@ -15,8 +15,13 @@ use switch_api::{Happened, Mac, Name, Request};
 
 /// Events that wait until the loop hands them on.
 const WAITING_MAX: usize = 1024;
+/// Events kept for who comes later, of changes and of all else: a day of an ordinary node, in some 200 KiB. A runtime's churn
+/// makes many changes, which must not push out the port that went down before.
+const KEPT_MAX: usize = 512;
 /// A table, pool or memory is nearly full at so many percent, and no longer so at the second number.
 const NEAR_FULL_PERCENT: (u64, u64) = (90, 80);
+/// The kind of event that is somebody's doing.
+const CHANGED: &str = "changed";
 /// Moved stations told by name in a second; of more the number is told. A loop moves them at line rate.
 const MOVES_A_SECOND: u64 = 20;
 /// A storm that pauses for so long is over; the next is told again.
@@ -35,23 +40,42 @@ pub struct Caller {
 #[derive(Debug, Default)]
 pub struct News {
     /// Somebody listens.
-    pub(super) listened: bool,
+    listened: bool,
     waiting: VecDeque<Happened>,
+    /// The last of them: changes, and all else.
+    kept: [VecDeque<Happened>; 2],
     storms: HashMap<PortId, (u64, u32)>,
     full: HashSet<String>,
     failed: HashSet<(u16, u128)>,
     moves: u64,
 }
 
+impl News {
+    fn add(&mut self, event: Happened) {
+        if self.listened && self.waiting.len() < WAITING_MAX {
+            self.waiting.push_back(event.clone());
+        }
+        let kept = &mut self.kept[usize::from(event.what != CHANGED)];
+        if kept.len() == KEPT_MAX {
+            kept.pop_front();
+        }
+        kept.push_back(event);
+    }
+
+    /// What is kept, the oldest first.
+    pub(super) fn recent(&self) -> Vec<&Happened> {
+        let mut events: Vec<_> = self.kept.iter().flatten().collect();
+        events.sort_by_key(|event| event.time_ns);
+        events
+    }
+}
+
 impl Daemon {
     /// Something happened.
     pub(super) fn tell(&mut self, what: &str, text: String, parts: &[(&str, String)]) {
-        let news = &mut self.news;
-        if news.listened && news.waiting.len() < WAITING_MAX {
-            let parts = parts.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-            let time_ns = epoch_ns() + now().ns;
-            news.waiting.push_back(Happened { time_ns, what: what.to_owned(), text, parts });
-        }
+        let parts = parts.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let time_ns = epoch_ns() + now().ns;
+        self.news.add(Happened { time_ns, what: what.to_owned(), text, parts });
     }
 
     /// Whether somebody listens.
@@ -77,7 +101,7 @@ impl Daemon {
 
     /// A change was made, and by whom.
     pub(super) fn tell_change(&mut self, request: &Request, caller: Caller) {
-        if !self.news.listened || request.is_read_only() {
+        if request.is_read_only() {
             return;
         }
         let Ok(said) = serde_json::to_value(request) else { return };
@@ -90,7 +114,7 @@ impl Daemon {
         let text = format!("{method} {about}, by user {uid} ({program}, process {pid})");
         let (uid, pid) = (uid.to_string(), pid.to_string());
         let parts = [("method", method), ("about", about), ("uid", uid), ("pid", pid), ("program", program)];
-        self.tell("changed", text, &parts);
+        self.tell(CHANGED, text, &parts);
     }
 
     pub(super) fn tell_move(&mut self, moved: &Moved) {
@@ -108,9 +132,6 @@ impl Daemon {
 
     /// What is due once a second.
     pub(super) fn look_for_news(&mut self, now_s: u32) {
-        if !self.news.listened {
-            return;
-        }
         let moves = std::mem::take(&mut self.news.moves);
         if let Some(more) = moves.checked_sub(MOVES_A_SECOND).filter(|more| *more > 0) {
             let text = format!("{more} more moves of stations in this second");

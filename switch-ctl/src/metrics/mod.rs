@@ -67,9 +67,17 @@ pub fn run(metrics: &Metrics, socket: &Path, timeout: Duration, json: bool) -> R
     Ok(())
 }
 
-/// Asks and writes it down.
 fn scrape(socket: &Path, timeout: Duration, format: Format) -> Result<String, ApiError> {
-    let mut client = Client::connect(socket, timeout)?;
-    family::text(look::look(&mut client)?.families(), format)
+    write(&mut Client::connect(socket, timeout)?, format)
+}
+
+/// All metrics as they are now, as OpenMetrics.
+pub fn text(client: &mut Client) -> Result<String, ApiError> {
+    write(client, Format::Openmetrics)
+}
+
+/// Asks and writes it down.
+fn write(client: &mut Client, format: Format) -> Result<String, ApiError> {
+    family::text(look::look(client)?.families(), format)
         .map_err(|error| ApiError::new(Code::Internal, format!("the metrics cannot be written: {error}")))
 }
