@@ -6,7 +6,7 @@ use switch_api::{PortSettings, Prefix, Publish};
 
 /// What the node's kernel does for a port.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct Outside {
     /// Let the node's kernel give what comes from this port, and leaves the node by another device, the node's address: a host
     /// port's networks and those of the gateways, a tap port's own addresses. Forwarding is switched on.
     #[arg(long)]
@@ -38,7 +38,7 @@ fn list<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<List<T>, Strin
     text.split(',').map(parse).collect::<Result<_, _>>().map(List)
 }
 
-impl Args {
+impl Outside {
     /// `before` with what was named.
     pub fn over(&self, before: PortSettings) -> PortSettings {
         fn or<T: Clone>(named: &Option<List<T>>, before: Vec<T>) -> Vec<T> {

@@ -28,7 +28,7 @@ pub enum Verb {
     },
     /// Adds a port.
     #[command(subcommand)]
-    Add(Kind),
+    Add(Box<Kind>),
     /// Changes a port's settings; what is not named stays.
     Set {
         /// The port.
@@ -202,7 +202,7 @@ pub struct Settings {
     #[command(flatten)]
     guard: guard::Args,
     #[command(flatten)]
-    outside: outside::Args,
+    outside: outside::Outside,
 }
 
 #[derive(Clone, Debug)]

@@ -149,7 +149,12 @@ impl Set {
         if !self.value.is_empty() {
             body = body.number(6, number_of(&self.value)).number(7, len_of(&self.value));
         }
-        let mut messages = vec![Message { kind: kind::NEW_SET, flags: CREATE, body: body.number(10, id) }];
+        body = body.number(10, id);
+        if self.key == [Type::Device] {
+            // NFTA_SET_USERDATA, for `nft`: the key's byte order (type 0, length 4) is the machine's, or it shows no names.
+            body = body.bytes(13, &[&[0, 4][..], &1u32.to_ne_bytes()].concat());
+        }
+        let mut messages = vec![Message { kind: kind::NEW_SET, flags: CREATE, body }];
         for some in self.elements.chunks(ELEMENTS_A_MESSAGE) {
             let list = some.iter().fold(Attributes::new(), |list, element| list.nested(1, &element.body()));
             let body = Attributes::new().text(1, table).text(2, &self.name).number(4, id).nested(3, &list);

@@ -55,8 +55,9 @@ pub(super) fn to_be_made(path: &str, value: &str, is: String) -> io::Result<Vec<
     if path == FORWARD_V6 {
         for device in std::fs::read_dir(Path::new(ROOT).join(DEVICES_V6))?.flatten() {
             let path = format!("{DEVICES_V6}/{}/{ACCEPT_ADVERTS}", device.file_name().to_string_lossy());
-            // `all` decides nothing here.
-            if device.file_name() != "all" && read(&path).is_ok_and(|is| is.as_deref() == Some("1")) {
+            // `all` decides nothing here, and nobody advertises on the loopback.
+            let is_device = device.file_name() != "all" && device.file_name() != "lo";
+            if is_device && read(&path).is_ok_and(|is| is.as_deref() == Some("1")) {
                 all.push(Made { path, before: "1".into(), value: "2".into() });
             }
         }
