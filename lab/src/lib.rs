@@ -10,6 +10,7 @@
 //! | [`transfer`] | TCP and UDP between namespaces, every byte checked |
 //! | [`sequence`] | numbered datagrams both ways: what is lost, what overtakes |
 //! | [`trouble`] | kernels and threads that are not well |
+//! | [`world`] | what is outside a node, and who sees whom |
 
 pub mod cross;
 pub mod frames;
@@ -19,6 +20,7 @@ pub mod raw;
 pub mod sequence;
 pub mod transfer;
 pub mod trouble;
+pub mod world;
 
 pub use net::Net;
 pub use node::{Daemon, Node, Options, Pod};

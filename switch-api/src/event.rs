@@ -9,7 +9,7 @@ pub struct Happened {
     /// Nanoseconds since 1970, UTC.
     pub time_ns: u64,
     /// What kind: `port-up`, `port-down`, `mac-moved`, `storm`, `loop`, `table-near-full`, `pool-near-full`,
-    /// `memory-near-out`, `neighbour-failed`, `changed`. There may be others.
+    /// `memory-near-out`, `neighbour-failed`, `repaired`, `changed`. There may be others.
     pub what: String,
     /// In a sentence.
     pub text: String,

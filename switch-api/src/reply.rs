@@ -59,6 +59,29 @@ pub struct Status {
     /// Whether the daemon has given up what it does not need, and what it keeps; an older one says nothing.
     #[serde(default)]
     pub sandbox: Option<Support>,
+    /// What the daemon keeps in the node's kernel so that pods reach the outside and are reached; an older one says nothing.
+    #[serde(default)]
+    pub outside: Option<OutsideStatus>,
+    /// The largest packet that a pod can send out of the node in one piece, bytes: what fits through the host port and the device
+    /// of the node's default route. None: the node has no such way.
+    #[serde(default)]
+    pub pod_mtu: Option<u16>,
+}
+
+/// What the daemon keeps in the node's kernel for pods to reach the outside and be reached from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutsideStatus {
+    /// Its table is there: `nft list table inet switchd`.
+    pub table: bool,
+    /// Networks that are masqueraded.
+    pub masqueraded: u32,
+    /// Published ports, each IP version by itself.
+    pub published: u32,
+    /// Settings that it made, as sysctl(8) calls them, and puts back in the end.
+    pub settings: Vec<String>,
+    /// Why it is not as declared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// Whether something works here.

@@ -11,6 +11,7 @@
 //! | [`config`] | what is declared: model, checks, snapshots |
 //! | [`balance`] | which lanes should move |
 //! | [`ipam`] | who gets which address |
+//! | [`nft`] | the kernel's nf_tables: one table of ours |
 //! | [`policy`] | network policies: from words to tables |
 //! | [`pipeline`] | what happens to a batch |
 //! | [`port`] | the doors to the outside |
@@ -30,6 +31,8 @@ pub mod frame;
 pub mod host;
 #[cfg(not(loom))]
 pub mod ipam;
+#[cfg(not(loom))]
+pub mod nft;
 #[cfg(not(loom))]
 pub mod pipeline;
 pub mod policy;

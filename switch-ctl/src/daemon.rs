@@ -2,7 +2,7 @@
 
 use crate::output::Output;
 use clap::Args;
-use switch_api::{ApiError, Client, Done, Nothing, Request, Status, Support};
+use switch_api::{ApiError, Client, Done, Nothing, OutsideStatus, Request, Status, Support};
 
 /// How to stop.
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ pub fn status(client: &mut Client, output: &Output) -> Result<(), ApiError> {
     output.answer(&status, |status| {
         let xdp = if status.xdp.ok { "yes" } else { "no" };
         format!(
-            "switchd {}, process {}, up {} s\nworkers {}, generation {}\nAF_XDP: {xdp} ({})\n{}\n{}\n{}",
+            "switchd {}, process {}, up {} s\nworkers {}, generation {}\nAF_XDP: {xdp} ({})\n{}\n{}\n{}\n{}",
             status.daemon,
             status.pid,
             status.uptime_s,
@@ -32,6 +32,7 @@ pub fn status(client: &mut Client, output: &Output) -> Result<(), ApiError> {
             status.generation,
             status.xdp.detail,
             sandbox(status.sandbox.as_ref()),
+            outside(status.outside.as_ref()),
             crate::stats::frames(&status.frames),
             crate::stats::memory(&status.memory)
         )
@@ -45,4 +46,23 @@ fn sandbox(sandbox: Option<&Support>) -> String {
         Some(Support { ok: false, detail }) => format!("sandbox: not all of it ({detail})"),
         None => "sandbox: unknown (an older switchd)".into(),
     }
+}
+
+fn outside(outside: Option<&OutsideStatus>) -> String {
+    let Some(OutsideStatus { table, masqueraded, published, settings, problem }) = outside else {
+        return "outside: unknown (an older switchd)".into();
+    };
+    let mut text = match table {
+        false => "outside: nothing of ours in the kernel".to_owned(),
+        true => format!(
+            "outside: {masqueraded} networks masqueraded, {published} ports published (nft list table inet switchd)"
+        ),
+    };
+    if !settings.is_empty() {
+        text += &format!("; set: {}", settings.join(", "));
+    }
+    if let Some(problem) = problem {
+        text += &format!("; NOT AS DECLARED: {problem}");
+    }
+    text
 }

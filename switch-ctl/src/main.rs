@@ -16,6 +16,7 @@ mod metrics;
 mod namespace;
 mod neigh;
 mod output;
+mod outside;
 mod policy;
 mod port;
 mod route;

@@ -1,7 +1,7 @@
 //! `switch-ctl port`.
 
 use crate::output::{Output, bytes, thousands};
-use crate::{guard, label, tap};
+use crate::{guard, label, outside, tap};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use switch_api::{
@@ -28,13 +28,13 @@ pub enum Verb {
     },
     /// Adds a port.
     #[command(subcommand)]
-    Add(Kind),
+    Add(Box<Kind>),
     /// Changes a port's settings; what is not named stays.
     Set {
         /// The port.
         name: Name,
         #[command(flatten)]
-        settings: Settings,
+        settings: Box<Settings>,
     },
     /// Says what a port is to network policies: namespace, labels, named ports. What is not named stays.
     Label(label::Label),
@@ -201,6 +201,8 @@ pub struct Settings {
     track: Option<Switch>,
     #[command(flatten)]
     guard: guard::Args,
+    #[command(flatten)]
+    outside: outside::Outside,
 }
 
 #[derive(Clone, Debug)]
@@ -245,9 +247,10 @@ impl Settings {
         let vlan = match (&self.access, &self.trunk) {
             (Some(vid), _) => Vlan::Access { vid: *vid },
             (None, Some(ranges)) => Vlan::Trunk { vids: ranges.0.clone(), native: self.native },
-            (None, None) => before.vlan,
+            (None, None) => before.vlan.clone(),
         };
         let or = |switch: Option<Switch>, before: bool| switch.map_or(before, bool::from);
+        let before = self.outside.over(before);
         PortSettings {
             vlan,
             flood: Flood {
@@ -263,6 +266,7 @@ impl Settings {
             worker: self.worker.or(before.worker),
             track: or(self.track, before.track),
             source_guard: self.guard.over(before.source_guard),
+            ..before
         }
     }
 }
@@ -501,6 +505,7 @@ fn show(port: &PortStatus) -> String {
     let at = lines.iter().position(|(name, _)| *name == "bridge").unwrap_or(0);
     lines.splice(at..at, tap::show(&port.port.kind));
     lines.extend(guard::show(settings.source_guard.as_ref()));
+    lines.extend(outside::show(settings));
     if let Some(workload) = &port.port.workload {
         let ports = workload.ports.iter().map(|it| format!("{}={}/{}", it.name, it.protocol, it.port));
         let addresses = workload.addresses.iter().map(ToString::to_string);

@@ -36,6 +36,7 @@ const TEST: &[Need] = &[
     ("/usr/lib/cni/portmap", "containernetworking-plugins"),
     ("/bin/busybox", "busybox-static"),
     ("iptables", "iptables"),
+    ("nft", "nftables"),
 ];
 
 /// For `cargo xtask demo`.

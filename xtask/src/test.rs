@@ -72,12 +72,12 @@ fn docs() -> Result {
 /// The real-kernel tests: namespaces, veth, TAP, AF_XDP.
 const KERNEL: &[&str] = &[
     "traffic", "routing", "uplink", "ports", "tap", "control", "trouble", "segments", "joined", "ipam",
-    "queues", "memory", "mirror", "bgp", "policy", "service", "sandbox",
+    "queues", "memory", "mirror", "bgp", "policy", "service", "sandbox", "outside",
 ];
 /// The command line against a running daemon.
 const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare"];
 /// The CNI plugin: every verb against the specification, and podman as Debian has it.
-const CONTAINERS: &[&str] = &["verbs", "delegates", "kill", "podman"];
+const CONTAINERS: &[&str] = &["verbs", "delegates", "kill", "published", "podman"];
 const REGRESSIONS: &[&str] = &["simulation", "regressions"];
 
 /// The tests of these names. Always of the whole workspace: cargo builds a library anew for each set of packages that asks

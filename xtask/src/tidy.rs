@@ -59,7 +59,7 @@ const WALLS: &[(&str, &str, &str)] = &[
 ];
 /// Stages meet in pipeline/mod.rs only.
 const STAGES: &[&str] =
-    &["parse", "guard", "learn", "route", "forward", "admit", "rewrite", "egress", "emit"];
+    &["parse", "guard", "learn", "back", "route", "forward", "admit", "rewrite", "egress", "emit"];
 
 /// Checks every rule; all violations at once.
 pub fn run() -> Result {

@@ -6,7 +6,7 @@ use crate::answer::{Answer, Interface, Ip, Route};
 use crate::conf::Conf;
 use crate::invocation::Invocation;
 use crate::refusal::{INVALID_CONFIG, INVALID_ENVIRONMENT, Refusal, UNKNOWN_CONTAINER};
-use crate::{guard, ipam, netns, pending, switch};
+use crate::{guard, ipam, netns, outside, pending, switch};
 use serde_json::Value;
 use std::io::Read;
 use std::net::IpAddr;
@@ -63,7 +63,8 @@ fn attach(
         Ok((port, _)) => port.port.name.clone(),
         Err(name) => name.clone(),
     };
-    let wanted = port(invocation, conf, name, given)?;
+    let mut wanted = port(invocation, conf, name, given)?;
+    wanted.settings.mtu = outside::mtu(conf, client)?;
     if let Ok((present, has_device)) = present {
         // A runtime that did not wait for our answer asks again: what is as it should be stays.
         if has_device && present.state == PortState::Up && is_same(&present.port, &wanted) {
@@ -72,6 +73,7 @@ fn attach(
         switch::remove(client, &conf.holder(&invocation.container, &invocation.interface))?;
     }
     switch::add(client, &wanted)?;
+    conf.outside.confirm(client)?;
     Ok(wanted)
 }
 
@@ -121,7 +123,7 @@ pub(crate) fn port(
         isolated: conf.isolated,
         mtu: conf.mtu,
         source_guard: guard::of(conf, mac, given.ips.iter().map(|ip| ip.address.addr())),
-        ..PortSettings::default()
+        ..conf.outside.settings()
     };
     let labels = switch::all_labels(&holder, invocation);
     Ok(Port {

@@ -103,6 +103,8 @@ fn port(
     if status.port.bridge != conf.bridge {
         differences.push(format!("port {name} is on bridge {}, not {}", status.port.bridge, conf.bridge));
     }
+    let outside = conf.outside.differences(&status.port.settings);
+    differences.extend(outside.into_iter().map(|text| format!("port {name}: {text}")));
     match &status.port.kind {
         PortKind::Tap { netns: Some(is), .. } if is == netns => {}
         PortKind::Tap { netns: is, .. } => {

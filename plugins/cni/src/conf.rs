@@ -5,6 +5,7 @@
 use crate::answer::{Answer, Route};
 use crate::fields::{Fields, Problems};
 use crate::invocation::{address, is_identifier};
+use crate::outside::Outside;
 use crate::refusal::{DECODING_FAILURE, INVALID_CONFIG, Refusal, UNSUPPORTED_FIELD};
 use crate::version::Version;
 use serde::Deserialize;
@@ -49,6 +50,7 @@ const KNOWN: &[&str] = &[
     "capabilities",
     "prevResult",
     "ipMasq",
+    "noMasquerade",
 ];
 
 /// The configuration, checked.
@@ -82,6 +84,8 @@ pub struct Conf {
     pub allowed_source_prefixes: Vec<Prefix>,
     /// Queues of the TAP.
     pub queues: u16,
+    /// How containers reach the outside and are reached.
+    pub outside: Outside,
     /// Where addresses come from.
     pub ipam: Ipam,
     /// Addresses asked for by name.
@@ -153,7 +157,6 @@ impl Conf {
             value.is_some_and(|value| !is_empty(value))
         };
         let instead = [
-            ("portMappings", "chain the plugin \"portmap\" behind this one and move the capability to it"),
             ("bandwidth", "the switch has no rate limit yet; take the capability out"),
             ("ipRanges", "name a pool in \"ipam\", and ranges in the pool"),
         ];
@@ -161,11 +164,6 @@ impl Conf {
             Some((field, instead)) => {
                 let text = format!("the capability {field} is not one of switch-cni");
                 Err(Refusal::new(UNSUPPORTED_FIELD, text).details(instead))
-            }
-            None if self.raw.get("ipMasq") == Some(&Value::Bool(true)) => {
-                let text = "ipMasq is not done by switch-cni";
-                Err(Refusal::new(UNSUPPORTED_FIELD, text)
-                    .details("add a masquerade rule for the pool's subnet to the host's nftables"))
             }
             None => Ok(()),
         }
@@ -216,6 +214,7 @@ fn take(map: Map<String, Value>, raw: Value, version: Version, problems: &mut Pr
         source_guard: true,
         allowed_source_prefixes: Vec::new(),
         queues: 1,
+        outside: Outside::default(),
         ipam: Ipam::None,
         ips: Vec::new(),
         dns: None,
@@ -274,7 +273,7 @@ fn take_port(fields: &mut Fields, conf: &mut Conf, problems: &mut Problems) {
     }
     let dns: Option<Map<String, Value>> = fields.take("dns", problems);
     conf.dns = dns.filter(|dns| !dns.is_empty()).map(Value::Object);
-    _ = fields.take::<bool>("ipMasq", problems);
+    conf.outside.take(fields, problems);
     _ = fields.take::<Map<String, Value>>("capabilities", problems);
 }
 
@@ -316,7 +315,10 @@ fn take_ipam(fields: &mut Fields, conf: &mut Conf, problems: &mut Problems) {
 /// What a person or the runtime asks for this one container: `args.cni` and `runtimeConfig`.
 fn take_runtime(fields: &mut Fields, conf: &mut Conf, problems: &mut Problems) {
     let cni = fields.object("args", problems).and_then(|mut args| args.object("cni", problems));
-    let runtime = fields.object("runtimeConfig", problems);
+    let mut runtime = fields.object("runtimeConfig", problems);
+    if let Some(runtime) = &mut runtime {
+        conf.outside.take_mappings(runtime, problems);
+    }
     for mut asked in [cni, runtime].into_iter().flatten() {
         let path = asked.path("ips");
         for text in asked.take::<Vec<String>>("ips", problems).unwrap_or_default() {
@@ -396,9 +398,7 @@ mod tests {
 
     #[test]
     fn what_other_plugins_do_is_refused_with_their_names() {
-        for (field, value) in
-            [("portMappings", json!([{"hostPort": 1}])), ("bandwidth", json!({"ingressRate": 1}))]
-        {
+        for (field, value) in [("ipRanges", json!([[]])), ("bandwidth", json!({"ingressRate": 1}))] {
             let mut conf = good();
             conf["runtimeConfig"][field] = value;
             let error = read(conf).unwrap().refuse_unsupported().unwrap_err();
@@ -406,10 +406,8 @@ mod tests {
             assert!(error.message.contains(field) && !error.details.is_empty());
         }
         let mut conf = good();
-        conf["runtimeConfig"]["portMappings"] = json!([]);
-        assert!(read(conf.clone()).unwrap().refuse_unsupported().is_ok());
-        conf["ipMasq"] = true.into();
-        assert_eq!(read(conf).unwrap().refuse_unsupported().unwrap_err().code, UNSUPPORTED_FIELD);
+        conf["runtimeConfig"]["bandwidth"] = json!({});
+        assert!(read(conf).unwrap().refuse_unsupported().is_ok());
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | [`run`] | which verb does what |
 //! | [`add`], [`del`], [`check`], [`gc`], [`status`] | the verbs |
 //! | [`guard`] | what a container may say of itself |
+//! | [`outside`] | how a container reaches the outside and is reached |
 //! | [`ipam`] | addresses: from the daemon's pool, or from another plugin |
 //! | [`delegate`] | running another plugin |
 //! | [`switch`] | the daemon, as a plugin needs it |
@@ -32,6 +33,7 @@ pub mod guard;
 pub mod invocation;
 pub mod ipam;
 pub mod netns;
+pub mod outside;
 pub mod pending;
 pub mod refusal;
 pub mod run;

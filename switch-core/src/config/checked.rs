@@ -73,6 +73,7 @@ impl Checked {
             super::nexthops::check(&model, &mut problems);
         }
         super::uplink::check(&model, &mut problems);
+        super::outside::check(&model, &mut problems);
         super::policies::check(&model, &mut problems);
         match problems.len() {
             0 => Ok(Self(model)),

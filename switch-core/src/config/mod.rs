@@ -18,6 +18,7 @@
 //! | [`making`] | routing tables, changed where they differ |
 //! | [`source_guard`] | what a port may say of itself |
 //! | [`numbers`] | numbers for what becomes of destinations |
+//! | [`outside`] | what that kernel does for pods: masquerade, published ports |
 //! | [`uplink`] | the way to the node's kernel |
 //! | [`publish`] | how a snapshot reaches every worker, and how one knows that it did |
 
@@ -30,6 +31,9 @@ pub mod mirrored;
 pub mod model;
 pub mod nexthops;
 mod numbers;
+pub mod outside;
+#[cfg(test)]
+mod outside_tests;
 pub mod plan;
 #[cfg(test)]
 mod plan_tests;

@@ -79,6 +79,8 @@ pub struct PortFacts {
     pub tracked: bool,
     /// The node itself is behind it.
     pub is_node: bool,
+    /// What answers to flows that came in by it is sent back by it, to this MAC: [`switch_api::PortSettings::return_flows`].
+    pub returns: Option<u64>,
     /// What policies say of it.
     pub subject: Subject,
     /// What it may say of itself.
@@ -142,6 +144,10 @@ pub struct Snapshot {
     pub beat_ms: u32,
     /// Flows are kept of some port.
     pub tracks: bool,
+    /// Some port wants its flows' answers back.
+    pub returns: bool,
+    /// Flows are kept for that alone: nobody asked to judge by them, so what fits none goes on.
+    pub lenient: bool,
     /// TCP segments routed to or from some port are to fit.
     pub mss_clamps: bool,
 }
@@ -159,6 +165,8 @@ impl Snapshot {
             policing: Arc::default(),
             beat_ms: BEAT_MS_MAX,
             tracks: false,
+            returns: false,
+            lenient: false,
             mss_clamps: false,
         }
     }
@@ -240,7 +248,13 @@ pub fn compile_after(
     }
     let limits = Limits::new(fdb_entries, model.ports.len());
     let mss_clamps = ports.iter().any(|port| port.mss_clamp && port.routed);
-    let (tracks, beat_ms) = (ports.iter().any(|port| port.tracked), beat_ms(model));
+    let judged = ports.iter().any(|port| port.tracked);
+    let returns = ports.iter().any(|port| port.returns.is_some());
+    if returns {
+        // Who answers is known by the flow alone.
+        ports.iter_mut().for_each(|port| port.tracked = true);
+    }
+    let (tracks, lenient, beat_ms) = (judged || returns, returns && !judged, beat_ms(model));
     Snapshot {
         generation,
         ports: ports.into(),
@@ -251,6 +265,8 @@ pub fn compile_after(
         policing: model.policing.0.clone(),
         beat_ms,
         tracks,
+        returns,
+        lenient,
         mss_clamps,
     }
 }
@@ -312,6 +328,10 @@ fn port_facts(port: &Port, live: Live, fid_of: impl Fn(Vid) -> u16) -> PortFacts
         to_kernel: false,
         tracked: settings.track,
         is_node: matches!(port.kind, PortKind::Host { .. }),
+        returns: match &port.kind {
+            PortKind::Host { mac: Some(mac), .. } if settings.return_flows => Some(mac.to_u64()),
+            _ => None,
+        },
         subject: Subject::default(),
         source_guard: settings.source_guard.as_ref().map(|guard| Arc::new(Guard::new(guard))),
     }

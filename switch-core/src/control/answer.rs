@@ -33,6 +33,8 @@ impl Daemon {
             memory: self.doors.budget.status(),
             xdp,
             sandbox: self.sandbox.clone(),
+            outside: Some(self.outside_status()),
+            pod_mtu: self.pod_mtu(),
         }
     }
 

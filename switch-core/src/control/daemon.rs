@@ -82,6 +82,8 @@ pub struct Daemon {
     /// For traces; made with the first.
     pub(super) dry: Option<Dry>,
     pub(super) told: Told,
+    /// What the kernel does for pods and the outside.
+    pub(super) outside: super::outside::Told,
     /// What was told of gateways.
     pub(super) announced: super::gratuitous::Announced,
     pub(super) advertised: super::advertise::Advertised,
@@ -132,6 +134,7 @@ impl Daemon {
             secret,
             dry: None,
             told: Told::default(),
+            outside: Default::default(),
             announced: Default::default(),
             advertised: Default::default(),
             mirror: None,
@@ -271,6 +274,7 @@ impl Daemon {
         self.forget_fids(&before);
         self.forget_neighbours();
         self.tell_kernel(false);
+        self.tell_outside();
         self.mirror_tables();
         Ok(())
     }
@@ -447,6 +451,7 @@ impl Daemon {
     /// `seed` makes this node's derived MACs its own.
     pub fn restore(&mut self, declared: crate::config::model::Declared, seed: u64) -> Result<(), ApiError> {
         self.restore_addresses()?;
+        self.restore_outside();
         self.history = self.store.history().map_err(|error| ApiError::new(Code::System, error))?;
         let checked = Checked::new(Model::from_declared(declared, seed)?, self.doors.mail.len() as u16)?;
         self.model = checked.model().clone();
@@ -472,6 +477,7 @@ impl Daemon {
                 self.republish();
             }
             self.hush_kernel();
+            self.hush_outside();
         }
         let ids: Vec<PortId> = self.ports.keys().copied().filter(|_| detach).collect();
         for id in ids {

@@ -25,6 +25,7 @@
 //! | [`flows`] | flows listed and ended |
 //! | [`links`] | the kernel's devices, by netlink |
 //! | [`rtnl`], [`sysctl`] | requests to the kernel's routing netlink; what it does not take |
+//! | [`outside`] | masquerade and published ports, by the node's kernel |
 //! | [`persist`] | what was declared and leased, on disk |
 //! | [`routes`] | routes listed, and a choice explained |
 //! | [`trace`] | what would become of a frame, in words |
@@ -54,6 +55,7 @@ pub mod mirror;
 mod neighbours;
 pub mod news;
 mod nexthop;
+pub mod outside;
 pub mod peer;
 pub mod persist;
 mod policies;

@@ -5,6 +5,7 @@
 //! next use: a disk that was full and has room again needs no restart.
 
 use super::history::{History, Past, Pending};
+use super::outside::Left;
 use crate::config::model::Declared;
 use crate::config::routes::{Place, Routes, Way, declared};
 use crate::ipam::{Change, Kept as Addresses};
@@ -36,6 +37,8 @@ const HELD: Rows = TableDefinition::new("ipam-held-v1");
 const PAST: Rows = TableDefinition::new("config-past-v1");
 /// The change that waits to be confirmed, if one does.
 const PENDING: Rows = TableDefinition::new("config-pending-v1");
+/// What was put into the node's kernel and is to be taken away some day.
+const OUTSIDE: Rows = TableDefinition::new("outside-v1");
 
 /// The store; none keeps nothing.
 #[derive(Debug, Default)]
@@ -139,6 +142,22 @@ impl Store {
         let past: Vec<Past> = rows(&transaction, PAST)?;
         let pending: Vec<Pending> = rows(&transaction, PENDING)?;
         Ok(History::of(past.into(), pending.into_iter().next()))
+    }
+
+    /// Keeps what was put into the node's kernel. On return it is on disk.
+    pub fn keep_outside(&mut self, left: &Left) -> Result<(), String> {
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            transaction.open_table(OUTSIDE)?.insert(KEY, text(left).as_bytes())?;
+            Ok(transaction.commit()?)
+        })
+    }
+
+    /// What was put into the node's kernel.
+    pub fn outside(&mut self) -> Result<Left, String> {
+        let Some(kept) = &mut self.0 else { return Ok(Left::default()) };
+        let transaction = kept.open()?.begin_read().map_err(|error| error.to_string())?;
+        Ok(rows(&transaction, OUTSIDE)?.into_iter().next().unwrap_or_default())
     }
 
     /// Whether anything is kept at all.

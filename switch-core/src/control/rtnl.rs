@@ -49,6 +49,10 @@ impl Rtnl {
     pub fn link(&self, name: &str) -> io::Result<Option<Link>> {
         let mut request = LinkMessage::default();
         request.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.one(request)
+    }
+
+    fn one(&self, request: LinkMessage) -> io::Result<Option<Link>> {
         send(&self.0, RouteNetlinkMessage::GetLink(request), NLM_F_REQUEST)?;
         let mut found = None;
         let answer = self.read(|message| {
@@ -61,6 +65,13 @@ impl Rtnl {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
             answer => answer.map(|()| found),
         }
+    }
+
+    /// The device of this index; none if there is none.
+    pub fn link_at(&self, index: u32) -> io::Result<Option<Link>> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        self.one(request)
     }
 
     /// Every device.
@@ -141,6 +152,31 @@ impl Rtnl {
             message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(via)));
         }
         self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// The device by which a packet to `address` would leave; none if it would not.
+    pub fn way_to(&self, address: IpAddr) -> io::Result<Option<u32>> {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family(address);
+        request.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+        request.attributes.push(RouteAttribute::Destination(RouteAddress::from(address)));
+        let mut device = None;
+        let asked = self.ask(RouteNetlinkMessage::GetRoute(request), NLM_F_REQUEST, |answer| {
+            if let RouteNetlinkMessage::NewRoute(route) = answer {
+                device = route.attributes.iter().find_map(|attribute| match attribute {
+                    RouteAttribute::Oif(index) if route.header.kind == RouteType::Unicast => Some(*index),
+                    _ => None,
+                });
+            }
+            true
+        });
+        match asked {
+            // What there is no route for, and what a route says so of.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => {
+                Ok(None)
+            }
+            asked => asked.map(|()| device),
+        }
     }
 
     /// Changes something, and waits until it is done.

@@ -7,6 +7,7 @@
 //! | [`guard`] | what a port may send at all: VLAN membership, loops, its own addresses |
 //! | [`learn`] | which port the source is behind |
 //! | [`track`] | which flow a packet belongs to; before `route` by where it came in, after `forward` by where it goes |
+//! | [`back`] | an answer to what the node's kernel sent goes back to the kernel |
 //! | [`route`] | to the bridge's own MAC: the route, the neighbour, its port; or the switch itself |
 //! | [`forward`] | all else: where the destination is; storm control of what has none |
 //! | [`admit`] | whether network policies let it through |
@@ -20,6 +21,7 @@
 //! stage; [`dry`] runs the list for one frame and changes nothing.
 
 mod admit;
+mod back;
 pub mod capture;
 pub mod dry;
 mod egress;
@@ -392,6 +394,9 @@ fn decide(
     // Where no flows are kept and the switch is no station, these cost a look at facts.
     if view.facts.tracked {
         track::run(view, pool.area(), batch, notes, private);
+        if view.snapshot.returns {
+            back::run(view, pool.area(), batch, notes, private);
+        }
         watch.after(Stage::Track, batch, notes, private);
     }
     let routed = view.facts.routed;

@@ -55,7 +55,10 @@ pub(super) fn rest(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note
 pub(super) fn confirm(view: &View, notes: &mut [Note], private: &mut Private) {
     for (index, note) in notes.iter_mut().enumerate() {
         let goes = matches!(note.verdict, Verdict::Port(_) | Verdict::Flood(_));
-        if goes && let Err(reason) = flow::confirm(view, private, index, flow::decision(view, note.verdict)) {
+        if goes
+            && let Err(reason) = flow::confirm(view, private, index, flow::decision(view, note.verdict))
+            && !view.snapshot.lenient
+        {
             note.verdict = flow::drop(reason);
         }
     }
@@ -78,7 +81,7 @@ fn track(
                 track.tracked = tracked;
                 flows.touch(track.hash);
             }
-            Err(reason) => note.verdict = flow::drop(reason),
+            Err(reason) => judge(view, note, track, reason),
         }
     }
     let mut places = [u32::MAX; BATCH_FRAMES];
@@ -95,8 +98,17 @@ fn track(
         let place = Some(places[index]).filter(|place| *place != u32::MAX && flows.holds(*place, &track.key));
         match found(view, track, place) {
             Ok(tracked) => track.tracked = tracked,
-            Err(reason) => note.verdict = flow::drop(reason),
+            Err(reason) => judge(view, note, track, reason),
         }
+    }
+}
+
+/// What fits no flow goes no further, unless flows are kept only to find the way back.
+#[cold]
+fn judge(view: &View, note: &mut Note, track: &mut Track, reason: DropReason) {
+    match view.snapshot.lenient {
+        true => track.tracked = Tracked::Not,
+        false => note.verdict = flow::drop(reason),
     }
 }
 

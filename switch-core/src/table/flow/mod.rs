@@ -271,6 +271,13 @@ impl Flows {
         self.place(self.hash(key)).filter(|place| self.holds(*place, key))
     }
 
+    /// The port whose packet made the flow at `place`, and from which side of its key that came.
+    #[inline(always)]
+    pub fn began(&self, place: u32) -> (u16, u8) {
+        let state = self.record(place).state();
+        (state.port, state.origin())
+    }
+
     #[inline(always)]
     fn record(&self, place: u32) -> &Record {
         &self.records[place as usize]

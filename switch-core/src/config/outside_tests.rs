@@ -1,0 +1,137 @@
+//! What is derived for the node's kernel, and what is refused.
+
+use super::outside::Forward;
+use super::{Checked, Model};
+use switch_api::{
+    Bridge, BridgeAddress, Mac, Name, Owner, Port, PortKind, PortSettings, Prefix, Protocol, Request, Vid,
+};
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn host(addresses: &[&str], settings: PortSettings) -> Port {
+    let kind = PortKind::Host {
+        device: "switch0".into(),
+        mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        routes: Vec::new(),
+    };
+    Port { settings, ..Port::new(name("host"), name("br"), kind) }
+}
+
+fn tap(n: u8, settings: PortSettings) -> Port {
+    let mut kind = PortKind::tap(&format!("/run/netns/{n}"));
+    if let PortKind::Tap { addresses, .. } = &mut kind {
+        *addresses = [format!("10.1.0.{n}/24"), format!("fe80::{n}/64"), format!("fd01::{n}/64")]
+            .map(|text| text.parse().unwrap())
+            .into();
+    }
+    Port { settings, ..Port::new(name(&format!("pod{n}")), name("br"), kind) }
+}
+
+fn publishing(texts: &[&str]) -> PortSettings {
+    let publish = texts.iter().map(|text| text.parse().unwrap()).collect();
+    PortSettings { publish, ..PortSettings::default() }
+}
+
+fn masquerading() -> PortSettings {
+    PortSettings { masquerade: true, ..PortSettings::default() }
+}
+
+fn model(ports: impl IntoIterator<Item = Port>) -> Model {
+    let mut model = Model::default().apply(&Request::BridgeAdd(Bridge::new(name("br")))).unwrap();
+    let gateway = BridgeAddress {
+        bridge: name("br"),
+        address: "10.1.0.1/24".parse().unwrap(),
+        vid: Vid::DEFAULT,
+        owner: Owner::Operator,
+    };
+    model = model.apply(&Request::AddressAdd(gateway)).unwrap();
+    for port in ports {
+        model = model.apply(&Request::PortAdd(Box::new(port))).unwrap();
+    }
+    model
+}
+
+fn prefixes(texts: &[&str]) -> Vec<Prefix> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_host_port_has_networks_and_a_pod_its_addresses() {
+    let pod = || tap(2, masquerading());
+    assert!(model([pod()]).outside().is_empty(), "without a host port nothing comes to the kernel");
+    let quiet = model([pod(), host(&["10.9.0.1/16"], PortSettings::default())]).outside();
+    assert_eq!(Vec::from_iter(quiet.sources), prefixes(&["10.1.0.2/32", "fd01::2/128"]));
+    let no_masquerade = prefixes(&["10.128.0.0/9"]);
+    let whole = model([
+        tap(2, PortSettings::default()),
+        host(&["10.9.0.1/16"], PortSettings { no_masquerade, ..masquerading() }),
+    ]);
+    let whole = whole.outside();
+    assert_eq!(Vec::from_iter(whole.sources.clone()), prefixes(&["10.1.0.0/24", "10.9.0.0/16"]));
+    assert_eq!(Vec::from_iter(whole.direct.clone()), prefixes(&["10.128.0.0/9", "224.0.0.0/4", "ff00::/8"]));
+    assert!(whole.has_version(true) && !whole.has_version(false));
+    let masquerade_from = prefixes(&["10.1.0.128/25"]);
+    let named = model([host(&[], PortSettings { masquerade_from, ..masquerading() })]).outside();
+    assert_eq!(Vec::from_iter(named.sources), prefixes(&["10.1.0.128/25"]));
+}
+
+#[test]
+fn a_published_port_leads_to_one_address_of_each_version() {
+    let ports =
+        [host(&[], PortSettings::default()), tap(2, publishing(&["8080:80", "udp/192.0.2.1:53:5353"]))];
+    let published = Vec::from_iter(model(ports).outside().published);
+    let forward = |protocol, at: Option<&str>, port, to: &str, to_port| Forward {
+        protocol,
+        at: at.map(|text| text.parse().unwrap()),
+        port,
+        to: to.parse().unwrap(),
+        to_port,
+    };
+    let expected = [
+        forward(Protocol::Tcp, None, 8080, "10.1.0.2", 80),
+        forward(Protocol::Tcp, None, 8080, "fd01::2", 80),
+        forward(Protocol::Udp, Some("192.0.2.1"), 53, "10.1.0.2", 5353),
+    ];
+    assert_eq!(published, expected);
+}
+
+#[test]
+fn what_contradicts_itself_is_refused_by_name() {
+    let refused = |ports: Vec<Port>, words: &str| {
+        let error = Checked::new(model(ports), 1).unwrap_err();
+        assert!(error.message.contains(words), "{words}: {error}");
+    };
+    refused(
+        vec![tap(2, publishing(&["8080:80"])), tap(3, publishing(&["192.0.2.1:8080:81"]))],
+        "port pod3 publishes tcp/192.0.2.1:8080:81, which leads to port pod2 already",
+    );
+    refused(vec![tap(2, publishing(&["80:1", "80:2"]))], "which leads to port pod2 already");
+    refused(vec![tap(2, publishing(&["0:1"]))], "0 is no port");
+    refused(vec![host(&[], publishing(&["80:1"]))], "only a tap port with addresses");
+    let mut bare = tap(2, publishing(&["[::]:80:1"]));
+    if let PortKind::Tap { addresses, .. } = &mut bare.kind {
+        addresses.truncate(2);
+    }
+    refused(vec![bare], "no address of that version");
+    refused(
+        vec![tap(2, PortSettings { return_flows: true, ..PortSettings::default() })],
+        "only a host port leads",
+    );
+    let memory = Port::new(name("m"), name("br"), PortKind::Memory { source: None });
+    refused(vec![Port { settings: masquerading(), ..memory }], "name what to masquerade");
+    let masquerade_from = prefixes(&["10.1.0.1/24"]);
+    refused(
+        vec![host(&[], PortSettings { masquerade_from: masquerade_from.clone(), ..masquerading() })],
+        "it is 10.1.0.0/24",
+    );
+    refused(
+        vec![host(&[], PortSettings { masquerade_from, ..PortSettings::default() })],
+        "masquerade is off",
+    );
+    assert!(
+        Checked::new(model([tap(2, publishing(&["80:1"])), tap(3, publishing(&["udp/80:1"]))]), 1).is_ok()
+    );
+}

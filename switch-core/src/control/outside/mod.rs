@@ -1,0 +1,209 @@
+//! The node's kernel does what is declared for pods to reach the outside and be reached: one table of nf_tables, some settings.
+//! Both are ours, are looked at once a second, and are put right when somebody else has changed them. They stay while the daemon is
+//! away, as pods do; when nothing is declared any more, or after `stop --detach`, the node is as it was.
+
+mod mtu;
+mod render;
+mod settings;
+
+use super::daemon::Daemon;
+use crate::config::outside::Outside;
+use crate::nft::{Kernel, Mark, Table};
+use serde::{Deserialize, Serialize};
+use settings::Made;
+use std::collections::BTreeSet;
+use switch_api::OutsideStatus;
+
+/// What is on disk of it: what to take away when the daemon that put it there is not the one that takes it away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Left {
+    table: bool,
+    settings: Vec<Made>,
+}
+
+/// What the kernel was told.
+#[derive(Debug, Default)]
+pub struct Told {
+    wanted: Outside,
+    table: Option<(Table, Mark)>,
+    left: Left,
+    /// Settings that were right when they were last looked at.
+    right: BTreeSet<String>,
+    kernel: Option<Kernel>,
+    /// Why it is not as declared.
+    complaint: Option<String>,
+}
+
+impl Daemon {
+    /// What the daemon before us left.
+    pub(super) fn restore_outside(&mut self) {
+        match self.store.outside() {
+            Ok(left) => self.outside.left = left,
+            Err(error) => tracing::warn!("what was set in the kernel before is not known: {error}"),
+        }
+    }
+
+    /// Tells the kernel what is declared now, if it is different.
+    pub(super) fn tell_outside(&mut self) {
+        let wanted = self.model.outside();
+        let is_left = self.outside.left != Left::default();
+        if wanted != self.outside.wanted || wanted.is_empty() && is_left {
+            self.outside.wanted = wanted;
+            self.outside.table = None;
+            self.outside.right.clear();
+            self.put_outside();
+        }
+    }
+
+    /// Once a second: what failed is tried again, what others changed is put right.
+    pub(super) fn look_at_outside(&mut self) {
+        if self.outside.complaint.is_some() {
+            self.put_outside();
+        } else if !self.outside.wanted.is_empty() {
+            let looked = self.make_settings().and_then(|()| self.look_at_table());
+            self.complain(looked.err());
+        }
+    }
+
+    /// Takes all of it away.
+    pub(super) fn hush_outside(&mut self) {
+        self.outside.wanted = Outside::default();
+        if self.outside.left != Left::default() {
+            self.put_outside();
+        }
+    }
+
+    /// How it is.
+    pub(super) fn outside_status(&self) -> OutsideStatus {
+        let Told { wanted, left, complaint, .. } = &self.outside;
+        OutsideStatus {
+            table: left.table,
+            masqueraded: wanted.sources.len() as u32,
+            published: wanted.published.len() as u32,
+            settings: left.settings.iter().map(|made| settings::name(&made.path)).collect(),
+            problem: complaint.clone(),
+        }
+    }
+
+    fn put_outside(&mut self) {
+        // What is masqueraded is so before the kernel forwards it, and until it does not any more.
+        let put = if self.outside.wanted.is_empty() {
+            self.put_settings_back().and_then(|()| self.remove_table())
+        } else {
+            let table = self.outside.table.is_some();
+            let put = if table { Ok(()) } else { self.put_table() };
+            put.and_then(|()| self.put_settings_back()).and_then(|()| self.make_settings())
+        };
+        self.complain(put.err());
+    }
+
+    fn complain(&mut self, problem: Option<String>) {
+        if let Some(text) = problem.as_ref().filter(|text| self.outside.complaint.as_ref() != Some(*text)) {
+            tracing::warn!("pods may not reach the outside: {text}; it is tried again");
+        }
+        self.outside.complaint = problem;
+    }
+
+    fn kernel<T>(&mut self, ask: impl FnOnce(&mut Kernel) -> std::io::Result<T>) -> Result<T, String> {
+        let told = &mut self.outside;
+        let outcome = match told.kernel.take() {
+            Some(kernel) => Ok(kernel),
+            None => Kernel::open(),
+        }
+        .and_then(|mut kernel| {
+            let answer = ask(&mut kernel)?;
+            // After an error there may be answers that nobody has read.
+            told.kernel = Some(kernel);
+            Ok(answer)
+        });
+        outcome.map_err(|error| format!("the kernel's nf_tables: {error}"))
+    }
+
+    fn put_table(&mut self) -> Result<(), String> {
+        // On disk first: what is there and not known would stay for ever.
+        self.keep_left(|left| left.table = true)?;
+        let table = render::table(&self.outside.wanted);
+        let mark = self.kernel(|kernel| kernel.replace(&table))?;
+        self.outside.table = Some((table, mark));
+        Ok(())
+    }
+
+    fn remove_table(&mut self) -> Result<(), String> {
+        self.outside.table = None;
+        if self.outside.left.table {
+            self.kernel(|kernel| kernel.remove(render::TABLE))?;
+            self.keep_left(|left| left.table = false)?;
+        }
+        Ok(())
+    }
+
+    fn look_at_table(&mut self) -> Result<(), String> {
+        let Some((table, mark)) = self.outside.table.clone() else { return self.put_table() };
+        if self.kernel(Kernel::generation)? == mark.generation {
+            return Ok(());
+        }
+        let now = self.kernel(|kernel| kernel.mark(&table))?;
+        if now.is_same(&mark) {
+            self.outside.table = Some((table, now));
+            return Ok(());
+        }
+        self.put_table()?;
+        let name = render::TABLE;
+        let what = if now.is_gone() { "was deleted" } else { "was changed" };
+        self.tell_repaired(&format!("table inet {name}"), what);
+        Ok(())
+    }
+
+    fn tell_repaired(&mut self, what: &str, how: &str) {
+        let text = format!("{what} {how} by somebody else and is as declared again");
+        tracing::warn!("{text}");
+        self.tell("repaired", text, &[("about", what.to_owned()), ("how", how.to_owned())]);
+    }
+
+    fn make_settings(&mut self) -> Result<(), String> {
+        for (path, value) in settings::wanted(&self.outside.wanted) {
+            let failed = |error| format!("{}: {error}", settings::name(&path));
+            let Some(is) = settings::read(&path).map_err(failed)? else { continue };
+            if is == value {
+                self.outside.right.insert(path);
+                continue;
+            }
+            let made = settings::to_be_made(&path, value, is).map_err(failed)?;
+            self.keep_left(|left| {
+                let known: Vec<String> = left.settings.iter().map(|made| made.path.clone()).collect();
+                left.settings.extend(made.iter().filter(|made| !known.contains(&made.path)).cloned());
+            })?;
+            for made in &made {
+                settings::write(&made.path, &made.value)
+                    .map_err(|error| format!("{}: {error}", settings::name(&made.path)))?;
+            }
+            if !self.outside.right.insert(path.clone()) {
+                self.tell_repaired(&settings::name(&path), "was changed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts back what is not needed any more, the last first.
+    fn put_settings_back(&mut self) -> Result<(), String> {
+        let wanted = settings::wanted(&self.outside.wanted);
+        let gone: Vec<Made> = self.outside.left.settings.iter().rev().cloned().collect();
+        for made in gone.iter().filter(|made| !settings::is_needed(made, &wanted)) {
+            settings::put_back(made)
+                .map_err(|error| format!("{} is not put back: {error}", settings::name(&made.path)))?;
+            self.keep_left(|left| left.settings.retain(|one| one != made))?;
+        }
+        Ok(())
+    }
+
+    fn keep_left(&mut self, change: impl FnOnce(&mut Left)) -> Result<(), String> {
+        let mut left = self.outside.left.clone();
+        change(&mut left);
+        if left != self.outside.left {
+            self.store.keep_outside(&left).map_err(|error| format!("it could not be kept: {error}"))?;
+            self.outside.left = left;
+        }
+        Ok(())
+    }
+}
