@@ -12,6 +12,7 @@
 //! | [`run`] | which verb does what |
 //! | [`add`], [`del`], [`check`], [`gc`], [`status`] | the verbs |
 //! | [`guard`] | what a container may say of itself |
+//! | [`workload`] | what it is to network policies |
 //! | [`ipam`] | addresses: from the daemon's pool, or from another plugin |
 //! | [`delegate`] | running another plugin |
 //! | [`switch`] | the daemon, as a plugin needs it |
@@ -38,3 +39,4 @@ pub mod run;
 pub mod status;
 pub mod switch;
 pub mod version;
+pub mod workload;
