@@ -30,7 +30,10 @@ const TEST: &[Need] = &[
     ("pkg-config", "pkg-config"),
     ("/usr/include/libelf.h", "libelf-dev"),
     ("/usr/include/zlib.h", "zlib1g-dev"),
-    // The CNI plugin's counterparts: a runtime, plugins to work with, and what its image is made of.
+    // The CNI plugin's counterparts: runtimes, what speaks to one of them, plugins to work with, and what an image
+    // is made of.
+    ("containerd", "containerd"),
+    ("curl", "curl"),
     ("podman", "podman"),
     ("runc", "runc"),
     ("/usr/lib/cni/portmap", "containernetworking-plugins"),

@@ -28,7 +28,7 @@ const STEPS: &[Step] = &[
     ("unit, oracle, simulation and fuzz regressions", unit),
     ("loom", loom),
     ("real kernel: namespaces, veth, AF_XDP", kernel),
-    ("CNI: every verb, delegated plugins, podman", containers),
+    ("CNI: every verb, delegated plugins, podman, containerd", containers),
     ("the Debian package: installed, used, upgraded, removed, purged", package_test::run),
     ("the demo: as it is shown, and interrupted", demo),
     ("unit and oracle tests for aarch64, emulated", aarch64),
@@ -76,8 +76,8 @@ const KERNEL: &[&str] = &[
 ];
 /// The command line against a running daemon.
 const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare"];
-/// The CNI plugin: every verb against the specification, and podman as Debian has it.
-const CONTAINERS: &[&str] = &["verbs", "delegates", "kill", "published", "podman"];
+/// The CNI plugin: every verb against the specification, podman and containerd as Debian has them.
+const CONTAINERS: &[&str] = &["verbs", "delegates", "kill", "published", "podman", "containerd"];
 const REGRESSIONS: &[&str] = &["simulation", "regressions"];
 
 /// The tests of these names. Always of the whole workspace: cargo builds a library anew for each set of packages that asks

@@ -6,7 +6,7 @@ use crate::answer::{Answer, Interface, Ip, Route};
 use crate::conf::Conf;
 use crate::invocation::Invocation;
 use crate::refusal::{INVALID_CONFIG, INVALID_ENVIRONMENT, Refusal, UNKNOWN_CONTAINER};
-use crate::{guard, ipam, netns, outside, pending, switch};
+use crate::{guard, ipam, netns, outside, pending, switch, workload};
 use serde_json::Value;
 use std::io::Read;
 use std::net::IpAddr;
@@ -68,6 +68,11 @@ fn attach(
     if let Ok((present, has_device)) = present {
         // A runtime that did not wait for our answer asks again: what is as it should be stays.
         if has_device && present.state == PortState::Up && is_same(&present.port, &wanted) {
+            if let Some(workload) =
+                workload::missing(present.port.workload.as_ref(), wanted.workload.as_ref())
+            {
+                switch::label(client, &present.port.name, workload)?;
+            }
             return Ok(present.port);
         }
         switch::remove(client, &conf.holder(&invocation.container, &invocation.interface))?;
@@ -125,7 +130,7 @@ pub(crate) fn port(
         source_guard: guard::of(conf, mac, given.ips.iter().map(|ip| ip.address.addr())),
         ..conf.outside.settings()
     };
-    let labels = switch::all_labels(&holder, invocation);
+    let labels = switch::all_labels(&holder, invocation, conf);
     Ok(Port {
         name,
         bridge: conf.bridge.clone(),
@@ -133,7 +138,7 @@ pub(crate) fn port(
         settings,
         owner: Owner::Cni,
         labels,
-        workload: switch::workload(invocation),
+        workload: workload::of(invocation, conf),
     })
 }
 

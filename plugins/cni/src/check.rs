@@ -4,9 +4,9 @@ use crate::answer::{Answer, Ip};
 use crate::conf::Conf;
 use crate::invocation::Invocation;
 use crate::refusal::{DIFFERENT, INVALID_CONFIG, Refusal};
-use crate::{guard, ipam, netns, switch};
+use crate::{guard, ipam, netns, switch, workload};
 use std::net::IpAddr;
-use switch_api::{Client, Holder, Mac, PortKind, PortState};
+use switch_api::{Client, Mac, PortKind, PortState};
 
 /// Compares.
 pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
@@ -15,11 +15,10 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
             .details("CHECK compares with what ADD answered; the runtime passes it"));
     };
     let netns = invocation.netns.as_deref().unwrap_or_default();
-    let holder = conf.holder(&invocation.container, &invocation.interface);
     let mut client = switch::connect(conf).map_err(switch::down)?;
     let mut differences = interface(netns, &invocation.interface, conf, result);
     let ours: Vec<Ip> = of_interface(result, &invocation.interface).cloned().collect();
-    differences.extend(port(&mut client, &holder, netns, conf, &ours)?);
+    differences.extend(port(&mut client, invocation, conf, &ours)?);
     differences.extend(ipam::check(&mut client, invocation, conf, &ours)?);
     report(differences)
 }
@@ -86,12 +85,13 @@ fn interface(netns: &str, name: &str, conf: &Conf, result: &Answer) -> Vec<Strin
 
 fn port(
     client: &mut Client,
-    holder: &Holder,
-    netns: &str,
+    invocation: &Invocation,
     conf: &Conf,
     ips: &[Ip],
 ) -> Result<Vec<String>, Refusal> {
-    let Ok(status) = switch::find(client, holder)? else {
+    let netns = invocation.netns.as_deref().unwrap_or_default();
+    let holder = conf.holder(&invocation.container, &invocation.interface);
+    let Ok(status) = switch::find(client, &holder)? else {
         return Ok(vec![format!("the switch has no port for {holder}")]);
     };
     let name = &status.port.name;
@@ -124,6 +124,12 @@ fn port(
                 guard::shown(due.as_ref())
             ));
         }
+    }
+    let wanted = workload::of(invocation, conf);
+    if let Some(due) = workload::missing(status.port.workload.as_ref(), wanted.as_ref()) {
+        let labels: Vec<_> = due.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let due = format!("namespace {}, labels {}", due.namespace, labels.join(","));
+        differences.push(format!("port {name} is not to policies what it should be: {due}"));
     }
     Ok(differences)
 }

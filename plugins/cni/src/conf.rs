@@ -8,6 +8,7 @@ use crate::invocation::{address, is_identifier};
 use crate::outside::Outside;
 use crate::refusal::{DECODING_FAILURE, INVALID_CONFIG, Refusal, UNSUPPORTED_FIELD};
 use crate::version::Version;
+use crate::workload::Label;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
@@ -90,6 +91,10 @@ pub struct Conf {
     pub ipam: Ipam,
     /// Addresses asked for by name.
     pub ips: Vec<IpAddr>,
+    /// What policies select the container by.
+    pub labels: Vec<Label>,
+    /// Further names of it.
+    pub aliases: Vec<String>,
     /// Passed on.
     pub dns: Option<Value>,
     /// What plugins before us did, or, for CHECK and DEL, what we did.
@@ -217,6 +222,8 @@ fn take(map: Map<String, Value>, raw: Value, version: Version, problems: &mut Pr
         outside: Outside::default(),
         ipam: Ipam::None,
         ips: Vec::new(),
+        labels: Vec::new(),
+        aliases: Vec::new(),
         dns: None,
         previous: None,
         valid: fields.take("cni.dev/valid-attachments", problems),
@@ -329,6 +336,8 @@ fn take_runtime(fields: &mut Fields, conf: &mut Conf, problems: &mut Problems) {
             }
         }
         conf.mac = asked.parse("mac", problems).or(conf.mac);
+        conf.labels.extend(asked.take::<Vec<Label>>("labels", problems).unwrap_or_default());
+        conf.aliases.extend(asked.take::<Vec<String>>("aliases", problems).unwrap_or_default());
     }
 }
 

@@ -12,11 +12,15 @@ const INTERFACE_LEN_MAX: usize = 15;
 const CONTAINER_LEN_MAX: usize = 256;
 /// The note of a pod's namespace.
 pub const NAMESPACE_LABEL: &str = "k8s/namespace";
+/// The note of its name.
+pub const POD_LABEL: &str = "k8s/pod";
+/// The note of what tells it from one of the same name before or after it.
+pub const UID_LABEL: &str = "k8s/uid";
 /// What `K8S_POD_*` and the like of `CNI_ARGS` are noted as on the port.
 const LABELS: [(&str, &str); 4] = [
     ("K8S_POD_NAMESPACE", NAMESPACE_LABEL),
-    ("K8S_POD_NAME", "k8s/pod"),
-    ("K8S_POD_UID", "k8s/uid"),
+    ("K8S_POD_NAME", POD_LABEL),
+    ("K8S_POD_UID", UID_LABEL),
     ("K8S_POD_INFRA_CONTAINER_ID", "k8s/infra"),
 ];
 
@@ -157,7 +161,7 @@ fn is_interface(text: &str) -> bool {
 }
 
 /// Labels are bounded, and what is noted is for people.
-fn short(value: &str) -> String {
+pub fn short(value: &str) -> String {
     let clean = value.chars().filter(|c| !c.is_control());
     let mut text = String::new();
     for c in clean {

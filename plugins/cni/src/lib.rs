@@ -13,6 +13,7 @@
 //! | [`add`], [`del`], [`check`], [`gc`], [`status`] | the verbs |
 //! | [`guard`] | what a container may say of itself |
 //! | [`outside`] | how a container reaches the outside and is reached |
+//! | [`workload`] | what it is to network policies |
 //! | [`ipam`] | addresses: from the daemon's pool, or from another plugin |
 //! | [`delegate`] | running another plugin |
 //! | [`switch`] | the daemon, as a plugin needs it |
@@ -40,3 +41,4 @@ pub mod run;
 pub mod status;
 pub mod switch;
 pub mod version;
+pub mod workload;

@@ -5,11 +5,14 @@ use crate::invocation::Invocation;
 use crate::refusal::Refusal;
 use std::collections::BTreeMap;
 use switch_api::{
-    ApiError, Bridge, ByName, Client, Code, Done, Holder, Name, Owner, Port, PortStatus, Request, Workload,
+    ApiError, Bridge, ByName, Client, Code, Done, Holder, Name, Owner, Port, PortLabel, PortStatus, Request,
+    Workload,
 };
 
 /// Labels that say whose a port is.
 const LABELS: [&str; 3] = ["cni/network", "cni/container", "cni/interface"];
+/// The note of a container's further names (capability `aliases`): the switch keeps it for whoever answers to them.
+const ALIASES_LABEL: &str = "cni/aliases";
 /// Names tried for one attachment. Two attachments share one with a probability of 2^-48; the labels tell.
 const NAMES_MAX: u64 = 4;
 
@@ -72,6 +75,26 @@ pub fn remove(client: &mut Client, holder: &Holder) -> Result<bool, ApiError> {
     }
 }
 
+/// Names in one note, as many as it holds: none is cut.
+fn noted(aliases: &[String]) -> Option<String> {
+    let join = |all: String, alias: &String| match all.is_empty() {
+        true => alias.clone(),
+        false => format!("{all},{alias}"),
+    };
+    let fits = |all: &String| crate::invocation::short(all) == *all;
+    let all = aliases.iter().fold(String::new(), |all, alias| {
+        let more = join(all.clone(), alias);
+        if fits(&more) { more } else { all }
+    });
+    (!all.is_empty()).then_some(all)
+}
+
+/// Says what a port is to policies.
+pub fn label(client: &mut Client, port: &Name, workload: Workload) -> Result<(), ApiError> {
+    let label = PortLabel { name: port.clone(), workload: Some(workload) };
+    client.call::<Done>(&Request::PortLabel(label)).map(drop)
+}
+
 /// Adds a port; its bridge too, if it is not there.
 pub fn add(client: &mut Client, port: &Port) -> Result<(), ApiError> {
     let request = Request::PortAdd(Box::new(port.clone()));
@@ -106,18 +129,14 @@ pub fn down(error: ApiError) -> Refusal {
     Refusal::new(code, error.message).details(error.data.hint.unwrap_or_default())
 }
 
-/// The labels of a new port: whose it is, and what the runtime knows of its pod.
-pub fn all_labels(holder: &Holder, invocation: &Invocation) -> BTreeMap<String, String> {
+/// The labels of a new port: whose it is, what the runtime knows of its pod, and by which names others may look for it.
+pub fn all_labels(holder: &Holder, invocation: &Invocation, conf: &Conf) -> BTreeMap<String, String> {
     let mut all = invocation.labels.clone();
+    if let Some(aliases) = noted(&conf.aliases) {
+        all.insert(ALIASES_LABEL.to_owned(), aliases);
+    }
     all.extend(labels(holder));
     all
-}
-
-/// What the port is to policies, if the runtime says which pod it is for. The pod's own labels are not among
-/// what a plugin is told: whoever knows them declares them (`port.label`).
-pub fn workload(invocation: &Invocation) -> Option<Workload> {
-    let namespace = invocation.labels.get(crate::invocation::NAMESPACE_LABEL)?.clone();
-    Some(Workload { namespace, labels: Default::default(), ports: Vec::new(), addresses: Vec::new() })
 }
 
 #[cfg(test)]
@@ -146,6 +165,15 @@ mod tests {
         {
             assert!(!is_interface_of(alias, &holder), "{alias}");
         }
+    }
+
+    #[test]
+    fn names_are_noted_as_long_as_there_is_room_and_none_is_cut() {
+        let names = |names: &[&str]| noted(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(names(&[]), None);
+        assert_eq!(names(&["db", "a\nb", "store"]).unwrap(), "db,store");
+        let long = "x".repeat(200);
+        assert_eq!(names(&[&long, &long, "db"]).unwrap(), format!("{long},db"));
     }
 
     proptest! {

@@ -9,16 +9,14 @@
 mod runtime;
 
 use runtime::Runtime;
+use runtime::image::{self, IMAGE, PAGE};
 use serde_json::{Value, json};
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 use switch_lab::{Node, wait_until};
 
 const LONG: Duration = Duration::from_secs(20);
-/// What the containers run.
-const APPLETS: [&str; 7] = ["sh", "ping", "sleep", "ip", "wget", "httpd", "ls"];
 
 /// podman in a node's namespace, with directories of its own.
 struct Podman<'a> {
@@ -63,24 +61,13 @@ impl<'a> Podman<'a> {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    fn make_image(&self) {
-        let root = self.directory.join("image");
-        for directory in ["bin", "etc", "tmp", "www"] {
-            std::fs::create_dir_all(root.join(directory)).unwrap();
-        }
-        std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-        APPLETS.iter().for_each(|applet| symlink("busybox", root.join("bin").join(applet)).unwrap());
-        std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n").unwrap();
-        std::fs::write(root.join("etc/group"), "root:x:0:\n").unwrap();
-        std::fs::write(root.join("www/index.html"), "it is me\n").unwrap();
-        let tar = self.directory.join("image.tar");
-        let made = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status().unwrap();
-        assert!(made.success());
-        self.run(&format!("import -q -c ENV=PATH=/bin {} bb:1", tar.display()));
+    fn load_image(&self) {
+        let archive = image::archive(&self.directory);
+        self.run(&format!("load -q -i {}", archive.display()));
     }
 
     fn start(&self, name: &str, more: &str) -> String {
-        self.run(&format!("run -d -q --pull never --name {name} {more} bb:1 httpd -f -h /www"));
+        self.run(&format!("run -d -q --pull never --name {name} {more} {IMAGE} httpd -f -h /www"));
         self.address(name)
     }
 
@@ -110,28 +97,25 @@ impl Drop for Podman<'_> {
 #[test]
 fn two_containers_reach_each_other_and_the_node() {
     let runtime = Runtime::new();
+    // What is sent to the published port is forwarded by the node's kernel.
+    runtime.node.net.run("sysctl -q -w net.ipv4.ip_forward=1");
     runtime.daemon.bridge("br0");
-    let host = json!({
-        "name": "host", "bridge": "br0", "kind": "host",
-        "addresses": ["10.88.0.1/24", "fd88::1/64"],
-    });
-    let host: switch_api::Port = serde_json::from_value(host).unwrap();
-    let _: switch_api::Done = runtime.daemon.call(&switch_api::Request::PortAdd(Box::new(host)));
+    runtime.host_port();
     let plugin = runtime.conf.clone();
     let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
     let network = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin, portmap]});
     let podman = Podman::new(&runtime.node, &network);
-    podman.make_image();
+    podman.load_image();
     let a = podman.start("a", "");
     let b = podman.start("b", "-p 8080:80");
     assert_ne!(a, b);
     podman.reaches("a", &b);
     podman.reaches("b", &a);
     podman.reaches("a", "10.88.0.1");
-    assert_eq!(podman.run(&format!("exec a wget -q -O - http://{b}/")), "it is me");
+    assert_eq!(podman.run(&format!("exec a wget -q -O - http://{b}/")), PAGE);
     assert!(runtime.node.net.run(&format!("ping -c 1 -W 2 {b}")).contains("1 received"));
     let fetch = "wget -q -O - http://10.88.0.1:8080/";
-    assert_eq!(podman.run(&format!("exec a {fetch}")), "it is me", "the published port");
+    assert_eq!(podman.run(&format!("exec a {fetch}")), PAGE, "the published port");
     let pods: Vec<String> = runtime.ports().iter().map(|port| port.port.labels["k8s/pod"].clone()).collect();
     assert_eq!(pods.len(), 2);
     assert!(pods.contains(&"a".to_owned()) && pods.contains(&"b".to_owned()), "{pods:?}");

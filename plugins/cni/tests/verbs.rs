@@ -343,3 +343,101 @@ fn many_at_a_time_all_succeed_and_leave_nothing() {
     runtime.run("GC", &[], runtime.with("1.1.0", json!({"cni.dev/valid-attachments": []}))).ok();
     runtime.assert_empty();
 }
+
+/// What runs the plugin for a pod: its environment, and labels given by hand.
+fn add_pod(runtime: &Runtime, pod: &Container, app: &str) -> runtime::Said {
+    let netns = pod.net.path();
+    let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={}", pod.id);
+    let env =
+        [("CNI_CONTAINERID", &*pod.id), ("CNI_NETNS", &*netns), ("CNI_IFNAME", "eth0"), ("CNI_ARGS", &*args)];
+    let labels = json!({"cni": {"labels": [{"key": "app", "value": app}]}});
+    let capabilities = json!({"aliases": [app, "store"]});
+    runtime.run("ADD", &env, runtime.with("1.0.0", json!({"args": labels, "runtimeConfig": capabilities})))
+}
+
+fn port_of(runtime: &Runtime, container: &str) -> switch_api::Port {
+    let is_it = |port: &switch_api::PortStatus| port.port.labels["cni/container"] == container;
+    runtime.ports().into_iter().find(is_it).unwrap().port
+}
+
+#[test]
+fn a_policy_selects_containers_by_what_a_runtime_says_of_them() {
+    let runtime = Runtime::new();
+    let pods = ["db", "web", "other"].map(Container::new);
+    let said: Vec<_> = pods.iter().map(|pod| add_pod(&runtime, pod, &format!("{}-app", pod.id))).collect();
+    let (address, six) = (said[0].address(0), said[0].address(1));
+    let [_, web, other] = &pods;
+    reaches(web, &address);
+    reaches(other, &address);
+    let policy = json!({"metadata": {"name": "db", "namespace": "shop"}, "spec": {
+        "podSelector": {"matchLabels": {"app": "db-app"}},
+        "ingress": [{"from": [{"podSelector": {"matchLabels": {"k8s/pod": "web"}}}]}],
+    }});
+    let policy: switch_api::NetworkPolicy = serde_json::from_value(policy).unwrap();
+    let _: switch_api::Done = runtime.daemon.call(&switch_api::Request::PolicyAdd(Box::new(policy)));
+    for address in [&address, &six] {
+        reaches(web, address);
+        assert!(!other.reaches(address), "{address}");
+    }
+    assert!(runtime.daemon.drops("policy-ingress") > 0);
+    assert_eq!(port_of(&runtime, "db").labels["cni/aliases"], "db-app,store");
+    // Asked again with another label: the port stays, what it is to policies changes, and it can be asked in vain.
+    let before = port_of(&runtime, "db");
+    assert_eq!(add_pod(&runtime, &pods[0], "db-app"), said[0]);
+    assert_eq!(port_of(&runtime, "db"), before);
+    let label = switch_api::PortLabel { name: before.name.clone(), workload: None };
+    let _: switch_api::Done = runtime.daemon.call(&switch_api::Request::PortLabel(label));
+    reaches(other, &address);
+    assert_eq!(add_pod(&runtime, &pods[0], "db-app"), said[0]);
+    assert_eq!(port_of(&runtime, "db"), before);
+    assert!(!other.reaches(&address));
+    // What is no label is refused, and nothing is left of it.
+    let bad = Container::new("bad");
+    let said = add_pod(&runtime, &bad, "no label");
+    assert_eq!(said.code(), 7);
+    assert!(said.json["msg"].as_str().unwrap().contains("no value of a label"), "{:#}", said.json);
+    assert_eq!((runtime.ports().len(), runtime.leases().len()), (3, 3));
+}
+
+#[test]
+fn a_container_is_on_several_networks_at_once() {
+    let runtime = Runtime::new();
+    let (a, b) = (Container::new("a"), Container::new("b"));
+    let mut second = runtime.with("1.0.0", json!({"name": "second", "bridge": "br1", "vlan": 9}));
+    let ranges = json!([{"subnet": "10.89.0.0/24"}, {"subnet": "fd89::/64"}]);
+    second["ipam"] = json!({"type": "switch-cni", "pool": "second", "ranges": ranges, "routes": []});
+    let mut said = Vec::new();
+    for container in [&a, &b] {
+        let netns = container.net.path();
+        for (interface, conf) in [
+            ("eth0", runtime.with("1.0.0", json!({}))),
+            (
+                "eth1",
+                runtime.with("1.0.0", json!({"ipam": {"type": "switch-cni", "pool": "pods", "routes": []}})),
+            ),
+            ("net1", second.clone()),
+        ] {
+            let env =
+                [("CNI_CONTAINERID", &*container.id), ("CNI_NETNS", &*netns), ("CNI_IFNAME", interface)];
+            said.push((interface, runtime.run("ADD", &env, conf)));
+        }
+    }
+    assert_eq!((runtime.ports().len(), runtime.leases().len()), (6, 6));
+    // Each by the interface of its network, in both families. By a second one on the same network a kernel sends as
+    // it likes (its routes are the same), and the source guard does not let it.
+    for (interface, to) in said[3..].iter().filter(|(interface, _)| *interface != "eth1") {
+        for at in [0, 1] {
+            let address = to.address(at);
+            let ping = format!("ping -n -c 1 -W 1 -I {interface} {address}");
+            wait_until(&ping, LONG, || a.net.try_run(&ping).status.success());
+        }
+    }
+    // One interface goes, the others stay.
+    let netns = a.net.path();
+    let env = [("CNI_CONTAINERID", "a"), ("CNI_NETNS", &*netns), ("CNI_IFNAME", "eth1")];
+    runtime.run("DEL", &env, runtime.with("1.0.0", json!({}))).ok();
+    assert!(a.has("eth0") && !a.has("eth1") && a.has("net1"));
+    reaches(&a, &said[3].1.address(0));
+    reaches(&a, &said[5].1.address(1));
+    assert_eq!((runtime.ports().len(), runtime.leases().len()), (5, 5));
+}

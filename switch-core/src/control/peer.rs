@@ -22,7 +22,7 @@ pub fn allow(role: Role, request: &Request, owner: impl Fn(&Name) -> Option<Owne
         Role::Cni if is_for_containers(request, owner) => Ok(()),
         Role::Cni => refused(
             "the role cni may not do this",
-            "it makes and deletes tap ports, bridges, pools and leases of the CNI plugin's; for all else use root, or a \
+            "it makes, labels and deletes tap ports, bridges, pools and leases of the CNI plugin's; for all else use root, or a \
              member of the group given to `switchd --group`",
         ),
     }
@@ -34,6 +34,7 @@ fn is_for_containers(request: &Request, owner: impl Fn(&Name) -> Option<Owner>) 
         Request::PortAdd(port) => port.owner == Owner::Cni && matches!(port.kind, PortKind::Tap { .. }),
         // One that is not there is for the daemon to say.
         Request::PortDelete(by) => owner(&by.name).is_none_or(|owner| owner == Owner::Cni),
+        Request::PortLabel(label) => owner(&label.name).is_none_or(|owner| owner == Owner::Cni),
         Request::BridgeAdd(bridge) => bridge.owner == Owner::Cni,
         Request::PoolAdd(pool) => pool.owner == Owner::Cni,
         Request::LeaseAcquire(_) | Request::LeaseRelease(_) => true,
@@ -125,7 +126,7 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use switch_api::{Bridge, ByName, Port, Stop};
+    use switch_api::{Bridge, ByName, Port, PortLabel, Stop};
 
     fn group(name: &str) -> Option<Group> {
         Some(Group::find(name).unwrap_or_else(|| panic!("every system has the group {name}")))
@@ -156,6 +157,7 @@ mod tests {
         let may = |role, request: &Request| allow(role, request, owner).is_ok();
         let port =
             |kind, owner| Request::PortAdd(Box::new(Port { owner, ..Port::new(name("p"), name("b"), kind) }));
+        let label = |port| Request::PortLabel(PortLabel { name: name(port), workload: None });
         let delete = |port| Request::PortDelete(ByName { name: name(port) });
         let capture = PortKind::Pcap { read: None, write: Some("/tmp/file".into()) };
         let good = [
@@ -163,6 +165,7 @@ mod tests {
             Request::BridgeAdd(Bridge { owner: Owner::Cni, ..Bridge::new(name("b")) }),
             delete("ours"),
             delete("nobodys"),
+            label("ours"),
         ];
         let bad = [
             port(PortKind::tap("/run/netns/a"), Owner::Operator),
@@ -171,6 +174,7 @@ mod tests {
             Request::BridgeAdd(Bridge::new(name("b"))),
             Request::BridgeDelete(ByName { name: name("b") }),
             delete("theirs"),
+            label("theirs"),
             Request::Stop(Stop::default()),
             Request::FdbFlush(Default::default()),
         ];

@@ -1,6 +1,8 @@
 //! A container runtime as the specification describes it, for tests: it runs the plugin with an environment
 //! and a configuration, and reads what it prints.
 
+pub mod image;
+
 use serde_json::{Value, json};
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
@@ -81,6 +83,16 @@ impl Runtime {
             ]},
         });
         Self { daemon, conf, node }
+    }
+
+    /// The node's own port, with the containers' gateway.
+    pub fn host_port(&self) {
+        let host = json!({
+            "name": "host", "bridge": "br0", "kind": "host",
+            "addresses": ["10.88.0.1/24", "fd88::1/64"],
+        });
+        let host: switch_api::Port = serde_json::from_value(host).unwrap();
+        let _: switch_api::Done = self.daemon.call(&Request::PortAdd(Box::new(host)));
     }
 
     /// Starts the daemon again after it was killed.
