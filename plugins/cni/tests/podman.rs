@@ -117,9 +117,9 @@ fn two_containers_reach_each_other_and_the_node() {
     });
     let host: switch_api::Port = serde_json::from_value(host).unwrap();
     let _: switch_api::Done = runtime.daemon.call(&switch_api::Request::PortAdd(Box::new(host)));
-    let plugin = runtime.conf.clone();
-    let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
-    let network = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin, portmap]});
+    let mut plugin = runtime.conf.clone();
+    plugin["capabilities"] = json!({"portMappings": true});
+    let network = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin]});
     let podman = Podman::new(&runtime.node, &network);
     podman.make_image();
     let a = podman.start("a", "");
@@ -132,6 +132,7 @@ fn two_containers_reach_each_other_and_the_node() {
     assert!(runtime.node.net.run(&format!("ping -c 1 -W 2 {b}")).contains("1 received"));
     let fetch = "wget -q -O - http://10.88.0.1:8080/";
     assert_eq!(podman.run(&format!("exec a {fetch}")), "it is me", "the published port");
+    assert_eq!(runtime.node.net.run("busybox wget -q -O - http://127.0.0.1:8080/"), "it is me");
     let pods: Vec<String> = runtime.ports().iter().map(|port| port.port.labels["k8s/pod"].clone()).collect();
     assert_eq!(pods.len(), 2);
     assert!(pods.contains(&"a".to_owned()) && pods.contains(&"b".to_owned()), "{pods:?}");

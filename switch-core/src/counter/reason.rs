@@ -127,6 +127,9 @@ mod tests {
         if std::env::var_os("UPDATE_GUIDE").is_some() {
             std::fs::write(guide, &wanted).unwrap();
         }
-        assert!(text == wanted, "docs/guide/drops.md is not what the reasons say: UPDATE_GUIDE=1 cargo test guide");
+        assert!(
+            text == wanted,
+            "docs/guide/drops.md is not what the reasons say: UPDATE_GUIDE=1 cargo test guide"
+        );
     }
 }
