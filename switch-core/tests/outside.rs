@@ -84,6 +84,8 @@ fn what_leaves_the_node_has_the_nodes_address() {
     let node = Node::new();
     let world = world(&node.net);
     let _service = Service::new(&world, 7200, "world");
+    // A namespace may begin with what the machine has.
+    node.net.run("sysctl -q -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0");
     // A network manager's device takes its default route from advertisements.
     assert_eq!(sysctl(&node.net, "net.ipv6.conf.up0.accept_ra"), "1");
     let mut daemon = node.start(&switchd().keeping_state());

@@ -97,13 +97,11 @@ impl Drop for Podman<'_> {
 #[test]
 fn two_containers_reach_each_other_and_the_node() {
     let runtime = Runtime::new();
-    // What is sent to the published port is forwarded by the node's kernel.
-    runtime.node.net.run("sysctl -q -w net.ipv4.ip_forward=1");
     runtime.daemon.bridge("br0");
     runtime.host_port();
-    let plugin = runtime.conf.clone();
-    let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
-    let network = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin, portmap]});
+    let mut plugin = runtime.conf.clone();
+    plugin["capabilities"] = json!({"portMappings": true});
+    let network = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin]});
     let podman = Podman::new(&runtime.node, &network);
     podman.load_image();
     let a = podman.start("a", "");
@@ -116,6 +114,7 @@ fn two_containers_reach_each_other_and_the_node() {
     assert!(runtime.node.net.run(&format!("ping -c 1 -W 2 {b}")).contains("1 received"));
     let fetch = "wget -q -O - http://10.88.0.1:8080/";
     assert_eq!(podman.run(&format!("exec a {fetch}")), PAGE, "the published port");
+    assert_eq!(runtime.node.net.run("busybox wget -q -O - http://127.0.0.1:8080/"), PAGE);
     let pods: Vec<String> = runtime.ports().iter().map(|port| port.port.labels["k8s/pod"].clone()).collect();
     assert_eq!(pods.len(), 2);
     assert!(pods.contains(&"a".to_owned()) && pods.contains(&"b".to_owned()), "{pods:?}");

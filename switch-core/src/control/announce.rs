@@ -23,8 +23,10 @@ use switch_api::{KERNEL_PROTOCOL, Mac, Name, Prefix, Uplink, VrfStatus};
 const METRIC_HERE: u32 = 1;
 /// Metric of the route that says "unreachable": anything else that leads to the network comes first.
 const METRIC_LAST: u32 = u32::MAX;
-/// Somebody may have flushed the kernel's table; so often it is looked at.
+/// Somebody may have flushed the kernel's table; so often all of it is looked at, which with a million routes in it takes a while.
 const LOOK_PAUSE: Duration = Duration::from_secs(10);
+/// So often a single route of ours is asked for, which always takes the same; without it all is looked at.
+const ASK_PAUSE: Duration = Duration::from_secs(2);
 
 /// A route of ours in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,8 +68,11 @@ impl Daemon {
             tell_neighbours(&rtnl, &self.told.neighbours, &neighbours)?;
             let tables: BTreeSet<u32> =
                 routes.iter().chain(&self.told.routes).map(|ours| ours.table).collect();
-            tables.into_iter().try_for_each(|table| tell_routes(&rtnl, table, &routes))
+            tables.into_iter().map(|table| tell_routes(&rtnl, table, &routes)).sum::<io::Result<usize>>()
         });
+        if same && self.told.complaint.is_none() && matches!(outcome, Ok(changed) if changed > 0) {
+            self.tell_repaired("routes to the networks behind the switch", "were changed");
+        }
         let complaint = outcome.err().map(|error| format!("the kernel did not take a route: {error}"));
         if let Some(text) = complaint.as_ref().filter(|text| self.told.complaint.as_ref() != Some(*text)) {
             tracing::warn!("{text}");
@@ -77,17 +82,27 @@ impl Daemon {
 
     /// Once a second: what failed is tried again, what may have been flushed is looked at now and then.
     pub(super) fn look_at_kernel(&mut self) {
-        let due = self.told.looked.is_some_and(|looked| looked.elapsed() > LOOK_PAUSE);
-        if due || self.told.complaint.is_some() {
+        let due = |pause| self.told.looked.is_some_and(|looked| looked.elapsed() > pause);
+        let is_missed = due(ASK_PAUSE) && !self.leads_here();
+        if due(LOOK_PAUSE) || is_missed || self.told.complaint.is_some() {
             self.tell_kernel(true);
         }
+    }
+
+    /// Whether the kernel would send to the first of our networks by our device.
+    fn leads_here(&self) -> bool {
+        let main = |ours: &&Ours| ours.table == u32::from(RouteHeader::RT_TABLE_MAIN);
+        let mut ways = self.told.routes.iter().filter(main).filter_map(|ours| ours.way);
+        let Some((device, address)) = ways.next() else { return true };
+        let way = Rtnl::open().and_then(|rtnl| rtnl.way_to(address));
+        matches!(way, Ok(Some(way)) if way == device)
     }
 
     /// Takes all of it away.
     pub(super) fn hush_kernel(&mut self) {
         let tables: BTreeSet<u32> = self.told.routes.iter().map(|ours| ours.table).collect();
         let gone = Rtnl::open().and_then(|rtnl| {
-            tables.into_iter().try_for_each(|table| tell_routes(&rtnl, table, &BTreeSet::new()))
+            tables.into_iter().try_for_each(|table| tell_routes(&rtnl, table, &BTreeSet::new()).map(drop))
         });
         if let Err(error) = gone {
             tracing::warn!(
@@ -172,11 +187,12 @@ fn forwards_not(device: &str, announced: &[Prefix]) -> Vec<String> {
     problems
 }
 
-/// Makes what the kernel has of ours in `table` what it is to have. The last resort comes first and goes last.
-fn tell_routes(rtnl: &Rtnl, table: u32, wanted: &BTreeSet<Ours>) -> io::Result<()> {
-    let present = present(rtnl, table)?;
+/// Makes what the kernel has of ours in `table` what it is to have; how many were not so. The last resort comes first and goes last.
+fn tell_routes(rtnl: &Rtnl, table: u32, wanted: &BTreeSet<Ours>) -> io::Result<usize> {
+    let (present, mut changed) = (present(rtnl, table)?, 0);
     let wanted = wanted.iter().filter(|ours| ours.table == table);
     for ours in wanted.clone().filter(|ours| !present.contains(ours)) {
+        changed += 1;
         match rtnl.change(RouteNetlinkMessage::NewRoute(message(ours)), NLM_F_CREATE | NLM_F_EXCL) {
             Err(error) if error.raw_os_error() != Some(libc::EEXIST) => {
                 return Err(io::Error::new(
@@ -189,12 +205,13 @@ fn tell_routes(rtnl: &Rtnl, table: u32, wanted: &BTreeSet<Ours>) -> io::Result<(
     }
     let wanted: BTreeSet<&Ours> = wanted.collect();
     for ours in present.iter().rev().filter(|ours| !wanted.contains(ours)) {
+        changed += 1;
         match rtnl.change(RouteNetlinkMessage::DelRoute(message(ours)), 0) {
             Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error),
             _ => {}
         }
     }
-    Ok(())
+    Ok(changed)
 }
 
 fn tell_neighbours(rtnl: &Rtnl, before: &BTreeSet<Known>, wanted: &BTreeSet<Known>) -> io::Result<()> {

@@ -155,8 +155,8 @@ impl Daemon {
         Ok(())
     }
 
-    fn tell_repaired(&mut self, what: &str, how: &str) {
-        let text = format!("{what} {how} by somebody else and is as declared again");
+    pub(super) fn tell_repaired(&mut self, what: &str, how: &str) {
+        let text = format!("{what} {how} by somebody else and put right");
         tracing::warn!("{text}");
         self.tell("repaired", text, &[("about", what.to_owned()), ("how", how.to_owned())]);
     }
