@@ -5,6 +5,7 @@
 //! | [`name`] | names of objects, MAC addresses, VLAN identifiers: checked once, here |
 //! | [`cidr`] | addresses with a prefix length |
 //! | [`object`] | what can be declared: bridges, ports, static MACs |
+//! | [`publish`] | ports of the node that lead to pods |
 //! | [`ipam`] | address pools and leases |
 //! | [`policy`] | network policies, and the workloads they are about |
 //! | [`prefix`] | an address and the length of its network |
@@ -36,6 +37,7 @@ pub mod name;
 pub mod object;
 pub mod policy;
 pub mod prefix;
+pub mod publish;
 pub mod reply;
 pub mod request;
 pub mod route;
@@ -61,6 +63,7 @@ pub use name::{Mac, Name, Vid};
 pub use object::*;
 pub use policy::*;
 pub use prefix::Prefix;
+pub use publish::Publish;
 pub use reply::*;
 pub use request::{
     ByDevice, ByName, FdbDelete, FdbFilter, Hello, Nothing, PortSet, Rebalance, Request, Stop,
