@@ -5,7 +5,7 @@
 //! | [`name`] | names of objects, MAC addresses, VLAN identifiers: checked once, here |
 //! | [`cidr`] | addresses with a prefix length |
 //! | [`object`] | what can be declared: bridges, ports, static MACs |
-//! | [`publish`] | ports of the node that lead to a pod |
+//! | [`publish`] | ports of the node that lead to pods |
 //! | [`ipam`] | address pools and leases |
 //! | [`policy`] | network policies, and the workloads they are about |
 //! | [`prefix`] | an address and the length of its network |

@@ -1,7 +1,7 @@
 //! What can be declared. Every field has the default a careful operator would choose, so a request
 //! names only what differs; a field nobody knows is refused by name.
 
-use crate::{Cidr, Mac, Name, Prefix, Vid};
+use crate::{Cidr, Mac, Name, Prefix, Publish, Vid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -488,7 +488,7 @@ pub struct PortSettings {
     pub no_masquerade: Vec<Prefix>,
     /// Ports of the node that lead to this port's addresses; a tap port's only. At most 64.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub publish: Vec<crate::Publish>,
+    pub publish: Vec<Publish>,
 }
 
 /// What a port may send from: MAC addresses, IP addresses, and what it may say of both in ARP (RFC 826) and

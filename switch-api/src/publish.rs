@@ -1,4 +1,4 @@
-//! Published ports: ports of the node that lead to a pod.
+//! Ports of the node that lead to pods.
 
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;

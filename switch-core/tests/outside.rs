@@ -52,7 +52,19 @@ fn node_on_bridge(daemon: &Daemon, settings: PortSettings) {
     let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
 }
 
-/// A pod whose router is the node.
+/// A bridge whose router is the switch, with `10.66.0.1`, `fd66::1`; the node is the way out.
+fn node_beside_switch(daemon: &Daemon, settings: PortSettings) {
+    daemon.bridge("br0");
+    daemon.gateway("br0", "10.66.0.1/24");
+    daemon.gateway("br0", "fd66::1/64");
+    let mut port = Port { settings, ..host_port(1, "br0") };
+    if let PortKind::Host { addresses, .. } = &mut port.kind {
+        addresses.clear();
+    }
+    let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+}
+
+/// A pod whose router has `10.66.0.1`, `fd66::1`.
 fn pod(node: &Node, daemon: &Daemon, n: u8, settings: PortSettings) -> Pod {
     let pod = node.bare_pod(n);
     let mut port = tap_port(&pod, "br0", settings);
@@ -264,6 +276,29 @@ fn to_loopback(from: &Pod) -> Vec<u8> {
     [&node.0[..], &from.mac().0, &[0x08, 0x00], &ip, &udp].concat()
 }
 
+#[test]
+fn a_published_port_answers_where_the_switch_is_the_pods_router() {
+    let node = Node::new();
+    let world = world(&node.net);
+    let daemon = node.start(&switchd());
+    node_beside_switch(&daemon, masquerading());
+    let web = pod(&node, &daemon, 2, publishing("8080:80"));
+    let _services = [Service::new(&web.net, 80, "web"), Service::new(&world, 7600, "world")];
+    settle(&[&node.net, &world, &web.net]);
+    let said = |text: &str| Some(text.to_owned());
+    for (address, loopback, client) in
+        [("198.51.100.1", "127.0.0.1", "198.51.100.2"), ("[2001:db8::1]", "[2001:db8::1]", "2001:db8::2")]
+    {
+        let node_itself = address.trim_matches(['[', ']']);
+        let port = |address: &str| format!("{address}:8080");
+        assert_eq!(ask_tcp(&world, &port(address)), said(&format!("web {client}")));
+        // The device has no address: another of the node's stands in.
+        assert_eq!(ask_tcp(&node.net, &port(loopback)), said(&format!("web {node_itself}")));
+        assert_eq!(ask_tcp(&web.net, &port(address)), said(&format!("web {node_itself}")));
+    }
+    assert_eq!(ask_tcp(&web.net, "198.51.100.2:7600"), said("world 198.51.100.1"));
+}
+
 /// What kube-proxy does for a service (its nftables mode): the destination becomes a pod; who asks itself, and who asks from outside, is marked,
 /// and masqueraded on the way out.
 fn service(node: &Net, family: &str, address: &str, port: u16, pods: &[&str], target: u16) {
@@ -311,14 +346,7 @@ fn services_answer(gateway: bool) {
         ..masquerading()
     };
     if gateway {
-        daemon.bridge("br0");
-        daemon.gateway("br0", "10.66.0.1/24");
-        daemon.gateway("br0", "fd66::1/64");
-        let mut port = Port { settings, ..host_port(1, "br0") };
-        if let PortKind::Host { addresses, .. } = &mut port.kind {
-            addresses.clear();
-        }
-        let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+        node_beside_switch(&daemon, settings);
     } else {
         node_on_bridge(&daemon, settings);
     }

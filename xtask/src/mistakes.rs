@@ -17,6 +17,30 @@ struct Mistake {
 
 const MISTAKES: &[Mistake] = &[
     Mistake {
+        what: "what a flow's originator sends returns to the node as well",
+        file: "pipeline/back.rs",
+        right: "origin == track.side ||",
+        wrong: "",
+        test: "back_tests",
+        loom: false,
+    },
+    Mistake {
+        what: "networks that touch are two ranges",
+        file: "nft/ranges.rs",
+        right: "before.last.saturating_add(1)",
+        wrong: "before.last",
+        test: "nft::ranges",
+        loom: false,
+    },
+    Mistake {
+        what: "two ports of the node for one address and for any do not collide",
+        file: "config/outside.rs",
+        right: "publish.collides(other)",
+        wrong: "publish == other",
+        test: "outside_tests",
+        loom: false,
+    },
+    Mistake {
         what: "hosts are to make addresses of networks of any size",
         file: "host/advert.rs",
         right: "advert.autonomous && len == AUTONOMOUS_LEN",

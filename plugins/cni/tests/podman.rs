@@ -97,8 +97,6 @@ impl Drop for Podman<'_> {
 #[test]
 fn two_containers_reach_each_other_and_the_node() {
     let runtime = Runtime::new();
-    // What is sent to the published port is forwarded by the node's kernel.
-    runtime.node.net.run("sysctl -q -w net.ipv4.ip_forward=1");
     runtime.daemon.bridge("br0");
     runtime.host_port();
     let mut plugin = runtime.conf.clone();

@@ -30,8 +30,6 @@ pub struct Outside {
     pub direct: BTreeSet<Prefix>,
     /// Ports of the node that lead to pods.
     pub published: BTreeSet<Forward>,
-    /// Others translate destinations in that kernel, and answers go back to it.
-    pub returns: bool,
 }
 
 /// A port of the node that leads to a pod.
@@ -52,7 +50,7 @@ pub struct Forward {
 impl Outside {
     /// Whether the kernel has nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.sources.is_empty() && self.published.is_empty() && !self.returns
+        self.sources.is_empty() && self.published.is_empty()
     }
 
     /// Whether the kernel has to forward that IP version.
@@ -74,8 +72,7 @@ impl Model {
         let sources: BTreeSet<Prefix> = ports().flat_map(|port| self.masqueraded(port)).collect();
         let excepted = ports().flat_map(|port| port.settings.no_masquerade.iter().map(Prefix::network));
         let direct = if sources.is_empty() { BTreeSet::new() } else { excepted.chain(GROUPS).collect() };
-        let returns = ports().any(|port| port.settings.return_flows);
-        Outside { devices, sources, direct, published: ports().flat_map(forwards).collect(), returns }
+        Outside { devices, sources, direct, published: ports().flat_map(forwards).collect() }
     }
 
     /// What of a port's is masqueraded.

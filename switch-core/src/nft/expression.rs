@@ -94,12 +94,6 @@ impl Rule {
         self.payload(1, family.source_at() + family.address_len(), family.address_len(), register)
     }
 
-    /// Goes on with ICMP redirects (RFC 792: protocol 1, type 5).
-    #[must_use]
-    pub fn is_redirect(self) -> Self {
-        self.family(Family::V4).meta(Meta::Protocol, REG).is(REG, &[1]).payload(2, 0, 1, REG).is(REG, &[5])
-    }
-
     /// Goes on with IPv4 from 127.0.0.0/8.
     #[must_use]
     pub fn from_loopback(self) -> Self {

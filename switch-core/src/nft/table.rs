@@ -195,8 +195,6 @@ pub enum Hook {
     Prerouting,
     /// The same, of what the machine itself sends.
     Output,
-    /// What the machine itself sends is let through or not.
-    OutputFilter,
     /// Sources are translated.
     Postrouting,
 }
@@ -207,7 +205,6 @@ impl Hook {
             Self::Raw => ("filter", 0, -300),
             Self::Prerouting => ("nat", 0, -100),
             Self::Output => ("nat", 3, -100),
-            Self::OutputFilter => ("filter", 3, 0),
             Self::Postrouting => ("nat", 4, 100),
         }
     }

@@ -47,6 +47,8 @@ mod waiting;
 pub mod watch;
 
 #[cfg(test)]
+mod back_tests;
+#[cfg(test)]
 mod capture_tests;
 #[cfg(test)]
 mod policy_tests;

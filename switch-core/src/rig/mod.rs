@@ -19,7 +19,7 @@ pub use crate::worker::handover::Move;
 use crate::worker::{Command, Mail, Turn};
 use hashbrown::HashMap;
 use std::sync::Arc;
-use switch_api::{ApiError, Bridge, PortKind, PortSettings, Request};
+use switch_api::{ApiError, Bridge, Mac, PortKind, PortSettings, Request};
 
 /// How large a rig is.
 #[derive(Clone, Copy, Debug)]
@@ -176,7 +176,14 @@ impl Rig {
         lanes: Vec<(Box<dyn Port>, u16)>,
     ) -> Result<PortId, ApiError> {
         let parse = |text: &str| text.parse().unwrap_or_else(|error| panic!("{error}"));
-        let kind = PortKind::Memory { source: None };
+        // Only the node's own port can want answers back.
+        let kind = match settings.return_flows {
+            true => {
+                let (device, mac) = (name.to_owned(), Some(Mac([2, 0, 0, 0, 0xff, 0])));
+                PortKind::Host { device, mac, addresses: Vec::new(), routes: Vec::new() }
+            }
+            false => PortKind::Memory { source: None },
+        };
         let port = switch_api::Port { settings, ..switch_api::Port::new(parse(name), parse(bridge), kind) };
         let key = port.name.clone();
         let model = self.model.apply(&Request::PortAdd(Box::new(port)))?;

@@ -19,10 +19,7 @@ const DEVICES: &str = "devices";
 pub(super) fn table(outside: &Outside) -> Table {
     let mut sets = vec![Set::devices(DEVICES, &outside.devices)];
     sets.extend(Family::ALL.into_iter().flat_map(|family| sets_of(outside, family)));
-    // Who asked for a translated address is told by the kernel to ask the pod behind it directly, for both are by one device; it would,
-    // and by an address that the pod does not have.
-    let redirects = Rule::new().meta(Meta::OutDevice, REG).is_in(DEVICES, REG).is_redirect().drop();
-    let mut chains = vec![Chain::new("redirects", Some(Hook::OutputFilter), vec![redirects])];
+    let mut chains = Vec::new();
     if !outside.published.is_empty() {
         chains.extend(published());
     }
