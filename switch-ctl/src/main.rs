@@ -10,6 +10,7 @@ mod fdb;
 mod filter;
 mod flow;
 mod guard;
+mod install;
 mod ipam;
 mod label;
 mod metrics;
@@ -132,6 +133,16 @@ enum Noun {
     SupportBundle(bundle::Bundle),
     /// Stop the daemon.
     Stop(daemon::Stop),
+    /// Make the switch the network of this node's containers.
+    ///
+    /// Puts programs and the systemd unit in place, starts the daemon, gives the node its port, and last writes the network's
+    /// configuration to where kubeadm's and k3s's runtimes look. Refused while another network's configuration is there. Done again, it
+    /// changes what has changed.
+    Install(install::Install),
+    /// Take away all that `install` made, and all that the daemon made.
+    ///
+    /// Refused while containers are attached.
+    Uninstall(install::Uninstall),
     /// Print the completion script of a shell.
     Completion {
         /// Which shell.
@@ -178,6 +189,15 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::SupportBundle(bundle) => {
             return bundle::run(bundle, &options.socket, Duration::from_secs(options.timeout));
         }
+        // The daemon is started in the course of it.
+        Noun::Install(asked) => {
+            let output = Output::new(options.json);
+            return install::install(asked, &options.socket, Duration::from_secs(options.timeout), &output);
+        }
+        Noun::Uninstall(asked) => {
+            let output = Output::new(options.json);
+            return install::uninstall(asked, &options.socket, Duration::from_secs(options.timeout), &output);
+        }
         _ => {}
     }
     let mut client = Client::connect(&options.socket, Duration::from_secs(options.timeout))?;
@@ -207,7 +227,12 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Stats => stats::run(&mut client, &output),
         Noun::Status => daemon::status(&mut client, &output),
         Noun::Stop(stop) => daemon::stop(stop, &mut client, &output),
-        Noun::Completion { .. } | Noun::Man { .. } | Noun::Metrics(_) | Noun::SupportBundle(_) => Ok(()),
+        Noun::Completion { .. }
+        | Noun::Man { .. }
+        | Noun::Metrics(_)
+        | Noun::SupportBundle(_)
+        | Noun::Install(_)
+        | Noun::Uninstall(_) => Ok(()),
     }
 }
 

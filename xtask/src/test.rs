@@ -75,7 +75,7 @@ const KERNEL: &[&str] = &[
     "queues", "memory", "mirror", "bgp", "policy", "service", "sandbox", "outside",
 ];
 /// The command line against a running daemon.
-const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare"];
+const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare", "install"];
 /// The CNI plugin: every verb against the specification, podman and containerd as Debian has them.
 const CONTAINERS: &[&str] = &["verbs", "delegates", "kill", "published", "podman", "containerd"];
 const REGRESSIONS: &[&str] = &["simulation", "regressions"];

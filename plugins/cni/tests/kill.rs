@@ -1,13 +1,15 @@
 //! Killed anywhere: the plugin, and the daemon, in the middle of ADD and DEL. After GC nothing is left, and who
-//! lives is not disturbed.
+//! lives is not disturbed. And what else goes wrong around a plugin: disks, clocks, runtimes that do not wait.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 #![allow(dead_code, reason = "the runtime's driver has more than this test needs")]
 
 mod runtime;
 
-use runtime::{Container, Runtime};
+use runtime::{Container, Runtime, switchd};
+use rustix::process::Signal;
 use serde_json::json;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use switch_lab::wait_until;
 
@@ -85,4 +87,147 @@ fn a_daemon_that_is_killed_harms_nobody_and_can_be_asked_again() {
     }
     collect_garbage(&runtime, &[]);
     runtime.assert_empty();
+}
+
+/// A file system of a few pages; gone with this.
+struct Small(PathBuf);
+
+impl Small {
+    fn new(at: &Path) -> Self {
+        std::fs::create_dir_all(at).unwrap();
+        switch_lab::net::run("mount", &["-t", "tmpfs", "-o", "size=8k", "small", &at.display().to_string()]);
+        Self(at.into())
+    }
+
+    fn fill(&self) {
+        _ = std::fs::write(self.0.join("filler"), [0; 8192]);
+    }
+
+    fn empty(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+
+    fn remount(&self, how: &str) {
+        switch_lab::net::run("mount", &["-o", &format!("remount,{how}"), &self.0.display().to_string()]);
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_deletion_that_cannot_be_written_down_is_not_said_to_be_done() {
+    let mut runtime = Runtime::new();
+    let small = Small::new(&runtime.node.directory().join("pending"));
+    let (a, b) = (Container::new("a"), Container::new("b"));
+    runtime.add(&a);
+    runtime.add(&b);
+    runtime.daemon.kill();
+    let refused = |runtime: &Runtime, what: &str| {
+        let said = runtime.ask("DEL", "1.0.0", &a, json!({}));
+        assert_eq!(said.code(), 11, "{:#}", said.json);
+        assert!(said.json["msg"].as_str().unwrap().contains(what), "{:#}", said.json);
+        assert!(a.has("eth0"), "what is not deleted is still there");
+    };
+    small.fill();
+    refused(&runtime, "No space left");
+    small.empty();
+    small.remount("ro");
+    refused(&runtime, "Read-only file system");
+    // It is nobody's concern while the daemon is there.
+    runtime.restart();
+    runtime.ask("DEL", "1.0.0", &b, json!({})).ok();
+    runtime.add(&b);
+    runtime.daemon.kill();
+    small.remount("rw");
+    runtime.ask("DEL", "1.0.0", &a, json!({})).ok();
+    // Written down, and then it cannot be crossed out: an ADD of the same must not be taken away later, so it is refused.
+    small.remount("ro");
+    runtime.restart();
+    let said = runtime.ask("ADD", "1.0.0", &a, json!({}));
+    assert_eq!(said.code(), 5, "{:#}", said.json);
+    small.remount("rw");
+    let address = runtime.add(&a).address(0);
+    wait_until("they are connected", LONG, || b.reaches(&address));
+    assert_eq!((runtime.ports().len(), runtime.leases().len()), (2, 2));
+    collect_garbage(&runtime, &[]);
+    runtime.assert_empty();
+}
+
+#[test]
+fn a_runtime_that_does_not_wait_is_told_the_same_later() {
+    let runtime = Runtime::new();
+    let (a, other) = (Container::new("a"), Container::new("other"));
+    runtime.add(&other);
+    // The daemon stands still, and the runtime asks for longer than it waits.
+    runtime.daemon.signal(Signal::STOP);
+    let said = runtime.ask("ADD", "1.0.0", &a, json!({"timeoutSeconds": 1}));
+    runtime.daemon.signal(Signal::CONT);
+    assert_eq!(said.code(), 11, "{:#}", said.json);
+    let first = runtime.add(&a);
+    assert_eq!(runtime.add(&a), first);
+    wait_until("it is connected", LONG, || other.reaches(&first.address(0)));
+    assert_eq!((runtime.ports().len(), runtime.leases().len()), (2, 2));
+    // Two at once for the same container: whoever fails says so, and takes nothing from the other.
+    for round in 0..8 {
+        let container = Container::new("twice");
+        let both = [runtime.start("ADD", &container), runtime.start("ADD", &container)].map(|it| it.finish());
+        assert!(both.iter().any(|said| said.success), "round {round}: {both:#?}");
+        let said = runtime.add(&container);
+        let result = runtime.ask("CHECK", "1.0.0", &container, json!({"prevResult": said.json}));
+        assert!(result.success, "round {round}: {:#}", result.json);
+        assert_eq!((runtime.ports().len(), runtime.leases().len()), (3, 3), "round {round}");
+        // And one that gives up while another asks again.
+        let both = [runtime.start("DEL", &container), runtime.start("ADD", &container)].map(|it| it.finish());
+        assert!(both[0].success, "round {round}: {both:#?}");
+        runtime.ask("DEL", "1.0.0", &container, json!({})).ok();
+        assert!(!container.has("eth0"));
+        assert_eq!((runtime.ports().len(), runtime.leases().len()), (2, 2), "round {round}");
+    }
+    assert!(other.reaches(&first.address(0)), "who lives is not disturbed");
+}
+
+#[test]
+fn a_namespace_that_vanishes_midway_leaves_nothing() {
+    let runtime = Runtime::new();
+    let mut failed = 0;
+    for round in 0..16 {
+        let container = Container::new("short");
+        let started = runtime.start("ADD", &container);
+        std::thread::sleep(somewhere(round) / 2);
+        drop(container);
+        let said = started.finish();
+        failed += usize::from(!said.success);
+        let env = [("CNI_CONTAINERID", "short"), ("CNI_NETNS", ""), ("CNI_IFNAME", "eth0")];
+        runtime.run("DEL", &env, runtime.with("1.0.0", json!({}))).ok();
+        runtime.assert_empty();
+    }
+    assert!(failed > 0, "none of them vanished midway: this tested little");
+}
+
+#[test]
+fn a_clock_that_jumps_gives_no_address_to_two() {
+    let mut runtime = Runtime::new();
+    let (a, b) = (Container::new("a"), Container::new("b"));
+    let kept = runtime.add(&a);
+    // A year on, and back again: the daemon's clock is that since boot, which only a machine that was suspended or moved
+    // sees jump. The time of day it does not ask for leases.
+    let year = 365 * 24 * 3600;
+    for offset in [year, 0, 2 * year] {
+        let released = runtime.add(&b).address(0);
+        runtime.ask("DEL", "1.0.0", &b, json!({})).ok();
+        runtime.daemon.stop(false);
+        let line = format!("unshare --time --monotonic {offset} --boottime {offset} --fork --kill-child");
+        runtime.daemon = runtime.node.start(&switchd().through(&line));
+        assert_eq!(runtime.add(&a), kept, "asked again, after {offset} s");
+        let next = runtime.add(&b);
+        assert_ne!(next.address(0), released, "it was released a moment ago");
+        assert_ne!(next.address(0), kept.address(0));
+        wait_until("they are connected", LONG, || b.reaches(&kept.address(0)));
+        runtime.ask("DEL", "1.0.0", &b, json!({})).ok();
+    }
+    assert_eq!((runtime.ports().len(), runtime.leases().len()), (1, 1));
 }
