@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
-use switch_api::{LeaseFilter, LeaseStatus, PortStatus, Request};
+use switch_api::{LeaseFilter, LeaseStatus, Owner, PortStatus, Request};
 use switch_lab::{Daemon, Net, Node, Options};
 
 /// Pods that are there already.
@@ -24,6 +24,9 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let node = Node::new();
     let options = Options::new(&bench.switchd).with("--frames 8192").keeping_state();
     let daemon = node.start(&options);
+    // With a way out, by which each of them is masqueraded, as on a node.
+    daemon.bridge("br0");
+    daemon.attach_host(1, "br0");
     let conf = format!(
         r#"{{"cniVersion":"1.0.0","name":"pods","type":"switch-cni","bridge":"br0","socket":"{}","stateDir":"{}",
             "ipam":{{"type":"switch-cni","pool":"pods","ranges":[{{"subnet":"10.88.0.0/16","gateway":"10.88.0.1"}},
@@ -50,7 +53,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let left = count(&daemon);
     daemon.assert_conserved();
     let detail = format!(
-        "ADD with {PRESENT} to {} tap pods present, dual stack, process and both synced writes included: p99 {p99:.1} ms \
+        "ADD with {PRESENT} to {} tap pods present, dual stack, masqueraded, process and both synced writes included: p99 {p99:.1} ms \
          (bar {P99_MS_MAX}); then {AT_ONCE} ADDs, {RUNTIMES} at a time: {failed} failed, {rate:.0} a second; after \
          DEL of all {detached} failed, {} ports and {} leases are left",
         PRESENT + TIMED,
@@ -62,11 +65,11 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     Ok(figure.only_if(p99 <= P99_MS_MAX && clean))
 }
 
-/// Ports and leases.
+/// Containers' ports, and leases.
 fn count(daemon: &Daemon) -> (usize, usize) {
     let ports: Vec<PortStatus> = daemon.call(&Request::PortList(Default::default()));
     let leases: Vec<LeaseStatus> = daemon.call(&Request::LeaseList(LeaseFilter::default()));
-    (ports.len(), leases.len())
+    (ports.iter().filter(|port| port.port.owner == Owner::Cni).count(), leases.len())
 }
 
 /// Several runtimes at once; how many calls failed.

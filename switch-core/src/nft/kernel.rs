@@ -86,34 +86,38 @@ impl Kernel {
         found.ok_or_else(|| io::Error::other("the kernel did not tell the number of its ruleset"))
     }
 
-    /// Puts `table` in place of the one of its name; its mark.
-    pub fn replace(&mut self, table: &Table) -> io::Result<Mark> {
-        let messages = table.replace();
+    /// Puts `table` in place of the one of its name; the number that the ruleset has with it.
+    pub fn put(&mut self, table: &Table) -> io::Result<u32> {
+        self.change(&table.replace())
+    }
+
+    /// The same, and reads it again: its mark. That takes several times as long.
+    pub fn put_and_mark(&mut self, table: &Table) -> io::Result<Mark> {
         for _ in 0..ATTEMPTS {
-            let before = self.generation()?;
-            match self.commit(before, &messages) {
-                Err(error) if is_overtaken(&error) => continue,
-                outcome => outcome?,
-            }
-            let mark = self.mark(table)?;
+            let (generation, mark) = (self.put(table)?, self.mark(table)?);
             // Else somebody was faster, and may have changed what we are to know again.
-            if mark.generation == before.wrapping_add(1) {
+            if mark.generation == generation {
                 return Ok(mark);
             }
         }
-        Err(io::Error::new(io::ErrorKind::TimedOut, "others change the ruleset all the time"))
+        Err(all_the_time())
     }
 
     /// Takes the table of that name away; that there is none is no error.
     pub fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.change(&Table::remove(name)).map(drop)
+    }
+
+    /// A transaction, begun anew when another was faster; the number that the ruleset has with it.
+    fn change(&mut self, messages: &[Message]) -> io::Result<u32> {
         for _ in 0..ATTEMPTS {
             let before = self.generation()?;
-            match self.commit(before, &Table::remove(name)) {
+            match self.commit(before, messages) {
                 Err(error) if is_overtaken(&error) => {}
-                outcome => return outcome,
+                outcome => return outcome.map(|()| next_generation(before)),
             }
         }
-        Err(io::Error::new(io::ErrorKind::TimedOut, "others change the ruleset all the time"))
+        Err(all_the_time())
     }
 
     /// The mark of the table as the kernel has it now.
@@ -130,7 +134,7 @@ impl Kernel {
                 return Ok(Mark { generation, content });
             }
         }
-        Err(io::Error::new(io::ErrorKind::TimedOut, "others change the ruleset all the time"))
+        Err(all_the_time())
     }
 
     /// All that the kernel tells of the table, in one number.
@@ -230,6 +234,15 @@ impl Kernel {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
     }
+}
+
+/// The number after this one; 0 is none (`nf_tables_commit`, net/netfilter/nf_tables_api.c).
+fn next_generation(generation: u32) -> u32 {
+    generation.wrapping_add(1).max(1)
+}
+
+fn all_the_time() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "others change the ruleset all the time")
 }
 
 /// The ruleset was changed by somebody else meanwhile.

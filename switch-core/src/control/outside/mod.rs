@@ -26,13 +26,23 @@ pub struct Left {
 #[derive(Debug, Default)]
 pub struct Told {
     wanted: Outside,
-    table: Option<(Table, Mark)>,
+    table: Option<Put>,
     left: Left,
     /// Settings that were right when they were last looked at.
     right: BTreeSet<String>,
     kernel: Option<Kernel>,
     /// Why it is not as declared.
     complaint: Option<String>,
+}
+
+/// A table that was put.
+#[derive(Debug)]
+struct Put {
+    table: Table,
+    /// The ruleset's number when it was.
+    generation: u32,
+    /// What it is known again by; read later, for who asked waits for the table and not for that.
+    mark: Option<Mark>,
 }
 
 impl Daemon {
@@ -91,8 +101,7 @@ impl Daemon {
         let put = if self.outside.wanted.is_empty() {
             self.put_settings_back().and_then(|()| self.remove_table())
         } else {
-            let table = self.outside.table.is_some();
-            let put = if table { Ok(()) } else { self.put_table() };
+            let put = if self.outside.table.is_some() { Ok(()) } else { self.put_table() };
             put.and_then(|()| self.put_settings_back()).and_then(|()| self.make_settings())
         };
         self.complain(put.err());
@@ -124,8 +133,8 @@ impl Daemon {
         // On disk first: what is there and not known would stay for ever.
         self.keep_left(|left| left.table = true)?;
         let table = render::table(&self.outside.wanted);
-        let mark = self.kernel(|kernel| kernel.replace(&table))?;
-        self.outside.table = Some((table, mark));
+        let generation = self.kernel(|kernel| kernel.put(&table))?;
+        self.outside.table = Some(Put { table, generation, mark: None });
         Ok(())
     }
 
@@ -139,19 +148,32 @@ impl Daemon {
     }
 
     fn look_at_table(&mut self) -> Result<(), String> {
-        let Some((table, mark)) = self.outside.table.clone() else { return self.put_table() };
-        if self.kernel(Kernel::generation)? == mark.generation {
+        let Some(Put { table, generation, mark }) = self.outside.table.take() else {
+            return self.put_table();
+        };
+        let as_it_was = mark.as_ref().map_or(generation, |mark| mark.generation);
+        if mark.is_some() && self.kernel(Kernel::generation)? == as_it_was {
+            self.outside.table = Some(Put { table, generation, mark });
             return Ok(());
         }
         let now = self.kernel(|kernel| kernel.mark(&table))?;
-        if now.is_same(&mark) {
-            self.outside.table = Some((table, now));
-            return Ok(());
-        }
-        self.put_table()?;
-        let name = render::TABLE;
-        let what = if now.is_gone() { "was deleted" } else { "was changed" };
-        self.tell_repaired(&format!("table inet {name}"), what);
+        // Nobody has changed anything since it was put, or what they changed was not this.
+        let is_right = match &mark {
+            None => now.generation == generation && !now.is_gone(),
+            Some(mark) => now.is_same(mark),
+        };
+        let put = match is_right {
+            true => now,
+            false => self.kernel(|kernel| kernel.put_and_mark(&table))?,
+        };
+        self.outside.table = Some(Put { table, generation, mark: Some(put) });
+        // Whether it was this that somebody changed right after it was put, nobody knows.
+        let how = match (is_right, now.is_gone(), &mark) {
+            (true, ..) | (false, false, None) => return Ok(()),
+            (false, true, _) => "was deleted",
+            (false, false, Some(_)) => "was changed",
+        };
+        self.tell_repaired(&format!("table inet {}", render::TABLE), how);
         Ok(())
     }
 
