@@ -104,8 +104,8 @@ fn unit() -> Result {
 fn loom() -> Result {
     let mut command = cargo("test --package switch-core --lib --release loom_ -- --nocapture");
     command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", crate::sh::root().join("target/loom"));
-    // It takes longer to link so than to run.
-    command.env("CARGO_PROFILE_RELEASE_LTO", "off");
+    // It takes longer to compile than to run.
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
     run(command)
 }
 

@@ -114,7 +114,7 @@ fn two_containers_reach_each_other_and_the_node() {
     assert!(runtime.node.net.run(&format!("ping -c 1 -W 2 {b}")).contains("1 received"));
     let fetch = "wget -q -O - http://10.88.0.1:8080/";
     assert_eq!(podman.run(&format!("exec a {fetch}")), PAGE, "the published port");
-    assert_eq!(runtime.node.net.run("busybox wget -q -O - http://127.0.0.1:8080/"), PAGE);
+    assert_eq!(runtime.node.net.run("busybox wget -q -O - http://127.0.0.1:8080/").trim(), PAGE);
     let pods: Vec<String> = runtime.ports().iter().map(|port| port.port.labels["k8s/pod"].clone()).collect();
     assert_eq!(pods.len(), 2);
     assert!(pods.contains(&"a".to_owned()) && pods.contains(&"b".to_owned()), "{pods:?}");
