@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 use switch_api::{
     DeviceRoute, Done, Happened, Name, OutsideStatus, Port, PortKind, PortSet, PortSettings, Prefix, Request,
@@ -262,6 +263,34 @@ fn a_published_port_answers_from_everywhere() {
     let _: Done = daemon.call(&Request::PortDelete(switch_api::ByName { name: name(&web.device) }));
     assert_eq!(ruleset(&node.net), "");
     assert_eq!(sysctl(&node.net, "net.ipv4.conf.switch0.route_localnet"), "0");
+}
+
+#[test]
+fn who_asks_all_the_time_is_led_where_a_port_leads_now() {
+    let node = Node::new();
+    let world = world(&node.net);
+    let daemon = node.start(&switchd());
+    node_on_bridge(&daemon, masquerading());
+    let [a, b] = [2, 3].map(|n| pod(&node, &daemon, n, PortSettings::default()));
+    let _services = [Service::new(&a.net, 53, "a"), Service::new(&b.net, 53, "b")];
+    // One client, one port of its own, as a resolver has.
+    let client = world.inside(|| UdpSocket::bind("198.51.100.2:5000").unwrap()).join().unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let ask = || {
+        let mut said = [0; 64];
+        client.send_to(b"?", "198.51.100.1:5300").unwrap();
+        client.recv(&mut said).ok().map(|len| String::from_utf8_lossy(&said[..len]).into_owned())
+    };
+    wait_until("the node is heard", LONG, || {
+        world.try_run("ping -n -c 1 -W 1 198.51.100.1").status.success()
+    });
+    assert_eq!(ask(), None, "nothing is published yet");
+    for (pod, who) in [(&a, "a"), (&b, "b"), (&a, "a")] {
+        set(&daemon, &pod.device, publishing("udp/5300:53"));
+        assert_eq!(ask(), Some(format!("{who} 198.51.100.2")));
+        set(&daemon, &pod.device, PortSettings::default());
+        assert_eq!(ask(), None);
+    }
 }
 
 /// A datagram for `127.0.0.1:7401`, to the node's station on the bridge.

@@ -2,6 +2,7 @@
 //! Protocol: linux/netfilter/nfnetlink.h; how the kernel takes a batch: net/netfilter/nfnetlink.c, `nfnetlink_rcv_batch`.
 
 use super::attribute::{Attributes, read};
+use super::expression::Family;
 use super::table::{INET, Message, Table, kind};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
@@ -12,6 +13,13 @@ use std::io;
 
 /// `NFNL_SUBSYS_NFTABLES`: the high byte of a message's type.
 const SUBSYSTEM: u16 = 10;
+/// `NFNL_SUBSYS_CTNETLINK`, its `IPCTNL_MSG_CT_DELETE`, and `CTA_FILTER` (linux/netfilter/nfnetlink_conntrack.h).
+const CONNTRACK: u16 = 1;
+const DELETE_FLOWS: u16 = 2;
+const CTA_FILTER: u16 = 25;
+/// Parts of a tuple that count (`enum ctattr_filter_flags` in net/netfilter/nf_internals.h).
+const FILTER_PROTOCOL: u32 = 1 << 3;
+const FILTER_TO_PORT: u32 = 1 << 5;
 /// `NFNL_MSG_BATCH_BEGIN`, `NFNL_MSG_BATCH_END`.
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -193,8 +201,32 @@ impl Kernel {
         }
     }
 
-    /// Asks for one thing, or for all of a kind with `NLM_F_DUMP`; `take` is given each.
+    /// Has the kernel forget flows to a port: it judges their next packet as a first one. An older Linux
+    /// refuses (EOPNOTSUPP; 6.8 does): it deletes one flow at a time, or all.
+    pub fn forget_flows(&mut self, family: Family, protocol: u8, port: u16) -> io::Result<()> {
+        // CTA_TUPLE_ORIG of CTA_TUPLE_PROTO: CTA_PROTO_NUM, CTA_PROTO_DST_PORT; of these both count (CTA_FILTER_ORIG_FLAGS).
+        let transport = Attributes::new().bytes(1, &[protocol]).bytes(3, &port.to_be_bytes());
+        let counts = Attributes::new().bytes(1, &(FILTER_PROTOCOL | FILTER_TO_PORT).to_ne_bytes());
+        let tuple = Attributes::new().nested(2, &transport);
+        let body = Attributes::new().nested(1, &tuple).nested(CTA_FILTER, &counts);
+        // AF_INET and AF_INET6 are NFPROTO_IPV4 and NFPROTO_IPV6.
+        let acknowledged = libc::NLM_F_ACK as u16;
+        self.ask_of(CONNTRACK << 8 | DELETE_FLOWS, acknowledged, family.number(), &body, |_| {})
+    }
+
+    /// Asks nf_tables for one thing, or for all of a kind with `NLM_F_DUMP`; `take` is given each.
     fn ask(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        family: u8,
+        body: &Attributes,
+        take: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        self.ask_of(SUBSYSTEM << 8 | kind, flags, family, body, take)
+    }
+
+    fn ask_of(
         &mut self,
         kind: u16,
         flags: u16,
@@ -204,7 +236,7 @@ impl Kernel {
     ) -> io::Result<()> {
         let (sequence, is_dump) = (self.next(), flags & libc::NLM_F_DUMP as u16 != 0);
         let mut message = Vec::new();
-        append(&mut message, SUBSYSTEM << 8 | kind, flags, sequence, family, 0, body);
+        append(&mut message, kind, flags, sequence, family, 0, body);
         self.socket.send_to(&message, &SocketAddr::new(0, 0), 0)?;
         loop {
             let bytes = self.receive()?;

@@ -7,12 +7,13 @@ mod render;
 mod settings;
 
 use super::daemon::Daemon;
-use crate::config::outside::Outside;
+use crate::config::outside::{Forward, Outside};
+use crate::nft::expression::Family;
 use crate::nft::{Kernel, Mark, Table};
 use serde::{Deserialize, Serialize};
 use settings::Made;
 use std::collections::BTreeSet;
-use switch_api::OutsideStatus;
+use switch_api::{OutsideStatus, Protocol};
 
 /// What is on disk of it: what to take away when the daemon that put it there is not the one that takes it away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,10 +60,26 @@ impl Daemon {
         let wanted = self.model.outside();
         let is_left = self.outside.left != Left::default();
         if wanted != self.outside.wanted || wanted.is_empty() && is_left {
-            self.outside.wanted = wanted;
+            let before = std::mem::replace(&mut self.outside.wanted, wanted);
             self.outside.table = None;
             self.outside.right.clear();
             self.put_outside();
+            self.forget_flows(&before);
+        }
+    }
+
+    /// Of datagrams a flow is whoever speaks within half a minute: to a port that leads elsewhere now, or nowhere, it would go on as
+    /// it began.
+    fn forget_flows(&mut self, before: &Outside) {
+        let is_udp = |forward: &&Forward| forward.protocol == Protocol::Udp;
+        let differ = before.published.symmetric_difference(&self.outside.wanted.published).filter(is_udp);
+        let ports: BTreeSet<(bool, u16)> =
+            differ.map(|forward| (forward.to.is_ipv4(), forward.port)).collect();
+        for (v4, port) in ports {
+            let family = if v4 { Family::V4 } else { Family::V6 };
+            if let Err(error) = self.kernel(|kernel| kernel.forget_flows(family, render::UDP, port)) {
+                tracing::debug!("datagrams to port {port} may go where they went before: {error}");
+            }
         }
     }
 

@@ -12,6 +12,9 @@ use switch_api::Protocol;
 pub(super) const TABLE: &str = "switchd";
 const COMMENT: &str = "kept by switchd: changes are undone";
 
+/// IANA's number.
+pub(super) const UDP: u8 = 17;
+
 /// Devices by which the kernel reaches the switch.
 const DEVICES: &str = "devices";
 
@@ -152,7 +155,7 @@ fn port_of(port: u16) -> Vec<u8> {
 fn protocol_of(protocol: Protocol) -> Vec<u8> {
     let number = match protocol {
         Protocol::Tcp => 6,
-        Protocol::Udp => 17,
+        Protocol::Udp => UDP,
         Protocol::Sctp => 132,
     };
     vec![number, 0, 0, 0]
