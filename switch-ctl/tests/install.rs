@@ -126,9 +126,9 @@ impl System {
         // Counters of a neighbour's life are no configuration.
         let rest = ["-o addr", "route show table all", "-6 route show table all", "rule", "-6 rule"]
             .map(|line| self.node.net.ip(line));
-        let rules = ["iptables-save", "ip6tables-save"].map(|program| self.node.net.run(program));
-        let rules = rules.iter().flat_map(|text| text.lines()).filter(|line| !line.starts_with('#'));
-        format!("{links}{}{}", rest.join(""), rules.collect::<Vec<_>>().join("\n"))
+        let rules = self.node.net.run("nft list ruleset");
+        let forwards = self.node.net.run("sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding");
+        format!("{links}{}{rules}{forwards}", rest.join(""))
     }
 
     /// What a runtime does with what it finds: the verb on a container's `eth0`.

@@ -11,6 +11,12 @@ const DEFAULT: &str = include_str!("../../../deploy/cni/10-switch.conflist");
 /// The version in which the plugin can be asked for its status.
 const STATUS_VERSION: &str = "1.1.0";
 
+/// Plugins that look for a veth pair's other end, which a TAP does not have, and what does it instead.
+const NEEDS_VETH: [(&str, &str); 2] = [
+    ("bandwidth", "the switch has no rate limit yet; take the plugin out"),
+    ("firewall", "network policies say who may speak with whom (`switch-ctl policy`); take the plugin out"),
+];
+
 /// A list of plugins of which ours is the first.
 #[derive(Debug)]
 pub struct Conflist {
@@ -49,6 +55,14 @@ impl Conflist {
         let plugin = &conf["plugins"][0];
         if plugin["type"] != super::PLUGIN {
             return Err(wrong(format!("the first of its plugins is not {}", super::PLUGIN)));
+        }
+        let kinds = conf["plugins"].as_array().into_iter().flatten().filter_map(|it| it["type"].as_str());
+        for kind in kinds {
+            if let Some((name, instead)) = NEEDS_VETH.iter().find(|(name, _)| *name == kind) {
+                let text =
+                    format!("the plugin {name} does not work behind {}: it needs a veth pair", super::PLUGIN);
+                return Err(wrong(text).hint(*instead));
+            }
         }
         let bridge = plugin["bridge"].as_str().unwrap_or("cni0");
         let bridge = bridge.parse().map_err(|error| wrong(format!("bridge: {error}")))?;
@@ -109,6 +123,7 @@ mod tests {
             (r#"{"plugins":[]}"#, "no name"),
             (r#"{"name":"n","plugins":[{"type":"bridge"}]}"#, "not switch-cni"),
             (r#"{"name":"n","plugins":[{"type":"switch-cni","bridge":"a b"}]}"#, "bridge"),
+            (r#"{"name":"n","plugins":[{"type":"switch-cni"},{"type":"firewall"}]}"#, "firewall"),
             (
                 r#"{"name":"n","plugins":[{"type":"switch-cni","ipam":{"ranges":[{"subnet":"10.1.0.0/x","gateway":"10.1.0.1"}]}}]}"#,
                 "gateway",

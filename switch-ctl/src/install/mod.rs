@@ -48,12 +48,12 @@ const DROP_INS: [(&str, &str, &str); 4] = [
     ),
 ];
 const PLUGIN: &str = "switch-cni";
-/// Programs and where they go. The plugin goes to wherever runtimes look as well: from here it is put there again, should a
-/// runtime's upgrade have taken it away.
+/// Programs and where they go, as with the Debian package. The plugin goes to wherever runtimes look as well: from here it is
+/// put there again, should a runtime's upgrade have taken it away.
 const PROGRAMS: [(&str, &str); 3] = [
     ("switchd", "/usr/sbin/switchd"),
     ("switch-ctl", "/usr/bin/switch-ctl"),
-    (PLUGIN, "/usr/sbin/switch-cni"),
+    (PLUGIN, "/usr/lib/cni/switch-cni"),
 ];
 const EXECUTABLE: u32 = 0o755;
 const READABLE: u32 = 0o644;
@@ -107,9 +107,13 @@ pub fn install(asked: &Install, socket: &Path, timeout: Duration, output: &Outpu
     for directory in &places.plugins {
         put(&directory.join(PLUGIN), &programs[2], EXECUTABLE)?;
     }
-    is_changed |= put(Path::new(UNIT_PATH), UNIT.as_bytes(), READABLE)?;
+    // Where the package has put it already, it is the package's.
+    let is_packaged = |path: &str| root.at(Path::new(&path.replacen("/etc", "/usr/lib", 1))).is_file();
+    if !is_packaged(UNIT_PATH) {
+        is_changed |= put(Path::new(UNIT_PATH), UNIT.as_bytes(), READABLE)?;
+    }
     for (directory, path, text) in DROP_INS {
-        if root.at(Path::new(directory)).is_dir() {
+        if root.at(Path::new(directory)).is_dir() && !is_packaged(path) {
             put(Path::new(path), text.as_bytes(), READABLE)?;
         }
     }

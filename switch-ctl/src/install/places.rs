@@ -21,7 +21,7 @@ const KNOWN: [Known; 2] = [
     // kubeadm, containerd, CRI-O; Debian's podman looks for plugins in /usr/lib/cni.
     Known {
         what: "kubeadm",
-        signs: &["/etc/kubernetes", "/opt/cni/bin", "/usr/lib/cni", "/etc/cni/net.d"],
+        signs: &["/etc/kubernetes", "/opt/cni/bin", "/etc/cni/net.d"],
         plugins: &["/opt/cni/bin", "/usr/lib/cni"],
         networks: "/etc/cni/net.d",
     },
