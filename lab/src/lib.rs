@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`net`] | a namespace, and commands in it |
 //! | [`node`] | a node with its own namespace, daemon and pods |
+//! | [`cable`] | a device whose other end is the test |
 //! | [`raw`] | frames made by hand, sent and received on a pod's device |
 //! | [`frames`] | frames to make by hand |
 //! | [`transfer`] | TCP and UDP between namespaces, every byte checked |
@@ -12,6 +13,7 @@
 //! | [`trouble`] | kernels and threads that are not well |
 //! | [`world`] | what is outside a node, and who sees whom |
 
+pub mod cable;
 pub mod cross;
 pub mod frames;
 pub mod net;

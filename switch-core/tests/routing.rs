@@ -175,7 +175,7 @@ fn routes_lead_behind_neighbours_and_say_no_by_name() {
 
     let cases = [
         (RouteKind::Blackhole, "blackhole", None),
-        (RouteKind::Unreachable, "no-route", Some("Net Unreachable")),
+        (RouteKind::Unreachable, "no-route", Some("Host Unreachable")),
         (RouteKind::Prohibit, "prohibited", Some("Packet filtered")),
     ];
     for (n, (kind, reason, told)) in cases.into_iter().enumerate() {

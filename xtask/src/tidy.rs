@@ -29,6 +29,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     "switch-core/src/port/tap/",
     "switch-core/src/frame/area.rs",
     "switch-core/src/prefetch.rs",
+    "lab/src/cable.rs",
     "lab/src/raw.rs",
     "lab/src/trouble.rs",
     "benches/src/allocations.rs",

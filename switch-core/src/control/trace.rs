@@ -323,6 +323,7 @@ fn aside(why: Why) -> (&'static str, &'static str) {
         Why::Expired => ("expired", "it has been over too many routers"),
         Why::NoRoute => ("no-route", "there is no way"),
         Why::FromKernel => ("kernel-loop", "it came from the kernel, and its only way leads back there"),
+        Why::Unreachable => ("no-route", "a route says that it cannot be reached"),
         Why::Prohibited => ("prohibited", "a route forbids it"),
         Why::Scope => ("scope", "its source is link-local and its destination is not here"),
         Why::TooBig => ("too-big", "it does not fit through the port that leads to its destination"),

@@ -8,6 +8,8 @@ use smoltcp::wire::{Icmpv4Packet, Icmpv6Packet, IpProtocol, Ipv4Packet, Ipv4Repr
 
 /// RFC 1812 §4.3.2.3: as much as fits 576 bytes.
 const V4_LEN_MAX: usize = 576;
+/// Precedence 6 (RFC 791 §3.1), as a DSCP: CS6 (RFC 2474 §4.2.2).
+const NETWORK_CONTROL: u8 = 48;
 /// Type, code, checksum and one word: both versions.
 const ICMP_LEN: usize = 8;
 
@@ -20,10 +22,14 @@ pub enum Reason {
     NoRoute,
     /// Its neighbour does not answer.
     NoNeighbour,
+    /// A route says that it cannot be reached.
+    Unreachable,
     /// A route forbids it.
     Prohibited,
     /// The switch has nothing that listens there.
     NoPort,
+    /// The switch does not speak its protocol, which stands behind the IP header.
+    NoProtocol,
     /// It is longer than this and may not be cut.
     TooBig(u16),
     /// Its source means nothing beyond its link.
@@ -35,12 +41,16 @@ fn codes(reason: Reason, version: Version) -> (u8, u8, u32) {
     match (version, reason) {
         (Version::V4, Reason::Expired) => (11, 0, 0),
         (Version::V4, Reason::NoRoute | Reason::Scope) => (3, 0, 0),
-        (Version::V4, Reason::NoNeighbour) => (3, 1, 0),
+        // Linux tells the same of such a route (ip-route(8)).
+        (Version::V4, Reason::NoNeighbour | Reason::Unreachable) => (3, 1, 0),
+        (Version::V4, Reason::NoProtocol) => (3, 2, 0),
         (Version::V4, Reason::NoPort) => (3, 3, 0),
         (Version::V4, Reason::TooBig(mtu)) => (3, 4, u32::from(mtu)),
         (Version::V4, Reason::Prohibited) => (3, 13, 0),
         (Version::V6, Reason::Expired) => (3, 0, 0),
-        (Version::V6, Reason::NoRoute) => (1, 0, 0),
+        (Version::V6, Reason::NoRoute | Reason::Unreachable) => (1, 0, 0),
+        // Where the next header is named (RFC 4443 §3.4).
+        (Version::V6, Reason::NoProtocol) => (4, 1, 6),
         (Version::V6, Reason::Prohibited) => (1, 1, 0),
         (Version::V6, Reason::Scope) => (1, 2, 0),
         (Version::V6, Reason::NoNeighbour) => (1, 3, 0),
@@ -50,7 +60,8 @@ fn codes(reason: Reason, version: Version) -> (u8, u8, u32) {
 }
 
 /// Whether anybody may be told about this packet (RFC 1122 §3.2.2, RFC 4443 §2.4 e): not about an error,
-/// not about a later fragment, nobody who has no address of his own, nothing that went to many.
+/// nobody who has no address of his own, nothing that went to many; for IPv4 not about a later fragment (RFC 1812 §4.3.2.7).
+/// IPv6 has no such rule: a later fragment that is too long for its next link is as good a reason to say so as the first.
 pub fn is_due(packet: &[u8], hop: &Hop) -> bool {
     let Some(packet) = packet.get(..hop.len) else { return false };
     let Ok(read) = ip::parse(packet, hop.version) else { return false };
@@ -59,10 +70,11 @@ pub fn is_due(packet: &[u8], hop: &Hop) -> bool {
         // Destination unreachable, source quench, redirect, time exceeded, parameter problem.
         ICMP if hop.is_v4() => kind.is_none_or(|kind| matches!(kind, 3 | 4 | 5 | 11 | 12)),
         // Error messages have the high bit clear (RFC 4443 §2.1); a redirect (137) is not answered either.
-        ICMPV6 if !hop.is_v4() => kind.is_none_or(|kind| kind < 128 || kind == 137),
+        ICMPV6 if !hop.is_v4() && !read.later_fragment => kind.is_none_or(|kind| kind < 128 || kind == 137),
         _ => false,
     };
-    !is_error && !read.later_fragment && is_station(hop.src, hop.version) && !is_group(hop.dst, hop.version)
+    let untold = hop.is_v4() && read.later_fragment;
+    !is_error && !untold && is_station(hop.src, hop.version) && !is_group(hop.dst, hop.version)
 }
 
 fn is_group(ip: u128, version: Version) -> bool {
@@ -98,7 +110,11 @@ pub fn write(out: &mut [u8; PACKET_LEN_MAX], packet: &[u8], hop: &Hop, own: u128
                 payload_len: message_len,
                 hop_limit: TTL,
             };
-            header.emit(&mut Ipv4Packet::new_unchecked(&mut out[..]), &super::checksums());
+            let mut place = Ipv4Packet::new_unchecked(&mut out[..]);
+            header.emit(&mut place, &super::checksums());
+            // Of the kind that keeps a network going (RFC 1812 §4.3.2.5).
+            place.set_dscp(NETWORK_CONTROL);
+            place.fill_checksum();
         }
         Version::V6 => _ = ipv6_header(out, own, hop.src, TTL, message_len),
     }
@@ -133,7 +149,7 @@ mod tests {
         packet
     }
 
-    const REASONS: [Reason; 7] = [
+    const REASONS: [Reason; 9] = [
         Reason::Expired,
         Reason::NoRoute,
         Reason::NoNeighbour,
@@ -141,12 +157,14 @@ mod tests {
         Reason::NoPort,
         Reason::TooBig(1400),
         Reason::Scope,
+        Reason::Unreachable,
+        Reason::NoProtocol,
     ];
 
     proptest! {
         /// The second opinion reads the error, its checksum and its quotation; and nobody is told about it.
         #[test]
-        fn errors_are_read_by_etherparse(six: bool, n in 0usize..7, payload in proptest::collection::vec(any::<u8>(), 0..1400)) {
+        fn errors_are_read_by_etherparse(six: bool, n in 0usize..9, payload in proptest::collection::vec(any::<u8>(), 0..1400)) {
             let packet = udp(six, &payload);
             let version = if six { Version::V6 } else { Version::V4 };
             let hop = hop::read(&packet, version).unwrap();
@@ -199,5 +217,10 @@ mod tests {
             !changed(12, &[0, 0, 0, 0]) && !changed(12, &[127, 0, 0, 1]) && !changed(12, &[224, 0, 0, 1])
         );
         assert!(!changed(16, &[255, 255, 255, 255]) && !changed(16, &[239, 1, 1, 1]));
+        // A later fragment of IPv6 is told of.
+        let mut packet = udp(true, &[1; 30]);
+        packet[6] = 44;
+        packet[40..48].copy_from_slice(&[ip::UDP, 0, 0x11, 0, 0, 0, 0, 7]);
+        assert!(is_due(&packet, &hop::read(&packet, Version::V6).unwrap()));
     }
 }

@@ -9,6 +9,7 @@ use crate::counter::DropReason;
 use crate::frame::{Area, Frame};
 use crate::wire::ethernet::{self, HEADER_LEN, TAG_LEN};
 use crate::wire::gso;
+use crate::wire::ip::{self, Version};
 
 /// Prepares the frames that have one destination. Flooded copies are prepared when they are made. If all of them
 /// leave by one port, and as they are, then by which: so it is with most batches.
@@ -78,12 +79,30 @@ pub(super) fn prepare(
         retag(area, frame, note, to, view)?;
     }
     let tag = if to.vlans.untagged.0 == note.fid { 0 } else { TAG_LEN };
+    if note.routed && frame.len() > HEADER_LEN + tag + usize::from(to.mtu) {
+        trim(area, frame, HEADER_LEN + tag);
+    }
     // On the wire are the segments, whoever cuts them: theirs is the length that counts.
     let len = frame.offload.gso.map_or(frame.len(), |gso| gso::longest(area.bytes(frame), gso));
     if len - HEADER_LEN - tag > usize::from(to.mtu) {
         return Err(DropReason::MtuExceeded);
     }
     Ok(if frame.offload.gso.is_some() && !to.gso { Fit::InSegments } else { Fit::Whole })
+}
+
+/// Takes away what follows a packet that was routed: it was the last link's (RFC 894), and a packet that fits is not too long
+/// because of it.
+#[cold]
+fn trim(area: &Area, frame: &mut Frame, payload_at: usize) {
+    if frame.offload.gso.is_some() {
+        return;
+    }
+    let packet = area.bytes(frame).get(payload_at..).unwrap_or_default();
+    let version = if packet.first().is_some_and(|byte| byte >> 4 == 4) { Version::V4 } else { Version::V6 };
+    if let Ok(packet) = ip::parse(packet, version) {
+        // Shorter than it is: there is room.
+        _ = area.set_len(frame, payload_at + packet.end);
+    }
 }
 
 fn retag(area: &Area, frame: &mut Frame, note: &Note, to: &PortFacts, view: &View) -> Result<(), DropReason> {

@@ -193,13 +193,14 @@ fn lead(
         Action::Local => return Err(Verdict::Aside(Why::Host)),
         Action::Broadcast => return Err(Verdict::Drop(DropReason::DirectedBroadcast)),
         Action::Blackhole => return Err(Verdict::Drop(DropReason::Blackhole)),
-        Action::Unreachable => return Err(Verdict::Aside(Why::NoRoute)),
+        Action::Unreachable => return Err(Verdict::Aside(Why::Unreachable)),
         Action::Prohibit => return Err(Verdict::Aside(Why::Prohibited)),
     };
     if hop.ttl <= 1 {
         return Err(Verdict::Aside(Why::Expired));
     }
-    if is_link_local(hop.src) {
+    // Not to other links (RFC 4291 §2.5.6); back to its own it may.
+    if is_link_local(hop.src) && fid != note.fid {
         return Err(Verdict::Aside(Why::Scope));
     }
     let key = neigh::key(fid, next);

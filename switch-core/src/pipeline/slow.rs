@@ -8,7 +8,7 @@ use super::storm::Storms;
 use super::verdict::{Class, Verdict, Why};
 use super::{Chore, Private, View, hear, reach, route};
 use crate::config::PORTS_MAX;
-use crate::config::gateway::{Gateway, is_v4, link_local};
+use crate::config::gateway::{Action, Gateway, is_v4, link_local};
 use crate::counter::{DropReason, Event};
 use crate::frame::{BATCH_FRAMES, Frame, Pool};
 use crate::host::advert::Router;
@@ -21,7 +21,7 @@ use crate::table::wide::Key;
 use crate::wire::checksum::{self, Csum};
 use crate::wire::ethernet::{ARP, BROADCAST, HEADER_LEN, IPV4, IPV6, set_addresses};
 use crate::wire::hop::{self, Hop};
-use crate::wire::ip::{TCP, UDP, Version};
+use crate::wire::ip::{self, ICMP, ICMPV6, NO_NEXT, TCP, UDP, Version};
 use arrayvec::ArrayVec;
 
 /// ARP and neighbour solicitations from one port, a second. A pod's kernel asks once a second for each address.
@@ -85,6 +85,9 @@ pub(super) fn run(view: &View, pool: &mut Pool, private: &mut Private) {
                 refuse(view, pool, private, frame, &note, Reason::Expired, DropReason::TtlExpired)
             }
             Why::NoRoute => refuse(view, pool, private, frame, &note, Reason::NoRoute, DropReason::NoRoute),
+            Why::Unreachable => {
+                refuse(view, pool, private, frame, &note, Reason::Unreachable, DropReason::NoRoute);
+            }
             Why::FromKernel => {
                 refuse(view, pool, private, frame, &note, Reason::NoRoute, DropReason::KernelLoop);
             }
@@ -205,17 +208,33 @@ fn discovery(
     }
 }
 
-/// A packet to one of the switch's addresses: ping is answered, ports are closed.
+/// A packet to one of the switch's addresses: ping is answered, ports are closed, other protocols are not spoken. The
+/// switch puts no fragments together.
 fn packet_for_us(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note: &Note, hop: &Hop) {
-    if matches!(hop.protocol, TCP | UDP) {
-        return refuse(view, pool, private, frame, note, Reason::NoPort, DropReason::HostIgnored);
+    // Whoever speaks as the switch, also by what it is elsewhere, would have it talk to itself.
+    let vrf = view.snapshot.gateway(note.fid).map_or(0, |gateway| gateway.vrf);
+    if view.snapshot.routing.find(vrf, hop.src) == Some(Action::Local) {
+        return private.drop(pool, view.in_port, DropReason::MartianSource, frame);
+    }
+    let packet = &pool.area().bytes(&frame)[note.payload_at()..];
+    let reason = match ip::parse(packet, hop.version) {
+        Ok(read) if read.more || read.later_fragment => None,
+        Ok(read) if matches!(read.protocol, TCP | UDP) => Some(Reason::NoPort),
+        // Behind other headers nobody needs to know which of them is meant.
+        Ok(read) => (read.protocol == hop.protocol && !matches!(read.protocol, ICMP | ICMPV6 | NO_NEXT))
+            .then_some(Reason::NoProtocol),
+        Err(_) => None,
+    };
+    if let Some(reason) = reason {
+        return refuse(view, pool, private, frame, note, reason, DropReason::HostIgnored);
     }
     if !private.slow.echo.admit(view.in_port, ECHO_PPS, 1, view.now) {
         return private.drop(pool, view.in_port, DropReason::HostLimit, frame);
     }
+    let own = speaks_for(view, note, hop.dst).unwrap_or(hop.dst);
     let (mut frame, mut note) = (frame, *note);
     let bytes = pool.area().bytes_mut(&mut frame);
-    if !echo::answer(&mut bytes[note.payload_at()..], hop, hop.dst) {
+    if !echo::answer(&mut bytes[note.payload_at()..], hop, own) {
         return private.drop(pool, view.in_port, DropReason::HostIgnored, frame);
     }
     // The way it came.
@@ -229,6 +248,18 @@ fn packet_for_us(view: &View, pool: &mut Pool, private: &mut Private, frame: Fra
     if let Err(full) = private.slow.said.try_push((frame, note)) {
         private.drop(pool, view.in_port, DropReason::HostLimit, full.element().0);
     }
+}
+
+/// The address that answers for a destination of the switch's own that is no host's: routers of a network share one (RFC 4291
+/// §2.6.1), and an answer comes from one of its own (RFC 4443 §2.2). None if the destination itself answers.
+fn speaks_for(view: &View, note: &Note, dst: u128) -> Option<u128> {
+    let here = view.snapshot.gateway(note.fid)?;
+    if is_v4(dst) || here.owns(dst) {
+        return None;
+    }
+    let mut gateways = view.snapshot.fids.iter().filter_map(|facts| facts.gateway.as_deref());
+    let is_one_hosts = gateways.any(|gateway| gateway.vrf == here.vrf && gateway.owns(dst));
+    here.speaks_as(dst).filter(|_| !is_one_hosts)
 }
 
 /// Holds a packet until its neighbour answers, and asks for that.
@@ -416,7 +447,12 @@ fn tell(view: &View, pool: &mut Pool, private: &mut Private, frame: &Frame, note
     let (Some(gateway), Some(version)) = (view.snapshot.gateway(note.fid), version_of(note)) else { return };
     let packet = pool.area().bytes(frame).get(note.payload_at()..).unwrap_or_default();
     let Ok(hop) = hop::read(packet, version) else { return };
-    let Some(own) = gateway.speaks_as(hop.src).filter(|_| error::is_due(packet, &hop)) else { return };
+    let own = match reason {
+        // Who sent to one of several addresses is told by that one (RFC 1122 §4.1.3.5, RFC 4443 §2.2).
+        Reason::NoPort | Reason::NoProtocol => speaks_for(view, note, hop.dst).or(Some(hop.dst)),
+        _ => gateway.speaks_as(hop.src),
+    };
+    let Some(own) = own.filter(|_| error::is_due(packet, &hop)) else { return };
     if !private.slow.error.admit(view.in_port, ERROR_PPS, 1, view.now) {
         return private.counters.event(Event::ErrorUntold).add(1);
     }

@@ -29,6 +29,8 @@ pub enum Why {
     NoRoute,
     /// It comes from the node's kernel, and its only way leads there.
     FromKernel,
+    /// A route says that it cannot be reached.
+    Unreachable,
     /// A route forbids it.
     Prohibited,
     /// Its source is link-local and its destination is not here.

@@ -15,6 +15,8 @@ pub const UDP: u8 = 17;
 pub const ICMP: u8 = 1;
 /// ICMP for IPv6.
 pub const ICMPV6: u8 = 58;
+/// Nothing follows (RFC 8200 §4.7).
+pub const NO_NEXT: u8 = 59;
 /// Stream Control Transmission Protocol.
 pub const SCTP: u8 = 132;
 
