@@ -42,6 +42,7 @@ const KINDS: [RouteKind; 5] =
     [RouteKind::Via, RouteKind::Via, RouteKind::Via, RouteKind::Blackhole, RouteKind::Prohibit];
 
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a few hundred of them, in a test")]
 enum Step {
     Declare(Request),
     /// Routes of the kernel: where to, at which metric, and what becomes of it.
