@@ -13,7 +13,6 @@ mod guard;
 mod install;
 mod ipam;
 mod label;
-mod limit;
 mod metrics;
 mod namespace;
 mod neigh;
