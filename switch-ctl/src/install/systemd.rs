@@ -36,7 +36,7 @@ pub fn disable(root: &Root) -> Result<(), ApiError> {
     ask(root, &["disable", UNIT])
 }
 
-/// Now: the daemon has ended by itself, and systemd would start it again.
+/// Now: whatever of it still runs, or waits to be started again.
 pub fn stop(root: &Root) -> Result<(), ApiError> {
     ask(root, &["stop", UNIT])
 }
