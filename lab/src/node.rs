@@ -305,6 +305,16 @@ impl Daemon {
         self.child.as_ref().map_or(0, Child::id)
     }
 
+    /// User and system time of all its threads, to a clock tick of 10 ms (proc_pid_stat(5), fields 14 and 15).
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        // The second field is a name in parentheses that may contain blanks; what follows begins with the third.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let field = |n: usize| fields.get(n - 3).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+        let ticks_a_second = rustix::param::clock_ticks_per_second();
+        Duration::from_secs_f64((field(14) + field(15)) as f64 / ticks_a_second as f64)
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         if let Some(child) = &self.child {

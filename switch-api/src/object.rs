@@ -226,14 +226,24 @@ pub struct TakeRule {
 }
 
 /// What the XDP program does with a port's frames while the switch does not beat.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WhenDead {
     /// Drop them: no policy is in force, so nothing may pass. Right for a pod.
-    #[default]
     Drop,
     /// Give them to the host's kernel. Right for an uplink.
     Pass,
+}
+
+impl WhenDead {
+    /// What holds where nobody said: a device of which the switch takes a part is shared with the host, which is an
+    /// uplink, and the node stays reachable; a device of which it takes all is a pod's.
+    pub fn of(take: &Take) -> Self {
+        match take {
+            Take::Everything | Take::Nothing => Self::Drop,
+            Take::Matching { .. } => Self::Pass,
+        }
+    }
 }
 
 /// What a port is made of.
@@ -259,9 +269,9 @@ pub enum PortKind {
         /// Which frames the switch takes.
         #[serde(default)]
         take: Take,
-        /// What happens while the switch is dead.
-        #[serde(default)]
-        when_dead: WhenDead,
+        /// What happens while the switch is dead; unsaid, [`WhenDead::of`] what it takes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        when_dead: Option<WhenDead>,
         /// Milliseconds without a beat after which it counts as dead. 10 to 60 000.
         #[serde(default = "dead_after_ms_default")]
         dead_after_ms: u32,
@@ -331,7 +341,7 @@ impl PortKind {
             ring_size: RING_SIZE_DEFAULT,
             busy_poll_us: 0,
             take: Take::Everything,
-            when_dead: WhenDead::Drop,
+            when_dead: None,
             dead_after_ms: DEAD_AFTER_MS_DEFAULT,
         }
     }

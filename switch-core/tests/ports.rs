@@ -6,10 +6,9 @@
 use rustix::process::Signal;
 use std::time::Duration;
 use switch_api::{
-    ApiError, ByName, Code, Done, PortKind, PortSettings, PortState, Request, Take, TakeRule, WhenDead,
-    XdpMode,
+    ApiError, ByName, Code, Done, PortKind, PortSettings, PortState, Request, Take, TakeRule, XdpMode,
 };
-use switch_lab::frames::{has_mark, plain, station};
+use switch_lab::frames::{ETHERTYPE, has_mark, plain, station};
 use switch_lab::node::xdp_port;
 use switch_lab::{Daemon, Node, Options, Pod, RawSocket, transfer, wait_until};
 
@@ -249,12 +248,12 @@ fn generic_mode_works_and_is_reported() {
     daemon.assert_conserved();
 }
 
-/// A port whose dead-man time is short, with the given action.
-fn mortal(pod: &Pod, when: WhenDead) -> Request {
+/// A port whose dead-man time is short, which takes what it is told and does when dead what follows from that.
+fn mortal(pod: &Pod, takes: Take) -> Request {
     let mut port = xdp_port(&pod.device, "br0", PortSettings::default());
-    if let PortKind::Xdp { when_dead, dead_after_ms, .. } = &mut port.kind {
-        *when_dead = when;
-        *dead_after_ms = 200;
+    if let PortKind::Xdp { take, when_dead, dead_after_ms, .. } = &mut port.kind {
+        (*take, *dead_after_ms) = (takes, 200);
+        assert_eq!(*when_dead, None);
     }
     Request::PortAdd(Box::new(port))
 }
@@ -265,8 +264,10 @@ fn the_dead_man_decides_while_the_daemon_is_stopped_or_gone() {
     let mut daemon = node.start(&switchd().keeping_state());
     daemon.bridge("br0");
     let pods = [node.pod(1), node.pod(2), node.pod(3)];
-    for (pod, when) in pods.iter().zip([WhenDead::Drop, WhenDead::Pass, WhenDead::Drop]) {
-        let _: Done = daemon.call(&mortal(pod, when));
+    let ours = TakeRule { ethertype: u16::from_be_bytes(ETHERTYPE), destination: None };
+    let shared = Take::Matching { rules: vec![ours] };
+    for (pod, takes) in pods.iter().zip([Take::Everything, shared, Take::Everything]) {
+        let _: Done = daemon.call(&mortal(pod, takes));
     }
     wait_until("ping", LONG, || pods[0].reaches("10.66.0.3"));
     let host = |device: &str| RawSocket::open(&node.net, device).unwrap();

@@ -271,32 +271,6 @@ fn a_guarded_port_speaks_for_itself_only() {
 }
 
 #[test]
-fn a_loop_is_found_within_a_second_and_costs_little() {
-    let (node, daemon, pods) = pods(1);
-    // Two ports that are patched together behind the switch's back: both ends of one cable.
-    node.net.ip("link add loopa type veth peer name loopb");
-    for device in ["loopa", "loopb"] {
-        node.net.ip(&format!("link set {device} up"));
-        let port = switch_lab::node::xdp_port(device, "br0", PortSettings::default());
-        let _: switch_api::Done = daemon.call(&Request::PortAdd(Box::new(port)));
-    }
-    let socket = raw(&pods[0]);
-    socket.send(&plain(switch_api::Mac([0xff; 6]), station(1), 1, 60));
-    wait_until("the loop is reported", Duration::from_secs(1), || {
-        let looped = |port: &&str| daemon.port(port).state == switch_api::PortState::Looped;
-        ["loopa", "loopb"].iter().any(looped) && daemon.log().contains("a loop was found")
-    });
-    // The frames that circled die at the blocked port: the counters come to rest.
-    let mut last = 0;
-    wait_until("the storm dies", LONG, || {
-        std::thread::sleep(Duration::from_millis(100));
-        let now = daemon.port("loopa").counters.rx_packets;
-        std::mem::replace(&mut last, now) == now
-    });
-    daemon.assert_conserved();
-}
-
-#[test]
 fn pings_cross_between_two_workers() {
     let node = Node::new();
     let daemon = node.start(&switchd().with("--cores 0,1"));

@@ -88,7 +88,7 @@ fn busy_polling_is_an_option_that_carries_traffic() {
 fn attach_mortal(daemon: &Daemon, pod: &Pod, when: WhenDead) {
     let mut port = xdp_port(&pod.device, "br0", PortSettings::default());
     if let PortKind::Xdp { when_dead, dead_after_ms, .. } = &mut port.kind {
-        *when_dead = when;
+        *when_dead = Some(when);
         *dead_after_ms = 200;
     }
     let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));

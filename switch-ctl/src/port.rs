@@ -78,9 +78,10 @@ pub enum Kind {
         /// Take nothing: attached and harmless.
         #[arg(long, conflicts_with = "rules")]
         take_nothing: bool,
-        /// While the switch is dead: drop (right for pods) or pass to the host's kernel (for an uplink).
-        #[arg(long, value_enum, default_value_t = Dead::Drop)]
-        when_dead: Dead,
+        /// While the switch is dead: drop (right for pods) or pass to the host's kernel (for an uplink). Unless said, a port
+        /// with --take passes, another drops.
+        #[arg(long, value_enum)]
+        when_dead: Option<Dead>,
         /// Milliseconds of silence after which it counts as dead.
         #[arg(long)]
         dead_after_ms: Option<u32>,
@@ -335,10 +336,10 @@ impl Kind {
             ring_size: ring_size.unwrap_or(switch_api::RING_SIZE_DEFAULT),
             busy_poll_us: *busy_poll_us,
             take,
-            when_dead: match when_dead {
+            when_dead: when_dead.map(|when| match when {
                 Dead::Drop => WhenDead::Drop,
                 Dead::Pass => WhenDead::Pass,
-            },
+            }),
             dead_after_ms: dead_after_ms.unwrap_or(switch_api::DEAD_AFTER_MS_DEFAULT),
         }
     }

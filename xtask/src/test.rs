@@ -71,8 +71,8 @@ fn docs() -> Result {
 
 /// The real-kernel tests: namespaces, veth, TAP, AF_XDP.
 const KERNEL: &[&str] = &[
-    "traffic", "routing", "linux", "uplink", "ports", "tap", "control", "trouble", "segments", "joined",
-    "ipam", "queues", "memory", "mirror", "bgp", "policy", "service", "sandbox", "outside",
+    "traffic", "loops", "routing", "linux", "uplink", "ports", "tap", "control", "trouble", "segments",
+    "joined", "ipam", "queues", "memory", "mirror", "bgp", "policy", "service", "sandbox", "outside",
 ];
 /// The command line against a running daemon.
 const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare", "install"];
@@ -174,12 +174,19 @@ fn aarch64() -> Result {
         // machine that cannot reach that is no reason to fail. It is said, here and at the end.
         return not_run("aarch64: its standard library cannot be had here (`rustup target add` failed)");
     }
+    run(emulated("", &[]))?;
+    // Packet memory again, where pages are of 16 KiB.
+    run(emulated(" -p 16384", &["frame::"]))
+}
+
+/// The libraries' tests under the emulator, which is told `how`; those whose names hold one of `names`.
+fn emulated(how: &str, names: &[&str]) -> Command {
     let mut command = cargo("test --package switch-api --package switch-core --lib --quiet --target");
-    command.arg(AARCH64).env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc").env(
-        "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER",
-        "qemu-aarch64-static -L /usr/aarch64-linux-gnu",
-    );
-    run(command)
+    command.arg(AARCH64).args(names);
+    command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
+    let runner = format!("qemu-aarch64-static -L /usr/aarch64-linux-gnu{how}");
+    command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+    command
 }
 
 fn zerocopy() -> Result {

@@ -123,17 +123,7 @@ fn forward_barely(node: &Node, pods: &[Pod; 2]) -> Result<(), String> {
 
 /// What the daemon takes of a core, measured for a while from now.
 pub(super) fn cpu_percent(daemon: &Daemon) -> f64 {
-    let before = cpu_ticks(daemon);
+    let before = daemon.cpu_time();
     std::thread::sleep(Duration::from_secs(SECONDS));
-    let ticks_a_second = rustix::param::clock_ticks_per_second() as f64;
-    (cpu_ticks(daemon) - before) as f64 / ticks_a_second / SECONDS as f64 * 100.0
-}
-
-/// User and system time of the daemon, all threads, in clock ticks (proc_pid_stat(5), fields 14 and 15).
-fn cpu_ticks(daemon: &Daemon) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap_or_default();
-    // The second field is a name in parentheses that may contain blanks.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let field = |n: usize| fields.get(n - 3).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-    field(14) + field(15)
+    (daemon.cpu_time() - before).as_secs_f64() / SECONDS as f64 * 100.0
 }

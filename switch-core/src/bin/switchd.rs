@@ -281,8 +281,7 @@ fn first_region(options: &Options, workers: usize) -> Result<(Arc<Area>, Vec<Fra
         large: LARGE_FRAMES * workers as u32,
     };
     let region = u64::from(options.frames.max(1)) * u64::from(options.frame_size.max(1));
-    let stride = options.frames.checked_next_power_of_two().unwrap_or(CHUNKS_MAX).max(2);
-    let regions = (options.memory / region).min(u64::from(CHUNKS_MAX / stride.min(CHUNKS_MAX)));
+    let regions = (options.memory / region).min(u64::from(CHUNKS_MAX / size.stride().min(CHUNKS_MAX)));
     let regions = regions.clamp(1, u64::from(REGIONS_MAX)) as u16;
     let (area, large) = Area::reserve(size, regions)?;
     let mut frames = area.grow(0)?;

@@ -221,7 +221,7 @@ impl Doors {
         let region = self.admit(id, &wants)?.unwrap_or(0);
         let settings = Settings {
             take: take.clone(),
-            when_dead: *when_dead,
+            when_dead: when_dead.unwrap_or_else(|| WhenDead::of(take)),
             dead_after_ms: *dead_after_ms,
             workers: workers.clone(),
         };

@@ -60,18 +60,20 @@ impl Daemon {
         table.sweep(from..from + part, |_, fid, entry| is_old(fid, entry));
     }
 
+    /// What was learned behind the ports that are blocked now came round: it is forgotten, and they are named.
     pub(super) fn tell_loops(&mut self) {
         let found = self.counters.iter().map(|counters| counters.event(Event::LoopFound).get()).sum();
-        if found > self.loops_told {
-            let now_s = crate::worker::thread::now().s();
-            let blocked =
-                self.model.ports.iter().filter(|(_, port)| self.tables.loops.is_blocked(port.id, now_s));
-            let blocked: Vec<_> = blocked.map(|(name, _)| name.as_str()).collect();
-            let ports = blocked.join(" ");
-            tracing::warn!(ports, "a loop was found; these ports are blocked for a while");
-            self.loops_told = found;
-            let text = format!("a loop was found; these ports are blocked for a while: {ports}");
-            self.tell("loop", text, &[("ports", ports)]);
+        if found <= self.loops_told {
+            return;
         }
+        self.loops_told = found;
+        let now_s = crate::worker::thread::now().s();
+        let loops = &self.tables.loops;
+        self.sweep(|_, _, entry| !entry.is_static && loops.is_blocked(entry.port, now_s));
+        let blocked = self.model.ports.iter().filter(|(_, port)| loops.is_blocked(port.id, now_s));
+        let ports = blocked.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ");
+        tracing::warn!(ports, "a loop was found; these ports are blocked for a while");
+        let text = format!("a loop was found; these ports are blocked for a while: {ports}");
+        self.tell("loop", text, &[("ports", ports)]);
     }
 }

@@ -23,6 +23,7 @@
 use super::{Frame, Offload};
 use crate::prefetch::prefetch;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::param::page_size;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering::Relaxed};
@@ -56,6 +57,15 @@ pub struct AreaSize {
     pub chunks: u32,
     /// Large chunks beside them ([`LARGE_CHUNK_BYTES`]), all pools together.
     pub large: u32,
+}
+
+impl AreaSize {
+    /// Chunks from one region to the next: a power of two, and no fewer than fill a page, so that every region begins with
+    /// one and is mapped and given back without its neighbours.
+    pub fn stride(&self) -> u32 {
+        let least = (page_size() as u32).div_ceil(self.chunk_bytes.max(1));
+        self.chunks.max(least).checked_next_power_of_two().unwrap_or(u32::MAX)
+    }
 }
 
 /// Why packet memory cannot be had.
@@ -125,8 +135,7 @@ impl Area {
     /// Sets addresses aside for up to `regions_max` regions, of which none is mapped yet. Maps the large chunks
     /// and mints their frames.
     pub fn reserve(size: AreaSize, regions_max: u16) -> Result<(Self, Vec<Frame>), AreaError> {
-        // Two chunks at least, so that every region begins with a page.
-        let stride = size.chunks.max(2).checked_next_power_of_two().unwrap_or(u32::MAX);
+        let stride = size.stride();
         let chunks_max = u64::from(stride) * u64::from(regions_max);
         let fits = [CHUNK_BYTES_MIN, CHUNK_BYTES_MAX].contains(&size.chunk_bytes)
             && (1..=CHUNKS_MAX).contains(&size.chunks)

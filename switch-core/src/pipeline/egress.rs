@@ -1,5 +1,5 @@
 //! `egress`: what the way out asks for, once for every copy: the VLAN tag the port wants, its MTU, and whether a
-//! superframe has to be cut up for it.
+//! superframe has to be cut up for it. By a port with a loop behind it nothing leaves.
 
 use super::View;
 use super::note::Note;
@@ -18,7 +18,7 @@ pub(super) fn run(view: &View, area: &Area, frames: &mut [Frame], notes: &mut [N
     if let Some(port) = one_way(notes)
         && let Some(to) = view.snapshot.port(port)
     {
-        return prepare_run(area, frames, notes, to, view).then_some(port);
+        return prepare_run(area, frames, notes, (port, to), view).then_some(port);
     }
     each_way(view, area, frames, notes);
     None
@@ -39,14 +39,24 @@ fn each_way(view: &View, area: &Area, frames: &mut [Frame], notes: &mut [Note]) 
         if let Some(Note { verdict: Verdict::Port(port), .. }) = notes.first()
             && let Some(to) = view.snapshot.port(*port)
         {
-            prepare_run(area, these, notes, to, view);
+            prepare_run(area, these, notes, (*port, to), view);
         }
     }
 }
 
 /// For neighbours that leave by one port. Whether all of them do so as they are.
 #[inline(always)]
-fn prepare_run(area: &Area, frames: &mut [Frame], notes: &mut [Note], to: &PortFacts, view: &View) -> bool {
+fn prepare_run(
+    area: &Area,
+    frames: &mut [Frame],
+    notes: &mut [Note],
+    (port, to): (PortId, &PortFacts),
+    view: &View,
+) -> bool {
+    if view.tables.loops.is_blocked(port, view.now_s) {
+        notes.iter_mut().for_each(|note| note.verdict = Verdict::Drop(DropReason::LoopBlocked));
+        return false;
+    }
     let mut all_whole = true;
     let (untagged, frame_max) = (to.vlans.untagged.0, usize::from(to.mtu) + HEADER_LEN);
     for (frame, note) in frames.iter_mut().zip(notes) {

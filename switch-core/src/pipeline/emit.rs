@@ -78,9 +78,13 @@ fn flood(
         return private.drop(pool, view.in_port, DropReason::NoMember, frame);
     };
     // A copy for each but the last, who gets the original: a flood to one port copies nothing.
-    let (mut last, mut others) = (None, 0);
+    let (mut last, mut others, mut blocked) = (None, 0, 0);
     for member in fid.members.iter().filter(|member| is_other(view, note, member)) {
         others += 1;
+        if view.tables.loops.is_blocked(member.port, view.now_s) {
+            blocked += 1;
+            continue;
+        }
         if !takes(member, class) {
             continue;
         }
@@ -93,6 +97,7 @@ fn flood(
     }
     match last {
         Some(member) => send(view, frame, note, member, pool, private, prepare),
+        None if blocked > 0 => private.drop(pool, view.in_port, DropReason::LoopBlocked, frame),
         None if others > 0 => private.drop(pool, view.in_port, DropReason::FloodOff, frame),
         None => private.drop(pool, view.in_port, DropReason::NoMember, frame),
     }

@@ -4,6 +4,7 @@
 mod source;
 
 use super::note::Note;
+use super::probe::LoopWatch;
 use super::verdict::Verdict;
 use super::{Private, View};
 use crate::config::snapshot::Vlans;
@@ -15,7 +16,7 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
     if !view.facts.open {
         return drop_all(notes, DropReason::PortClosed);
     }
-    watch_for_probes(view, notes, private);
+    watch_for_probes(view, area, frames, notes, private);
     if view.tables.loops.is_blocked(view.in_port, view.now_s) {
         return drop_all(notes, DropReason::LoopBlocked);
     }
@@ -54,14 +55,19 @@ fn admit_vlan(vlans: &Vlans, note: &Note) -> Result<u16, DropReason> {
     }
 }
 
-/// One of our own probes came back: whatever is behind this port leads back to us.
-fn watch_for_probes(view: &View, notes: &mut [Note], private: &mut Private) {
-    for note in
-        notes.iter_mut().filter(|note| private.loop_watch.is_probe(note.dst, note.src(), note.ethertype()))
-    {
+/// One of our own probes came back: whatever is behind this port leads back to us. Of the two ends of a loop one is
+/// blocked, so that what is between them is still reached by the other.
+fn watch_for_probes(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
+    let ours = |note: &Note| private.loop_watch.is_probe(note.dst, note.src(), note.ethertype());
+    for (note, frame) in notes.iter_mut().zip(frames).filter(|(note, _)| ours(note)) {
         note.verdict = Verdict::Drop(DropReason::LoopProbe);
-        view.tables.loops.found(view.in_port, view.now_s);
-        private.counters.event(Event::LoopFound).add(1);
+        // Who forges the number spares only itself, as if it had sent nothing back.
+        let payload = area.bytes(frame).get(note.payload_at()..).unwrap_or_default();
+        let other_end = LoopWatch::left_by(payload).filter(|port| *port != view.in_port);
+        if other_end.is_none_or(|port| !view.tables.loops.is_blocked(port, view.now_s)) {
+            view.tables.loops.found(view.in_port, view.now_s);
+            private.counters.event(Event::LoopFound).add(1);
+        }
     }
 }
 

@@ -48,8 +48,8 @@ fn note_news(view: &View, private: &mut Private, note: &mut Note, learned: Learn
         Learned::Busy => Event::LearnBusy,
     };
     private.counters.event(event).add(1);
-    // A station that hops from port to port, or would if the port might learn it, is how a loop looks.
-    if matches!(event, Event::MacMoved | Event::LearnPortLimit) {
-        private.loop_watch.suspect(view.in_port, view.now);
+    // A station that hops from port to port, or would if there were room to learn it, is how a loop looks.
+    if !matches!(event, Event::MacLearned) {
+        private.loop_watch.suspect(view.in_port, note.fid, view.now);
     }
 }

@@ -15,6 +15,7 @@ pub(super) fn ageing_s(view: &View, fid: u16) -> u32 {
 /// To everybody, if the port's storm limit admits it.
 #[inline]
 pub(super) fn flood(view: &View, note: &Note, private: &mut Private, class: Class) -> Verdict {
+    private.loop_watch.flooded(view.in_port, note.fid, view.now);
     match view.facts.storm_pps {
         Some(pps) if !private.storms.admit(view.in_port, pps, note.segments, view.now) => {
             Verdict::Drop(DropReason::StormLimit)

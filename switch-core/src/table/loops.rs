@@ -3,7 +3,7 @@
 
 use super::sync::{AtomicU32, Ordering};
 
-/// Seconds a port stays blocked after a loop was seen behind it. Long enough that a standing loop costs
+/// Seconds a port stays blocked, both ways, after a loop was seen behind it. Long enough that a standing loop costs
 /// one short burst in that time, short enough that nobody has to unblock a port by hand.
 pub const HOLD_S: u32 = 10;
 

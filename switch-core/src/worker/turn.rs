@@ -127,7 +127,7 @@ impl Turn {
             let (received, is_full) = self.take_all_in(&snapshot, now);
             frames += received;
             busy = is_full;
-            self.send_probes();
+            self.send_probes(&snapshot);
             let world = World { snapshot: &snapshot, tables: &self.tables, now };
             self.pipeline.attend(world, &mut self.batch, &mut self.pool);
         }
@@ -324,15 +324,9 @@ impl Turn {
         frames
     }
 
-    fn send_probes(&mut self) {
-        while let Some(port) = self.pipeline.private.loop_watch.due() {
-            let Some(mut frame) = self.pool.take() else { return };
-            let probe = self.pipeline.private.loop_watch.probe();
-            if self.pool.area().fill(&mut frame, &probe) {
-                self.pipeline.private.enqueue(&mut self.pool, port, frame);
-            } else {
-                self.pool.give(frame);
-            }
+    fn send_probes(&mut self, snapshot: &Snapshot) {
+        while let Some((port, frame)) = self.pipeline.private.loop_watch.next(snapshot, &mut self.pool) {
+            self.pipeline.private.enqueue(&mut self.pool, port, frame);
         }
     }
 

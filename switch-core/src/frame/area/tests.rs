@@ -124,6 +124,33 @@ fn a_region_comes_and_goes_with_all_of_its_frames() {
     assert_eq!(again.len(), 6);
 }
 
+/// Whatever the kernel's pages measure (the tests also run where they are of 16 KiB).
+#[test]
+fn every_region_begins_with_a_page() {
+    for (chunk_bytes, chunks) in [(2048, 1), (2048, 3), (4096, 1), (4096, 5)] {
+        let (area, _) = Area::reserve(AreaSize { chunk_bytes, chunks, large: 0 }, 3).unwrap();
+        let mut frames: Vec<_> = (0..3).flat_map(|region| area.grow(region).unwrap()).collect();
+        for region in 0..3 {
+            let at = area.region_base(region).addr().get();
+            assert!(
+                at.is_multiple_of(rustix::param::page_size()),
+                "{chunks} chunks of {chunk_bytes}: {at:#x}"
+            );
+        }
+        for frame in &mut frames {
+            let region = area.region_of(frame).unwrap() as u8;
+            assert!(area.fill(frame, &[region + 1; 100]));
+        }
+        // A neighbour that is given back takes nothing with it.
+        let middle: Vec<_> = frames.extract_if(.., |frame| area.region_of(frame) == Some(1)).collect();
+        area.shrink(1, middle).unwrap();
+        for frame in &frames {
+            let region = area.region_of(frame).unwrap() as u8;
+            assert!(area.bytes(frame).iter().all(|byte| *byte == region + 1), "{chunks} of {chunk_bytes}");
+        }
+    }
+}
+
 #[test]
 fn a_region_that_was_given_back_has_no_memory() {
     let size = AreaSize { chunk_bytes: 2048, chunks: 1000, large: 0 };
