@@ -11,6 +11,8 @@ use switch_lab::{Daemon, Node, Options, RawSocket, wait_until};
 const EVERYBODY: Mac = Mac([0xff; 6]);
 /// What a loop may cost once it is found, in parts of one core.
 const LOAD_MAX: f64 = 0.1;
+/// What the kernels at both ends say of their own accord in a second (IPv6 solicitations); what circles are thousands.
+const STRAY_MAX: u64 = 20;
 const ENDS: [&str; 2] = ["loopa", "loopb"];
 
 fn floods(all: bool) -> Flood {
@@ -59,7 +61,8 @@ fn a_loop_costs_little(cores: &str, workers: [u16; 2], one_end_floods: bool) {
     std::thread::sleep(Duration::from_secs(1));
     let load = (daemon.cpu_time() - spent).as_secs_f64() / from.elapsed().as_secs_f64();
     assert!(load < LOAD_MAX, "{load:.2} of a core with {cores} {workers:?} {one_end_floods}");
-    assert_eq!(heard(), before, "the pod still hears what circles");
+    let heard = heard() - before;
+    assert!(heard < STRAY_MAX, "the pod hears {heard} frames a second that circle");
     daemon.assert_conserved();
 }
 

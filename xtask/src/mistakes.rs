@@ -17,6 +17,38 @@ struct Mistake {
 
 const MISTAKES: &[Mistake] = &[
     Mistake {
+        what: "a port with a loop behind it is still sent to what is known there",
+        file: "pipeline/egress.rs",
+        right: "view.tables.loops.is_blocked(port, view.now_s)",
+        wrong: "view.now_s == u32::MAX",
+        test: "tests::loops",
+        loom: false,
+    },
+    Mistake {
+        what: "a port with a loop behind it is still flooded to",
+        file: "pipeline/emit.rs",
+        right: "view.tables.loops.is_blocked(member.port, view.now_s)",
+        wrong: "view.now_s == u32::MAX",
+        test: "tests::loops",
+        loom: false,
+    },
+    Mistake {
+        what: "both ends of a loop are blocked",
+        file: "pipeline/guard.rs",
+        right: "!view.tables.loops.is_blocked(port, view.now_s)",
+        wrong: "port != u16::MAX",
+        test: "tests::loops",
+        loom: false,
+    },
+    Mistake {
+        what: "what is flooded without end raises no suspicion",
+        file: "pipeline/probe.rs",
+        right: "suspicion.floods += 1;",
+        wrong: "",
+        test: "tests::loops",
+        loom: false,
+    },
+    Mistake {
         what: "what a flow's originator sends returns to the node as well",
         file: "pipeline/back.rs",
         right: "origin == track.side ||",

@@ -25,7 +25,7 @@ use crate::worker::{Command, Mail, Report, thread};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use switch_api::{ApiError, Code, PortKind};
+use switch_api::{ApiError, Code, PortKind, WhenDead};
 
 /// How long a worker may take to answer. It answers between two batches, so a millisecond is long; a
 /// worker that needs seconds has lost its core.

@@ -8,6 +8,7 @@ use crate::config::snapshot::PortId;
 use crate::counter::{DropReason, Event, Stage};
 use crate::pipeline::Now;
 use crate::pipeline::dry::{Dry, Traced};
+use crate::pipeline::probe::looks_like_one;
 use crate::port::memory::{self, MemoryPeer};
 use etherparse::{IpNumber, PacketBuilder, VlanId};
 use proptest::prelude::*;
@@ -84,7 +85,9 @@ impl Lab {
 
     fn drain(&self) -> Vec<(PortId, Vec<u8>)> {
         let all = |(port, peer): (usize, &MemoryPeer)| {
-            std::iter::from_fn(|| peer.recv()).map(move |frame| (port as PortId, frame)).collect::<Vec<_>>()
+            // A probe is of the switch's own accord, not what becomes of a frame.
+            let left = std::iter::from_fn(|| peer.recv()).filter(|frame| !looks_like_one(frame));
+            left.map(move |frame| (port as PortId, frame)).collect::<Vec<_>>()
         };
         self.peers.iter().enumerate().flat_map(all).collect()
     }
