@@ -22,6 +22,8 @@
 
 // Under loom only what loom explores is built: its atomics live inside a model and nowhere else.
 pub mod balance;
+#[cfg(test)]
+mod cases;
 pub mod config;
 #[cfg(not(loom))]
 pub mod control;

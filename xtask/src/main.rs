@@ -6,6 +6,7 @@ mod package;
 mod package_test;
 mod setup;
 mod sh;
+mod steps;
 mod test;
 mod tidy;
 mod zerocopy;

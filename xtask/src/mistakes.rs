@@ -541,7 +541,7 @@ fn is_noticed(copy: &Path, mistake: &Mistake) -> Result<bool> {
         // The copy's own RUSTFLAGS, not those of whoever runs us.
         command.env_remove("RUSTFLAGS").env("CARGO_TARGET_DIR", root().join("target/mistakes-build"));
         if mistake.loom {
-            command.arg("--release").env("RUSTFLAGS", "--cfg loom");
+            command.env("RUSTFLAGS", "--cfg loom");
         }
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command

@@ -222,7 +222,7 @@ const ADDRESSES: [&str; 14] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(crate::cases::cases(64))]
 
     /// Whatever is declared, taken back, mirrored, and refused, in whatever order.
     #[test]

@@ -152,7 +152,7 @@ fn rig(ports: &[PortSettings], workers: usize, seed: u64) -> (Rig, Vec<MemoryPee
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(crate::cases::cases(96))]
 
     /// Random ports, random frames: every port is given exactly what the twin says, byte for byte and in
     /// order, and no frame is lost.

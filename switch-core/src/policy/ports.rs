@@ -63,14 +63,12 @@ impl Classes {
         }
         let (mut table, mut next) = (Vec::with_capacity(Protocol::ALL.len() * PORTS), FIRST);
         let of = starts.map(|starts| {
-            let first = next;
-            for port in 0..PORTS as u32 {
-                if port != 0 && starts.contains(&port) {
-                    next += 1;
-                }
-                table.push(next);
+            let (first, begin) = (next, table.len());
+            // A class reaches to where the next one begins; the last one to the end.
+            for end in starts.iter().skip(1).map(|start| *start as usize).chain([PORTS]) {
+                table.resize(begin + end, next);
+                next += 1;
             }
-            next += 1;
             first..next
         });
         Ok(Self { table: table.into(), of, len: next })

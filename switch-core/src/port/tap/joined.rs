@@ -128,7 +128,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
+        #![proptest_config(crate::cases::cases(300))]
 
         /// Streams one after another and shuffled, finished or not, TCP and UDP: a kernel that cuts what is written has
         /// the frames of the queue, in their order, and every frame left in exactly one write.

@@ -259,7 +259,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(crate::cases::cases(48))]
 
         /// Whatever is taken and given back in whatever order: no span is written by another, all comes back.
         #[test]

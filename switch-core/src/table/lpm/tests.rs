@@ -81,7 +81,7 @@ fn find_all(lpm: &Lpm, keys: &[u128]) -> Vec<u32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(crate::cases::cases(192))]
 
     /// Whatever is added and taken away, in whatever portions: lookups say what the linear scan says, and
     /// a table that was changed says what it said before.

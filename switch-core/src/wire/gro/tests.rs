@@ -66,7 +66,7 @@ fn stream(payload_max: usize) -> impl Strategy<Value = Made> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(crate::cases::cases(400))]
 
     /// One clean stream: joined as far as it goes, and the superframe is the one a kernel would have sent.
     #[test]

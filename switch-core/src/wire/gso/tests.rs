@@ -64,7 +64,7 @@ fn same(one: u16, other: u16) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(crate::cases::cases(600))]
 
     #[test]
     fn finished_segments_are_the_twins(made in any_made(9000)) {

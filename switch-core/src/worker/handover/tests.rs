@@ -226,7 +226,7 @@ impl Scene {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(crate::cases::cases(48))]
 
     #[test]
     fn no_frame_is_lost_or_overtaken_while_lanes_move(seed in any::<u64>()) {

@@ -176,7 +176,7 @@ const BOTH: &[&str] = &["10.0.0.1/32", "fd00::1/128"];
 
 proptest! {
     // Rare together: a fragment, from nobody, to everybody, between these ports.
-    #![proptest_config(ProptestConfig::with_cases(4096))]
+    #![proptest_config(crate::cases::cases(4096))]
     #[test]
     fn what_a_sender_says_of_itself_is_held_against_what_it_is(mac in who(), says in says(), tagged: bool, extended: bool) {
         let frame = frame(mac, tagged, payload(says, extended));

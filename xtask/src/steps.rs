@@ -1,0 +1,160 @@
+//! Running steps: one after another before the person's eyes, and beside them, on the core that one compiler at a time leaves idle,
+//! those that build in directories of their own. What those print is shown when they are waited for.
+
+use crate::sh::{Result, root, say};
+use std::fs::File;
+use std::io::Read;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What begins a line that says that something could not be run.
+pub const NOT_RUN: &str = "NOT RUN  ";
+
+/// When a step runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// In its turn.
+    Next,
+    /// Beside those that follow; begun when the first such step is reached, one at a time.
+    Beside,
+    /// In its turn, and nothing beside it: it watches the clock.
+    Alone,
+}
+
+/// One of the things to do.
+pub struct Step {
+    /// What a person sees, and finds it by.
+    pub name: &'static str,
+    /// When.
+    pub when: When,
+    /// It.
+    pub run: fn() -> Result,
+}
+
+/// Runs every step whose name has `only` in it, and says how long each took and what could not be run.
+pub fn run_those(all: &'static [Step], only: &str) -> Result {
+    let wanted: Vec<&'static Step> = all.iter().filter(|step| step.name.contains(only)).collect();
+    let mut done = Done::default();
+    match wanted.len() {
+        0 => {
+            let names: Vec<_> = all.iter().map(|step| step.name).collect();
+            return Err(format!("no part has {only:?} in its name; there are:\n  {}", names.join("\n  ")));
+        }
+        n if n == all.len() => in_two_rows(&wanted, &mut done)?,
+        _ => wanted.iter().try_for_each(|step| done.run(step))?,
+    }
+    say(if wanted.len() == all.len() { "all passed" } else { "these passed, the rest was not run" });
+    for (name, time) in done.times {
+        println!("{:>6.1} s  {name}", time.as_secs_f64());
+    }
+    done.not_run.iter().for_each(|what| println!("{what}"));
+    Ok(())
+}
+
+fn in_two_rows(steps: &[&'static Step], done: &mut Done) -> Result {
+    let mut beside = None;
+    for step in steps {
+        match step.when {
+            When::Beside if beside.is_none() => beside = Some(Beside::start(steps)),
+            When::Beside => {}
+            When::Alone => {
+                beside.take().map_or(Ok(()), |row: Beside| row.wait(done))?;
+                done.run(step)?;
+            }
+            When::Next => done.run(step)?,
+        }
+    }
+    beside.map_or(Ok(()), |row| row.wait(done))
+}
+
+#[derive(Default)]
+struct Done {
+    times: Vec<(&'static str, Duration)>,
+    not_run: Vec<String>,
+}
+
+impl Done {
+    fn run(&mut self, step: &Step) -> Result {
+        say(step.name);
+        let start = Instant::now();
+        (step.run)().map_err(|error| format!("{}: {error}", step.name))?;
+        self.times.push((step.name, start.elapsed()));
+        let said = crate::test::take_not_run();
+        self.not_run.extend(said);
+        Ok(())
+    }
+}
+
+/// What ran beside, and what became of it: its output, how long it took, whether it passed.
+type Ran = (&'static str, String, Duration, bool);
+
+/// Steps that run beside others, each in a process of its own.
+struct Beside {
+    row: Option<JoinHandle<Vec<Ran>>>,
+    enough: Arc<AtomicBool>,
+}
+
+impl Beside {
+    fn start(steps: &[&'static Step]) -> Self {
+        let names: Vec<_> =
+            steps.iter().filter(|step| step.when == When::Beside).map(|step| step.name).collect();
+        say(&format!("beside what follows: {}", names.join(", ")));
+        let enough = Arc::new(AtomicBool::new(false));
+        let row = std::thread::spawn({
+            let enough = enough.clone();
+            move || {
+                let mut all = Vec::new();
+                for name in names {
+                    let start = Instant::now();
+                    let (said, passed) = in_a_process(name).unwrap_or_else(|error| (error, false));
+                    all.push((name, said, start.elapsed(), passed));
+                    if !passed || enough.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+                all
+            }
+        });
+        Self { row: Some(row), enough }
+    }
+
+    fn wait(mut self, done: &mut Done) -> Result {
+        let Some(row) = self.row.take() else { return Ok(()) };
+        for (name, said, time, passed) in row.join().map_err(|_| "a step beside others panicked")? {
+            say(&format!("{name} (ran beside the others)"));
+            print!("{said}");
+            if !passed {
+                return Err(format!("{name}: see above"));
+            }
+            done.times.push((name, time));
+            done.not_run.extend(said.lines().filter(|line| line.starts_with(NOT_RUN)).map(str::to_owned));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Beside {
+    /// Something else failed: what is under way ends, and nothing is begun.
+    fn drop(&mut self) {
+        self.enough.store(true, Ordering::Relaxed);
+        if let Some(row) = self.row.take() {
+            _ = row.join();
+        }
+    }
+}
+
+/// What the step says, and whether it passed.
+fn in_a_process(name: &str) -> Result<(String, bool)> {
+    let path = root().join("target").join("beside.log");
+    let text = |error: std::io::Error| format!("{}: {error}", path.display());
+    let log = File::create(&path).map_err(text)?;
+    let mut command = Command::new(std::env::current_exe().map_err(|error| error.to_string())?);
+    command.args(["test", name]).stdout(log.try_clone().map_err(text)?).stderr(log);
+    let passed = command.status().map_err(|error| error.to_string())?.success();
+    let mut said = String::new();
+    File::open(&path).and_then(|mut file| file.read_to_string(&mut said)).map_err(text)?;
+    Ok((said, passed))
+}
