@@ -48,6 +48,14 @@ pub struct Bridge {
     /// Router advertisements on every VLAN with an IPv6 gateway; none: the switch says nothing of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub router_advert: Option<RouterAdvert>,
+    /// ARP and neighbour solicitations for a station that the switch knows are answered in its place instead of flooded
+    /// (RFC 9161; Linux's `neigh_suppress`). Where the bridge has an address: without one it knows nobody.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub neigh_suppress: bool,
+    /// ARP and neighbour solicitations for what the switch has a route to, by another bridge or the node's kernel, are answered
+    /// with its own MAC (RFC 1027, RFC 4389). Where the bridge has an address.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub neigh_proxy: bool,
     /// Who declared it.
     #[serde(default)]
     pub owner: Owner,
@@ -121,6 +129,8 @@ impl Bridge {
             mss_clamp: false,
             reverse_path: ReversePath::Off,
             router_advert: None,
+            neigh_suppress: false,
+            neigh_proxy: false,
             owner: Owner::default(),
         }
     }

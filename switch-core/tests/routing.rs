@@ -446,3 +446,35 @@ fn by_pages(daemon: &Daemon, limit: u32) -> Result<Vec<RouteStatus>, ApiError> {
         all.extend(page);
     }
 }
+
+/// Two pods of one network reach each other though neither's questions reach the other: the switch answers for both. A third,
+/// which believes that everything is on its link, reaches another network by it.
+#[test]
+fn questions_are_answered_instead_of_flooded() {
+    let (node, daemon, mut pods) = routed(&switchd(), &[1, 2]);
+    let neighbour = node.pod_on(1, 3);
+    daemon.attach(&neighbour, "br1", PortSettings::default());
+    pods.push(neighbour);
+    wait_until("ping", LONG, || {
+        // Each asks the gateway, which hears of it so.
+        [&pods[0], &pods[2]].iter().all(|pod| pod.reaches("10.1.0.1") && pod.reaches("fd10:1::1"))
+    });
+    bridge_set(&daemon, "br1", |bridge| Bridge { neigh_suppress: true, neigh_proxy: true, ..bridge });
+    let look = RawSocket::open(&pods[2].net, "eth0").unwrap();
+    assert!(pods[0].reaches("10.1.0.3") && pods[0].reaches("fd10:1::3"));
+    let asks = |frame: &[u8]| match frame[12..14] {
+        [0x08, 0x06] => frame[20..22] == [0, 1] && frame[..6] == [0xff; 6],
+        [0x86, 0xdd] => frame[20] == 58 && frame[54] == 135 && frame[0] == 0x33,
+        _ => false,
+    };
+    let asked = look.recv(Duration::from_millis(500), asks);
+    assert!(asked.is_none(), "a question was flooded: {asked:02x?}");
+    // Without gateways of its own.
+    for word in ["-4", "-6"] {
+        pods[0].net.ip(&format!("{word} route flush default"));
+    }
+    pods[0].net.ip("route add 10.0.0.0/8 dev eth0");
+    pods[0].net.ip("route add fd10::/16 dev eth0");
+    wait_until("through the proxy", LONG, || pods[0].reaches("10.2.0.2") && pods[0].reaches("fd10:2::2"));
+    daemon.assert_conserved();
+}

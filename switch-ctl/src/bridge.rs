@@ -62,6 +62,14 @@ pub struct Settings {
     /// (SLAAC), at most so many seconds apart, 4 to 1800; or "off" [default: off].
     #[arg(long, value_name = "SECONDS|off", value_parser = parse_interval)]
     router_advert: Option<Interval>,
+    /// Answer ARP and neighbour solicitations for stations that are known, instead of flooding them; the bridge needs an address
+    /// [default: off].
+    #[arg(long)]
+    neigh_suppress: Option<Switch>,
+    /// Answer ARP and neighbour solicitations for whatever there is a route to elsewhere, as a router that hosts need not know of
+    /// (proxy ARP); the bridge needs an address [default: off].
+    #[arg(long)]
+    neigh_proxy: Option<Switch>,
 }
 
 /// Seconds; none: off.
@@ -101,6 +109,8 @@ impl Settings {
             vrf: self.vrf.clone().unwrap_or(bridge.vrf),
             mss_clamp: self.mss_clamp.map_or(bridge.mss_clamp, bool::from),
             reverse_path: self.reverse_path.map_or(bridge.reverse_path, ReversePath::from),
+            neigh_suppress: self.neigh_suppress.map_or(bridge.neigh_suppress, bool::from),
+            neigh_proxy: self.neigh_proxy.map_or(bridge.neigh_proxy, bool::from),
             router_advert: match self.router_advert {
                 None => bridge.router_advert,
                 Some(Interval(None)) => None,
@@ -211,7 +221,10 @@ fn options(bridge: &Bridge) -> Vec<&'static str> {
         ReversePath::Loose => Some("reverse-path=loose"),
     };
     let advert = bridge.router_advert.map(|_| "router-advert");
-    bridge.mss_clamp.then_some("mss-clamp").into_iter().chain(check).chain(advert).collect()
+    let suppress = bridge.neigh_suppress.then_some("neigh-suppress");
+    let proxy = bridge.neigh_proxy.then_some("neigh-proxy");
+    let clamp = bridge.mss_clamp.then_some("mss-clamp");
+    [clamp, check, advert, suppress, proxy].into_iter().flatten().collect()
 }
 
 fn gateway(address: &BridgeAddress) -> String {

@@ -47,6 +47,10 @@ pub struct Gateway {
     pub link_local: u128,
     /// What it says of itself to hosts, if it does.
     pub advert: Option<RouterAdvert>,
+    /// It answers for stations that it knows: [`switch_api::Bridge::neigh_suppress`].
+    pub suppress: bool,
+    /// It answers for what it has a route to: [`switch_api::Bridge::neigh_proxy`].
+    pub proxy: bool,
 }
 
 impl Gateway {
@@ -179,6 +183,8 @@ pub fn compile(model: &Model, before: &Routing) -> (BTreeMap<u16, Arc<Gateway>>,
             addresses: Box::default(),
             link_local: link_local(mac),
             advert: bridge.object.router_advert,
+            suppress: bridge.object.neigh_suppress,
+            proxy: bridge.object.neigh_proxy,
         });
         gateway.addresses = gateway.addresses.iter().copied().chain([own(address.address)]).collect();
     }

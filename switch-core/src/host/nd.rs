@@ -85,9 +85,10 @@ pub fn solicit(out: &mut [u8], src: u128, dst: u128, target: u128, mac: u64) -> 
     write(out, src, dst, NdiscRepr::NeighborSolicit { target_addr: v6(target), lladdr })
 }
 
-/// Writes "`target` is mine" from the station `mac`, a router; its length.
-pub fn advert(out: &mut [u8], dst: u128, target: u128, mac: u64, solicited: bool) -> usize {
-    let mut flags = NdiscNeighborFlags::ROUTER | NdiscNeighborFlags::OVERRIDE;
+/// Writes "`target` is mine" from the station `mac`, a router or not; its length.
+pub fn advert(out: &mut [u8], dst: u128, target: u128, mac: u64, router: bool, solicited: bool) -> usize {
+    let mut flags = NdiscNeighborFlags::OVERRIDE;
+    flags.set(NdiscNeighborFlags::ROUTER, router);
     flags.set(NdiscNeighborFlags::SOLICITED, solicited);
     let lladdr = Some(EthernetAddress(mac_bytes(mac)).into());
     write(out, target, dst, NdiscRepr::NeighborAdvert { flags, target_addr: v6(target), lladdr })
@@ -119,7 +120,7 @@ mod tests {
             let mut out = [0; LEN];
             let len = solicit(&mut out, src, solicited_node(target), target, mac);
             prop_assert_eq!(read_all(&out[..len]), Some(Nd::Solicit { target, mac }));
-            let len = advert(&mut out, src, target, mac, solicited);
+            let len = advert(&mut out, src, target, mac, !solicited, solicited);
             prop_assert_eq!(read_all(&out[..len]), Some(Nd::Advert { target, mac, solicited }));
             // From afar, or damaged, it says nothing.
             out[7] = 254;

@@ -1,10 +1,10 @@
-//! What is heard of neighbours while their frames pass: broadcast questions for the switch's own addresses
+//! What is heard of neighbours while their frames pass: broadcast questions that the switch answers ([`stand_in`])
 //! are taken out of the bridge, announcements are listened to and go on. Bridges without a gateway never
 //! come here.
 
 use super::note::Note;
 use super::verdict::{Verdict, Why};
-use super::{Chore, Private, View};
+use super::{Chore, Private, View, stand_in};
 use crate::config::gateway::Gateway;
 use crate::counter::Event;
 use crate::host::arp;
@@ -29,12 +29,17 @@ pub(super) fn group(
     private: &mut Private,
 ) -> Verdict {
     let packet = bytes.get(note.payload_at()..).unwrap_or_default();
+    // Who is to be answered for is worth a place as soon as it is heard, as if it had asked us.
+    let unasked = if gateway.suppress { Claim::Question } else { Claim::Announcement };
     if note.ethertype() == ARP {
         let Some(arp) = arp::read(packet) else { return Verdict::Undecided };
-        if arp.asks && !arp.is_announcement() && gateway.owns(arp.target) {
+        if arp.asks
+            && !arp.is_announcement()
+            && stand_in::find(view, note.fid, gateway, arp.target, arp.sender, private).is_some()
+        {
             return Verdict::Aside(Why::Host);
         }
-        hear(view, private, note, gateway, arp.sender, arp.sender_mac, Claim::Announcement);
+        hear(view, private, note, gateway, arp.sender, arp.sender_mac, unasked);
         return Verdict::Undecided;
     }
     // Most multicast is not ICMPv6 and is not looked into any further.
@@ -43,9 +48,17 @@ pub(super) fn group(
     }
     let Ok(hop) = hop::read(packet, Version::V6) else { return Verdict::Undecided };
     match nd::read(packet, &hop) {
-        Some(Nd::Solicit { target, .. }) if gateway.owns(target) => Verdict::Aside(Why::Host),
+        Some(Nd::Solicit { target, .. })
+            if stand_in::find(view, note.fid, gateway, target, hop.src, private).is_some() =>
+        {
+            Verdict::Aside(Why::Host)
+        }
+        Some(Nd::Solicit { mac, .. }) if gateway.suppress && hop.src != 0 => {
+            hear(view, private, note, gateway, hop.src, mac, unasked);
+            Verdict::Undecided
+        }
         Some(Nd::Advert { target, mac, .. }) => {
-            hear(view, private, note, gateway, target, mac, Claim::Announcement);
+            hear(view, private, note, gateway, target, mac, unasked);
             Verdict::Undecided
         }
         // Of all routers that hear it, each answers.

@@ -40,6 +40,7 @@ mod rewrite;
 mod route;
 mod segment;
 pub mod slow;
+mod stand_in;
 pub mod storm;
 mod track;
 pub mod verdict;

@@ -10,16 +10,16 @@ use crate::wire::{ethernet, hop, ip};
 use etherparse::PacketBuilder;
 use switch_api::{Bridge, BridgeAddress, Mac, NextHop, PortSettings, Request, Route, RouteKind, Vid};
 
-const MS: u64 = 1_000_000;
+pub(super) const MS: u64 = 1_000_000;
 /// The switch on both bridges.
-const OWN: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
+pub(super) const OWN: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
 /// The station behind port `n`.
-fn mac(n: u8) -> [u8; 6] {
+pub(super) fn mac(n: u8) -> [u8; 6] {
     [2, 0, 0, 0, 1, n]
 }
 
 /// Two bridges, 10.0.0.1/16 and 10.1.0.1/16, and a port on each, each of its own worker if there are two.
-fn rig(workers: usize, frames: u32) -> (Rig, Vec<MemoryPeer>) {
+pub(super) fn rig(workers: usize, frames: u32) -> (Rig, Vec<MemoryPeer>) {
     let mut rig = Rig::new(Size { workers, frames, neighbours: 4096, seed: 3, ..Size::default() });
     let name = |text: &str| -> switch_api::Name { text.parse().unwrap() };
     let bridge = |text: &str| Bridge { mac: Some(Mac(OWN)), ..Bridge::new(name(text)) };
@@ -46,7 +46,7 @@ fn udp(src: [u8; 4], dst: [u8; 4], ttl: u8, number: u16) -> Vec<u8> {
     frame
 }
 
-fn arp_frame(asks: bool, sender: (u8, [u8; 4]), target: [u8; 4], dst: [u8; 6]) -> Vec<u8> {
+pub(super) fn arp_frame(asks: bool, sender: (u8, [u8; 4]), target: [u8; 4], dst: [u8; 6]) -> Vec<u8> {
     let word = |mac: [u8; 6]| Mac(mac).to_u64();
     let ip = |ip: [u8; 4]| V4_MAPPED | u128::from(u32::from_be_bytes(ip));
     let (sender_mac, sender) = (word(mac(sender.0)), ip(sender.1));
@@ -57,7 +57,7 @@ fn arp_frame(asks: bool, sender: (u8, [u8; 4]), target: [u8; 4], dst: [u8; 6]) -
     frame
 }
 
-fn drain(peer: &MemoryPeer) -> Vec<Vec<u8>> {
+pub(super) fn drain(peer: &MemoryPeer) -> Vec<Vec<u8>> {
     std::iter::from_fn(|| peer.recv()).collect()
 }
 
@@ -67,7 +67,7 @@ fn numbers(frames: &[Vec<u8>]) -> Vec<([u8; 4], u16)> {
     udp.map(|frame| (frame[30..34].try_into().unwrap(), u16::from_be_bytes([frame[34], frame[35]]))).collect()
 }
 
-fn events(rig: &Rig, event: Event) -> u64 {
+pub(super) fn events(rig: &Rig, event: Event) -> u64 {
     rig.counters.iter().map(|counters| counters.event(event).get()).sum()
 }
 

@@ -6,7 +6,7 @@ use super::hold::{HELD_PART, Held};
 use super::note::{Note, src_ethertype};
 use super::storm::Storms;
 use super::verdict::{Class, Verdict, Why};
-use super::{Chore, Private, View, hear, reach, route};
+use super::{Chore, Private, View, hear, reach, route, stand_in};
 use crate::config::PORTS_MAX;
 use crate::config::gateway::{Action, Gateway, is_v4, link_local};
 use crate::counter::{DropReason, Event};
@@ -146,16 +146,18 @@ fn arp(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note: 
     let claim = if heard.asks { Claim::Question } else { Claim::Answer };
     hear::hear(view, private, note, gateway, heard.sender, heard.sender_mac, claim);
     pool.give(frame);
-    if heard.asks && gateway.owns(heard.target) {
+    if heard.asks
+        && let Some(has) = stand_in::find(view, note.fid, gateway, heard.target, heard.sender, private)
+    {
         let answer = arp::Arp {
             asks: false,
-            sender_mac: gateway.mac,
+            sender_mac: has.mac,
             sender: heard.target,
             target_mac: heard.sender_mac,
             target: heard.sender,
         };
         let verdict = reach::station(view, note.fid, note.src());
-        let to = Link { fid: note.fid, dst: note.src(), src: gateway.mac, ethertype: ARP };
+        let to = Link { fid: note.fid, dst: note.src(), src: has.mac, ethertype: ARP };
         say(pool, private, to, verdict, |out| arp::write(out, &answer));
         private.counters.event(Event::HostAnswered).add(1);
     }
@@ -191,16 +193,16 @@ fn discovery(
                 let mac = if mac == 0 { note.src() } else { mac };
                 hear::hear(view, private, note, gateway, hop.src, mac, Claim::Question);
             }
-            if gateway.owns(target) {
+            if let Some(has) = stand_in::find(view, note.fid, gateway, target, hop.src, private) {
                 // Whoever has no address yet only wants to know: everybody is told (RFC 4861 §7.2.4).
                 let (dst, mac, verdict) = if hop.src == 0 {
                     (nd::ALL_NODES, nd::group_mac(nd::ALL_NODES), Verdict::Flood(Class::Multicast))
                 } else {
                     (hop.src, note.src(), reach::station(view, note.fid, note.src()))
                 };
-                let to = Link { fid: note.fid, dst: mac, src: gateway.mac, ethertype: IPV6 };
+                let to = Link { fid: note.fid, dst: mac, src: has.mac, ethertype: IPV6 };
                 say(pool, private, to, verdict, |out| {
-                    nd::advert(out, dst, target, gateway.mac, hop.src != 0)
+                    nd::advert(out, dst, target, has.mac, has.router, hop.src != 0)
                 });
                 private.counters.event(Event::HostAnswered).add(1);
             }
@@ -378,7 +380,7 @@ pub(super) fn announce(pool: &mut Pool, private: &mut Private, fid: u16, mac: u6
         if is_v4 {
             arp::write(out, &arp::Arp { asks: true, sender_mac: mac, sender: ip, target_mac: 0, target: ip })
         } else {
-            nd::advert(out, nd::ALL_NODES, ip, mac, false)
+            nd::advert(out, nd::ALL_NODES, ip, mac, true, false)
         }
     });
 }

@@ -242,7 +242,7 @@ fn answer(link: usize, mac: [u8; 6], target: IpAddr, asker: u128) -> Vec<u8> {
         }
         IpAddr::V6(target) => {
             frame[12..14].copy_from_slice(&[0x86, 0xdd]);
-            nd::advert(&mut frame[14..], asker, target.to_bits(), sender_mac, true)
+            nd::advert(&mut frame[14..], asker, target.to_bits(), sender_mac, true, true)
         }
     };
     frame.truncate(14 + len);
