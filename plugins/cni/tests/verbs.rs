@@ -259,6 +259,40 @@ fn a_container_speaks_for_itself_only() {
 }
 
 #[test]
+fn a_container_has_the_bandwidth_that_the_runtime_says() {
+    let runtime = Runtime::new();
+    let (a, b) = (Container::new("a"), Container::new("b"));
+    // Megabits: it may be sent 1 MB a second, and send 4.
+    let bandwidth = json!({"ingressRate": 8_000_000, "ingressBurst": 800_000, "egressRate": 32_000_000, "egressBurst": 2_147_483_647u32});
+    let asked = json!({"runtimeConfig": {"bandwidth": bandwidth}});
+    let one = runtime.ask("ADD", "1.0.0", &a, asked.clone());
+    let two = runtime.add(&b);
+    reaches(&b, &one.address(0));
+    let at = |said: &runtime::Said| said.address(0).parse::<std::net::IpAddr>().unwrap();
+    for (from, to, address, per_s, burst) in
+        [(&b, &a, at(&one), 1_000_000, 100_000), (&a, &b, at(&two), 4_000_000, 400_000)]
+    {
+        let (bytes, start) = (2 * per_s, std::time::Instant::now());
+        assert_eq!(switch_lab::transfer::tcp(&from.net, &to.net, address, bytes), bytes);
+        let on_wire = bytes as f64 * 1514.0 / 1448.0 - f64::from(burst);
+        let share = on_wire / start.elapsed().as_secs_f64() / per_s as f64;
+        assert!((0.9..1.1).contains(&share), "{share} of {per_s} bytes a second");
+    }
+    let check = |more: Value| {
+        let mut conf = json!({"prevResult": one.json});
+        conf.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        runtime.ask("CHECK", "1.0.0", &a, conf)
+    };
+    assert!(check(asked).success);
+    let said = check(json!({}));
+    assert!(
+        said.json["msg"].as_str().unwrap().contains("tx_bytes 1000000 a second, 100000 at once"),
+        "{:#}",
+        said.json
+    );
+}
+
+#[test]
 fn results_of_plugins_before_us_are_kept() {
     let runtime = Runtime::new();
     let a = Container::new("a");
