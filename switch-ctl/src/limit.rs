@@ -52,7 +52,7 @@ fn number(text: &str) -> Result<u64, String> {
     let parts = 10u64.pow(part.len() as u32);
     let whole: u64 = whole.parse().map_err(|_| bad())?;
     let part: u64 = if part.is_empty() { 0 } else { part.parse().map_err(|_| bad())? };
-    if unit * part % parts != 0 {
+    if !(unit * part).is_multiple_of(parts) {
         return Err(bad());
     }
     whole.checked_mul(unit).and_then(|n| n.checked_add(unit * part / parts)).ok_or_else(bad)
