@@ -8,27 +8,36 @@ use serde::{Deserialize, Serialize};
 pub struct Limit {
     /// Packets or bytes a second. 1 to [`LIMIT_MAX`].
     pub per_s: u64,
-    /// How many may come at once after a rest. None: a tenth of a second's worth, and no less than one superframe. 1 to [`LIMIT_MAX`].
+    /// How many may come at once after a rest. None: a quarter of a second's worth ([`BURST_MS`]), and no less than one superframe. 1 to [`LIMIT_MAX`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u64>,
 }
 
 /// The largest rate and burst: 8 Tbit/s. So that what a second fills fits into 128 bits with billionths.
 pub const LIMIT_MAX: u64 = 1_000_000_000_000;
+/// A burst that is not said is what the rate gives in so many milliseconds. A TCP sender that loses the end of what it sent is
+/// silent for at least 200 ms (Linux's shortest retransmission timeout, `TCP_RTO_MIN`; RFC 6298 would have a second): a bucket
+/// that is full before that throws the rest of that time away, and one connection gets no more than `burst / 200 ms` of its rate.
+pub const BURST_MS: u64 = 250;
 /// Bytes of the longest superframe, which a burst of bytes has room for unless it is said to have none.
 const SUPERFRAME_BYTES: u64 = 64 * 1024;
 /// Packets of 1 500 bytes that are in one.
 const SUPERFRAME_PACKETS: u64 = 45;
 
 impl Limit {
+    /// What the rate gives in [`BURST_MS`].
+    fn worth(self) -> u64 {
+        (u128::from(self.per_s) * u128::from(BURST_MS) / 1000) as u64
+    }
+
     /// The burst of a limit of bytes.
     pub fn burst_bytes(self) -> u64 {
-        self.burst.unwrap_or_else(|| (self.per_s / 10).max(SUPERFRAME_BYTES))
+        self.burst.unwrap_or_else(|| self.worth().max(SUPERFRAME_BYTES))
     }
 
     /// The burst of a limit of packets.
     pub fn burst_packets(self) -> u64 {
-        self.burst.unwrap_or_else(|| (self.per_s / 10).max(SUPERFRAME_PACKETS))
+        self.burst.unwrap_or_else(|| self.worth().max(SUPERFRAME_PACKETS))
     }
 }
 

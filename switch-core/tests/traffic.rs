@@ -3,10 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
 use std::net::UdpSocket;
-use std::time::{Duration, Instant};
-use switch_api::{
-    Flood, Limit, PortLimits, PortSet, PortSettings, Request, SourceGuard, StaticMac, Vid, VidRange, Vlan,
-};
+use std::time::Duration;
+use switch_api::{Flood, PortSet, PortSettings, Request, SourceGuard, StaticMac, Vid, VidRange, Vlan};
 use switch_lab::frames::{has_mark, plain, station, tagged};
 use switch_lab::transfer::tcp;
 use switch_lab::{Daemon, Node, Options, Pod, RawSocket, wait_until};
@@ -229,75 +227,6 @@ fn a_storm_is_limited_and_a_port_cannot_fill_the_table() {
         daemon.drops("storm-limit") >= 200
     });
     assert!(daemon.port("pod1").learned <= 10, "{}", daemon.port("pod1").learned);
-}
-
-/// Bytes a second, headers included, that arrive of what `from` sends `to` as fast as it can. What may come at once comes first.
-fn flood(from: &Pod, to: &Pod, address: std::net::IpAddr) -> f64 {
-    const HEADERS: u64 = 14 + 20 + 8;
-    let (begin, measured) = (Duration::from_millis(300), Duration::from_millis(1500));
-    let (ready, is_ready) = std::sync::mpsc::channel();
-    let server = to.net.inside(move || {
-        let socket = UdpSocket::bind((address, 7002)).unwrap();
-        socket.set_read_timeout(Some(LONG)).unwrap();
-        ready.send(()).unwrap();
-        let (mut buffer, mut bytes) = ([0; 2000], 0);
-        socket.recv_from(&mut buffer).unwrap();
-        let start = Instant::now();
-        while start.elapsed() < begin + measured {
-            let (len, _) = socket.recv_from(&mut buffer).unwrap();
-            bytes += if start.elapsed() > begin { len as u64 + HEADERS } else { 0 };
-        }
-        bytes as f64 / (start.elapsed() - begin).as_secs_f64()
-    });
-    is_ready.recv().unwrap();
-    let client = from.net.inside(move || {
-        let socket = UdpSocket::bind(("0.0.0.0", 0)).unwrap();
-        let start = Instant::now();
-        while start.elapsed() < begin + measured + SHORT {
-            // A full queue of the pod's own device is part of it.
-            _ = socket.send_to(&[0; 1000], (address, 7002));
-        }
-    });
-    client.join().unwrap();
-    server.join().unwrap()
-}
-
-/// What a pod sends and is sent is held to its limits, UDP and TCP, in both directions.
-#[test]
-fn a_port_is_held_to_its_rate() {
-    let limit = |per_s| Some(Limit { per_s, burst: Some(per_s / 10) });
-    let limits =
-        PortLimits { rx_bytes: limit(2_000_000), tx_bytes: limit(4_000_000), ..PortLimits::default() };
-    let settings = PortSettings { limits, ..PortSettings::default() };
-    let (_node, daemon, pods) = node_with(vec![settings.clone(), PortSettings::default()]);
-    let (one, other) = ("10.66.0.1".parse().unwrap(), "10.66.0.2".parse().unwrap());
-    wait_until("the pods", LONG, || pods[0].reaches("10.66.0.2"));
-    assert_eq!(daemon.port("pod1").port.settings.limits, limits);
-    let is_near = |is: f64, due: f64| (0.9..1.1).contains(&(is / due));
-
-    let (sends, is_sent) = (flood(&pods[0], &pods[1], other), flood(&pods[1], &pods[0], one));
-    assert!(is_near(sends, 2_000_000.0) && is_near(is_sent, 4_000_000.0), "{sends} sent, {is_sent} received");
-    assert!(daemon.drops("rate-limited-rx") > 0 && daemon.drops("rate-limited-tx") > 0);
-
-    // TCP finds its rate by losing packets, and gets no more than half of it when a whole superframe is lost at a time: what is
-    // above the limit is dropped and not delayed. Of each 1514 bytes on the wire 1448 are its own.
-    for (from, to, address, per_s, bytes) in
-        [(0, 1, other, 2_000_000.0, 4_000_000), (1, 0, one, 4_000_000.0, 8_000_000)]
-    {
-        std::thread::sleep(Duration::from_millis(150));
-        let start = Instant::now();
-        assert_eq!(tcp(&pods[from].net, &pods[to].net, address, bytes), bytes);
-        let on_wire = bytes as f64 * 1514.0 / 1448.0 - per_s / 10.0;
-        let rate = on_wire / start.elapsed().as_secs_f64();
-        let share = rate / per_s;
-        assert!((0.25..1.1).contains(&share), "TCP at {rate} bytes a second where {per_s} are allowed");
-    }
-
-    let set = PortSet { name: "pod1".parse().unwrap(), settings: PortSettings::default() };
-    let _: switch_api::Done = daemon.call(&Request::PortSet(set));
-    let free = flood(&pods[0], &pods[1], other);
-    assert!(free > 5_000_000.0, "{free} after the limit was taken away");
-    daemon.assert_conserved();
 }
 
 /// A pod that says what is not so reaches nobody; what it says that is so reaches everybody.

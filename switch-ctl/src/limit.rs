@@ -6,14 +6,17 @@ use switch_api::{Limit, PortLimits};
 /// How fast a port may send and be sent.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Packets a second that it may send into the switch, and after a comma how many at once: 10000, 10k,500; `off`
-    /// for no limit. What is above is dropped.
+    /// Packets a second that it may send into the switch, and after a comma how many at once: `10000`, `10k,500`; `off`
+    /// for no limit. What is above is dropped (rate-limited-rx), not delayed. Without a comma: a quarter of a second's worth,
+    /// which a TCP connection needs to find its rate. k, M and G are thousands.
     #[arg(long, value_name = "PPS[,BURST]", value_parser = parse)]
     limit_rx_packets: Option<OneLimit>,
-    /// Bytes a second that it may send, and after a comma how many at once: 12500000, 12.5M,64k; `off` for no limit.
+    /// Bytes a second that it may send, and after a comma how many at once: `12500000`, `12.5M,3M`; `off` for no limit. Bytes
+    /// of Ethernet frames as they are on the wire, without FCS; an eighth of what bits a second are.
     #[arg(long, value_name = "BYTES[,BURST]", value_parser = parse)]
     limit_rx_bytes: Option<OneLimit>,
-    /// Packets a second that it may be sent, and how many at once; `off` for no limit.
+    /// Packets a second that it may be sent, and how many at once; `off` for no limit. What is above is dropped
+    /// (rate-limited-tx). A port of several queues on several workers has a part of each limit for each.
     #[arg(long, value_name = "PPS[,BURST]", value_parser = parse)]
     limit_tx_packets: Option<OneLimit>,
     /// Bytes a second that it may be sent, and how many at once; `off` for no limit.

@@ -72,7 +72,7 @@ fn docs() -> Result {
 /// The real-kernel tests: namespaces, veth, TAP, AF_XDP.
 const KERNEL: &[&str] = &[
     "traffic", "routing", "linux", "uplink", "ports", "tap", "control", "trouble", "segments", "joined",
-    "ipam", "queues", "memory", "mirror", "bgp", "policy", "service", "sandbox", "outside",
+    "limits", "ipam", "queues", "memory", "mirror", "bgp", "policy", "service", "sandbox", "outside",
 ];
 /// The command line against a running daemon.
 const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare", "install"];

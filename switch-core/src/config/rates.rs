@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(rates.rx, Pace { packets: None, bytes: Some(Rate { per_s: 1000, burst: 65_536 }) });
         assert_eq!(rates.tx, Pace { packets: Some(Rate { per_s: 10_000, burst: 3 }), bytes: None });
         assert_eq!(Rates::new(&PortLimits::default()), None);
-        assert_eq!(limit(10_000_000, None).unwrap().burst_bytes(), 1_000_000);
+        assert_eq!(limit(10_000_000, None).unwrap().burst_bytes(), 2_500_000);
     }
 
     #[test]

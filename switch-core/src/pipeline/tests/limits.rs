@@ -5,6 +5,7 @@ use super::*;
 use switch_api::{Limit, PortLimits, PortSet};
 
 const MS: u64 = 1_000_000;
+/// Less than what a rate of one a second needs to fill a bucket: each begins full all the same.
 const START_NS: u64 = 1_000_000_000_000;
 
 fn limit(per_s: u64, burst: u64) -> Option<Limit> {
@@ -70,6 +71,52 @@ fn a_port_is_sent_no_faster_than_it_may() {
         let got = ten_seconds(&mut rig, &peers, 1000);
         assert!((1008..=1012).contains(&got), "{got} by {workers} workers");
         assert_eq!(rig.drops(DropReason::RateLimitedTx), 10_000 - got as u64);
+        rig.assert_conserved();
+    }
+}
+
+/// By whatever workers a port is served and sent to, what passes is what the port may and not each worker.
+#[test]
+fn a_limit_is_the_ports_and_not_each_workers() {
+    let limits =
+        PortLimits { rx_packets: limit(1000, 60), tx_packets: limit(1000, 60), ..PortLimits::default() };
+    for lanes in [&[1][..], &[0, 1], &[0, 1, 1]] {
+        let (mut rig, far) = rig(&[PortSettings::default(), PortSettings::default()], 2, 1);
+        let (doors, near): (Vec<_>, Vec<_>) = lanes
+            .iter()
+            .map(|worker| {
+                let (door, peer) = memory::wire();
+                ((Box::new(door) as Box<dyn crate::port::Port>, *worker), peer)
+            })
+            .unzip();
+        rig.add_lanes_to("br0", "wide", limited(limits), doors).unwrap();
+        // Stations 1 and 2 are behind a port each, one of each worker; 9 is behind the limited one.
+        let stations = |from: u8, to: u8| {
+            let mut frame = frame(60);
+            (frame[5], frame[11]) = (to, from);
+            frame
+        };
+        let mut ms = 0;
+        let mut all = |times: usize, senders: &[(&MemoryPeer, Vec<u8>)], receivers: &[MemoryPeer]| -> usize {
+            let each = |_| {
+                ms += 1;
+                for (sender, frame) in senders {
+                    (0..3).for_each(|_| assert!(sender.send(frame.clone())));
+                }
+                rig.settle(Now { ns: START_NS + ms * MS });
+                receivers.iter().map(arrived).sum::<usize>()
+            };
+            (0..times).map(each).sum()
+        };
+        // Each is heard once, and the limits have rested since.
+        let heard = [(&far[0], stations(1, 2)), (&far[1], stations(2, 1)), (&near[0], stations(9, 1))];
+        assert_eq!(all(1, &heard, &far), 9);
+        all(100, &[], &near);
+        let sent: Vec<_> = near.iter().map(|peer| (peer, stations(9, 1))).collect();
+        let got = all(5000, &sent, &far);
+        assert!((5050..=5060).contains(&got), "{got} by lanes on {lanes:?}");
+        let got = all(5000, &[(&far[0], stations(1, 9)), (&far[1], stations(2, 9))], &near);
+        assert!((5050..=5060).contains(&got), "{got} to lanes on {lanes:?}");
         rig.assert_conserved();
     }
 }
