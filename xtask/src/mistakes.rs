@@ -417,6 +417,14 @@ const MISTAKES: &[Mistake] = &[
         loom: false,
     },
     Mistake {
+        what: "a new limit begins with nothing in it",
+        file: "pipeline/bucket.rs",
+        right: "content: MORE_THAN_FULL",
+        wrong: "content: 0 * MORE_THAN_FULL",
+        test: "a_new_bucket_is_full_and_no_fuller",
+        loom: false,
+    },
+    Mistake {
         what: "what waits for a slow port is counted against its limit again",
         file: "worker/turn/limit.rs",
         right: "queue.sift(before,",
