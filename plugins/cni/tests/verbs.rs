@@ -167,7 +167,8 @@ fn what_fails_leaves_nothing() {
     runtime.assert_empty();
     assert!(!a.has("eth0"));
     refused(7, &a, json!({"mtu": 1}));
-    refused(2, &a, json!({"runtimeConfig": {"bandwidth": {"ingressRate": 1000}}}));
+    refused(2, &a, json!({"runtimeConfig": {"ipRanges": [[{"subnet": "10.99.0.0/16"}]]}}));
+    refused(7, &a, json!({"runtimeConfig": {"bandwidth": {"ingressBurst": 1000}}}));
     // An address that is not the pool's, and one that somebody has.
     refused(7, &a, json!({"runtimeConfig": {"ips": ["10.99.0.1/24"]}}));
     let env = [("CNI_CONTAINERID", "gone"), ("CNI_NETNS", "/run/netns/no-such"), ("CNI_IFNAME", "eth0")];
