@@ -5,7 +5,7 @@ use switch_api::{Limit, PortLimits};
 
 /// How fast a port may send and be sent.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct Limits {
     /// Packets a second that it may send into the switch, and after a comma how many at once: `10000`, `10k,500`; `off`
     /// for no limit. What is above is dropped (rate-limited-rx), not delayed. Without a comma: a quarter of a second's worth,
     /// which a TCP connection needs to find its rate. k, M and G are thousands.
@@ -61,7 +61,7 @@ fn number(text: &str) -> Result<u64, String> {
     whole.checked_mul(unit).and_then(|n| n.checked_add(unit * part / parts)).ok_or_else(bad)
 }
 
-impl Args {
+impl Limits {
     /// `before` with what was named.
     pub fn over(&self, before: PortLimits) -> PortLimits {
         let or = |named: Option<OneLimit>, before| named.map_or(before, |limit| limit.0);

@@ -202,7 +202,7 @@ pub struct Settings {
     #[command(flatten)]
     guard: guard::Args,
     #[command(flatten)]
-    limits: limit::Args,
+    limits: limit::Limits,
     #[command(flatten)]
     outside: outside::Outside,
 }
