@@ -341,6 +341,13 @@ addresses = ["10.1.0.2/24"]
 [port.settings]
 mtu = 1400
 
+[port.settings.limits.rx_packets]
+per_s = 10000
+
+[port.settings.limits.tx_bytes]
+per_s = 12500000
+burst = 3000000
+
 [port.settings.vlan]
 mode = "access"
 vid = 7
@@ -376,6 +383,12 @@ app = "web"
         for noise in ["owner", "queues", "flood", "metric", "apiVersion", "ageing"] {
             assert!(!text.contains(noise), "{noise} is as it is by default:\n{text}");
         }
+        let limits = file.config.port[0].settings.limits;
+        assert_eq!(
+            limits.tx_bytes.map(|limit| (limit.per_s, limit.burst)),
+            Some((12_500_000, Some(3_000_000)))
+        );
+        assert_eq!(limits.each().iter().filter(|(_, limit)| limit.is_some()).count(), 2);
         assert_eq!(write(&again.config).unwrap(), text);
     }
 

@@ -7,6 +7,7 @@
 //! | [`object`] | what can be declared: bridges, ports, static MACs |
 //! | [`publish`] | ports of the node that lead to pods |
 //! | [`ipam`] | address pools and leases |
+//! | [`limit`] | how fast a port may send and be sent |
 //! | [`policy`] | network policies, and the workloads they are about |
 //! | [`prefix`] | an address and the length of its network |
 //! | [`flow`] | flows, as they are listed and ended |
@@ -33,6 +34,7 @@ pub mod event;
 pub mod file;
 pub mod flow;
 pub mod ipam;
+pub mod limit;
 pub mod name;
 pub mod object;
 pub mod policy;
@@ -59,6 +61,7 @@ pub use ipam::{
     PoolStatus, Released, Span,
 };
 pub use ipnet::IpNet;
+pub use limit::{LIMIT_MAX, Limit, PortLimits};
 pub use name::{Mac, Name, Vid};
 pub use object::*;
 pub use policy::*;

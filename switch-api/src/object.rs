@@ -1,7 +1,7 @@
 //! What can be declared. Every field has the default a careful operator would choose, so a request
 //! names only what differs; a field nobody knows is refused by name.
 
-use crate::{Cidr, Mac, Name, Prefix, Publish, Vid};
+use crate::{Cidr, Mac, Name, PortLimits, Prefix, Publish, Vid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -490,6 +490,9 @@ pub struct PortSettings {
     /// What it may say of itself; none: whatever it likes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_guard: Option<SourceGuard>,
+    /// How fast it may send and be sent.
+    #[serde(skip_serializing_if = "PortLimits::is_none")]
+    pub limits: PortLimits,
     /// Whether answers to flows that entered by this port leave by it, whatever way they would take otherwise: so that a kernel
     /// that translates addresses (kube-proxy, published ports) sees both directions. A host port's only. Flows are then kept of every
     /// port; where nobody else asks for them, what fits none goes on all the same.

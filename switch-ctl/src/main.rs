@@ -13,6 +13,7 @@ mod guard;
 mod install;
 mod ipam;
 mod label;
+mod limit;
 mod metrics;
 mod namespace;
 mod neigh;

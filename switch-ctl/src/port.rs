@@ -1,7 +1,7 @@
 //! `switch-ctl port`.
 
 use crate::output::{Output, bytes, thousands};
-use crate::{guard, label, outside, tap};
+use crate::{guard, label, limit, outside, tap};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use switch_api::{
@@ -203,6 +203,8 @@ pub struct Settings {
     #[command(flatten)]
     guard: guard::Args,
     #[command(flatten)]
+    limits: limit::Limits,
+    #[command(flatten)]
     outside: outside::Outside,
 }
 
@@ -267,6 +269,7 @@ impl Settings {
             worker: self.worker.or(before.worker),
             track: or(self.track, before.track),
             source_guard: self.guard.over(before.source_guard),
+            limits: self.limits.over(before.limits),
             ..before
         }
     }
@@ -506,6 +509,7 @@ fn show(port: &PortStatus) -> String {
     let at = lines.iter().position(|(name, _)| *name == "bridge").unwrap_or(0);
     lines.splice(at..at, tap::show(&port.port.kind));
     lines.extend(guard::show(settings.source_guard.as_ref()));
+    lines.extend(limit::show(&settings.limits));
     lines.extend(outside::show(settings));
     if let Some(workload) = &port.port.workload {
         let ports = workload.ports.iter().map(|it| format!("{}={}/{}", it.name, it.protocol, it.port));

@@ -49,6 +49,8 @@ fn exit_codes_tell_refusals_apart() {
         ("port set m --return-flows on", 2, "only a host port"),
         ("port set m --masquerade on", 2, "name what to masquerade"),
         ("port set m --masquerade on --masquerade-from 10.0.0.0/8 --no-masquerade 10.1.0.0/16", 0, ""),
+        ("port set m --limit-rx-bytes 12.5", 2, "is no number"),
+        ("port set m --limit-rx-bytes 1M,0", 2, "rx_bytes: a rate and a burst are 1 to"),
         ("no such noun", 2, "unrecognized"),
     ];
     for (line, expected, says) in cases {
@@ -61,6 +63,30 @@ fn exit_codes_tell_refusals_apart() {
     let nobody = Command::new(CTL).args(["--socket", "/nowhere/s.sock", "status"]).output().unwrap();
     assert_eq!(code(&nobody), 1);
     assert!(text(&nobody.stderr).contains("cannot reach the daemon"));
+}
+
+#[test]
+fn limits_are_set_shown_and_taken_away() {
+    let node = Node::new();
+    let daemon = daemon(&node);
+    let said = |line: &str| {
+        let output = run(&daemon, line);
+        assert_eq!(code(&output), 0, "{line}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let line_of = |name: &str| {
+        let shown = said("port show m");
+        shown.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{shown}")).to_owned()
+    };
+    said("port set m --limit-rx-packets 10k,500 --limit-tx-bytes 12.5M");
+    assert!(line_of("limit rx packets").ends_with("10 000 a second, 500 at once"));
+    assert!(line_of("limit tx bytes").ends_with("12 500 000 a second, 3 125 000 at once"));
+    assert!(line_of("limit rx bytes").ends_with("off"));
+    let traced = said("trace --in m --dst 02:00:00:00:00:02");
+    assert!(traced.contains("limited to 10000 packets a second, none used here"), "{traced}");
+    // What is not named stays.
+    said("port set m --limit-rx-packets off");
+    assert!(line_of("limit rx packets").ends_with("off") && !line_of("limit tx bytes").ends_with("off"));
 }
 
 #[test]

@@ -53,6 +53,7 @@ kind = "tap"
 netns = "{}"
 addresses = ["10.{n}.0.2/24"]
 routes = [{{ to = "0.0.0.0/0", via = "10.{n}.0.1" }}]
+settings.limits = {{ rx_packets = {{ per_s = 50000, burst = 5000 }}, tx_bytes = {{ per_s = 125000000 }} }}
 workload = {{ namespace = "default", labels = {{ app = "{name}" }} }}
 "#,
             net.path()
@@ -96,8 +97,13 @@ fn a_file_is_applied_undone_unasked_and_gone_back_from() {
     wait_until("the pods reach each other", LONG, || pings(&web));
     assert_eq!(said(&daemon, &format!("diff {open}")).trim(), "no difference");
 
+    let shown = said(&daemon, "port show web1");
+    let limits = ["50 000 a second, 5 000 at once", "125 000 000 a second, 31 250 000 at once"];
+    assert!(limits.iter().all(|limit| shown.contains(limit)), "{shown}");
+
     // What is exported is what is there, to the letter.
     let exported = said(&daemon, "export");
+    assert!(exported.contains("[port.settings.limits.tx_bytes]\nper_s = 125000000\n"), "{exported}");
     let copy = write(&node, "copy.toml", &exported);
     assert_eq!(said(&daemon, &format!("diff {}", copy.display())).trim(), "no difference", "{exported}");
     assert_eq!(said(&daemon, &format!("apply {}", copy.display())).trim(), "nothing to change");

@@ -58,7 +58,8 @@ fn docs() -> Result {
 /// The real-kernel tests: namespaces, veth, TAP, AF_XDP.
 const KERNEL: &[&str] = &[
     "traffic", "loops", "routing", "linux", "uplink", "ports", "tap", "control", "trouble", "segments",
-    "joined", "ipam", "queues", "memory", "mirror", "bgp", "policy", "service", "sandbox", "outside",
+    "joined", "limits", "ipam", "queues", "memory", "mirror", "bgp", "policy", "service", "sandbox",
+    "outside",
 ];
 /// The command line against a running daemon.
 const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare", "install"];

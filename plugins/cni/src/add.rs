@@ -127,6 +127,7 @@ pub(crate) fn port(
         vlan: conf.vlan.map_or_else(Vlan::default, |vid| Vlan::Access { vid }),
         isolated: conf.isolated,
         mtu: conf.mtu,
+        limits: conf.limits,
         source_guard: guard::of(conf, mac, given.ips.iter().map(|ip| ip.address.addr())),
         ..conf.outside.settings()
     };

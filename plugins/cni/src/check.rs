@@ -4,7 +4,7 @@ use crate::answer::{Answer, Ip};
 use crate::conf::Conf;
 use crate::invocation::Invocation;
 use crate::refusal::{DIFFERENT, INVALID_CONFIG, Refusal};
-use crate::{guard, ipam, netns, switch, workload};
+use crate::{bandwidth, guard, ipam, netns, switch, workload};
 use std::net::IpAddr;
 use switch_api::{Client, Mac, PortKind, PortState};
 
@@ -105,6 +105,11 @@ fn port(
     }
     let outside = conf.outside.differences(&status.port.settings);
     differences.extend(outside.into_iter().map(|text| format!("port {name}: {text}")));
+    let limits = &status.port.settings.limits;
+    if *limits != conf.limits {
+        let (is, due) = (bandwidth::shown(limits), bandwidth::shown(&conf.limits));
+        differences.push(format!("port {name} has other rate limits: {is}; due: {due}"));
+    }
     match &status.port.kind {
         PortKind::Tap { netns: Some(is), .. } if is == netns => {}
         PortKind::Tap { netns: is, .. } => {

@@ -3,6 +3,7 @@
 //! must not keep a container from going away.
 
 use crate::answer::{Answer, Route};
+use crate::bandwidth;
 use crate::fields::{Fields, Problems};
 use crate::invocation::{address, is_identifier};
 use crate::outside::Outside;
@@ -14,7 +15,7 @@ use serde_json::{Map, Value};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use switch_api::{Holder, Mac, Name, PoolRange, Prefix, Vid};
+use switch_api::{Holder, Mac, Name, PoolRange, PortLimits, Prefix, Vid};
 
 /// What the plugin is called in a configuration.
 pub const TYPE: &str = "switch-cni";
@@ -85,6 +86,8 @@ pub struct Conf {
     pub allowed_source_prefixes: Vec<Prefix>,
     /// Queues of the TAP.
     pub queues: u16,
+    /// How fast a container may send and be sent.
+    pub limits: PortLimits,
     /// How containers reach the outside and are reached.
     pub outside: Outside,
     /// Where addresses come from.
@@ -161,10 +164,7 @@ impl Conf {
             let value = self.raw.get("runtimeConfig").and_then(|it| it.get(field));
             value.is_some_and(|value| !is_empty(value))
         };
-        let instead = [
-            ("bandwidth", "the switch has no rate limit yet; take the capability out"),
-            ("ipRanges", "name a pool in \"ipam\", and ranges in the pool"),
-        ];
+        let instead = [("ipRanges", "name a pool in \"ipam\", and ranges in the pool")];
         match instead.into_iter().find(|(field, _)| asked(field)) {
             Some((field, instead)) => {
                 let text = format!("the capability {field} is not one of switch-cni");
@@ -219,6 +219,7 @@ fn take(map: Map<String, Value>, raw: Value, version: Version, problems: &mut Pr
         source_guard: true,
         allowed_source_prefixes: Vec::new(),
         queues: 1,
+        limits: PortLimits::default(),
         outside: Outside::default(),
         ipam: Ipam::None,
         ips: Vec::new(),
@@ -325,6 +326,7 @@ fn take_runtime(fields: &mut Fields, conf: &mut Conf, problems: &mut Problems) {
     let mut runtime = fields.object("runtimeConfig", problems);
     if let Some(runtime) = &mut runtime {
         conf.outside.take_mappings(runtime, problems);
+        conf.limits = bandwidth::take(runtime, problems);
     }
     for mut asked in [cni, runtime].into_iter().flatten() {
         let path = asked.path("ips");
@@ -407,15 +409,13 @@ mod tests {
 
     #[test]
     fn what_other_plugins_do_is_refused_with_their_names() {
-        for (field, value) in [("ipRanges", json!([[]])), ("bandwidth", json!({"ingressRate": 1}))] {
-            let mut conf = good();
-            conf["runtimeConfig"][field] = value;
-            let error = read(conf).unwrap().refuse_unsupported().unwrap_err();
-            assert_eq!(error.code, UNSUPPORTED_FIELD);
-            assert!(error.message.contains(field) && !error.details.is_empty());
-        }
         let mut conf = good();
-        conf["runtimeConfig"]["bandwidth"] = json!({});
+        conf["runtimeConfig"]["ipRanges"] = json!([[]]);
+        let error = read(conf).unwrap().refuse_unsupported().unwrap_err();
+        assert_eq!(error.code, UNSUPPORTED_FIELD);
+        assert!(error.message.contains("ipRanges") && !error.details.is_empty());
+        let mut conf = good();
+        conf["runtimeConfig"]["ipRanges"] = json!([]);
         assert!(read(conf).unwrap().refuse_unsupported().is_ok());
     }
 

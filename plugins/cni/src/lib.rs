@@ -12,6 +12,7 @@
 //! | [`run`] | which verb does what |
 //! | [`add`], [`del`], [`check`], [`gc`], [`status`] | the verbs |
 //! | [`guard`] | what a container may say of itself |
+//! | [`bandwidth`] | how fast a container may send and be sent |
 //! | [`outside`] | how a container reaches the outside and is reached |
 //! | [`workload`] | what it is to network policies |
 //! | [`ipam`] | addresses: from the daemon's pool, or from another plugin |
@@ -23,6 +24,7 @@
 
 pub mod add;
 pub mod answer;
+pub mod bandwidth;
 pub mod check;
 pub mod conf;
 pub mod del;

@@ -167,7 +167,8 @@ fn what_fails_leaves_nothing() {
     runtime.assert_empty();
     assert!(!a.has("eth0"));
     refused(7, &a, json!({"mtu": 1}));
-    refused(2, &a, json!({"runtimeConfig": {"bandwidth": {"ingressRate": 1000}}}));
+    refused(2, &a, json!({"runtimeConfig": {"ipRanges": [[{"subnet": "10.99.0.0/16"}]]}}));
+    refused(7, &a, json!({"runtimeConfig": {"bandwidth": {"ingressBurst": 1000}}}));
     // An address that is not the pool's, and one that somebody has.
     refused(7, &a, json!({"runtimeConfig": {"ips": ["10.99.0.1/24"]}}));
     let env = [("CNI_CONTAINERID", "gone"), ("CNI_NETNS", "/run/netns/no-such"), ("CNI_IFNAME", "eth0")];
@@ -256,6 +257,38 @@ fn a_container_speaks_for_itself_only() {
     let said = runtime.ask("CHECK", "1.0.0", &b, json!({"prevResult": result.ok()}));
     assert_eq!(said.code(), 101);
     assert!(said.json["msg"].as_str().unwrap().contains("nothing is guarded"), "{:#}", said.json);
+}
+
+#[test]
+fn a_container_has_the_bandwidth_that_the_runtime_says() {
+    let runtime = Runtime::new();
+    let (a, b) = (Container::new("a"), Container::new("b"));
+    // Bits: it may be sent 1 MB a second, a quarter of it at once, and send 4, with the burst that a kubelet passes.
+    let bandwidth = json!({"ingressRate": 8_000_000, "ingressBurst": 2_000_000, "egressRate": 32_000_000, "egressBurst": 2_147_483_647u32});
+    let asked = json!({"runtimeConfig": {"bandwidth": bandwidth}});
+    let one = runtime.ask("ADD", "1.0.0", &a, asked.clone());
+    let two = runtime.add(&b);
+    reaches(&b, &one.address(0));
+    let at = |said: &runtime::Said| said.address(0).parse::<std::net::IpAddr>().unwrap();
+    for (from, to, address, per_s) in [(&b, &a, at(&one), 1e6), (&a, &b, at(&two), 4e6)] {
+        let (bytes, start) = ((3.0 * per_s) as usize, std::time::Instant::now());
+        assert_eq!(switch_lab::transfer::tcp(&from.net, &to.net, address, bytes), bytes);
+        let (on_wire, due) = (bytes as f64 * 1514.0 / 1448.0, per_s * start.elapsed().as_secs_f64());
+        let (least, most) = (0.9 * due, 1.1 * due + per_s / 4.0);
+        assert!((least..most).contains(&on_wire), "{on_wire} bytes where {due} were due");
+    }
+    let check = |more: Value| {
+        let mut conf = json!({"prevResult": one.json});
+        conf.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        runtime.ask("CHECK", "1.0.0", &a, conf)
+    };
+    assert!(check(asked).success);
+    let said = check(json!({}));
+    assert!(
+        said.json["msg"].as_str().unwrap().contains("tx_bytes 1000000 a second, 250000 at once"),
+        "{:#}",
+        said.json
+    );
 }
 
 #[test]

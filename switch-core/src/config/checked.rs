@@ -164,6 +164,7 @@ fn check_port(model: &Model, port: &Port, workers: u16, problems: &mut Vec<Probl
     if let Some(guard) = &port.settings.source_guard {
         super::source_guard::check(guard, |text| problem("settings.source_guard", text));
     }
+    super::rates::check(&port.settings.limits, |text| problem("settings.limits", text));
     let bad = |text: &String, len_max| text.len() > len_max || text.chars().any(char::is_control);
     if port.labels.len() > LABELS_MAX
         || port.labels.iter().any(|(key, value)| bad(key, 63) || bad(value, 256))

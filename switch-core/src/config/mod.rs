@@ -16,6 +16,7 @@
 //! | [`gateway`] | of these, what routing reads |
 //! | [`mirrored`] | routes of that kernel, and what they mean here |
 //! | [`making`] | routing tables, changed where they differ |
+//! | [`rates`] | how fast a port may send and be sent |
 //! | [`source_guard`] | what a port may say of itself |
 //! | [`numbers`] | numbers for what becomes of destinations |
 //! | [`outside`] | what that kernel does for pods: masquerade, published ports |
@@ -39,6 +40,7 @@ pub mod plan;
 mod plan_tests;
 pub mod policies;
 pub mod publish;
+pub mod rates;
 pub mod routes;
 #[cfg(test)]
 mod routing_tests;

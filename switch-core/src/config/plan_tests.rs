@@ -4,8 +4,9 @@ use super::plan::{keep_macs, plan};
 use super::{Checked, Model};
 use proptest::prelude::*;
 use switch_api::{
-    Bridge, BridgeAddress, Config, Mac, MemorySource, Name, Namespace, NetworkPolicy, Owner, Port, PortKind,
-    PortSettings, Request, Route, RouteKind, StaticMac, StaticNeighbour, Uplink, Vid, Vrf, Workload,
+    Bridge, BridgeAddress, Config, Limit, Mac, MemorySource, Name, Namespace, NetworkPolicy, Owner, Port,
+    PortKind, PortLimits, PortSettings, Request, Route, RouteKind, StaticMac, StaticNeighbour, Uplink, Vid,
+    Vrf, Workload,
 };
 
 fn name(kind: &str, n: u8) -> Name {
@@ -25,7 +26,9 @@ fn port(n: u8, on: u8, variant: u8) -> Port {
         ports: Vec::new(),
         addresses: Vec::new(),
     };
-    let settings = PortSettings { isolated: variant & 2 == 2, ..PortSettings::default() };
+    let slow = (variant & 8 == 8).then_some(Limit { per_s: 1000, burst: None });
+    let limits = PortLimits { rx_bytes: slow, ..PortLimits::default() };
+    let settings = PortSettings { isolated: variant & 2 == 2, limits, ..PortSettings::default() };
     let workload = (variant & 4 == 4).then_some(workload);
     Port { settings, workload, ..Port::new(name("p", n), name("br", on), kind) }
 }
@@ -42,7 +45,7 @@ fn policy(n: u8, open: bool) -> NetworkPolicy {
 /// A configuration without contradictions: what refers to something that is not there is left out.
 fn config() -> impl Strategy<Value = Config> {
     let bridges = prop::collection::btree_map(0u8..4, 10u32..14, 0..4);
-    let ports = prop::collection::btree_map(0u8..6, (0u8..4, 0u8..8), 0..6);
+    let ports = prop::collection::btree_map(0u8..6, (0u8..4, 0u8..16), 0..6);
     let stations = prop::collection::btree_map(0u8..6, 0u8..6, 0..5);
     let neighbours = prop::collection::btree_map(1u8..4, 0u8..2, 0..3);
     let routes = prop::collection::btree_map((0u8..5, 0u32..2), any::<bool>(), 0..6);

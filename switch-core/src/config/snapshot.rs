@@ -5,6 +5,7 @@ use super::checked::Checked;
 use super::gateway::{self, Gateway, Routing};
 use super::model::{Model, vids_of};
 use super::nexthops::CheckedRoutes;
+use super::rates::Rates;
 use super::source_guard::Guard;
 use crate::policy::{Compiled, Subject};
 use crate::table::fdb::Limits;
@@ -85,6 +86,8 @@ pub struct PortFacts {
     pub subject: Subject,
     /// What it may say of itself.
     pub source_guard: Option<Arc<Guard>>,
+    /// How fast it may send and be sent.
+    pub rates: Option<Arc<Rates>>,
 }
 
 /// A member of a flood group.
@@ -334,6 +337,7 @@ fn port_facts(port: &Port, live: Live, fid_of: impl Fn(Vid) -> u16) -> PortFacts
         },
         subject: Subject::default(),
         source_guard: settings.source_guard.as_ref().map(|guard| Arc::new(Guard::new(guard))),
+        rates: Rates::new(&settings.limits).map(Arc::new),
     }
 }
 

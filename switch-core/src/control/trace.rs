@@ -4,6 +4,7 @@
 use super::daemon::{Daemon, PortLife};
 use crate::config::gateway::from_bits;
 use crate::config::model::no_such;
+use crate::config::rates::{Pace, Rate};
 use crate::config::snapshot::{PortId, Snapshot};
 use crate::counter::{DropReason, Event, Stage};
 use crate::pipeline::dry::{Dry, Step, Traced};
@@ -135,7 +136,10 @@ impl Teller<'_> {
         let decided = !before.is_undecided() && step.stage != Stage::Parse;
         match step.stage {
             Stage::Parse => self.read(note),
-            Stage::Guard => self.at(note.fid),
+            Stage::Guard => {
+                let rates = self.snapshot.port(self.in_port).and_then(|facts| facts.rates.as_ref());
+                format!("{}{}", self.at(note.fid), within(rates.map(|rates| rates.rx)))
+            }
             Stage::Learn => self.learned(note, &step.events),
             Stage::Route => self.routed(note),
             Stage::Forward if decided => "decided already".into(),
@@ -259,7 +263,8 @@ impl Teller<'_> {
                         (false, Some(fid)) => format!("with a tag, VLAN {}", fid.vid),
                         _ => "without a tag".into(),
                     };
-                format!("{tag}; fits the MTU of {}", to.mtu)
+                let tx = to.rates.as_ref().map(|rates| rates.tx);
+                format!("{tag}; fits the MTU of {}{}", to.mtu, within(tx))
             }
             Verdict::Flood(_) => "each copy is prepared for its port when it is made".into(),
             _ => "does not leave as it is".into(),
@@ -283,6 +288,18 @@ impl Teller<'_> {
 
 fn mac(word: u64) -> Mac {
     Mac::from_u64(word)
+}
+
+/// A limit that counts as unused: what is left of it, only a worker knows.
+fn within(pace: Option<Pace>) -> String {
+    let Some(Pace { packets, bytes }) = pace else { return String::new() };
+    let said = |rate: Option<Rate>, what| rate.map(|rate| format!("{} {what} a second", rate.per_s));
+    let rates: Vec<_> = [said(packets, "packets"), said(bytes, "bytes")].into_iter().flatten().collect();
+    if rates.is_empty() {
+        String::new()
+    } else {
+        format!("; limited to {}, none used here", rates.join(" and "))
+    }
 }
 
 fn count(n: usize, what: &str) -> String {

@@ -62,6 +62,16 @@ impl TxQueue {
         &mut self.0
     }
 
+    /// Takes those behind the first `before` for which `goes` says so; the others keep their order.
+    pub fn sift(
+        &mut self,
+        before: usize,
+        goes: impl FnMut(&mut Frame) -> bool,
+    ) -> impl Iterator<Item = Frame> {
+        let before = before.min(self.0.len());
+        self.0.extract_if(before.., goes)
+    }
+
     /// Takes the first `n`, or all if there are fewer.
     pub fn take(&mut self, n: usize) -> std::vec::Drain<'_, Frame> {
         let n = n.min(self.0.len());

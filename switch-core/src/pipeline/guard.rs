@@ -1,6 +1,8 @@
 //! `guard`: what a port may send at all. Gives each frame its filtering identifier, or drops it: port
-//! closed, loop behind it, VLAN it is no member of, addresses that are not its own ([`source`]).
+//! closed, loop behind it, VLAN it is no member of, addresses that are not its own ([`source`]), faster than it may
+//! ([`rate`]).
 
+mod rate;
 mod source;
 
 use super::note::Note;
@@ -35,6 +37,9 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
     }
     if let Some(guard) = &view.facts.source_guard {
         source::run(guard, area, frames, notes);
+    }
+    if let Some(rates) = &view.facts.rates {
+        rate::run(&rates.rx, view, area, frames, notes, private);
     }
 }
 

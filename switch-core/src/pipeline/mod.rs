@@ -4,7 +4,7 @@
 //! | stage | what |
 //! |---|---|
 //! | [`parse`] | bytes to words: addresses, tag, EtherType |
-//! | [`guard`] | what a port may send at all: VLAN membership, loops, its own addresses |
+//! | [`guard`] | what a port may send at all: VLAN membership, loops, its own addresses, its rate |
 //! | [`learn`] | which port the source is behind |
 //! | [`track`] | which flow a packet belongs to; before `route` by where it came in, after `forward` by where it goes |
 //! | [`back`] | an answer to what the node's kernel sent goes back to the kernel |
@@ -22,6 +22,7 @@
 
 mod admit;
 mod back;
+mod bucket;
 pub mod capture;
 pub mod dry;
 mod egress;
@@ -32,6 +33,7 @@ mod guard;
 mod hear;
 pub mod hold;
 mod learn;
+pub mod meter;
 pub mod note;
 mod parse;
 pub mod probe;
@@ -74,6 +76,7 @@ use crate::table::wide::LINE_BYTES;
 use arrayvec::ArrayVec;
 use capture::Capture;
 use hold::Holds;
+use meter::Meters;
 use note::{Note, Notes};
 use probe::LoopWatch;
 use slow::Slow;
@@ -201,6 +204,8 @@ pub struct Private {
     pub counters: Arc<Counters>,
     /// Storm control.
     pub storms: Storms,
+    /// Rate limits.
+    pub meters: Meters,
     /// Signs of a loop.
     pub loop_watch: LoopWatch,
     /// Packets that wait for their neighbour.
@@ -264,6 +269,7 @@ impl Private {
             dirty: Vec::with_capacity(PORTS_MAX),
             counters,
             storms: Storms::new(PORTS_MAX),
+            meters: Meters::new(PORTS_MAX),
             loop_watch: LoopWatch::new(PORTS_MAX, secret),
             holds: Holds::default(),
             in_queue: 0,

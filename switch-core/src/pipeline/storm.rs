@@ -2,19 +2,10 @@
 //! Private to a worker; a port with queues on several workers has the limit on each of them.
 
 use super::Now;
+use super::bucket::{Bucket, NS};
 
 /// How many seconds' worth of frames may come at once. A tenth: a burst of ARP at a pod's start passes.
 const BURST_TENTHS_S: i128 = 1;
-const NS: i128 = 1_000_000_000;
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
-    /// Until when the bucket's content was counted.
-    filled_ns: u64,
-    /// Content, in billionths of a segment, so that no fill is too short to count; below 0 after a superframe
-    /// that was more than there was.
-    content: i128,
-}
 
 /// One bucket a port.
 #[derive(Debug)]
@@ -31,14 +22,13 @@ impl Storms {
     /// come after it: it may not starve because it is large.
     pub fn admit(&mut self, port: u16, pps: u32, segments: u16, now: Now) -> bool {
         let bucket = &mut self.0[usize::from(port)];
-        let pps = i128::from(pps);
         // At least one whole frame fits, or a small limit would be none at all.
-        let full = if pps == 0 { 0 } else { (pps * NS / 10 * BURST_TENTHS_S).max(NS) };
-        let elapsed = now.ns.saturating_sub(bucket.filled_ns);
-        let content = (bucket.content + i128::from(elapsed) * pps).min(full);
-        let admitted = content >= NS;
-        bucket.content = if admitted { content - i128::from(segments) * NS } else { content };
-        bucket.filled_ns = now.ns.max(bucket.filled_ns);
+        let full = if pps == 0 { 0 } else { (i128::from(pps) * NS / 10 * BURST_TENTHS_S).max(NS) };
+        bucket.fill(u64::from(pps), (1, 1), full, now);
+        let admitted = bucket.has_any();
+        if admitted {
+            bucket.take(u64::from(segments));
+        }
         admitted
     }
 }

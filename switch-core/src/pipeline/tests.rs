@@ -1,6 +1,7 @@
 //! The pipeline against its dull twin: a bridge as one would write it on a blackboard, with maps and no
 //! batches.
 
+mod limits;
 mod loops;
 mod superframes;
 

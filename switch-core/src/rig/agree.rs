@@ -13,7 +13,7 @@ use crate::port::memory::{self, MemoryPeer};
 use etherparse::{IpNumber, PacketBuilder, VlanId};
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use switch_api::PortSettings;
+use switch_api::{PortLimits, PortSettings};
 
 const PORTS: usize = 4;
 /// Between two frames: what the switch says is limited to some hundreds a second.
@@ -42,8 +42,9 @@ impl Lab {
         let (mut rig, mut peers) = (Rig::new(size), Vec::new());
         for (n, byte) in settings.into_iter().enumerate() {
             let (port, peer) = memory::wire();
-            // A storm limit has room in a trace and may have none at a worker: that is said, and not tested.
-            let settings = PortSettings { storm_pps: None, ..settings_of(byte) };
+            // A limit has room in a trace and may have none at a worker: that is said, and not tested.
+            let settings =
+                PortSettings { storm_pps: None, limits: PortLimits::default(), ..settings_of(byte) };
             rig.add_port(&format!("p{n}"), settings, Box::new(port), (n % workers) as u16).unwrap();
             peers.push(peer);
         }

@@ -13,7 +13,8 @@ use crate::wire::{checksum, ethernet, ip, vnet};
 use etherparse::SlicedPacket;
 use std::net::IpAddr;
 use switch_api::{
-    Flood, NextHop, PortSettings, Prefix, Request, Route, RouteKind, SourceGuard, Vid, VidRange, Vlan,
+    Flood, Limit, NextHop, PortLimits, PortSettings, Prefix, Request, Route, RouteKind, SourceGuard, Vid,
+    VidRange, Vlan,
 };
 
 /// Ports of the pipeline target: every kind of membership.
@@ -165,6 +166,11 @@ pub(super) fn settings_of(byte: u8) -> PortSettings {
         storm_pps: (byte & 3 == 3).then_some(u32::from(byte)),
         learn_limit: (byte & 5 == 5).then_some(u32::from(byte >> 5)),
         track: byte & 18 == 18,
+        limits: PortLimits {
+            rx_bytes: (byte & 9 == 9).then(|| Limit { per_s: 1000 * u64::from(byte), burst: None }),
+            tx_packets: (byte & 12 == 12).then(|| Limit { per_s: u64::from(byte), burst: Some(4) }),
+            ..PortLimits::default()
+        },
         source_guard: (byte & 33 == 33).then(|| SourceGuard {
             macs: Vec::new(),
             addresses: vec![Prefix { address: [0; 4].into(), len: 6 + (byte >> 7) }],

@@ -103,6 +103,15 @@ pub fn segments(frame: &[u8], gso: Gso) -> usize {
     Transport::read(frame).map_or(1, |transport| count(transport.payload_len(), gso.size))
 }
 
+/// How many segments a frame stands for, and their bytes together, headers and tags included: what a rate limit counts.
+pub fn on_wire(frame: &[u8], gso: Option<Gso>) -> (u64, u64) {
+    let Some(gso) = gso else { return (1, frame.len() as u64) };
+    Transport::read(frame).map_or((1, frame.len() as u64), |transport| {
+        let segments = count(transport.payload_len(), gso.size);
+        (segments as u64, (frame.len() + (segments - 1) * transport.payload_at) as u64)
+    })
+}
+
 /// Length of the longest frame that a superframe is cut into, headers and tag included: what an MTU
 /// is held against. The frame's own length for one that cannot be read.
 pub fn longest(frame: &[u8], gso: Gso) -> usize {

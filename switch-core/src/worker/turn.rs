@@ -2,6 +2,7 @@
 //! thread and no sleep, so the simulator and the tests drive it by hand.
 
 mod lane;
+mod limit;
 mod pause;
 mod watched;
 
@@ -262,12 +263,20 @@ impl Turn {
                         drop_queue(queue, port, DropReason::PortDown, &mut self.pool, &private.counters);
                         continue;
                     }
+                    if let Some(facts) = snapshot.port(port)
+                        && let Some(rates) = &facts.rates
+                    {
+                        let to = (port, facts);
+                        limit::hold_to(&rates.tx, to, lane.left, private, &mut self.pool, self.id, now);
+                    }
+                    let queue = &mut private.queues[usize::from(port)];
                     let before = (for_others && lane.is_sampled()).then(|| self.clock.raw());
                     let capture = private.capture.as_deref().filter(|capture| capture.wants_out(port));
                     let outbound = capture
                         .map(|capture| Outbound::new(capture, self.pool.area(), port, queue.as_slice()));
                     let waiting = queue.len();
                     let sent = lane.door.send(&mut self.pool, queue);
+                    lane.left = queue.len();
                     if self.hurried {
                         lane.door.hurry();
                     }

@@ -13,7 +13,7 @@ const STATUS_VERSION: &str = "1.1.0";
 
 /// Plugins that look for a veth pair's other end, which a TAP does not have, and what does it instead.
 const NEEDS_VETH: [(&str, &str); 2] = [
-    ("bandwidth", "the switch has no rate limit yet; take the plugin out"),
+    ("bandwidth", "switch-cni has that capability itself (docs/CNI.md, Bandwidth); take the plugin out"),
     ("firewall", "network policies say who may speak with whom (`switch-ctl policy`); take the plugin out"),
 ];
 

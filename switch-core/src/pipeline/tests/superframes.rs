@@ -7,10 +7,10 @@ use crate::wire::gso::{Gso, GsoKind};
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use std::num::NonZeroU16;
 
-const MSS: u16 = 1000;
+pub(super) const MSS: u16 = 1000;
 
 /// A TCP superframe from station `from` to station `to`, its checksum left to whoever sends it.
-fn train(from: u8, to: u8, payload: &[u8], size: u16) -> (Vec<u8>, Offload) {
+pub(super) fn train(from: u8, to: u8, payload: &[u8], size: u16) -> (Vec<u8>, Offload) {
     let mut frame = Vec::new();
     PacketBuilder::ethernet2([2, 0, 0, 0, 0, from], [2, 0, 0, 0, 0, to])
         .ipv4([10, 0, 0, from], [10, 0, 0, to], 64)
@@ -42,7 +42,7 @@ fn payloads(peer: &MemoryPeer, mtu: usize) -> (usize, Vec<u8>) {
     (frames, bytes)
 }
 
-fn noise(len: usize) -> Vec<u8> {
+pub(super) fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n * n / 7) as u8).collect()
 }
 

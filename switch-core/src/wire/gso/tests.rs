@@ -73,6 +73,9 @@ proptest! {
         let wanted = made.segments();
         prop_assert_eq!(segments(&frame, made.gso()), wanted.len());
         prop_assert_eq!(longest(&frame, made.gso()), wanted.iter().map(Vec::len).max().unwrap());
+        let bytes: usize = wanted.iter().map(Vec::len).sum();
+        prop_assert_eq!(on_wire(&frame, Some(made.gso())), (wanted.len() as u64, bytes as u64));
+        prop_assert_eq!(on_wire(&frame, None), (1, frame.len() as u64));
         let got = cut(&frame, csum, made.gso(), true);
         for segment in got.iter().step_by(1 + got.len() / 8) {
             read_again(segment, &made);

@@ -23,6 +23,8 @@ pub(super) struct Lane {
     pub(super) load: Arc<LaneLoad>,
     /// Batches that were taken in by it, and lots sent for other workers: of some the time is taken.
     pub(super) batches: u64,
+    /// Frames that it did not take when it sent last: they wait in front of its port's queue.
+    pub(super) left: usize,
     /// It is in the set that wakes a sleeping worker, and has sent so many frames since.
     pub(super) watched: Option<u32>,
 }
@@ -30,7 +32,18 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn new(port: PortId, queue: u16, door: Box<dyn Port>, load: Arc<LaneLoad>) -> Self {
         let by_call = door.is_asked_by_call();
-        Self { port, queue, door, dead: false, by_call, readable: true, load, batches: 0, watched: None }
+        Self {
+            port,
+            queue,
+            door,
+            dead: false,
+            by_call,
+            readable: true,
+            load,
+            batches: 0,
+            left: 0,
+            watched: None,
+        }
     }
 
     /// Whether the time of what comes next is taken.
