@@ -17,6 +17,30 @@ struct Mistake {
 
 const MISTAKES: &[Mistake] = &[
     Mistake {
+        what: "what an inbox has no room for does not come home",
+        file: "worker/turn.rs",
+        right: "parcel.frames.into_iter().for_each(|frame| pool.give(frame));",
+        wrong: "parcel.frames.into_iter().skip(1).for_each(|frame| pool.give(frame));",
+        test: "inbox_tests",
+        loom: false,
+    },
+    Mistake {
+        what: "a recorder writes down what its port did not take",
+        file: "port/recorder.rs",
+        right: "&waiting[..waiting.len() - queue.len()]",
+        wrong: "&waiting",
+        test: "wrapper_tests",
+        loom: false,
+    },
+    Mistake {
+        what: "one MAC is one station on all bridges",
+        file: "table/fdb.rs",
+        right: "mac << 16 | u64::from(fid)",
+        wrong: "mac << 16 | u64::from(fid.min(1))",
+        test: "l2_tests",
+        loom: false,
+    },
+    Mistake {
         what: "what a flow's originator sends returns to the node as well",
         file: "pipeline/back.rs",
         right: "origin == track.side ||",

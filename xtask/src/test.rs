@@ -72,10 +72,11 @@ fn docs() -> Result {
 /// The real-kernel tests: namespaces, veth, TAP, AF_XDP.
 const KERNEL: &[&str] = &[
     "traffic", "routing", "linux", "uplink", "ports", "tap", "control", "trouble", "segments", "joined",
-    "ipam", "queues", "memory", "mirror", "bgp", "policy", "service", "sandbox", "outside",
+    "ipam", "queues", "memory", "mirror", "bgp", "policy", "service", "sandbox", "outside", "frames", "xdp",
+    "workers", "clients",
 ];
 /// The command line against a running daemon.
-const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare", "install"];
+const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare", "install", "json"];
 /// The CNI plugin: every verb against the specification, podman and containerd as Debian has them.
 const CONTAINERS: &[&str] = &["verbs", "delegates", "kill", "published", "podman", "containerd"];
 const REGRESSIONS: &[&str] = &["simulation", "regressions"];
