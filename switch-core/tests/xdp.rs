@@ -108,11 +108,15 @@ fn every_queue_of_a_device_is_served_and_loses_nothing() {
     for burst in 0..20u16 {
         let ports = burst * 20..(burst + 1) * 20;
         for (from, to) in [(0, 1), (1, 0)] {
-            let flow = |port: u16| datagram(&pods[from], &pods[to], 10_000 + port);
-            ports.clone().for_each(|port| sockets[from].send(&flow(port)));
-            for port in ports.clone() {
-                let arrived = sockets[to].recv(LONG, |frame| frame == flow(port));
-                assert!(arrived.is_some(), "flow {port} to {}\n{:?}", pods[to].device, daemon.stats().drops);
+            let mut missing: Vec<_> =
+                ports.clone().map(|port| datagram(&pods[from], &pods[to], 10_000 + port)).collect();
+            missing.iter().for_each(|frame| sockets[from].send(frame));
+            // Two queues are two ways: flows overtake each other.
+            while !missing.is_empty() {
+                let arrived = sockets[to].recv(LONG, |frame| missing.iter().any(|wanted| wanted == frame));
+                let arrived =
+                    arrived.unwrap_or_else(|| panic!("{} flows\n{:?}", missing.len(), daemon.stats().drops));
+                missing.retain(|wanted| *wanted != arrived);
             }
         }
     }
@@ -171,7 +175,7 @@ fn frame_and_ring_sizes_are_as_asked_for() {
 
 /// A frame to an address, that no kernel answers.
 fn to_address(address: &str, mark: u8) -> Vec<u8> {
-    let ethernet = PacketBuilder::ethernet2(station(1).0, station(2).0);
+    let ethernet = PacketBuilder::ethernet2(station(2).0, station(1).0);
     let mut frame = Vec::new();
     match address.parse().unwrap() {
         IpAddr::V4(to) => {
@@ -395,7 +399,7 @@ fn a_device_that_went_while_news_were_lost_is_missed_all_the_same() {
     daemon.signal(rustix::process::Signal::CONT);
     wait_until("the port is down", LONG, || daemon.port("pod2").state == PortState::Down);
     assert!(daemon.log().contains("netlink lost events"), "the socket held all: this tests nothing");
-    assert!(daemon.port("pod2").reason.unwrap().contains("deleted"));
+    assert!(daemon.log().contains("its device was deleted"), "{}", daemon.log());
     assert_eq!(daemon.port("pod1").state, PortState::Up);
     node.plug(&pods[1]);
     wait_until("up again", LONG, || daemon.port("pod2").state == PortState::Up);

@@ -6,6 +6,7 @@
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::process::{Command, Output};
+use switch_api::{Holder, LeaseAcquire, Request};
 use switch_lab::{Daemon, Node, Options};
 
 const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
@@ -48,7 +49,7 @@ const LINES: &[&str] = &[
     "policy set DIR/policy.json",
     "policy list",
     "policy show web --namespace shop",
-    "policy explain m t tcp 80",
+    "policy explain 10.1.0.77 t tcp 80",
     "policy remove web --namespace shop",
     "namespace delete shop",
     "flow list",
@@ -155,6 +156,11 @@ fn every_command_prints_json_when_asked() {
             // What is exported is applied again, with one thing more.
             let exported = text(&run(&daemon, line).stdout);
             put("switch.toml", &format!("{exported}\n[[bridge]]\nname = \"br9\"\n"));
+        }
+        if line.starts_with("ipam lease release") {
+            let holder = Holder { network: "n".into(), container: "c".into(), interface: "eth0".into() };
+            let lease = LeaseAcquire { pool: "p".parse().unwrap(), holder, addresses: Vec::new() };
+            let _: Value = daemon.call(&Request::LeaseAcquire(lease));
         }
         let words = line.replace("DIR", &directory).replace("POD", bare.net.name());
         let output = run(&daemon, &format!("{words} --json"));

@@ -137,7 +137,7 @@ fn stacked_tags_are_payload_behind_the_first_customer_tag() {
     // Cut off within the second tag: the first one is whole, the rest is payload.
     let mut lab = Lab::new(&[trunk(None), trunk(None)]);
     let cut: Vec<_> =
-        (18..22).map(|len| frame(&[0x81, 0, 0, 11, 0x81, 0, 0, 99], 0, 0)[..len].to_vec()).collect();
+        (18..=20).map(|len| frame(&[0x81, 0, 0, 11, 0x81, 0, 0, 99], 0, 0)[..len].to_vec()).collect();
     assert_eq!(lab.send(&cut, 1), cut);
     assert_eq!(lab.all_drops(), []);
 }
