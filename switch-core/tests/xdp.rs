@@ -136,6 +136,17 @@ fn every_queue_of_a_device_is_served_and_loses_nothing() {
     daemon.assert_conserved();
 }
 
+/// Bytes of the rings that a process shares with its sockets: what it maps of them (proc_pid_maps(5)).
+fn ring_bytes(daemon: &Daemon) -> u64 {
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).unwrap();
+    let rings = maps.lines().filter(|line| line.contains("socket:["));
+    let range = |line: &str| {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        u64::from_str_radix(to, 16).unwrap() - u64::from_str_radix(from, 16).unwrap()
+    };
+    rings.map(range).sum()
+}
+
 #[test]
 fn frame_and_ring_sizes_are_as_asked_for() {
     let node = Node::new();
@@ -157,6 +168,7 @@ fn frame_and_ring_sizes_are_as_asked_for() {
     for size in [0, 32, 63, 100, 16_384] {
         assert_eq!(refused_field(&daemon, port_with("pod1", rings(size))), "ring_size", "{size}");
     }
+    let without = ring_bytes(&daemon);
     for size in [64, 8192] {
         for pod in &pods {
             add(&daemon, port_with(&pod.device, rings(size)));
@@ -164,6 +176,9 @@ fn frame_and_ring_sizes_are_as_asked_for() {
             // Two rings of addresses, two of descriptors.
             assert_eq!((port.mtu, port.memory.rings_bytes), (3000, u64::from(size) * 48), "{port:?}");
         }
+        // Each ring has its indices beside its entries, and begins with a page.
+        let (mapped, entries) = (ring_bytes(&daemon) - without, 2 * u64::from(size) * 48);
+        assert!((entries..entries + 8 * 8192).contains(&mapped), "{size} entries: {mapped} bytes");
         wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
         pods[0].net.run("ping -n -q -M do -c 3 -i 0.05 -W 1 -s 2972 10.66.0.2");
         let bytes = 1_000_000;
