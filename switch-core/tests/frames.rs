@@ -7,7 +7,8 @@ use etherparse::PacketBuilder;
 use std::time::Duration;
 use switch_api::{Done, PortKind, PortSettings, Request, Vid, VidRange, Vlan};
 use switch_lab::frames::{has_mark, plain, station, tagged};
-use switch_lab::{Daemon, Net, Node, Options, RawSocket, wait_until};
+use switch_lab::transfer::checksum_errors;
+use switch_lab::{Daemon, Net, Node, Options, Pod, RawSocket, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(200);
@@ -73,55 +74,62 @@ fn runts_and_giants_are_counted_by_name_and_what_is_between_them_arrives() {
     daemon.assert_conserved();
 }
 
-/// From a pod to a pod of each kind: as they are, whatever a router or a receiver would say of them.
+/// An IPv4 packet for a pod, with a wrong byte at each of these places.
+fn packet(to: &Pod, is_tcp: bool, wrong_at: &[usize]) -> Vec<u8> {
+    let ethernet = PacketBuilder::ethernet2(station(1).0, to.mac().0);
+    let ip = ethernet.ipv4([10, 66, 0, 77], [10, 66, 0, to.number()], 9);
+    let mut frame = Vec::new();
+    match is_tcp {
+        true => ip.tcp(80, 90, 3, 4).write(&mut frame, &[7; 30]).unwrap(),
+        false => ip.udp(80, 90).write(&mut frame, &[7; 30]).unwrap(),
+    }
+    wrong_at.iter().for_each(|at| frame[*at] ^= 0x5a);
+    frame
+}
+
+/// From a pod to a pod of each kind: as they are, whatever a router or a receiver would say of them. And the receiver's kernel
+/// sees that they are wrong: nobody told it that they are still to be finished.
 #[test]
 fn wrong_checksums_and_service_tags_cross_as_they_are() {
     let node = Node::new();
     let daemon = node.start(&switchd());
     daemon.bridge("br0");
-    let (xdp, tap) = ([node.pod(1), node.pod(2)], [node.bare_pod(3), node.bare_pod(4)]);
-    xdp.iter().for_each(|pod| daemon.attach(pod, "br0", PortSettings::default()));
-    tap.iter().for_each(|pod| daemon.attach_tap(pod, "br0", PortSettings::default()));
-    let sockets: Vec<_> = xdp.iter().chain(&tap).map(|pod| raw(&pod.net)).collect();
-    let everybody = [0xff; 6];
-    let (tcp, udp) = (34 + 16, 34 + 6);
-    let build = |is_tcp: bool, wrong_at: &[usize]| {
-        let ip = PacketBuilder::ethernet2(station(1).0, everybody).ipv4([10, 9, 0, 1], [10, 9, 0, 2], 9);
-        let mut frame = Vec::new();
-        match is_tcp {
-            true => ip.tcp(80, 90, 3, 4).write(&mut frame, &[7; 30]).unwrap(),
-            false => ip.udp(80, 90).write(&mut frame, &[7; 30]).unwrap(),
-        }
-        wrong_at.iter().for_each(|at| frame[*at] ^= 0x5a);
-        frame
-    };
-    let mut service = plain(switch_api::Mac(everybody), station(1), 5, 70);
-    service[12..20].copy_from_slice(&[0x88, 0xa8, 0, 77, 0x81, 0, 0, 99]);
-    let cases = [
-        ("a wrong IPv4 header checksum", build(false, &[24])),
-        ("a wrong TCP checksum", build(true, &[tcp])),
-        ("a wrong UDP checksum", build(false, &[udp])),
-        ("both wrong", build(true, &[24, tcp])),
-        ("a service tag, and a customer tag in it", service),
+    let pods = [node.pod(1), node.pod(2), node.bare_pod(3), node.bare_pod(4)];
+    pods[..2].iter().for_each(|pod| daemon.attach(pod, "br0", PortSettings::default()));
+    pods[2..].iter().for_each(|pod| daemon.attach_tap(pod, "br0", PortSettings::default()));
+    let sockets = pods.each_ref().map(|pod| raw(&pod.net));
+    let (header, tcp, udp) = (14 + 10, 34 + 16, 34 + 6);
+    let wrong = [
+        ("a wrong IPv4 header checksum", false, vec![header]),
+        ("a wrong TCP checksum", true, vec![tcp]),
+        ("a wrong UDP checksum", false, vec![udp]),
+        ("both wrong", true, vec![header, tcp]),
     ];
-    // Everything the pods' kernels say by themselves has passed when a ping has.
-    let from = |n: usize| move |frame: &[u8]| frame.get(6..12) == Some(&station(n as u8 + 1).0[..]);
+    let mut service = plain(switch_api::Mac([0xff; 6]), station(1), 5, 70);
+    service[12..20].copy_from_slice(&[0x88, 0xa8, 0, 77, 0x81, 0, 0, 99]);
     for sender in [0, 2] {
-        for (what, frame) in &cases {
-            let mut frame = frame.clone();
-            frame[6..12].copy_from_slice(&station(sender as u8 + 1).0);
-            sockets[sender].send(&frame);
-            for receiver in (0..4).filter(|receiver| *receiver != sender) {
-                let got = sockets[receiver].recv(LONG, from(sender));
-                assert_eq!(got.as_ref(), Some(&frame), "{what}, from {sender} to {receiver}");
+        for receiver in (0..4).filter(|receiver| *receiver != sender) {
+            let arrives = |what: &str, frame: &[u8]| {
+                // Each sender is a station of its own.
+                let frame = [&frame[..6], &station(sender as u8 + 1).0, &frame[12..]].concat();
+                sockets[sender].send(&frame);
+                let arrived = sockets[receiver].recv(LONG, |got| got == frame);
+                assert!(arrived.is_some(), "{what}, from pod {} to {}", sender + 1, receiver + 1);
+            };
+            let net = &pods[receiver].net;
+            let errors = checksum_errors(net);
+            for (what, is_tcp, wrong_at) in &wrong {
+                arrives(what, &packet(&pods[receiver], *is_tcp, wrong_at));
             }
+            wait_until("its kernel sees what is wrong", LONG, || checksum_errors(net) == errors + 4);
+            arrives("a right checksum", &packet(&pods[receiver], false, &[]));
+            arrives("a service tag, and a customer tag in it", &service);
+            assert_eq!(checksum_errors(net), errors + 4, "what is right is wrong for it");
         }
     }
     let drops = daemon.stats().drops;
-    assert!(
-        drops.iter().all(|drop| ["no-other-member", "rx-missed"].contains(&drop.reason.as_str())),
-        "{drops:?}"
-    );
+    let expected = ["no-other-member", "rx-missed"];
+    assert!(drops.iter().all(|drop| expected.contains(&drop.reason.as_str())), "{drops:?}");
     daemon.assert_conserved();
 }
 

@@ -5,16 +5,11 @@
 
 use etherparse::PacketBuilder;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::time::Duration;
 use switch_api::{
     ByName, Code, Done, Flood, Nothing, PortKind, PortSettings, PortState, Request, Take, TakeRule,
     WorkerStatus, XdpMode,
 };
-use switch_core::frame::{Area, AreaSize};
-use switch_core::port::xdp::socket::{self, RawSocket as XdpSocket};
-use switch_core::port::xdp::umem::Umem;
 use switch_lab::frames::{plain, station};
 use switch_lab::node::xdp_port;
 use switch_lab::trouble::{busy_polls, without_huge_pages};
@@ -309,31 +304,6 @@ fn a_port_says_its_mode_and_leaves_nothing_when_it_is_deleted() {
     wait_until("down", LONG, || daemon.port("pod2").state == PortState::Down);
     assert_eq!(pins(), Vec::<String>::new());
     daemon.assert_conserved();
-}
-
-/// Sockets ask to be woken only when they sleep (XDP_USE_NEED_WAKEUP): what tells is that `poll` alone sends what waits.
-#[test]
-fn sockets_share_the_need_wakeup_of_the_first() {
-    let net = Net::new("alone");
-    let sent = net.inside(|| {
-        let (area, mut frames) = Area::new(AreaSize { chunk_bytes: 2048, chunks: 64, large: 0 }).unwrap();
-        let area = Arc::new(area);
-        let umem = Umem::register(area.clone(), 0).unwrap();
-        let socket = XdpSocket::new().unwrap();
-        let mut rings = socket.make_rings(64).unwrap();
-        socket.bind(socket::index("lo").unwrap(), 0, 0, Some(umem.anchor())).unwrap();
-        let (mut frame, mut holder) = (frames.pop().unwrap(), area.holder().unwrap());
-        assert!(area.fill(&mut frame, &plain(station(1), station(2), 1, 60)));
-        let addr = area.record(frame, &mut holder) as u64;
-        rings.tx.put(libc::xdp_desc { addr, len: 60, options: 0 });
-        rings.tx.publish();
-        assert_eq!(rings.completion.waiting(1), 0);
-        let mut polled =
-            [rustix::event::PollFd::from_borrowed_fd(socket.as_fd(), rustix::event::PollFlags::OUT)];
-        rustix::event::poll(&mut polled, Some(&rustix::time::Timespec { tv_sec: 1, tv_nsec: 0 })).unwrap();
-        rings.completion.waiting(1)
-    });
-    assert_eq!(sent.join().unwrap(), 1);
 }
 
 #[test]
