@@ -7,10 +7,10 @@ use etherparse::PacketBuilder;
 use std::net::IpAddr;
 use std::time::Duration;
 use switch_api::{
-    ByName, Code, Done, Flood, Nothing, PortKind, PortSettings, PortState, Request, Take, TakeRule,
-    WorkerStatus, XdpMode,
+    ByName, Code, Done, FdbEntry, Flood, Nothing, PortKind, PortSettings, PortState, Request, StaticMac,
+    Take, TakeRule, Vid, WorkerStatus, XdpMode,
 };
-use switch_lab::frames::{plain, station};
+use switch_lab::frames::{has_mark, plain, station};
 use switch_lab::node::xdp_port;
 use switch_lab::trouble::{busy_polls, without_huge_pages};
 use switch_lab::{Daemon, Net, Node, Options, Pod, RawSocket, transfer, wait_until};
@@ -388,5 +388,53 @@ fn a_device_that_went_while_news_were_lost_is_missed_all_the_same() {
     assert_eq!(daemon.port("pod1").state, PortState::Up);
     node.plug(&pods[1]);
     wait_until("up again", LONG, || daemon.port("pod2").state == PortState::Up);
+    daemon.assert_conserved();
+}
+
+/// A port that is down has no stations: what is for them is flooded to where they may be now. Those that were declared stay.
+#[test]
+fn stations_of_a_port_that_goes_down_are_forgotten() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    let pods = [node.pod(1), node.pod(2), node.pod(3)];
+    pods.iter().for_each(|pod| daemon.attach(pod, "br0", PortSettings::default()));
+    let sockets = pods.each_ref().map(|pod| RawSocket::open(&pod.net, "eth0").unwrap());
+    let (bridge, port) = ("br0".parse().unwrap(), "pod2".parse().unwrap());
+    let declared = StaticMac { mac: station(60), bridge, vid: Vid::DEFAULT, port };
+    let _: Done = daemon.call(&Request::FdbAdd(declared));
+    let behind = |port: &str| -> Vec<FdbEntry> {
+        let mut all: Vec<FdbEntry> = daemon.call(&Request::FdbList(Default::default()));
+        all.retain(|entry| entry.port.as_str() == port);
+        all
+    };
+    let everybody = switch_api::Mac([0xff; 6]);
+    for (n, socket) in sockets.iter().enumerate() {
+        socket.send(&plain(everybody, station(n as u8 + 1), 1, 60));
+    }
+    let is_known = |n: u8| behind(&format!("pod{n}")).iter().any(|entry| entry.mac == station(n));
+    wait_until("they are known", LONG, || (1..=3).all(is_known));
+    sockets[0].send(&plain(station(2), station(1), 2, 60));
+    assert!(sockets[1].recv(LONG, |frame| has_mark(frame, 2)).is_some());
+    assert!(sockets[2].recv(SHORT, |frame| has_mark(frame, 2)).is_none(), "it was flooded");
+
+    node.net.ip("link set pod2 down");
+    wait_until("down", LONG, || daemon.port("pod2").state == PortState::Down);
+    let left = behind("pod2");
+    assert!(left.len() == 1 && left[0].is_static && left[0].mac == station(60), "{left:?}");
+    assert!(is_known(1) && is_known(3), "others lost theirs");
+    sockets[0].send(&plain(station(2), station(1), 3, 60));
+    assert!(
+        sockets[2].recv(LONG, |frame| has_mark(frame, 3)).is_some(),
+        "it was lost behind a port that is down"
+    );
+    // The station speaks from elsewhere meanwhile.
+    sockets[2].send(&plain(everybody, station(2), 4, 60));
+    wait_until("it is known there", LONG, || behind("pod3").iter().any(|entry| entry.mac == station(2)));
+
+    node.net.ip("link set pod2 up");
+    wait_until("up", LONG, || daemon.port("pod2").state == PortState::Up);
+    sockets[0].send(&plain(station(60), station(1), 5, 60));
+    assert!(sockets[1].recv(LONG, |frame| has_mark(frame, 5)).is_some(), "the declared station is not there");
     daemon.assert_conserved();
 }
