@@ -111,7 +111,11 @@ fn giants_are_counted_at_the_port_they_do_not_fit() {
 fn stacked_tags_are_payload_behind_the_first_customer_tag() {
     let service = frame(&[0x88, 0xa8, 0, 77, 0x81, 0, 0, 99, 0x88, 0xb6], 3, 46);
     let mut lab = Lab::new(&[access(10), access(10), trunk(Some(10)), trunk(None)]);
-    assert_eq!(lab.send(std::slice::from_ref(&service), 1), [service.clone()], "from access to access");
+    assert_eq!(
+        lab.send(std::slice::from_ref(&service), 1),
+        std::slice::from_ref(&service),
+        "from access to access"
+    );
     assert_eq!(lab.peers[2].recv(), Some(service.clone()), "to a trunk's native VLAN");
     let with_outer = [&service[..12], &[0x81, 0, 0, 10], &service[12..]].concat();
     assert_eq!(lab.peers[3].recv(), Some(with_outer), "to a trunk, with the port's own tag in front");
@@ -120,7 +124,7 @@ fn stacked_tags_are_payload_behind_the_first_customer_tag() {
     let double = frame(&[0x81, 0, 0xe0, 11, 0x81, 0, 0, 99, 0x88, 0xb6], 4, 46);
     let mut lab = Lab::new(&[trunk(None), access(11), trunk(None), access(99), access(10)]);
     let inner = frame(&[0x81, 0, 0, 99, 0x88, 0xb6], 4, 46);
-    assert_eq!(lab.send(std::slice::from_ref(&double), 1), [inner.clone()], "the outer one is taken off");
+    assert_eq!(lab.send(std::slice::from_ref(&double), 1), [inner], "the outer one is taken off");
     assert_eq!(lab.peers[2].recv(), Some(double.clone()), "or stays, with its priority");
     assert!(lab.peers[3].recv().is_none() && lab.peers[4].recv().is_none(), "it hopped into another VLAN");
     assert_eq!(lab.all_drops(), []);
