@@ -13,8 +13,8 @@ use switch_api::{Request, Status};
 use switch_lab::{Daemon, Node, Options};
 
 const LONG: Duration = Duration::from_secs(10);
-/// Nobody waits so long for his answer because of another client.
-const PROMPT: Duration = Duration::from_secs(1);
+/// Nobody waits so long for his answer because of another client: a tenth of what one that stalls is given.
+const PROMPT: Duration = Duration::from_secs(3);
 
 fn start(node: &Node) -> Daemon {
     node.start(&Options::new(env!("CARGO_BIN_EXE_switchd")))

@@ -336,6 +336,13 @@ fn huge_kib(daemon: &Daemon) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// How often the kernel had no huge page for somebody who wanted one.
+fn huge_pages_missed() -> u64 {
+    let said = std::fs::read_to_string("/proc/vmstat").unwrap();
+    let line = said.lines().find_map(|line| line.strip_prefix("thp_fault_fallback "));
+    line.map_or(0, |count| count.parse().unwrap())
+}
+
 #[test]
 fn huge_pages_are_used_where_there_are_some_and_never_needed() {
     let works = |daemon: &Daemon, node: &Node| {
@@ -354,11 +361,12 @@ fn huge_pages_are_used_where_there_are_some_and_never_needed() {
     if setting.is_empty() || setting.contains("[never]") {
         return println!("this kernel makes no huge pages: {setting:?}");
     }
-    let node = Node::new();
+    let (node, missed) = (Node::new(), huge_pages_missed());
     let daemon = node.start(&switchd());
     works(&daemon, &node);
-    // The packet memory of the first region: 1024 frames of 2 KiB.
-    assert!(huge_kib(&daemon) >= 2048, "{} KiB", huge_kib(&daemon));
+    // The packet memory of the first region: 1024 frames of 2 KiB. Memory may be too scattered for it.
+    let kib = huge_kib(&daemon);
+    assert!(kib >= 2048 || huge_pages_missed() > missed, "{kib} KiB");
 }
 
 /// More news than a netlink socket holds, and among what was lost that a device is gone. Nothing is sent to its port, so no socket
