@@ -5,6 +5,7 @@
 //! | [`figures`] | the registry: one figure a file, each with an id and a numeric bar |
 //! | [`pipeline`] | the L2 pipeline alone, on memory |
 //! | [`traffic`] | the packet generator and sink, on another AF_XDP than ours |
+//! | [`sink`] | what the sink makes of what arrives: loss, reorder, latencies |
 //! | [`flood`] | a flood that no socket could send |
 //! | [`iperf`] | TCP between two pods |
 //! | [`pair`] | two pods on the switch |
@@ -32,4 +33,5 @@ pub mod pipeline;
 pub mod round_trips;
 pub mod routed;
 pub mod routes;
+pub mod sink;
 pub mod traffic;

@@ -4,14 +4,13 @@
 //! Every packet carries a sequence number and the time it was sent; the sink counts by its own clock, and
 //! tells loss from reorder. Beyond 2 million packets a second a socket cannot send on this kind of machine.
 
+use crate::sink::{Report, Sink, stamp};
 use afxdp::buf::Buf;
 use afxdp::buf_mmap::BufMmap;
 use afxdp::mmap_area::{MmapArea, MmapAreaOptions};
 use afxdp::socket::{Socket, SocketOptions, SocketRx, SocketTx};
 use afxdp::umem::{Umem, UmemCompletionQueue, UmemFillQueue};
 use arraydeque::{ArrayDeque, Wrapping};
-use hdrhistogram::Histogram;
-use serde::Serialize;
 use std::time::{Duration, Instant};
 use switch_core::port::traffic::{client, server, udp_frame};
 
@@ -20,8 +19,6 @@ const BUFFERS: usize = 4096;
 const BUFFER_BYTES: usize = 2048;
 const RING: u32 = 2048;
 const BATCH: usize = 32;
-/// Where sequence number and time are: behind Ethernet, IPv4 and UDP.
-const SEQUENCE_AT: usize = 42;
 /// How long the sink listens after the last packet was sent.
 const LINGER: Duration = Duration::from_millis(300);
 
@@ -46,27 +43,6 @@ pub struct Plan {
 
 /// The Internet mix: seven of 64 bytes, four of 594, one of 1518 (with FCS).
 pub const IMIX: [usize; 12] = [60, 590, 60, 60, 590, 60, 1514, 60, 590, 60, 60, 590];
-
-/// What came of it.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Report {
-    /// Packets sent.
-    pub sent: u64,
-    /// Packets that arrived, each counted once.
-    pub received: u64,
-    /// Packets that did not.
-    pub lost: u64,
-    /// Packets that arrived after a later one of theirs.
-    pub reordered: u64,
-    /// Packets a second at the sink, by its own clock.
-    pub rate_pps: f64,
-    /// Latency, µs.
-    pub p50_us: f64,
-    /// Latency, µs.
-    pub p99_us: f64,
-    /// Latency, µs.
-    pub max_us: f64,
-}
 
 /// One socket with everything that belongs to it.
 pub struct End {
@@ -170,7 +146,7 @@ pub fn run(source: &mut End, sink: &mut End, plan: &Plan) -> Result<Report, Stri
             udp_frame(server(flow), client(flow), flow, len)
         })
         .collect();
-    let mut listener = Listener::new()?;
+    let mut heard = Sink::new()?;
     let start = Instant::now();
     let mut sent = 0u64;
     let mut ended = None;
@@ -184,9 +160,7 @@ pub fn run(source: &mut End, sink: &mut End, plan: &Plan) -> Result<Report, Stri
             for _ in 0..due {
                 // Rewritten every time: a recycled buffer keeps what the way through the switch left in it.
                 let mut frame = templates[(sent % u64::from(plan.flows)) as usize].clone();
-                frame[SEQUENCE_AT..SEQUENCE_AT + 8].copy_from_slice(&sent.to_be_bytes());
-                let now_ns = start.elapsed().as_nanos() as u64;
-                frame[SEQUENCE_AT + 8..SEQUENCE_AT + 16].copy_from_slice(&now_ns.to_be_bytes());
+                stamp(&mut frame, sent, start.elapsed().as_nanos() as u64);
                 source.queue(&frame)?;
                 sent += 1;
             }
@@ -195,60 +169,9 @@ pub fn run(source: &mut End, sink: &mut End, plan: &Plan) -> Result<Report, Stri
             }
         }
         source.flush()?;
-        sink.receive(|frame| listener.hear(frame, start))?;
+        sink.receive(|frame| heard.hear(frame, sent, start.elapsed().as_nanos() as u64))?;
         // What the switch floods to the source's end is taken out, or its ring would fill.
         source.receive(|_| {})?;
     }
-    Ok(listener.report(sent))
-}
-
-/// What the sink keeps.
-struct Listener {
-    latency: Histogram<u64>,
-    next: u64,
-    received: u64,
-    reordered: u64,
-    first_ns: Option<u64>,
-    last_ns: u64,
-}
-
-impl Listener {
-    fn new() -> Result<Self, String> {
-        let latency = Histogram::new(3).map_err(|error| error.to_string())?;
-        Ok(Self { latency, next: 0, received: 0, reordered: 0, first_ns: None, last_ns: 0 })
-    }
-
-    fn hear(&mut self, frame: &[u8], start: Instant) {
-        let word = |at: usize| frame.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
-        // Ours: IPv4, UDP, our ports.
-        if frame.get(12..14) != Some(&[8, 0]) || frame.get(34..38) != Some(&[0x30, 0x39, 0x30, 0x39]) {
-            return;
-        }
-        let (Some(sequence), Some(sent_ns)) = (word(SEQUENCE_AT), word(SEQUENCE_AT + 8)) else { return };
-        let now_ns = start.elapsed().as_nanos() as u64;
-        self.first_ns.get_or_insert(now_ns);
-        self.last_ns = now_ns;
-        self.received += 1;
-        if sequence < self.next {
-            self.reordered += 1;
-        }
-        self.next = self.next.max(sequence + 1);
-        // A latency beyond what the histogram grows to is a minute and more: not worth an error.
-        _ = self.latency.record(now_ns.saturating_sub(sent_ns));
-    }
-
-    fn report(&self, sent: u64) -> Report {
-        let seconds = (self.last_ns - self.first_ns.unwrap_or(self.last_ns)) as f64 / 1e9;
-        let us = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1000.0;
-        Report {
-            sent,
-            received: self.received,
-            lost: sent.saturating_sub(self.received),
-            reordered: self.reordered,
-            rate_pps: if seconds > 0.0 { self.received as f64 / seconds } else { 0.0 },
-            p50_us: us(0.5),
-            p99_us: us(0.99),
-            max_us: self.latency.max() as f64 / 1000.0,
-        }
-    }
+    Ok(heard.report(sent))
 }

@@ -101,18 +101,20 @@ impl RawSocket {
         }
         // SAFETY: the kernel filled in the control part that the message describes.
         let first = unsafe { libc::CMSG_FIRSTHDR(&raw const message).as_ref() };
-        let tci = first.filter(|header| header.cmsg_type == libc::PACKET_AUXDATA).and_then(|header| {
+        let tag = first.filter(|header| header.cmsg_type == libc::PACKET_AUXDATA).and_then(|header| {
             // SAFETY: a PACKET_AUXDATA message carries one tpacket_auxdata.
             let aux: libc::tpacket_auxdata =
                 unsafe { libc::CMSG_DATA(header).cast::<libc::tpacket_auxdata>().read_unaligned() };
-            (aux.tp_status & libc::TP_STATUS_VLAN_VALID != 0).then_some(aux.tp_vlan_tci)
+            let tpid =
+                if aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0 { aux.tp_vlan_tpid } else { 0x8100 };
+            (aux.tp_status & libc::TP_STATUS_VLAN_VALID != 0).then_some((tpid, aux.tp_vlan_tci))
         });
-        let Some(tci) = tci else {
+        let Some((tpid, tci)) = tag else {
             buffer.copy_within(4..4 + got as usize, 0);
             return got;
         };
         buffer.copy_within(4..16, 0);
-        buffer[12..14].copy_from_slice(&[0x81, 0x00]);
+        buffer[12..14].copy_from_slice(&tpid.to_be_bytes());
         buffer[14..16].copy_from_slice(&tci.to_be_bytes());
         got + 4
     }

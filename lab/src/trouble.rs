@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -118,4 +119,49 @@ fn stop(tid: libc::pid_t) -> io::Result<()> {
             && libc::waitpid(tid, &raw mut status, libc::__WALL) == tid
     };
     if stopped { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What a kernel does that makes no huge pages, for `work` and every process that it starts (PR_SET_THP_DISABLE, prctl(2)). The
+/// whole process is concerned meanwhile.
+pub fn without_huge_pages<T>(work: impl FnOnce() -> T) -> T {
+    let disable = |on: libc::c_ulong| {
+        // SAFETY: numbers only.
+        let done = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, on, 0, 0, 0) };
+        assert_eq!(done, 0, "PR_SET_THP_DISABLE: {}", io::Error::last_os_error());
+    };
+    disable(1);
+    let outcome = work();
+    disable(0);
+    outcome
+}
+
+/// Microseconds of busy polling (`SO_BUSY_POLL`, socket(7)) of each AF_XDP socket of another process, in the order of their
+/// numbers.
+pub fn busy_polls(pid: u32) -> io::Result<Vec<libc::c_int>> {
+    use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let process = pidfd_open(pid.ok_or(io::ErrorKind::NotFound)?, PidfdFlags::empty())?;
+    let open = std::fs::read_dir(format!("/proc/{}/fd", pid.map_or(0, Pid::as_raw_pid)))?;
+    let mut numbers: Vec<i32> =
+        open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    numbers.sort_unstable();
+    let mut found = Vec::new();
+    for number in numbers {
+        // One that was closed meanwhile is none.
+        let Ok(socket) = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) else { continue };
+        if option_of(&socket, libc::SO_DOMAIN).is_ok_and(|domain| domain == libc::AF_XDP) {
+            found.push(option_of(&socket, libc::SO_BUSY_POLL)?);
+        }
+    }
+    Ok(found)
+}
+
+fn option_of(socket: &OwnedFd, name: libc::c_int) -> io::Result<libc::c_int> {
+    let (mut value, mut len): (libc::c_int, _) = (0, size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: the kernel writes at most `len` bytes, the size of `value`.
+    let result = unsafe {
+        let place = (&raw mut value).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, place, &raw mut len)
+    };
+    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }

@@ -260,6 +260,8 @@ fn options_that_cannot_be_are_refused_with_a_sentence() {
         (vec!["--cores", "999"], "there is no core 999"),
         (vec!["--frames", "0"], "packet memory"),
         (vec!["--frame-size", "1000"], "packet memory"),
+        (vec!["--frame-size", "3000"], "packet memory"),
+        (vec!["--frame-size", "8192"], "packet memory"),
         (vec!["--group", "no-such-group"], "there is no group"),
         (vec!["--state", "/proc/nowhere/state"], "state file"),
     ] {

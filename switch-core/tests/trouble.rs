@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 use switch_api::{
-    ApiError, Bridge, ByName, Code, Done, Port, PortKind, PortSettings, PortState, Request, Status, WhenDead,
+    ApiError, Bridge, ByName, Code, Done, MemorySource, Port, PortKind, PortSettings, PortState, Request,
+    Status, WhenDead,
 };
 use switch_lab::frames::{has_mark, plain, station};
 use switch_lab::node::xdp_port;
@@ -43,6 +45,40 @@ fn a_kernel_without_af_xdp_serves_every_other_port() {
     let node = Node::new();
     let daemon = without_af_xdp(|| node.start(&switchd()));
     serves_all_but_xdp_ports(&node, &daemon, "this kernel has no AF_XDP");
+    // Every other kind carries traffic: taps between pods and to the node, a source in memory, a capture in and out.
+    let pods = [node.bare_pod(2), node.bare_pod(3)];
+    pods.iter().for_each(|pod| daemon.attach_tap(pod, "br0", PortSettings::default()));
+    daemon.attach_host(4, "br0");
+    wait_until("from tap to tap and to the node", LONG, || {
+        pods[0].reaches("10.66.0.3") && pods[1].reaches("10.66.0.4")
+    });
+    let add = |name: &str, kind| {
+        let port = Port::new(self::name(name), self::name("br0"), kind);
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+    };
+    let (first, second) = (node.directory().join("a.pcap"), node.directory().join("b.pcap"));
+    let files = |read: Option<&Path>, write: Option<&Path>| {
+        let path = |path: &Path| path.display().to_string();
+        PortKind::Pcap { read: read.map(path), write: write.map(path) }
+    };
+    add("writes", files(None, Some(&first)));
+    let source = MemorySource { flows: 1, frame_len: 60, seed: 1, rate_pps: 200, reverse: false };
+    add("source", PortKind::Memory { source: Some(source) });
+    // Its station is unknown and stays so: every port is given what it sends.
+    for port in ["m", "writes", "tap2", "host"] {
+        let before = daemon.port(port).counters.tx_packets;
+        wait_until(port, LONG, || daemon.port(port).counters.tx_packets > before + 20);
+    }
+    for port in ["source", "writes"] {
+        let _: Done = daemon.call(&Request::PortDelete(ByName { name: name(port) }));
+    }
+    let before = daemon.port("tap3").counters.tx_packets;
+    add("replays", files(Some(&first), Some(&second)));
+    wait_until("what was written is replayed", LONG, || {
+        daemon.port("replays").counters.rx_packets > 20
+            && daemon.port("tap3").counters.tx_packets > before + 20
+    });
+    daemon.assert_conserved();
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! `switch-ctl support-bundle`: what somebody who is not on the node needs to find a fault, in one archive.
 
 use crate::metrics;
-use crate::output::print_raw;
+use crate::output::Output;
 use clap::Args;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -70,7 +71,7 @@ pub struct Bundle {
     file: Option<PathBuf>,
 }
 
-pub fn run(bundle: &Bundle, socket: &Path, timeout: Duration) -> Result<(), ApiError> {
+pub fn run(bundle: &Bundle, socket: &Path, timeout: Duration, output: &Output) -> Result<(), ApiError> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let named = || PathBuf::from(format!("switch-support-{now}.tar.gz"));
     let path = bundle.file.clone().unwrap_or_else(named);
@@ -84,11 +85,23 @@ pub fn run(bundle: &Bundle, socket: &Path, timeout: Duration) -> Result<(), ApiE
     let archive = tar::Builder::new(GzEncoder::new(out, Compression::default()));
     let mut gathering = Gathering { archive, now, missing: String::new() };
     gathering.all(socket, timeout).map_err(failed)?;
+    let finished = gathering.archive.into_inner().and_then(GzEncoder::finish);
+    finished.and_then(|mut out| out.flush()).map_err(failed)?;
     if !to_stdout {
-        let missing = what_is_missing(&gathering.missing);
-        print_raw(format!("{}{missing}\n", path.display()).as_bytes());
+        let missing = gathering.missing.lines().map(str::to_owned).collect();
+        output.answer(&Gathered { file: path, missing }, |gathered| {
+            format!("{}{}", gathered.file.display(), what_is_missing(&gathered.missing))
+        });
     }
-    gathering.archive.into_inner().and_then(GzEncoder::finish).and_then(|mut out| out.flush()).map_err(failed)
+    Ok(())
+}
+
+/// What was gathered, for `--json`.
+#[derive(Debug, Serialize)]
+struct Gathered {
+    file: PathBuf,
+    /// What could not be had, and why.
+    missing: Vec<String>,
 }
 
 /// For nobody else: the names of who runs here are in it.
@@ -96,8 +109,8 @@ fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-fn what_is_missing(missing: &str) -> String {
-    match missing.lines().count() {
+fn what_is_missing(missing: &[String]) -> String {
+    match missing.len() {
         0 => String::new(),
         some => format!(" ({some} parts could not be had: see `missing` in it)"),
     }

@@ -188,7 +188,8 @@ fn run(options: &Options) -> Result<(), ApiError> {
         }
         // It works without the daemon.
         Noun::SupportBundle(bundle) => {
-            return bundle::run(bundle, &options.socket, Duration::from_secs(options.timeout));
+            let output = Output::new(options.json);
+            return bundle::run(bundle, &options.socket, Duration::from_secs(options.timeout), &output);
         }
         // The daemon is started in the course of it.
         Noun::Install(asked) => {

@@ -1,6 +1,7 @@
 //! What a person working on the switch runs: `cargo xtask demo`, `cargo xtask test`, and the rest.
 
 mod demo;
+mod fuzz;
 mod mistakes;
 mod package;
 mod package_test;
@@ -43,6 +44,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+    /// Run each fuzz target for a while. Needs cargo-fuzz and a nightly toolchain.
+    Fuzz {
+        /// Seconds for each.
+        #[arg(default_value_t = fuzz::SECONDS_DEFAULT)]
+        seconds: u32,
+    },
     /// Check the rules of the house.
     Tidy,
     /// Boot an emulated machine whose network driver does zero-copy, and test the switch in it.
@@ -63,6 +70,7 @@ fn main() -> ExitCode {
         Task::Test { only } => test::run_those(&only),
         Task::Setup => setup::everything(),
         Task::Figures { words } => figures(&words),
+        Task::Fuzz { seconds } => fuzz::run_all(seconds),
         Task::Tidy => tidy::run(),
         Task::Zerocopy => zerocopy::run_in_machine(),
         Task::Package => package::release(),

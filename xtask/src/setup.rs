@@ -19,6 +19,7 @@ const TEST: &[Need] = &[
     ("tcpdump", "tcpdump"),
     ("nstat", "iproute2"),
     ("sysctl", "procps"),
+    ("script", "bsdutils"),
     ("bird", "bird2"),
     ("traceroute", "traceroute"),
     ("qemu-aarch64-static", "qemu-user-static"),
@@ -44,14 +45,12 @@ const TEST: &[Need] = &[
 
 /// For `cargo xtask demo`.
 pub fn demo() -> Result {
-    need_root()?;
-    need(DEMO)
+    ready(&[DEMO])
 }
 
 /// For `cargo xtask test`.
 pub fn test() -> Result {
-    need_root()?;
-    need(TEST)
+    ready(&[TEST])
 }
 
 /// For the emulated machine.
@@ -65,8 +64,7 @@ const ZEROCOPY: &[Need] = &[
 
 /// For `cargo xtask zerocopy`.
 pub fn zerocopy() -> Result {
-    test()?;
-    need(ZEROCOPY)
+    ready(&[TEST, ZEROCOPY])
 }
 
 /// What figures need beside that: the peers.
@@ -82,8 +80,11 @@ const FIGURES: &[Need] = &[
 /// For `cargo xtask figures`. A peer that cannot be had is named; its figure then fails by itself, and the
 /// others are measured.
 pub fn figures() -> Result {
+    if !is_root() {
+        return Err(not_root(&missing(&[TEST, FIGURES], has), has("apt-get")));
+    }
     test()?;
-    if let Err(error) = need(FIGURES) {
+    if let Err(error) = install(&missing(&[FIGURES], has)) {
         eprintln!("xtask: {error}");
     }
     Ok(())
@@ -96,30 +97,60 @@ pub fn everything() -> Result {
     Ok(())
 }
 
-fn need_root() -> Result {
-    if rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    Err("this makes network namespaces and loads XDP programs, which root may: run it with sudo".into())
+/// Everything of these lists is there afterwards. Who is not root is told of all that stands in the way at once: what is missing,
+/// and that it takes root.
+fn ready(lists: &[&[Need]]) -> Result {
+    let missing = missing(lists, has);
+    if is_root() { install(&missing) } else { Err(not_root(&missing, has("apt-get"))) }
 }
 
-fn need(needs: &[Need]) -> Result {
-    let missing: Vec<&Need> = needs.iter().filter(|(program, _)| !has(program)).collect();
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn missing(lists: &[&[Need]], has: impl Fn(&str) -> bool) -> Vec<Need> {
+    lists.iter().flat_map(|list| list.iter()).filter(|(program, _)| !has(program)).copied().collect()
+}
+
+fn not_root(missing: &[Need], has_apt: bool) -> String {
+    let root = "this makes network namespaces and loads XDP programs, which root may: run it with sudo";
+    match (missing.is_empty(), has_apt) {
+        (true, _) => root.into(),
+        (false, true) => format!("missing: {}. Run: sudo {}\n{root}", names(missing), install_line(missing)),
+        (false, false) => format!("{}\n{root}", by_hand(missing)),
+    }
+}
+
+fn names(missing: &[Need]) -> String {
+    missing.iter().map(|(program, _)| *program).collect::<Vec<_>>().join(", ")
+}
+
+/// The one command that installs them.
+fn install_line(missing: &[Need]) -> String {
+    let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    format!("apt-get install -y --no-install-recommends {}", packages.join(" "))
+}
+
+fn by_hand(missing: &[Need]) -> String {
+    format!("missing: {}. Install them with your package manager", names(missing))
+}
+
+fn install(missing: &[Need]) -> Result {
     if missing.is_empty() {
         return Ok(());
     }
-    let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
-    let line = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));
-    let names: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
     if !has("apt-get") {
-        return Err(format!("missing: {}. Install them with your package manager", names.join(", ")));
+        return Err(by_hand(missing));
     }
-    say(&format!("missing: {}; installing", names.join(", ")));
+    let (names, line) = (names(missing), install_line(missing));
+    say(&format!("missing: {names}; installing"));
     // A fresh machine has no package lists, an old one has stale ones; either way the update is cheap.
     run(apt("update -q")).and_then(|()| run(apt(&line["apt-get ".len()..]))).map_err(|error| {
-        format!("missing: {}, and they could not be installed ({error}). Run: {line}", names.join(", "))
+        format!("missing: {names}, and they could not be installed ({error}). Run: {line}")
     })?;
-    match needs.iter().find(|(program, _)| !has(program)) {
+    match missing.iter().find(|(program, _)| !has(program)) {
         None => Ok(()),
         Some((program, _)) => Err(format!("{program} is still missing. Run: {line}")),
     }
@@ -141,4 +172,35 @@ pub fn rust_target(target: &str) -> bool {
 /// The release programs.
 pub fn build_release() -> Result {
     run(cargo("build --release --quiet"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &[Need] = &[("clang", "clang"), ("ip", "iproute2"), ("/etc/hosts", "netbase")];
+    const SECOND: &[Need] = &[("nstat", "iproute2"), ("ping", "iputils-ping")];
+
+    #[test]
+    fn who_is_not_root_is_told_of_everything_at_once() {
+        let all = missing(&[FIRST, SECOND], |program| program == "clang");
+        let told = not_root(&all, true);
+        for part in [
+            "ip, /etc/hosts, nstat, ping",
+            "sudo apt-get install",
+            " iproute2 iputils-ping netbase",
+            "run it with sudo",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        assert!(!told.contains("clang"), "it is there: {told}");
+        let told = not_root(&all, false);
+        assert!(
+            told.contains("nstat") && told.contains("package manager") && told.contains("sudo"),
+            "{told}"
+        );
+        // Nothing missing, and root all the same.
+        let told = not_root(&missing(&[FIRST, SECOND], |_| true), true);
+        assert!(told.contains("run it with sudo") && !told.contains("missing"), "{told}");
+    }
 }

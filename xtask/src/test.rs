@@ -59,10 +59,10 @@ fn docs() -> Result {
 const KERNEL: &[&str] = &[
     "traffic", "loops", "routing", "linux", "uplink", "ports", "tap", "control", "trouble", "segments",
     "joined", "limits", "ipam", "queues", "memory", "mirror", "bgp", "policy", "service", "sandbox",
-    "outside",
+    "outside", "frames", "xdp", "workers", "clients",
 ];
 /// The command line against a running daemon.
-const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare", "install"];
+const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare", "install", "json"];
 /// The CNI plugin: every verb against the specification, podman and containerd as Debian has them.
 const CONTAINERS: &[&str] = &["verbs", "delegates", "kill", "published", "podman", "containerd"];
 const REGRESSIONS: &[&str] = &["simulation", "regressions"];

@@ -3,7 +3,7 @@
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use switch_bench::figures::{ALL, Bench, Entry};
+use switch_bench::figures::{ALL, Bench, Entry, l2_pipeline, line};
 
 #[global_allocator]
 static ALLOCATOR: switch_bench::allocations::Counting = switch_bench::allocations::Counting;
@@ -27,7 +27,7 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     if let Some(batches) = options.spin {
-        switch_bench::pipeline::Bench::new(500).spin(batches);
+        switch_bench::pipeline::Bench::new(l2_pipeline::PAIRS).spin(batches);
         return ExitCode::SUCCESS;
     }
     let unknown = options.ids.iter().find(|id| !ALL.iter().any(|(known, ..)| known == id));
@@ -46,25 +46,22 @@ fn main() -> ExitCode {
 }
 
 fn show((id, what, measure): &Entry, bench: &Bench, json: bool) -> bool {
-    match measure(bench) {
+    let measured = measure(bench);
+    if json {
+        println!("{}", line(id, &measured));
+        return measured.is_ok_and(|figure| figure.ok);
+    }
+    match measured {
         Ok(figure) => {
-            if json {
-                println!("{}", serde_json::to_string(&figure).unwrap_or_default());
-            } else {
-                let verdict = if figure.ok { "holds" } else { "DOES NOT HOLD" };
-                println!("\n[{id}] {what}");
-                println!("  {:.2} {} (bar {}): {verdict}", figure.value, figure.unit, figure.bar);
-                println!("  {}", figure.detail);
-                println!("  again: cargo xtask figures {id}");
-            }
+            let verdict = if figure.ok { "holds" } else { "DOES NOT HOLD" };
+            println!("\n[{id}] {what}");
+            println!("  {:.2} {} (bar {}): {verdict}", figure.value, figure.unit, figure.bar);
+            println!("  {}", figure.detail);
+            println!("  again: cargo xtask figures {id}");
             figure.ok
         }
         Err(error) => {
-            if json {
-                println!("{}", serde_json::json!({ "id": id, "ok": false, "detail": error }));
-            } else {
-                println!("\n[{id}] {what}\n  could not be measured: {error}");
-            }
+            println!("\n[{id}] {what}\n  could not be measured: {error}");
             false
         }
     }

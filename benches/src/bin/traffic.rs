@@ -65,12 +65,13 @@ fn go(options: &Options) -> Result<(), String> {
         println!("{}", serde_json::to_string(&report).unwrap_or_default());
     } else {
         println!(
-            "sent {}, received {} ({:.0} a second), lost {}, reordered {}; latency p50 {:.0} µs, p99 {:.0} µs, max {:.0} µs",
+            "sent {}, received {} ({:.0} a second), lost {}, reordered {}, repeated {}; latency p50 {:.0} µs, p99 {:.0} µs, max {:.0} µs",
             report.sent,
             report.received,
             report.rate_pps,
             report.lost,
             report.reordered,
+            report.repeated,
             report.p50_us,
             report.p99_us,
             report.max_us

@@ -75,6 +75,17 @@ impl Figure {
     }
 }
 
+/// What came of a measurement, for programs: `id, value, unit, bar, ok, detail`, always. Of one that failed there is no value, and what
+/// it would have been held against was not come to: they are null.
+pub fn line(id: &str, measured: &Result<Figure, String>) -> serde_json::Value {
+    match measured {
+        Ok(figure) => serde_json::json!(figure),
+        Err(error) => serde_json::json!({
+            "id": id, "value": null, "unit": null, "bar": null, "ok": false, "detail": error,
+        }),
+    }
+}
+
 /// What a measurement needs.
 #[derive(Clone, Debug)]
 pub struct Bench {
@@ -134,3 +145,37 @@ pub const ALL: &[Entry] = &[
     ),
     ("idle-cpu", "CPU when idle with 8 ports, and the first frame after idle", idle_cpu::measure),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_line_has_the_same_fields_whatever_came_of_it() {
+        let figure = |value| Figure::new("id", value, "ms", Bar::AtMost, 5.0, "how".into());
+        let fields = |measured: &Result<Figure, String>| {
+            let line = line("id", measured);
+            let object = line.as_object().unwrap_or_else(|| panic!("{line}")).clone();
+            assert!(line["id"] == "id" && line["detail"].is_string(), "{line}");
+            (object.keys().cloned().collect::<HashSet<_>>(), line["ok"].clone())
+        };
+        let wanted: HashSet<_> = ["id", "value", "unit", "bar", "ok", "detail"].map(str::to_owned).into();
+        for (measured, ok) in [
+            (Ok(figure(5.0)), true),
+            (Ok(figure(5.1)), false),
+            (Ok(figure(f64::NAN)), false),
+            (Ok(figure(f64::NEG_INFINITY)), false),
+            (Ok(figure(1.0).only_if(false)), false),
+            (Err("testpmd is missing".to_owned()), false),
+        ] {
+            assert_eq!(fields(&measured), (wanted.clone(), ok.into()), "{measured:?}");
+        }
+    }
+
+    #[test]
+    fn every_figure_has_an_id_of_its_own() {
+        let ids: HashSet<_> = ALL.iter().map(|(id, ..)| id).collect();
+        assert_eq!(ids.len(), ALL.len());
+    }
+}

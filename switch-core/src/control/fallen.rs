@@ -3,6 +3,7 @@
 
 use super::daemon::{Daemon, PortLife};
 use super::links::{Link, LinkEvent};
+use super::rtnl::Rtnl;
 use super::tap::{News, Tap};
 use crate::config::snapshot::PortId;
 use crate::worker::Report;
@@ -11,6 +12,8 @@ use switch_api::Name;
 
 /// Between two attempts to open a port that is down, when no event says that something changed.
 pub(super) const REOPEN_PAUSE: Duration = Duration::from_secs(2);
+
+const GONE: &str = "its device was deleted or moved to another namespace";
 
 impl Daemon {
     /// Opens a declared port, or notes why it cannot be.
@@ -66,7 +69,7 @@ impl Daemon {
             match event {
                 LinkEvent::Gone(index) => {
                     if let Some(id) = self.port_on(index) {
-                        self.fall(id, "its device was deleted or moved to another namespace".into());
+                        self.fall(id, GONE.into());
                     }
                 }
                 LinkEvent::There(link) => {
@@ -74,10 +77,33 @@ impl Daemon {
                         self.link_changed(id, &link);
                     }
                 }
-                LinkEvent::Lost => tracing::warn!("netlink lost events; looking at every port again"),
+                LinkEvent::Lost => {
+                    tracing::warn!("netlink lost events; looking at every port again");
+                    self.look_at_devices();
+                }
             }
         }
         self.reopen_fallen();
+    }
+
+    /// Asks how the device of every open port is: what was lost may have been about it.
+    fn look_at_devices(&mut self) {
+        let rtnl = match Rtnl::open() {
+            Ok(rtnl) => rtnl,
+            Err(error) => return tracing::warn!("netlink: {error}"),
+        };
+        let index = |life: &PortLife| match life {
+            PortLife::Up(door) if door.ifindex != 0 => Some(door.ifindex),
+            _ => None,
+        };
+        let ports: Vec<_> = self.ports.iter().filter_map(|(id, life)| Some((*id, index(life)?))).collect();
+        for (id, index) in ports {
+            match rtnl.link_at(index) {
+                Ok(Some(link)) => self.link_changed(id, &link),
+                Ok(None) => self.fall(id, GONE.into()),
+                Err(error) => tracing::warn!(index, "netlink: {error}"),
+            }
+        }
     }
 
     fn link_changed(&mut self, id: PortId, link: &Link) {

@@ -306,13 +306,17 @@ impl Client {
     fn serve(&mut self, daemon: &mut Daemon) -> Result<(), Gone> {
         self.write()?;
         if self.output.is_empty() {
-            self.read()?;
+            if !self.closing {
+                self.read()?;
+            }
             self.answer(daemon);
             self.write()?;
         }
-        // A capture has a last word; see `feed`.
-        let is_done =
-            self.closing && self.output.is_empty() && self.subscription != Some(Subscription::Capture);
+        // A capture has a last word; see `feed`. Whole lines that are left have their turn.
+        let is_done = self.closing
+            && self.output.is_empty()
+            && !self.input.contains(&b'\n')
+            && self.subscription != Some(Subscription::Capture);
         if is_done { Err(Gone) } else { Ok(()) }
     }
 
@@ -353,8 +357,14 @@ impl Client {
     fn answer(&mut self, daemon: &mut Daemon) {
         for _ in 0..REQUESTS_A_TURN {
             let Some(end) = self.input.iter().position(|byte| *byte == b'\n') else {
-                return self.refuse_endless_line();
+                if self.input.len() > LINE_LEN_MAX {
+                    self.refuse_long_line();
+                }
+                return;
             };
+            if end >= LINE_LEN_MAX {
+                return self.refuse_long_line();
+            }
             let line: Vec<u8> = self.input.drain(..=end).collect();
             if line.trim_ascii().is_empty() {
                 continue;
@@ -373,14 +383,14 @@ impl Client {
         }
     }
 
-    fn refuse_endless_line(&mut self) {
-        if self.input.len() > LINE_LEN_MAX {
-            let error = ApiError::new(Code::Limit, format!("a line is at most {LINE_LEN_MAX} bytes"))
-                .hint("send one request per line");
-            self.output.extend(encode_answer(serde_json::Value::Null, Err(error)));
-            self.input.clear();
-            self.closing = true;
-        }
+    /// A line that is too long, its end there or not. Where the next one would begin is not known to be a beginning: the
+    /// connection ends with the refusal.
+    fn refuse_long_line(&mut self) {
+        let error = ApiError::new(Code::Limit, format!("a line is at most {LINE_LEN_MAX} bytes"))
+            .hint("send one request per line; this connection is closed");
+        self.output.extend(encode_answer(serde_json::Value::Null, Err(error)));
+        self.input.clear();
+        self.closing = true;
     }
 
     fn write(&mut self) -> Result<(), Gone> {

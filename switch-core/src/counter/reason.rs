@@ -28,6 +28,7 @@ macro_rules! reasons {
 
 reasons! {
     Runt = "runt": "shorter than an Ethernet header with its tag (14 or 18 bytes)",
+    Giant = "giant": "in a capture that is replayed, longer than a frame of packet memory holds (`switchd --frame-size`)",
     SourceZero = "source-mac-zero": "the source MAC is 00:00:00:00:00:00: no station has it",
     SourceGroup = "source-mac-group": "the source MAC is a group address: only a destination may be one",
     VlanTagged = "vlan-tagged": "a tagged frame on an access port; make the port a trunk if it should carry tags",

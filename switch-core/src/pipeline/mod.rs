@@ -54,6 +54,10 @@ mod back_tests;
 #[cfg(test)]
 mod capture_tests;
 #[cfg(test)]
+mod l2_tests;
+#[cfg(test)]
+mod odd_frames_tests;
+#[cfg(test)]
 mod policy_tests;
 #[cfg(test)]
 mod routing_tests;

@@ -3,7 +3,7 @@
 
 use super::{Port, Remains, Sent, Serviced};
 use crate::counter::Counters;
-use crate::frame::{Area, Batch, Frame, Pool, TxQueue};
+use crate::frame::{Area, BATCH_FRAMES, Batch, Frame, Pool, TxQueue};
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 
@@ -29,13 +29,17 @@ pub struct Faulty {
     inner: Box<dyn Port>,
     faults: Faults,
     state: u64,
+    /// What the inner port gave that found no room in a batch yet, with the repeated ones before it.
+    arrived: VecDeque<Frame>,
     delayed: VecDeque<Frame>,
 }
 
 impl Faulty {
     /// Makes `faults` with what arrives by `inner`.
     pub fn new(inner: Box<dyn Port>, faults: Faults, seed: u64) -> Self {
-        Self { inner, faults, state: seed | 1, delayed: VecDeque::with_capacity(DELAYED_MAX) }
+        let (arrived, delayed) =
+            (VecDeque::with_capacity(BATCH_FRAMES), VecDeque::with_capacity(DELAYED_MAX));
+        Self { inner, faults, state: seed | 1, arrived, delayed }
     }
 
     fn draw(&mut self, below: u64) -> u64 {
@@ -49,6 +53,7 @@ impl Faulty {
         self.draw(1000) < u64::from(per_mille)
     }
 
+    /// The batch has room for two: the frame, and its copy.
     fn pass(&mut self, mut frame: Frame, pool: &mut Pool, batch: &mut Batch) {
         if self.happens(self.faults.lose) {
             return pool.give(frame);
@@ -58,7 +63,6 @@ impl Faulty {
             pool.area().bytes_mut(&mut frame)[at] ^= 1 << bit;
         }
         if self.happens(self.faults.repeat)
-            && !batch.is_full()
             && let Some(mut copy) = pool.take()
         {
             if pool.area().fill(&mut copy, pool.area().bytes(&frame)) {
@@ -68,11 +72,8 @@ impl Faulty {
                 pool.give(copy);
             }
         }
-        let late = self.happens(self.faults.delay) || batch.is_full();
-        if late && self.delayed.len() < DELAYED_MAX {
+        if self.happens(self.faults.delay) && self.delayed.len() < DELAYED_MAX {
             self.delayed.push_back(frame);
-        } else if batch.is_full() {
-            pool.give(frame);
         } else {
             batch.push(frame);
         }
@@ -81,10 +82,16 @@ impl Faulty {
 
 impl Port for Faulty {
     fn recv(&mut self, pool: &mut Pool, batch: &mut Batch) {
-        let mut arrived = Batch::new();
-        self.inner.recv(pool, &mut arrived);
+        // Nothing is lost but what the seed says: what has no room waits, and meanwhile the inner port is not asked.
+        if self.arrived.is_empty() {
+            let mut arrived = Batch::new();
+            self.inner.recv(pool, &mut arrived);
+            self.arrived.extend(arrived.drain());
+        }
         let late = self.delayed.len();
-        for frame in arrived.drain() {
+        while batch.room() >= 2
+            && let Some(frame) = self.arrived.pop_front()
+        {
             self.pass(frame, pool, batch);
         }
         for _ in 0..late.min(batch.room()) {
@@ -111,15 +118,16 @@ impl Port for Faulty {
     }
 
     fn may_sleep(&self) -> bool {
-        self.delayed.is_empty() && self.inner.may_sleep()
+        self.arrived.is_empty() && self.delayed.is_empty() && self.inner.may_sleep()
     }
 
     fn held(&self) -> usize {
-        self.delayed.len() + self.inner.held()
+        self.arrived.len() + self.delayed.len() + self.inner.held()
     }
 
     fn close(self: Box<Self>, area: &Area) -> Remains {
         let mut remains = self.inner.close(area);
+        remains.frames.extend(self.arrived);
         remains.frames.extend(self.delayed);
         remains
     }

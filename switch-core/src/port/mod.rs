@@ -16,6 +16,8 @@ pub mod pcap;
 pub mod recorder;
 pub mod tap;
 pub mod traffic;
+#[cfg(test)]
+mod wrapper_tests;
 pub mod xdp;
 
 use crate::counter::{Counters, DropReason};

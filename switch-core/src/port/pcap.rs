@@ -4,7 +4,7 @@
 //! File I/O may block. This port is for replays, tests and bug reports, not beside ports in production.
 
 use super::{Port, Remains, Sent, Serviced};
-use crate::counter::Counters;
+use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, Batch, Pool, TxQueue};
 use crate::wire::checksum::{self, Csum};
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
@@ -51,6 +51,8 @@ impl Capture {
 pub struct PcapPort {
     read: Option<PcapReader<BufReader<File>>>,
     write: Option<Capture>,
+    /// Packets longer than a frame that nobody was told of yet.
+    giants: u64,
 }
 
 impl std::fmt::Debug for PcapPort {
@@ -65,7 +67,7 @@ impl PcapPort {
         let open = |path| PcapReader::new(BufReader::new(File::open(path).map_err(PcapError::IoError)?));
         let read = read.map(open).transpose()?;
         let write = write.map(Capture::create).transpose()?;
-        Ok(Self { read, write })
+        Ok(Self { read, write, giants: 0 })
     }
 }
 
@@ -75,9 +77,12 @@ impl Port for PcapPort {
         while !batch.is_full() {
             let Some(mut frame) = pool.take() else { return };
             match reader.next_packet() {
-                // A packet too long for a frame is passed over, as a device would drop it.
                 Some(Ok(packet)) if pool.area().fill(&mut frame, &packet.data) => batch.push(frame),
-                Some(Ok(_)) => pool.give(frame),
+                // Too long for a frame: passed over, as a device would drop it, and counted.
+                Some(Ok(_)) => {
+                    self.giants += 1;
+                    pool.give(frame);
+                }
                 // The end, or a file that breaks off: either way nothing more can be read from it.
                 Some(Err(_)) | None => {
                     self.read = None;
@@ -106,7 +111,8 @@ impl Port for PcapPort {
     }
 
     fn service(&mut self, _: &mut Pool, _: bool, _: &Counters) -> Serviced {
-        Serviced::WELL
+        let giants = std::mem::take(&mut self.giants);
+        Serviced { dropped: (giants > 0).then_some((DropReason::Giant, giants)), ..Serviced::WELL }
     }
 
     fn wait_on(&self) -> Option<BorrowedFd<'_>> {

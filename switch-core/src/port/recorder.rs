@@ -1,5 +1,6 @@
 //! Wraps a port and writes every frame that passes it, in either direction, into a capture: for tests and
-//! for bug reports. File I/O may block, see [`super::pcap`].
+//! for bug reports. Frames are written as they are, unfinished checksums too. Copies what it sends; file I/O may block, see
+//! [`super::pcap`].
 
 use super::pcap::Capture;
 use super::{Port, Remains, Sent, Serviced};
@@ -31,10 +32,13 @@ impl Port for Recorder {
     }
 
     fn send(&mut self, pool: &mut Pool, queue: &mut TxQueue) -> Sent {
-        for frame in queue.iter() {
-            self.capture.write(pool.area().bytes(frame));
+        // What the inner port leaves in the queue has not passed: it would be written down with every attempt.
+        let waiting: Vec<Vec<u8>> = queue.iter().map(|frame| pool.area().bytes(frame).to_vec()).collect();
+        let sent = self.inner.send(pool, queue);
+        for packet in &waiting[..waiting.len() - queue.len()] {
+            self.capture.write(packet);
         }
-        self.inner.send(pool, queue)
+        sent
     }
 
     fn service(&mut self, pool: &mut Pool, busy: bool, counters: &Counters) -> Serviced {
@@ -47,6 +51,10 @@ impl Port for Recorder {
 
     fn wait_on(&self) -> Option<BorrowedFd<'_>> {
         self.inner.wait_on()
+    }
+
+    fn is_asked_by_call(&self) -> bool {
+        self.inner.is_asked_by_call()
     }
 
     fn may_sleep(&self) -> bool {

@@ -14,6 +14,8 @@
 #[cfg(not(loom))]
 pub mod handover;
 pub mod idle;
+#[cfg(all(test, not(loom)))]
+mod inbox_tests;
 #[cfg(not(loom))]
 pub mod laps;
 #[cfg(not(loom))]

@@ -179,11 +179,6 @@ impl RawSocket {
         self.get(libc::SOL_XDP, libc::XDP_STATISTICS)
     }
 
-    /// The pending error: ENETDOWN once the device is gone. Reading it clears it.
-    pub fn take_error(&self) -> i32 {
-        self.get::<i32>(libc::SOL_SOCKET, libc::SO_ERROR).unwrap_or(libc::EBADF)
-    }
-
     /// Asks the kernel to transmit what the TX ring shows it.
     #[inline]
     pub fn kick_tx(&self) -> Kick {
