@@ -2,8 +2,8 @@
 
 use crate::figures::Bench;
 use std::io::Write;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use switch_api::{Done, LeaseFilter, LeaseStatus, Owner, Port, PortKind, PortSettings, PortStatus, Request};
 use switch_lab::{Daemon, Net, Node};
@@ -40,23 +40,50 @@ impl Runtime {
         Self { plugin: bench.switchd.with_file_name("switch-cni"), conf }
     }
 
+    /// The same by another socket, which leads to the daemon's.
+    pub fn by(&self, daemon: &Daemon, socket: &Path) -> Self {
+        let [from, to] = [&daemon.socket, socket].map(|path| path.display().to_string());
+        Self { plugin: self.plugin.clone(), conf: self.conf.replace(&from, &to) }
+    }
+
     /// Runs a verb for a container's `eth0`.
     pub fn run(&self, verb: &str, pod: &Net) -> Result<String, String> {
+        self.finish(verb, self.begin(verb, pod)?)
+    }
+
+    /// Collects garbage: everything but these.
+    pub fn collect(&self, alive: &[&Net]) -> Result<(), String> {
+        let named = |net: &&Net| format!(r#"{{"containerID":"{}","ifname":"eth0"}}"#, net.name());
+        let alive = alive.iter().map(named).collect::<Vec<_>>().join(",");
+        let valid = format!(r#"{{"cniVersion":"1.1.0","cni.dev/valid-attachments":[{alive}],"#);
+        let conf = self.conf.replacen(r#"{"cniVersion":"1.0.0","#, &valid, 1);
+        let child = self.start("GC", None, &conf)?;
+        self.finish("GC", child).map(drop)
+    }
+
+    /// Starts a verb for a container's `eth0`.
+    pub fn begin(&self, verb: &str, pod: &Net) -> Result<Child, String> {
+        self.start(verb, Some(pod), &self.conf)
+    }
+
+    fn start(&self, verb: &str, pod: Option<&Net>, conf: &str) -> Result<Child, String> {
         let failed = |error: std::io::Error| format!("{}: {error}", self.plugin.display());
-        let mut child = Command::new(&self.plugin)
-            .env("CNI_COMMAND", verb)
-            .env("CNI_CONTAINERID", pod.name())
-            .env("CNI_NETNS", pod.path())
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", "/usr/lib/cni")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(failed)?;
-        if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(self.conf.as_bytes()).map_err(failed)?;
+        let mut command = Command::new(&self.plugin);
+        command.env("CNI_COMMAND", verb).env("CNI_PATH", "/usr/lib/cni");
+        if let Some(pod) = pod {
+            command.env("CNI_CONTAINERID", pod.name()).env("CNI_NETNS", pod.path()).env("CNI_IFNAME", "eth0");
         }
-        let output = child.wait_with_output().map_err(failed)?;
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(conf.as_bytes()).map_err(failed)?;
+        }
+        Ok(child)
+    }
+
+    /// Waits for the end of a verb; what it printed.
+    pub fn finish(&self, verb: &str, child: Child) -> Result<String, String> {
+        let output =
+            child.wait_with_output().map_err(|error| format!("{}: {error}", self.plugin.display()))?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         if output.status.success() { Ok(said) } else { Err(format!("{verb}: {said}")) }
     }

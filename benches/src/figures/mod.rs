@@ -6,6 +6,7 @@ pub mod boot_to_answer;
 pub mod busy_memory;
 pub mod capture_cost;
 pub mod cni_add;
+pub mod cni_kill;
 pub mod cni_restart;
 pub mod cpu_per_gb;
 pub mod cross_node_tcp;
@@ -109,6 +110,7 @@ pub const ALL: &[Entry] = &[
         two_workers::measure,
     ),
     ("cni-add", "CNI ADD with 100 pods present, 200 at once, and 1 000 that come and go", cni_add::measure),
+    ("cni-kill", "plugin and daemon killed at every step of ADD and DEL: what is leaked", cni_kill::measure),
     ("cni-restart", "100 containers while the daemon restarts, and is killed", cni_restart::measure),
     ("boot-to-answer", "from the daemon's start to a container's first DNS answer", boot_to_answer::measure),
     (

@@ -206,25 +206,24 @@ fn mac_for(given: &Answer) -> Result<Mac, Refusal> {
 }
 
 fn answer(port: &Port, given: Answer, conf: &Conf, netns: &str) -> Answer {
-    let mtu = Some(u32::from(port.settings.mtu.unwrap_or(1500)));
-    let interface = |name: &str, mac: Option<Mac>, sandbox: Option<&str>| Interface {
-        name: name.to_owned(),
-        mac: mac.map(|mac| mac.to_string()),
-        mtu,
-        sandbox: sandbox.map(str::to_owned),
-        ..Interface::default()
-    };
-    let interfaces = match &port.kind {
-        PortKind::Tap { device, mac, .. } => vec![interface(device, *mac, Some(netns))],
-        // The node's end is one as well.
-        PortKind::Xdp { device, pod: Some(end), .. } => {
-            vec![interface(&end.device, end.mac, Some(netns)), interface(device, None, None)]
-        }
+    // The node's end of a cable is not told of: plugins after us that look for one (`bandwidth`) would act on a device whose packets
+    // the kernel never sees. Without it they say that they cannot.
+    let (name, mac) = match &port.kind {
+        PortKind::Tap { device, mac, .. } => (device, mac),
+        PortKind::Xdp { pod: Some(end), .. } => (&end.device, &end.mac),
         _ => return given,
+    };
+    let interface = Interface {
+        name: name.clone(),
+        mac: mac.map(|mac| mac.to_string()),
+        mtu: Some(u32::from(port.settings.mtu.unwrap_or(1500))),
+        sandbox: Some(netns.to_owned()),
+        ..Interface::default()
     };
     let ips = given.ips.into_iter().map(|ip| Ip { interface: Some(0), ..ip }).collect();
     let dns = conf.dns.clone().or(given.dns);
-    let ours = Answer { interfaces, ips, routes: given.routes, dns, others: Default::default() };
+    let ours =
+        Answer { interfaces: vec![interface], ips, routes: given.routes, dns, others: Default::default() };
     ours.after(conf.previous.as_ref())
 }
 
