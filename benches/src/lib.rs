@@ -8,7 +8,9 @@
 //! | [`sink`] | what the sink makes of what arrives: loss, reorder, latencies |
 //! | [`flood`] | a flood that no socket could send |
 //! | [`iperf`] | TCP between two pods |
+//! | [`containers`] | containers as a runtime attaches them |
 //! | [`pair`] | two pods on the switch |
+//! | [`outage`] | how long pods are cut off |
 //! | [`peers`] | what a user would run instead |
 //! | [`round_trips`] | UDP requests and their responses, timed |
 //! | [`cpu`] | what the machine's cores were busy for |
@@ -20,6 +22,7 @@
 //! | [`allocations`] | an allocator that counts |
 
 pub mod allocations;
+pub mod containers;
 pub mod cpu;
 pub mod cycles;
 pub mod dir24;
@@ -27,6 +30,7 @@ pub mod figures;
 pub mod flood;
 pub mod flows;
 pub mod iperf;
+pub mod outage;
 pub mod pair;
 pub mod peers;
 pub mod pipeline;

@@ -285,6 +285,9 @@ pub enum PortKind {
         /// Milliseconds without a beat after which it counts as dead. 10 to 60 000.
         #[serde(default = "dead_after_ms_default")]
         dead_after_ms: u32,
+        /// The other end of the device, in a pod: the switch makes both, a veth pair. None: the device is somebody else's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pod: Option<Box<PodEnd>>,
     },
     /// A TAP device in a pod's network namespace, with the pod's own offloads: what a pod attaches by. The
     /// switch makes it, and it outlives the daemon.
@@ -353,6 +356,34 @@ impl PortKind {
             take: Take::Everything,
             when_dead: None,
             dead_after_ms: DEAD_AFTER_MS_DEFAULT,
+            pod: None,
+        }
+    }
+
+    /// AF_XDP on the end named `device` of a veth pair whose other end is in a pod.
+    pub fn xdp_pod(device: &str, end: PodEnd) -> Self {
+        let mut kind = Self::xdp(device);
+        if let Self::Xdp { pod, .. } = &mut kind {
+            *pod = Some(Box::new(end));
+        }
+        kind
+    }
+
+    /// The addresses of the pod behind a port whose device the switch makes in it.
+    pub fn pod_addresses(&self) -> Option<&[Cidr]> {
+        match self {
+            Self::Tap { addresses, .. } => Some(addresses),
+            Self::Xdp { pod: Some(end), .. } => Some(&end.addresses),
+            _ => None,
+        }
+    }
+
+    /// The MAC address of the device that the switch makes; none if it makes none.
+    pub fn mac_mut(&mut self) -> Option<&mut Option<Mac>> {
+        match self {
+            Self::Tap { mac, .. } | Self::Host { mac, .. } => Some(mac),
+            Self::Xdp { pod: Some(end), .. } => Some(&mut end.mac),
+            _ => None,
         }
     }
 }
@@ -369,6 +400,26 @@ impl PortKind {
             queues: tap_queues_default(),
         }
     }
+}
+
+/// The end in a pod of a veth pair that the switch makes. It is there as long as the port is, and outlives the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PodEnd {
+    /// The device's name when it is made. The pod may rename it.
+    #[serde(default = "tap_device_default")]
+    pub device: String,
+    /// The pod's network namespace, as a path.
+    pub netns: String,
+    /// Its MAC address. None: the switch chooses one when the port is added, and keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// Addresses it is made with. At most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<Cidr>,
+    /// Routes it is made with. At most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<DeviceRoute>,
 }
 
 /// A route through a device that the switch makes.
@@ -464,6 +515,18 @@ impl Port {
     }
 }
 
+/// Smallest MTU of a link that IPv6 is spoken on (RFC 8200 section 5).
+pub const IPV6_MTU_MIN: u16 = 1280;
+
+impl Port {
+    /// The MTU of the pod's device where `mtu` fits through the node's way out: IPv6 wants a certain size at least.
+    pub fn mtu_that_follows(&self, mtu: u16) -> u16 {
+        let addresses = self.kind.pod_addresses().unwrap_or_default();
+        let has_v6 = addresses.iter().any(|cidr| cidr.address().is_ipv6());
+        if has_v6 { mtu.max(IPV6_MTU_MIN) } else { mtu }
+    }
+}
+
 /// How a port switches; all of it can be changed while traffic flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -480,9 +543,13 @@ pub struct PortSettings {
     pub storm_pps: Option<u32>,
     /// MACs it may have learned at one time; none: the table's fair share applies alone.
     pub learn_limit: Option<u32>,
-    /// Largest L3 packet it is given, in bytes, without Ethernet header and tags. None: the device's. A tap
-    /// or host port's device is given this MTU, or 1500.
+    /// Largest L3 packet it is given, in bytes, without Ethernet header and tags. None: the device's. A
+    /// device that the switch makes is given this MTU, or 1500.
     pub mtu: Option<u16>,
+    /// Whether the MTU becomes what fits through the node's way out (`Status::pod_mtu`) when that changes. Of devices that the switch
+    /// makes in pods only.
+    #[serde(skip_serializing_if = "is_false")]
+    pub mtu_follows: bool,
     /// The worker that serves it; none: the switch chooses.
     pub worker: Option<u16>,
     /// Whether flows are kept of what it sends and is sent, whatever else asks for it.

@@ -56,9 +56,11 @@ pub enum Kind {
     Xdp {
         #[command(flatten)]
         common: Common,
-        /// The device, for example the host's end of a veth pair.
+        /// The device, for example the host's end of a veth pair; with --netns the name of the one that is made.
         #[arg(long)]
         device: String,
+        #[command(flatten)]
+        pod: tap::PodDevice,
         /// How: the fastest that works, unless said.
         #[arg(long, value_enum, default_value_t = Mode::Auto)]
         mode: Mode,
@@ -191,9 +193,12 @@ pub struct Settings {
     /// MACs it may have learned; `off` for no limit of its own.
     #[arg(long, value_name = "MACS", value_parser = parse_limit)]
     learn_limit: Option<Limit>,
-    /// Largest L3 packet it is given, in bytes. A tap or host port's device gets this MTU.
+    /// Largest L3 packet it is given, in bytes. A device that the switch makes gets this MTU.
     #[arg(long)]
     mtu: Option<u16>,
+    /// Let the MTU of a pod's device follow what fits through the node's way out.
+    #[arg(long)]
+    mtu_follows: Option<Switch>,
     /// The worker that serves it.
     #[arg(long)]
     worker: Option<u16>,
@@ -266,6 +271,7 @@ impl Settings {
             storm_pps: self.storm_pps.map_or(before.storm_pps, |limit| limit.0),
             learn_limit: self.learn_limit.map_or(before.learn_limit, |limit| limit.0),
             mtu: self.mtu.or(before.mtu),
+            mtu_follows: or(self.mtu_follows, before.mtu_follows),
             worker: self.worker.or(before.worker),
             track: or(self.track, before.track),
             source_guard: self.guard.over(before.source_guard),
@@ -317,6 +323,7 @@ impl Kind {
             take_nothing,
             when_dead,
             dead_after_ms,
+            pod,
             ..
         } = self
         else {
@@ -344,6 +351,7 @@ impl Kind {
                 Dead::Pass => WhenDead::Pass,
             }),
             dead_after_ms: dead_after_ms.unwrap_or(switch_api::DEAD_AFTER_MS_DEFAULT),
+            pod: pod.end().map(Box::new),
         }
     }
 }
@@ -425,7 +433,10 @@ fn memory(port: &PortStatus) -> String {
 
 fn made_of(port: &Port) -> String {
     match &port.kind {
-        PortKind::Xdp { device, .. } => format!("xdp {device}"),
+        PortKind::Xdp { device, pod: None, .. } => format!("xdp {device}"),
+        PortKind::Xdp { device, pod: Some(end), .. } => {
+            format!("xdp {device} to {} in {}", end.device, tap::shown_netns(&end.netns))
+        }
         kind @ (PortKind::Tap { .. } | PortKind::Host { .. }) => tap::made_of(kind).unwrap_or_default(),
         PortKind::Memory { .. } => "memory".into(),
         PortKind::Pcap { read, write } => {
@@ -489,7 +500,10 @@ fn show(port: &PortStatus) -> String {
         ("not faster because", port.mode_reason.clone().unwrap_or_default()),
         ("bridge", port.port.bridge.to_string()),
         ("vlan", vlan(&port.port)),
-        ("mtu", port.mtu.to_string()),
+        (
+            "mtu",
+            format!("{}{}", port.mtu, if settings.mtu_follows { ", follows the node's way out" } else { "" }),
+        ),
         ("memory", memory(port)),
         ("isolated", settings.isolated.to_string()),
         ("hairpin", settings.hairpin.to_string()),

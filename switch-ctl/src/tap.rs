@@ -4,7 +4,7 @@ use crate::port::Common;
 use clap::Args;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use switch_api::{Cidr, DeviceRoute, HOST_DEVICE_DEFAULT, Mac, PortKind, TAP_DEVICE_DEFAULT};
+use switch_api::{Cidr, DeviceRoute, HOST_DEVICE_DEFAULT, Mac, PodEnd, PortKind, TAP_DEVICE_DEFAULT};
 
 const TAP_EXAMPLES: &str = "Examples:
   switch-ctl port add tap web --bridge br0 --netns web --address 10.66.0.2/24 --route 0.0.0.0/0,10.66.0.1
@@ -43,6 +43,39 @@ pub struct Host {
     device: String,
     #[command(flatten)]
     dress: Dress,
+}
+
+/// The other end of an xdp port's device, if the switch makes both.
+#[derive(Debug, Args)]
+pub struct PodDevice {
+    /// Make the device: one end of a veth pair whose other end is in this network namespace, a path, or a name that `ip netns`
+    /// lists.
+    #[arg(long, value_name = "PATH|NAME")]
+    netns: Option<String>,
+    /// The name of the end there.
+    #[arg(long, default_value = TAP_DEVICE_DEFAULT, requires = "netns")]
+    pod_device: String,
+    /// Its MAC address; without it one is chosen, and kept.
+    #[arg(long, requires = "netns")]
+    mac: Option<Mac>,
+    /// An address of it, like 10.66.0.2/24. May be repeated.
+    #[arg(long = "address", value_name = "CIDR", requires = "netns")]
+    addresses: Vec<Cidr>,
+    /// A route of it, like 0.0.0.0/0,10.66.0.1. May be repeated.
+    #[arg(long = "route", value_name = "CIDR[,VIA]", value_parser = parse_route, requires = "netns")]
+    routes: Vec<DeviceRoute>,
+}
+
+impl PodDevice {
+    pub fn end(&self) -> Option<PodEnd> {
+        Some(PodEnd {
+            device: self.pod_device.clone(),
+            netns: path_of(self.netns.as_deref()?),
+            mac: self.mac,
+            addresses: self.addresses.clone(),
+            routes: self.routes.clone(),
+        })
+    }
 }
 
 /// What a device is made with.
@@ -107,13 +140,17 @@ pub fn made_of(kind: &PortKind) -> Option<String> {
     match kind {
         PortKind::Tap { device, netns: None, .. } => Some(format!("tap {device}")),
         PortKind::Tap { device, netns: Some(path), .. } => {
-            // Of /run/netns/NAME the name says enough, of /proc/PID/ns/net all of it does.
-            let name = path.strip_prefix("/run/netns/").or_else(|| path.strip_prefix("/var/run/netns/"));
-            Some(format!("tap {device} in {}", name.unwrap_or(path)))
+            Some(format!("tap {device} in {}", shown_netns(path)))
         }
         PortKind::Host { device, .. } => Some(format!("host {device}")),
         _ => None,
     }
+}
+
+/// Of /run/netns/NAME the name says enough, of /proc/PID/ns/net all of it does.
+pub fn shown_netns(path: &str) -> &str {
+    let name = path.strip_prefix("/run/netns/").or_else(|| path.strip_prefix("/var/run/netns/"));
+    name.unwrap_or(path)
 }
 
 /// The lines that `port show` has for such a port.
@@ -122,6 +159,7 @@ pub fn show(kind: &PortKind) -> Vec<(&'static str, String)> {
         PortKind::Tap { mac, addresses, routes, .. } | PortKind::Host { mac, addresses, routes, .. } => {
             (mac, addresses, routes)
         }
+        PortKind::Xdp { pod: Some(end), .. } => (&end.mac, &end.addresses, &end.routes),
         _ => return Vec::new(),
     };
     let route = |route: &DeviceRoute| match route.via {

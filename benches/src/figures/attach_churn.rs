@@ -87,6 +87,7 @@ pub(super) fn resident_kib(daemon: &Daemon) -> i64 {
     line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
 }
 
-fn descriptors(daemon: &Daemon) -> i64 {
+/// Files that the daemon has open.
+pub(super) fn descriptors(daemon: &Daemon) -> i64 {
     std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).map_or(0, |entries| entries.count() as i64)
 }

@@ -2,9 +2,12 @@
 //! computed. Peers run beside the switch in the same run.
 
 pub mod attach_churn;
+pub mod boot_to_answer;
 pub mod busy_memory;
 pub mod capture_cost;
 pub mod cni_add;
+pub mod cni_kill;
+pub mod cni_restart;
 pub mod cpu_per_gb;
 pub mod cross_node_tcp;
 pub mod first_packet;
@@ -117,7 +120,10 @@ pub const ALL: &[Entry] = &[
         "two workers against one, on memory ports; how long a lane takes to move",
         two_workers::measure,
     ),
-    ("cni-add", "CNI ADD with 100 pods present, and 200 of them 8 at a time", cni_add::measure),
+    ("cni-add", "CNI ADD with 100 pods present, 200 at once, and 1 000 that come and go", cni_add::measure),
+    ("cni-kill", "plugin and daemon killed at every step of ADD and DEL: what is leaked", cni_kill::measure),
+    ("cni-restart", "100 containers while the daemon restarts, and is killed", cni_restart::measure),
+    ("boot-to-answer", "from the daemon's start to a container's first DNS answer", boot_to_answer::measure),
     (
         "cross-node-tcp",
         "TCP pod to pod across two nodes, beside the kernel's own routing",

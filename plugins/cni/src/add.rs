@@ -3,7 +3,7 @@
 //! last step first.
 
 use crate::answer::{Answer, Interface, Ip, Route};
-use crate::conf::Conf;
+use crate::conf::{Conf, Driver};
 use crate::invocation::Invocation;
 use crate::refusal::{INVALID_CONFIG, INVALID_ENVIRONMENT, Refusal, UNKNOWN_CONTAINER};
 use crate::{guard, ipam, netns, outside, pending, switch, workload};
@@ -11,8 +11,8 @@ use serde_json::Value;
 use std::io::Read;
 use std::net::IpAddr;
 use switch_api::{
-    ApiError, Client, Code, DeviceRoute, Holder, IpNet, Mac, Name, Owner, Port, PortKind, PortSettings,
-    PortState, PortStatus, Vlan,
+    ApiError, Cidr, Client, Code, DeviceRoute, Holder, IpNet, Mac, Name, Owner, PodEnd, Port, PortKind,
+    PortSettings, PortState, PortStatus, Vlan,
 };
 
 /// Does it; what is to be printed.
@@ -64,7 +64,7 @@ fn attach(
         Err(name) => name.clone(),
     };
     let mut wanted = port(invocation, conf, name, given)?;
-    wanted.settings.mtu = outside::mtu(conf, client)?;
+    wanted.settings.mtu = outside::mtu(conf, client, &wanted)?;
     if let Ok((present, has_device)) = present {
         // A runtime that did not wait for our answer asks again: what is as it should be stays.
         if has_device && present.state == PortState::Up && is_same(&present.port, &wanted) {
@@ -86,14 +86,19 @@ fn attach(
 fn is_same(present: &Port, wanted: &Port) -> bool {
     // Labels may have been declared meanwhile.
     let mut wanted = Port { workload: present.workload.clone(), ..wanted.clone() };
-    if let (PortKind::Tap { mac: is, .. }, PortKind::Tap { mac, addresses, .. }) =
-        (&present.kind, &mut wanted.kind)
-        && addresses.iter().all(|cidr| cidr.address().is_ipv6())
+    let is_by_chance =
+        wanted.kind.pod_addresses().is_some_and(|all| all.iter().all(|cidr| cidr.address().is_ipv6()));
+    if let (Some(Some(is)), Some(mac)) =
+        (present.kind.clone().mac_mut(), wanted.kind.mac_mut().filter(|_| is_by_chance))
     {
-        if let (Some(guard), Some(is)) = (&mut wanted.settings.source_guard, is) {
+        if let Some(guard) = &mut wanted.settings.source_guard {
             guard.macs = vec![*is];
         }
-        *mac = *is;
+        *mac = Some(*is);
+    }
+    if wanted.settings.mtu_follows {
+        // The way out may have changed meanwhile, and the port with it.
+        wanted.settings.mtu = present.settings.mtu;
     }
     *present == wanted
 }
@@ -108,26 +113,13 @@ pub(crate) fn port(
     let holder = conf.holder(&invocation.container, &invocation.interface);
     let asked = invocation.mac.or(conf.mac);
     let mac = asked.map_or_else(|| mac_for(given), Ok)?;
-    let cidr = |net: IpNet| {
-        let text = net.to_string();
-        text.parse().map_err(|error| Refusal::new(INVALID_CONFIG, format!("address {text}: {error}")))
-    };
-    let kind = PortKind::Tap {
-        device: invocation.interface.clone(),
-        netns: invocation.netns.clone(),
-        mac: Some(mac),
-        addresses: given.ips.iter().map(|ip| cidr(ip.address)).collect::<Result<_, _>>()?,
-        routes: device_routes(given)
-            .into_iter()
-            .map(|(to, via)| Ok(DeviceRoute { to: cidr(to)?, via }))
-            .collect::<Result<_, Refusal>>()?,
-        queues: conf.queues,
-    };
+    let kind = kind(invocation, conf, &name, mac, given)?;
     let settings = PortSettings {
         vlan: conf.vlan.map_or_else(Vlan::default, |vid| Vlan::Access { vid }),
         isolated: conf.isolated,
         mtu: conf.mtu,
         limits: conf.limits,
+        mtu_follows: conf.mtu.is_none(),
         source_guard: guard::of(conf, mac, given.ips.iter().map(|ip| ip.address.addr())),
         ..conf.outside.settings()
     };
@@ -140,6 +132,34 @@ pub(crate) fn port(
         owner: Owner::Cni,
         labels,
         workload: workload::of(invocation, conf),
+    })
+}
+
+/// What the port is made of.
+fn kind(
+    invocation: &Invocation,
+    conf: &Conf,
+    name: &Name,
+    mac: Mac,
+    given: &Answer,
+) -> Result<PortKind, Refusal> {
+    let cidr = |net: IpNet| {
+        let text = net.to_string();
+        let refused = |error| Refusal::new(INVALID_CONFIG, format!("address {text}: {error}"));
+        text.parse::<Cidr>().map_err(refused)
+    };
+    let (device, mac) = (invocation.interface.clone(), Some(mac));
+    let addresses = given.ips.iter().map(|ip| cidr(ip.address)).collect::<Result<_, _>>()?;
+    let routes = device_routes(given).into_iter().map(|(to, via)| Ok(DeviceRoute { to: cidr(to)?, via }));
+    let routes = routes.collect::<Result<_, Refusal>>()?;
+    let netns = invocation.netns.clone();
+    Ok(match conf.driver {
+        Driver::Tap => PortKind::Tap { device, netns, mac, addresses, routes, queues: conf.queues },
+        // The node's end has the port's name: nobody else's device is called so.
+        Driver::Xdp => PortKind::xdp_pod(
+            name.as_str(),
+            PodEnd { device, netns: netns.unwrap_or_default(), mac, addresses, routes },
+        ),
     })
 }
 
@@ -187,9 +207,15 @@ fn mac_for(given: &Answer) -> Result<Mac, Refusal> {
 }
 
 fn answer(port: &Port, given: Answer, conf: &Conf, netns: &str) -> Answer {
-    let PortKind::Tap { device, mac, .. } = &port.kind else { return given };
+    // The node's end of a cable is not told of: plugins after us that look for one (`bandwidth`) would act on a device whose packets
+    // the kernel never sees. Without it they say that they cannot.
+    let (name, mac) = match &port.kind {
+        PortKind::Tap { device, mac, .. } => (device, mac),
+        PortKind::Xdp { pod: Some(end), .. } => (&end.device, &end.mac),
+        _ => return given,
+    };
     let interface = Interface {
-        name: device.clone(),
+        name: name.clone(),
         mac: mac.map(|mac| mac.to_string()),
         mtu: Some(u32::from(port.settings.mtu.unwrap_or(1500))),
         sandbox: Some(netns.to_owned()),

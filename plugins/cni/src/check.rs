@@ -1,12 +1,12 @@
 //! CHECK: interface, addresses, routes, port and lease against the result of ADD. Every difference is named.
 
 use crate::answer::{Answer, Ip};
-use crate::conf::Conf;
+use crate::conf::{Conf, Driver};
 use crate::invocation::Invocation;
 use crate::refusal::{DIFFERENT, INVALID_CONFIG, Refusal};
 use crate::{bandwidth, guard, ipam, netns, switch, workload};
 use std::net::IpAddr;
-use switch_api::{Client, Mac, PortKind, PortState};
+use switch_api::{Mac, PortKind, PortState, PortStatus};
 
 /// Compares.
 pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
@@ -16,9 +16,15 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
     };
     let netns = invocation.netns.as_deref().unwrap_or_default();
     let mut client = switch::connect(conf).map_err(switch::down)?;
-    let mut differences = interface(netns, &invocation.interface, conf, result);
+    let holder = conf.holder(&invocation.container, &invocation.interface);
+    let found = switch::find(&mut client, &holder)?;
+    let mtu = conf.mtu.map(u32::from).or(found.as_ref().ok().map(followed));
+    let mut differences = interface(netns, &invocation.interface, mtu, result);
     let ours: Vec<Ip> = of_interface(result, &invocation.interface).cloned().collect();
-    differences.extend(port(&mut client, invocation, conf, &ours)?);
+    match found {
+        Ok(status) => differences.extend(port(&status, invocation, conf, &ours)),
+        Err(_) => differences.push(format!("the switch has no port for {holder}")),
+    }
     differences.extend(ipam::check(&mut client, invocation, conf, &ours)?);
     report(differences)
 }
@@ -50,7 +56,12 @@ fn of_interface<'a>(result: &'a Answer, name: &'a str) -> impl Iterator<Item = &
     result.ips.iter().filter(move |ip| ip.interface.is_none_or(is_ours))
 }
 
-fn interface(netns: &str, name: &str, conf: &Conf, result: &Answer) -> Vec<String> {
+/// The MTU that a container's interface has by now: it follows the node's way out.
+fn followed(status: &PortStatus) -> u32 {
+    u32::from(status.port.settings.mtu.unwrap_or(1500))
+}
+
+fn interface(netns: &str, name: &str, mtu: Option<u32>, result: &Answer) -> Vec<String> {
     let seen = match netns::look(netns, name) {
         Ok(Some(seen)) => seen,
         Ok(None) => return vec![format!("the namespace has no interface {name}")],
@@ -66,7 +77,6 @@ fn interface(netns: &str, name: &str, conf: &Conf, result: &Answer) -> Vec<Strin
         let is = seen.mac.map_or_else(String::new, |mac| mac.to_string());
         differences.push(format!("interface {name} has the MAC address {is}, not {mac}"));
     }
-    let mtu = said.and_then(|it| it.mtu).or(conf.mtu.map(u32::from));
     if let Some(mtu) = mtu.filter(|mtu| *mtu != seen.mtu) {
         differences.push(format!("interface {name} has an MTU of {}, not {mtu}", seen.mtu));
     }
@@ -83,21 +93,12 @@ fn interface(netns: &str, name: &str, conf: &Conf, result: &Answer) -> Vec<Strin
     differences
 }
 
-fn port(
-    client: &mut Client,
-    invocation: &Invocation,
-    conf: &Conf,
-    ips: &[Ip],
-) -> Result<Vec<String>, Refusal> {
+fn port(status: &PortStatus, invocation: &Invocation, conf: &Conf, ips: &[Ip]) -> Vec<String> {
     let netns = invocation.netns.as_deref().unwrap_or_default();
-    let holder = conf.holder(&invocation.container, &invocation.interface);
-    let Ok(status) = switch::find(client, &holder)? else {
-        return Ok(vec![format!("the switch has no port for {holder}")]);
-    };
     let name = &status.port.name;
     let mut differences = Vec::new();
     if status.state != PortState::Up {
-        let why = status.reason.unwrap_or_default();
+        let why = status.reason.clone().unwrap_or_default();
         differences.push(format!("port {name} is not up: {why}"));
     }
     if status.port.bridge != conf.bridge {
@@ -110,17 +111,22 @@ fn port(
         let (is, due) = (bandwidth::shown(limits), bandwidth::shown(&conf.limits));
         differences.push(format!("port {name} has other rate limits: {is}; due: {due}"));
     }
-    match &status.port.kind {
-        PortKind::Tap { netns: Some(is), .. } if is == netns => {}
-        PortKind::Tap { netns: is, .. } => {
-            differences.push(format!("port {name} serves the namespace {}", is.clone().unwrap_or_default()));
-        }
-        _ => differences.push(format!("port {name} is no tap port")),
+    let (driver, serves, mac) = match &status.port.kind {
+        PortKind::Tap { netns, mac, .. } => (Some(Driver::Tap), netns.as_deref().unwrap_or_default(), *mac),
+        PortKind::Xdp { pod: Some(end), .. } => (Some(Driver::Xdp), end.netns.as_str(), end.mac),
+        _ => (None, netns, None),
+    };
+    if driver != Some(conf.driver) {
+        let due = if conf.driver == Driver::Tap { "tap" } else { "xdp" };
+        differences.push(format!("port {name} is of another driver than {due}"));
     }
-    if let PortKind::Tap { mac: Some(mac), .. } = &status.port.kind {
+    if serves != netns {
+        differences.push(format!("port {name} serves the namespace {serves}"));
+    }
+    if let Some(mac) = mac {
         let (is, due) = (
             status.port.settings.source_guard.as_ref(),
-            guard::of(conf, *mac, ips.iter().map(|ip| ip.address.addr())),
+            guard::of(conf, mac, ips.iter().map(|ip| ip.address.addr())),
         );
         if is != due.as_ref() {
             differences.push(format!(
@@ -136,5 +142,5 @@ fn port(
         let due = format!("namespace {}, labels {}", due.namespace, labels.join(","));
         differences.push(format!("port {name} is not to policies what it should be: {due}"));
     }
-    Ok(differences)
+    differences
 }

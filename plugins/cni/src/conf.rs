@@ -45,6 +45,7 @@ const KNOWN: &[&str] = &[
     "sourceGuard",
     "allowedSourcePrefixes",
     "queues",
+    "driver",
     "ipam",
     "dns",
     "args",
@@ -88,6 +89,8 @@ pub struct Conf {
     pub queues: u16,
     /// How fast a container may send and be sent.
     pub limits: PortLimits,
+    /// What a container attaches by.
+    pub driver: Driver,
     /// How containers reach the outside and are reached.
     pub outside: Outside,
     /// Where addresses come from.
@@ -106,6 +109,17 @@ pub struct Conf {
     pub valid: Option<Vec<Attachment>>,
     /// As it came, for other plugins.
     pub raw: Value,
+}
+
+/// What a container attaches by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Driver {
+    /// A TAP with full offloads: bulk TCP is fastest so.
+    #[default]
+    Tap,
+    /// A veth pair whose other end is an xdp port: small packets are fastest so.
+    Xdp,
 }
 
 /// Where addresses come from.
@@ -220,6 +234,7 @@ fn take(map: Map<String, Value>, raw: Value, version: Version, problems: &mut Pr
         allowed_source_prefixes: Vec::new(),
         queues: 1,
         limits: PortLimits::default(),
+        driver: Driver::Tap,
         outside: Outside::default(),
         ipam: Ipam::None,
         ips: Vec::new(),
@@ -278,6 +293,10 @@ fn take_port(fields: &mut Fields, conf: &mut Conf, problems: &mut Problems) {
     conf.queues = fields.take("queues", problems).unwrap_or(1);
     if !(1..=16).contains(&conf.queues) {
         problems.add("queues: use 1 to 16");
+    }
+    conf.driver = fields.take("driver", problems).unwrap_or_default();
+    if conf.driver == Driver::Xdp && conf.queues > 1 {
+        problems.add("queues: they are a TAP's; the driver xdp has one");
     }
     let dns: Option<Map<String, Value>> = fields.take("dns", problems);
     conf.dns = dns.filter(|dns| !dns.is_empty()).map(Value::Object);

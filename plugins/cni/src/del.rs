@@ -30,10 +30,11 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
 fn remove_interface(invocation: &Invocation, holder: &Holder) -> Result<(), Refusal> {
     let Some(path) = &invocation.netns else { return Ok(()) };
     // A namespace that cannot be looked into is gone, or as good as.
-    let Ok(Some(seen)) = netns::look(path, &invocation.interface) else { return Ok(()) };
-    if !switch::is_interface_of(&seen.alias, holder) {
-        return Ok(());
-    }
+    let Ok(seen) = netns::look(path, &invocation.interface) else { return Ok(()) };
+    let ours = seen.filter(|seen| switch::is_interface_of(&seen.alias, holder));
+    // A daemon that was killed over a veth pair leaves an end that has the port's name and nothing written on it.
+    let half_made = || netns::look(path, switch::name(holder, 0).as_str()).ok().flatten();
+    let Some(seen) = ours.or_else(half_made) else { return Ok(()) };
     netns::remove(path, seen.index).map_err(|error| {
         let text = format!("interface {} in {path} could not be removed: {error}", invocation.interface);
         Refusal::new(IO_FAILURE, text).details("it needs CAP_NET_ADMIN in that namespace")

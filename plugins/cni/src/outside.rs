@@ -6,7 +6,7 @@ use crate::fields::{Fields, Problems};
 use crate::refusal::{Refusal, SWITCH_REFUSED};
 use serde_json::{Map, Value};
 use std::net::IpAddr;
-use switch_api::{Client, PortSettings, Prefix, Protocol, Publish, Request, Status};
+use switch_api::{Client, Port, PortSettings, Prefix, Protocol, Publish, Request, Status};
 
 /// Networks in `noMasquerade`, and ports of one container: what the daemon takes for a port.
 const LIST_MAX: usize = 64;
@@ -114,12 +114,13 @@ impl Outside {
     }
 }
 
-/// The MTU of a container's interface: the network's, or what fits through the node's way out.
-pub fn mtu(conf: &Conf, client: &mut Client) -> Result<Option<u16>, Refusal> {
-    match conf.mtu {
-        Some(mtu) => Ok(Some(mtu)),
-        None => Ok(client.call::<Status>(&Request::Status(Default::default()))?.pod_mtu),
+/// The MTU of a container's interface: the network's, or what fits through the node's way out. The daemon has the interface follow that.
+pub fn mtu(conf: &Conf, client: &mut Client, port: &Port) -> Result<Option<u16>, Refusal> {
+    if conf.mtu.is_some() {
+        return Ok(conf.mtu);
     }
+    let status: Status = client.call(&Request::Status(Default::default()))?;
+    Ok(status.pod_mtu.map(|mtu| port.mtu_that_follows(mtu)))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 mod runtime;
 
 use runtime::{Container, Runtime, exec};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
 use switch_lab::wait_until;
@@ -54,28 +54,67 @@ fn host_local_and_static_give_addresses() {
     runtime.assert_empty();
 }
 
+/// `ptp` and `bridge` ask us for addresses, one network each, with the version that Debian's plugins speak.
 #[test]
 fn another_plugin_gets_its_addresses_from_us() {
     let runtime = Runtime::new();
+    asks_us_for_addresses(&runtime, "ptp", json!({}));
+    asks_us_for_addresses(&runtime, "bridge", json!({"bridge": "theirs0"}));
+}
+
+fn asks_us_for_addresses(runtime: &Runtime, kind: &str, more: Value) {
     let a = Container::new("a");
-    let mut conf = runtime.with("1.0.0", json!({"type": "ptp", "name": "theirs"}));
+    let mut conf = runtime.with("1.0.0", json!({"type": kind, "name": "theirs"}));
     let ours =
         ["bridge", "stateDir", "socket"].map(|field| conf.as_object_mut().unwrap().remove(field).unwrap());
     conf["ipam"]["socket"] = ours[2].clone();
     conf["ipam"]["stateDir"] = ours[1].clone();
+    conf.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
     let netns = a.net.path();
-    let env = [("CNI_CONTAINERID", "a"), ("CNI_NETNS", netns.as_str()), ("CNI_IFNAME", "eth0")];
-    let ptp = Path::new("/usr/lib/cni/ptp");
-    let said = exec(ptp, "ADD", &env, &conf);
-    assert!(said.success, "{:#}", said.json);
+    let plugin = Path::new("/usr/lib/cni").join(kind);
+    // What it makes on the node it makes in the node's namespace.
+    let exec = |verb: &'static str, conf: &Value| {
+        let (plugin, netns, conf) = (plugin.clone(), netns.clone(), conf.clone());
+        let asked = runtime.node.net.inside(move || {
+            let env = [("CNI_CONTAINERID", "a"), ("CNI_NETNS", netns.as_str()), ("CNI_IFNAME", "eth0")];
+            exec(&plugin, verb, &env, &conf)
+        });
+        asked.join().unwrap()
+    };
+    let said = exec("ADD", &conf);
+    assert!(said.success, "{kind}: {:#}", said.json);
     let lease = runtime.leases()[0].lease.clone();
     assert_eq!((lease.holder.network.as_str(), lease.addresses.len()), ("theirs", 2));
     assert!(a.net.ip("addr show eth0").contains(&lease.addresses[0].address.to_string()));
     conf["prevResult"] = said.json;
-    let checked = exec(ptp, "CHECK", &env, &conf);
-    assert!(checked.success, "{:#}", checked.json);
-    exec(ptp, "DEL", &env, &conf).ok();
+    let checked = exec("CHECK", &conf);
+    assert!(checked.success, "{kind}: {:#}", checked.json);
+    exec("DEL", &conf).ok();
     assert!(runtime.leases().is_empty() && !a.has("eth0"));
-    let checked = exec(ptp, "CHECK", &env, &conf);
-    assert!(!checked.success);
+    assert!(!exec("CHECK", &conf).success);
+    // Twice, and without anything to be released.
+    exec("DEL", &conf).ok();
+}
+
+/// A plugin after us that shapes what a veth carries would act on nothing: it says so, whatever containers attach by.
+#[test]
+fn a_chain_that_needs_a_veth_is_refused() {
+    let mut runtime = Runtime::new();
+    for driver in ["tap", "xdp"] {
+        runtime.conf["driver"] = driver.into();
+        let a = Container::new("a");
+        let result = runtime.add(&a).ok();
+        let rates = json!({
+            "cniVersion": "1.0.0", "name": "pods", "type": "bandwidth", "prevResult": result,
+            "ingressRate": 1_000_000, "ingressBurst": 1_000_000, "egressRate": 1_000_000, "egressBurst": 1_000_000,
+        });
+        let netns = a.net.path();
+        let env = [("CNI_CONTAINERID", "a"), ("CNI_NETNS", netns.as_str()), ("CNI_IFNAME", "eth0")];
+        let said = exec(Path::new("/usr/lib/cni/bandwidth"), "ADD", &env, &rates);
+        assert!(!said.success, "{driver}: {:#}", said.json);
+        println!("{driver}: {}", said.json["msg"]);
+        // The runtime takes back what went before.
+        runtime.ask("DEL", "1.0.0", &a, json!({"prevResult": result})).ok();
+        runtime.assert_empty();
+    }
 }

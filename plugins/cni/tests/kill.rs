@@ -30,7 +30,28 @@ fn collect_garbage(runtime: &Runtime, alive: &[&str]) {
 
 #[test]
 fn a_plugin_that_is_killed_leaves_nothing_that_gc_does_not_find() {
-    let runtime = Runtime::new();
+    kill_the_plugin("tap");
+}
+
+#[test]
+fn a_plugin_of_the_driver_xdp_that_is_killed_leaves_nothing_that_gc_does_not_find() {
+    kill_the_plugin("xdp");
+}
+
+/// How much longer an ADD takes than with a tap port.
+fn longer(driver: &str) -> u32 {
+    if driver == "xdp" { 4 } else { 1 }
+}
+
+/// A node whose containers attach by that.
+fn runtime_with(driver: &str) -> Runtime {
+    let mut runtime = Runtime::new();
+    runtime.conf["driver"] = driver.into();
+    runtime
+}
+
+fn kill_the_plugin(driver: &str) {
+    let runtime = runtime_with(driver);
     let (alive, other) = (Container::new("alive"), Container::new("other"));
     let (address, _) = (runtime.add(&alive).address(0), runtime.add(&other));
     let (mut done, mut killed) = (0, 0);
@@ -40,7 +61,7 @@ fn a_plugin_that_is_killed_leaves_nothing_that_gc_does_not_find() {
         if verb == "DEL" {
             runtime.add(&container);
         }
-        match runtime.start_and_kill(verb, &container, somewhere(round)) {
+        match runtime.start_and_kill(verb, &container, somewhere(round) * longer(driver)) {
             true => killed += 1,
             false => done += 1,
         }
@@ -62,7 +83,16 @@ fn a_plugin_that_is_killed_leaves_nothing_that_gc_does_not_find() {
 
 #[test]
 fn a_daemon_that_is_killed_harms_nobody_and_can_be_asked_again() {
-    let mut runtime = Runtime::new();
+    kill_the_daemon("tap");
+}
+
+#[test]
+fn a_daemon_that_is_killed_over_xdp_ports_harms_nobody_and_can_be_asked_again() {
+    kill_the_daemon("xdp");
+}
+
+fn kill_the_daemon(driver: &str) {
+    let mut runtime = runtime_with(driver);
     let (alive, other) = (Container::new("alive"), Container::new("other"));
     let (address, _) = (runtime.add(&alive).address(0), runtime.add(&other));
     for round in 0..DAEMON_KILLS {
@@ -72,7 +102,7 @@ fn a_daemon_that_is_killed_harms_nobody_and_can_be_asked_again() {
             runtime.add(&container);
         }
         let started = runtime.start(verb, &container);
-        std::thread::sleep(somewhere(round));
+        std::thread::sleep(somewhere(round) * longer(driver));
         runtime.daemon.kill();
         let said = started.finish();
         runtime.restart();

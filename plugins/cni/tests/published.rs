@@ -7,9 +7,15 @@ mod runtime;
 
 use runtime::{Container, Runtime};
 use serde_json::{Value, json};
+use std::time::Duration;
 use switch_api::{Bridge, Done, OutsideStatus, Port, PortKind, PortSettings, Request, Status};
-use switch_lab::Net;
 use switch_lab::world::{Service, ask_tcp, ask_udp, world};
+use switch_lab::{Net, wait_until};
+
+/// What the operator is promised.
+const SOON: Duration = Duration::from_secs(3);
+/// The daemon looks once a second.
+const LOOKS: Duration = Duration::from_millis(2500);
 
 /// A machine outside; the node routes for containers on `br0` and has its way out by `up0`.
 fn outside(runtime: &Runtime) -> Net {
@@ -34,7 +40,17 @@ fn status(runtime: &Runtime) -> OutsideStatus {
 
 #[test]
 fn containers_reach_the_outside_and_are_reached_there() {
-    let runtime = Runtime::new();
+    both_ways("tap");
+}
+
+#[test]
+fn containers_of_the_driver_xdp_reach_the_outside_and_are_reached_there() {
+    both_ways("xdp");
+}
+
+fn both_ways(driver: &str) {
+    let mut runtime = Runtime::new();
+    runtime.conf["driver"] = driver.into();
     let world = outside(&runtime);
     let (a, b, c) = (Container::new("a"), Container::new("b"), Container::new("c"));
     let mappings = publishing(json!([
@@ -109,4 +125,69 @@ fn a_port_that_nobody_would_reach_is_refused() {
     assert!(said.json["msg"].as_str().unwrap().contains("no way to the switch"), "{:#}", said.json);
     assert!(!a.has("eth0"));
     runtime.assert_empty();
+}
+
+/// Largest packet that the kernel of a container sends without a fragment, and that arrives.
+fn carries(container: &Container, mtu: u32) -> bool {
+    // Without the headers of IPv4 and of the ping.
+    let ping = format!("ping -n -c 1 -W 1 -M do -s {} 198.51.100.2", mtu - 28);
+    container.net.try_run(&ping).status.success()
+}
+
+fn followed(runtime: &Runtime) -> Vec<String> {
+    let events: Vec<switch_api::Happened> = runtime.daemon.call(&Request::EventsRecent(Default::default()));
+    let followed = events.into_iter().filter(|event| event.what == "mtu-followed");
+    followed.map(|mut event| event.parts.remove("mtu").unwrap()).collect()
+}
+
+#[test]
+fn interfaces_follow_the_way_out_when_that_changes() {
+    let mut runtime = Runtime::new();
+    let world = outside(&runtime);
+    let _service = Service::new(&world, 7301, "world");
+    let [tap, xdp, fixed] = ["tap", "xdp", "fixed"].map(Container::new);
+    let result = runtime.ask("ADD", "1.1.0", &tap, json!({})).ok();
+    runtime.ask("ADD", "1.0.0", &xdp, json!({"driver": "xdp"})).ok();
+    runtime.ask("ADD", "1.0.0", &fixed, json!({"mtu": 1350})).ok();
+    let has =
+        |container: &Container, mtu: u32| container.net.ip("link show eth0").contains(&format!("mtu {mtu} "));
+    let all_have = |mtu| [&tap, &xdp].iter().all(|container| has(container, mtu)) && has(&fixed, 1350);
+    assert!(all_have(1500));
+    for (mtu, change) in
+        [(1400, "link set up0 mtu 1400"), (1500, "link set up0 mtu 1500"), (1300, "link set up0 mtu 1300")]
+    {
+        runtime.node.net.ip(change);
+        let begun = std::time::Instant::now();
+        wait_until(change, SOON, || all_have(mtu));
+        println!("{change}: followed after {:?}", begun.elapsed());
+        for container in [&tap, &xdp] {
+            wait_until("a full packet passes", SOON, || carries(container, mtu));
+            assert!(!carries(container, mtu + 1), "{mtu}");
+            assert_eq!(ask_tcp(&container.net, "198.51.100.2:7301").unwrap(), "world 198.51.100.1");
+        }
+        let said = runtime.ask("CHECK", "1.1.0", &tap, json!({"prevResult": result}));
+        assert!(said.success, "{mtu}: {:#}", said.json);
+    }
+    assert_eq!(followed(&runtime), ["1400", "1500", "1300"]);
+    // An ADD that is asked again changes nothing, and a new one begins there.
+    let late = Container::new("late");
+    assert_eq!(runtime.ask("ADD", "1.1.0", &late, json!({})).ok()["interfaces"][0]["mtu"], 1300);
+    assert_eq!(runtime.ask("ADD", "1.1.0", &tap, json!({})).ok()["interfaces"][0]["mtu"], 1300);
+    // What a container did to its own interface stays until the way out changes.
+    tap.net.ip("link set eth0 mtu 1290");
+    // Without a way out nothing is known, and nothing changes.
+    runtime.node.net.ip("route del default");
+    std::thread::sleep(LOOKS);
+    assert!(has(&tap, 1290) && has(&xdp, 1300));
+    // What changes while the daemon is away is found when it is back.
+    runtime.daemon.kill();
+    runtime.node.net.ip("link set up0 mtu 1450");
+    runtime.node.net.ip("route add default via 198.51.100.2");
+    runtime.restart();
+    wait_until("they follow after a restart", SOON, || all_have(1450));
+    // IPv6 wants a certain size.
+    runtime.node.net.ip("link set up0 mtu 1000");
+    wait_until("no smaller than IPv6 allows", SOON, || all_have(1280));
+    assert!(tap.net.ip("-6 addr show eth0").contains("fd88::"));
+    assert_eq!(followed(&runtime), ["1450", "1000"]);
 }

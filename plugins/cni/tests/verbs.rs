@@ -4,6 +4,8 @@
 
 #[allow(dead_code, reason = "the runtime's driver has more than this test needs")]
 mod runtime;
+#[path = "verbs/xdp.rs"]
+mod xdp;
 
 use runtime::{Container, Runtime};
 use serde_json::{Value, json};

@@ -4,8 +4,8 @@
 use super::model::{Model, vids_of};
 use std::collections::BTreeMap;
 use switch_api::{
-    ApiError, Cidr, Code, DeviceRoute, Mac, Object, ObjectRef, Port, PortKind, RouterAdvert, StaticMac, Take,
-    Vid, Vlan,
+    ApiError, Cidr, Code, DeviceRoute, IPV6_MTU_MIN, Mac, Object, ObjectRef, Port, PortKind, RouterAdvert,
+    StaticMac, Take, Vid, Vlan,
 };
 
 /// Rules in an XDP program's match table; it is walked for every frame, in the kernel.
@@ -18,7 +18,6 @@ pub const WORKERS_MAX: u16 = 64;
 const MTU_RANGE: std::ops::RangeInclusive<u16> = 68..=3_800;
 /// The same for devices that we make: what the kernel allows a TAP. A large frame carries it.
 const OWN_MTU_RANGE: std::ops::RangeInclusive<u16> = 68..=65_521;
-const IPV6_MTU_MIN: u16 = 1280;
 /// Queues of a TAP: more than the cores of an edge node that could serve them.
 pub const TAP_QUEUES_MAX: u16 = 16;
 /// Addresses a device is made with: a pod has one of each IP version and a few of its own.
@@ -161,6 +160,9 @@ fn check_port(model: &Model, port: &Port, workers: u16, problems: &mut Vec<Probl
     if let Some(mtu) = port.settings.mtu.filter(|mtu| !mtu_range.contains(mtu)) {
         problem("settings.mtu", format!("an MTU of {mtu} is not possible, use 68 to {}", mtu_range.end()));
     }
+    if port.settings.mtu_follows && port.kind.pod_addresses().is_none() {
+        problem("settings.mtu_follows", "only a device that the switch makes in a pod follows".into());
+    }
     if let Some(guard) = &port.settings.source_guard {
         super::source_guard::check(guard, |text| problem("settings.source_guard", text));
     }
@@ -175,8 +177,13 @@ fn check_port(model: &Model, port: &Port, workers: u16, problems: &mut Vec<Probl
         );
     }
     match &port.kind {
-        PortKind::Xdp { device, queues, ring_size, take, dead_after_ms, .. } => {
+        PortKind::Xdp { device, queues, ring_size, take, dead_after_ms, pod, .. } => {
             check_name(device, &mut problem);
+            if let Some(end) = pod {
+                check_name(&end.device, &mut problem);
+                check_netns(&end.netns, &mut problem);
+                check_dress(end.mac, &end.addresses, &end.routes, port.settings.mtu, &mut problem);
+            }
             if *queues > QUEUES_MAX {
                 problem("queues", format!("at most {QUEUES_MAX} queues"));
             }
@@ -202,8 +209,8 @@ fn check_port(model: &Model, port: &Port, workers: u16, problems: &mut Vec<Probl
         }
         PortKind::Tap { device, netns, mac, addresses, routes, queues } => {
             check_name(device, &mut problem);
-            if netns.as_ref().is_some_and(|path| !path.starts_with('/') || path.contains('\0')) {
-                problem("netns", "give an absolute path, like /run/netns/NAME".into());
+            if let Some(path) = netns {
+                check_netns(path, &mut problem);
             }
             if !(1..=TAP_QUEUES_MAX).contains(queues) {
                 problem("queues", format!("use 1 to {TAP_QUEUES_MAX} queues"));
@@ -227,7 +234,13 @@ fn check_port(model: &Model, port: &Port, workers: u16, problems: &mut Vec<Probl
 }
 
 fn has_own_device(kind: &PortKind) -> bool {
-    matches!(kind, PortKind::Tap { .. } | PortKind::Host { .. })
+    kind.pod_addresses().is_some() || matches!(kind, PortKind::Host { .. })
+}
+
+fn check_netns(path: &str, problem: &mut impl FnMut(&'static str, String)) {
+    if !path.starts_with('/') || path.contains('\0') {
+        problem("netns", "give an absolute path, like /run/netns/NAME".into());
+    }
 }
 
 fn check_name(device: &str, problem: &mut impl FnMut(&'static str, String)) {
@@ -280,16 +293,27 @@ fn check_dress(
 fn check_devices(model: &Model, problems: &mut Vec<Problem>) {
     let mut owners = BTreeMap::new();
     for port in model.ports.values() {
-        let place = match &port.object.kind {
-            PortKind::Xdp { device, .. } | PortKind::Host { device, .. } => (None, device),
-            PortKind::Tap { device, netns, .. } => (netns.as_ref(), device),
-            PortKind::Memory { .. } | PortKind::Pcap { .. } => continue,
-        };
-        if let Some(other) = owners.insert(place, &port.object.name) {
-            let text = format!("device {} cannot be two ports: {other} and {}", place.1, port.object.name);
-            problems.push(Problem::new("device", text).about(&port.object));
+        for place in places(&port.object.kind) {
+            if let Some(other) = owners.insert(place, &port.object.name) {
+                let text =
+                    format!("device {} cannot be two ports: {other} and {}", place.1, port.object.name);
+                problems.push(Problem::new("device", text).about(&port.object));
+            }
         }
     }
+}
+
+/// Where a port has its devices, and their names.
+pub fn places(kind: &PortKind) -> impl Iterator<Item = (Option<&String>, &String)> {
+    let (own, pods) = match kind {
+        PortKind::Xdp { device, pod, .. } => {
+            (Some((None, device)), pod.as_ref().map(|end| (Some(&end.netns), &end.device)))
+        }
+        PortKind::Host { device, .. } => (Some((None, device)), None),
+        PortKind::Tap { device, netns, .. } => (Some((netns.as_ref(), device)), None),
+        PortKind::Memory { .. } | PortKind::Pcap { .. } => (None, None),
+    };
+    own.into_iter().chain(pods)
 }
 
 fn check_static(model: &Model, entry: &StaticMac, problems: &mut Vec<Problem>) {

@@ -85,7 +85,6 @@ impl Model {
             return settings.masquerade_from.iter().map(Prefix::network).collect();
         }
         match &port.kind {
-            PortKind::Tap { addresses, .. } => own(addresses).map(Prefix::host).collect(),
             PortKind::Host { addresses, .. } => {
                 let networks = addresses.iter().filter(|cidr| is_global(cidr.address()));
                 let networks =
@@ -94,7 +93,7 @@ impl Model {
                 let announced = bridge.into_iter().flat_map(|bridge| self.announced(&bridge.object.vrf));
                 networks.map(|prefix| prefix.network()).chain(announced.map(|it| it.prefix)).collect()
             }
-            _ => Vec::new(),
+            kind => own(kind.pod_addresses().unwrap_or_default()).map(Prefix::host).collect(),
         }
     }
 }
@@ -117,7 +116,7 @@ fn is_global(address: IpAddr) -> bool {
 
 /// Each published port leads to the first address of either version.
 fn forwards(port: &Port) -> Vec<Forward> {
-    let PortKind::Tap { addresses, .. } = &port.kind else { return Vec::new() };
+    let addresses = port.kind.pod_addresses().unwrap_or_default();
     let to = |v4: bool| own(addresses).find(|address| address.is_ipv4() == v4);
     let targets: Vec<IpAddr> = [to(true), to(false)].into_iter().flatten().collect();
     let each = port.settings.publish.iter().flat_map(|publish| {
@@ -162,9 +161,10 @@ fn check_port(port: &Port, problems: &mut Vec<Problem>) {
             "only a host port leads to a kernel that translates addresses".into(),
         );
     }
-    let has_own = matches!(port.kind, PortKind::Tap { .. } | PortKind::Host { .. });
+    let has_own = port.kind.pod_addresses().is_some() || matches!(port.kind, PortKind::Host { .. });
     if *masquerade && masquerade_from.is_empty() && !has_own {
-        let text = "only tap and host ports have addresses of their own; name what to masquerade";
+        let text =
+            "only ports whose device the switch makes have addresses of their own; name what to masquerade";
         problem("settings.masquerade_from", text.into());
     }
     if !*masquerade && !masquerade_from.is_empty() {
@@ -179,8 +179,11 @@ fn check_port(port: &Port, problems: &mut Vec<Problem>) {
     if publish.iter().any(|publish| publish.host_port == 0 || publish.port == 0) {
         problem("settings.publish", "0 is no port".into());
     }
-    let PortKind::Tap { addresses, .. } = &port.kind else {
-        return problem("settings.publish", "only a tap port with addresses can be led to".into());
+    let Some(addresses) = port.kind.pod_addresses() else {
+        return problem(
+            "settings.publish",
+            "only a pod whose device the switch makes, with addresses, can be led to".into(),
+        );
     };
     for publish in publish {
         if !own(addresses).any(|address| publish.is_for(address.is_ipv4())) {

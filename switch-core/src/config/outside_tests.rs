@@ -3,7 +3,8 @@
 use super::outside::Forward;
 use super::{Checked, Model};
 use switch_api::{
-    Bridge, BridgeAddress, Mac, Name, Owner, Port, PortKind, PortSettings, Prefix, Protocol, Request, Vid,
+    Bridge, BridgeAddress, Mac, Name, Owner, PodEnd, Port, PortKind, PortSettings, Prefix, Protocol, Request,
+    Vid,
 };
 
 fn name(text: &str) -> Name {
@@ -28,6 +29,16 @@ fn tap(n: u8, settings: PortSettings) -> Port {
             .into();
     }
     Port { settings, ..Port::new(name(&format!("pod{n}")), name("br"), kind) }
+}
+
+/// The same pod on an xdp port.
+fn cable(n: u8, settings: PortSettings) -> Port {
+    let port = tap(n, settings);
+    let PortKind::Tap { device, netns: Some(netns), addresses, .. } = port.kind.clone() else {
+        unreachable!()
+    };
+    let end = PodEnd { device, netns, mac: None, addresses, routes: Vec::new() };
+    Port { kind: PortKind::xdp_pod(&format!("pod{n}"), end), ..port }
 }
 
 fn publishing(texts: &[&str]) -> PortSettings {
@@ -99,6 +110,52 @@ fn a_published_port_leads_to_one_address_of_each_version() {
 }
 
 #[test]
+fn a_pod_on_an_xdp_port_reaches_the_outside_as_one_on_a_tap_does() {
+    let settings = PortSettings { masquerade: true, ..publishing(&["8080:80", "udp/53:53"]) };
+    let with = |pod| model([host(&[], PortSettings::default()), pod]).outside();
+    assert_eq!(with(cable(2, settings.clone())), with(tap(2, settings.clone())));
+    assert!(!with(cable(2, settings)).published.is_empty());
+    // Somebody else's device has no address that is known.
+    let bare = Port::new(name("x"), name("br"), PortKind::xdp("eth1"));
+    let error = Checked::new(model([Port { settings: masquerading(), ..bare }]), 1).unwrap_err();
+    assert!(error.message.contains("name what to masquerade"), "{error}");
+}
+
+#[test]
+fn a_pods_end_is_held_to_what_a_tap_is_held_to() {
+    let refused = |ports: Vec<Port>, words: &str| {
+        let error = Checked::new(model(ports), 1).unwrap_err();
+        assert!(error.message.contains(words), "{words}: {error}");
+    };
+    let end = |change: fn(&mut PodEnd)| {
+        let mut port = cable(2, PortSettings::default());
+        if let PortKind::Xdp { pod: Some(end), .. } = &mut port.kind {
+            change(end);
+        }
+        vec![port]
+    };
+    assert!(Checked::new(model(end(|_| ())), 1).is_ok());
+    refused(end(|end| end.netns = "run/netns/2".into()), "give an absolute path");
+    refused(end(|end| end.device = "a name that is long".into()), "is no device name");
+    refused(end(|end| end.mac = Some(Mac([1, 0, 0, 0, 0, 0]))), "is no station's address");
+    refused(end(|end| end.addresses.push("224.0.0.1/4".parse().unwrap())), "is no station's address");
+    // A name belongs to one port, in the pod and on the node.
+    refused(
+        [tap(2, PortSettings::default())].into_iter().chain(end(|_| ()).into_iter().map(renamed)).collect(),
+        "cannot be two ports",
+    );
+    let theirs = Port::new(name("x"), name("br"), PortKind::xdp("pod2"));
+    refused([theirs].into_iter().chain(end(|_| ())).collect(), "device pod2 cannot be two ports");
+    let follows = PortSettings { mtu_follows: true, ..PortSettings::default() };
+    refused(vec![host(&[], follows.clone())], "only a device that the switch makes in a pod");
+    assert!(Checked::new(model([cable(2, follows.clone()), tap(3, follows)]), 1).is_ok());
+}
+
+fn renamed(port: Port) -> Port {
+    Port { name: name("another"), ..port }
+}
+
+#[test]
 fn what_contradicts_itself_is_refused_by_name() {
     let refused = |ports: Vec<Port>, words: &str| {
         let error = Checked::new(model(ports), 1).unwrap_err();
@@ -110,7 +167,7 @@ fn what_contradicts_itself_is_refused_by_name() {
     );
     refused(vec![tap(2, publishing(&["80:1", "80:2"]))], "which leads to port pod2 already");
     refused(vec![tap(2, publishing(&["0:1"]))], "0 is no port");
-    refused(vec![host(&[], publishing(&["80:1"]))], "only a tap port with addresses");
+    refused(vec![host(&[], publishing(&["80:1"]))], "only a pod whose device the switch makes");
     let mut bare = tap(2, publishing(&["[::]:80:1"]));
     if let PortKind::Tap { addresses, .. } = &mut bare.kind {
         addresses.truncate(2);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use switch_api::{
     Action, AddressDelete, ApiError, ByName, ByNamespace, ByPolicy, Change, Config, FdbDelete, FieldChange,
-    Mac, Name, NeighDelete, Object, ObjectRef, Owner, Port, PortKind, PortLabel, PortSet, Problem, Request,
+    Name, NeighDelete, Object, ObjectRef, Owner, Port, PortKind, PortLabel, PortSet, Problem, Request,
     RouteApply, RouteDelete,
 };
 
@@ -118,23 +118,20 @@ pub fn problems_of(object: Option<&ObjectRef>, error: ApiError) -> Vec<Problem> 
     each
 }
 
-/// Gives ports without a MAC the one that they have: what the switch chose is kept.
+/// Gives ports without a MAC the one that they have, and the MTU that follows another: what the switch chose is kept.
 pub fn keep_macs(current: &Config, desired: &mut Config) {
     for port in &mut desired.port {
         let there = current.port.iter().find(|there| there.name == port.name);
         let mut kind = there.map(|there| there.kind.clone());
-        if let (Some(wanted), Some(Some(had))) = (mac_of(&mut port.kind), kind.as_mut().map(mac_of))
+        if let (Some(wanted), Some(Some(had))) = (port.kind.mac_mut(), kind.as_mut().map(PortKind::mac_mut))
             && wanted.is_none()
         {
             *wanted = *had;
         }
-    }
-}
-
-fn mac_of(kind: &mut PortKind) -> Option<&mut Option<Mac>> {
-    match kind {
-        PortKind::Tap { mac, .. } | PortKind::Host { mac, .. } => Some(mac),
-        PortKind::Xdp { .. } | PortKind::Memory { .. } | PortKind::Pcap { .. } => None,
+        // An MTU that follows the node's way out is what that made it.
+        if port.settings.mtu_follows && port.settings.mtu.is_none() {
+            port.settings.mtu = there.and_then(|there| there.settings.mtu);
+        }
     }
 }
 

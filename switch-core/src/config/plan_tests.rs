@@ -187,12 +187,21 @@ fn what_is_anothers_is_refused_and_not_taken() {
 fn a_port_keeps_the_mac_that_was_chosen() {
     let mut had = Port::new("a".parse().unwrap(), "br0".parse().unwrap(), PortKind::tap("/run/netns/a"));
     let wanted = Config { port: vec![had.clone()], ..Config::default() };
-    if let PortKind::Tap { mac, .. } = &mut had.kind {
-        *mac = Some(Mac([2, 0, 0, 0, 0, 1]));
-    }
+    *had.kind.mac_mut().unwrap() = Some(Mac([2, 0, 0, 0, 0, 1]));
     let current = Config { port: vec![had], ..Config::default() };
     let mut desired = wanted.clone();
     keep_macs(&current, &mut desired);
     assert_eq!(desired, current);
     assert!(plan(&current, &desired).is_empty());
+    // The same goes for an MTU that follows another, and not for one that nobody named.
+    for (mtu_follows, kept) in [(true, Some(1400)), (false, None)] {
+        let settings = |mtu| PortSettings { mtu, mtu_follows, ..PortSettings::default() };
+        let [had, wanted] = [Some(1400), None].map(|mtu| {
+            let port = Port { settings: settings(mtu), ..current.port[0].clone() };
+            Config { port: vec![port], ..Config::default() }
+        });
+        let mut desired = wanted;
+        keep_macs(&had, &mut desired);
+        assert_eq!(desired.port[0].settings.mtu, kept);
+    }
 }

@@ -99,10 +99,8 @@ fn no_policy(by: &ByPolicy) -> ApiError {
 pub fn addresses_of(port: &Port) -> Vec<IpAddr> {
     match (&port.workload, &port.kind) {
         (Some(workload), _) if !workload.addresses.is_empty() => workload.addresses.clone(),
-        (_, PortKind::Tap { addresses, .. } | PortKind::Host { addresses, .. }) => {
-            addresses.iter().map(|cidr| cidr.address()).collect()
-        }
-        _ => Vec::new(),
+        (_, PortKind::Host { addresses, .. }) => addresses.iter().map(|cidr| cidr.address()).collect(),
+        (_, kind) => kind.pod_addresses().unwrap_or_default().iter().map(|cidr| cidr.address()).collect(),
     }
 }
 

@@ -1,10 +1,11 @@
 //! All that an owner declares, changed at once: planned and checked whole, then the ports, then one snapshot. Until that is
 //! in force every step can be taken back, and is.
 
-use super::daemon::{Daemon, PortLife, json, not_kept, remove_left_behind, with_mac};
+use super::daemon::{Daemon, PortLife, json, not_kept};
+use super::devices::{remove_left_behind, with_mac};
 use super::history::History;
-use super::tap::Wanted;
 use crate::config::Checked;
+use crate::config::checked::places;
 use crate::config::plan::{Plan, keep_macs, plan, problems_of};
 use crate::config::snapshot::PortId;
 use crate::table::fdb;
@@ -12,7 +13,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use switch_api::{
     ApiError, CONFIRM_WITHIN_S_MAX, Code, Config, ConfigApplied, ConfigApply, ConfigExport, ConfigRollback,
-    Name, ObjectRef, Owner, Port, PortKind, Problem,
+    Name, ObjectRef, Owner, Port, Problem,
 };
 
 /// Problems that a refusal says in its sentence; it lists all of them beside it.
@@ -32,7 +33,7 @@ enum Manner {
 struct Exchanged {
     opened: Vec<PortId>,
     closed: Vec<Name>,
-    mtus: Vec<(PortId, Wanted)>,
+    mtus: Vec<(PortId, Port)>,
 }
 
 impl Daemon {
@@ -233,9 +234,9 @@ impl Daemon {
         let closed = plan.closed();
         let gone: Vec<&Port> =
             closed.iter().filter_map(|name| Some(&self.model.ports.get(*name)?.object)).collect();
-        let devices: BTreeSet<_> = gone.iter().filter_map(|port| device_of(port)).collect();
+        let devices: BTreeSet<_> = gone.iter().flat_map(|port| places(&port.kind)).collect();
         let waits = |port: &&Port| {
-            closed.contains(&port.name) || device_of(port).is_some_and(|device| devices.contains(&device))
+            closed.contains(&port.name) || places(&port.kind).any(|place| devices.contains(&place))
         };
         let (late, early): (Vec<&Port>, Vec<&Port>) = plan.opened().partition(waits);
         let comes = |port: &&Port| checked.model().ports.contains_key(&port.name);
@@ -265,6 +266,7 @@ impl Daemon {
             (Ok(door), _) => PortLife::Up(Box::new(door)),
             (Err(error), Manner::Lenient) => PortLife::Down(error.to_string()),
             (Err(error), Manner::Strict) => {
+                remove_left_behind(port);
                 let text = format!("port {}: {}", port.name, error.message);
                 let mut refused = ApiError { message: text, ..error.clone() };
                 refused.data.problems = problems_of(Some(&ObjectRef::of(port)), error);
@@ -285,13 +287,9 @@ impl Daemon {
             if before.object.settings.mtu == after.object.settings.mtu {
                 continue;
             }
-            if let Some(PortLife::Up(door)) = self.ports.get_mut(&before.id)
-                && let Some(tap) = &mut door.tap
-                && let (Some(had), Some(wanted)) = (Wanted::of(&before.object), Wanted::of(&after.object))
-            {
-                tap.set_mtu(&wanted)?;
-                door.mtu = tap.link().mtu as u16;
-                done.mtus.push((before.id, had));
+            let (id, had) = (before.id, before.object.clone());
+            if self.set_device_mtu(id, &after.object)? {
+                done.mtus.push((id, had));
             }
         }
         Ok(())
@@ -311,11 +309,11 @@ impl Daemon {
         }
         for (id, life) in lives {
             let is_down = matches!(life, PortLife::Down(_));
-            let wanted = self.model.ports.values().find(|port| port.id == id);
-            let wanted = wanted.and_then(|port| Wanted::of(&port.object)).filter(|_| is_down);
+            let left = self.model.ports.values().find(|port| port.id == id && is_down);
+            let left = left.map(|port| port.object.clone());
             self.ports.insert(id, life);
             self.close(id, true);
-            wanted.iter().for_each(remove_left_behind);
+            left.iter().for_each(remove_left_behind);
             self.sweep(|_, _, entry| entry.port == id);
             self.end_flows_of(id);
             self.counters.iter().for_each(|counters| counters.clear_port(id));
@@ -329,13 +327,8 @@ impl Daemon {
             self.close(id, true);
         }
         for (id, had) in done.mtus {
-            if let Some(PortLife::Up(door)) = self.ports.get_mut(&id)
-                && let Some(tap) = &mut door.tap
-            {
-                if let Err(error) = tap.set_mtu(&had) {
-                    tracing::error!("an MTU could not be put back: {error}");
-                }
-                door.mtu = tap.link().mtu as u16;
+            if let Err(error) = self.set_device_mtu(id, &had) {
+                tracing::error!("an MTU could not be put back: {error}");
             }
         }
         if !done.closed.is_empty() {
@@ -357,15 +350,6 @@ impl Daemon {
                 }
             }
         }
-    }
-}
-
-/// A port's device and where it is.
-fn device_of(port: &Port) -> Option<(Option<String>, String)> {
-    match &port.kind {
-        PortKind::Xdp { device, .. } | PortKind::Host { device, .. } => Some((None, device.clone())),
-        PortKind::Tap { device, netns, .. } => Some((netns.clone(), device.clone())),
-        PortKind::Memory { .. } | PortKind::Pcap { .. } => None,
     }
 }
 

@@ -5,13 +5,13 @@
 
 use super::announce::Told;
 use super::capture;
+use super::devices::{remove_left_behind, with_mac};
 use super::doors::{Door, Doors, WORKER_PATIENCE};
 use super::history::History;
 use super::mirror::Mirror;
 use super::news::{Caller, News};
 use super::peer;
 use super::persist::Store;
-use super::tap::{self, Wanted};
 use crate::balance::Rules;
 use crate::config::model::no_such;
 use crate::config::snapshot::{Live, PortId, Snapshot, compile, compile_after};
@@ -28,7 +28,7 @@ use hashbrown::HashMap;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use switch_api::{ApiError, Code, Done, FdbFilter, HelloReply, Name, Port, PortKind, Request, Role, Support};
+use switch_api::{ApiError, Code, Done, FdbFilter, HelloReply, Name, Port, Request, Role, Support};
 
 /// A port as the daemon knows it.
 #[derive(Debug)]
@@ -332,7 +332,7 @@ impl Daemon {
         let port = &with_mac(port)?;
         let checked = self.check(&Request::PortAdd(Box::new(port.clone())))?;
         let id = checked.model().ports[&port.name].id;
-        let door = self.doors.open(id, port)?;
+        let door = self.doors.open(id, port).inspect_err(|_| remove_left_behind(port))?;
         self.ports.insert(id, PortLife::Up(Box::new(door)));
         let adopted = self.adopt(checked);
         if adopted.is_err() && !self.model.ports.contains_key(&port.name) {
@@ -344,7 +344,7 @@ impl Daemon {
     fn delete_port(&mut self, request: &Request, name: &Name) -> Result<Value, ApiError> {
         let checked = self.check(request)?;
         let port = self.model.ports.get(name).ok_or_else(|| no_such("port", name))?;
-        let (id, wanted) = (port.id, Wanted::of(&port.object));
+        let (id, gone) = (port.id, port.object.clone());
         let life = self.ports.remove(&id);
         let is_down = matches!(life, Some(PortLife::Down(_)));
         match self.adopt(checked) {
@@ -355,8 +355,8 @@ impl Daemon {
             adopted => {
                 self.ports.extend(life.map(|life| (id, life)));
                 self.close(id, true);
-                if let Some(wanted) = wanted.filter(|_| is_down) {
-                    remove_left_behind(&wanted);
+                if is_down {
+                    remove_left_behind(&gone);
                 }
                 self.sweep(|_, _, entry| entry.port == id);
                 self.end_flows_of(id);
@@ -370,18 +370,12 @@ impl Daemon {
         let checked = self.check(request)?;
         let before = self.model.ports.get(name).ok_or_else(|| no_such("port", name))?;
         let (id, after) = (before.id, &checked.model().ports[name].object);
-        if let Some(PortLife::Up(door)) = self.ports.get_mut(&id) {
-            if let Some(tap) = &mut door.tap
-                && before.object.settings.mtu != after.settings.mtu
-                && let Some(wanted) = Wanted::of(after)
-            {
-                tap.set_mtu(&wanted)?;
-                door.mtu = tap.link().mtu as u16;
-            }
-            if let Some(worker) = after.settings.worker {
-                let wanted = vec![worker; door.workers.len()];
-                self.move_lanes(id, &wanted)?;
-            }
+        if before.object.settings.mtu != after.settings.mtu {
+            self.set_device_mtu(id, after)?;
+        }
+        if let (Some(worker), Some(PortLife::Up(door))) = (after.settings.worker, self.ports.get(&id)) {
+            let wanted = vec![worker; door.workers.len()];
+            self.move_lanes(id, &wanted)?;
         }
         self.adopt(checked)
     }
@@ -484,37 +478,14 @@ impl Daemon {
             let is_down = matches!(self.ports.get(&id), Some(PortLife::Down(_)));
             self.close(id, true);
             let port = self.model.ports.values().find(|port| port.id == id && is_down);
-            if let Some(wanted) = port.and_then(|port| Wanted::of(&port.object)) {
-                remove_left_behind(&wanted);
+            if let Some(port) = port {
+                remove_left_behind(&port.object);
             }
         }
         for mail in self.doors.mail.iter() {
             _ = crate::worker::thread::command(mail, crate::worker::Command::Stop);
         }
         self.workers.drain(..).for_each(Running::join);
-    }
-}
-
-/// The port with its MAC address: one that nobody named is chosen here, once, and kept.
-pub(super) fn with_mac(port: &Port) -> Result<Port, ApiError> {
-    let mut port = port.clone();
-    if let PortKind::Tap { mac, .. } | PortKind::Host { mac, .. } = &mut port.kind
-        && mac.is_none()
-    {
-        let chosen = tap::random_mac();
-        *mac = Some(chosen.map_err(|error| {
-            ApiError::new(Code::System, format!("no randomness for a MAC address: {error}")).field("mac")
-        })?);
-    }
-    Ok(port)
-}
-
-/// A port that is down has let go of its device, which may be there all the same.
-pub(super) fn remove_left_behind(wanted: &Wanted) {
-    if let Err(error) = tap::remove(wanted)
-        && error.code != Code::NotFound
-    {
-        tracing::warn!("a device may be left behind: {error}");
     }
 }
 

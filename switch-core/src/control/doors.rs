@@ -2,6 +2,7 @@
 //! what it is made of. Everything here may take milliseconds and happens on the control thread.
 
 use super::budget::{Budget, Wants};
+use super::cable;
 use super::links::{self, Link};
 use super::tap::{self, Tap, Wanted};
 use crate::config::checked::QUEUES_MAX;
@@ -58,6 +59,8 @@ pub struct Door {
     pub loads: Vec<Arc<LaneLoad>>,
     /// Its device, if it is one that the switch made.
     pub tap: Option<Tap>,
+    /// The veth pair that its device is an end of, if the switch made it.
+    pub(super) cable: Option<cable::Wanted>,
     pub(super) attached: Option<Attached>,
     /// Held for as long as the port is open.
     _promiscuous: Option<Promiscuous>,
@@ -114,7 +117,16 @@ impl Doors {
     fn make(&mut self, id: PortId, port: &switch_api::Port) -> Result<Made, ApiError> {
         let (kind, worker) = (&port.kind, port.settings.worker);
         Ok(match kind {
-            PortKind::Xdp { device, .. } => self.open_xdp(id, device, kind, worker)?,
+            PortKind::Xdp { device, .. } => {
+                let cable = cable::Wanted::of(port);
+                if let Some(wanted) = &cable {
+                    // Nothing is made for what cannot be.
+                    self.engine()?;
+                    cable::open(wanted)?;
+                }
+                let (door, lanes) = self.open_xdp(id, device, kind, worker)?;
+                (Door { cable, ..door }, lanes)
+            }
             PortKind::Tap { queues, .. } => {
                 self.admit(id, &Wants::Tap(u32::from(*queues)))?;
                 self.open_tap(port, worker)?
@@ -152,6 +164,7 @@ impl Doors {
             holders: Vec::new(),
             loads: Vec::new(),
             tap: None,
+            cable: None,
             attached: None,
             _promiscuous: None,
         };
@@ -180,6 +193,7 @@ impl Doors {
             holders: Vec::new(),
             loads: Vec::new(),
             tap: Some(tap),
+            cable: None,
             attached: None,
             _promiscuous: None,
         };
@@ -244,6 +258,7 @@ impl Doors {
             holders: opened.holders,
             loads: Vec::new(),
             tap: None,
+            cable: None,
             attached: Some(opened.attached),
             _promiscuous: Some(opened.promiscuous),
         };
@@ -373,6 +388,10 @@ impl Doors {
         if let Some(attached) = door.attached.filter(|_| detach) {
             // A pin that is gone already, because somebody removed it, is what we want.
             _ = attached.detach();
+        }
+        if let Some(wanted) = door.cable.filter(|_| detach) {
+            // With it goes what is in its namespace. One that is gone with the pod is what we want.
+            cable::remove(&wanted)?;
         }
         if let Some(tap) = door.tap.filter(|_| detach) {
             // A device that the pod deleted already is what we want.

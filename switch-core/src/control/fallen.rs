@@ -43,10 +43,11 @@ impl Daemon {
     fn fall(&mut self, id: PortId, reason: String) {
         let name = self.name_of(id).map_or_else(|| id.to_string(), |name| name.to_string());
         tracing::warn!(port = name, reason, "port is down");
-        if let Some(PortLife::Up(door)) = self.ports.insert(id, PortLife::Down(reason.clone())) {
+        if let Some(PortLife::Up(mut door)) = self.ports.insert(id, PortLife::Down(reason.clone())) {
             self.republish();
             // A device that we made stays as it is, with what the pod did to it, and is found again.
             let detach = door.tap.is_none();
+            door.cable = None;
             self.ports.insert(id, PortLife::Up(door));
             self.close(id, detach);
             self.pin_statics();
@@ -65,16 +66,21 @@ impl Daemon {
 
     /// The kernel says that something happened to devices.
     pub fn links_changed(&mut self, events: Vec<LinkEvent>) {
-        for event in events {
+        for (at, event) in events.iter().enumerate() {
+            // What was said of a device before something else was is over: one that was made a moment ago was down at first.
+            if event.index().is_some() && events[at + 1..].iter().any(|later| later.index() == event.index())
+            {
+                continue;
+            }
             match event {
                 LinkEvent::Gone(index) => {
-                    if let Some(id) = self.port_on(index) {
+                    if let Some(id) = self.port_on(*index) {
                         self.fall(id, GONE.into());
                     }
                 }
                 LinkEvent::There(link) => {
                     if let Some(id) = self.port_on(link.index) {
-                        self.link_changed(id, &link);
+                        self.link_changed(id, link);
                     }
                 }
                 LinkEvent::Lost => {

@@ -33,6 +33,8 @@ pub struct Link {
     pub mac: Option<Mac>,
     /// It is a TUN or TAP device.
     pub is_tun: bool,
+    /// It is one end of a veth pair.
+    pub is_veth: bool,
 }
 
 /// What happened to a device.
@@ -44,6 +46,17 @@ pub enum LinkEvent {
     Gone(u32),
     /// Events were lost; look at everything again.
     Lost,
+}
+
+impl LinkEvent {
+    /// Which device it is about.
+    pub fn index(&self) -> Option<u32> {
+        match self {
+            Self::There(link) => Some(link.index),
+            Self::Gone(index) => Some(*index),
+            Self::Lost => None,
+        }
+    }
 }
 
 /// Asks the kernel about one device; none if there is none of this name.
@@ -106,7 +119,8 @@ pub(super) fn read(message: &LinkMessage) -> Link {
             LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
             LinkAttribute::Address(address) => link.mac = address.as_slice().try_into().ok().map(Mac),
             LinkAttribute::LinkInfo(info) => {
-                link.is_tun = info.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Tun)));
+                link.is_tun = info.contains(&LinkInfo::Kind(InfoKind::Tun));
+                link.is_veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
             }
             _ => {}
         }

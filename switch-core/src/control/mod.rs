@@ -16,6 +16,8 @@
 //! | [`regions`] | packet memory grows and shrinks |
 //! | [`probe`] | what a device can do, by trying |
 //! | [`tap`] | TAP devices in pods' namespaces: made, found again, watched, removed |
+//! | [`cable`] | veth pairs between pods' namespaces and ours: the same |
+//! | [`devices`] | what both have in common |
 //! | [`answer`] | lists and counters |
 //! | [`advertise`] | router advertisements unasked |
 //! | [`announce`] | what the node's kernel is told of the networks behind the switch |
@@ -40,9 +42,11 @@ mod announce;
 pub mod answer;
 pub mod bpffs;
 pub mod budget;
+mod cable;
 mod capture;
 mod config;
 pub mod daemon;
+mod devices;
 pub mod doors;
 mod fallen;
 mod feed;

@@ -4,7 +4,7 @@
 use super::news::Caller;
 use rustix::net::sockopt::socket_peercred;
 use std::os::fd::AsFd;
-use switch_api::{ApiError, Code, Name, Owner, PortKind, Request, Role};
+use switch_api::{ApiError, Code, Name, Owner, Request, Role};
 
 /// What a client may do; none: nothing.
 pub type Rights = Option<Role>;
@@ -22,16 +22,17 @@ pub fn allow(role: Role, request: &Request, owner: impl Fn(&Name) -> Option<Owne
         Role::Cni if is_for_containers(request, owner) => Ok(()),
         Role::Cni => refused(
             "the role cni may not do this",
-            "it makes, labels and deletes tap ports, bridges, pools and leases of the CNI plugin's; for all else use root, or a \
+            "it makes, labels and deletes pods' ports, bridges, pools and leases of the CNI plugin's; for all else use root, or a \
              member of the group given to `switchd --group`",
         ),
     }
 }
 
-/// What `switch-cni` asks for, of objects that are its own. A tap port alone: other kinds take devices or write files.
+/// What `switch-cni` asks for, of objects that are its own. Ports whose device the switch makes in a pod alone: others take devices
+/// or write files.
 fn is_for_containers(request: &Request, owner: impl Fn(&Name) -> Option<Owner>) -> bool {
     match request {
-        Request::PortAdd(port) => port.owner == Owner::Cni && matches!(port.kind, PortKind::Tap { .. }),
+        Request::PortAdd(port) => port.owner == Owner::Cni && port.kind.pod_addresses().is_some(),
         // One that is not there is for the daemon to say.
         Request::PortDelete(by) => owner(&by.name).is_none_or(|owner| owner == Owner::Cni),
         Request::PortLabel(label) => owner(&label.name).is_none_or(|owner| owner == Owner::Cni),
@@ -126,7 +127,7 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use switch_api::{Bridge, ByName, Port, PortLabel, Stop};
+    use switch_api::{Bridge, ByName, PodEnd, Port, PortKind, PortLabel, Stop};
 
     fn group(name: &str) -> Option<Group> {
         Some(Group::find(name).unwrap_or_else(|| panic!("every system has the group {name}")))
@@ -160,8 +161,11 @@ mod tests {
         let label = |port| Request::PortLabel(PortLabel { name: name(port), workload: None });
         let delete = |port| Request::PortDelete(ByName { name: name(port) });
         let capture = PortKind::Pcap { read: None, write: Some("/tmp/file".into()) };
+        let (device, netns, mac) = ("eth0".to_owned(), "/run/netns/a".to_owned(), None);
+        let end = PodEnd { device, netns, mac, addresses: Vec::new(), routes: Vec::new() };
         let good = [
             port(PortKind::tap("/run/netns/a"), Owner::Cni),
+            port(PortKind::xdp_pod("cni1", end), Owner::Cni),
             Request::BridgeAdd(Bridge { owner: Owner::Cni, ..Bridge::new(name("b")) }),
             delete("ours"),
             delete("nobodys"),

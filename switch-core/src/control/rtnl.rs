@@ -8,15 +8,20 @@ use netlink_packet_core::{
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+use std::fs::File;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 use switch_api::{Cidr, DeviceRoute, Mac};
 
 /// A connection to the kernel. It stays in the namespace it was opened in.
@@ -104,6 +109,54 @@ impl Rtnl {
         link.header.index = index;
         link.attributes.push(LinkAttribute::Mtu(mtu));
         self.change(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Makes a veth pair, both ends named `name` and not set up: one here, one in `namespace`. Nothing is written on them yet.
+    pub fn add_veth(&self, name: &str, here: &Dress, there: &Dress, namespace: &File) -> io::Result<()> {
+        let end = |dress: &Dress| {
+            let mut link = LinkMessage::default();
+            link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+            link.attributes.push(LinkAttribute::Address(dress.mac.0.to_vec()));
+            link.attributes.push(LinkAttribute::Mtu(dress.mtu));
+            link
+        };
+        let (mut link, mut peer) = (end(here), end(there));
+        peer.attributes.push(LinkAttribute::NetNsFd(namespace.as_raw_fd()));
+        let data = InfoData::Veth(InfoVeth::Peer(peer));
+        link.attributes
+            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(data)]));
+        self.change(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Gives a device, that is not set up, another name and alias, in one step.
+    pub fn rename(&self, index: u32, name: &str, alias: &str) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        link.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
+        self.change(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Keeps the kernel from giving a device an IPv6 address of its own, with all that it says then. No IPv6 is no error.
+    pub fn no_addresses(&self, index: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        link.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]));
+        match self.change(RouteNetlinkMessage::SetLink(link), 0) {
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(()),
+            changed => changed,
+        }
+    }
+
+    /// Removes a device. One that is gone is what we want.
+    pub fn delete(&self, index: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        match self.change(RouteNetlinkMessage::DelLink(link), 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            deleted => deleted,
+        }
     }
 
     /// Sets a device up.

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use switch_api::{ApiError, Cidr, Code, DeviceRoute, Mac, Name, Port, PortKind};
 
 /// A device's MTU unless the port's settings say otherwise: Ethernet's.
-const MTU_DEFAULT: u16 = 1500;
+pub(in crate::control) const MTU_DEFAULT: u16 = 1500;
 /// A pod may rename its device while we attach to it; so often we look again.
 const ATTACH_ATTEMPTS: u32 = 5;
 /// Bytes of news about devices that a pod can make wait for us: some ten changes. Beyond it they are lost, and
@@ -70,7 +70,7 @@ pub enum News {
 
 /// A namespace by its path, and which one that was.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Namespace {
+pub(super) struct Namespace {
     path: String,
     id: (u64, u64),
 }
@@ -128,7 +128,7 @@ pub fn random_mac() -> io::Result<Mac> {
 
 /// Attaches to the port's device, or makes it.
 pub fn open(wanted: &Wanted) -> Result<Tap, ApiError> {
-    let (namespace, file) = enter(wanted)?;
+    let (namespace, file) = enter(wanted.netns.as_deref())?;
     let (descriptors, link, news) = inside(file.as_ref(), || {
         let rtnl = Rtnl::open().map_err(|error| failed(wanted, "netlink", &error))?;
         let news = watch().map_err(|error| failed(wanted, "netlink", &error))?;
@@ -146,7 +146,7 @@ pub fn open(wanted: &Wanted) -> Result<Tap, ApiError> {
 
 /// Removes the device of a port that is not open. One that is not there is what we want.
 pub fn remove(wanted: &Wanted) -> Result<(), ApiError> {
-    let (_, file) = enter(wanted)?;
+    let (_, file) = enter(wanted.netns.as_deref())?;
     inside(file.as_ref(), || {
         let rtnl = Rtnl::open().map_err(|error| failed(wanted, "netlink", &error))?;
         let links = rtnl.links().map_err(|error| failed(wanted, "netlink", &error))?;
@@ -156,8 +156,9 @@ pub fn remove(wanted: &Wanted) -> Result<(), ApiError> {
     })?
 }
 
-fn enter(wanted: &Wanted) -> Result<(Option<Namespace>, Option<File>), ApiError> {
-    let Some(path) = &wanted.netns else { return Ok((None, None)) };
+/// Opens a namespace, if one is named.
+pub(super) fn enter(netns: Option<&str>) -> Result<(Option<Namespace>, Option<File>), ApiError> {
+    let Some(path) = netns else { return Ok((None, None)) };
     let opened = keeper::open_namespace(path).and_then(|file| Ok((file.metadata()?, file)));
     let (metadata, file) = opened.map_err(|error| {
         let code = if error.kind() == io::ErrorKind::NotFound { Code::NotFound } else { Code::System };
@@ -165,11 +166,14 @@ fn enter(wanted: &Wanted) -> Result<(Option<Namespace>, Option<File>), ApiError>
             .field("netns")
             .hint("give a path like /run/netns/NAME or /proc/PID/ns/net, as the daemon sees it")
     })?;
-    Ok((Some(Namespace { path: path.clone(), id: (metadata.dev(), metadata.ino()) }), Some(file)))
+    Ok((Some(Namespace { path: path.to_owned(), id: (metadata.dev(), metadata.ino()) }), Some(file)))
 }
 
 /// Does `work` on a thread of its own inside the namespace. The calling thread stays where it is.
-fn inside<T: Send>(namespace: Option<&File>, work: impl FnOnce() -> T + Send) -> Result<T, ApiError> {
+pub(super) fn inside<T: Send>(
+    namespace: Option<&File>,
+    work: impl FnOnce() -> T + Send,
+) -> Result<T, ApiError> {
     let entered = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             if let Some(file) = namespace {
@@ -342,7 +346,7 @@ impl Tap {
     /// Gives the device another MTU, or Ethernet's.
     pub fn set_mtu(&mut self, wanted: &Wanted) -> Result<(), ApiError> {
         let index = self.link.index;
-        let (_, file) = enter(wanted)?;
+        let (_, file) = enter(wanted.netns.as_deref())?;
         let set = inside(file.as_ref(), || Rtnl::open()?.set_mtu(index, u32::from(wanted.mtu)))?;
         set.map_err(|error| failed(wanted, "MTU", &error).field("settings.mtu"))?;
         self.link.mtu = u32::from(wanted.mtu);

@@ -23,6 +23,7 @@ impl Daemon {
         self.look_at_taps();
         self.look_at_kernel();
         self.look_at_outside();
+        self.follow_mtu();
         self.announce_gateways();
         self.advertise(now_s);
         self.doors.shrink(now_s);

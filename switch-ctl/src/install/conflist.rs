@@ -133,4 +133,15 @@ mod tests {
             assert!(error.message.contains(part), "{part}: {}", error.message);
         }
     }
+
+    #[test]
+    fn chains_that_need_a_veth_are_refused_with_what_to_use_instead() {
+        for (kind, instead) in NEEDS_VETH {
+            let list = format!(r#"{{"name":"n","plugins":[{{"type":"switch-cni"}},{{"type":"{kind}"}}]}}"#);
+            let error = Conflist::parse(list).unwrap_err();
+            let hint = error.data.hint.unwrap_or_default();
+            assert!(error.message.contains(kind) && hint.contains(instead), "{}; {hint}", error.message);
+        }
+        assert!(NEEDS_VETH.iter().any(|(kind, _)| *kind == "bandwidth"));
+    }
 }

@@ -1,10 +1,14 @@
-//! How large a packet may be that a pod sends out of the node.
+//! How large a packet may be that a pod sends out of the node, and that pods' devices follow when that changes.
 
+use crate::config::Checked;
+use crate::config::snapshot::PortId;
 use crate::control::daemon::{Daemon, PortLife};
 use crate::control::rtnl::Rtnl;
+use crate::control::tap::MTU_DEFAULT;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use switch_api::PortKind;
+use switch_api::{Name, Port, PortKind};
 
 /// Addresses that only a default route leads to: they are for documents (RFC 5737, RFC 3849).
 const FAR: [IpAddr; 2] = [
@@ -27,6 +31,50 @@ impl Daemon {
         // Without an answer it is as if there was no way.
         let uplink = uplink_mtu(&own).unwrap_or_default()?;
         Some(u16::try_from(uplink).unwrap_or(u16::MAX).min(ours))
+    }
+
+    /// Once a second: pods whose devices follow the node's way out are given its MTU if that is another. A node that has no way at the
+    /// moment leaves them as they are, and so does a port that is down: it follows when it is up again.
+    pub(in crate::control) fn follow_mtu(&mut self) {
+        let follows = |port: &Port| port.settings.mtu_follows;
+        if !self.model.ports.values().any(|port| follows(&port.object)) {
+            return;
+        }
+        let Some(mtu) = self.pod_mtu() else { return };
+        let is_up = |id: &PortId| matches!(self.ports.get(id), Some(PortLife::Up(_)));
+        let due = self.model.ports.iter().filter(|(_, port)| follows(&port.object) && is_up(&port.id));
+        let due = due.filter(|(_, port)| {
+            port.object.settings.mtu.unwrap_or(MTU_DEFAULT) != port.object.mtu_that_follows(mtu)
+        });
+        let due: Vec<(Name, PortId)> = due.map(|(name, port)| (name.clone(), port.id)).collect();
+        if !due.is_empty() {
+            self.change_mtus(&due, mtu);
+        }
+    }
+
+    /// Devices first, so that nothing is declared that is not so; routes by them have the device's MTU.
+    fn change_mtus(&mut self, due: &[(Name, PortId)], mtu: u16) {
+        let (mut model, mut had) = (self.model.clone(), BTreeSet::new());
+        for (name, id) in due {
+            let Some(port) = model.ports.get_mut(name) else { continue };
+            had.insert(port.object.settings.mtu.unwrap_or(MTU_DEFAULT));
+            port.object.settings.mtu = Some(port.object.mtu_that_follows(mtu));
+            // A pod that cannot be given it now is declared all the same: not to be tried every second. CHECK finds it.
+            if let Err(error) = self.set_device_mtu(*id, &port.object) {
+                tracing::warn!(port = %name, "its device keeps its MTU: {error}");
+            }
+        }
+        let workers = self.doors.mail.len() as u16;
+        let adopted = Checked::after(&self.model, model, workers).and_then(|checked| self.adopt(checked));
+        if let Err(error) = adopted {
+            return tracing::error!("pods' MTU does not follow: {error}");
+        }
+        let before = had.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        let text =
+            format!("the node's way out takes {mtu} bytes now: {} ports follow, from {before}", due.len());
+        tracing::info!("{text}");
+        let parts = [("mtu", mtu.to_string()), ("before", before), ("ports", due.len().to_string())];
+        self.tell("mtu-followed", text, &parts);
     }
 }
 

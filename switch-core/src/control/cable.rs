@@ -1,0 +1,180 @@
+//! A pod's cable: a veth pair that the switch makes for an xdp port. One end is the port's device, in the daemon's namespace; the other
+//! is made and dressed in the pod's as a TAP is ([`super::tap`]). The pair outlives the daemon and goes with the port.
+//!
+//! Unlike a TAP a pair is there from the first step on, so what is written on our end says how far it is: nothing yet, being made, or
+//! whole. One that is not whole was left by a daemon that died over it, and is made anew. In the pod the end has our end's name until it
+//! is known as ours, so that no runtime takes it for somebody else's.
+
+use super::links::Link;
+use super::rtnl::{Dress, Rtnl};
+use super::sysctl;
+use super::tap::{self, enter, inside};
+use std::fs::File;
+use std::io;
+use switch_api::{ApiError, Code, Mac, Name, PodEnd, Port, PortKind};
+
+/// What a port's pair is to be.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    port: Name,
+    /// Our end.
+    device: String,
+    mac: Mac,
+    mtu: u16,
+    end: PodEnd,
+}
+
+impl Wanted {
+    /// Of a port; none if it has no pair, or no MAC address yet.
+    pub fn of(port: &Port) -> Option<Self> {
+        let PortKind::Xdp { device, pod: Some(end), .. } = &port.kind else { return None };
+        Some(Self {
+            port: port.name.clone(),
+            device: device.clone(),
+            mac: end.mac?,
+            mtu: port.settings.mtu.unwrap_or(tap::MTU_DEFAULT),
+            end: (**end).clone(),
+        })
+    }
+
+    /// What is written on both ends of a pair that is whole.
+    fn alias(&self) -> String {
+        format!("switchd {} {}", self.port, self.mac)
+    }
+
+    /// And on ours while it is being made.
+    fn unfinished(&self) -> String {
+        format!("{} unfinished", self.alias())
+    }
+
+    /// Our end's MAC address, by which it is known before anything is written on it: the pod's with one bit changed, and locally
+    /// administered (IEEE 802-2014 section 8.4).
+    fn own_mac(&self) -> Mac {
+        let mut mac = self.mac;
+        mac.0[0] = (mac.0[0] ^ 0x04) | 0x02;
+        mac
+    }
+
+    fn is_ours(&self, link: &Link) -> bool {
+        let is_fresh = link.alias.is_empty() && link.mac == Some(self.own_mac());
+        link.is_veth && (link.alias == self.alias() || link.alias == self.unfinished() || is_fresh)
+    }
+
+    fn failed(&self, step: &str, error: &io::Error) -> ApiError {
+        let text = format!(
+            "the cable {} to {} in {}: {step}: {error}",
+            self.device, self.end.device, self.end.netns
+        );
+        ApiError::new(Code::System, text).field("device").hint("nothing of it was left behind")
+    }
+}
+
+/// Makes the pair, if it is not there already. On failure nothing is left of it.
+pub fn open(wanted: &Wanted) -> Result<(), ApiError> {
+    let rtnl = Rtnl::open().map_err(|error| wanted.failed("netlink", &error))?;
+    let there = rtnl.link(&wanted.device).map_err(|error| wanted.failed("netlink", &error))?;
+    match there {
+        Some(link) if link.is_veth && link.alias == wanted.alias() => return Ok(()),
+        Some(link) if wanted.is_ours(&link) => {
+            rtnl.delete(link.index)
+                .map_err(|error| wanted.failed("removal of what was left of it", &error))?;
+        }
+        Some(_) => {
+            let text = format!(
+                "there is a device named {} that this port did not make; it was left alone",
+                wanted.device
+            );
+            return Err(ApiError::new(Code::Busy, text)
+                .field("device")
+                .hint(format!("choose another name, or: ip link delete {}", wanted.device)));
+        }
+        None => {}
+    }
+    let (_, file) = enter(Some(&wanted.end.netns))?;
+    let made = make(&rtnl, wanted, file.as_ref());
+    if made.is_err() {
+        _ = remove(wanted);
+    }
+    made
+}
+
+fn make(rtnl: &Rtnl, wanted: &Wanted, netns: Option<&File>) -> Result<(), ApiError> {
+    let step = |what: &'static str| move |error: io::Error| wanted.failed(what, &error);
+    let mtu = u32::from(wanted.mtu);
+    let [own, pods] = [(wanted.own_mac(), wanted.unfinished()), (wanted.mac, wanted.alias())]
+        .map(|(mac, alias)| Dress { mac, mtu, alias });
+    let namespace = netns.ok_or_else(|| wanted.failed("look", &io::ErrorKind::NotFound.into()))?;
+    rtnl.add_veth(&wanted.device, &own, &pods, namespace).map_err(step("the kernel makes no veth pair"))?;
+    let link = rtnl.link(&wanted.device).map_err(step("netlink"))?;
+    let link = link.ok_or_else(|| wanted.failed("look", &io::ErrorKind::NotFound.into()))?;
+    rtnl.dress(link.index, &own).map_err(step("address, MTU and alias"))?;
+    // The node has nothing to say to a pod by its cable.
+    rtnl.no_addresses(link.index).map_err(step("no addresses"))?;
+    rtnl.set_up(link.index).map_err(step("set up"))?;
+    inside(netns, || dress(wanted, &pods))??;
+    rtnl.dress(link.index, &Dress { alias: wanted.alias(), ..own }).map_err(step("alias"))
+}
+
+/// The pod's end, in its namespace.
+fn dress(wanted: &Wanted, dress: &Dress) -> Result<(), ApiError> {
+    let step = |what: &'static str| move |error: io::Error| wanted.failed(what, &error);
+    let rtnl = Rtnl::open().map_err(step("netlink"))?;
+    let link = rtnl.link(&wanted.device).map_err(step("netlink"))?;
+    let link = link.ok_or_else(|| wanted.failed("look", &io::ErrorKind::NotFound.into()))?;
+    let name = &wanted.end.device;
+    if rtnl.link(name).map_err(step("netlink"))?.is_some_and(|other| other.index != link.index) {
+        let text = format!(
+            "namespace {} has a device named {name} that this port did not make; it was left alone",
+            wanted.end.netns
+        );
+        return Err(ApiError::new(Code::Busy, text)
+            .field("device")
+            .hint(format!("choose another name, or there: ip link delete {name}")));
+    }
+    rtnl.rename(link.index, name, &dress.alias).map_err(step("name and alias"))?;
+    // Where sysctls cannot be written, in a container say, only a port that goes down and comes back is slower.
+    if let Err(error) = sysctl::keep_neighbours(name) {
+        tracing::warn!(
+            "device {name} in {} forgets its neighbours without a carrier: {error}",
+            wanted.end.netns
+        );
+    }
+    rtnl.set_up(link.index).map_err(step("set up"))?;
+    for cidr in &wanted.end.addresses {
+        let added = rtnl.add_address(link.index, *cidr);
+        added.map_err(|error| wanted.failed(&format!("address {cidr}"), &error).field("addresses"))?;
+    }
+    for route in &wanted.end.routes {
+        let added = rtnl.add_route(link.index, route);
+        added.map_err(|error| wanted.failed(&format!("route to {}", route.to), &error).field("routes"))?;
+    }
+    Ok(())
+}
+
+/// Removes the pair. One that is not there is what we want, and what others made stays.
+pub fn remove(wanted: &Wanted) -> Result<(), ApiError> {
+    let gone = Rtnl::open().and_then(|rtnl| match rtnl.link(&wanted.device)? {
+        Some(link) if wanted.is_ours(&link) => rtnl.delete(link.index),
+        _ => Ok(()),
+    });
+    gone.map_err(|error| wanted.failed("removal", &error))
+}
+
+/// Gives both ends another MTU, or Ethernet's. The pod may have renamed its end: it is known by what is written on it, or by its MAC.
+pub fn set_mtu(wanted: &Wanted) -> Result<(), ApiError> {
+    let failed = |error: io::Error| wanted.failed("MTU", &error).field("settings.mtu");
+    let mtu = u32::from(wanted.mtu);
+    let (_, file) = enter(Some(&wanted.end.netns))?;
+    let set = inside(file.as_ref(), || {
+        let rtnl = Rtnl::open()?;
+        let links = rtnl.links()?;
+        let is_it =
+            |link: &&Link| link.is_veth && (link.alias == wanted.alias() || link.mac == Some(wanted.mac));
+        links.iter().find(is_it).map_or(Ok(()), |link| rtnl.set_mtu(link.index, mtu))
+    })?;
+    let own = set.and_then(|()| Rtnl::open()).and_then(|rtnl| match rtnl.link(&wanted.device)? {
+        Some(link) if wanted.is_ours(&link) => rtnl.set_mtu(link.index, mtu),
+        _ => Ok(()),
+    });
+    own.map_err(failed)
+}

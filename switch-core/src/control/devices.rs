@@ -1,0 +1,46 @@
+//! Devices that the switch makes for ports, of either kind: their MAC address, their MTU, and what is left of them.
+
+use super::daemon::{Daemon, PortLife};
+use super::{cable, tap};
+use crate::config::snapshot::PortId;
+use switch_api::{ApiError, Code, Port};
+
+/// The port with its MAC address: one that nobody named is chosen here, once, and kept.
+pub(super) fn with_mac(port: &Port) -> Result<Port, ApiError> {
+    let mut port = port.clone();
+    if let Some(mac) = port.kind.mac_mut()
+        && mac.is_none()
+    {
+        let chosen = tap::random_mac();
+        *mac = Some(chosen.map_err(|error| {
+            ApiError::new(Code::System, format!("no randomness for a MAC address: {error}")).field("mac")
+        })?);
+    }
+    Ok(port)
+}
+
+/// A port that is down has let go of its device, which may be there all the same.
+pub(super) fn remove_left_behind(port: &Port) {
+    let tap = tap::Wanted::of(port).map_or(Ok(()), |wanted| tap::remove(&wanted));
+    let cable = cable::Wanted::of(port).map_or(Ok(()), |wanted| cable::remove(&wanted));
+    if let Err(error) = tap.and(cable)
+        && error.code != Code::NotFound
+    {
+        tracing::warn!("a device may be left behind: {error}");
+    }
+}
+
+impl Daemon {
+    /// Gives the device of an open port the MTU that `port` says. Whether there is one.
+    pub(super) fn set_device_mtu(&mut self, id: PortId, port: &Port) -> Result<bool, ApiError> {
+        let Some(PortLife::Up(door)) = self.ports.get_mut(&id) else { return Ok(false) };
+        if let (Some(tap), Some(wanted)) = (&mut door.tap, tap::Wanted::of(port)) {
+            tap.set_mtu(&wanted)?;
+            door.mtu = tap.link().mtu as u16;
+            return Ok(true);
+        }
+        // What it comes to is for netlink to say: an xdp port may have to be opened anew for it.
+        let Some(wanted) = cable::Wanted::of(port) else { return Ok(false) };
+        cable::set_mtu(&wanted).map(|()| true)
+    }
+}
