@@ -8,6 +8,7 @@
 //! | [`publish`] | ports of the node that lead to pods |
 //! | [`ipam`] | address pools and leases |
 //! | [`policy`] | network policies, and the workloads they are about |
+//! | [`policy_diff`] | what a change of them would cut or open |
 //! | [`prefix`] | an address and the length of its network |
 //! | [`flow`] | flows, as they are listed and ended |
 //! | [`route`] | what routing needs: gateway addresses, neighbours, routes |
@@ -36,6 +37,7 @@ pub mod ipam;
 pub mod name;
 pub mod object;
 pub mod policy;
+pub mod policy_diff;
 pub mod prefix;
 pub mod publish;
 pub mod reply;
@@ -62,6 +64,7 @@ pub use ipnet::IpNet;
 pub use name::{Mac, Name, Vid};
 pub use object::*;
 pub use policy::*;
+pub use policy_diff::*;
 pub use prefix::Prefix;
 pub use publish::Publish;
 pub use reply::*;

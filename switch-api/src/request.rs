@@ -6,6 +6,7 @@ use crate::flow::{FlowFilter, FlowList};
 use crate::policy::{
     ByNamespace, ByPolicy, Namespace, NetworkPolicy, PolicyExplain, PolicyFilter, PortLabel,
 };
+use crate::policy_diff::PolicyDiff;
 use crate::route::{
     AddressDelete, BridgeAddress, NeighDelete, NeighFilter, Route, RouteApply, RouteDelete, RouteFilter,
     RouteGet, StaticNeighbour,
@@ -177,6 +178,9 @@ pub enum Request {
     /// Says whether a first packet would pass, and which rule decides.
     #[serde(rename = "policy.explain")]
     PolicyExplain(PolicyExplain),
+    /// Says which flows and which pairs of ends a change of policies would cut or open; changes nothing.
+    #[serde(rename = "policy.diff")]
+    PolicyDiff(Box<PolicyDiff>),
     /// Declares a pool of addresses.
     #[serde(rename = "ipam.pool.add")]
     PoolAdd(Pool),
@@ -233,6 +237,7 @@ impl Request {
                     | Self::NamespaceList(_)
                     | Self::PolicyList(_)
                     | Self::PolicyExplain(_)
+                    | Self::PolicyDiff(_)
                     | Self::PoolList(_)
                     | Self::LeaseList(_)
             )

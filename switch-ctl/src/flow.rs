@@ -108,12 +108,9 @@ fn collect(client: &mut Client, filter: &FlowFilter, limit: u32) -> Result<FlowP
 fn list(page: &FlowPage, output: &Output) -> String {
     let mut table = output.table(&["PROTOCOL", "FROM", "TO", "STATE", "BEGUN BY", "IDLE", "ENDS IN", "ZONE"]);
     for flow in &page.flows {
-        let number = flow.protocol;
-        let named = PROTOCOLS.iter().find(|(_, protocol)| *protocol == number);
-        let protocol = named.map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned());
         let state = if flow.picked_up { format!("{} (picked up)", flow.state) } else { flow.state.clone() };
         table.add_row(vec![
-            protocol,
+            protocol(flow.protocol),
             end(&flow.from, flow),
             end(&flow.to, flow),
             state,
@@ -130,6 +127,18 @@ fn list(page: &FlowPage, output: &Output) -> String {
         thousands(u64::from(page.half_open)),
         thousands(u64::from(page.room))
     )
+}
+
+/// A protocol by its name, or its number.
+fn protocol(number: u8) -> String {
+    let named = PROTOCOLS.iter().find(|(_, protocol)| *protocol == number);
+    named.map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
+}
+
+/// A flow as one line.
+pub fn line(flow: &FlowEntry) -> String {
+    let (from, to) = (end(&flow.from, flow), end(&flow.to, flow));
+    format!("{} {from} to {to} {} ({})", protocol(flow.protocol), flow.state, flow.zone)
 }
 
 fn end(end: &FlowEnd, flow: &FlowEntry) -> String {

@@ -1,5 +1,7 @@
 //! `switch-ctl policy`.
 
+mod diff;
+
 use crate::output::{Output, thousands};
 use clap::Subcommand;
 use std::io::Read;
@@ -59,7 +61,11 @@ pub enum Verb {
         /// The destination port, by its number.
         port: Option<u16>,
     },
+    /// Says which pairs of ends and which current flows a change would cut or open, and changes nothing.
+    Diff(diff::Diff),
 }
+
+pub use diff::counts;
 
 pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiError> {
     match verb {
@@ -98,6 +104,7 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
             output.answer(&answer, explained);
             Ok(())
         }
+        Verb::Diff(asked) => diff::run(asked, client, output),
     }
 }
 
@@ -108,14 +115,18 @@ fn declare(
     output: &Output,
     request: fn(Box<NetworkPolicy>) -> Request,
 ) -> Result<(), ApiError> {
-    let policies = read(&text_of(file)?)
-        .map_err(|error| ApiError { message: format!("{}: {}", file.display(), error.message), ..error })?;
-    for policy in policies {
+    for policy in policies_of(file, &text_of(file)?)? {
         let name = format!("{}/{}", policy.metadata.namespace, policy.metadata.name);
         let done: Done = client.call(&request(Box::new(policy)))?;
         output.done(&done, &format!("policy {name} is in force"));
     }
     Ok(())
+}
+
+/// The policies of a file's text.
+fn policies_of(file: &Path, text: &str) -> Result<Vec<NetworkPolicy>, ApiError> {
+    read(text)
+        .map_err(|error| ApiError { message: format!("{}: {}", file.display(), error.message), ..error })
 }
 
 /// The text of a file, or of the standard input if it is called `-`.

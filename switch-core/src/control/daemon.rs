@@ -201,6 +201,7 @@ impl Daemon {
             Request::NeighAdd(_) | Request::NeighDelete(_) => self.change_neighbour(request),
             Request::PolicyList(filter) => json(self.list_policies(filter)),
             Request::PolicyExplain(asked) => json(self.explain_policy(asked)?),
+            Request::PolicyDiff(asked) => json(self.diff_policies(asked)?),
             Request::NamespaceList(_) => json(self.model.declared_namespaces()),
             Request::PortLabel(_)
             | Request::NamespaceSet(_)

@@ -104,14 +104,14 @@ impl Daemon {
 }
 
 /// Numbers become names.
-struct Names {
+pub(super) struct Names {
     ports: BTreeMap<u16, Name>,
     fids: BTreeMap<u16, String>,
     vrfs: Vec<Name>,
 }
 
 impl Names {
-    fn of(daemon: &Daemon) -> Self {
+    pub(super) fn of(daemon: &Daemon) -> Self {
         let model = &daemon.model;
         let bridges: BTreeMap<u16, &Name> =
             model.bridges.iter().map(|(name, bridge)| (bridge.id, name)).collect();
@@ -135,7 +135,7 @@ impl Names {
         vrf.map_or_else(|| "vrf".into(), |name| format!("vrf {name}"))
     }
 
-    fn entry(&self, entry: &Entry) -> FlowEntry {
+    pub(super) fn entry(&self, entry: &Entry) -> FlowEntry {
         let ends = entry.key.ends().map(|end| FlowEnd { address: from_bits(end.ip), number: end.port });
         let origin = usize::from(entry.state.origin());
         FlowEntry {

@@ -59,6 +59,7 @@ pub mod outside;
 pub mod peer;
 pub mod persist;
 mod policies;
+mod policy_diff;
 mod probe;
 mod regions;
 mod routes;
