@@ -54,7 +54,7 @@ pub use config::{
     FieldChange, HistoryEntry, Object, ObjectRef, Problem,
 };
 pub use error::{ApiError, Code};
-pub use event::{Happened, Missed};
+pub use event::{EventsSubscribe, Happened, Missed};
 pub use flow::*;
 pub use ipam::{
     FamilyStatus, Holder, Lease, LeaseAcquire, LeaseFilter, LeaseStatus, LeasedAddress, Pool, PoolRange,

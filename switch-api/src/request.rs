@@ -2,7 +2,8 @@
 
 use crate::capture::CaptureStart;
 use crate::config::{ConfigApply, ConfigExport, ConfigRollback};
-use crate::flow::{FlowFilter, FlowList};
+use crate::event::EventsSubscribe;
+use crate::flow::{FlowExplain, FlowFilter, FlowList};
 use crate::policy::{
     ByNamespace, ByPolicy, Namespace, NetworkPolicy, PolicyExplain, PolicyFilter, PortLabel,
 };
@@ -73,6 +74,9 @@ pub enum Request {
     /// Lists flows, by pages.
     #[serde(rename = "flow.list")]
     FlowList(FlowList),
+    /// Says what is known of one flow: state, time left and why, and what admitted it.
+    #[serde(rename = "flow.explain")]
+    FlowExplain(FlowExplain),
     /// Ends flows: what still comes of them is judged as if it were new.
     #[serde(rename = "flow.delete")]
     FlowDelete(FlowFilter),
@@ -150,7 +154,7 @@ pub enum Request {
     CaptureStart(CaptureStart),
     /// Begins to tell what happens, as `event`, until the client ends.
     #[serde(rename = "events.subscribe")]
-    EventsSubscribe(Nothing),
+    EventsSubscribe(EventsSubscribe),
     /// What has happened lately, as far as the daemon keeps it.
     #[serde(rename = "events.recent")]
     EventsRecent(Nothing),
@@ -225,6 +229,7 @@ impl Request {
                     | Self::FdbList(_)
                     | Self::NeighList(_)
                     | Self::FlowList(_)
+                    | Self::FlowExplain(_)
                     | Self::RouteList(_)
                     | Self::RouteGet(_)
                     | Self::VrfList(_)

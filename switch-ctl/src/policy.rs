@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use switch_api::{
     ApiError, ByPolicy, Client, Code, Done, EndpointRef, Judgement, NetworkPolicy, PolicyAnswer,
-    PolicyExplain, PolicyFilter, PolicyStatus, PolicyType, Protocol, Request,
+    PolicyExplain, PolicyFilter, PolicyStatus, PolicyType, Protocol, Request, RuleCount,
 };
 
 /// What can be done with network policies.
@@ -38,6 +38,13 @@ pub enum Verb {
         /// Its namespace.
         #[arg(long, short, default_value = "default")]
         namespace: String,
+    },
+    /// Lists every rule with what it decided: packets passed and, by defaults, dropped. Of a flow that is those that were judged.
+    #[command(after_help = "Example:\n  switch-ctl policy stats --namespace shop")]
+    Stats {
+        /// Only of this namespace.
+        #[arg(long, short)]
+        namespace: Option<String>,
     },
     /// Removes a policy.
     #[command(alias = "delete")]
@@ -75,6 +82,13 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
             let filter = PolicyFilter { namespace: namespace.clone() };
             let policies: Vec<PolicyStatus> = client.call(&Request::PolicyList(filter))?;
             output.answer(&policies, |policies| list(policies, output));
+            Ok(())
+        }
+        Verb::Stats { namespace } => {
+            let filter = PolicyFilter { namespace: namespace.clone() };
+            let policies: Vec<PolicyStatus> = client.call(&Request::PolicyList(filter))?;
+            let rules: Vec<RuleCount> = policies.into_iter().flat_map(|status| status.rules).collect();
+            output.answer(&rules, |rules| stats(rules, output));
             Ok(())
         }
         Verb::Show { name, namespace } => {
@@ -203,6 +217,17 @@ fn list(policies: &[PolicyStatus], output: &Output) -> String {
             thousands(count(false)),
             thousands(count(true)),
         ]);
+    }
+    table.to_string()
+}
+
+/// Every rule; what defaults decide is that nothing passes.
+fn stats(rules: &[RuleCount], output: &Output) -> String {
+    let mut table = output.table(&["RULE", "PASSED", "DROPPED"]);
+    for rule in rules {
+        let (count, drops) = (thousands(rule.packets), rule.rule.ends_with(" default"));
+        let (passed, dropped) = if drops { ("-".into(), count) } else { (count, "-".into()) };
+        table.add_row(vec![rule.rule.clone(), passed, dropped]);
     }
     table.to_string()
 }

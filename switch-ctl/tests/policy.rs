@@ -34,10 +34,8 @@ fn shop() -> (Node, Daemon, Vec<Pod>) {
             ports: vec![],
             addresses: vec![],
         };
-        let port = switch_api::Port {
-            workload: Some(workload),
-            ..tap_port(pod, "br0", PortSettings::default())
-        };
+        let port =
+            switch_api::Port { workload: Some(workload), ..tap_port(pod, "br0", PortSettings::default()) };
         let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
     }
     wait_until("pods reach each other", LONG, || {
@@ -106,19 +104,29 @@ fn a_diff_says_what_a_change_then_does() {
     // The flow that there is now would be cut.
     let text = said(&run(&daemon, &["policy", "diff", second]));
     assert!(text.contains("- cut  flow udp 10.66.0.2:40000 to 10.66.0.1:5432"), "{text}");
-    assert!(text.contains("+ open tap3 (10.66.0.3) to tap1 (10.66.0.1): UDP 5433 [shop/db ingress 1]"), "{text}");
+    assert!(
+        text.contains("+ open tap3 (10.66.0.3) to tap1 (10.66.0.1): UDP 5433 [shop/db ingress 1]"),
+        "{text}"
+    );
     assert!(!text.contains("no flows are known yet"), "{text}");
     let answer: PolicyDiffAnswer =
         serde_json::from_str(&said(&run(&daemon, &["--json", "policy", "diff", second]))).unwrap();
     assert_eq!((answer.flows_cut, answer.flows_opened, answer.flows.len()), (1, 0, 1), "{answer:?}");
-    assert_eq!(answer.pairs.iter().filter(|pair| pair.effect == Effect::Open).count(), 1, "{answer:?}");
+    assert_eq!(
+        answer.pairs.iter().filter(|pair| pair.effect == Effect::Open).count(),
+        2,
+        "of each family: {answer:?}"
+    );
     assert!(passes(web, db, 5432), "a diff changed something");
     said(&run(&daemon, &["policy", "set", second]));
     assert!(!passes(web, db, 5432) && passes(other, db, 5433));
 
     // Without the policy all is open again.
     let text = said(&run(&daemon, &["policy", "diff", "--remove", "db", "-n", "shop"]));
-    assert!(text.contains("+ open tap2 (10.66.0.2) to tap1 (10.66.0.1): everything [not isolated]"), "{text}");
+    assert!(
+        text.contains("+ open tap2 (10.66.0.2) to tap1 (10.66.0.1): everything [not isolated]"),
+        "{text}"
+    );
     let missing = run(&daemon, &["policy", "diff", "--remove", "db"]);
     assert_eq!(missing.status.code(), Some(4), "{missing:?}");
     assert!(!passes(web, db, 5432));
@@ -139,10 +147,13 @@ fn a_diff_of_all_that_is_declared() {
     let changed = file(&node, "changed.toml", &declared.replace("\"other\"", "\"web\""));
     let changed = changed.to_str().unwrap();
     let text = said(&run(&daemon, &["policy", "diff", changed]));
-    assert!(text.contains("+ open tap3 (10.66.0.3) to tap1 (10.66.0.1): UDP 5432 [shop/db ingress 1]"), "{text}");
+    assert!(
+        text.contains("+ open tap3 (10.66.0.3) to tap1 (10.66.0.1): UDP 5432 [shop/db ingress 1]"),
+        "{text}"
+    );
     for words in [&["diff", changed][..], &["apply", changed, "--dry-run"]] {
         let text = said(&run(&daemon, words));
-        assert!(text.contains("1 change of pairs, 0 of ") && text.contains("policy diff"), "{text}");
+        assert!(text.contains("2 changes of pairs, 0 of ") && text.contains("policy diff"), "{text}");
     }
     assert!(!passes(other, db, 5432), "it was only said");
     let text = said(&run(&daemon, &["apply", changed]));
