@@ -164,3 +164,90 @@ fn a_diff_of_all_that_is_declared() {
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("broken.toml:"), "{refused:?}");
 }
+
+/// Lines that a command says until it has said so many, or its time is over.
+fn following(daemon: &Daemon, words: &[&str], meanwhile: impl FnOnce()) -> String {
+    let mut child = Command::new(CTL)
+        .arg("--socket")
+        .arg(&daemon.socket)
+        .args(words)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A process has connected within a second; what is before that is not told of.
+    std::thread::sleep(Duration::from_secs(1));
+    meanwhile();
+    let mut said = String::new();
+    std::io::Read::read_to_string(child.stdout.as_mut().unwrap(), &mut said).unwrap();
+    assert!(child.wait().unwrap().success());
+    said
+}
+
+/// Ten packets of one flow are stopped: one event with the rule, and nine that are counted.
+#[test]
+fn the_first_drop_of_a_flow_is_told_with_its_rule_and_all_are_counted() {
+    let (node, daemon, pods) = shop();
+    let [db, _, other] = &pods[..] else { panic!() };
+    let policy = file(&node, "policy.yaml", &to_db(5432, "web"));
+    said(&run(&daemon, &["policy", "add", policy.to_str().unwrap()]));
+    let words = ["--json", "events", "--only", "policy-drop", "--duration", "5"];
+    let text = following(&daemon, &words, || assert!(!passes(other, db, 5432)));
+    let ours = |line: &&str| line.contains("10.66.0.3:40000");
+    let lines: Vec<_> = text.lines().filter(ours).collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    for part in [
+        r#""rule":"shop/db ingress default""#,
+        r#""reason":"policy-ingress""#,
+        r#""src":"10.66.0.3:40000""#,
+        r#""dst":"10.66.0.1:5432""#,
+        r#""from":"tap3""#,
+        r#""to":"tap1""#,
+    ] {
+        assert!(lines[0].contains(part), "{part} is missing: {}", lines[0]);
+    }
+    let recent = said(&run(&daemon, &["events", "--recent", "--only", "policy-drop"]));
+    assert!(recent.contains("udp 10.66.0.3:40000 to 10.66.0.1:5432 from port tap3 to port tap1"), "{recent}");
+    let stats = daemon.stats();
+    let event = |name: &str| stats.events.iter().find(|(it, _)| it == name).map_or(0, |(_, count)| *count);
+    let told: u64 = ["told", "untold", "again"].map(|kind| event(&format!("policy-drop-{kind}"))).iter().sum();
+    let dropped = stats.drops.iter().filter(|drop| drop.reason.starts_with("policy-"));
+    assert_eq!(told, dropped.map(|drop| drop.frames).sum::<u64>(), "{:?} {:?}", stats.drops, stats.events);
+    assert!(event("policy-drop-again") >= 9, "{:?}", stats.events);
+    let rules = said(&run(&daemon, &["policy", "stats"]));
+    assert!(rules.contains("shop/db ingress default") && rules.contains("shop/db ingress 1"), "{rules}");
+}
+
+#[test]
+fn a_flow_is_told_from_its_beginning_to_its_end_and_explained() {
+    let (node, daemon, pods) = shop();
+    let [db, web, _] = &pods[..] else { panic!() };
+    let policy = file(&node, "policy.yaml", &to_db(5432, "web"));
+    said(&run(&daemon, &["policy", "add", policy.to_str().unwrap()]));
+    let changed = file(&node, "changed.yaml", &to_db(5433, "web"));
+    let words = ["flow", "watch", "--number", "5432", "--duration", "6"];
+    let text = following(&daemon, &words, || {
+        assert!(passes(web, db, 5432));
+        let explain = ["flow", "explain", "udp", "10.66.0.1:5432", "10.66.0.2:40000"];
+        let text = said(&run(&daemon, &explain));
+        for line in [
+            "udp 10.66.0.2:40000 to 10.66.0.1:5432 udp-one-way (br0/1), begun by port tap2",
+            "s of 30 left: One end has spoken. 30 s, as Linux",
+            "admitted by what policies say now:",
+            "ingress  [shop/db ingress 1] port tap1 is isolated",
+        ] {
+            assert!(text.contains(line), "{line} is missing:\n{text}");
+        }
+        said(&run(&daemon, &["policy", "set", changed.to_str().unwrap()]));
+        let text = said(&run(&daemon, &explain));
+        assert!(text.contains("its next packet is judged anew, and is stopped"), "{text}");
+        assert!(!passes(web, db, 5432));
+        said(&run(&daemon, &["flow", "delete", "--number", "5432"]));
+        assert_eq!(run(&daemon, &explain).status.code(), Some(4));
+    });
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    for (line, what) in lines.iter().zip(["flow-new", "flow-judged", "flow-ended"]) {
+        assert!(line.contains(what) && line.contains("udp 10.66.0.2:40000 to 10.66.0.1:5432"), "{text}");
+    }
+    assert!(lines[1].contains("no longer allowed") && lines[2].contains("deleted"), "{text}");
+}
