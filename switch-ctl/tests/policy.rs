@@ -209,7 +209,8 @@ fn the_first_drop_of_a_flow_is_told_with_its_rule_and_all_are_counted() {
     assert!(recent.contains("udp 10.66.0.3:40000 to 10.66.0.1:5432 from port tap3 to port tap1"), "{recent}");
     let stats = daemon.stats();
     let event = |name: &str| stats.events.iter().find(|(it, _)| it == name).map_or(0, |(_, count)| *count);
-    let told: u64 = ["told", "untold", "again"].map(|kind| event(&format!("policy-drop-{kind}"))).iter().sum();
+    let told: u64 =
+        ["told", "untold", "again"].map(|kind| event(&format!("policy-drop-{kind}"))).iter().sum();
     let dropped = stats.drops.iter().filter(|drop| drop.reason.starts_with("policy-"));
     assert_eq!(told, dropped.map(|drop| drop.frames).sum::<u64>(), "{:?} {:?}", stats.drops, stats.events);
     assert!(event("policy-drop-again") >= 9, "{:?}", stats.events);

@@ -322,7 +322,8 @@ fn answers_pass_and_what_is_no_longer_allowed_stops() {
 /// An ICMP error that quotes a packet's IP header and ports, back to its sender.
 fn unreachable(quoted: &[u8], from: usize, to: usize) -> Vec<u8> {
     let mut frame = [mac(to), mac(from)].concat();
-    let mut body: Vec<u8> = [3, 3, 0, 0, 0, 0, 0, 0].into_iter().chain(quoted[14..42].iter().copied()).collect();
+    let mut body: Vec<u8> =
+        [3, 3, 0, 0, 0, 0, 0, 0].into_iter().chain(quoted[14..42].iter().copied()).collect();
     let mut header = vec![0x45, 0, 0, 20 + body.len() as u8, 0, 0, 0, 0, 64, 1, 0, 0];
     header.extend(&quoted[30..34]);
     header.extend(&quoted[26..30]);
@@ -386,7 +387,8 @@ fn a_thousand_updates_a_second_under_load() {
         }))
         .unwrap()
     };
-    let pods = [pod("db", "10.0.0.1"), pod("web", "10.0.0.2"), pod("mail", "10.0.0.3"), pod("list", "10.0.0.4")];
+    let pods =
+        [pod("db", "10.0.0.1"), pod("web", "10.0.0.2"), pod("mail", "10.0.0.3"), pod("list", "10.0.0.4")];
     let policies = [isolate("db", "db", "web", 0), isolate("mail", "mail", "list", 0)];
     let mut net = net(vec![], &pods, &policies);
     introduce(&mut net);
