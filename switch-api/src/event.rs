@@ -3,13 +3,22 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// See [`crate::Request::EventsSubscribe`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EventsSubscribe {
+    /// Also what becomes of flows: `flow-new`, `flow-established`, `flow-judged`, `flow-ended`.
+    pub flows: bool,
+}
+
 /// Something happened; the notice `event`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Happened {
     /// Nanoseconds since 1970, UTC.
     pub time_ns: u64,
     /// What kind: `port-up`, `port-down`, `mac-moved`, `storm`, `loop`, `table-near-full`, `pool-near-full`,
-    /// `memory-near-out`, `neighbour-failed`, `repaired`, `changed`. There may be others.
+    /// `memory-near-out`, `neighbour-failed`, `policy-drop`, `repaired`, `changed`; of flows, for whoever asked for them,
+    /// `flow-new`, `flow-established`, `flow-judged`, `flow-ended`. There may be others.
     pub what: String,
     /// In a sentence.
     pub text: String,

@@ -1,6 +1,6 @@
 //! Flows: who speaks with whom, as they are listed and ended.
 
-use crate::Name;
+use crate::{Judgement, Name};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -84,6 +84,58 @@ pub struct FlowPage {
     pub half_open: u32,
     /// Flows that the table holds.
     pub room: u32,
+}
+
+/// Which flow is to be explained. See [`crate::Request::FlowExplain`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowExplain {
+    /// Protocol number.
+    pub protocol: u8,
+    /// One end.
+    pub from: FlowEnd,
+    /// The other; which of them began does not matter.
+    pub to: FlowEnd,
+}
+
+/// Most flows that [`crate::Request::FlowExplain`] tells of: the same ends may speak in several zones, and few do.
+pub const FLOWS_EXPLAINED_MAX: usize = 16;
+
+/// What is known of a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowExplained {
+    /// The flow.
+    pub flow: FlowEntry,
+    /// What its state is, and why it may last so long without a packet.
+    pub meaning: String,
+    /// Seconds that it may last without a packet.
+    pub timeout_s: u32,
+    /// What the sender's policies say, of whoever began it.
+    pub egress: Judgement,
+    /// What the receiver's policies say.
+    pub ingress: Judgement,
+    /// It was admitted by policies that say the same as those in force: the two above admitted it. Otherwise its next packet is
+    /// judged by them.
+    pub is_current: bool,
+    /// What each end has said: who began, and the other.
+    pub directions: [FlowDirection; 2],
+}
+
+/// What one end of a flow has said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowDirection {
+    /// TCP: the sequence number behind the last byte that it sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<u32>,
+    /// TCP: what it has acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<u32>,
+    /// TCP: bytes that it takes beyond that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<u32>,
+    /// SCTP: the tag that it wants to see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<u32>,
 }
 
 /// What became of [`crate::Request::FlowDelete`].

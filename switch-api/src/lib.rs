@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`name`] | names of objects, MAC addresses, VLAN identifiers: checked once, here |
 //! | [`cidr`] | addresses with a prefix length |
-//! | [`object`] | what can be declared: bridges, ports, static MACs |
+//! | [`bridge`] | what a bridge is told |
+//! | [`object`] | what else can be declared: ports, static MACs |
 //! | [`publish`] | ports of the node that lead to pods |
 //! | [`ipam`] | address pools and leases |
 //! | [`limit`] | how fast a port may send and be sent |
 //! | [`policy`] | network policies, and the workloads they are about |
+//! | [`policy_diff`] | what a change of them would cut or open |
 //! | [`prefix`] | an address and the length of its network |
 //! | [`flow`] | flows, as they are listed and ended |
 //! | [`route`] | what routing needs: gateway addresses, neighbours, routes |
@@ -24,6 +26,7 @@
 //! | [`codec`] | JSON-RPC 2.0, one message per line |
 //! | [`client`] | a blocking client over the Unix socket |
 
+pub mod bridge;
 pub mod capture;
 pub mod cidr;
 pub mod client;
@@ -38,6 +41,7 @@ pub mod limit;
 pub mod name;
 pub mod object;
 pub mod policy;
+pub mod policy_diff;
 pub mod prefix;
 pub mod publish;
 pub mod reply;
@@ -46,6 +50,7 @@ pub mod route;
 pub mod trace;
 pub mod vrf;
 
+pub use bridge::*;
 pub use capture::*;
 pub use cidr::Cidr;
 pub use client::{Client, Notice};
@@ -54,7 +59,7 @@ pub use config::{
     FieldChange, HistoryEntry, Object, ObjectRef, Problem,
 };
 pub use error::{ApiError, Code};
-pub use event::{Happened, Missed};
+pub use event::{EventsSubscribe, Happened, Missed};
 pub use flow::*;
 pub use ipam::{
     FamilyStatus, Holder, Lease, LeaseAcquire, LeaseFilter, LeaseStatus, LeasedAddress, Pool, PoolRange,
@@ -65,6 +70,7 @@ pub use limit::{LIMIT_MAX, Limit, PortLimits};
 pub use name::{Mac, Name, Vid};
 pub use object::*;
 pub use policy::*;
+pub use policy_diff::*;
 pub use prefix::Prefix;
 pub use publish::Publish;
 pub use reply::*;

@@ -2,10 +2,12 @@
 
 use crate::capture::CaptureStart;
 use crate::config::{ConfigApply, ConfigExport, ConfigRollback};
-use crate::flow::{FlowFilter, FlowList};
+use crate::event::EventsSubscribe;
+use crate::flow::{FlowExplain, FlowFilter, FlowList};
 use crate::policy::{
     ByNamespace, ByPolicy, Namespace, NetworkPolicy, PolicyExplain, PolicyFilter, PortLabel,
 };
+use crate::policy_diff::PolicyDiff;
 use crate::route::{
     AddressDelete, BridgeAddress, NeighDelete, NeighFilter, Route, RouteApply, RouteDelete, RouteFilter,
     RouteGet, StaticNeighbour,
@@ -72,6 +74,9 @@ pub enum Request {
     /// Lists flows, by pages.
     #[serde(rename = "flow.list")]
     FlowList(FlowList),
+    /// Says what is known of one flow: state, time left and why, and what admitted it.
+    #[serde(rename = "flow.explain")]
+    FlowExplain(FlowExplain),
     /// Ends flows: what still comes of them is judged as if it were new.
     #[serde(rename = "flow.delete")]
     FlowDelete(FlowFilter),
@@ -149,7 +154,7 @@ pub enum Request {
     CaptureStart(CaptureStart),
     /// Begins to tell what happens, as `event`, until the client ends.
     #[serde(rename = "events.subscribe")]
-    EventsSubscribe(Nothing),
+    EventsSubscribe(EventsSubscribe),
     /// What has happened lately, as far as the daemon keeps it.
     #[serde(rename = "events.recent")]
     EventsRecent(Nothing),
@@ -177,6 +182,9 @@ pub enum Request {
     /// Says whether a first packet would pass, and which rule decides.
     #[serde(rename = "policy.explain")]
     PolicyExplain(PolicyExplain),
+    /// Says which flows and which pairs of ends a change of policies would cut or open; changes nothing.
+    #[serde(rename = "policy.diff")]
+    PolicyDiff(Box<PolicyDiff>),
     /// Declares a pool of addresses.
     #[serde(rename = "ipam.pool.add")]
     PoolAdd(Pool),
@@ -221,6 +229,7 @@ impl Request {
                     | Self::FdbList(_)
                     | Self::NeighList(_)
                     | Self::FlowList(_)
+                    | Self::FlowExplain(_)
                     | Self::RouteList(_)
                     | Self::RouteGet(_)
                     | Self::VrfList(_)
@@ -233,6 +242,7 @@ impl Request {
                     | Self::NamespaceList(_)
                     | Self::PolicyList(_)
                     | Self::PolicyExplain(_)
+                    | Self::PolicyDiff(_)
                     | Self::PoolList(_)
                     | Self::LeaseList(_)
             )

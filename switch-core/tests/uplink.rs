@@ -123,7 +123,7 @@ fn pods_of_a_switch_that_is_down_are_unreachable_and_nothing_loops() {
     assert_eq!((before.lines().count(), before.matches("unreachable").count()), (4, 2), "{before}");
     // Somebody flushes what is not his.
     let mut events = daemons[0].client();
-    let _: switch_api::Done = events.call(&Request::EventsSubscribe(Nothing {})).unwrap();
+    let _: switch_api::Done = events.call(&Request::EventsSubscribe(Default::default())).unwrap();
     near.ip("route flush proto 83");
     wait_until("the routes are there again", Duration::from_secs(5), || ours(near).lines().count() == 4);
     let told = std::iter::from_fn(|| events.notice().unwrap());

@@ -79,17 +79,18 @@ pub fn export(client: &mut Client, output: &Output) -> Result<(), ApiError> {
 
 pub fn diff(diff: &Diff, client: &mut Client, output: &Output) -> Result<(), ApiError> {
     let apply = Apply { file: diff.file.clone(), dry_run: true, confirm_within: None };
-    let applied = send(&apply, client, output)?;
+    let (applied, traffic) = send(&apply, client, output)?;
     output.answer(&applied, |applied| match applied.changes.as_slice() {
         [] => "no difference".into(),
-        changes => told(changes),
+        changes => told(changes) + &traffic.unwrap_or_default(),
     });
     Ok(())
 }
 
 pub fn apply(apply: &Apply, client: &mut Client, output: &Output) -> Result<(), ApiError> {
-    let applied = send(apply, client, output)?;
-    output.answer(&applied, |applied| outcome(applied, apply.dry_run));
+    let (applied, traffic) = send(apply, client, output)?;
+    let traffic = traffic.map(|traffic| format!("\n{traffic}")).unwrap_or_default();
+    output.answer(&applied, |applied| outcome(applied, apply.dry_run) + &traffic);
     Ok(())
 }
 
@@ -142,8 +143,13 @@ pub fn age(time_s: u64) -> String {
     }
 }
 
-/// Reads the file and has it planned or applied. What is wrong with it is shown at its places.
-fn send(apply: &Apply, client: &mut Client, output: &Output) -> Result<ConfigApplied, ApiError> {
+/// Reads the file and has it planned or applied. What is wrong with it is shown at its places. With it, of what is
+/// only planned, what it would do to traffic.
+fn send(
+    apply: &Apply,
+    client: &mut Client,
+    output: &Output,
+) -> Result<(ConfigApplied, Option<String>), ApiError> {
     let (name, text) = read(&apply.file)?;
     let file = File::read(&text).map_err(|complaints| refuse(&name, &text, &complaints, output))?;
     let request = ConfigApply {
@@ -153,13 +159,16 @@ fn send(apply: &Apply, client: &mut Client, output: &Output) -> Result<ConfigApp
         confirm_within_s: apply.confirm_within,
         source: Some(name.clone()),
     };
-    client.call(&Request::ConfigApply(Box::new(request))).map_err(|error| {
+    let applied = client.call(&Request::ConfigApply(Box::new(request))).map_err(|error: ApiError| {
         if error.data.problems.is_empty() {
             return error;
         }
         let complaints = file.complaints(&error.data.problems);
         ApiError { code: error.code, ..refuse(&name, &text, &complaints, output) }
-    })
+    })?;
+    let asked = apply.dry_run && !output.is_json();
+    let traffic = if asked { crate::policy::counts(client, &file.config)? } else { None };
+    Ok((applied, traffic))
 }
 
 fn read(path: &Path) -> Result<(String, String), ApiError> {

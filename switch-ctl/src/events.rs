@@ -5,22 +5,24 @@ use crate::config::age;
 use crate::output::Output;
 use clap::Args;
 use std::io::Write;
-use switch_api::{ApiError, Client, Done, Happened, Missed, Nothing, Notice, Request};
+use switch_api::{ApiError, Client, Done, EventsSubscribe, Happened, Missed, Nothing, Notice, Request};
 
 /// What happens, as it happens: ports up and down, moved stations, storms, loops, tables nearly full, neighbours that
-/// do not answer, and who changed what. One line each (with --json one JSON object); Ctrl-C ends it.
+/// do not answer, what policies stop, and who changed what. One line each (with --json one JSON object); Ctrl-C ends it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   switch-ctl events
   switch-ctl events --recent
   switch-ctl --json events | jq -r 'select(.what == \"port-down\") | .port'
+  switch-ctl events --only policy-drop                 # the first packet of each flow that a policy stops
   switch-ctl events --only port-down --only loop --count 1")]
 pub struct Events {
     /// Show what the daemon kept of what happened before, and end.
     #[arg(long, conflicts_with = "duration")]
     recent: bool,
-    /// Only this kind, like port-down; may be given several times.
+    /// Only this kind, like port-down; may be given several times. Those of flows (flow-new, flow-established, flow-judged,
+    /// flow-ended) are told only if they are named; see also `switch-ctl flow watch`.
     #[arg(long, value_name = "KIND")]
     only: Vec<String>,
     /// End after so many.
@@ -35,14 +37,27 @@ pub fn run(events: &Events, client: &mut Client, output: &Output) -> Result<(), 
     if events.recent {
         return recent(events, client, output);
     }
-    let _stop = Stop::new(client.handle()?, events.duration)?;
-    let _: Done = client.call(&Request::EventsSubscribe(Nothing {}))?;
+    let asked = EventsSubscribe { flows: events.only.iter().any(|only| only.starts_with("flow-")) };
+    follow(client, output, asked, events.count, events.duration, |event| is_wanted(events, event))
+}
+
+/// One line for each event that is wanted, as it happens.
+pub fn follow(
+    client: &mut Client,
+    output: &Output,
+    asked: EventsSubscribe,
+    count: Option<u64>,
+    duration: Option<u64>,
+    wanted: impl Fn(&Happened) -> bool,
+) -> Result<(), ApiError> {
+    let _stop = Stop::new(client.handle()?, duration)?;
+    let _: Done = client.call(&Request::EventsSubscribe(asked))?;
     client.listen()?;
     let mut told = 0;
     while let Some(notice) = client.notice()? {
-        let Some(line) = line(events, &notice, output.is_json()) else { continue };
+        let Some(line) = line(&wanted, &notice, output.is_json()) else { continue };
         told += 1;
-        if writeln!(std::io::stdout(), "{line}").is_err() || events.count == Some(told) {
+        if writeln!(std::io::stdout(), "{line}").is_err() || count == Some(told) {
             break;
         }
     }
@@ -75,7 +90,7 @@ fn sentence(event: &Happened) -> String {
 }
 
 /// None if it is of no interest.
-fn line(events: &Events, notice: &Notice, json: bool) -> Option<String> {
+fn line(wanted: impl Fn(&Happened) -> bool, notice: &Notice, json: bool) -> Option<String> {
     if let Ok(missed) = serde_json::from_value::<Missed>(notice.params.clone())
         && notice.method == "events.missed"
     {
@@ -83,7 +98,7 @@ fn line(events: &Events, notice: &Notice, json: bool) -> Option<String> {
         return Some(if json { notice.params.to_string() } else { text });
     }
     let event: Happened = serde_json::from_value(notice.params.clone()).ok()?;
-    if notice.method != "event" || !is_wanted(events, &event) {
+    if notice.method != "event" || !wanted(&event) {
         return None;
     }
     if json {

@@ -1,12 +1,14 @@
 //! `switch-ctl policy`.
 
+mod diff;
+
 use crate::output::{Output, thousands};
 use clap::Subcommand;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use switch_api::{
     ApiError, ByPolicy, Client, Code, Done, EndpointRef, Judgement, NetworkPolicy, PolicyAnswer,
-    PolicyExplain, PolicyFilter, PolicyStatus, PolicyType, Protocol, Request,
+    PolicyExplain, PolicyFilter, PolicyStatus, PolicyType, Protocol, Request, RuleCount,
 };
 
 /// What can be done with network policies.
@@ -37,6 +39,13 @@ pub enum Verb {
         #[arg(long, short, default_value = "default")]
         namespace: String,
     },
+    /// Lists every rule with what it decided: packets passed and, by defaults, dropped. Of a flow that is those that were judged.
+    #[command(after_help = "Example:\n  switch-ctl policy stats --namespace shop")]
+    Stats {
+        /// Only of this namespace.
+        #[arg(long, short)]
+        namespace: Option<String>,
+    },
     /// Removes a policy.
     #[command(alias = "delete")]
     Remove {
@@ -59,7 +68,11 @@ pub enum Verb {
         /// The destination port, by its number.
         port: Option<u16>,
     },
+    /// Says which pairs of ends and which current flows a change would cut or open, and changes nothing.
+    Diff(diff::Diff),
 }
+
+pub use diff::counts;
 
 pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiError> {
     match verb {
@@ -69,6 +82,13 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
             let filter = PolicyFilter { namespace: namespace.clone() };
             let policies: Vec<PolicyStatus> = client.call(&Request::PolicyList(filter))?;
             output.answer(&policies, |policies| list(policies, output));
+            Ok(())
+        }
+        Verb::Stats { namespace } => {
+            let filter = PolicyFilter { namespace: namespace.clone() };
+            let policies: Vec<PolicyStatus> = client.call(&Request::PolicyList(filter))?;
+            let rules: Vec<RuleCount> = policies.into_iter().flat_map(|status| status.rules).collect();
+            output.answer(&rules, |rules| stats(rules, output));
             Ok(())
         }
         Verb::Show { name, namespace } => {
@@ -98,6 +118,7 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
             output.answer(&answer, explained);
             Ok(())
         }
+        Verb::Diff(asked) => diff::run(asked, client, output),
     }
 }
 
@@ -108,14 +129,18 @@ fn declare(
     output: &Output,
     request: fn(Box<NetworkPolicy>) -> Request,
 ) -> Result<(), ApiError> {
-    let policies = read(&text_of(file)?)
-        .map_err(|error| ApiError { message: format!("{}: {}", file.display(), error.message), ..error })?;
-    for policy in policies {
+    for policy in policies_of(file, &text_of(file)?)? {
         let name = format!("{}/{}", policy.metadata.namespace, policy.metadata.name);
         let done: Done = client.call(&request(Box::new(policy)))?;
         output.done(&done, &format!("policy {name} is in force"));
     }
     Ok(())
+}
+
+/// The policies of a file's text.
+fn policies_of(file: &Path, text: &str) -> Result<Vec<NetworkPolicy>, ApiError> {
+    read(text)
+        .map_err(|error| ApiError { message: format!("{}: {}", file.display(), error.message), ..error })
 }
 
 /// The text of a file, or of the standard input if it is called `-`.
@@ -192,6 +217,17 @@ fn list(policies: &[PolicyStatus], output: &Output) -> String {
             thousands(count(false)),
             thousands(count(true)),
         ]);
+    }
+    table.to_string()
+}
+
+/// Every rule; what defaults decide is that nothing passes.
+fn stats(rules: &[RuleCount], output: &Output) -> String {
+    let mut table = output.table(&["RULE", "PASSED", "DROPPED"]);
+    for rule in rules {
+        let (count, drops) = (thousands(rule.packets), rule.rule.ends_with(" default"));
+        let (passed, dropped) = if drops { ("-".into(), count) } else { (count, "-".into()) };
+        table.add_row(vec![rule.rule.clone(), passed, dropped]);
     }
     table.to_string()
 }

@@ -182,6 +182,16 @@ impl Model {
         self.policies.remove(&key).map(drop).ok_or_else(|| no_policy(by))
     }
 
+    /// The model after so many policies went and came, compiled once. What became of it may be asked, and is not
+    /// checked against all else.
+    pub fn with_policies(&self, set: &[NetworkPolicy], delete: &[ByPolicy]) -> Result<Self, ApiError> {
+        let mut next = self.clone();
+        delete.iter().try_for_each(|by| next.delete_policy(by))?;
+        set.iter().try_for_each(|policy| next.set_policy(policy))?;
+        next.compile_policies()?;
+        Ok(next)
+    }
+
     /// The first of so many slots that are nobody's.
     fn free_slots(&self, wanted: u32) -> Result<Slot, ApiError> {
         let used: BTreeMap<Slot, u32> =

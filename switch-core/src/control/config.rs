@@ -149,6 +149,19 @@ impl Daemon {
         Ok(applied)
     }
 
+    /// What would become of all that is declared, were the operator's to be `config`; else everything that is wrong.
+    pub(super) fn would_be(&self, config: &Config) -> Result<Checked, ApiError> {
+        let owner = Owner::Operator;
+        let apply = ConfigApply {
+            config: config.clone(),
+            owner,
+            dry_run: true,
+            confirm_within_s: None,
+            source: None,
+        };
+        Ok(self.planned(&apply, &self.model.config(owner), Manner::Strict)?.1)
+    }
+
     /// What is to be done, and what becomes of it; else everything that is wrong.
     fn planned(
         &self,

@@ -22,6 +22,7 @@ use crate::ipam::Book;
 use crate::pipeline::Tables;
 use crate::pipeline::capture::Capture;
 use crate::pipeline::dry::Dry;
+use crate::table::flow::watch::Watch;
 use crate::table::{fdb, neigh};
 use crate::worker::Running;
 use hashbrown::HashMap;
@@ -79,6 +80,10 @@ pub struct Daemon {
     pub(super) capture: Option<capture::Running>,
     /// Those that a worker may still have.
     pub(super) captures_ended: Vec<Arc<Capture>>,
+    /// Who hears of flows, if anybody.
+    pub(super) flow_watch: Option<Arc<Watch>>,
+    /// Those that a worker may still have.
+    pub(super) watches_ended: Vec<Arc<Watch>>,
     /// For traces; made with the first.
     pub(super) dry: Option<Dry>,
     pub(super) told: Told,
@@ -141,6 +146,8 @@ impl Daemon {
             news: News::default(),
             capture: None,
             captures_ended: Vec::new(),
+            flow_watch: None,
+            watches_ended: Vec::new(),
             sandbox: None,
             stopping: None,
         }
@@ -173,7 +180,12 @@ impl Daemon {
             Request::WorkerList(_) => json(self.list_workers()),
             Request::WorkerRebalance(how) => json(self.rebalance(how.dry_run, Rules::ASKED)?),
             Request::StatsGet(_) => json(self.stats()),
-            Request::EventsSubscribe(_) => json(self.done()),
+            Request::EventsSubscribe(asked) => {
+                // What happens from the answer on is told.
+                self.set_listened(true);
+                self.watch_flows(self.is_watching_flows() || asked.flows);
+                json(self.done())
+            }
             Request::EventsRecent(_) => json(self.news.recent()),
             Request::CaptureStart(start) => json(self.start_capture(start)?),
             Request::Trace(trace) => json(self.trace(trace)?),
@@ -190,6 +202,7 @@ impl Daemon {
             Request::FdbDelete(_) | Request::FdbAdd(_) => self.change_fdb(request),
             Request::PortSet(set) => self.set_port(request, &set.name),
             Request::FlowList(ask) => json(self.list_flows(ask)?),
+            Request::FlowExplain(asked) => json(self.explain_flow(asked)?),
             Request::FlowDelete(filter) => json(self.delete_flows(filter)?),
             Request::NeighList(filter) => json(self.list_neighbours(filter)?),
             Request::RouteList(filter) => json(self.list_routes(filter)?),
@@ -201,6 +214,7 @@ impl Daemon {
             Request::NeighAdd(_) | Request::NeighDelete(_) => self.change_neighbour(request),
             Request::PolicyList(filter) => json(self.list_policies(filter)),
             Request::PolicyExplain(asked) => json(self.explain_policy(asked)?),
+            Request::PolicyDiff(asked) => json(self.diff_policies(asked)?),
             Request::NamespaceList(_) => json(self.model.declared_namespaces()),
             Request::PortLabel(_)
             | Request::NamespaceSet(_)

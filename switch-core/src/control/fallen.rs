@@ -194,6 +194,7 @@ impl Daemon {
                     self.doors.give_back(from, port, queue, lane, luggage);
                 }
                 Report::Moved(moved) => self.tell_move(&moved),
+                Report::Refused(refused) => self.tell_refused(&refused),
                 // Answers to a question nobody waits for any more: the wait had its limit.
                 Report::LaneOut(..)
                 | Report::QueueOut(..)

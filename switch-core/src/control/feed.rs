@@ -15,17 +15,42 @@ const FRAMES_A_STEP: usize = 16;
 /// What a client subscribed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subscription {
-    /// Events; so many were missed and not told yet.
-    Events(u64),
+    /// Events.
+    Events {
+        /// So many were missed and not told yet.
+        missed: u64,
+        /// Those of flows, too.
+        flows: bool,
+    },
     /// The capture that runs.
     Capture,
 }
 
+/// What there is to tell at a time.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// Events.
+    pub events: Vec<Happened>,
+    /// More of them, for which there was no room.
+    pub lost: u64,
+    /// What became of flows.
+    pub flows: Vec<Happened>,
+    /// More of it.
+    pub flows_lost: u64,
+}
+
 impl Subscription {
     /// Appends what there is to tell, as far as there is room in `out`.
-    pub fn feed(&mut self, daemon: &mut Daemon, news: &[Happened], out: &mut Vec<u8>) {
+    pub fn feed(&mut self, daemon: &mut Daemon, heard: &Heard, out: &mut Vec<u8>) {
         match self {
-            Self::Events(missed) => feed_events(missed, news, out),
+            Self::Events { missed, flows } => {
+                *missed += heard.lost;
+                feed_events(missed, &heard.events, out);
+                if *flows {
+                    *missed += heard.flows_lost;
+                    feed_events(missed, &heard.flows, out);
+                }
+            }
             Self::Capture => {
                 for _ in 0..FRAMES_A_TURN / FRAMES_A_STEP {
                     let before = out.len();

@@ -2,10 +2,13 @@
 //! control thread up.
 
 use super::daemon::Daemon;
+use super::flow_events::tell_ended;
 use crate::config::gateway::{from_bits, to_bits};
 use crate::config::model::no_such;
 use crate::config::snapshot::ZONE_VRF;
-use crate::table::flow::state::{PICKED_UP, Stage};
+use crate::table::flow::key::Key;
+use crate::table::flow::state::{PICKED_UP, Stage, State};
+use crate::table::flow::watch::{FlowNews, What, Why};
 use crate::table::flow::{Entry, Flows};
 use crate::worker::thread::now;
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,21 +100,25 @@ impl Daemon {
     fn end_flows(&self, wanted: impl Fn(&Entry) -> bool) -> u32 {
         let (table, mut deleted) = (&self.tables.flows, 0);
         table.scan(0..table.places(), now().s(), |place, entry| {
-            deleted += u32::from(wanted(&entry) && table.kill(place));
+            if wanted(&entry) && table.kill(place) {
+                deleted += 1;
+                let (what, Entry { key, state, .. }) = (What::Ended(Why::Deleted), entry);
+                tell_ended(self.flow_watch.as_ref(), FlowNews { what, key, state });
+            }
         });
         deleted
     }
 }
 
 /// Numbers become names.
-struct Names {
+pub(super) struct Names {
     ports: BTreeMap<u16, Name>,
     fids: BTreeMap<u16, String>,
     vrfs: Vec<Name>,
 }
 
 impl Names {
-    fn of(daemon: &Daemon) -> Self {
+    pub(super) fn of(daemon: &Daemon) -> Self {
         let model = &daemon.model;
         let bridges: BTreeMap<u16, &Name> =
             model.bridges.iter().map(|(name, bridge)| (bridge.id, name)).collect();
@@ -135,20 +142,25 @@ impl Names {
         vrf.map_or_else(|| "vrf".into(), |name| format!("vrf {name}"))
     }
 
-    fn entry(&self, entry: &Entry) -> FlowEntry {
-        let ends = entry.key.ends().map(|end| FlowEnd { address: from_bits(end.ip), number: end.port });
-        let origin = usize::from(entry.state.origin());
+    pub(super) fn entry(&self, entry: &Entry) -> FlowEntry {
+        FlowEntry { age_s: entry.age_s, left_s: entry.left_s, ..self.flow(&entry.key, entry.state) }
+    }
+
+    /// A flow whose last packet came now.
+    pub(super) fn flow(&self, key: &Key, state: State) -> FlowEntry {
+        let ends = key.ends().map(|end| FlowEnd { address: from_bits(end.ip), number: end.port });
+        let origin = usize::from(state.origin());
         FlowEntry {
-            zone: self.zone(entry.key.zone()),
-            protocol: entry.key.protocol(),
+            zone: self.zone(key.zone()),
+            protocol: key.protocol(),
             from: ends[origin],
             to: ends[1 - origin],
-            state: entry.state.stage.name().into(),
-            half_open: entry.state.stage.is_half_open(),
-            picked_up: entry.state.flags & PICKED_UP != 0,
-            port: self.ports.get(&entry.state.port).cloned(),
-            age_s: entry.age_s,
-            left_s: entry.left_s,
+            state: state.stage.name().into(),
+            half_open: state.stage.is_half_open(),
+            picked_up: state.flags & PICKED_UP != 0,
+            port: self.ports.get(&state.port).cloned(),
+            age_s: 0,
+            left_s: state.stage.timeout_s(),
         }
     }
 }

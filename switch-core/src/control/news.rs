@@ -15,13 +15,16 @@ use switch_api::{Happened, Mac, Name, Request};
 
 /// Events that wait until the loop hands them on.
 const WAITING_MAX: usize = 1024;
-/// Events kept for who comes later, of changes and of all else: a day of an ordinary node, in some 200 KiB. A runtime's churn
-/// makes many changes, which must not push out the port that went down before.
+/// Events kept for who comes later, of changes, of what policies stopped, and of all else: a day of an ordinary node, in some
+/// 300 KiB. A runtime's churn makes many changes, and a scan many drops, which must not push out the port that went
+/// down before.
 const KEPT_MAX: usize = 512;
 /// A table, pool or memory is nearly full at so many percent, and no longer so at the second number.
 const NEAR_FULL_PERCENT: (u64, u64) = (90, 80);
 /// The kind of event that is somebody's doing.
 const CHANGED: &str = "changed";
+/// The kind of event that a policy's first drop of a flow is.
+pub(super) const POLICY_DROP: &str = "policy-drop";
 /// Moved stations told by name in a second; of more the number is told. A loop moves them at line rate.
 const MOVES_A_SECOND: u64 = 20;
 /// A storm that pauses for so long is over; the next is told again.
@@ -42,8 +45,12 @@ pub struct News {
     /// Somebody listens.
     listened: bool,
     waiting: VecDeque<Happened>,
-    /// The last of them: changes, and all else.
-    kept: [VecDeque<Happened>; 2],
+    /// Events that found no room to wait.
+    lost: u64,
+    /// The last of them: changes, what policies stopped, and all else.
+    kept: [VecDeque<Happened>; 3],
+    /// What policies stopped and was not told, as of the last look.
+    pub(super) untold: u64,
     storms: HashMap<PortId, (u64, u32)>,
     full: HashSet<String>,
     failed: HashSet<(u16, u128)>,
@@ -54,8 +61,14 @@ impl News {
     fn add(&mut self, event: Happened) {
         if self.listened && self.waiting.len() < WAITING_MAX {
             self.waiting.push_back(event.clone());
+        } else if self.listened {
+            self.lost += 1;
         }
-        let kept = &mut self.kept[usize::from(event.what != CHANGED)];
+        let kept = match event.what.as_str() {
+            CHANGED => &mut self.kept[0],
+            POLICY_DROP => &mut self.kept[1],
+            _ => &mut self.kept[2],
+        };
         if kept.len() == KEPT_MAX {
             kept.pop_front();
         }
@@ -73,8 +86,13 @@ impl News {
 impl Daemon {
     /// Something happened.
     pub(super) fn tell(&mut self, what: &str, text: String, parts: &[(&str, String)]) {
+        self.tell_of(now().ns, what, text, parts);
+    }
+
+    /// Something happened before, by the workers' clock.
+    pub(super) fn tell_of(&mut self, at_ns: u64, what: &str, text: String, parts: &[(&str, String)]) {
         let parts = parts.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        let time_ns = epoch_ns() + now().ns;
+        let time_ns = epoch_ns() + at_ns;
         self.news.add(Happened { time_ns, what: what.to_owned(), text, parts });
     }
 
@@ -83,9 +101,9 @@ impl Daemon {
         self.news.listened = listened;
     }
 
-    /// What happened since the last look.
-    pub(super) fn take_news(&mut self) -> Vec<Happened> {
-        self.news.waiting.drain(..).collect()
+    /// What happened since the last look, and how much more did that found no room.
+    pub(super) fn take_news(&mut self) -> (Vec<Happened>, u64) {
+        (self.news.waiting.drain(..).collect(), std::mem::take(&mut self.news.lost))
     }
 
     pub(super) fn tell_port(&mut self, name: &Name, down: Option<&str>) {
@@ -137,6 +155,7 @@ impl Daemon {
             let text = format!("{more} more moves of stations in this second");
             self.tell("mac-moved", text, &[("more", more.to_string())]);
         }
+        self.look_for_untold();
         self.look_for_storms(now_s);
         self.look_at_tables();
         self.look_for_failed(now_s);

@@ -99,7 +99,7 @@ impl Daemon {
     }
 
     /// What the policies of `own`'s workload say, with `peer` at the other end.
-    fn judge(&self, own: IpAddr, peer: IpAddr, direction: PolicyType, class: u16) -> Judgement {
+    pub(super) fn judge(&self, own: IpAddr, peer: IpAddr, direction: PolicyType, class: u16) -> Judgement {
         let policing = &self.model.policing;
         let passes = |why: String| Judgement { passes: true, rule: None, why };
         if policing.is_node(to_bits(own)) {

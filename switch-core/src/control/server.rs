@@ -3,7 +3,7 @@
 //! not listened to until it has read it.
 
 use super::daemon::Daemon;
-use super::feed::Subscription;
+use super::feed::{Heard, Subscription};
 use super::links::{self, LinkEvent};
 use super::mirror::Mirror;
 use super::news::Caller;
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use switch_api::codec::{LINE_LEN_MAX, decode_request, encode_answer};
-use switch_api::{ApiError, Code, Happened, Request, Role};
+use switch_api::{ApiError, Code, Request, Role};
 
 /// Clients at one time. `switch-ctl` and the CNI plugin connect for one request.
 const CLIENTS_MAX: usize = 64;
@@ -32,7 +32,7 @@ const STALL_MAX: Duration = Duration::from_secs(30);
 /// Requests answered for one client before the others get their turn.
 const REQUESTS_A_TURN: usize = 16;
 const TICK: Duration = Duration::from_secs(1);
-/// While a capture runs the workers' records are looked at so often. Workers ring no bell for them: a ring is a call.
+/// While a capture runs, or somebody hears of flows, the workers' records are looked at so often. Workers ring no bell for them: a ring is a call.
 const CAPTURE_PAUSE: Duration = Duration::from_millis(10);
 
 const LISTENER: Token = Token(0);
@@ -141,7 +141,8 @@ impl Server {
         loop {
             let due = daemon.mirror.as_ref().and_then(Mirror::wait).unwrap_or(TICK);
             let pause = TICK.saturating_sub(ticked.elapsed()).min(due).min(self.supervisor.wait());
-            let pause = if daemon.is_capturing() { pause.min(CAPTURE_PAUSE) } else { pause };
+            let looks_on = daemon.is_capturing() || daemon.is_watching_flows();
+            let pause = if looks_on { pause.min(CAPTURE_PAUSE) } else { pause };
             if let Err(error) = self.poll.poll(&mut events, Some(pause))
                 && error.kind() != ErrorKind::Interrupted
             {
@@ -236,15 +237,17 @@ impl Server {
 
     /// Tells subscribers what there is to tell.
     fn feed(&mut self, daemon: &mut Daemon) {
-        let news = daemon.take_news();
-        self.clients.retain(|_, client| client.feed(daemon, &news).is_ok());
+        let ((events, lost), (flows, flows_lost)) = (daemon.take_news(), daemon.take_flow_news());
+        let heard = Heard { events, lost, flows, flows_lost };
+        self.clients.retain(|_, client| client.feed(daemon, &heard).is_ok());
         let subscribed = |kind: fn(&Subscription) -> bool| {
             self.clients.values().any(|client| client.subscription.as_ref().is_some_and(kind))
         };
         if daemon.is_capturing() && !subscribed(|kind| *kind == Subscription::Capture) {
             daemon.end_capture(&mut Vec::new());
         }
-        daemon.set_listened(subscribed(|kind| matches!(kind, Subscription::Events(_))));
+        daemon.set_listened(subscribed(|kind| matches!(kind, Subscription::Events { .. })));
+        daemon.watch_flows(subscribed(|kind| matches!(kind, Subscription::Events { flows: true, .. })));
     }
 
     /// Clients with whole lines that were not their turn yet.
@@ -320,14 +323,14 @@ impl Client {
         if is_done { Err(Gone) } else { Ok(()) }
     }
 
-    fn feed(&mut self, daemon: &mut Daemon, news: &[Happened]) -> Result<(), Gone> {
+    fn feed(&mut self, daemon: &mut Daemon, heard: &Heard) -> Result<(), Gone> {
         match &mut self.subscription {
             None => return Ok(()),
             Some(Subscription::Capture) if self.closing => {
                 daemon.end_capture(&mut self.output);
                 self.subscription = None;
             }
-            Some(subscription) => subscription.feed(daemon, news, &mut self.output),
+            Some(subscription) => subscription.feed(daemon, heard, &mut self.output),
         }
         self.write()?;
         if self.closing && self.output.is_empty() { Err(Gone) } else { Ok(()) }
@@ -373,7 +376,10 @@ impl Client {
             let outcome = call.request.and_then(|request| {
                 let answer = daemon.handle(&request, self.role, self.caller)?;
                 match request {
-                    Request::EventsSubscribe(_) => self.subscription = Some(Subscription::Events(0)),
+                    Request::EventsSubscribe(asked) => {
+                        let flows = asked.flows;
+                        self.subscription = Some(Subscription::Events { missed: 0, flows });
+                    }
                     Request::CaptureStart(_) => self.subscription = Some(Subscription::Capture),
                     _ => {}
                 }

@@ -42,11 +42,17 @@ pub enum Event {
     FlowNew,
     /// A half-open flow made room for another of its port.
     FlowEvicted,
+    /// A packet that policies stopped, the first of its flow, was told of as an event.
+    PolicyDropTold,
+    /// The same, and it was not: so many are told of in a second.
+    PolicyDropUntold,
+    /// A packet that policies stopped, of a flow that was told of lately.
+    PolicyDropAgain,
 }
 
 impl Event {
     /// All, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::MacLearned,
         Self::MacMoved,
         Self::LearnPortLimit,
@@ -66,6 +72,9 @@ impl Event {
         Self::MssClamped,
         Self::FlowNew,
         Self::FlowEvicted,
+        Self::PolicyDropTold,
+        Self::PolicyDropUntold,
+        Self::PolicyDropAgain,
     ];
 
     /// Its name in `switch-ctl stats`.
@@ -90,6 +99,9 @@ impl Event {
             Self::MssClamped => "mss-clamped",
             Self::FlowNew => "flow-new",
             Self::FlowEvicted => "flow-evicted",
+            Self::PolicyDropTold => "policy-drop-told",
+            Self::PolicyDropUntold => "policy-drop-untold",
+            Self::PolicyDropAgain => "policy-drop-again",
         }
     }
 }

@@ -82,6 +82,7 @@ reasons! {
     FragmentFull = "fragment-table-full": "too many packets in fragments at a time",
     PolicyEgress = "policy-egress": "the sender is isolated by network policies and none allows it; `switch-ctl policy explain` names the rule",
     PolicyIngress = "policy-ingress": "the receiver is isolated by network policies and none allows it; `switch-ctl policy explain` names the rule",
+    PolicyRelated = "policy-related": "an ICMP error about a flow that policies have not been asked about since they changed; the flow's own next packet asks them",
     PolicySource = "policy-source": "to a workload that is isolated, from an address that the sending workload does not have",
     PolicyOpaque = "policy-opaque": "from or to a workload that is isolated, and no policy can be asked: neither ARP nor IP, or an IP header that contradicts itself",
     EgressVlan = "egress-vlan": "the destination's port is no longer a member of the frame's VLAN",

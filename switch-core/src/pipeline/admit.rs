@@ -7,11 +7,17 @@
 
 use super::flow::{self, Track, Tracked};
 use super::note::Note;
+use super::refusals::{Refusals, Refused, Who};
 use super::verdict::Verdict;
 use super::{Private, View};
-use crate::config::snapshot::PortFacts;
+use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, Frame};
+use crate::policy::Slot;
+use crate::table::flow::keeper::Keeper;
+use crate::table::flow::key::Key;
+use crate::table::flow::record::Decision;
+use crate::table::flow::watch::What;
 use crate::wire::ethernet::{ARP, IPV4, IPV6};
 use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{self, ICMPV6, SCTP, TCP, UDP, Version};
@@ -22,8 +28,7 @@ const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
 /// What policies are asked about.
 #[derive(Clone, Copy, Debug)]
 struct Packet {
-    src: u128,
-    dst: u128,
+    who: Who,
     /// Class of protocol and destination port.
     class: u16,
 }
@@ -35,27 +40,48 @@ enum Read {
     Packet(Packet),
 }
 
+/// Why a packet goes no further: the drop's name, and the rule that decided, if it was one.
+#[derive(Clone, Copy, Debug)]
+struct Denied {
+    reason: DropReason,
+    slot: Option<Slot>,
+}
+
+impl From<DropReason> for Denied {
+    fn from(reason: DropReason) -> Self {
+        Self { reason, slot: None }
+    }
+}
+
 #[inline]
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
     for (index, (frame, note)) in frames.iter().zip(notes).enumerate() {
         let (track, counters) = (&private.flows.tracks[index], &*private.counters);
-        let outcome = match note.verdict {
+        let (outcome, to) = match note.verdict {
             // A pod always reaches itself.
             Verdict::Port(port) if port == view.in_port => continue,
             Verdict::Port(port) => match view.snapshot.port(port) {
                 Some(to) if view.facts.subject.is_isolated() || to.subject.is_isolated() => {
-                    tracked(view, area.bytes(frame), note, to, track, counters)
+                    let keeper = &private.flows.keeper;
+                    (tracked(view, area.bytes(frame), note, to, track, keeper, counters), Some(port))
                 }
                 _ => continue,
             },
             // The way out of its sender is the same for every copy.
             Verdict::Flood(_) if view.facts.subject.egress.is_some() => {
-                way_out(view, area.bytes(frame), note, track, counters)
+                (way_out(view, area.bytes(frame), note, track, counters), None)
             }
             _ => continue,
         };
-        if let Err(reason) = outcome {
-            note.verdict = Verdict::Drop(reason);
+        if let Err(denied) = outcome {
+            note.verdict = Verdict::Drop(denied.reason);
+            let who = who(view, area.bytes(frame), note, track);
+            let told = tell(view, note, to, who, denied, &mut private.refusals, counters);
+            if let Tracked::Known(place) = track.tracked
+                && told
+            {
+                private.flows.keeper.tell(What::Judged(false), track.key, view.tables.flows.state(place));
+            }
         }
     }
 }
@@ -67,16 +93,64 @@ pub(super) fn copy(
     area: &Area,
     frame: &Frame,
     note: &Note,
-    to: &PortFacts,
-    counters: &Counters,
+    (port, to): (PortId, &PortFacts),
+    private: &mut Private,
 ) -> Result<(), DropReason> {
     if to.subject.ingress.is_none() {
         return Ok(());
     }
-    match read(view, area.bytes(frame), note)? {
-        Read::Exempt => Ok(()),
-        Read::Packet(packet) => ingress(view, &packet, view.facts, to, counters),
+    let read = read(view, area.bytes(frame), note);
+    let outcome = match &read {
+        Ok(Read::Exempt) => return Ok(()),
+        Ok(Read::Packet(packet)) => ingress(view, packet, view.facts, to, &private.counters),
+        Err(reason) => Err((*reason).into()),
+    };
+    outcome.map_err(|denied| {
+        let who = match &read {
+            Ok(Read::Packet(packet)) => Some(packet.who),
+            _ => None,
+        };
+        let Private { refusals, counters, .. } = private;
+        tell(view, note, Some(port), who, denied, refusals, counters);
+        denied.reason
+    })
+}
+
+/// Who wanted to speak with whom, of a packet that was stopped.
+#[cold]
+fn who(view: &View, bytes: &[u8], note: &Note, track: &Track) -> Option<Who> {
+    match track.tracked {
+        Tracked::Missing | Tracked::Known(_) | Tracked::Related(_) => Some(who_of(track)),
+        Tracked::Not | Tracked::Control => match read(view, bytes, note) {
+            Ok(Read::Packet(packet)) => Some(packet.who),
+            _ => None,
+        },
     }
+}
+
+/// Tells of a packet that was stopped, if it is the first of its flow. Whether it is told of.
+#[cold]
+#[inline(never)]
+fn tell(
+    view: &View,
+    note: &Note,
+    to: Option<PortId>,
+    who: Option<Who>,
+    denied: Denied,
+    refusals: &mut Refusals,
+    counters: &Counters,
+) -> bool {
+    let ports = u64::from(view.in_port) << 16 | u64::from(to.unwrap_or(PortId::MAX));
+    let words = match who {
+        Some(Who { src, dst, protocol, ports: [from, to] }) => {
+            let tail = u64::from(protocol) << 32 | u64::from(from) << 16 | u64::from(to);
+            [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64, tail]
+        }
+        None => [note.src(), note.dst, u64::from(note.ethertype()), ports, 0],
+    };
+    let Denied { reason, slot } = denied;
+    let refused = Refused { now: view.now, from: view.in_port, to, who, reason, slot };
+    refusals.note(view.tables.flows.hash(&Key { words }), refused, counters)
 }
 
 /// By its flow, if it has one.
@@ -87,31 +161,39 @@ fn tracked(
     note: &Note,
     to: &PortFacts,
     track: &Track,
+    keeper: &Keeper,
     counters: &Counters,
-) -> Result<(), DropReason> {
+) -> Result<(), Denied> {
     let (flows, decision) = (&view.tables.flows, flow::decision(view, note.verdict));
     // Whoever poses as another end of a flow is asked as anybody: the flow says nothing about it.
     let is_itself = to.subject.ingress.is_none() || view.facts.subject.may_be(track.packet.src);
     match track.tracked {
         Tracked::Known(place) if is_itself => {
-            if flows.decision(place) == decision {
+            let before = flows.decision(place);
+            if before == decision {
                 return Ok(());
             }
             let packet = track.packet;
-            if flows.state(place).origin() == track.side {
-                both(view, &first(view, track), view.facts, to, counters)?;
+            let outcome = if flows.state(place).origin() == track.side {
+                both(view, &first(view, track), view.facts, to, counters)
             } else {
-                let class = class(view, packet.protocol, packet.ports[0]);
-                let turned = Packet { src: packet.dst, dst: packet.src, class };
-                both(view, &turned, to, view.facts, counters)?;
-            }
+                let (class, ports) =
+                    (class(view, packet.protocol, packet.ports[0]), [packet.ports[1], packet.ports[0]]);
+                let who = Who { src: packet.dst, dst: packet.src, protocol: packet.protocol, ports };
+                both(view, &Packet { who, class }, to, view.facts, counters)
+            };
+            outcome?;
             flows.decide(place, decision);
+            // What was never decided is not judged again, but for the first time.
+            if keeper.watch.is_some() && before != Decision::NONE {
+                keeper.tell(What::Judged(true), track.key, flows.state(place));
+            }
             Ok(())
         }
-        Tracked::Known(_) => Err(DropReason::PolicySource),
+        Tracked::Known(_) => Err(DropReason::PolicySource.into()),
         // About a flow that is allowed; if it is asked about again, by its own next packet.
         Tracked::Related(place) if flows.decision(place) == decision => Ok(()),
-        Tracked::Related(_) => Err(DropReason::PolicyIngress),
+        Tracked::Related(_) => Err(DropReason::PolicyRelated.into()),
         Tracked::Missing => both(view, &first(view, track), view.facts, to, counters),
         Tracked::Not | Tracked::Control => match read(view, bytes, note)? {
             Read::Exempt => Ok(()),
@@ -120,23 +202,22 @@ fn tracked(
     }
 }
 
+fn who_of(track: &Track) -> Who {
+    let packet = &track.packet;
+    Who { src: packet.src, dst: packet.dst, protocol: packet.protocol, ports: packet.ports }
+}
+
 /// The packet as `track` read it; a later fragment has its first one's ports.
 fn first(view: &View, track: &Track) -> Packet {
     let packet = &track.packet;
-    Packet { src: packet.src, dst: packet.dst, class: class(view, packet.protocol, packet.ports[1]) }
+    Packet { who: who_of(track), class: class(view, packet.protocol, packet.ports[1]) }
 }
 
 fn class(view: &View, protocol: u8, port: u16) -> u16 {
     view.snapshot.policing.class(protocol, Some(port))
 }
 
-fn way_out(
-    view: &View,
-    bytes: &[u8],
-    note: &Note,
-    track: &Track,
-    counters: &Counters,
-) -> Result<(), DropReason> {
+fn way_out(view: &View, bytes: &[u8], note: &Note, track: &Track, counters: &Counters) -> Result<(), Denied> {
     if let Tracked::Known(place) = track.tracked
         && view.tables.flows.state(place).origin() != track.side
     {
@@ -156,17 +237,17 @@ fn both(
     from: &PortFacts,
     to: &PortFacts,
     counters: &Counters,
-) -> Result<(), DropReason> {
+) -> Result<(), Denied> {
     egress(view, packet, from, counters)?;
     ingress(view, packet, from, to, counters)
 }
 
 /// What the policies of the sender say.
-fn egress(view: &View, packet: &Packet, from: &PortFacts, counters: &Counters) -> Result<(), DropReason> {
-    let policing = &view.snapshot.policing;
-    let Some(set) = from.subject.egress.filter(|_| !policing.is_node(packet.dst)) else { return Ok(()) };
-    let verdict = policing.judge(set, policing.identity(packet.dst), packet.class);
-    count(verdict, counters).map_err(|()| DropReason::PolicyEgress)
+fn egress(view: &View, packet: &Packet, from: &PortFacts, counters: &Counters) -> Result<(), Denied> {
+    let (policing, dst) = (&view.snapshot.policing, packet.who.dst);
+    let Some(set) = from.subject.egress.filter(|_| !policing.is_node(dst)) else { return Ok(()) };
+    let verdict = policing.judge(set, policing.identity(dst), packet.class);
+    count(verdict, counters).map_err(|slot| Denied { reason: DropReason::PolicyEgress, slot: Some(slot) })
 }
 
 /// What the policies of the receiver say.
@@ -176,26 +257,26 @@ fn ingress(
     from: &PortFacts,
     to: &PortFacts,
     counters: &Counters,
-) -> Result<(), DropReason> {
+) -> Result<(), Denied> {
     let Some(set) = to.subject.ingress else { return Ok(()) };
-    let policing = &view.snapshot.policing;
+    let (policing, src) = (&view.snapshot.policing, packet.who.src);
     // Who is the node: its own addresses count, and only where the node is.
-    if from.is_node && policing.is_node(packet.src) {
+    if from.is_node && policing.is_node(src) {
         return Ok(());
     }
-    if !from.subject.may_be(packet.src) {
-        return Err(DropReason::PolicySource);
+    if !from.subject.may_be(src) {
+        return Err(DropReason::PolicySource.into());
     }
-    let verdict = policing.judge(set, policing.identity(packet.src), packet.class);
-    count(verdict, counters).map_err(|()| DropReason::PolicyIngress)
+    let verdict = policing.judge(set, policing.identity(src), packet.class);
+    count(verdict, counters).map_err(|slot| Denied { reason: DropReason::PolicyIngress, slot: Some(slot) })
 }
 
-fn count(verdict: Result<u32, u32>, counters: &Counters) -> Result<(), ()> {
+fn count(verdict: Result<Slot, Slot>, counters: &Counters) -> Result<(), Slot> {
     let (Ok(slot) | Err(slot)) = verdict;
     if let Some(counter) = counters.rule(slot) {
         counter.add(1);
     }
-    verdict.map(drop).map_err(drop)
+    verdict.map(drop)
 }
 
 fn read(view: &View, bytes: &[u8], note: &Note) -> Result<Read, DropReason> {
@@ -213,17 +294,19 @@ fn read(view: &View, bytes: &[u8], note: &Note) -> Result<Read, DropReason> {
     if read.protocol == ICMPV6 && is_neighbour_discovery(transport, &hop, read.later_fragment) {
         return Ok(Read::Exempt);
     }
-    let port = match read.protocol {
+    let port_at = |at| transport.get(at..at + 2).and_then(|port: &[u8]| port.first_chunk().copied());
+    let ports = match read.protocol {
         // A later fragment has no ports: only rules that are about none are about it.
         TCP | UDP | SCTP if !read.later_fragment => {
-            let port =
-                transport.get(2..4).and_then(|port| port.first_chunk()).ok_or(DropReason::PolicyOpaque)?;
-            Some(u16::from_be_bytes(*port))
+            let (from, to) = port_at(0).zip(port_at(2)).ok_or(DropReason::PolicyOpaque)?;
+            Some([from, to].map(u16::from_be_bytes))
         }
         _ => None,
     };
-    let class = view.snapshot.policing.class(read.protocol, port);
-    Ok(Read::Packet(Packet { src: hop.src, dst: hop.dst, class }))
+    let class = view.snapshot.policing.class(read.protocol, ports.map(|[_, to]| to));
+    let ports = ports.unwrap_or_default();
+    let who = Who { src: hop.src, dst: hop.dst, protocol: read.protocol, ports };
+    Ok(Read::Packet(Packet { who, class }))
 }
 
 /// Only from the link itself: a router would have taken one from the hop limit.

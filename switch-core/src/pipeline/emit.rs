@@ -6,13 +6,13 @@ use super::segment;
 use super::verdict::{Class, Fit, Verdict, Why};
 use super::{Private, View};
 use crate::config::snapshot::{Member, PortFacts, PortId};
-use crate::counter::{Counters, DropReason, Event};
+use crate::counter::{DropReason, Event};
 use crate::frame::{Area, Batch, Frame, Pool};
 
 /// How a copy is asked for and made fit for its port: [`super::prepare`], handed over by the list because stages
 /// do not know each other.
 pub(super) type Prepare =
-    fn(&Area, &mut Frame, &Note, &PortFacts, &View, &Counters) -> Result<Fit, DropReason>;
+    fn(&Area, &mut Frame, &Note, (PortId, &PortFacts), &View, &mut Private) -> Result<Fit, DropReason>;
 
 // Also called from cold places; the hot one must not pay for that with a call.
 #[inline(always)]
@@ -115,7 +115,7 @@ fn send(
     let Some(to) = view.snapshot.port(member.port) else {
         return private.drop(pool, member.port, DropReason::PortClosed, frame);
     };
-    match prepare(pool.area(), &mut frame, note, to, view, &private.counters) {
+    match prepare(pool.area(), &mut frame, note, (member.port, to), view, private) {
         Ok(Fit::Whole) => private.enqueue(pool, member.port, frame),
         Ok(Fit::InSegments) => segment::enqueue(private, pool, member.port, frame),
         Err(reason) => private.drop(pool, member.port, reason, frame),

@@ -11,6 +11,8 @@ use crate::table::flow::keeper::Keeper;
 use crate::table::flow::key::Key;
 use crate::table::flow::record::Decision;
 use crate::table::flow::round::Round;
+use crate::table::flow::state::Stage;
+use crate::table::flow::watch::{What, step};
 use crate::table::flow::{Flows, Invalid, Opened, Refusal, Seen};
 use crate::wire::packet::{Packet, Unreadable};
 
@@ -74,7 +76,8 @@ impl Track {
 pub struct Flowing {
     /// By index in the batch.
     pub tracks: Box<[Track; BATCH_FRAMES]>,
-    keeper: Keeper,
+    /// Its flows, and who looks on.
+    pub keeper: Keeper,
     fragments_swept: Round,
 }
 
@@ -108,6 +111,9 @@ pub(super) fn confirm(
     let place = match opened {
         Ok(Opened::New(place)) => {
             private.counters.event(Event::FlowNew).add(1);
+            if keeper.watch.is_some() {
+                keeper.tell(What::New, track.key, view.tables.flows.state(place));
+            }
             place
         }
         Ok(Opened::Known(place)) => place,
@@ -116,6 +122,16 @@ pub(super) fn confirm(
     };
     track.tracked = Tracked::Known(place);
     Ok(())
+}
+
+/// A flow has left a stage.
+#[cold]
+#[inline(never)]
+pub(super) fn moved(view: &View, keeper: &Keeper, key: Key, place: u32, from: Stage) {
+    let state = view.tables.flows.state(place);
+    if let Some(what) = step(from, state.stage) {
+        keeper.tell(what, key, state);
+    }
 }
 
 /// What a flow between the port a packet came in by and the one it leaves by is admitted by: the epochs of both

@@ -38,6 +38,7 @@ pub mod note;
 mod parse;
 pub mod probe;
 mod reach;
+pub mod refusals;
 mod rewrite;
 mod route;
 mod segment;
@@ -83,6 +84,7 @@ use hold::Holds;
 use meter::Meters;
 use note::{Note, Notes};
 use probe::LoopWatch;
+use refusals::Refusals;
 use slow::Slow;
 use std::sync::Arc;
 use storm::Storms;
@@ -220,6 +222,8 @@ pub struct Private {
     pub news: bool,
     /// Stations that moved, as far as there was room; the worker's turn reports them.
     pub moves: ArrayVec<Moved, MOVES_A_TURN>,
+    /// What policies stopped; the worker's turn reports it.
+    pub refusals: Refusals,
     /// Who wants copies of what passes.
     pub capture: Option<Arc<Capture>>,
     /// What the stages set aside.
@@ -279,6 +283,7 @@ impl Private {
             in_queue: 0,
             news: false,
             moves: ArrayVec::new(),
+            refusals: Refusals::default(),
             capture: None,
             aside: ArrayVec::new(),
             asks: ArrayVec::new(),
@@ -447,12 +452,12 @@ fn prepare(
     area: &Area,
     frame: &mut Frame,
     note: &Note,
-    to: &PortFacts,
+    to: (PortId, &PortFacts),
     view: &View,
-    counters: &Counters,
+    private: &mut Private,
 ) -> Result<Fit, DropReason> {
-    admit::copy(view, area, frame, note, to, counters)?;
-    egress::prepare(area, frame, note, to, view)
+    admit::copy(view, area, frame, note, to, private)?;
+    egress::prepare(area, frame, note, to.1, view)
 }
 
 /// The same for what the switch says itself: no policy is about it.
@@ -460,11 +465,11 @@ fn prepare_own(
     area: &Area,
     frame: &mut Frame,
     note: &Note,
-    to: &PortFacts,
+    to: (PortId, &PortFacts),
     view: &View,
-    _: &Counters,
+    _: &mut Private,
 ) -> Result<Fit, DropReason> {
-    egress::prepare(area, frame, note, to, view)
+    egress::prepare(area, frame, note, to.1, view)
 }
 
 /// [`decide`] for what waited or was cut up.

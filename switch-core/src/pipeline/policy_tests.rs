@@ -2,13 +2,15 @@
 //! a known station and as a flooded copy; and senders that pose as somebody else.
 
 use super::Now;
-use crate::counter::DropReason;
+use crate::counter::{DropReason, Event};
 use crate::policy::cases::{Step, steps};
 use crate::port::memory::{self, MemoryPeer};
 use crate::rig::{Rig, Size};
+use crate::table::flow::watch::{Watch, What};
 use crate::wire::checksum::{fold, sum};
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use switch_api::{Namespace, PortLabel, PortSettings, Protocol, Request, Workload};
 
 const NOW: Now = Now { ns: 5_000_000_000 };
@@ -125,6 +127,21 @@ fn everything_sent(net: &mut Net, step: &Step, flood: bool) -> HashSet<(usize, u
     arrived
 }
 
+/// Told, not told or told before, and by a rule's default: no drop of a policy is none of the three.
+fn every_drop_is_accounted_for(net: &Net, policies: &[switch_api::NetworkPolicy]) {
+    let counters = &net.rig.counters[0];
+    let of = |reasons: &[DropReason]| reasons.iter().map(|reason| net.rig.drops(*reason)).sum::<u64>();
+    let by_rule = of(&[DropReason::PolicyIngress, DropReason::PolicyEgress]);
+    let others = of(&[DropReason::PolicyRelated, DropReason::PolicySource, DropReason::PolicyOpaque]);
+    let told = [Event::PolicyDropTold, Event::PolicyDropUntold, Event::PolicyDropAgain];
+    let told: u64 = told.iter().map(|event| counters.event(*event).get()).sum();
+    assert_eq!(told, by_rule + others, "told, untold and told before");
+    let placed = net.rig.model.policies.values();
+    let slots = placed.flat_map(|placed| [placed.slot, placed.slot + 1]);
+    let counted: u64 = slots.filter_map(|slot| counters.rule(slot)).map(|counter| counter.get()).sum();
+    assert_eq!(counted, by_rule, "{} policies", policies.len());
+}
+
 fn every_case(v6: bool, flood: bool) {
     let (mut pairs, mut blocked) = (0, 0);
     for step in steps(v6) {
@@ -152,6 +169,7 @@ fn every_case(v6: bool, flood: bool) {
             });
             assert_eq!(drops, expected.sum::<u64>(), "{}: every drop has its name", step.name);
         }
+        every_drop_is_accounted_for(&net, &step.policies);
         net.rig.assert_conserved();
     }
     assert!(pairs > 60_000 && blocked > 10_000, "{pairs} pairs, {blocked} blocked");
@@ -298,5 +316,109 @@ fn answers_pass_and_what_is_no_longer_allowed_stops() {
     let by = switch_api::ByPolicy { name: "nobody".into(), namespace: "shop".into() };
     net.rig.declare(&Request::PolicyDelete(by)).unwrap();
     assert!(arrives(&mut net, 1, 0, answer(&web)) && arrives(&mut net, 2, 0, answer(&other)));
+    net.rig.assert_conserved();
+}
+
+/// An ICMP error that quotes a packet's IP header and ports, back to its sender.
+fn unreachable(quoted: &[u8], from: usize, to: usize) -> Vec<u8> {
+    let mut frame = [mac(to), mac(from)].concat();
+    let mut body: Vec<u8> =
+        [3, 3, 0, 0, 0, 0, 0, 0].into_iter().chain(quoted[14..42].iter().copied()).collect();
+    let mut header = vec![0x45, 0, 0, 20 + body.len() as u8, 0, 0, 0, 0, 64, 1, 0, 0];
+    header.extend(&quoted[30..34]);
+    header.extend(&quoted[26..30]);
+    let checksum = !fold(sum(&header));
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    let checksum = !fold(sum(&body));
+    body[2..4].copy_from_slice(&checksum.to_be_bytes());
+    frame.extend([8, 0]);
+    frame.extend(header);
+    frame.extend(body);
+    frame
+}
+
+/// The first packet of a flow is told of with the rule, and only that; an error about a flow that is to be judged
+/// again has a name of its own.
+#[test]
+fn drops_are_told_once_and_all_have_a_name() {
+    let mut net = shop();
+    for _ in 0..3 {
+        assert!(!arrives(&mut net, 2, 0, to_db("10.0.0.3", 2, 5432)));
+    }
+    let told = net.rig.take_refused();
+    let [refused] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((refused.from, refused.to, refused.slot), (2, Some(0), Some(0)));
+    assert_eq!(refused.reason, DropReason::PolicyIngress);
+    let who = refused.who.unwrap();
+    assert_eq!((who.protocol, who.ports), (6, [40_000, 5432]));
+    // To another port it is another flow.
+    assert!(!arrives(&mut net, 2, 0, to_db("10.0.0.3", 2, 5433)));
+    assert_eq!(net.rig.take_refused().len(), 1);
+    // `db` asks; then what policies say of it changes, and an error comes about what it asked.
+    let (from, to) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+    let asked = packet((mac(1), mac(0)), from, to, (Protocol::Udp, 53), 9);
+    assert!(arrives(&mut net, 0, 1, asked.clone()));
+    assert!(arrives(&mut net, 1, 0, unreachable(&asked, 1, 0)));
+    let nobody = serde_json::json!({
+        "metadata": {"name": "nobody", "namespace": "shop"},
+        "spec": {"podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Egress"]},
+    });
+    let nobody: switch_api::NetworkPolicy = serde_json::from_value(nobody).unwrap();
+    net.rig.declare(&Request::PolicyAdd(Box::new(nobody.clone()))).unwrap();
+    assert!(!arrives(&mut net, 1, 0, unreachable(&asked, 1, 0)));
+    assert_eq!(net.rig.drops(DropReason::PolicyRelated), 1);
+    every_drop_is_accounted_for(&net, &[nobody]);
+}
+
+/// A thousand changes in a second, with packets between any two of them: each is in force for the next packet, what no
+/// change is about is not judged again, and nobody else's packet is lost.
+#[test]
+fn a_thousand_updates_a_second_under_load() {
+    let isolate = |name: &str, app: &str, from: &str, more: u64| -> switch_api::NetworkPolicy {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": name, "namespace": "shop"},
+            "spec": {
+                "podSelector": {"matchLabels": {"app": app}},
+                "ingress": [{
+                    "from": [{"podSelector": {"matchLabels": {"app": from}}}],
+                    "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "UDP", "port": 1000 + more}],
+                }],
+            },
+        }))
+        .unwrap()
+    };
+    let pods =
+        [pod("db", "10.0.0.1"), pod("web", "10.0.0.2"), pod("mail", "10.0.0.3"), pod("list", "10.0.0.4")];
+    let policies = [isolate("db", "db", "web", 0), isolate("mail", "mail", "list", 0)];
+    let mut net = net(vec![], &pods, &policies);
+    introduce(&mut net);
+    let watch = Arc::new(Watch::default());
+    net.rig.watch_flows(Some(watch.clone()));
+    let ip = |n: usize| -> IpAddr { format!("10.0.0.{}", n + 1).parse().unwrap() };
+    let udp = |from: usize, to: usize| packet((mac(to), mac(from)), ip(from), ip(to), (Protocol::Udp, 53), 1);
+    let (mut cut, mut passed) = (0, 0);
+    for step in 0..1000u64 {
+        let now = Now { ns: NOW.ns + step * 1_000_000 };
+        let allowed = step % 2 == 0;
+        let policy = isolate("db", "db", if allowed { "web" } else { "nobody" }, step);
+        net.rig.declare(&Request::PolicySet(Box::new(policy))).unwrap();
+        for (from, to, passes) in [(1, 0, allowed), (3, 2, true), (2, 3, true)] {
+            assert!(net.peers[from].send(udp(from, to)));
+            net.rig.settle(now);
+            let came = net.peers[to].recv().is_some();
+            assert_eq!(came, passes, "step {step}: {from} to {to}");
+            passed += usize::from(came);
+            cut += usize::from(!came);
+        }
+    }
+    assert_eq!((cut, passed), (500, 2500));
+    let news: Vec<_> = std::iter::from_fn(|| watch.take()).collect();
+    let judged = |what| news.iter().filter(|news| news.what == what && news.state.port == 1).count();
+    assert!(judged(What::Judged(true)) >= 499, "{}", judged(What::Judged(true)));
+    assert_eq!(judged(What::Judged(false)), 1, "the same flow is not told of in each second");
+    let quiet = |news: &&crate::table::flow::watch::FlowNews| news.state.port != 1;
+    let others: Vec<_> = news.iter().filter(quiet).map(|news| news.what).collect();
+    assert_eq!(others, [What::New, What::New], "of whom no change was");
+    every_drop_is_accounted_for(&net, &[]);
     net.rig.assert_conserved();
 }

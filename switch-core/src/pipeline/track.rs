@@ -5,13 +5,14 @@
 //! One loop reads the packets and asks for the lines of the index, one finds the places and asks for theirs,
 //! one compares and counts: the cache misses of a batch overlap.
 
-use super::flow::{self, Track, Tracked};
+use super::flow::{self, Flowing, Track, Tracked};
 use super::note::Note;
 use super::verdict::Verdict;
 use super::{Private, View};
 use crate::counter::DropReason;
 use crate::frame::{Area, BATCH_FRAMES, Frame};
 use crate::table::flow::Passed;
+use crate::table::flow::keeper::Keeper;
 use crate::table::flow::key::Key;
 use crate::wire::ethernet::{IPV4, IPV6};
 use crate::wire::ip::Version;
@@ -73,7 +74,7 @@ fn track(
     chosen: &[u8],
 ) {
     let flows = &view.tables.flows;
-    let tracks = &mut private.flows.tracks[..];
+    let Flowing { tracks, keeper, .. } = &mut private.flows;
     for index in chosen.iter().map(|index| usize::from(*index)) {
         let (note, track) = (&mut notes[index], &mut tracks[index]);
         match read(view, area.bytes(&frames[index]), note, track) {
@@ -96,7 +97,7 @@ fn track(
             continue;
         }
         let place = Some(places[index]).filter(|place| *place != u32::MAX && flows.holds(*place, &track.key));
-        match found(view, track, place) {
+        match found(view, track, place, keeper) {
             Ok(tracked) => track.tracked = tracked,
             Err(reason) => judge(view, note, track, reason),
         }
@@ -114,7 +115,7 @@ fn judge(view: &View, note: &mut Note, track: &mut Track, reason: DropReason) {
 
 /// What a packet is to the flow of its key.
 #[inline(always)]
-fn found(view: &View, track: &Track, place: Option<u32>) -> Result<Tracked, DropReason> {
+fn found(view: &View, track: &Track, place: Option<u32>, keeper: &Keeper) -> Result<Tracked, DropReason> {
     let flows = &view.tables.flows;
     if let Content::Error { .. } = track.packet.content {
         let alive = place.filter(|place| flows.is_alive(*place, view.now_s));
@@ -123,6 +124,12 @@ fn found(view: &View, track: &Track, place: Option<u32>) -> Result<Tracked, Drop
     let Some(place) = place else { return Ok(Tracked::Missing) };
     match flows.pass(place, &track.seen(view)) {
         Passed::Known => Ok(Tracked::Known(place)),
+        Passed::Moved(from) => {
+            if keeper.watch.is_some() {
+                flow::moved(view, keeper, track.key, place, from);
+            }
+            Ok(Tracked::Known(place))
+        }
         Passed::Over => Ok(Tracked::Missing),
         Passed::Invalid(invalid) => Err(flow::why_invalid(invalid)),
     }

@@ -14,15 +14,19 @@
 //! | [`terms`] | whom rules are about, and the identities of addresses |
 //! | [`ports`] | classes of ports |
 //! | [`compile`] | the tables, and the memory they need before it is taken |
+//! | [`diff`] | what two of them say differently: which pairs of ends a change cuts or opens |
 
 pub mod check;
 pub mod compile;
+pub mod diff;
 mod ports;
 mod select;
 mod terms;
 
 #[cfg(test)]
 pub mod cases;
+#[cfg(test)]
+mod diff_tests;
 #[cfg(test)]
 mod plain;
 #[cfg(test)]
@@ -157,6 +161,23 @@ pub struct Set {
     denied: Slot,
 }
 
+/// An end of a first packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The port of the workload that it is; none: it is none of this node's.
+    pub port: Option<u16>,
+    /// Its address; IPv4 is IPv4-mapped.
+    pub ip: u128,
+}
+
+/// What is asked about first packets between two ends, whatever their ports: the set of the sender's policies and the
+/// receiver's identity, and the other way round. None: there is nothing to ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Question {
+    egress: Option<(u32, u32)>,
+    ingress: Option<(u32, u32)>,
+}
+
 /// Compiled policies.
 #[derive(Debug, Default)]
 pub struct Compiled {
@@ -195,6 +216,11 @@ impl Compiled {
         self.node.binary_search(&ip).is_ok()
     }
 
+    /// The node's own addresses.
+    pub fn node_addresses(&self) -> impl Iterator<Item = u128> {
+        self.node.iter().copied()
+    }
+
     /// The identity of an address.
     #[inline]
     pub fn identity(&self, ip: u128) -> u32 {
@@ -218,6 +244,35 @@ impl Compiled {
             0 => Err(set.denied),
             slot => Ok(slot - 1),
         }
+    }
+
+    /// The workloads' addresses, and whose they are.
+    pub fn owners(&self) -> HashMap<u128, u16> {
+        let own = self.subjects.iter().flat_map(|(port, subject)| subject.own.iter().map(|ip| (*ip, *port)));
+        own.collect()
+    }
+
+    /// What is to be asked about first packets from one end to the other.
+    pub fn question(&self, from: End, to: End) -> Question {
+        if from.port.is_some() && from.port == to.port {
+            return Question::default();
+        }
+        let subject = |end: End| end.port.and_then(|port| self.subject(port));
+        let egress = subject(from).and_then(|subject| subject.egress).filter(|_| !self.is_node(to.ip));
+        let by_node = from.port.is_none() && self.is_node(from.ip);
+        let ingress = subject(to).and_then(|subject| subject.ingress).filter(|_| !by_node);
+        Question {
+            egress: egress.map(|set| (set, self.identity(to.ip))),
+            ingress: ingress.map(|set| (set, self.identity(from.ip))),
+        }
+    }
+
+    /// What the policies of both ends say: the rule that allows, the receiver's if both ends have one, none if no
+    /// policy isolates either; else the rule that does not.
+    pub fn answer(&self, question: &Question, class: u16) -> Result<Option<Slot>, Slot> {
+        let asked = [question.egress, question.ingress];
+        let mut asked = asked.into_iter().flatten().map(|(set, identity)| self.judge(set, identity, class));
+        asked.try_fold(None, |_, verdict| verdict.map(Some))
     }
 
     /// What the policies of `port` say of a first packet in `direction`, with `peer` at the other end. None: they

@@ -92,6 +92,14 @@ impl Classes {
         }
     }
 
+    /// The first port of each class of a protocol's ports, in order.
+    pub fn starts(&self, protocol: Protocol) -> Vec<u16> {
+        let from = protocol as usize * PORTS;
+        let Some(table) = self.table.get(from..from + PORTS) else { return vec![0] };
+        let begins = |port: &u16| *port == 0 || table[usize::from(*port)] != table[usize::from(*port) - 1];
+        (0..=u16::MAX).filter(begins).collect()
+    }
+
     /// The classes that a rule's ports are.
     pub fn ranges(&self, ports: Ports) -> Vec<Range<u16>> {
         match ports {

@@ -72,7 +72,7 @@ fn word(n: u8) -> String {
     ["a", "b", "c", "d"][usize::from(n % 4)].into()
 }
 
-fn labels() -> impl Strategy<Value = Labels> {
+pub fn labels() -> impl Strategy<Value = Labels> {
     proptest::collection::btree_map((0u8..3).prop_map(word), (0u8..3).prop_map(word), 0..3)
 }
 
@@ -135,12 +135,12 @@ fn peer() -> impl Strategy<Value = Peer> {
     ]
 }
 
-fn protocol() -> impl Strategy<Value = Protocol> {
+pub fn protocol() -> impl Strategy<Value = Protocol> {
     (0usize..3).prop_map(|n| Protocol::ALL[n])
 }
 
 /// Ports near the ends and near each other.
-fn number() -> impl Strategy<Value = u16> {
+pub fn number() -> impl Strategy<Value = u16> {
     prop_oneof![1u16..12, 65_530u16..=65_535]
 }
 
@@ -159,7 +159,7 @@ fn rule() -> impl Strategy<Value = (Vec<Peer>, Vec<PolicyPort>)> {
     (proptest::collection::vec(peer(), 0..3), proptest::collection::vec(port(), 0..3))
 }
 
-fn policy() -> impl Strategy<Value = NetworkPolicy> {
+pub fn policy() -> impl Strategy<Value = NetworkPolicy> {
     let rules = || proptest::collection::vec(rule(), 0..3);
     let types = prop_oneof![
         Just(vec![]),
@@ -184,7 +184,7 @@ fn policy() -> impl Strategy<Value = NetworkPolicy> {
     )
 }
 
-fn owned() -> impl Strategy<Value = Owned> {
+pub fn owned() -> impl Strategy<Value = Owned> {
     let ports = proptest::collection::vec(
         (0u8..3, number(), protocol()).prop_map(|(name, port, protocol)| NamedPort {
             name: word(name),
@@ -208,7 +208,7 @@ fn owned() -> impl Strategy<Value = Owned> {
         .prop_map(|(namespaces, policies, pods)| Owned { namespaces, policies, pods })
 }
 
-fn some_address() -> impl Strategy<Value = u128> {
+pub fn some_address() -> impl Strategy<Value = u128> {
     prop_oneof![
         (0u8..18).prop_map(|n| plain::ip(&format!("10.0.0.{n}"))),
         (0u8..18).prop_map(|n| plain::ip(&format!("fd00::{n:x}"))),

@@ -11,11 +11,14 @@ use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, AreaSize, Pool, TxQueue};
 use crate::pipeline::capture::Capture;
 use crate::pipeline::dry::{Dry, Traced};
+use crate::pipeline::refusals::Refused;
 use crate::pipeline::{Now, Pipeline, Private, TableSizes, Tables};
 use crate::policy::RULES_MAX;
 use crate::port::Port;
+use crate::table::flow::watch::Watch;
 use crate::worker::handover::Handover;
 pub use crate::worker::handover::Move;
+use crate::worker::mail::Report;
 use crate::worker::{Command, Mail, Turn};
 use hashbrown::HashMap;
 use std::sync::Arc;
@@ -257,6 +260,18 @@ impl Rig {
     /// From the next turn on, copies of what passes go to `capture`; or no longer.
     pub fn capture(&self, capture: Option<Arc<Capture>>) {
         self.mail.iter().for_each(|mail| _ = mail.commands.push(Command::Capture(capture.clone())));
+    }
+
+    /// From the next turn on, what becomes of flows goes to `watch`; or no longer.
+    pub fn watch_flows(&self, watch: Option<Arc<Watch>>) {
+        self.mail.iter().for_each(|mail| _ = mail.commands.push(Command::WatchFlows(watch.clone())));
+    }
+
+    /// What workers told of packets that policies stopped.
+    pub fn take_refused(&self) -> Vec<Refused> {
+        let reports = self.mail.iter().flat_map(|mail| std::iter::from_fn(|| mail.reports.pop()));
+        let refused = |report| if let Report::Refused(refused) = report { Some(refused) } else { None };
+        reports.filter_map(refused).collect()
     }
 
     /// One turn of every worker. How many frames came in.

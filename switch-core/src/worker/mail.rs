@@ -9,7 +9,9 @@ use crate::frame::{Frame, TxQueue};
 use crate::pipeline::Moved;
 use crate::pipeline::capture::Capture;
 use crate::pipeline::hold::Luggage;
+use crate::pipeline::refusals::Refused;
 use crate::port::{Port, Remains};
+use crate::table::flow::watch::Watch;
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
@@ -60,6 +62,8 @@ pub enum Command {
     Resume(u64),
     /// Hand on copies of what passes, or no longer.
     Capture(Option<Arc<Capture>>),
+    /// Tell what becomes of flows, or no longer.
+    WatchFlows(Option<Arc<Watch>>),
     /// Tell the neighbours of the gateway with this filtering identifier that it is here.
     Announce(u16),
     /// Tell the hosts there that the switch is a router, or for the last time, and from which station, that it is none any
@@ -106,6 +110,8 @@ pub enum Report {
     Loop,
     /// A station moved.
     Moved(Moved),
+    /// Policies stopped the first packet of a flow.
+    Refused(Refused),
     /// A lane died; the kernel's error number.
     Died(PortId, u16, i32),
 }

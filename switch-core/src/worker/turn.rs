@@ -142,6 +142,9 @@ impl Turn {
         if !self.pipeline.private.moves.is_empty() {
             self.report_moves();
         }
+        if !self.pipeline.private.refusals.is_quiet() {
+            self.report_refused();
+        }
         self.keep_books(frames);
         let sent_much = std::mem::take(&mut self.sent_much);
         Outcome { frames, lanes_changed, sent_much, stop: self.stopping }
@@ -375,6 +378,16 @@ impl Turn {
         }
     }
 
+    /// As with moves; what finds no room is counted as not told.
+    #[cold]
+    fn report_refused(&mut self) {
+        let reports = &self.mail[usize::from(self.id)].reports;
+        let private = &mut self.pipeline.private;
+        private.refusals.hand_on(&private.counters, |refused| {
+            reports.len() < reports.capacity() / 2 && reports.push(Report::Refused(refused)).is_ok()
+        });
+    }
+
     fn service_lanes(&mut self, busy: bool) {
         for lane in &mut self.lanes {
             let counters = &self.pipeline.private.counters;
@@ -433,6 +446,7 @@ impl Turn {
                 Command::Grow(region, frames) => self.pool.grow(region, frames),
                 Command::Empty(region, room) => self.pool.empty(region, room),
                 Command::Capture(capture) => self.pipeline.private.capture = capture,
+                Command::WatchFlows(watch) => self.pipeline.private.flows.keeper.watch = watch,
                 Command::Announce(fid) => self.pipeline.private.announce(fid),
                 Command::Advertise(fid, last) => self.pipeline.private.advertise(fid, last),
                 Command::Stop => self.stopping = true,

@@ -1,3 +1,5 @@
+//! Answers in another's place: for whom, and for whom not.
+
 use super::super::Now;
 use super::super::routing_tests::{MS, OWN, arp_frame, drain, mac, rig};
 use crate::host::arp;

@@ -4,10 +4,13 @@
 //! A place is in one list at most: the free ones, or the half-open ones of a port. A flow that was answered, or
 //! ended, stays in the latter until its turn comes; every new flow of the port turns the list by two.
 
+use super::key::Key;
 use super::record::Record;
 use super::round::Round;
 use super::state::{Stage, State};
+use super::watch::{Watch, What, Why, is_closed};
 use super::{CHUNK, Flows};
+use std::sync::Arc;
 
 /// No place.
 const NONE: u32 = u32::MAX >> 1;
@@ -44,6 +47,8 @@ pub struct Keeper {
     next_port: usize,
     /// Half-open flows that made room for others, since it was last asked.
     evicted: u32,
+    /// Who looks on.
+    pub watch: Option<Arc<Watch>>,
 }
 
 impl Keeper {
@@ -57,6 +62,15 @@ impl Keeper {
             swept: Round::default(),
             next_port: 0,
             evicted: 0,
+            watch: None,
+        }
+    }
+
+    /// Tells whoever looks on what has become of a flow.
+    #[inline]
+    pub fn tell(&self, what: What, key: Key, state: State) {
+        if let Some(watch) = &self.watch {
+            watch.tell(what, key, state);
         }
     }
 
@@ -185,7 +199,10 @@ impl Keeper {
             let Some(place) = self.pop(flows, port) else { return false };
             let state = flows.record(place).state();
             if state.stage == Stage::Dead || state.stage.is_half_open() && flows.end(place, state) {
-                self.evicted += u32::from(state.stage != Stage::Dead);
+                if state.stage != Stage::Dead {
+                    self.evicted += 1;
+                    self.tell(What::Ended(Why::Evicted), flows.record(place).key(), state);
+                }
                 if self.release(flows, port, place) {
                     return true;
                 }
@@ -222,8 +239,13 @@ impl Keeper {
         if state.stage == Stage::Dead && (record.link() & QUEUED != 0 || !flows.leads_to(place)) {
             return;
         }
-        if state.stage != Stage::Dead && !(is_over && flows.end(place, state)) {
-            return;
+        if state.stage != Stage::Dead {
+            if !(is_over && flows.end(place, state)) {
+                return;
+            }
+            if !is_closed(state.stage) {
+                self.tell(What::Ended(Why::Timeout), record.key(), state);
+            }
         }
         // One in a list of half-open flows leaves it when its turn comes.
         if record.link() & QUEUED == 0 && flows.take_back(place) && flows.unlink(place) {

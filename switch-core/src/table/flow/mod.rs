@@ -10,6 +10,8 @@
 //! | [`keeper`] | what one worker has: its free places, its half-open flows, its share of the sweeping |
 //! | [`round`] | when it looks at what |
 //! | [`fragments`] | which flow the later fragments of a packet belong to |
+//! | [`list`] | the flows that there are, as they are listed, counted and ended |
+//! | [`watch`] | what becomes of them, for whoever looks on |
 //!
 //! # Layout
 //! The index is the [`AtomicTable`]: a keyed hash of 64 bits leads to a place. The place holds the whole key,
@@ -30,17 +32,21 @@
 pub mod fragments;
 pub mod keeper;
 pub mod key;
+mod list;
 #[cfg(all(test, loom))]
 mod loom_tests;
 pub mod others;
 pub mod record;
 pub mod round;
+#[cfg(all(test, not(loom)))]
+mod sctp_tests;
 pub mod state;
 pub mod tcp;
 #[cfg(all(test, not(loom)))]
 mod tcp_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
+pub mod watch;
 
 use super::atomic::{AtomicTable, BUCKET_BYTES, Outcome, Want, relax};
 use super::sync::{AtomicU32, Ordering};
@@ -49,8 +55,10 @@ use crate::wire::ip::TCP;
 use crate::wire::packet::{Content, Packet};
 use keeper::Keeper;
 use key::Key;
+pub use list::Entry;
 use record::{Decision, Record, Records};
 use state::{Stage, State};
+use watch::Why;
 
 /// Flows unless said otherwise: 15 MiB when all are there, and what is not used is not resident.
 pub const FLOWS_DEFAULT: usize = 131_072;
@@ -95,6 +103,8 @@ pub enum Invalid {
 pub enum Passed {
     /// It belongs to it.
     Known,
+    /// It belongs to it, and has led it here from this stage.
+    Moved(Stage),
     /// The flow is over, and this is the first packet of another with the same key.
     Over,
     /// It pretends to.
@@ -318,10 +328,10 @@ impl Flows {
         };
         match passed {
             Ok(next) => {
-                if next != state {
-                    self.change(record, state, next);
-                }
                 record.stamp(seen.now_s);
+                if next != state && self.change(record, state, next) && next.stage != state.stage {
+                    return Passed::Moved(state.stage);
+                }
                 Passed::Known
             }
             Err(tcp::Refused::Reopens) => Passed::Over,
@@ -387,7 +397,7 @@ impl Flows {
     #[inline]
     pub fn open(&self, keeper: &mut Keeper, seen: &Seen, decision: Decision) -> Result<Opened, Refusal> {
         if let Some(place) = self.place(seen.hash) {
-            return self.open_again(place, seen, decision);
+            return self.open_again(keeper, place, seen, decision);
         }
         let first = self.first(seen)?;
         self.make_room(keeper, seen.port)?;
@@ -406,7 +416,7 @@ impl Flows {
             }
             (_, Some(other)) => {
                 keeper.give(self, place);
-                self.open_again(other, seen, decision)
+                self.open_again(keeper, other, seen, decision)
             }
             (outcome, _) => {
                 keeper.give(self, place);
@@ -417,13 +427,19 @@ impl Flows {
 
     /// The key's hash has a place. If its flow is over it begins anew there.
     #[cold]
-    fn open_again(&self, place: u32, seen: &Seen, decision: Decision) -> Result<Opened, Refusal> {
+    fn open_again(
+        &self,
+        keeper: &Keeper,
+        place: u32,
+        seen: &Seen,
+        decision: Decision,
+    ) -> Result<Opened, Refusal> {
         // Two keys of one hash, or a place that was given up a moment ago.
         if !self.holds(place, &seen.key) {
             return Err(Refusal::Busy);
         }
         match self.pass(place, seen) {
-            Passed::Known => return Ok(Opened::Known(place)),
+            Passed::Known | Passed::Moved(_) => return Ok(Opened::Known(place)),
             Passed::Invalid(invalid) => return Ok(Opened::Invalid(invalid)),
             Passed::Over => {}
         }
@@ -441,6 +457,9 @@ impl Flows {
         record.decide(Decision::NONE);
         if !self.change(record, before, first.state) {
             return Err(Refusal::Busy);
+        }
+        if !watch::is_closed(before.stage) {
+            keeper.tell(watch::What::Ended(Why::Timeout), seen.key, before);
         }
         record.restart(seen.now_s, first.windows, decision);
         Ok(Opened::New(place))
@@ -513,14 +532,6 @@ impl Flows {
         self.index.get(self.index.home(hash), hash) == Some(place)
     }
 
-    /// Ends a flow: its next packet begins another, if it may. Whether it was there.
-    pub fn kill(&self, place: u32) -> bool {
-        (0..ATTEMPTS).any(|_| {
-            let state = self.record(place).state();
-            state.stage != Stage::Dead && self.end(place, state)
-        })
-    }
-
     /// Takes a dead flow's place back, unless a packet began another one in it a moment ago. For its owner. From
     /// then on it is nobody's.
     fn take_back(&self, place: u32) -> bool {
@@ -533,35 +544,6 @@ impl Flows {
     /// Ends a flow that is still in this state.
     fn end(&self, place: u32, state: State) -> bool {
         self.change(self.record(place), state, state.at(Stage::Dead))
-    }
-
-    /// Every living flow in a range of places.
-    pub fn scan(&self, range: std::ops::Range<u32>, now_s: u32, mut visit: impl FnMut(u32, Entry)) {
-        for place in range.start..range.end.min(self.dealt()) {
-            let Some(entry) = self.entry(place, now_s) else { continue };
-            visit(place, entry);
-        }
-    }
-
-    /// The living flow at a place.
-    pub fn entry(&self, place: u32, now_s: u32) -> Option<Entry> {
-        let record = self.records.get(place as usize)?;
-        let (key, state, decision) = record.read()?;
-        let age_s = record.age_s(now_s);
-        let left_s = state.stage.timeout_s().checked_sub(age_s)?;
-        (state.stage != Stage::Dead).then_some(Entry { key, state, decision, age_s, left_s })
-    }
-
-    /// Flows, and half-open ones.
-    pub fn counted(&self) -> Counted {
-        let half_open = self.half_open.iter().map(|count| count.load(Ordering::Relaxed)).sum();
-        Counted { all: self.entries.load(Ordering::Relaxed), half_open }
-    }
-
-    /// A port's flows, and half-open ones.
-    pub fn counted_of(&self, port: u16) -> Counted {
-        let of = |counts: &[AtomicU32]| counts[usize::from(port)].load(Ordering::Relaxed);
-        Counted { all: of(&self.by_port), half_open: of(&self.half_open) }
     }
 
     /// A chunk of places that nobody has yet.
@@ -581,19 +563,4 @@ impl Flows {
 struct First {
     state: State,
     windows: [record::Window; 2],
-}
-
-/// A flow as it is listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Who.
-    pub key: Key,
-    /// How far.
-    pub state: State,
-    /// What was decided.
-    pub decision: Decision,
-    /// Seconds since its last packet.
-    pub age_s: u32,
-    /// Seconds until it is forgotten if nothing more comes.
-    pub left_s: u32,
 }

@@ -61,7 +61,8 @@ pub fn pass_sctp(record: &Record, state: State, side: u8, sctp: &Sctp) -> Result
     }
     let may_reflect = matches!(sctp.chunk, chunk::ABORT | chunk::SHUTDOWN_COMPLETE);
     let fits = sctp.tag == other || may_reflect && sctp.chunk_flags & REFLECTED != 0 && sctp.tag == own;
-    if !fits {
+    // 0 is what an end has chosen that has not spoken yet, and nobody else's.
+    if !fits || sctp.tag == 0 {
         return Err(STATE);
     }
     Ok(match (sctp.chunk, state.stage) {

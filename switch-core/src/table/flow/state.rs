@@ -14,28 +14,36 @@ pub const TAKEN_BACK: u16 = 16;
 const FLAG_BITS: u32 = 9;
 
 macro_rules! stages {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal, $timeout:literal, $half_open:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal, $timeout:literal, $half_open:literal;)*) => {
         /// A stage.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum Stage {
-            $($(#[$doc])* $variant,)*
+            /// No flow.
+            #[default]
+            Dead,
+            $($(#[doc = $doc])* $variant,)*
         }
 
         impl Stage {
             /// All, in order.
-            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+            pub const ALL: &[Self] = &[Self::Dead, $(Self::$variant,)*];
 
             /// Its name.
             pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
+                match self { Self::Dead => "dead", $(Self::$variant => $name,)* }
+            }
+
+            /// What it is, and why it may last so long.
+            pub fn meaning(self) -> &'static str {
+                match self { Self::Dead => "no flow", $(Self::$variant => concat!($($doc),*).trim_ascii(),)* }
             }
 
             /// Seconds without a packet after which the flow is forgotten.
             #[inline(always)]
             pub fn timeout_s(self) -> u32 {
                 const TIMEOUTS_S: [u32; 32] = {
-                    let given = [$($timeout,)*];
+                    let given = [0, $($timeout,)*];
                     let mut all = [0; 32];
                     let mut i = 0;
                     while i < given.len() { all[i] = given[i]; i += 1; }
@@ -48,7 +56,7 @@ macro_rules! stages {
             #[inline(always)]
             pub fn is_half_open(self) -> bool {
                 const HALF_OPEN: u32 = {
-                    let given = [$($half_open,)*];
+                    let given = [false, $($half_open,)*];
                     let mut bits = 0;
                     let mut i = 0;
                     while i < given.len() { if given[i] { bits |= 1 << i; } i += 1; }
@@ -62,9 +70,6 @@ macro_rules! stages {
 
 // Where RFC and Linux (nf_conntrack) differ, the reason says which was taken.
 stages! {
-    /// No flow.
-    #[default]
-    Dead = "dead", 0, false;
     /// A SYN went out. 120 s, as Linux: a SYN is sent again for up to two minutes (RFC 9293 §3.8.3 wants three,
     /// hosts give up after 127 s).
     SynSent = "syn-sent", 120, true;
@@ -168,9 +173,9 @@ impl State {
         self.flags = self.flags & !ORIGIN_HIGHER | if side == 1 { ORIGIN_HIGHER } else { 0 };
     }
 
-    /// The shift of a side's window.
+    /// The shift of a side's window, in bits.
     #[inline(always)]
-    pub(super) fn scale(self, side: u8) -> u8 {
+    pub fn scale(self, side: u8) -> u8 {
         if self.flags & SCALED != 0 { self.scales >> (side * 4) & 0xf } else { 0 }
     }
 

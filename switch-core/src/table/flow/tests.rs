@@ -37,7 +37,7 @@ impl Table {
         let seen = self.seen(packet, port);
         if let Some(place) = self.flows.find(&seen.key) {
             match self.flows.pass(place, &seen) {
-                Passed::Known => return Ok(Opened::Known(place)),
+                Passed::Known | Passed::Moved(_) => return Ok(Opened::Known(place)),
                 Passed::Invalid(invalid) => return Ok(Opened::Invalid(invalid)),
                 Passed::Over => {}
             }
@@ -54,7 +54,7 @@ impl Table {
         self.packet(&packet(src, dst, 6, [5, 6], Content::Tcp(segment)), port)
     }
 
-    fn sweep(&mut self) {
+    pub fn sweep(&mut self) {
         for _ in 0..100 {
             self.keeper.sweep(&self.flows, u64::from(self.now_s) * 1_000_000_000);
         }

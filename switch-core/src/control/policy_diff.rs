@@ -1,0 +1,218 @@
+//! What a change of policies would cut and open: judged by the live tables and by those that would be made, and
+//! nothing is changed. The control thread is held up for some 100 ms at most by pairs, and for one walk over the
+//! flow table.
+
+use super::daemon::Daemon;
+use super::flows::Names;
+use crate::config::Model;
+use crate::config::gateway::from_bits;
+use crate::config::policies::{addresses_of, key_of};
+use crate::policy::diff::{Diff, Ends, Pair, blocks};
+use crate::policy::{Slot, to_bits};
+use crate::table::flow::Entry;
+use crate::worker::thread::now;
+use hashbrown::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
+use switch_api::{
+    ApiError, ByPolicy, Cidr, Code, DIFF_FLOWS_MAX, DIFF_PAIRS_MAX, DIFF_PORTS_MAX, DiffEnd, Effect,
+    FlowChange, Name, NetworkPolicy, PairChange, PolicyDiff, PolicyDiffAnswer, PortKind,
+};
+
+/// What stays, and as what.
+struct Both<'a> {
+    before: &'a Model,
+    after: &'a Model,
+    /// Ports that are there before and after: the number each has then.
+    numbers: BTreeMap<u16, u16>,
+}
+
+impl Daemon {
+    /// Says what a change would cut and open.
+    pub(super) fn diff_policies(&self, asked: &PolicyDiff) -> Result<PolicyDiffAnswer, ApiError> {
+        let after = match &asked.config {
+            Some(_) if !asked.set.is_empty() || !asked.delete.is_empty() => {
+                let text = "say either what is set and deleted, or all that is declared";
+                return Err(ApiError::new(Code::InvalidParams, text).field("config"));
+            }
+            Some(config) => self.would_be(config)?.model().clone(),
+            None => self.model.with_policies(&distinct(&asked.set)?, &there(&self.model, &asked.delete)?)?,
+        };
+        let both = Both::new(&self.model, &after);
+        let mut answer = both.pairs();
+        both.flows(self, &mut answer);
+        answer.newly_tracked = both.newly_tracked(self);
+        Ok(answer)
+    }
+}
+
+/// The policies of a file: none is there twice.
+fn distinct(set: &[NetworkPolicy]) -> Result<Vec<NetworkPolicy>, ApiError> {
+    let mut seen = BTreeSet::new();
+    match set.iter().find(|policy| !seen.insert(key_of(policy))) {
+        None => Ok(set.to_vec()),
+        Some(twice) => {
+            let (namespace, name) = key_of(twice);
+            let text = format!("policy {namespace}/{name} is there twice");
+            Err(ApiError::new(Code::InvalidParams, text).field("set"))
+        }
+    }
+}
+
+/// The policies that are to go, each once.
+fn there(model: &Model, delete: &[ByPolicy]) -> Result<Vec<ByPolicy>, ApiError> {
+    let keys: BTreeSet<_> = delete.iter().map(|by| (by.namespace.clone(), by.name.clone())).collect();
+    let by = |(namespace, name): (String, String)| ByPolicy { name, namespace };
+    let all: Vec<_> = keys.into_iter().map(by).collect();
+    // What is not there is refused as the change itself would be.
+    model.with_policies(&[], &all).map(|_| all)
+}
+
+impl<'a> Both<'a> {
+    fn new(before: &'a Model, after: &'a Model) -> Self {
+        let stays = before.ports.iter();
+        let stays = stays.filter_map(|(name, port)| Some((port.id, after.ports.get(name)?.id)));
+        Self { before, after, numbers: stays.collect() }
+    }
+
+    fn diff(&self) -> Diff<'a> {
+        Diff::new(&self.before.policing.0, &self.after.policing.0)
+    }
+
+    /// The ends that are judged: workloads that are there before and after, by their addresses, and blocks.
+    fn ends(&self) -> (Vec<Ends>, Vec<DiffEnd>, usize) {
+        let (mut ends, mut names) = (Vec::new(), Vec::new());
+        for (name, port) in &self.before.ports {
+            let Some(later) = self.after.ports.get(name) else { continue };
+            if port.object.workload.is_none() && later.object.workload.is_none() {
+                continue;
+            }
+            let later_addresses = addresses_of(&later.object);
+            for ip in addresses_of(&port.object).into_iter().filter(|ip| later_addresses.contains(ip)) {
+                let Some(addresses) = host(to_bits(ip)) else { continue };
+                ends.push(Ends { ip: to_bits(ip), port: Some((port.id, later.id)) });
+                names.push(DiffEnd { port: Some(name.clone()), addresses });
+            }
+        }
+        let mut taken = BTreeSet::new();
+        for model in [self.before, self.after] {
+            taken.extend(model.policing.owners().into_keys());
+            taken.extend(model.policing.node_addresses());
+        }
+        let policies = self.before.policies.values().chain(self.after.policies.values());
+        let (blocks, unjudged) = blocks(policies.map(|placed| &placed.policy.spec), &taken);
+        for (addresses, ip) in blocks {
+            ends.push(Ends { ip, port: None });
+            names.push(DiffEnd { port: None, addresses });
+        }
+        (ends, names, unjudged)
+    }
+
+    /// What becomes of pairs of ends.
+    fn pairs(&self) -> PolicyDiffAnswer {
+        let (ends, names, blocks_unjudged) = self.ends();
+        let mut diff = self.diff();
+        // By effect, as far as there is room, and how many there are.
+        let mut listed: [Vec<PairChange>; 2] = Default::default();
+        let mut found = 0;
+        diff.pairs(&ends, |Pair { from, to, changed }| {
+            for changed in changed.iter() {
+                found += 1;
+                let list = &mut listed[changed.effect as usize];
+                if list.len() < DIFF_PAIRS_MAX {
+                    let mut ports = changed.ports.clone();
+                    ports.truncate(DIFF_PORTS_MAX);
+                    list.push(PairChange {
+                        from: names[from].clone(),
+                        to: names[to].clone(),
+                        effect: changed.effect,
+                        rule: self.rule(changed.slot),
+                        ports_left_out: changed.ports.len() - ports.len(),
+                        ports,
+                    });
+                }
+            }
+        });
+        let mut pairs: Vec<_> = listed.into_iter().flatten().collect();
+        pairs.truncate(DIFF_PAIRS_MAX);
+        PolicyDiffAnswer {
+            pairs_left_out: found - pairs.len(),
+            pairs,
+            pairs_unjudged: diff.unjudged,
+            blocks_unjudged,
+            ..PolicyDiffAnswer::default()
+        }
+    }
+
+    fn rule(&self, slot: Option<Slot>) -> Option<String> {
+        slot.map(|slot| self.after.rule_name(slot))
+    }
+
+    /// What becomes of the flows that there are.
+    fn flows(&self, daemon: &Daemon, answer: &mut PolicyDiffAnswer) {
+        let diff = self.diff();
+        let owners = [self.before, self.after].map(|model| model.policing.owners());
+        let names = Names::of(daemon);
+        let hosts: BTreeSet<u16> = self
+            .before
+            .ports
+            .values()
+            .filter(|port| matches!(port.object.kind, PortKind::Host { .. }))
+            .map(|port| port.id)
+            .collect();
+        let mut listed: [Vec<FlowChange>; 2] = Default::default();
+        let table = &daemon.tables.flows;
+        table.scan(0..table.places(), now().s(), |_, entry| {
+            let Some([from, to]) = self.ends_of(&entry, &owners, &hosts) else { return };
+            answer.flows_judged += 1;
+            let number = entry.key.ends()[1 - usize::from(entry.state.origin())].port;
+            let (effect, slot) = match diff.judge(from, to, entry.key.protocol(), number) {
+                [Ok(_), Err(slot)] => (Effect::Cut, Some(slot)),
+                [Err(_), Ok(slot)] => (Effect::Open, slot),
+                _ => return,
+            };
+            match effect {
+                Effect::Cut => answer.flows_cut += 1,
+                Effect::Open => answer.flows_opened += 1,
+            }
+            let list = &mut listed[effect as usize];
+            if list.len() < DIFF_FLOWS_MAX {
+                list.push(FlowChange { flow: names.entry(&entry), effect, rule: self.rule(slot) });
+            }
+        });
+        answer.flows = listed.into_iter().flatten().take(DIFF_FLOWS_MAX).collect();
+    }
+
+    /// Who began a flow, and whom it speaks with. None if the port that began it goes: the flow ends with it.
+    fn ends_of(
+        &self,
+        entry: &Entry,
+        owners: &[HashMap<u128, u16>; 2],
+        hosts: &BTreeSet<u16>,
+    ) -> Option<[Ends; 2]> {
+        let ends = entry.key.ends();
+        let origin = usize::from(entry.state.origin());
+        let (from, to) = (ends[origin].ip, ends[1 - origin].ip);
+        let began = (entry.state.port, *self.numbers.get(&entry.state.port)?);
+        let of = |ip: u128| Some((*owners[0].get(&ip)?, *owners[1].get(&ip)?));
+        // What comes by the node's port is asked about as a stranger's, or the node's if the address is.
+        let began = (!hosts.contains(&began.0)).then_some(began);
+        Some([Ends { ip: from, port: began }, Ends { ip: to, port: of(to) }])
+    }
+
+    /// Ports that get their first policy.
+    fn newly_tracked(&self, daemon: &Daemon) -> Vec<Name> {
+        let live = daemon.publisher.current();
+        let is_new = |id: &u16, later: &u16| {
+            let isolated = self.after.policing.subject(*later).is_some_and(|subject| subject.is_isolated());
+            isolated && !live.port(*id).is_some_and(|port| port.tracked)
+        };
+        let new = self.numbers.iter().filter(|(id, later)| is_new(id, later));
+        new.filter_map(|(id, _)| daemon.name_of(*id)).cloned().collect()
+    }
+}
+
+/// An address as a network of its own.
+fn host(ip: u128) -> Option<Cidr> {
+    let ip = from_bits(ip);
+    format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 }).parse().ok()
+}
