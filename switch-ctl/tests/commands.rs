@@ -44,7 +44,7 @@ fn exit_codes_tell_refusals_apart() {
         ("port set m --isolated perhaps", 2, "perhaps"),
         ("fdb add 01:00:00:00:00:01 --bridge br0 --port m", 2, "no station"),
         ("fdb add 02:00:00:00:00:01 --bridge br0 --port m --vid 5000", 2, "5000"),
-        ("port set m --publish 80:80", 2, "only a tap port"),
+        ("port set m --publish 80:80", 2, "only a pod whose device the switch makes"),
         ("port set m --publish 80", 2, "tcp/8080:80"),
         ("port set m --return-flows on", 2, "only a host port"),
         ("port set m --masquerade on", 2, "name what to masquerade"),
