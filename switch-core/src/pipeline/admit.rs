@@ -28,7 +28,8 @@ const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
 /// What policies are asked about.
 #[derive(Clone, Copy, Debug)]
 struct Packet {
-    who: Who,
+    src: u128,
+    dst: u128,
     /// Class of protocol and destination port.
     class: u16,
 }
@@ -57,32 +58,47 @@ impl From<DropReason> for Denied {
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
     for (index, (frame, note)) in frames.iter().zip(notes).enumerate() {
         let (track, counters) = (&private.flows.tracks[index], &*private.counters);
-        let (outcome, to) = match note.verdict {
+        let outcome = match note.verdict {
             // A pod always reaches itself.
             Verdict::Port(port) if port == view.in_port => continue,
             Verdict::Port(port) => match view.snapshot.port(port) {
                 Some(to) if view.facts.subject.is_isolated() || to.subject.is_isolated() => {
                     let keeper = &private.flows.keeper;
-                    (tracked(view, area.bytes(frame), note, to, track, keeper, counters), Some(port))
+                    tracked(view, area.bytes(frame), note, to, track, keeper, counters)
                 }
                 _ => continue,
             },
             // The way out of its sender is the same for every copy.
             Verdict::Flood(_) if view.facts.subject.egress.is_some() => {
-                (way_out(view, area.bytes(frame), note, track, counters), None)
+                way_out(view, area.bytes(frame), note, track, counters)
             }
             _ => continue,
         };
         if let Err(denied) = outcome {
-            note.verdict = Verdict::Drop(denied.reason);
-            let who = who(view, area.bytes(frame), note, track);
-            let told = tell(view, note, to, who, denied, &mut private.refusals, counters);
-            if let Tracked::Known(place) = track.tracked
-                && told
-            {
-                private.flows.keeper.tell(What::Judged(false), track.key, view.tables.flows.state(place));
-            }
+            stop(view, area.bytes(frame), note, denied, private, index);
         }
+    }
+}
+
+/// Drops a packet, and tells of it if it is the first of its flow.
+#[cold]
+#[inline(never)]
+fn stop(view: &View, bytes: &[u8], note: &mut Note, denied: Denied, private: &mut Private, index: usize) {
+    let track = &private.flows.tracks[index];
+    let to = if let Verdict::Port(port) = note.verdict { Some(port) } else { None };
+    note.verdict = Verdict::Drop(denied.reason);
+    let who = match track.tracked {
+        Tracked::Missing | Tracked::Known(_) | Tracked::Related(_) => {
+            let packet = &track.packet;
+            Some(Who { src: packet.src, dst: packet.dst, protocol: packet.protocol, ports: packet.ports })
+        }
+        Tracked::Not | Tracked::Control => who(bytes, note),
+    };
+    let told = tell(view, note, to, who, denied, &mut private.refusals, &private.counters);
+    if let Tracked::Known(place) = track.tracked
+        && told
+    {
+        private.flows.keeper.tell(What::Judged(false), track.key, view.tables.flows.state(place));
     }
 }
 
@@ -99,33 +115,35 @@ pub(super) fn copy(
     if to.subject.ingress.is_none() {
         return Ok(());
     }
-    let read = read(view, area.bytes(frame), note);
-    let outcome = match &read {
+    let outcome = match read(view, area.bytes(frame), note) {
         Ok(Read::Exempt) => return Ok(()),
-        Ok(Read::Packet(packet)) => ingress(view, packet, view.facts, to, &private.counters),
-        Err(reason) => Err((*reason).into()),
+        Ok(Read::Packet(packet)) => ingress(view, &packet, view.facts, to, &private.counters),
+        Err(reason) => Err(reason.into()),
     };
     outcome.map_err(|denied| {
-        let who = match &read {
-            Ok(Read::Packet(packet)) => Some(packet.who),
-            _ => None,
-        };
         let Private { refusals, counters, .. } = private;
-        tell(view, note, Some(port), who, denied, refusals, counters);
+        tell(view, note, Some(port), who(area.bytes(frame), note), denied, refusals, counters);
         denied.reason
     })
 }
 
-/// Who wanted to speak with whom, of a packet that was stopped.
+/// Who wanted to speak with whom, read once more of a packet that was stopped; none if it cannot be read.
 #[cold]
-fn who(view: &View, bytes: &[u8], note: &Note, track: &Track) -> Option<Who> {
-    match track.tracked {
-        Tracked::Missing | Tracked::Known(_) | Tracked::Related(_) => Some(who_of(track)),
-        Tracked::Not | Tracked::Control => match read(view, bytes, note) {
-            Ok(Read::Packet(packet)) => Some(packet.who),
-            _ => None,
-        },
-    }
+fn who(bytes: &[u8], note: &Note) -> Option<Who> {
+    let version = match note.ethertype() {
+        IPV4 => Version::V4,
+        IPV6 => Version::V6,
+        _ => return None,
+    };
+    let packet = bytes.get(note.payload_at()..)?;
+    let (read, hop) = (ip::parse(packet, version).ok()?, hop::read(packet, version).ok()?);
+    let transport = packet.get(read.transport_at..read.end)?;
+    let port = |at| transport.get(at..at + 2).and_then(|port: &[u8]| port.first_chunk().copied());
+    let ports = match read.protocol {
+        TCP | UDP | SCTP if !read.later_fragment => [port(0)?, port(2)?].map(u16::from_be_bytes),
+        _ => [0; 2],
+    };
+    Some(Who { src: hop.src, dst: hop.dst, protocol: read.protocol, ports })
 }
 
 /// Tells of a packet that was stopped, if it is the first of its flow. Whether it is told of.
@@ -177,10 +195,9 @@ fn tracked(
             let outcome = if flows.state(place).origin() == track.side {
                 both(view, &first(view, track), view.facts, to, counters)
             } else {
-                let (class, ports) =
-                    (class(view, packet.protocol, packet.ports[0]), [packet.ports[1], packet.ports[0]]);
-                let who = Who { src: packet.dst, dst: packet.src, protocol: packet.protocol, ports };
-                both(view, &Packet { who, class }, to, view.facts, counters)
+                let class = class(view, packet.protocol, packet.ports[0]);
+                let turned = Packet { src: packet.dst, dst: packet.src, class };
+                both(view, &turned, to, view.facts, counters)
             };
             outcome?;
             flows.decide(place, decision);
@@ -202,15 +219,10 @@ fn tracked(
     }
 }
 
-fn who_of(track: &Track) -> Who {
-    let packet = &track.packet;
-    Who { src: packet.src, dst: packet.dst, protocol: packet.protocol, ports: packet.ports }
-}
-
 /// The packet as `track` read it; a later fragment has its first one's ports.
 fn first(view: &View, track: &Track) -> Packet {
     let packet = &track.packet;
-    Packet { who: who_of(track), class: class(view, packet.protocol, packet.ports[1]) }
+    Packet { src: packet.src, dst: packet.dst, class: class(view, packet.protocol, packet.ports[1]) }
 }
 
 fn class(view: &View, protocol: u8, port: u16) -> u16 {
@@ -244,7 +256,7 @@ fn both(
 
 /// What the policies of the sender say.
 fn egress(view: &View, packet: &Packet, from: &PortFacts, counters: &Counters) -> Result<(), Denied> {
-    let (policing, dst) = (&view.snapshot.policing, packet.who.dst);
+    let (policing, dst) = (&view.snapshot.policing, packet.dst);
     let Some(set) = from.subject.egress.filter(|_| !policing.is_node(dst)) else { return Ok(()) };
     let verdict = policing.judge(set, policing.identity(dst), packet.class);
     count(verdict, counters).map_err(|slot| Denied { reason: DropReason::PolicyEgress, slot: Some(slot) })
@@ -259,7 +271,7 @@ fn ingress(
     counters: &Counters,
 ) -> Result<(), Denied> {
     let Some(set) = to.subject.ingress else { return Ok(()) };
-    let (policing, src) = (&view.snapshot.policing, packet.who.src);
+    let (policing, src) = (&view.snapshot.policing, packet.src);
     // Who is the node: its own addresses count, and only where the node is.
     if from.is_node && policing.is_node(src) {
         return Ok(());
@@ -294,19 +306,17 @@ fn read(view: &View, bytes: &[u8], note: &Note) -> Result<Read, DropReason> {
     if read.protocol == ICMPV6 && is_neighbour_discovery(transport, &hop, read.later_fragment) {
         return Ok(Read::Exempt);
     }
-    let port_at = |at| transport.get(at..at + 2).and_then(|port: &[u8]| port.first_chunk().copied());
-    let ports = match read.protocol {
+    let port = match read.protocol {
         // A later fragment has no ports: only rules that are about none are about it.
         TCP | UDP | SCTP if !read.later_fragment => {
-            let (from, to) = port_at(0).zip(port_at(2)).ok_or(DropReason::PolicyOpaque)?;
-            Some([from, to].map(u16::from_be_bytes))
+            let port =
+                transport.get(2..4).and_then(|port| port.first_chunk()).ok_or(DropReason::PolicyOpaque)?;
+            Some(u16::from_be_bytes(*port))
         }
         _ => None,
     };
-    let class = view.snapshot.policing.class(read.protocol, ports.map(|[_, to]| to));
-    let ports = ports.unwrap_or_default();
-    let who = Who { src: hop.src, dst: hop.dst, protocol: read.protocol, ports };
-    Ok(Read::Packet(Packet { who, class }))
+    let class = view.snapshot.policing.class(read.protocol, port);
+    Ok(Read::Packet(Packet { src: hop.src, dst: hop.dst, class }))
 }
 
 /// Only from the link itself: a router would have taken one from the hop limit.
