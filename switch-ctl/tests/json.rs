@@ -48,11 +48,14 @@ const LINES: &[&str] = &[
     "policy add DIR/policy.json",
     "policy set DIR/policy.json",
     "policy list",
+    "policy stats",
+    "policy diff DIR/policy.json",
     "policy show web --namespace shop",
     "policy explain 10.1.0.77 t tcp 80",
     "policy remove web --namespace shop",
     "namespace delete shop",
     "flow list",
+    "flow watch --duration 1",
     "flow delete --all",
     "ipam pool add p --range 10.7.0.0/24",
     "ipam pool set p --range 10.7.0.0/23",
@@ -85,6 +88,8 @@ const LINES: &[&str] = &[
 ];
 /// Those that print something other than an answer, and refuse to call it JSON; the refusal is JSON.
 const REFUSE: &[&str] = &["top", "metrics"];
+/// About what is not there: nobody has a flow here.
+const ABSENT: &[&str] = &["flow explain tcp 10.1.0.2:1 10.1.0.3:2"];
 /// A script is a script; and `install` is for a machine, here without any: the refusal is JSON, and `install.rs` has the rest.
 const OTHERS: &[&str] = &["completion", "install"];
 
@@ -130,7 +135,7 @@ fn every_command_prints_json_when_asked() {
             .map(|line| command_of(line, &commands).unwrap_or_else(|| panic!("no command: {line}")));
         found.cloned().collect()
     };
-    let tried: BTreeSet<_> = [LINES, REFUSE, OTHERS].into_iter().flat_map(of).collect();
+    let tried: BTreeSet<_> = [LINES, REFUSE, ABSENT, OTHERS].into_iter().flat_map(of).collect();
     let missing: Vec<_> = commands.difference(&tried).collect();
     assert!(missing.is_empty(), "not tried with --json: {missing:?}");
 
@@ -148,7 +153,7 @@ fn every_command_prints_json_when_asked() {
         assert!(!output.status.success() && output.stdout.is_empty(), "{line}: {output:?}");
         assert!(error["message"].is_string(), "{line}: {error}");
     };
-    for line in REFUSE.iter().chain(&["install --root DIR", "port show nosuch"]) {
+    for line in REFUSE.iter().chain(ABSENT).chain(&["install --root DIR", "port show nosuch"]) {
         refused_with(&run(&daemon, &format!("{} --json", line.replace("DIR", &directory))), line);
     }
     for line in LINES {
@@ -167,12 +172,17 @@ fn every_command_prints_json_when_asked() {
         let said = text(&output.stdout);
         assert!(output.status.success(), "{line}: {}", text(&output.stderr));
         assert!(output.stderr.is_empty(), "{line}: {}", text(&output.stderr));
-        // One document; of frames as they pass, one a line.
+        // One document; of frames as they pass, and flows, one a line.
         let documents: Vec<Value> = serde_json::Deserializer::from_str(&said)
             .into_iter()
             .collect::<Result<_, _>>()
             .unwrap_or_else(|error| panic!("{line}: {error}: {said}"));
-        assert_eq!(documents.len(), if line.starts_with("capture") { 2 } else { 1 }, "{line}: {said}");
+        let due = match line.split(' ').next() {
+            Some("capture") => 2,
+            Some("flow") if line.contains("watch") => 0,
+            _ => 1,
+        };
+        assert_eq!(documents.len(), due, "{line}: {said}");
         assert!(documents.iter().all(|value| value.is_object() || value.is_array()), "{line}: {said}");
     }
 }
