@@ -9,13 +9,13 @@ use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use switch_lab::Pod;
+use switch_lab::{Daemon, Node, Options, Pod, wait_until};
 
 /// Between two probes of one pod: with 100 of them 5 000 a second in all.
 pub const PROBE_MS: u64 = 20;
 const PORT: u16 = 7300;
 const TCP_PORT: u16 = 7301;
-/// How long a connection may be silent before it counts as broken.
+/// How long a connection, or a pod after a restart, may be silent before it counts as broken.
 const LONG: Duration = Duration::from_secs(30);
 
 /// Datagrams to every pod in turn, and echoes from each.
@@ -184,4 +184,57 @@ impl Stream {
             self.threads.map(|thread| thread.join().ok().and_then(Result::ok).unwrap_or(0));
         client.min(server)
     }
+}
+
+/// Restarts of each kind.
+pub const RESTARTS: usize = 2;
+/// Of every restart, before and after it.
+const CALM: Duration = Duration::from_millis(1_500);
+
+/// What restarts did to the pods that are probed: the worst of all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outages {
+    /// The longest that a pod was cut off while the daemon stopped and started.
+    pub stopped: Duration,
+    /// The same while it was killed and started.
+    pub killed: Duration,
+    /// The median pod's, of the worst restart.
+    pub median: Duration,
+    /// Until the daemon served again.
+    pub serving: Duration,
+}
+
+impl Outages {
+    /// The longest of all, in milliseconds.
+    pub fn worst_ms(&self) -> f64 {
+        ms(self.stopped.max(self.killed))
+    }
+}
+
+/// Milliseconds.
+pub fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1_000.0
+}
+
+/// Stops and starts the daemon, and kills and starts it, in turn, [`RESTARTS`] times each, under the probes. The daemon that is left.
+pub fn restart(mut daemon: Daemon, node: &Node, options: &Options, probes: &Probes) -> (Daemon, Outages) {
+    let mut all = Outages::default();
+    for round in 0..RESTARTS * 2 {
+        let is_killed = round % 2 == 1;
+        std::thread::sleep(CALM);
+        probes.begin();
+        match is_killed {
+            true => daemon.kill(),
+            false => daemon.stop(false),
+        }
+        let asked = Instant::now();
+        daemon = node.start(options);
+        all.serving = all.serving.max(asked.elapsed());
+        wait_until("every pod answers again", LONG, || probes.all_answer());
+        std::thread::sleep(CALM);
+        all.median = all.median.max(probes.median());
+        let longest = if is_killed { &mut all.killed } else { &mut all.stopped };
+        *longest = probes.worst().max(*longest);
+    }
+    (daemon, all)
 }

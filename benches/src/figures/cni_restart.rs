@@ -3,8 +3,8 @@
 
 use super::{Bar, Bench, Figure};
 use crate::containers::{self, Runtime};
-use crate::outage::{PROBE_MS, Probes, Stream};
-use std::time::{Duration, Instant};
+use crate::outage::{self, PROBE_MS, Probes, RESTARTS, Stream, ms};
+use std::time::Duration;
 use switch_api::PortSettings;
 use switch_lab::{Net, Node, Options, Pod, wait_until};
 
@@ -13,14 +13,11 @@ const BAR_MS: f64 = 500.0;
 /// Between two chunks of one connection, of which there are half as many as pods: what two cores carry beside the probes.
 const CHUNK: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_secs(30);
-/// Of every restart, before and after it.
-const CALM: Duration = Duration::from_millis(1_500);
-const RESTARTS: usize = 2;
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let node = Node::new();
     let options = Options::new(&bench.switchd).keeping_state();
-    let mut daemon = node.start(&options);
+    let daemon = node.start(&options);
     daemon.bridge("br0");
     containers::host_port(&daemon, PortSettings::default())?;
     let runtime = Runtime::new(bench, &node, &daemon, "");
@@ -38,23 +35,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let streams: Vec<Stream> =
         pods.chunks_exact(2).map(|pair| Stream::start(&pair[0], &pair[1], CHUNK)).collect();
     let probes = Probes::start(&prober, &pods, &[]);
-    let (mut outages, mut serving) = ([0.0f64, 0.0], Duration::ZERO);
-    for round in 0..RESTARTS * 2 {
-        let is_killed = round % 2 == 1;
-        std::thread::sleep(CALM);
-        probes.begin();
-        match is_killed {
-            true => daemon.kill(),
-            false => daemon.stop(false),
-        }
-        let asked = Instant::now();
-        daemon = node.start(&options);
-        serving = serving.max(asked.elapsed());
-        wait_until("every pod answers again", LONG, || probes.all_answer());
-        std::thread::sleep(CALM);
-        let worst = probes.worst().as_secs_f64() * 1_000.0;
-        outages[usize::from(is_killed)] = outages[usize::from(is_killed)].max(worst);
-    }
+    let (mut daemon, outages) = outage::restart(daemon, &node, &options, &probes);
     let (sent, answered) = probes.stop();
     let (wanted, kept) =
         (streams.len(), streams.into_iter().map(Stream::stop).filter(|chunks| *chunks > 0).count());
@@ -72,13 +53,12 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
          the daemon serves after {:.0} ms; a probe every {PROBE_MS} ms a pod ({sent} sent, {answered} answered); {same} of {PODS} have the \
          device, number, MAC, addresses and routes they had; {kept} of {wanted} TCP connections went on, every chunk in order; \
          {ports} ports and {leases} leases are kept",
-        outages[0],
-        outages[1],
-        serving.as_secs_f64() * 1_000.0
+        ms(outages.stopped),
+        ms(outages.killed),
+        ms(outages.serving)
     );
-    let worst = outages[0].max(outages[1]);
     let holds = same == PODS && kept == wanted && (ports, leases) == (PODS + 1, PODS + 1);
-    Ok(Figure::new("cni-restart", worst, "ms", Bar::AtMost, BAR_MS, detail).only_if(holds))
+    Ok(Figure::new("cni-restart", outages.worst_ms(), "ms", Bar::AtMost, BAR_MS, detail).only_if(holds))
 }
 
 /// A pod's device with its number, addresses and routes, as `ip` tells them; what is learned is not in it, and not that a device without

@@ -3,8 +3,8 @@
 //! frame through. The worst pod is what counts. `RESTART_WORDS` are further words for the daemon.
 
 use super::{Bar, Bench, Figure};
-use crate::outage::{PROBE_MS, Probes, Stream};
-use std::time::{Duration, Instant};
+use crate::outage::{self, PROBE_MS, Probes, RESTARTS, Stream, ms};
+use std::time::Duration;
 use switch_api::{Done, NetworkPolicy, PortSettings, PortState, PortStatus, Request, Workload};
 use switch_lab::node::tap_port;
 use switch_lab::{Daemon, Node, Options, Pod, wait_until};
@@ -12,15 +12,12 @@ use switch_lab::{Daemon, Node, Options, Pod, wait_until};
 const PODS: u8 = 100;
 const BAR_MS: f64 = 300.0;
 const LONG: Duration = Duration::from_secs(30);
-/// Of every restart, before and after it.
-const CALM: Duration = Duration::from_millis(1_500);
-const RESTARTS: usize = 2;
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let node = Node::new();
     let words = std::env::var("RESTART_WORDS").unwrap_or_default();
     let options = Options::new(&bench.switchd).keeping_state().with(&words);
-    let mut daemon = node.start(&options);
+    let daemon = node.start(&options);
     daemon.bridge("br0");
     // The prober is a pod like the others.
     let pods: Vec<_> = (1..=PODS + 2).map(|n| node.bare_pod(n)).collect();
@@ -42,24 +39,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let leaks = received(closed)?;
     let stream = Stream::start(&probed[0], &probed[1], Duration::from_millis(1));
     let probes = Probes::start(prober, probed, &[closed]);
-    let (mut outages, mut serving, mut median) = ([0.0f64, 0.0], Duration::ZERO, Duration::ZERO);
-    for round in 0..RESTARTS * 2 {
-        let is_killed = round % 2 == 1;
-        std::thread::sleep(CALM);
-        probes.begin();
-        match is_killed {
-            true => daemon.kill(),
-            false => daemon.stop(false),
-        }
-        let asked = Instant::now();
-        daemon = node.start(&options);
-        let served = asked.elapsed();
-        wait_until("every pod answers again", LONG, || probes.all_answer());
-        std::thread::sleep(CALM);
-        let worst = probes.worst();
-        (serving, median) = (serving.max(served), median.max(probes.median()));
-        outages[usize::from(is_killed)] = outages[usize::from(is_killed)].max(worst.as_secs_f64() * 1_000.0);
-    }
+    let (mut daemon, outages) = outage::restart(daemon, &node, &options, &probes);
     let (sent, answered) = probes.stop();
     let tcp = stream.stop();
     let leaks = received(closed)? - leaks;
@@ -71,14 +51,13 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
          both); the median pod {:.0} ms at worst, and the daemon serves after {:.0}; a probe every {PROBE_MS} ms a pod ({sent} sent, {answered} answered; 1 ms each is more than two cores carry); {up} \
          ports up again; a TCP connection of two pods carried {tcp} chunks in order all the while; {leaks} probes came \
          through to a pod that a policy closes (bar 0)",
-        outages[0],
-        outages[1],
-        median.as_secs_f64() * 1_000.0,
-        serving.as_secs_f64() * 1_000.0
+        ms(outages.stopped),
+        ms(outages.killed),
+        ms(outages.median),
+        ms(outages.serving)
     );
-    let worst = outages[0].max(outages[1]);
     let holds = tcp > 0 && leaks == 0 && up == pods.len();
-    Ok(Figure::new("restart-outage", worst, "ms", Bar::AtMost, BAR_MS, detail).only_if(holds))
+    Ok(Figure::new("restart-outage", outages.worst_ms(), "ms", Bar::AtMost, BAR_MS, detail).only_if(holds))
 }
 
 /// Nothing may enter the pod labelled `closed`.
