@@ -12,7 +12,10 @@ mount -t sysfs sysfs "$base/root/sys"
 mount --rbind /dev "$base/root/dev"
 mount -t tmpfs tmpfs "$base/root/run"
 mount -t tmpfs tmpfs "$base/root/tmp"
-exec chroot "$base/root" /bin/sh -eu -s "$2" "$3" <<'INSIDE'
+# The checkout may lie below what was just covered, or on a file system that the overlay does not show.
+cp "$2" "$base/root/run/first.deb"
+cp "$3" "$base/root/run/second.deb"
+exec chroot "$base/root" /bin/sh -eu -s /run/first.deb /run/second.deb <<'INSIDE'
 fail() { echo "the package: $*" >&2; exit 1; }
 asked() { [ "$(cat /run/asked)" = "$1" ] || fail "systemctl was asked: $(cat /run/asked), and not: $1"; : >/run/asked; }
 files() { find /usr /etc /opt /var -xdev \( -path /var/lib/dpkg -o -path /var/cache -o -path /var/log \) -prune -o -print | sort; }
