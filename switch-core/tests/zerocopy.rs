@@ -7,14 +7,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
+use rustix::process::Signal;
 use std::time::Duration;
-use switch_api::{Done, PortSettings, PortState, Request};
+use switch_api::{Done, Mac, PortKind, PortSettings, PortState, Request};
+use switch_lab::frames::{plain, station};
 use switch_lab::node::xdp_port;
-use switch_lab::{Daemon, Net, Node, Options, Pod, wait_until};
+use switch_lab::{Daemon, Net, Node, Options, Pod, RawSocket, wait_until};
 
 /// An emulated processor is some thirty times slower than this one.
 const EMULATED: Duration = Duration::from_secs(60);
 const PINGS: u32 = 20;
+/// Entries of the smallest rings a port may have.
+const SMALLEST_RING: u32 = 64;
+/// Frames that starve it. No more than a packet socket has room for: the emulated cable stops its sender.
+const STARVING: u32 = 3 * SMALLEST_RING;
 
 /// The name of the device with this MAC, in the namespace we started in.
 fn device(mac: &str) -> String {
@@ -83,6 +89,32 @@ fn frames_cross_between_zero_copy_native_and_copy_mode() {
     node.net.ip("link set nic1 down");
     node.net.ip("link set nic1 up");
     ping(&one, &two);
+    daemon.assert_conserved();
+    daemon.stop(true);
+    starve(&node, &one);
+}
+
+/// More frames than the driver has chunks for, while nobody refills its ring: it stops asking, says so in the ring
+/// (`XDP_RING_NEED_WAKEUP`) and receives nothing more until it is woken. The cable keeps what found no room. This worker
+/// never sleeps: going to sleep on the socket would wake the driver, too (`xsk_poll`).
+fn starve(node: &Node, pod: &Pod) {
+    let mut daemon =
+        node.start(&Options::new(env!("CARGO_BIN_EXE_switchd")).with(&format!("--idle-turns {}", u32::MAX)));
+    daemon.bridge("br0");
+    let mut port = xdp_port(&pod.device, "br0", PortSettings::default());
+    if let PortKind::Xdp { ring_size, dead_after_ms, .. } = &mut port.kind {
+        // Dead no sooner than the flood is over: what the program drops would starve nobody.
+        (*ring_size, *dead_after_ms) = (SMALLEST_RING, 60_000);
+    }
+    let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+    wait_until("the port is up", EMULATED, || daemon.port(&pod.device).state == PortState::Up);
+    let socket = RawSocket::open(&pod.net, "eth0").unwrap();
+    let received = || daemon.port(&pod.device).counters.rx_packets;
+    let before = received();
+    daemon.signal(Signal::STOP);
+    (0..STARVING).for_each(|_| socket.send(&plain(Mac([0xff; 6]), station(1), 1, 60)));
+    daemon.signal(Signal::CONT);
+    wait_until("all are received", EMULATED, || received() >= before + u64::from(STARVING));
     daemon.assert_conserved();
     daemon.stop(true);
 }
