@@ -140,6 +140,11 @@ impl Bench {
         ticks as f64 / (batches * BATCH_FRAMES) as f64
     }
 
+    /// Batches, for a profiler.
+    pub fn spin(&mut self, flows: u32, batches: usize) {
+        self.random(&Clock::new(), flows, batches, &mut 88_172_645_463_325_252);
+    }
+
     /// One batch of random established flows by the second port. Ticks.
     pub fn established(&mut self, clock: &Clock, flows: u32, seed: &mut u64) -> u64 {
         self.timed(clock, 1, UDP, || (xorshift(seed) % u64::from(flows)) as u32)

@@ -134,6 +134,11 @@ impl Bench {
         ticks as f64 / (batches * BATCH_FRAMES) as f64
     }
 
+    /// Batches, for a profiler.
+    pub fn spin(&mut self, batches: usize) {
+        self.measure(&Clock::new(), batches, &mut 7);
+    }
+
     fn fill(&mut self, seed: &mut u64) {
         for _ in 0..BATCH_FRAMES {
             let Some(mut frame) = self.pool.take() else { return };

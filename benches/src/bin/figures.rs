@@ -3,7 +3,7 @@
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use switch_bench::figures::{ALL, Bench, Entry, l2_pipeline, line};
+use switch_bench::figures::{ALL, Bench, Entry, l2_pipeline, line, policy};
 
 #[global_allocator]
 static ALLOCATOR: switch_bench::allocations::Counting = switch_bench::allocations::Counting;
@@ -19,16 +19,50 @@ struct Options {
     /// The release daemon.
     #[arg(long, default_value = "target/release/switchd")]
     switchd: PathBuf,
-    /// Runs the pipeline's batches and nothing else, for callgrind or a profiler.
+    /// Runs so many batches through the pipeline and does nothing else, for callgrind or a profiler.
     #[arg(long, hide = true)]
     spin: Option<usize>,
+    /// What they are.
+    #[arg(long, hide = true, value_enum, default_value_t)]
+    of: Spin,
 }
+
+/// Which packets go through the pipeline.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Spin {
+    /// Bridged ones.
+    #[default]
+    L2,
+    /// Routed ones.
+    L3,
+    /// Those of flows that a policy admitted.
+    Policy,
+}
+
+impl Spin {
+    fn run(self, batches: usize) -> Result<(), String> {
+        match self {
+            Self::L2 => switch_bench::pipeline::Bench::new(l2_pipeline::PAIRS).spin(batches),
+            Self::L3 => switch_bench::routed::Bench::new(10, SPIN_FLOWS).spin(batches),
+            Self::Policy => policy::few_rules(SPIN_FLOWS as u32)?.spin(SPIN_FLOWS as u32, batches),
+        }
+        Ok(())
+    }
+}
+
+/// Flows of what is spun.
+const SPIN_FLOWS: usize = 1000;
 
 fn main() -> ExitCode {
     let options = Options::parse();
     if let Some(batches) = options.spin {
-        switch_bench::pipeline::Bench::new(l2_pipeline::PAIRS).spin(batches);
-        return ExitCode::SUCCESS;
+        return match options.of.run(batches) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let unknown = options.ids.iter().find(|id| !ALL.iter().any(|(known, ..)| known == id));
     if let Some(id) = unknown {

@@ -92,6 +92,11 @@ pub(super) fn scale(_: &Bench) -> Result<Figure, String> {
     Ok(figure.only_if(new <= NEW_BAR))
 }
 
+/// A pipeline under ten rules, in which so many flows are established.
+pub fn few_rules(flows: u32) -> Result<flows::Bench, String> {
+    made(&few()?, flows)
+}
+
 /// A pipeline under these policies, in which so many flows are established.
 fn made(policies: &[NetworkPolicy], flows: u32) -> Result<flows::Bench, String> {
     let mut bench = flows::Bench::policed(ROOM, policies);

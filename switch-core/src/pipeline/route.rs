@@ -292,7 +292,9 @@ fn find_stations(
     private: &mut Private,
 ) {
     let (neighbours, table) = (&view.tables.neigh, &view.tables.fdb);
-    legs.retain(|leg| {
+    let mut kept = 0;
+    for n in 0..legs.len() {
+        let mut leg = legs[n];
         let why = match neighbours.lookup(leg.home, leg.key, view.now_s) {
             // Nothing overtakes the packets that wait for this neighbour.
             _ if private.holds.contains(leg.key) => Why::Hold,
@@ -303,14 +305,16 @@ fn find_stations(
                 leg.mac = mac;
                 leg.station_home = table.home(fdb::key(mac, leg.fid));
                 table.touch(leg.station_home);
-                return true;
+                legs[kept] = leg;
+                kept += 1;
+                continue;
             }
             Found::Failed => Why::NoNeighbour,
             Found::Unknown => Why::Hold,
         };
         notes[leg.index].verdict = Verdict::Aside(why);
-        false
-    });
+    }
+    legs.truncate(kept);
 }
 
 /// The port of each station, and whether the packet fits through it.

@@ -75,12 +75,13 @@ fn track(
 ) {
     let flows = &view.tables.flows;
     let Flowing { tracks, keeper, .. } = &mut private.flows;
+    let mut homes = [0; BATCH_FRAMES];
     for index in chosen.iter().map(|index| usize::from(*index)) {
         let (note, track) = (&mut notes[index], &mut tracks[index]);
         match read(view, area.bytes(&frames[index]), note, track) {
             Ok(tracked) => {
                 track.tracked = tracked;
-                flows.touch(track.hash);
+                homes[index] = flows.touch(track.hash);
             }
             Err(reason) => judge(view, note, track, reason),
         }
@@ -88,7 +89,7 @@ fn track(
     let mut places = [u32::MAX; BATCH_FRAMES];
     for index in chosen.iter().map(|index| usize::from(*index)) {
         if tracks[index].tracked == Tracked::Missing {
-            places[index] = flows.place(tracks[index].hash).unwrap_or(u32::MAX);
+            places[index] = flows.place(homes[index], tracks[index].hash).unwrap_or(u32::MAX);
         }
     }
     for index in chosen.iter().map(|index| usize::from(*index)) {

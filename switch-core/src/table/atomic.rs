@@ -355,6 +355,14 @@ pub(super) fn mix(seed: u64) -> u64 {
     seed ^ (seed >> 31)
 }
 
+/// Multiply and fold: every bit of the result depends on every bit of both. With a secret on each, whoever does not know
+/// them cannot choose words that meet.
+#[inline(always)]
+pub(super) fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product >> 64) as u64 ^ product as u64
+}
+
 pub(super) fn relax() {
     #[cfg(loom)]
     loom::thread::yield_now();

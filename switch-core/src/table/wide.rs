@@ -15,7 +15,7 @@
 //! few attempts: a writer that finds another at work gives up ([`Outcome::Busy`]). Nobody waits, so nothing
 //! can deadlock.
 
-use super::atomic::{Outcome, mix, relax};
+use super::atomic::{Outcome, fold, mix, relax};
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::prefetch::prefetch;
 
@@ -85,12 +85,9 @@ impl WideTable {
     /// Where the keys of `key`'s kind begin. A secret seed keeps a hostile sender from choosing addresses
     /// that share a window.
     #[inline(always)]
-    pub fn home(&self, key: Key) -> u32 {
-        let mut word = self.seed[0];
-        for part in key {
-            word = (word ^ part).wrapping_mul(self.seed[1]);
-            word = (word ^ (word >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        }
+    pub fn home(&self, [high, low, tail]: Key) -> u32 {
+        let address = fold(high ^ self.seed[0], low ^ self.seed[1]);
+        let word = fold(address ^ tail, self.seed[1]);
         ((u128::from(word) * self.lines.len() as u128) >> 64) as u32
     }
 
@@ -106,9 +103,20 @@ impl WideTable {
         from.iter().chain(before).take(WINDOW)
     }
 
-    /// The value of `key`, whose home is `home`.
-    #[inline]
+    /// The value of `key`, whose home is `home`. Nearly every key lives in its home itself: one line, and no loop.
+    #[inline(always)]
     pub fn get(&self, home: u32, key: Key) -> Option<Value> {
+        match self.lines.get(home as usize)?.read_once() {
+            Some((present, value)) if is_same(present, key) => Some(value),
+            // Taken apart, so that the common case is not handed on in memory only because this one is.
+            _ => self.get_slowly(home, key).map(|[high, low]| [high, low]),
+        }
+    }
+
+    /// The key lives further on, or a writer was at work.
+    #[cold]
+    #[inline(never)]
+    fn get_slowly(&self, home: u32, key: Key) -> Option<Value> {
         self.window(home).find_map(|line| line.value_of(key))
     }
 
@@ -159,6 +167,13 @@ impl WideTable {
     }
 }
 
+/// Word by word: compared as arrays, the words just read would be stored and read again as one wide one, which waits for
+/// the stores.
+#[inline(always)]
+fn is_same(a: Key, b: Key) -> bool {
+    (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) == 0
+}
+
 impl Line {
     fn lock(&self) -> bool {
         (0..LOCK_ATTEMPTS).any(|_| {
@@ -170,29 +185,34 @@ impl Line {
         })
     }
 
+    #[inline(always)]
     fn key(&self) -> Key {
         std::array::from_fn(|i| self.key[i].load(Ordering::Acquire))
     }
 
     #[inline(always)]
     fn value_of(&self, key: Key) -> Option<Value> {
-        // Most lines of a window hold another key, and that is seen without looking at the sequence.
-        if self.key[1].load(Ordering::Acquire) != key[1] && self.sequence.load(Ordering::Relaxed) & 1 == 0 {
-            return None;
-        }
-        self.read().filter(|(present, _)| *present == key).map(|(_, value)| value)
+        self.read().filter(|(present, _)| is_same(*present, key)).map(|(_, value)| value)
     }
 
+    #[inline(always)]
     fn read(&self) -> Option<(Key, Value)> {
-        for _ in 0..READ_ATTEMPTS {
-            let before = self.sequence.load(Ordering::Acquire);
-            let entry = (self.key(), std::array::from_fn(|i| self.value[i].load(Ordering::Acquire)));
-            if before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before {
-                return Some(entry);
-            }
+        self.read_once().or_else(|| self.read_again())
+    }
+
+    #[inline(always)]
+    fn read_once(&self) -> Option<(Key, Value)> {
+        let before = self.sequence.load(Ordering::Acquire);
+        let entry = (self.key(), std::array::from_fn(|i| self.value[i].load(Ordering::Acquire)));
+        (before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before).then_some(entry)
+    }
+
+    #[cold]
+    fn read_again(&self) -> Option<(Key, Value)> {
+        (1..READ_ATTEMPTS).find_map(|_| {
             relax();
-        }
-        None
+            self.read_once()
+        })
     }
 
     /// The same in a line of its own, which nobody writes.

@@ -1,7 +1,7 @@
 //! What a router reads of a packet and what it changes: one hop. Addresses are 128 bits for both versions;
 //! an IPv4 address is IPv4-mapped (RFC 4291 §2.5.5.2), so that one key serves both.
 
-use super::checksum::{fold, sum};
+use super::checksum::{fold, is_right, sum};
 use super::ip::Version;
 use super::{Malformed, be16};
 
@@ -58,7 +58,9 @@ fn read_v4(packet: &[u8]) -> Result<Hop, Malformed> {
     if len < header_len || len > packet.len() {
         return Err(Malformed::Length);
     }
-    if fold(sum(&packet[..header_len])) != 0xffff {
+    let is_right =
+        if header_len == 20 { is_right(header) } else { fold(sum(&packet[..header_len])) == 0xffff };
+    if !is_right {
         return Err(Malformed::Checksum);
     }
     let word = |at: usize| {
@@ -107,8 +109,8 @@ pub fn step(packet: &mut [u8], version: Version) {
         Version::V6 => packet[7] = packet[7].wrapping_sub(1),
         Version::V4 => {
             let before = be16(packet, 8);
-            packet[8] = packet[8].wrapping_sub(1);
-            let after = be16(packet, 8);
+            let after = before.wrapping_sub(1 << 8);
+            packet[8] = (after >> 8) as u8;
             let total = u64::from(!be16(packet, 10)) + u64::from(!before) + u64::from(after);
             packet[10..12].copy_from_slice(&(!fold(total)).to_be_bytes());
         }

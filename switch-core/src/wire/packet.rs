@@ -3,7 +3,7 @@
 
 use super::hop::V4_MAPPED;
 use super::ip::{self, ICMP, ICMPV6, Ip, SCTP, TCP, UDP, Version};
-use super::{Malformed, be16};
+use super::{Malformed, be16, be32};
 
 /// A TCP header without options (RFC 9293 §3.1).
 const TCP_HEADER_LEN: usize = 20;
@@ -11,6 +11,13 @@ const TCP_HEADER_LEN: usize = 20;
 const SHORT_HEADER_LEN: usize = 8;
 /// The common header and the first chunk's (RFC 9260 §3).
 const SCTP_HEADER_LEN: usize = 16;
+/// An IPv4 header without options, and as much of what follows as every transport has.
+const PLAIN_LEN: usize = V4_HEADER_LEN + SHORT_HEADER_LEN;
+/// An IPv4 header without options (RFC 791 §3.1), and its first byte.
+const V4_HEADER_LEN: usize = 20;
+const V4_WITHOUT_OPTIONS: u8 = 0x45;
+/// Of IPv4's flags and offset: what only fragments have.
+const MORE_OR_OFFSET: u16 = 0x3fff;
 /// UDP-Lite (RFC 3828): ports lie as in UDP.
 const UDP_LITE: u8 = 136;
 /// The largest shift of a window that counts (RFC 7323 §2.3).
@@ -156,7 +163,37 @@ impl Packet {
     /// written and read again in pieces of other sizes, and waits for itself each time.
     #[inline(always)]
     pub fn read_again(&mut self, packet: &[u8], version: Version) -> Result<(), Unreadable> {
+        if version == Version::V4 && self.read_plain(packet) {
+            return Ok(());
+        }
         self.take(packet, ip::parse(packet, version)?, false)
+    }
+
+    /// What nearly all are: IPv4 without options, not a fragment, UDP or TCP. Each field is read once, at a place that is
+    /// known. False for every other packet, of which nothing counts then.
+    #[inline(always)]
+    fn read_plain(&mut self, packet: &[u8]) -> bool {
+        let Some(head) = packet.first_chunk::<PLAIN_LEN>() else { return false };
+        let end = usize::from(be16(head, 2));
+        let is_plain = (head[0] == V4_WITHOUT_OPTIONS) & (be16(head, 6) & MORE_OR_OFFSET == 0);
+        let segment = packet.get(V4_HEADER_LEN..end).unwrap_or_default();
+        if !is_plain || segment.len() < SHORT_HEADER_LEN {
+            return false;
+        }
+        self.content = match head[9] {
+            UDP => Content::Udp,
+            TCP => match tcp(segment) {
+                Ok(segment) => Content::Tcp(segment),
+                Err(_) => return false,
+            },
+            _ => return false,
+        };
+        self.src = V4_MAPPED | u128::from(be32(head, 12));
+        self.dst = V4_MAPPED | u128::from(be32(head, 16));
+        self.protocol = head[9];
+        self.ports = [be16(head, V4_HEADER_LEN), be16(head, V4_HEADER_LEN + 2)];
+        (self.icmp, self.fragment) = ([0; 2], None);
+        true
     }
 
     /// Reads what an ICMP error quotes: at least the addresses and the first eight bytes behind them.
@@ -234,14 +271,12 @@ fn is_icmp_of(protocol: u8, version: Version) -> bool {
 
 #[inline(always)]
 fn addresses(packet: &[u8], version: Version) -> [u128; 2] {
-    // `ip::parse` has seen the fixed header.
+    // `ip::parse` has seen the fixed header. Not by `map`, which stays a call.
     match version {
-        Version::V4 => [12, 16].map(|at| {
-            let word = u32::from(be16(packet, at)) << 16 | u32::from(be16(packet, at + 2));
-            V4_MAPPED | u128::from(word)
-        }),
+        Version::V4 => [V4_MAPPED | u128::from(be32(packet, 12)), V4_MAPPED | u128::from(be32(packet, 16))],
         Version::V6 => {
-            [8, 24].map(|at| packet[at..].first_chunk().map_or(0, |bytes| u128::from_be_bytes(*bytes)))
+            let wide = |at: usize| packet[at..].first_chunk().map_or(0, |bytes| u128::from_be_bytes(*bytes));
+            [wide(8), wide(24)]
         }
     }
 }
@@ -261,7 +296,7 @@ fn tcp(segment: &[u8]) -> Result<Tcp, bool> {
         return Err(false);
     }
     let options = segment.get(TCP_HEADER_LEN..header_len).ok_or(true)?;
-    let word = |at: usize| u32::from(be16(head, at)) << 16 | u32::from(be16(head, at + 2));
+    let word = |at: usize| be32(head, at);
     let flags = head[13];
     Ok(Tcp {
         seq: word(4),
@@ -359,6 +394,28 @@ mod tests {
                     prop_assert!(false, "read as {:?}", content),
                 _ => {}
             }
+        }
+
+        /// The short way reads what the long one does, or leaves it to it.
+        #[test]
+        fn plain_packets_are_read_as_all_others(mut packet in proptest::collection::vec(any::<u8>(), 20..120), head in prop_oneof![9 => Just(0x45u8), 1 => any::<u8>()],
+                                                protocol in prop_oneof![Just(TCP), Just(UDP), any::<u8>()], missing in -9i32..9,
+                                                flags in prop_oneof![4 => Just(0u8), 1 => Just(0x40), 1 => Just(0x20), 1 => any::<u8>()], offset in prop_oneof![9 => Just(0u8), 1 => any::<u8>()]) {
+            let len = (packet.len() as i32 - missing.max(-2)) as u16;
+            packet[0] = head;
+            packet[2..4].copy_from_slice(&len.to_be_bytes());
+            (packet[6], packet[7], packet[9]) = (flags, offset, protocol);
+            let mut long = Packet::EMPTY;
+            let read = ip::parse(&packet, Version::V4).map_err(Unreadable::from).and_then(|ip| long.take(&packet, ip, false));
+            let mut short = Packet::EMPTY;
+            if short.read_plain(&packet) {
+                prop_assert_eq!(read, Ok(()));
+                prop_assert_eq!(short, long);
+            } else {
+                let plain = matches!(long.content, Content::Udp | Content::Tcp(_)) && protocol != UDP_LITE;
+                prop_assert!(read.is_err() || !plain || head != 0x45 || long.fragment.is_some(), "took the long way: {:?}", long);
+            }
+            prop_assert_eq!(Packet::read(&packet, Version::V4), read.map(|()| long));
         }
 
         #[test]

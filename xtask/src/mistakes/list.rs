@@ -4,6 +4,14 @@ use super::Mistake;
 
 pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
+        what: "a first fragment is read as a whole packet",
+        file: "wire/packet.rs",
+        right: "const MORE_OR_OFFSET: u16 = 0x3fff;",
+        wrong: "const MORE_OR_OFFSET: u16 = 0x1fff;",
+        test: "plain_packets",
+        loom: false,
+    },
+    Mistake {
         what: "a port with a loop behind it is still sent to what is known there",
         file: "pipeline/egress.rs",
         right: "view.tables.loops.is_blocked(port, view.now_s)",
@@ -166,8 +174,8 @@ pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
         what: "a reader of the wide table does not look at the sequence again",
         file: "table/wide.rs",
-        right: "if before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before {",
-        wrong: "if before & 1 == 0 {",
+        right: "(before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before).then_some(entry)",
+        wrong: "(before & 1 == 0).then_some(entry)",
         test: "loom_a_reader_of_the_wide_table",
         loom: true,
     },

@@ -1,7 +1,7 @@
 //! A flow's key: zone, protocol, both ends. The ends are in an order of their own, so that both directions
 //! have one key; which end a packet came from is a bit beside it.
 
-use crate::table::atomic::mix;
+use crate::table::atomic::{fold, mix};
 use crate::wire::packet::{Content, Packet};
 
 /// Five words: two addresses (lower end first), and a word of ports, protocol, zone and kind.
@@ -78,12 +78,6 @@ impl Key {
         let two = fold(c ^ seeds[2], d ^ seeds[3]);
         fold(one ^ tail ^ seeds[4], two ^ seeds[5]) | 1
     }
-}
-
-#[inline(always)]
-fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    (product >> 64) as u64 ^ product as u64
 }
 
 /// Secrets of the hash.

@@ -255,17 +255,19 @@ impl Flows {
         key.hash(&self.seed)
     }
 
-    /// Asks for the index's line.
+    /// Where the index keeps a hash; asks for its line.
     #[inline(always)]
-    pub fn touch(&self, hash: u64) {
-        self.index.touch(self.index.home(hash));
+    pub fn touch(&self, hash: u64) -> u32 {
+        let home = self.index.home(hash);
+        self.index.touch(home);
+        home
     }
 
-    /// The place that the index names, and asks for its lines. Whether it is the right one says
+    /// The place that the index names at `home`, and asks for its lines. Whether it is the right one says
     /// [`Flows::holds`].
     #[inline(always)]
-    pub fn place(&self, hash: u64) -> Option<u32> {
-        let place = self.index.get(self.index.home(hash), hash)?;
+    pub fn place(&self, home: u32, hash: u64) -> Option<u32> {
+        let place = self.index.get(home, hash)?;
         self.records.get(place as usize)?.touch();
         Some(place)
     }
@@ -278,7 +280,8 @@ impl Flows {
 
     /// The flow of a key, in one call.
     pub fn find(&self, key: &Key) -> Option<u32> {
-        self.place(self.hash(key)).filter(|place| self.holds(*place, key))
+        let hash = self.hash(key);
+        self.place(self.index.home(hash), hash).filter(|place| self.holds(*place, key))
     }
 
     /// The port whose packet made the flow at `place`, and from which side of its key that came.
@@ -396,7 +399,7 @@ impl Flows {
     /// it, and the decision is not written.
     #[inline]
     pub fn open(&self, keeper: &mut Keeper, seen: &Seen, decision: Decision) -> Result<Opened, Refusal> {
-        if let Some(place) = self.place(seen.hash) {
+        if let Some(place) = self.place(self.index.home(seen.hash), seen.hash) {
             return self.open_again(keeper, place, seen, decision);
         }
         let first = self.first(seen)?;

@@ -226,7 +226,8 @@ impl Record {
     /// What was decided.
     #[inline(always)]
     pub fn decision(&self) -> Decision {
-        Decision { words: std::array::from_fn(|i| self.decision[i].load(Ordering::Acquire)) }
+        let [first, second] = &self.decision;
+        Decision { words: [first.load(Ordering::Acquire), second.load(Ordering::Acquire)] }
     }
 
     /// Decides. The second word first: whoever finds the first one new finds the second as new.
