@@ -110,6 +110,9 @@ pub struct AclRule {
     /// Types, and codes, of messages; only with ICMP or ICMPv6.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub icmp: Vec<IcmpKind>,
+    /// It only rehearses: what it would have decided is counted, and decided as if it were not there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub staged: bool,
 }
 
 impl AclRule {
@@ -123,6 +126,7 @@ impl AclRule {
             source_ports: Vec::new(),
             destination_ports: Vec::new(),
             icmp: Vec::new(),
+            staged: false,
         }
     }
 }

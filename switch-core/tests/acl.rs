@@ -147,14 +147,19 @@ fn explained_traced_restarted_and_refused() {
         &daemon,
         serde_json::json!({
             "name": "web", "tier": "after", "priority": 7, "applies_to": {"ports": ["tap2"]},
-            "egress": [{"action": "allow", "protocol": "udp", "destination_ports": [53]}, {"action": "deny", "protocol": "udp"}],
+            "egress": [
+                {"action": "allow", "protocol": "udp", "destination_ports": [53]},
+                {"action": "allow", "protocol": "udp", "destination_ports": [54], "staged": true},
+                {"action": "deny", "protocol": "udp"},
+            ],
         }),
     );
     let check = |daemon: &Daemon| {
         let passes = explain(daemon, "tap2", "tap1", 53);
         assert!(passes.passes && passes.egress.rule.as_deref() == Some("acl web egress 1"), "{passes:?}");
         let stops = explain(daemon, "10.66.0.2", "10.66.0.1", 54);
-        assert!(!stops.passes && stops.egress.rule.as_deref() == Some("acl web egress 2"), "{stops:?}");
+        assert!(!stops.passes && stops.egress.rule.as_deref() == Some("acl web egress 3"), "{stops:?}");
+        assert!(stops.egress.why.contains("staged, and would allow it: acl web egress 2"), "{stops:?}");
         assert!(explain(daemon, "tap1", "tap2", 54).passes);
     };
     check(&daemon);
@@ -164,8 +169,8 @@ fn explained_traced_restarted_and_refused() {
         daemon.call(&Request::Trace(Trace { in_port, frame: switch_api::Hex(frame(macs, port)) }))
     };
     let (stops, passes) = (trace(54), trace(53));
-    assert_eq!(stops.drops[0].rule.as_deref(), Some("acl web egress 2"), "{stops:?}");
-    assert!(stops.outcome.contains("acl-denied [acl web egress 2]"), "{}", stops.outcome);
+    assert_eq!(stops.drops[0].rule.as_deref(), Some("acl web egress 3"), "{stops:?}");
+    assert!(stops.outcome.contains("acl-denied [acl web egress 3]"), "{}", stops.outcome);
     let admit = passes.steps.iter().find(|step| step.stage == "admit").unwrap();
     assert!(admit.why.contains("[acl web egress 1]"), "{admit:?}");
     let before: Vec<AclStatus> = daemon.call(&Request::AclList(Nothing {}));

@@ -109,7 +109,8 @@ fn list(lists: &[AclStatus], output: &Output) -> String {
     for status in lists {
         let acl = &status.acl;
         let count = |action: AclAction| -> u64 {
-            let rules = in_order(acl).zip(&status.rules).filter(|(rule, _)| rule.action == action);
+            let rules =
+                in_order(acl).zip(&status.rules).filter(|(rule, _)| rule.action == action && !rule.staged);
             rules.map(|(_, count)| count.packets).sum()
         };
         table.add_row(vec![
@@ -164,7 +165,8 @@ fn rules(lists: &[AclStatus], output: &Output) -> String {
     let mut table = output.table(&["RULE", "ACTION", "ABOUT", "PACKETS"]);
     for status in lists {
         for (rule, count) in in_order(&status.acl).zip(&status.rules) {
-            let action = format!("{:?}", rule.action).to_lowercase();
+            let staged = if rule.staged { ", staged" } else { "" };
+            let action = format!("{:?}{staged}", rule.action).to_lowercase();
             table.add_row(vec![count.rule.clone(), action, about(rule), thousands(count.packets)]);
         }
     }

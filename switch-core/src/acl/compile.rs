@@ -3,7 +3,7 @@
 use super::classes::{Services, Sources};
 use super::cross::{Bits, Distinct, Table, add, cross, words_of};
 use super::identities::{Identities, Term};
-use super::{Chain, Chains, Compiled, Input, MEMORY_MAX, Placed, Ruling, Subject, applies, packed};
+use super::{Chain, Chains, Compiled, Input, MEMORY_MAX, Placed, Ruling, Subject, Tier, applies, packed};
 use crate::table::lpm::VALUE_MAX;
 use hashbrown::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -79,8 +79,8 @@ struct Shared {
     sources: Sources,
 }
 
-/// Rules that are asked together: a direction, and lists by their places in the order.
-type Key = (PolicyType, Vec<usize>);
+/// Rules that are asked together: a direction, lists by their places in the order, and whether staged rules are among them.
+type Key = (PolicyType, Vec<usize>, bool);
 
 /// Compiles.
 pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
@@ -123,14 +123,24 @@ fn chains_of(input: &Input, lists: &[&Placed]) -> (Vec<Key>, HashMap<u16, Subjec
     for port in &input.ports {
         let mine = lists.iter().enumerate().filter(|(_, list)| applies(list.acl, port, input.namespaces));
         let mine: Vec<(usize, &Placed)> = mine.map(|(n, list)| (n, *list)).collect();
-        let mut of = |direction: PolicyType, tier: AclTier| {
-            let has =
-                |(_, list): &&(usize, &Placed)| list.acl.tier == tier && !rules(list, direction).is_empty();
-            number((direction, mine.iter().filter(has).map(|(n, _)| *n).collect()))
+        // Lists without a rule that counts are left out, so that the same rules are the same chain.
+        let mut of = |direction: PolicyType, tier: AclTier, staged: bool| {
+            let counts = |rule: &AclRule| staged || !rule.staged;
+            let has = |(_, list): &&(usize, &Placed)| {
+                list.acl.tier == tier && rules(list, direction).iter().any(counts)
+            };
+            number((direction, mine.iter().filter(has).map(|(n, _)| *n).collect(), staged))
+        };
+        let mut tier = |direction, tier| {
+            let is_staged = |(_, list): &(usize, &Placed)| {
+                list.acl.tier == tier && rules(list, direction).iter().any(|rule| rule.staged)
+            };
+            let rehearsed = mine.iter().any(is_staged).then(|| of(direction, tier, true)).flatten();
+            Tier { enforced: of(direction, tier, false), rehearsed }
         };
         let mut chains = |direction| Chains {
-            before: of(direction, AclTier::Before),
-            after: of(direction, AclTier::After),
+            before: tier(direction, AclTier::Before),
+            after: tier(direction, AclTier::After),
         };
         let (ingress, egress) = (chains(PolicyType::Ingress), chains(PolicyType::Egress));
         let subject = Subject { ingress, egress, epoch: 0 };
@@ -148,15 +158,18 @@ fn rules<'a>(list: &Placed<'a>, direction: PolicyType) -> &'a [AclRule] {
     }
 }
 
-fn rules_of<'a>((direction, lists): &Key, all: &[&Placed<'a>]) -> Vec<Rule<'a>> {
+fn rules_of<'a>((direction, lists, staged): &Key, all: &[&Placed<'a>]) -> Vec<Rule<'a>> {
     let mut chain = Vec::new();
     for list in lists.iter().map(|list| all[*list]) {
         let first = match direction {
             PolicyType::Ingress => list.slot,
             PolicyType::Egress => list.slot + list.acl.ingress.len() as u32,
         };
-        let rules = rules(list, *direction).iter().zip(first..);
-        chain.extend(rules.map(|(rule, slot)| Rule { rule, ruling: Ruling { slot, action: rule.action } }));
+        let rules = rules(list, *direction).iter().zip(first..).filter(|(rule, _)| *staged || !rule.staged);
+        chain.extend(rules.map(|(rule, slot)| Rule {
+            rule,
+            ruling: Ruling { slot, action: rule.action, staged: rule.staged },
+        }));
     }
     chain
 }
@@ -170,9 +183,10 @@ fn epoch(rules: &[Rule]) -> u64 {
 
 fn epoch_of(subject: &Subject, epochs: &[u64]) -> u64 {
     let Subject { ingress, egress, .. } = subject;
-    let chains = [ingress.before, ingress.after, egress.before, egress.after];
+    let tiers = [ingress.before, ingress.after, egress.before, egress.after];
+    let epoch = |chain: Option<u32>| chain.map(|chain| epochs[chain as usize]);
     let mut hasher = DefaultHasher::new();
-    chains.map(|chain| chain.map(|chain| epochs[chain as usize])).hash(&mut hasher);
+    tiers.map(|tier| (epoch(tier.enforced), epoch(tier.rehearsed))).hash(&mut hasher);
     // 0 is that nothing is said at all.
     hasher.finish() | 1
 }

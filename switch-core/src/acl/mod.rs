@@ -153,13 +153,30 @@ fn question(protocol: u8, kind: u8) -> u8 {
     }
 }
 
+/// The chains of one tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tier {
+    /// Rules that decide; none: there are none.
+    pub enforced: Option<u32>,
+    /// The same with staged rules among them; none: there are none of these.
+    pub rehearsed: Option<u32>,
+}
+
+impl Tier {
+    /// Whether any rule belongs to it.
+    #[inline(always)]
+    pub fn is_some(&self) -> bool {
+        self.enforced.is_some() || self.rehearsed.is_some()
+    }
+}
+
 /// The chains of one direction of a port, by tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Chains {
     /// Asked before network policies.
-    pub before: Option<u32>,
+    pub before: Tier,
     /// Asked where none of them isolates.
-    pub after: Option<u32>,
+    pub after: Tier,
 }
 
 impl Chains {
@@ -203,10 +220,16 @@ pub struct Ruling {
     pub slot: Slot,
     /// What it does.
     pub action: AclAction,
+    /// It only would.
+    pub staged: bool,
 }
 
 /// Bits of a verdict below the slot. [`crate::policy::RULES_MAX`] leaves room for them.
 const ACTION_BITS: u32 = 2;
+/// The bit above the action: the rule is staged.
+const STAGED: u32 = 1 << ACTION_BITS;
+/// Where the slot begins.
+const SLOT_AT: u32 = ACTION_BITS + 1;
 
 /// The rules of one direction and tier that are for the same ports, in their order.
 #[derive(Debug)]
@@ -248,6 +271,12 @@ impl Compiled {
         self.subjects.get(&port).copied().unwrap_or_default()
     }
 
+    /// What the staged rules of a tier would have decided, were they in force.
+    #[inline]
+    pub fn rehearse(&self, tier: Tier, header: &Header) -> Option<Ruling> {
+        self.judge(tier.rehearsed?, header).filter(|ruling| ruling.staged)
+    }
+
     /// What a chain says of a packet: the first rule that is about it, if there is one.
     #[inline]
     pub fn judge(&self, chain: u32, header: &Header) -> Option<Ruling> {
@@ -267,7 +296,7 @@ impl Compiled {
             2 => AclAction::Deny,
             _ => AclAction::Pass,
         };
-        Some(Ruling { slot: verdict >> ACTION_BITS, action })
+        Some(Ruling { slot: verdict >> SLOT_AT, action, staged: verdict & STAGED != 0 })
     }
 }
 
@@ -278,5 +307,6 @@ fn packed(ruling: Ruling) -> u32 {
         AclAction::Deny => 2,
         AclAction::Pass => 3,
     };
-    ruling.slot << ACTION_BITS | action
+    let staged = if ruling.staged { STAGED } else { 0 };
+    ruling.slot << SLOT_AT | staged | action
 }

@@ -5,12 +5,14 @@ use crate::policy::to_bits;
 use crate::wire::hop::V4_MAPPED;
 use switch_api::{AclRule, AclTier, IpProtocol, PolicyType, Prefix};
 
-/// What the lists of a tier say of a packet in one direction of a port: the first rule that is about it.
+/// What the lists of a tier say of a packet in one direction of a port: the first rule that is about it, staged ones
+/// among them or not.
 pub fn judge(
     input: &Input,
     port: u16,
     direction: PolicyType,
     tier: AclTier,
+    staged: bool,
     header: &Header,
 ) -> Option<Ruling> {
     let port = input.ports.iter().find(|candidate| candidate.port == port)?;
@@ -26,8 +28,8 @@ pub fn judge(
             PolicyType::Egress => (&list.acl.egress, list.slot + list.acl.ingress.len() as u32),
         };
         for (rule, slot) in rules.iter().zip(first..) {
-            if is_about(rule, header) {
-                return Some(Ruling { slot, action: rule.action });
+            if (staged || !rule.staged) && is_about(rule, header) {
+                return Some(Ruling { slot, action: rule.action, staged: rule.staged });
             }
         }
     }

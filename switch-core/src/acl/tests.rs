@@ -60,20 +60,24 @@ fn rule() -> impl Strategy<Value = AclRule> {
     let code = prop::option::of(0u8..3);
     let icmp = (prop::sample::select(&[0u8, 3, 8, 128, 129, 255][..]), code);
     let icmp = prop::collection::vec(icmp.prop_map(|(kind, code)| IcmpKind { kind, code }), 0..3);
-    let parts = (action(), protocol, prefixes(), prefixes(), ranges(), ranges(), icmp);
-    parts.prop_map(|(action, protocol, source, destination, source_ports, destination_ports, icmp)| {
-        let ports = protocol.is_some_and(IpProtocol::has_ports);
-        let messages = protocol.is_some_and(IpProtocol::is_icmp);
-        AclRule {
-            action,
-            protocol,
-            source,
-            destination,
-            source_ports: if ports { source_ports } else { Vec::new() },
-            destination_ports: if ports { destination_ports } else { Vec::new() },
-            icmp: if messages { icmp } else { Vec::new() },
-        }
-    })
+    let staged = prop::bool::weighted(0.2);
+    let parts = (action(), protocol, prefixes(), prefixes(), ranges(), ranges(), icmp, staged);
+    parts.prop_map(
+        |(action, protocol, source, destination, source_ports, destination_ports, icmp, staged)| {
+            let ports = protocol.is_some_and(IpProtocol::has_ports);
+            let messages = protocol.is_some_and(IpProtocol::is_icmp);
+            AclRule {
+                action,
+                protocol,
+                source,
+                destination,
+                source_ports: if ports { source_ports } else { Vec::new() },
+                destination_ports: if ports { destination_ports } else { Vec::new() },
+                icmp: if messages { icmp } else { Vec::new() },
+                staged,
+            }
+        },
+    )
 }
 
 fn acls() -> impl Strategy<Value = Vec<Acl>> {
@@ -139,10 +143,12 @@ fn agree(compiled: &Compiled, input: &Input, header: &Header) {
     for port in &input.ports {
         for direction in [PolicyType::Ingress, PolicyType::Egress] {
             let chains = compiled.subject(port.port).chains(direction);
-            for (tier, chain) in [(AclTier::Before, chains.before), (AclTier::After, chains.after)] {
-                let ours = chain.and_then(|chain| compiled.judge(chain, header));
-                let twin = plain::judge(input, port.port, direction, tier, header);
-                assert_eq!(ours, twin, "port {} {direction:?} {tier:?} {header:?}", port.port);
+            for (tier, chains) in [(AclTier::Before, chains.before), (AclTier::After, chains.after)] {
+                let ours = chains.enforced.and_then(|chain| compiled.judge(chain, header));
+                let twin = |staged| plain::judge(input, port.port, direction, tier, staged, header);
+                assert_eq!(ours, twin(false), "port {} {direction:?} {tier:?} {header:?}", port.port);
+                let rehearsed = twin(true).filter(|ruling| ruling.staged);
+                assert_eq!(compiled.rehearse(chains, header), rehearsed, "{direction:?} {tier:?} {header:?}");
             }
         }
     }
@@ -207,7 +213,7 @@ fn many_rules_fit_and_too_many_pairs_are_refused_with_the_figure() {
     assert!(many.bytes < 16 << 20, "{} bytes", many.bytes);
     let ends = [to_bits("9.9.9.9".parse().unwrap()), to_bits("10.3.7.1".parse().unwrap())];
     let header = Header::new(ends, 6, [5, ((3 * 256 + 7) % 100) as u16 + 1], [0; 2]);
-    let chain = many.subject(1).ingress.before.unwrap();
+    let chain = many.subject(1).ingress.before.enforced.unwrap();
     assert_eq!(many.judge(chain, &header).map(|it| it.slot), Some(3 * 256 + 7));
     let pair = |n: usize| AclRule {
         source: vec![net(n)],
@@ -230,7 +236,8 @@ fn an_epoch_is_what_the_rules_say() {
     let turned = Acl { egress: deny.ingress.clone(), ingress: vec![], ..deny.clone() };
     let later = Acl { tier: AclTier::After, ..deny.clone() };
     assert_eq!(epoch(&deny), epoch(&renamed));
-    for other in [&allow, &turned, &later] {
+    let staged = list(vec![AclRule { staged: true, ..AclRule::all(AclAction::Deny) }]);
+    for other in [&allow, &turned, &later, &staged] {
         assert_ne!(epoch(&deny), epoch(other), "{other:?}");
     }
 }

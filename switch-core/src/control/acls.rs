@@ -1,7 +1,7 @@
 //! Access control lists: listed with what their rules decided, and asked. Changed they are as policies are.
 
 use super::daemon::Daemon;
-use crate::acl::{Header, slots_of};
+use crate::acl::{Header, Tier, slots_of};
 use crate::config::gateway::{from_bits, to_bits};
 use crate::config::policies::addresses_of;
 use crate::wire::ip::{ICMP, ICMPV6, SCTP, TCP, UDP};
@@ -26,14 +26,26 @@ impl Daemon {
     pub(super) fn acl_drops(&self) -> impl Iterator<Item = RuleCount> {
         self.model.acls.values().flat_map(|placed| {
             let rules = placed.acl.ingress.iter().chain(&placed.acl.egress).zip(placed.slot..);
-            let denies = rules.filter(|(rule, _)| rule.action == AclAction::Deny);
+            let denies = rules.filter(|(rule, _)| rule.action == AclAction::Deny && !rule.staged);
             denies.map(|(_, slot)| self.rule_count(slot))
         })
     }
 
-    /// What a tier's lists say, if they decide.
-    pub(super) fn judge_tier(&self, chain: Option<u32>, header: &Header, port: &Name) -> Option<Judgement> {
-        let ruling = self.model.listed.judge(chain?, header)?;
+    /// What a tier's lists say, if they decide; what its staged rules would have said is put into `rehearsed`.
+    pub(super) fn judge_tier(
+        &self,
+        tier: Tier,
+        header: &Header,
+        port: &Name,
+        rehearsed: &mut Vec<String>,
+    ) -> Option<Judgement> {
+        let lists = &self.model.listed;
+        let would = lists.rehearse(tier, header);
+        rehearsed.extend(would.map(|ruling| {
+            let does = format!("{:?}", ruling.action).to_lowercase();
+            format!("staged, and would {does} it: {}", self.model.rule_name(ruling.slot))
+        }));
+        let ruling = lists.judge(tier.enforced?, header)?;
         let rule = Some(self.model.rule_name(ruling.slot));
         let judgement = |passes, why| Some(Judgement { passes, rule, why });
         match ruling.action {

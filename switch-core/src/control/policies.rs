@@ -111,9 +111,14 @@ impl Daemon {
         }
         let name = self.port_name(port.unwrap_or_default());
         let isolated = port.and_then(|port| self.model.policing.subject(port)?.set(direction)).is_some();
-        let after = || self.judge_tier(chains.after.filter(|_| !isolated), header, &name);
-        let before = self.judge_tier(chains.before, header, &name);
-        before.or_else(after).unwrap_or_else(|| self.judge_policies(own, peer, header, direction))
+        let mut rehearsed = Vec::new();
+        let mut judged = self.judge_tier(chains.before, header, &name, &mut rehearsed);
+        if judged.is_none() && !isolated {
+            judged = self.judge_tier(chains.after, header, &name, &mut rehearsed);
+        }
+        let mut judged = judged.unwrap_or_else(|| self.judge_policies(own, peer, header, direction));
+        rehearsed.iter().for_each(|would| judged.why += &format!("; {would}"));
+        judged
     }
 
     /// What the policies of `own`'s workload say, with `peer` at the other end.

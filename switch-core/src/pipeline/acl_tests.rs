@@ -266,3 +266,39 @@ fn many_lists_and_counters_that_stay_their_own() {
     assert_eq!(counted(&net, "shop/db ingress default"), 1);
     assert_eq!(counted(&net, "acl l49 ingress 1"), 1);
 }
+
+/// A staged rule is counted where it would have decided, and decides nothing; what it hides is decided by who comes after.
+#[test]
+fn staged_rules_are_counted_and_decide_nothing() {
+    let mut net = shop(&[]);
+    let list = |staged: bool| {
+        serde_json::json!({
+            "name": "l", "applies_to": {"ports": ["p0"]},
+            "ingress": [
+                {"action": "allow", "protocol": "udp", "destination_ports": [53]},
+                {"action": "deny", "protocol": "udp", "destination_ports": ["50-60"], "staged": staged},
+                {"action": "deny", "protocol": "udp", "destination_ports": [55]},
+            ],
+        })
+    };
+    set(&mut net, list(true));
+    assert!(
+        passes(&mut net, 1, 0, Udp, 53) && passes(&mut net, 1, 0, Udp, 54) && passes(&mut net, 1, 0, Udp, 61)
+    );
+    assert!(!passes(&mut net, 1, 0, Udp, 55));
+    let counts = |net: &Net| [1, 2, 3].map(|n| counted(net, &format!("acl l ingress {n}")));
+    assert_eq!((counts(&net), net.rig.drops(DropReason::AclDenied)), ([1, 2, 1], 1));
+    // In force, it ends what it only would have: the flow is judged again.
+    set(&mut net, list(false));
+    assert!(!passes(&mut net, 1, 0, Udp, 54) && passes(&mut net, 1, 0, Udp, 53));
+    // A list of nothing but staged rules judges as well.
+    delete(&mut net, "l");
+    set(
+        &mut net,
+        serde_json::json!({
+            "name": "s", "applies_to": {"ports": ["p0"]}, "ingress": [{"action": "deny", "staged": true}],
+        }),
+    );
+    assert!(passes(&mut net, 1, 0, Udp, 54));
+    assert_eq!(counted(&net, "acl s ingress 1"), 1);
+}

@@ -12,7 +12,7 @@ use super::note::Note;
 use super::refusals::{Refusals, Refused, Who};
 use super::verdict::Verdict;
 use super::{Private, View};
-use crate::acl::{Chains, Header};
+use crate::acl::{Chains, Header, Tier};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, Frame};
@@ -300,17 +300,19 @@ fn in_order(
     counters: &Counters,
     policies: impl FnOnce() -> Option<Result<(), Denied>>,
 ) -> Result<(), Denied> {
-    let tier = |chain: Option<u32>| chain.and_then(|chain| listed(view, header, chain, counters));
+    let tier = |tier: Tier| if tier.is_some() { listed(view, header, tier, counters) } else { None };
     tier(lists.before).or_else(policies).or_else(|| tier(lists.after)).unwrap_or(Ok(()))
 }
 
-/// What a tier's lists say, if they decide.
+/// What a tier's lists say, if they decide. A staged rule that would have is counted.
 #[inline(never)]
-fn listed(view: &View, header: &Header, chain: u32, counters: &Counters) -> Option<Result<(), Denied>> {
-    let ruling = view.snapshot.listed.judge(chain, header)?;
-    if let Some(counter) = counters.rule(ruling.slot) {
+fn listed(view: &View, header: &Header, tier: Tier, counters: &Counters) -> Option<Result<(), Denied>> {
+    let lists = &view.snapshot.listed;
+    let (would, does) = (lists.rehearse(tier, header), tier.enforced.and_then(|it| lists.judge(it, header)));
+    for counter in [would, does].into_iter().flatten().filter_map(|ruling| counters.rule(ruling.slot)) {
         counter.add(1);
     }
+    let ruling = does?;
     match ruling.action {
         AclAction::Allow => Some(Ok(())),
         AclAction::Deny => Some(Err(Denied { reason: DropReason::AclDenied, slot: Some(ruling.slot) })),

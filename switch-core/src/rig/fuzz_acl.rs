@@ -69,7 +69,7 @@ impl Bytes<'_> {
     fn rule(&mut self) -> AclRule {
         let action = [AclAction::Allow, AclAction::Deny, AclAction::Pass][usize::from(self.byte() % 3)];
         let protocol = (self.byte() & 3 != 0).then(|| IpProtocol(self.protocol()));
-        let mut rule = AclRule { protocol, ..AclRule::all(action) };
+        let mut rule = AclRule { protocol, staged: self.byte() & 3 == 3, ..AclRule::all(action) };
         rule.source = self.several(2, Self::prefix);
         rule.destination = self.several(2, Self::prefix);
         if protocol.is_some_and(IpProtocol::has_ports) {
@@ -148,10 +148,13 @@ pub fn acl(data: &[u8]) {
             (0..3).flat_map(|port| [(port, PolicyType::Ingress), (port, PolicyType::Egress)])
         {
             let chains = compiled.subject(port).chains(direction);
-            for (tier, chain) in [(AclTier::Before, chains.before), (AclTier::After, chains.after)] {
-                let ours = chain.and_then(|chain| compiled.judge(chain, &header));
-                let twin = plain::judge(&input, port, direction, tier, &header);
-                assert_eq!(ours, twin, "port {port} {direction:?} {tier:?} {header:?} {lists:?}");
+            for (tier, chains) in [(AclTier::Before, chains.before), (AclTier::After, chains.after)] {
+                let ours = chains.enforced.and_then(|chain| compiled.judge(chain, &header));
+                let twin = |staged| plain::judge(&input, port, direction, tier, staged, &header);
+                let place = || format!("port {port} {direction:?} {tier:?} {header:?} {lists:?}");
+                assert_eq!(ours, twin(false), "{}", place());
+                let rehearsed = twin(true).filter(|ruling| ruling.staged);
+                assert_eq!(compiled.rehearse(chains, &header), rehearsed, "{}", place());
             }
         }
     }
