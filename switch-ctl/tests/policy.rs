@@ -263,7 +263,8 @@ fn a_list_is_set_shown_and_goes() {
     let list = file(&node, "acl.toml", text);
     let list = list.to_str().unwrap();
     assert!(said(&run(&daemon, &["acl", "set", list])).contains("access control list db is in force"));
-    assert!(passes(web, db, 5432) && !passes(other, db, 5432));
+    wait_until("what no rule is about arrives", LONG, || passes(web, db, 5432));
+    assert!(!passes(other, db, 5432));
     let table = said(&run(&daemon, &["acl", "show", "db"]));
     assert!(table.contains("for port tap1: tap1"), "{table}");
     assert!(
@@ -284,5 +285,5 @@ fn a_list_is_set_shown_and_goes() {
         assert!(!refused.status.success() && told.contains(place), "{told}");
     }
     said(&run(&daemon, &["acl", "delete", "db"]));
-    assert!(passes(other, db, 5432));
+    wait_until("it arrives again", LONG, || passes(other, db, 5432));
 }

@@ -4,6 +4,46 @@ use super::Mistake;
 
 pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
+        what: "an address is only in the smallest of the networks that rules name",
+        file: "acl/identities.rs",
+        right: "stack.iter().map(|(_, term)| *term).collect();",
+        wrong: "vec![term];",
+        test: "acl::tests",
+        loom: false,
+    },
+    Mistake {
+        what: "an ICMP answer is judged as itself",
+        file: "acl/mod.rs",
+        right: "(ICMP, 0) => 8,",
+        wrong: "(ICMP, 0) => 0,",
+        test: "acl",
+        loom: false,
+    },
+    Mistake {
+        what: "lists of the last tier are asked before policies",
+        file: "pipeline/admit.rs",
+        right: "tier(lists.before).or_else(policies).or_else(|| tier(lists.after))",
+        wrong: "tier(lists.before).or_else(|| tier(lists.after)).or_else(policies)",
+        test: "acl_tests",
+        loom: false,
+    },
+    Mistake {
+        what: "a staged rule decides",
+        file: "pipeline/admit.rs",
+        right: "let ruling = does?;",
+        wrong: "let ruling = would.or(does)?;",
+        test: "acl_tests",
+        loom: false,
+    },
+    Mistake {
+        what: "a list that changes leaves flows alone",
+        file: "config/acls.rs",
+        right: "policies ^ self.listed.subject(port).epoch.rotate_left(31)",
+        wrong: "policies",
+        test: "acl_tests",
+        loom: false,
+    },
+    Mistake {
         what: "a port with a loop behind it is still sent to what is known there",
         file: "pipeline/egress.rs",
         right: "view.tables.loops.is_blocked(port, view.now_s)",
