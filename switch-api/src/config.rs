@@ -2,8 +2,8 @@
 //! read from is in [`crate::file`].
 
 use crate::{
-    Bridge, BridgeAddress, Name, Namespace, NetworkPolicy, Owner, Port, Route, StaticMac, StaticNeighbour,
-    Vid, Vrf,
+    Acl, Bridge, BridgeAddress, Name, Namespace, NetworkPolicy, Owner, Port, Route, StaticMac,
+    StaticNeighbour, Vid, Vrf,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -39,6 +39,9 @@ pub struct Config {
     /// Network policies, as Kubernetes has them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policy: Vec<NetworkPolicy>,
+    /// Access control lists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub acl: Vec<Acl>,
 }
 
 /// What all that can be declared have in common.
@@ -136,6 +139,14 @@ impl Object for NetworkPolicy {
     owned!();
 }
 
+impl Object for Acl {
+    const NOUN: &'static str = "acl";
+    fn key(&self) -> String {
+        self.name.to_string()
+    }
+    owned!();
+}
+
 fn on(bridge: &Name, vid: Vid) -> String {
     let vlan = if vid == Vid::DEFAULT { String::new() } else { format!(" vlan {vid}") };
     format!(" on {bridge}{vlan}")
@@ -159,6 +170,7 @@ impl Config {
         of(noun, &self.route, &mut keys);
         of(noun, &self.namespace, &mut keys);
         of(noun, &self.policy, &mut keys);
+        of(noun, &self.acl, &mut keys);
         keys
     }
 }
@@ -166,7 +178,7 @@ impl Config {
 /// One object, by its kind and what tells it from others of that kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectRef {
-    /// The kind: `bridge`, `vrf`, `address`, `port`, `fdb`, `neigh`, `route`, `namespace`, `policy`.
+    /// The kind: `bridge`, `vrf`, `address`, `port`, `fdb`, `neigh`, `route`, `namespace`, `policy`, `acl`.
     pub noun: String,
     /// Its name, or what it has instead: `10.1.0.1/24 on br0`.
     pub key: String,

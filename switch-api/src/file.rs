@@ -12,7 +12,8 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 /// Problems that are shown of one file: what a person reads at a time.
 const SHOWN_MAX: usize = 32;
 /// What a file may have, one list of tables each.
-const NOUNS: [&str; 9] = ["bridge", "vrf", "address", "port", "fdb", "neigh", "route", "namespace", "policy"];
+const NOUNS: [&str; 10] =
+    ["bridge", "vrf", "address", "port", "fdb", "neigh", "route", "namespace", "policy", "acl"];
 
 /// Something wrong at a place of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +105,7 @@ impl<'a> Reading<'_, 'a> {
             route: self.list(),
             namespace: self.list(),
             policy: self.list(),
+            acl: self.list(),
         }
     }
 
@@ -240,6 +242,10 @@ fn leave_out(noun: &str, item: &mut toml::Table, mut plain: toml::Table) {
             ("apiVersion", toml::Value::String("networking.k8s.io/v1".into())),
             ("kind", toml::Value::String("NetworkPolicy".into())),
         ],
+        "acl" => &[
+            ("tier", toml::Value::String("before".into())),
+            ("priority", toml::Value::Integer(crate::ACL_PRIORITY_DEFAULT.into())),
+        ],
         _ => &[],
     };
     plain.extend(by_default.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
@@ -315,6 +321,7 @@ pub fn foreign(config: &Config, owner: Owner) -> Vec<Problem> {
     of(&config.route, owner, &mut problems);
     of(&config.namespace, owner, &mut problems);
     of(&config.policy, owner, &mut problems);
+    of(&config.acl, owner, &mut problems);
     problems
 }
 
@@ -372,6 +379,16 @@ namespace = "default"
 
 [policy.spec.podSelector.matchLabels]
 app = "web"
+
+[[acl]]
+name = "metadata"
+applies_to = { ports = ["web"] }
+
+[[acl.egress]]
+action = "deny"
+protocol = "tcp"
+destination = ["169.254.169.254/32"]
+destination_ports = [80, "8000-8080"]
 "#;
 
     #[test]
@@ -380,7 +397,7 @@ app = "web"
         let text = write(&file.config).unwrap();
         let again = File::read(&text).unwrap_or_else(|wrong| panic!("{wrong:?}\n{text}"));
         assert_eq!(again.config, file.config, "{text}");
-        for noise in ["owner", "queues", "flood", "metric", "apiVersion", "ageing"] {
+        for noise in ["owner", "queues", "flood", "metric", "apiVersion", "ageing", "priority", "tier"] {
             assert!(!text.contains(noise), "{noise} is as it is by default:\n{text}");
         }
         let limits = file.config.port[0].settings.limits;

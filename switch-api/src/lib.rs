@@ -9,6 +9,7 @@
 //! | [`publish`] | ports of the node that lead to pods |
 //! | [`ipam`] | address pools and leases |
 //! | [`limit`] | how fast a port may send and be sent |
+//! | [`acl`] | access control lists |
 //! | [`policy`] | network policies, and the workloads they are about |
 //! | [`policy_diff`] | what a change of them would cut or open |
 //! | [`prefix`] | an address and the length of its network |
@@ -26,6 +27,7 @@
 //! | [`codec`] | JSON-RPC 2.0, one message per line |
 //! | [`client`] | a blocking client over the Unix socket |
 
+pub mod acl;
 pub mod bridge;
 pub mod capture;
 pub mod cidr;
@@ -50,6 +52,7 @@ pub mod route;
 pub mod trace;
 pub mod vrf;
 
+pub use acl::*;
 pub use bridge::*;
 pub use capture::*;
 pub use cidr::Cidr;

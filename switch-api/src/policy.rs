@@ -383,7 +383,16 @@ pub struct PolicyExplain {
     /// The destination port; only with a protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// The source port, which only access control lists ask for; none: [`EXPLAIN_SOURCE_PORT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_port: Option<u16>,
+    /// The ICMP message, which only access control lists ask for, of a packet without a protocol; none: an echo request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp: Option<crate::IcmpKind>,
 }
+
+/// The source port of who is asked about without one: the first of those that clients choose (RFC 6335 §6).
+pub const EXPLAIN_SOURCE_PORT: u16 = 49_152;
 
 /// An end of a connection: an address, or the port of a workload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

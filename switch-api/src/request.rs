@@ -1,5 +1,6 @@
 //! What can be asked: one variant per JSON-RPC method.
 
+use crate::acl::Acl;
 use crate::capture::CaptureStart;
 use crate::config::{ConfigApply, ConfigExport, ConfigRollback};
 use crate::event::EventsSubscribe;
@@ -185,6 +186,15 @@ pub enum Request {
     /// Says which flows and which pairs of ends a change of policies would cut or open; changes nothing.
     #[serde(rename = "policy.diff")]
     PolicyDiff(Box<PolicyDiff>),
+    /// Declares an access control list, in place of the one of that name if there is one.
+    #[serde(rename = "acl.set")]
+    AclSet(Box<Acl>),
+    /// Removes an access control list.
+    #[serde(rename = "acl.delete")]
+    AclDelete(ByName),
+    /// Lists access control lists, and what their rules decided.
+    #[serde(rename = "acl.list")]
+    AclList(Nothing),
     /// Declares a pool of addresses.
     #[serde(rename = "ipam.pool.add")]
     PoolAdd(Pool),
@@ -243,6 +253,7 @@ impl Request {
                     | Self::PolicyList(_)
                     | Self::PolicyExplain(_)
                     | Self::PolicyDiff(_)
+                    | Self::AclList(_)
                     | Self::PoolList(_)
                     | Self::LeaseList(_)
             )

@@ -107,6 +107,9 @@ pub struct TraceDrop {
     pub reason: String,
     /// What it means, in a sentence.
     pub meaning: String,
+    /// The rule of a policy or of an access control list that decided, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! | [`balance`] | which lanes should move |
 //! | [`ipam`] | who gets which address |
 //! | [`nft`] | the kernel's nf_tables: one table of ours |
+//! | [`acl`] | access control lists: from rules to tables |
 //! | [`policy`] | network policies: from words to tables |
 //! | [`pipeline`] | what happens to a batch |
 //! | [`port`] | the doors to the outside |
@@ -21,6 +22,7 @@
 //! | [`rig`] | a switch without threads, for tests, fuzzing and benches
 
 // Under loom only what loom explores is built: its atomics live inside a model and nowhere else.
+pub mod acl;
 pub mod balance;
 #[cfg(test)]
 mod cases;

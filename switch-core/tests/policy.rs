@@ -117,6 +117,8 @@ fn explain(daemon: &Daemon, from: &str, to: &str, port: u16) -> PolicyAnswer {
         to: to.parse().unwrap(),
         protocol: Some(Protocol::Udp),
         port: Some(port),
+        source_port: None,
+        icmp: None,
     }))
 }
 

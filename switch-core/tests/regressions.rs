@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
 use std::path::Path;
-use switch_core::rig::fuzz;
+use switch_core::rig::{fuzz, fuzz_acl};
 
 fn replay(target: &str, run: fn(&[u8])) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/regressions").join(target);
@@ -35,4 +35,9 @@ fn api() {
 #[test]
 fn vnet() {
     replay("vnet", fuzz::vnet);
+}
+
+#[test]
+fn acl() {
+    replay("acl", fuzz_acl::acl);
 }

@@ -155,6 +155,7 @@ impl Gathering {
             ("stations", Request::FdbList(Default::default())),
             ("flows", Request::FlowList(Default::default())),
             ("policies", Request::PolicyList(Default::default())),
+            ("acls", Request::AclList(Default::default())),
             ("namespaces", Request::NamespaceList(Nothing {})),
             ("pools", Request::PoolList(Nothing {})),
             ("leases", Request::LeaseList(Default::default())),

@@ -171,7 +171,7 @@ fn send(
     Ok((applied, traffic))
 }
 
-fn read(path: &Path) -> Result<(String, String), ApiError> {
+pub(crate) fn read(path: &Path) -> Result<(String, String), ApiError> {
     let (name, text) = if path == Path::new("-") {
         let mut text = String::new();
         ("standard input".into(), std::io::stdin().read_to_string(&mut text).map(|_| text))
@@ -186,7 +186,7 @@ fn read(path: &Path) -> Result<(String, String), ApiError> {
 }
 
 /// People are shown each complaint with its line; programs are given the same with line and column.
-fn refuse(name: &str, text: &str, complaints: &[Complaint], output: &Output) -> ApiError {
+pub(crate) fn refuse(name: &str, text: &str, complaints: &[Complaint], output: &Output) -> ApiError {
     let many =
         if complaints.len() == 1 { "one problem".into() } else { format!("{} problems", complaints.len()) };
     let mut error = ApiError::new(Code::InvalidParams, format!("{name}: {many}")).hint("nothing was changed");

@@ -1,5 +1,6 @@
 //! The switch's command line: one file a noun, everything through `switch-api`.
 
+mod acl;
 mod bridge;
 mod bundle;
 mod capture;
@@ -86,6 +87,9 @@ enum Noun {
     /// Network policies: who may speak with whom.
     #[command(subcommand)]
     Policy(policy::Verb),
+    /// Access control lists: ordered rules, before and after network policies.
+    #[command(subcommand)]
+    Acl(acl::Verb),
     /// Namespaces: labels that policies select them by.
     #[command(subcommand)]
     Namespace(namespace::Verb),
@@ -214,6 +218,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Route(verb) => route::run(verb, &mut client, &output),
         Noun::Vrf(verb) => vrf::run(verb, &mut client, &output),
         Noun::Policy(verb) => policy::run(verb, &mut client, &output),
+        Noun::Acl(verb) => acl::run(verb, &mut client, &output),
         Noun::Namespace(verb) => namespace::run(verb, &mut client, &output),
         Noun::Worker(verb) => worker::run(verb, &mut client, &output),
         Noun::Export => config::export(&mut client, &output),

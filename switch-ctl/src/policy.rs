@@ -7,7 +7,7 @@ use clap::Subcommand;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use switch_api::{
-    ApiError, ByPolicy, Client, Code, Done, EndpointRef, Judgement, NetworkPolicy, PolicyAnswer,
+    ApiError, ByPolicy, Client, Code, Done, EndpointRef, IcmpKind, Judgement, NetworkPolicy, PolicyAnswer,
     PolicyExplain, PolicyFilter, PolicyStatus, PolicyType, Protocol, Request, RuleCount,
 };
 
@@ -55,7 +55,7 @@ pub enum Verb {
         #[arg(long, short, default_value = "default")]
         namespace: String,
     },
-    /// Says whether a first packet would pass, and which rule decides: `policy explain web db tcp 5432`,
+    /// Says whether a first packet would pass, and which rule decides, of a policy or of an access control list: `policy explain web db tcp 5432`,
     /// `policy explain 10.1.0.2 10.1.0.3` for ICMP and the like. Ends with 0 also if it would not pass.
     Explain {
         /// From: an address, or a port of the switch.
@@ -67,6 +67,12 @@ pub enum Verb {
         protocol: Option<Protocol>,
         /// The destination port, by its number.
         port: Option<u16>,
+        /// The source port, which access control lists may ask for; 49152 if it is not said.
+        #[arg(long, requires = "protocol")]
+        source_port: Option<u16>,
+        /// Without a protocol: the ICMP message, as TYPE or TYPE/CODE; a ping if it is not said.
+        #[arg(long, conflicts_with = "protocol")]
+        icmp: Option<IcmpKind>,
     },
     /// Says which pairs of ends and which current flows a change would cut or open, and changes nothing.
     Diff(diff::Diff),
@@ -111,9 +117,15 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
             output.done(&done, &format!("policy {namespace}/{name} is gone"));
             Ok(())
         }
-        Verb::Explain { from, to, protocol, port } => {
-            let asked =
-                PolicyExplain { from: from.clone(), to: to.clone(), protocol: *protocol, port: *port };
+        Verb::Explain { from, to, protocol, port, source_port, icmp } => {
+            let asked = PolicyExplain {
+                from: from.clone(),
+                to: to.clone(),
+                protocol: *protocol,
+                port: *port,
+                source_port: *source_port,
+                icmp: *icmp,
+            };
             let answer: PolicyAnswer = client.call(&Request::PolicyExplain(asked))?;
             output.answer(&answer, explained);
             Ok(())

@@ -53,6 +53,11 @@ const LINES: &[&str] = &[
     "policy show web --namespace shop",
     "policy explain 10.1.0.77 t tcp 80",
     "policy remove web --namespace shop",
+    "acl set DIR/acl.toml",
+    "acl list",
+    "acl show a",
+    "acl stats",
+    "acl delete a",
     "namespace delete shop",
     "flow list",
     "flow watch --duration 1",
@@ -146,6 +151,10 @@ fn every_command_prints_json_when_asked() {
     put(
         "policy.json",
         r#"{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"web","namespace":"shop"},"spec":{"podSelector":{},"ingress":[{}]}}"#,
+    );
+    put(
+        "acl.toml",
+        "[[acl]]\nname = \"a\"\napplies_to.all = true\n[[acl.ingress]]\naction = \"deny\"\nsource = [\"10.1.0.77/32\"]\n",
     );
     let refused_with = |output: &Output, line: &str| {
         let error: Value = serde_json::from_slice(&output.stderr)

@@ -252,3 +252,38 @@ fn a_flow_is_told_from_its_beginning_to_its_end_and_explained() {
     }
     assert!(lines[1].contains("no longer allowed") && lines[2].contains("deleted"), "{text}");
 }
+
+/// A list from a file, what it decides by name, and mistakes with their line.
+#[test]
+fn a_list_is_set_shown_and_goes() {
+    let (node, daemon, pods) = shop();
+    let [db, web, other] = &pods[..] else { panic!() };
+    let text = "[[acl]]\nname = \"db\"\napplies_to = { ports = [\"tap1\"] }\n\n[[acl.ingress]]\naction = \"deny\"\nprotocol = \"udp\"\n\
+                source = [\"10.66.0.3/32\"]\ndestination_ports = [5432]\n";
+    let list = file(&node, "acl.toml", text);
+    let list = list.to_str().unwrap();
+    assert!(said(&run(&daemon, &["acl", "set", list])).contains("access control list db is in force"));
+    wait_until("what no rule is about arrives", LONG, || passes(web, db, 5432));
+    assert!(!passes(other, db, 5432));
+    let table = said(&run(&daemon, &["acl", "show", "db"]));
+    assert!(table.contains("for port tap1: tap1"), "{table}");
+    assert!(
+        table.contains("acl db ingress 1") && table.contains("udp from 10.66.0.3/32 to port 5432"),
+        "{table}"
+    );
+    let explained = said(&run(&daemon, &["policy", "explain", "tap3", "tap1", "udp", "5432"]));
+    assert!(explained.contains("ingress  stops [acl db ingress 1]"), "{explained}");
+    let ping = said(&run(&daemon, &["policy", "explain", "tap3", "tap1", "--icmp", "8"]));
+    assert!(ping.contains("would pass"), "{ping}");
+    // What is exported is what is declared.
+    let exported = file(&node, "all.toml", &said(&run(&daemon, &["export"])));
+    assert!(said(&run(&daemon, &["diff", exported.to_str().unwrap()])).contains("no difference"));
+    for (right, wrong, place) in [("udp", "icmp", "acl.toml:9:"), (".3/32", ".3/24", "acl.toml:8:")] {
+        file(&node, "acl.toml", &text.replace(right, wrong));
+        let refused = run(&daemon, &["acl", "set", list]);
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && told.contains(place), "{told}");
+    }
+    said(&run(&daemon, &["acl", "delete", "db"]));
+    wait_until("it arrives again", LONG, || passes(other, db, 5432));
+}

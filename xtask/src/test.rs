@@ -58,7 +58,7 @@ fn docs() -> Result {
 /// The real-kernel tests: namespaces, veth, TAP, AF_XDP.
 const KERNEL: &[&str] = &[
     "traffic", "loops", "routing", "linux", "uplink", "ports", "tap", "control", "trouble", "segments",
-    "joined", "limits", "ipam", "queues", "memory", "mirror", "bgp", "policy", "service", "sandbox",
+    "joined", "limits", "ipam", "queues", "memory", "mirror", "bgp", "policy", "acl", "service", "sandbox",
     "outside", "frames", "xdp", "workers", "clients",
 ];
 /// The command line against a running daemon.

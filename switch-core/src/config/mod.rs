@@ -5,6 +5,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`model`] | the declared objects, and `(Model, Request) → Model'` |
+//! | [`acls`] | access control lists, and the ports that they are for |
 //! | [`addresses`] | gateway addresses and declared neighbours |
 //! | [`plan`] | what leads from what is declared to what shall be |
 //! | [`checked`] | every contradiction, all at once |
@@ -23,6 +24,7 @@
 //! | [`uplink`] | the way to the node's kernel |
 //! | [`publish`] | how a snapshot reaches every worker, and how one knows that it did |
 
+pub mod acls;
 mod addresses;
 pub mod checked;
 pub mod ecmp;

@@ -1,6 +1,7 @@
 //! The declared objects and the numbers they go by. A change is a pure function: the old model stays
 //! as it is, so that an error anywhere before publishing has changed nothing.
 
+use super::acls::{Listed, PlacedAcl};
 use super::mirrored::Mirrored;
 use super::policies::{PlacedPolicy, Policing, PolicyKey};
 use super::routes::Routes;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use switch_api::{
-    ApiError, Bridge, BridgeAddress, Code, Labels, Name, Namespace, NetworkPolicy, Port, Request, Route,
+    Acl, ApiError, Bridge, BridgeAddress, Code, Labels, Name, Namespace, NetworkPolicy, Port, Request, Route,
     RouteApply, StaticMac, StaticNeighbour, Vid, Vlan, Vrf,
 };
 
@@ -36,6 +37,8 @@ pub struct Declared {
     pub policies: Vec<NetworkPolicy>,
     /// Labels of namespaces.
     pub namespaces: Vec<Namespace>,
+    /// Access control lists.
+    pub acls: Vec<Acl>,
 }
 
 /// An object and its number.
@@ -72,6 +75,10 @@ pub struct Model {
     pub namespaces: BTreeMap<String, Labels>,
     /// The policies, compiled.
     pub policing: Policing,
+    /// Access control lists by name.
+    pub acls: BTreeMap<Name, PlacedAcl>,
+    /// The same, compiled.
+    pub listed: Listed,
     /// What makes this node's derived MACs its own.
     pub seed: u64,
     /// Filtering identifier of each bridge (by number) and VLAN that has a member or a gateway.
@@ -105,6 +112,8 @@ impl Model {
             Request::PolicyAdd(policy) => next.add_policy(policy)?,
             Request::PolicySet(policy) => next.set_policy(policy)?,
             Request::PolicyDelete(by) => next.delete_policy(by)?,
+            Request::AclSet(acl) => next.set_acl(acl)?,
+            Request::AclDelete(by) => next.delete_acl(&by.name)?,
             Request::FdbAdd(entry) => next.add_static(entry)?,
             Request::FdbDelete(by) => {
                 next.static_macs.retain(|e| (e.mac, &e.bridge, e.vid) != (by.mac, &by.bridge, by.vid));
@@ -123,6 +132,9 @@ impl Model {
         next.number_fids()?;
         if super::policies::concerns(request) {
             next.compile_policies()?;
+        }
+        if next.concerns_acls(request) {
+            next.compile_acls()?;
         }
         Ok(next)
     }
@@ -156,8 +168,12 @@ impl Model {
         for policy in &declared.policies {
             model.add_policy(policy)?;
         }
+        for acl in &declared.acls {
+            model.set_acl(acl)?;
+        }
         model.number_fids()?;
         model.compile_policies()?;
+        model.compile_acls()?;
         Ok(model)
     }
 
@@ -175,6 +191,7 @@ impl Model {
             vrfs: self.vrfs.values().cloned().collect(),
             policies: self.policies.values().map(|placed| (*placed.policy).clone()).collect(),
             namespaces: self.declared_namespaces(),
+            acls: self.acls.values().map(|placed| (*placed.acl).clone()).collect(),
         }
     }
 

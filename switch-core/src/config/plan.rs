@@ -40,6 +40,7 @@ impl Model {
             route: routes.map(|(vrf, place, way)| declared(vrf, place, way)).collect(),
             namespace: of(owner, self.declared_namespaces().iter()),
             policy: of(owner, self.policies.values().map(|placed| &*placed.policy)),
+            acl: of(owner, self.acls.values().map(|placed| &*placed.acl)),
         }
     }
 
@@ -80,6 +81,7 @@ impl Model {
         of(owner, self.addresses.iter(), &desired.address, all);
         of(owner, self.ports.values().map(|port| &port.object), &desired.port, all);
         of(owner, self.policies.values().map(|placed| &*placed.policy), &desired.policy, all);
+        of(owner, self.acls.values().map(|placed| &*placed.acl), &desired.acl, all);
         for route in &desired.route {
             let there = self.routes.to(&route.vrf, route.prefix);
             let there: Vec<_> = there.map(|(place, way)| declared(&route.vrf, place, way)).collect();
@@ -180,6 +182,7 @@ pub fn plan(current: &Config, desired: &Config) -> Plan {
     let routes = Difference::of(&current.route, &desired.route);
     let namespaces = Difference::of(&current.namespace, &desired.namespace);
     let policies = Difference::of(&current.policy, &desired.policy);
+    let acls = Difference::of(&current.acl, &desired.acl);
 
     let mut plan = Plan::default();
     let changes = &mut plan.changes;
@@ -192,6 +195,7 @@ pub fn plan(current: &Config, desired: &Config) -> Plan {
     routes.tell(changes, |_, _| false);
     namespaces.tell(changes, |_, _| false);
     policies.tell(changes, |_, _| false);
+    acls.tell(changes, |_, _| false);
 
     // New ports come before old ones go, so that none of them has another's number.
     plan.each(&bridges.add, |bridge| Request::BridgeAdd(bridge.clone()));
@@ -200,6 +204,7 @@ pub fn plan(current: &Config, desired: &Config) -> Plan {
     plan.each(&vrfs.add, |vrf| Request::VrfSet(vrf.clone()));
     plan.each(&ports.add, |port| Request::PortAdd(Box::new(port.clone())));
 
+    plan.each(&acls.delete, |acl| Request::AclDelete(ByName { name: acl.name.clone() }));
     plan.each(&policies.delete, |policy| {
         let (name, namespace) = (policy.metadata.name.clone(), policy.metadata.namespace.clone());
         Request::PolicyDelete(ByPolicy { name, namespace })
@@ -235,6 +240,8 @@ pub fn plan(current: &Config, desired: &Config) -> Plan {
     plan.each(&seconds(&namespaces.change), |namespace| Request::NamespaceSet(namespace.clone()));
     plan.each(&policies.add, |policy| Request::PolicyAdd(Box::new(policy.clone())));
     plan.each(&seconds(&policies.change), |policy| Request::PolicySet(Box::new(policy.clone())));
+    plan.each(&acls.add, |acl| Request::AclSet(Box::new(acl.clone())));
+    plan.each(&seconds(&acls.change), |acl| Request::AclSet(Box::new(acl.clone())));
     plan
 }
 

@@ -4,9 +4,9 @@ use super::plan::{keep_macs, plan};
 use super::{Checked, Model};
 use proptest::prelude::*;
 use switch_api::{
-    Bridge, BridgeAddress, Config, Limit, Mac, MemorySource, Name, Namespace, NetworkPolicy, Owner, Port,
-    PortKind, PortLimits, PortSettings, Request, Route, RouteKind, StaticMac, StaticNeighbour, Uplink, Vid,
-    Vrf, Workload,
+    Acl, AclAction, AclPorts, AclRule, AclTier, Bridge, BridgeAddress, Config, Limit, Mac, MemorySource,
+    Name, Namespace, NetworkPolicy, Owner, Port, PortKind, PortLimits, PortSettings, Request, Route,
+    RouteKind, StaticMac, StaticNeighbour, Uplink, Vid, Vrf, Workload,
 };
 
 fn name(kind: &str, n: u8) -> Name {
@@ -40,6 +40,13 @@ fn policy(n: u8, open: bool) -> NetworkPolicy {
         "spec": { "podSelector": {}, "policyTypes": ["Ingress"], "ingress": ingress },
     });
     serde_json::from_value(policy).unwrap()
+}
+
+fn acl(n: u8, deny: bool) -> Acl {
+    let rule = AclRule::all(if deny { AclAction::Deny } else { AclAction::Pass });
+    let applies_to = AclPorts { ports: vec![name("p", n)], ..AclPorts::default() };
+    let (tier, priority, owner) = (AclTier::Before, n.into(), Owner::Operator);
+    Acl { name: name("acl", n), tier, priority, applies_to, ingress: vec![rule], egress: vec![], owner }
 }
 
 /// A configuration without contradictions: what refers to something that is not there is left out.
@@ -111,6 +118,7 @@ fn config() -> impl Strategy<Value = Config> {
             config.namespace.push(Namespace { name: "default".into(), labels });
         }
         config.policy = policies.iter().map(|(n, open)| policy(*n, *open)).collect();
+        config.acl = policies.iter().map(|(n, deny)| acl(*n, *deny)).collect();
         config
     })
 }

@@ -1,8 +1,10 @@
 //! Network policies and what ports are to them: what may be declared, and the tables made of it. They are made anew
 //! only when something changes that they are made of.
 
+use super::acls::PlacedAcl;
 use super::checked::Problem;
 use super::model::{Model, no_such};
+use crate::acl;
 use crate::policy::compile::compile;
 use crate::policy::{self, Compiled, Input, POLICIES_MAX, Placed, Pod, RULES_MAX, Slot, slots_of, to_bits};
 use std::collections::BTreeMap;
@@ -69,7 +71,7 @@ pub fn key_of(policy: &NetworkPolicy) -> PolicyKey {
     (policy.metadata.namespace.clone(), policy.metadata.name.clone())
 }
 
-fn refusal(problems: Vec<policy::check::Problem>) -> Result<(), ApiError> {
+pub(super) fn refusal(problems: Vec<policy::check::Problem>) -> Result<(), ApiError> {
     let Some((field, _)) = problems.first() else { return Ok(()) };
     let field = field.clone();
     let texts: Vec<_> = problems.into_iter().map(|(field, text)| format!("{field}: {text}")).collect();
@@ -193,9 +195,10 @@ impl Model {
     }
 
     /// The first of so many slots that are nobody's.
-    fn free_slots(&self, wanted: u32) -> Result<Slot, ApiError> {
-        let used: BTreeMap<Slot, u32> =
-            self.policies.values().map(|placed| (placed.slot, slots_of(&placed.policy))).collect();
+    pub(super) fn free_slots(&self, wanted: u32) -> Result<Slot, ApiError> {
+        let policies = self.policies.values().map(|placed| (placed.slot, slots_of(&placed.policy)));
+        let acls = self.acls.values().map(|placed| (placed.slot, acl::slots_of(&placed.acl)));
+        let used: BTreeMap<Slot, u32> = policies.chain(acls).collect();
         let mut free = 0;
         for (slot, len) in used {
             if slot - free >= wanted {
@@ -204,8 +207,9 @@ impl Model {
             free = slot + len;
         }
         if (free + wanted) as usize > RULES_MAX {
-            let text =
-                format!("no more than {RULES_MAX} rules are possible, two more of each policy among them");
+            let text = format!(
+                "no more than {RULES_MAX} rules are possible, two more of each policy among them, and those of access control lists"
+            );
             return Err(ApiError::new(Code::Limit, text));
         }
         Ok(free)
@@ -236,12 +240,17 @@ impl Model {
         Ok(())
     }
 
-    /// The name of a rule by its slot.
+    /// The name of a rule, of a policy or of an access control list, by its slot.
     pub fn rule_name(&self, slot: Slot) -> String {
         let has =
             |placed: &&PlacedPolicy| (placed.slot..placed.slot + slots_of(&placed.policy)).contains(&slot);
-        let placed = self.policies.values().find(has);
-        placed.map_or_else(String::new, |placed| policy::rule_name(&placed.policy, slot - placed.slot))
+        if let Some(placed) = self.policies.values().find(has) {
+            return policy::rule_name(&placed.policy, slot - placed.slot);
+        }
+        let has =
+            |placed: &&PlacedAcl| (placed.slot..placed.slot + acl::slots_of(&placed.acl)).contains(&slot);
+        let placed = self.acls.values().find(has);
+        placed.map_or_else(String::new, |placed| acl::rule_name(&placed.acl, slot - placed.slot))
     }
 }
 

@@ -7,6 +7,7 @@ use super::model::{Model, vids_of};
 use super::nexthops::CheckedRoutes;
 use super::rates::Rates;
 use super::source_guard::Guard;
+use crate::acl;
 use crate::policy::{Compiled, Subject};
 use crate::table::fdb::Limits;
 use arrayvec::ArrayVec;
@@ -82,8 +83,14 @@ pub struct PortFacts {
     pub is_node: bool,
     /// What answers to flows that came in by it is sent back by it, to this MAC: [`switch_api::PortSettings::return_flows`].
     pub returns: Option<u64>,
+    /// Policies or access control lists say something of it.
+    pub judged: bool,
+    /// A number made of all that they say: another one means that they say something else.
+    pub epoch: u64,
     /// What policies say of it.
     pub subject: Subject,
+    /// What access control lists say of it.
+    pub acl: acl::Subject,
     /// What it may say of itself.
     pub source_guard: Option<Arc<Guard>>,
     /// How fast it may send and be sent.
@@ -139,10 +146,12 @@ pub struct Snapshot {
     pub limits: Limits,
     /// Routing tables.
     pub routing: Routing,
-    /// Some port is isolated by policies.
+    /// Policies or access control lists say something of some port.
     pub policed: bool,
     /// Policies.
     pub policing: Arc<Compiled>,
+    /// Access control lists.
+    pub listed: Arc<acl::Compiled>,
     /// Milliseconds a sleeping worker may let pass between two beats.
     pub beat_ms: u32,
     /// Flows are kept of some port.
@@ -166,6 +175,7 @@ impl Snapshot {
             routing: Routing::default(),
             policed: false,
             policing: Arc::default(),
+            listed: Arc::default(),
             beat_ms: BEAT_MS_MAX,
             tracks: false,
             returns: false,
@@ -225,11 +235,13 @@ pub fn compile_after(
         let routed = vids_of(&port.object.settings.vlan).any(|vid| gateways.contains_key(&fid_of(vid)));
         let (mss_clamp, reverse_path) = (bridge.object.mss_clamp, bridge.object.reverse_path);
         let subject = model.policing.subject(port.id).cloned().unwrap_or_default();
+        let (acl, epoch) = (model.listed.subject(port.id), model.epoch_of(port.id));
+        let judged = subject.is_isolated() || acl.is_listed();
         let facts = port_facts(&port.object, live, fid_of);
-        // Who is isolated is answered all the same: by flows.
-        let tracked = facts.tracked || subject.is_isolated();
+        // Who is judged is answered all the same: by flows.
+        let tracked = facts.tracked || judged;
         ports[usize::from(port.id)] =
-            PortFacts { routed, subject, tracked, mss_clamp, reverse_path, ..facts };
+            PortFacts { routed, judged, epoch, subject, acl, tracked, mss_clamp, reverse_path, ..facts };
     }
     for kernel in model.vrf_names().into_iter().filter_map(|vrf| model.to_kernel(vrf).ok()) {
         if let Some(port) = ports.get_mut(usize::from(kernel.id)) {
@@ -264,8 +276,9 @@ pub fn compile_after(
         fids: fids.into(),
         limits,
         routing,
-        policed: !model.policing.is_idle(),
+        policed: !model.policing.is_idle() || !model.listed.is_idle(),
         policing: model.policing.0.clone(),
+        listed: model.listed.0.clone(),
         beat_ms,
         tracks,
         returns,
@@ -335,7 +348,10 @@ fn port_facts(port: &Port, live: Live, fid_of: impl Fn(Vid) -> u16) -> PortFacts
             PortKind::Host { mac: Some(mac), .. } if settings.return_flows => Some(mac.to_u64()),
             _ => None,
         },
+        judged: false,
+        epoch: 0,
         subject: Subject::default(),
+        acl: acl::Subject::default(),
         source_guard: settings.source_guard.as_ref().map(|guard| Arc::new(Guard::new(guard))),
         rates: Rates::new(&settings.limits).map(Arc::new),
     }

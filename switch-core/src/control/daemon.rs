@@ -213,6 +213,7 @@ impl Daemon {
             Request::VrfList(_) => json(self.list_vrfs()),
             Request::NeighAdd(_) | Request::NeighDelete(_) => self.change_neighbour(request),
             Request::PolicyList(filter) => json(self.list_policies(filter)),
+            Request::AclList(_) => json(self.list_acls()),
             Request::PolicyExplain(asked) => json(self.explain_policy(asked)?),
             Request::PolicyDiff(asked) => json(self.diff_policies(asked)?),
             Request::NamespaceList(_) => json(self.model.declared_namespaces()),
@@ -221,7 +222,9 @@ impl Daemon {
             | Request::NamespaceDelete(_)
             | Request::PolicyAdd(_)
             | Request::PolicySet(_)
-            | Request::PolicyDelete(_) => self.change_policy(request),
+            | Request::PolicyDelete(_)
+            | Request::AclSet(_)
+            | Request::AclDelete(_) => self.change_policy(request),
             Request::BridgeAdd(_)
             | Request::BridgeSet(_)
             | Request::BridgeDelete(_)

@@ -2,8 +2,10 @@
 //! it. A flow keeps no rule but the epochs of the policies that admitted it: as long as those are in force, asking them again
 //! names the same rules.
 
+use super::acls::echo_request;
 use super::daemon::Daemon;
 use super::flows::Names;
+use crate::acl::Header;
 use crate::config::gateway::{from_bits, to_bits};
 use crate::table::flow::Entry;
 use crate::table::flow::key::End;
@@ -42,18 +44,23 @@ impl Daemon {
     fn explained(&self, names: &Names, entry: &Entry, windows: [Window; 2]) -> FlowExplained {
         let (ends, origin) = (entry.key.ends(), usize::from(entry.state.origin()));
         let (from, to) = (ends[origin], ends[1 - origin]);
-        let policing = &self.model.policing;
-        let class = policing.class(entry.key.protocol(), Some(to.port));
-        let (from_ip, to_ip) = (from_bits(from.ip), from_bits(to.ip));
-        let egress = if self.is_host(entry.state.port) {
+        let protocol = entry.key.protocol();
+        let header = Header::new([from.ip, to.ip], protocol, [from.port, to.port], echo_request(protocol));
+        let (begun_at, ends_at) = (entry.state.port, self.port_at(from_bits(to.ip)));
+        let egress = if self.is_host(begun_at) && !self.model.listed.subject(begun_at).egress.is_some() {
             let why = "it began at the node's port, which no policy isolates".to_owned();
             Judgement { passes: true, rule: None, why }
         } else {
-            self.judge(from_ip, to_ip, PolicyType::Egress, class)
+            self.judge(Some(begun_at), &header, PolicyType::Egress)
         };
-        let ingress = self.judge(to_ip, from_ip, PolicyType::Ingress, class);
-        let epoch = |port: Option<u16>| port.and_then(|port| policing.subject(port)).map_or(0, |it| it.epoch);
-        let now = epoch(Some(entry.state.port)).wrapping_add(epoch(policing.owner_of(to.ip)));
+        let ingress = self.judge(ends_at, &header, PolicyType::Ingress);
+        // Where an address is that is no port's own, a flow does not say: by whichever port its packets leave.
+        let admits =
+            |epoch: u64| entry.decision.words[0] == self.model.epoch_of(begun_at).wrapping_add(epoch);
+        let is_current = match ends_at {
+            Some(port) => admits(self.model.epoch_of(port)),
+            None => admits(0) || self.model.ports.values().any(|port| admits(self.model.epoch_of(port.id))),
+        };
         let of = |side: usize| direction(entry.key.protocol(), entry.state, side, windows[side]);
         FlowExplained {
             flow: names.entry(entry),
@@ -61,7 +68,7 @@ impl Daemon {
             timeout_s: entry.state.stage.timeout_s(),
             egress,
             ingress,
-            is_current: entry.decision.words[0] == now,
+            is_current,
             directions: [of(origin), of(1 - origin)],
         }
     }

@@ -169,7 +169,7 @@ fn text_of(config: &Config) -> Result<Arc<str>, ApiError> {
 }
 
 fn objects_of(config: &Config) -> usize {
-    let Config { bridge, vrf, address, port, fdb, neigh, route, namespace, policy } = config;
+    let Config { bridge, vrf, address, port, fdb, neigh, route, namespace, policy, acl } = config;
     bridge.len()
         + vrf.len()
         + address.len()
@@ -179,6 +179,7 @@ fn objects_of(config: &Config) -> usize {
         + route.len()
         + namespace.len()
         + policy.len()
+        + acl.len()
 }
 
 fn epoch_s() -> u64 {

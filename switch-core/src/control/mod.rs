@@ -36,6 +36,7 @@
 //! | [`capture`] | copies of frames, for one client |
 //! | [`bpffs`] | the directory where XDP links are pinned |
 
+mod acls;
 mod addresses;
 mod advertise;
 mod announce;

@@ -1,16 +1,17 @@
-//! Network policies: changed, listed with what their rules decided, and asked.
+//! Network policies: changed, listed with what their rules decided, and asked together with access control lists.
 
+use super::acls::{asked_header, peer_of};
 use super::daemon::Daemon;
+use crate::acl::{self, Header};
 use crate::config::Checked;
 use crate::config::model::no_such;
 use crate::config::policies::{addresses_of, key_of};
 use crate::policy::{RULES_MAX, Slot, slots_of, to_bits};
-use crate::wire::ip::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use serde_json::Value;
 use std::net::IpAddr;
 use switch_api::{
     ApiError, Code, EndpointRef, Judgement, Name, PolicyAnswer, PolicyExplain, PolicyFilter, PolicyStatus,
-    PolicyType, Protocol, Request, RuleCount,
+    PolicyType, Request, RuleCount,
 };
 
 impl Daemon {
@@ -21,7 +22,7 @@ impl Daemon {
         self.adopt(checked)
     }
 
-    /// Rules of policies that come count from zero.
+    /// Rules of policies and access control lists that come count from zero.
     pub(super) fn clear_new_rules(&self, checked: &Checked) {
         for (key, placed) in &checked.model().policies {
             if self.model.policies.get(key).is_none_or(|before| before.slot != placed.slot) {
@@ -30,11 +31,17 @@ impl Daemon {
                 self.rules(slots).for_each(|counter| counter.set(0));
             }
         }
+        for (name, placed) in &checked.model().acls {
+            if self.model.acls.get(name).is_none_or(|before| before.slot != placed.slot) {
+                let slots = placed.slot..placed.slot + acl::slots_of(&placed.acl);
+                self.rules(slots).for_each(|counter| counter.set(0));
+            }
+        }
     }
 
     /// Room for counting rules, as soon as there are any.
     pub(super) fn make_rules(&self) {
-        if !self.model.policing.is_idle() {
+        if !self.model.policing.is_idle() || !self.model.listed.is_idle() {
             self.counters.iter().for_each(|counters| counters.make_rules(RULES_MAX));
         }
     }
@@ -55,15 +62,19 @@ impl Daemon {
         policies.map(status).collect()
     }
 
-    fn rule_count(&self, slot: Slot) -> RuleCount {
+    pub(super) fn rule_count(&self, slot: Slot) -> RuleCount {
         let packets = self.rules(slot..slot + 1).map(|counter| counter.get()).sum();
         RuleCount { rule: self.model.rule_name(slot), packets }
     }
 
-    /// What rules dropped: each policy's defaults.
+    /// What rules dropped: each policy's defaults, and rules of access control lists.
     pub(super) fn policy_drops(&self) -> Vec<RuleCount> {
         let defaults = self.model.policies.values().flat_map(|placed| [placed.slot, placed.slot + 1]);
-        defaults.map(|slot| self.rule_count(slot)).filter(|rule| rule.packets > 0).collect()
+        defaults
+            .map(|slot| self.rule_count(slot))
+            .chain(self.acl_drops())
+            .filter(|rule| rule.packets > 0)
+            .collect()
     }
 
     fn selected_by(&self, policy: &switch_api::NetworkPolicy) -> Vec<Name> {
@@ -80,27 +91,40 @@ impl Daemon {
 
     /// Whether a first packet would pass, and which rule decides.
     pub(super) fn explain_policy(&self, asked: &PolicyExplain) -> Result<PolicyAnswer, ApiError> {
-        if asked.port.is_some() != asked.protocol.is_some() {
-            let text = "TCP, UDP and SCTP have a port, and nothing else has one: give both, or neither for ICMP and the like";
-            return Err(ApiError::new(Code::InvalidParams, text).field("port"));
-        }
         let (from, to) = self.ends(asked)?;
-        let protocol = match (asked.protocol, from) {
-            (Some(Protocol::Tcp), _) => TCP,
-            (Some(Protocol::Udp), _) => UDP,
-            (Some(Protocol::Sctp), _) => SCTP,
-            (None, IpAddr::V4(_)) => ICMP,
-            (None, IpAddr::V6(_)) => ICMPV6,
+        let header = asked_header(asked, from, to)?;
+        let port = |end: &EndpointRef, ip| match end {
+            EndpointRef::Port(name) => self.model.ports.get(name).map(|port| port.id),
+            EndpointRef::Address(_) => self.port_at(ip),
         };
-        let class = self.model.policing.class(protocol, asked.port);
-        let egress = self.judge(from, to, PolicyType::Egress, class);
-        let ingress = self.judge(to, from, PolicyType::Ingress, class);
+        let egress = self.judge(port(&asked.from, from), &header, PolicyType::Egress);
+        let ingress = self.judge(port(&asked.to, to), &header, PolicyType::Ingress);
         Ok(PolicyAnswer { passes: egress.passes && ingress.passes, from, to, egress, ingress })
     }
 
+    /// What is said at one end of a packet, at a port if it is one's: by lists, by policies, and by lists again.
+    pub(super) fn judge(&self, port: Option<u16>, header: &Header, direction: PolicyType) -> Judgement {
+        let [own, peer] = peer_of(header, direction).unwrap_or([IpAddr::from([0; 4]); 2]);
+        let chains = port.map(|port| self.model.listed.subject(port).chains(direction)).unwrap_or_default();
+        if port.is_none_or(|port| Some(port) == self.port_at(peer)) || !chains.is_some() {
+            return self.judge_policies(own, peer, header, direction);
+        }
+        let name = self.port_name(port.unwrap_or_default());
+        let isolated = port.and_then(|port| self.model.policing.subject(port)?.set(direction)).is_some();
+        let mut rehearsed = Vec::new();
+        let mut judged = self.judge_tier(chains.before, header, &name, &mut rehearsed);
+        if judged.is_none() && !isolated {
+            judged = self.judge_tier(chains.after, header, &name, &mut rehearsed);
+        }
+        let mut judged = judged.unwrap_or_else(|| self.judge_policies(own, peer, header, direction));
+        rehearsed.iter().for_each(|would| judged.why += &format!("; {would}"));
+        judged
+    }
+
     /// What the policies of `own`'s workload say, with `peer` at the other end.
-    pub(super) fn judge(&self, own: IpAddr, peer: IpAddr, direction: PolicyType, class: u16) -> Judgement {
+    fn judge_policies(&self, own: IpAddr, peer: IpAddr, header: &Header, direction: PolicyType) -> Judgement {
         let policing = &self.model.policing;
+        let class = policing.class(header.protocol, header.number);
         let passes = |why: String| Judgement { passes: true, rule: None, why };
         if policing.is_node(to_bits(own)) {
             return passes(format!("{own} is the node, which no policy isolates"));

@@ -88,6 +88,7 @@ impl Teller<'_> {
             port: self.name(*port),
             reason: reason.name().into(),
             meaning: reason.meaning().into(),
+            rule: self.rule_of(traced, *reason),
         });
         let all = traced.steps.iter().flat_map(|step| &step.events).chain(&traced.events);
         TraceReply {
@@ -112,7 +113,8 @@ impl Teller<'_> {
             parts.push(format!("leaves by {}", names(&itself)));
         }
         for (_, reason, _) in &traced.drops {
-            parts.push(format!("dropped, {}: {}", reason.name(), reason.meaning()));
+            let rule = self.rule_of(traced, *reason).map_or_else(String::new, |rule| format!(" [{rule}]"));
+            parts.push(format!("dropped, {}{rule}: {}", reason.name(), reason.meaning()));
         }
         if traced.held {
             parts.push("waits until its neighbour answers".into());
@@ -131,7 +133,9 @@ impl Teller<'_> {
     fn why(&self, step: &Step, before: &Note, traced: &Traced) -> String {
         let note = &step.note;
         if let Verdict::Drop(reason) = note.verdict {
-            return self.why_dropped(step.stage, reason, before);
+            let rule = self.rule_of(traced, reason).filter(|_| step.stage == Stage::Admit);
+            let rule = rule.map_or_else(String::new, |rule| format!("[{rule}] "));
+            return format!("{rule}{}", self.why_dropped(step.stage, reason, before));
         }
         let decided = !before.is_undecided() && step.stage != Stage::Parse;
         match step.stage {
@@ -150,6 +154,9 @@ impl Teller<'_> {
             Stage::Rewrite => "not routed: stays as it is".into(),
             Stage::Egress => self.leaves_as(note),
             Stage::Emit => self.emitted(note, traced),
+            Stage::Admit if !matches!(note.verdict, Verdict::Flood(_)) && !traced.rules.is_empty() => {
+                format!("allowed{}", self.rules(traced))
+            }
             _ if note.verdict != before.verdict => self.verdict(note.verdict),
             _ if step.events.is_empty() => "nothing to do".into(),
             _ => step.events.iter().map(|event| event.name()).collect::<Vec<_>>().join(", "),
@@ -276,9 +283,28 @@ impl Teller<'_> {
             Verdict::Aside(_) => "set aside for the slow path".into(),
             _ => {
                 let copies = traced.leaving.iter().filter(|leaving| leaving.is_itself).count();
-                format!("{} queued", count(copies, "frame"))
+                let rules = match note.verdict {
+                    Verdict::Flood(_) if !traced.rules.is_empty() => {
+                        format!("; decided{}", self.rules(traced))
+                    }
+                    _ => String::new(),
+                };
+                format!("{} queued{rules}", count(copies, "frame"))
             }
         }
+    }
+
+    /// The rule by which something was dropped.
+    fn rule_of(&self, traced: &Traced, reason: DropReason) -> Option<String> {
+        let refused = traced.refused.iter().find(|refused| refused.reason == reason)?;
+        Some(self.daemon.model.rule_name(refused.slot?)).filter(|rule| !rule.is_empty())
+    }
+
+    /// The rules that said something.
+    fn rules(&self, traced: &Traced) -> String {
+        let names = traced.rules.iter().map(|slot| self.daemon.model.rule_name(*slot));
+        let names: Vec<_> = names.map(|name| format!("[{name}]")).collect();
+        format!(" by {}", names.join(" "))
     }
 
     fn name(&self, port: PortId) -> Name {

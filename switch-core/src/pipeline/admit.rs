@@ -1,7 +1,9 @@
-//! `admit`: whether network policies let a packet through: those of the workload it comes from, those of the one it
-//! goes to. Only where a port is isolated by one; who is to have a flooded copy is asked for each copy.
+//! `admit`: whether network policies and access control lists let a packet through: those of the port it comes from,
+//! those of the one it goes to. Only where one of the two has any; who is to have a flooded copy is asked for each copy.
+//! At each end lists of the tier `before` are asked first, then policies, then, if none of these isolates the port, lists
+//! of the tier `after`.
 //!
-//! A flow is asked about once, for its first packet, and again when what the policies of its two ports say has
+//! A flow is asked about once, for its first packet, and again when what is said of its two ports has
 //! another epoch: always as its originator's packet, whichever end speaks. So answers pass, and a flow that is no longer
 //! allowed stops.
 
@@ -10,6 +12,7 @@ use super::note::Note;
 use super::refusals::{Refusals, Refused, Who};
 use super::verdict::Verdict;
 use super::{Private, View};
+use crate::acl::{Chains, Header, Tier};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, Frame};
@@ -20,25 +23,19 @@ use crate::table::flow::record::Decision;
 use crate::table::flow::watch::What;
 use crate::wire::ethernet::{ARP, IPV4, IPV6};
 use crate::wire::hop::{self, Hop};
-use crate::wire::ip::{self, ICMPV6, SCTP, TCP, UDP, Version};
+use crate::wire::ip::{self, ICMP, ICMPV6, SCTP, TCP, UDP, Version};
+use switch_api::AclAction;
 
 /// Neighbour discovery (RFC 4861 §4): router solicitation to redirect.
 const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
 
-/// What policies are asked about.
-#[derive(Clone, Copy, Debug)]
-struct Packet {
-    src: u128,
-    dst: u128,
-    /// Class of protocol and destination port.
-    class: u16,
-}
-
 /// What is read of a frame.
 enum Read {
-    /// No policy is about it: ARP and neighbour discovery, without which nobody reaches anybody.
+    /// Nobody is asked about it: ARP and neighbour discovery, without which nobody reaches anybody.
     Exempt,
-    Packet(Packet),
+    /// It is not IP: policies know nothing of it.
+    NotIp,
+    Packet(Header),
 }
 
 /// Why a packet goes no further: the drop's name, and the rule that decided, if it was one.
@@ -62,14 +59,14 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
             // A pod always reaches itself.
             Verdict::Port(port) if port == view.in_port => continue,
             Verdict::Port(port) => match view.snapshot.port(port) {
-                Some(to) if view.facts.subject.is_isolated() || to.subject.is_isolated() => {
+                Some(to) if view.facts.judged || to.judged => {
                     let keeper = &private.flows.keeper;
                     tracked(view, area.bytes(frame), note, to, track, keeper, counters)
                 }
                 _ => continue,
             },
             // The way out of its sender is the same for every copy.
-            Verdict::Flood(_) if view.facts.subject.egress.is_some() => {
+            Verdict::Flood(_) if view.facts.subject.egress.is_some() || view.facts.acl.egress.is_some() => {
                 way_out(view, area.bytes(frame), note, track, counters)
             }
             _ => continue,
@@ -112,11 +109,13 @@ pub(super) fn copy(
     (port, to): (PortId, &PortFacts),
     private: &mut Private,
 ) -> Result<(), DropReason> {
-    if to.subject.ingress.is_none() {
+    if to.subject.ingress.is_none() && !to.acl.ingress.is_some() {
         return Ok(());
     }
-    let outcome = match read(view, area.bytes(frame), note) {
+    let outcome = match read(area.bytes(frame), note) {
         Ok(Read::Exempt) => return Ok(()),
+        Ok(Read::NotIp) if to.subject.ingress.is_some() => Err(DropReason::PolicyOpaque.into()),
+        Ok(Read::NotIp) => ingress(view, &Header::NOT_IP, view.facts, to, &private.counters),
         Ok(Read::Packet(packet)) => ingress(view, &packet, view.facts, to, &private.counters),
         Err(reason) => Err(reason.into()),
     };
@@ -191,15 +190,11 @@ fn tracked(
             if before == decision {
                 return Ok(());
             }
-            let packet = track.packet;
-            let outcome = if flows.state(place).origin() == track.side {
-                both(view, &first(view, track), view.facts, to, counters)
+            if flows.state(place).origin() == track.side {
+                both(view, &header(track), view.facts, to, counters)?;
             } else {
-                let class = class(view, packet.protocol, packet.ports[0]);
-                let turned = Packet { src: packet.dst, dst: packet.src, class };
-                both(view, &turned, to, view.facts, counters)
-            };
-            outcome?;
+                both(view, &header(track).turned(), to, view.facts, counters)?;
+            }
             flows.decide(place, decision);
             // What was never decided is not judged again, but for the first time.
             if keeper.watch.is_some() && before != Decision::NONE {
@@ -211,22 +206,22 @@ fn tracked(
         // About a flow that is allowed; if it is asked about again, by its own next packet.
         Tracked::Related(place) if flows.decision(place) == decision => Ok(()),
         Tracked::Related(_) => Err(DropReason::PolicyRelated.into()),
-        Tracked::Missing => both(view, &first(view, track), view.facts, to, counters),
-        Tracked::Not | Tracked::Control => match read(view, bytes, note)? {
+        Tracked::Missing => both(view, &header(track), view.facts, to, counters),
+        Tracked::Not | Tracked::Control => match read(bytes, note)? {
             Read::Exempt => Ok(()),
+            Read::NotIp if view.facts.subject.is_isolated() || to.subject.is_isolated() => {
+                Err(DropReason::PolicyOpaque.into())
+            }
+            Read::NotIp => both(view, &Header::NOT_IP, view.facts, to, counters),
             Read::Packet(packet) => both(view, &packet, view.facts, to, counters),
         },
     }
 }
 
 /// The packet as `track` read it; a later fragment has its first one's ports.
-fn first(view: &View, track: &Track) -> Packet {
+fn header(track: &Track) -> Header {
     let packet = &track.packet;
-    Packet { src: packet.src, dst: packet.dst, class: class(view, packet.protocol, packet.ports[1]) }
-}
-
-fn class(view: &View, protocol: u8, port: u16) -> u16 {
-    view.snapshot.policing.class(protocol, Some(port))
+    Header::new([packet.src, packet.dst], packet.protocol, packet.ports, packet.icmp)
 }
 
 fn way_out(view: &View, bytes: &[u8], note: &Note, track: &Track, counters: &Counters) -> Result<(), Denied> {
@@ -236,51 +231,98 @@ fn way_out(view: &View, bytes: &[u8], note: &Note, track: &Track, counters: &Cou
         // An answer. What it answers was admitted, or it will be asked again once it is known where it goes.
         return Ok(());
     }
-    match read(view, bytes, note)? {
+    match read(bytes, note)? {
         Read::Exempt => Ok(()),
+        Read::NotIp if view.facts.subject.egress.is_some() => Err(DropReason::PolicyOpaque.into()),
+        Read::NotIp => egress(view, &Header::NOT_IP, view.facts, counters),
         Read::Packet(packet) => egress(view, &packet, view.facts, counters),
     }
 }
 
-/// What the policies of both ends say of a first packet.
+/// What both ends say of a first packet.
 fn both(
     view: &View,
-    packet: &Packet,
+    header: &Header,
     from: &PortFacts,
     to: &PortFacts,
     counters: &Counters,
 ) -> Result<(), Denied> {
-    egress(view, packet, from, counters)?;
-    ingress(view, packet, from, to, counters)
+    egress(view, header, from, counters)?;
+    ingress(view, header, from, to, counters)
 }
 
-/// What the policies of the sender say.
-fn egress(view: &View, packet: &Packet, from: &PortFacts, counters: &Counters) -> Result<(), Denied> {
-    let (policing, dst) = (&view.snapshot.policing, packet.dst);
-    let Some(set) = from.subject.egress.filter(|_| !policing.is_node(dst)) else { return Ok(()) };
-    let verdict = policing.judge(set, policing.identity(dst), packet.class);
-    count(verdict, counters).map_err(|slot| Denied { reason: DropReason::PolicyEgress, slot: Some(slot) })
+/// What the sender's lists and policies say.
+fn egress(view: &View, header: &Header, from: &PortFacts, counters: &Counters) -> Result<(), Denied> {
+    let policing = &view.snapshot.policing;
+    in_order(view, header, from.acl.egress, counters, || {
+        let (set, [_, dst]) = from.subject.egress.zip(header.ends)?;
+        if policing.is_node(dst) {
+            return Some(Ok(()));
+        }
+        let verdict = policing.judge(set, policing.identity(dst), class(view, header));
+        let denied = |slot| Denied { reason: DropReason::PolicyEgress, slot: Some(slot) };
+        Some(count(verdict, counters).map_err(denied))
+    })
 }
 
-/// What the policies of the receiver say.
+/// What the receiver's lists and policies say.
 fn ingress(
     view: &View,
-    packet: &Packet,
+    header: &Header,
     from: &PortFacts,
     to: &PortFacts,
     counters: &Counters,
 ) -> Result<(), Denied> {
-    let Some(set) = to.subject.ingress else { return Ok(()) };
-    let (policing, src) = (&view.snapshot.policing, packet.src);
+    let policing = &view.snapshot.policing;
     // Who is the node: its own addresses count, and only where the node is.
-    if from.is_node && policing.is_node(src) {
-        return Ok(());
-    }
-    if !from.subject.may_be(src) {
+    let is_node = |src| from.is_node && policing.is_node(src);
+    let policed = to.subject.ingress.zip(header.ends);
+    if policed.is_some_and(|(_, [src, _])| !is_node(src) && !from.subject.may_be(src)) {
         return Err(DropReason::PolicySource.into());
     }
-    let verdict = policing.judge(set, policing.identity(src), packet.class);
-    count(verdict, counters).map_err(|slot| Denied { reason: DropReason::PolicyIngress, slot: Some(slot) })
+    in_order(view, header, to.acl.ingress, counters, || {
+        let (set, [src, _]) = policed?;
+        if is_node(src) {
+            return Some(Ok(()));
+        }
+        let verdict = policing.judge(set, policing.identity(src), class(view, header));
+        let denied = |slot| Denied { reason: DropReason::PolicyIngress, slot: Some(slot) };
+        Some(count(verdict, counters).map_err(denied))
+    })
+}
+
+/// The tiers of one end: lists, then what policies say, if they say anything, else lists again.
+#[inline]
+fn in_order(
+    view: &View,
+    header: &Header,
+    lists: Chains,
+    counters: &Counters,
+    policies: impl FnOnce() -> Option<Result<(), Denied>>,
+) -> Result<(), Denied> {
+    let tier = |tier: Tier| if tier.is_some() { listed(view, header, tier, counters) } else { None };
+    tier(lists.before).or_else(policies).or_else(|| tier(lists.after)).unwrap_or(Ok(()))
+}
+
+/// What a tier's lists say, if they decide. A staged rule that would have is counted.
+#[inline(never)]
+fn listed(view: &View, header: &Header, tier: Tier, counters: &Counters) -> Option<Result<(), Denied>> {
+    let lists = &view.snapshot.listed;
+    let (would, does) = (lists.rehearse(tier, header), tier.enforced.and_then(|it| lists.judge(it, header)));
+    for counter in [would, does].into_iter().flatten().filter_map(|ruling| counters.rule(ruling.slot)) {
+        counter.add(1);
+    }
+    let ruling = does?;
+    match ruling.action {
+        AclAction::Allow => Some(Ok(())),
+        AclAction::Deny => Some(Err(Denied { reason: DropReason::AclDenied, slot: Some(ruling.slot) })),
+        AclAction::Pass => None,
+    }
+}
+
+/// The class of protocol and destination port that policies know.
+fn class(view: &View, header: &Header) -> u16 {
+    view.snapshot.policing.class(header.protocol, header.number)
 }
 
 fn count(verdict: Result<Slot, Slot>, counters: &Counters) -> Result<(), Slot> {
@@ -291,12 +333,12 @@ fn count(verdict: Result<Slot, Slot>, counters: &Counters) -> Result<(), Slot> {
     verdict.map(drop)
 }
 
-fn read(view: &View, bytes: &[u8], note: &Note) -> Result<Read, DropReason> {
+fn read(bytes: &[u8], note: &Note) -> Result<Read, DropReason> {
     let version = match note.ethertype() {
         ARP => return Ok(Read::Exempt),
         IPV4 => Version::V4,
         IPV6 => Version::V6,
-        _ => return Err(DropReason::PolicyOpaque),
+        _ => return Ok(Read::NotIp),
     };
     let packet = bytes.get(note.payload_at()..).unwrap_or_default();
     let opaque = |_| DropReason::PolicyOpaque;
@@ -306,17 +348,17 @@ fn read(view: &View, bytes: &[u8], note: &Note) -> Result<Read, DropReason> {
     if read.protocol == ICMPV6 && is_neighbour_discovery(transport, &hop, read.later_fragment) {
         return Ok(Read::Exempt);
     }
-    let port = match read.protocol {
+    let (protocol, ends) = (read.protocol, [hop.src, hop.dst]);
+    let head = transport.first_chunk::<4>().ok_or(DropReason::PolicyOpaque);
+    Ok(Read::Packet(match protocol {
         // A later fragment has no ports: only rules that are about none are about it.
-        TCP | UDP | SCTP if !read.later_fragment => {
-            let port =
-                transport.get(2..4).and_then(|port| port.first_chunk()).ok_or(DropReason::PolicyOpaque)?;
-            Some(u16::from_be_bytes(*port))
+        _ if read.later_fragment => Header { ends: Some(ends), protocol, source_port: None, number: None },
+        TCP | UDP | SCTP | ICMP | ICMPV6 => {
+            let [a, b, c, d] = *head?;
+            Header::new(ends, protocol, [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])], [a, b])
         }
-        _ => None,
-    };
-    let class = view.snapshot.policing.class(read.protocol, port);
-    Ok(Read::Packet(Packet { src: hop.src, dst: hop.dst, class }))
+        _ => Header::new(ends, protocol, [0; 2], [0; 2]),
+    }))
 }
 
 /// Only from the link itself: a router would have taken one from the hop limit.

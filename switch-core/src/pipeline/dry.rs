@@ -4,12 +4,14 @@
 //! answer limits with room in them, no packets waiting for neighbours, empty queues.
 
 use super::note::Note;
+use super::refusals::Refused;
 use super::{Now, Pipeline, Private, Tables, Watch, World};
 use crate::config::PORTS_MAX;
 use crate::config::snapshot::{PortId, Snapshot};
 use crate::counter::{Counters, DropReason, Event, Stage};
 use crate::frame::area::AreaError;
 use crate::frame::{Area, AreaSize, Batch, Frame, Pool, TxQueue};
+use crate::policy::{RULES_MAX, Slot};
 use std::sync::Arc;
 
 /// Frames: a copy for every port there may be, and what the switch says or cuts up.
@@ -52,6 +54,10 @@ pub struct Traced {
     pub events: Vec<Event>,
     /// It waits for its neighbour.
     pub held: bool,
+    /// Rules of policies and of access control lists that said something, in the order of their slots.
+    pub rules: Vec<Slot>,
+    /// What they stopped.
+    pub refused: Vec<Refused>,
 }
 
 /// The memory that a dry run needs; kept for the next one.
@@ -87,6 +93,9 @@ impl Dry {
         self.batch.push(frame);
         let tables = tables.copy();
         let counters = Arc::new(Counters::new(PORTS_MAX));
+        if snapshot.policed {
+            counters.make_rules(RULES_MAX);
+        }
         let mut private = Private::new(counters.clone(), self.secret, &tables);
         let opened = private.queues.iter_mut().zip(snapshot.ports.iter()).filter(|(_, port)| port.open);
         opened.for_each(|(queue, _)| *queue = TxQueue::with_room());
@@ -122,7 +131,14 @@ impl Dry {
         let drops = (0..PORTS_MAX as PortId).flat_map(by_port).collect();
         debug_assert_eq!(self.pool.free() + self.pool.free_large(), (FRAMES + LARGE_FRAMES) as usize);
         let events = Counted::of(counters).since(&witness.counted);
-        Traced { steps: witness.steps, leaving, drops, events, held }
+        let mut refused = Vec::new();
+        private.refusals.hand_on(counters, |it| {
+            refused.push(it);
+            true
+        });
+        let said = |slot: &Slot| counters.rule(*slot).is_some_and(|counter| counter.get() > 0);
+        let rules = (0..RULES_MAX as Slot).filter(said).collect();
+        Traced { steps: witness.steps, leaving, drops, events, held, rules, refused }
     }
 }
 

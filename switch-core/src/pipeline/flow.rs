@@ -135,13 +135,13 @@ pub(super) fn moved(view: &View, keeper: &Keeper, key: Key, place: u32, from: St
 }
 
 /// What a flow between the port a packet came in by and the one it leaves by is admitted by: the epochs of both
-/// ports' policies, the same for both directions. A flooded packet's flow is asked again when it is known where
+/// ports' policies and access control lists, the same for both directions. A flooded packet's flow is asked again when it is known where
 /// it goes.
 #[inline]
 pub(super) fn decision(view: &View, verdict: Verdict) -> Decision {
     let Verdict::Port(port) = verdict else { return Decision::NONE };
-    let to = view.snapshot.port(port).map_or(0, |to| to.subject.epoch);
-    Decision { words: [view.facts.subject.epoch.wrapping_add(to), 0] }
+    let to = view.snapshot.port(port).map_or(0, |to| to.epoch);
+    Decision { words: [view.facts.epoch.wrapping_add(to), 0] }
 }
 
 /// Looks after what is over. A worker's turn calls it.

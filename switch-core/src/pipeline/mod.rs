@@ -10,7 +10,7 @@
 //! | [`back`] | an answer to what the node's kernel sent goes back to the kernel |
 //! | [`route`] | to the bridge's own MAC: the route, the neighbour, its port; or the switch itself |
 //! | [`forward`] | all else: where the destination is; storm control of what has none |
-//! | [`admit`] | whether network policies let it through |
+//! | [`admit`] | whether network policies and access control lists let it through |
 //! | [`rewrite`] | a routed packet's new addresses, one hop less; TCP's segment size, where asked for |
 //! | [`egress`] | what the way out asks for: tag, MTU |
 //! | [`emit`] | into queues and back to the pool; flooding copies here, superframes are cut up for who takes none |
@@ -50,6 +50,8 @@ pub mod verdict;
 mod waiting;
 pub mod watch;
 
+#[cfg(test)]
+mod acl_tests;
 #[cfg(test)]
 mod back_tests;
 #[cfg(test)]

@@ -13,14 +13,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use switch_api::{Namespace, PortLabel, PortSettings, Protocol, Request, Workload};
 
-const NOW: Now = Now { ns: 5_000_000_000 };
+pub(super) const NOW: Now = Now { ns: 5_000_000_000 };
 
-struct Net {
-    rig: Rig,
-    peers: Vec<MemoryPeer>,
+pub(super) struct Net {
+    pub rig: Rig,
+    pub peers: Vec<MemoryPeer>,
 }
 
-fn mac(n: usize) -> [u8; 6] {
+pub(super) fn mac(n: usize) -> [u8; 6] {
     [2, 0, 0, 0, 0, n as u8 + 1]
 }
 
@@ -29,7 +29,11 @@ fn ip_of(workload: &Workload) -> IpAddr {
 }
 
 /// A rig with these workloads on one bridge, and the policies in force.
-fn net(namespaces: Vec<Namespace>, pods: &[Workload], policies: &[switch_api::NetworkPolicy]) -> Net {
+pub(super) fn net(
+    namespaces: Vec<Namespace>,
+    pods: &[Workload],
+    policies: &[switch_api::NetworkPolicy],
+) -> Net {
     let mut rig = Rig::new(Size { fdb_entries: 256, flows: 1 << 16, ..Size::default() });
     let mut peers = Vec::new();
     for (n, pod) in pods.iter().enumerate() {
@@ -50,7 +54,7 @@ fn net(namespaces: Vec<Namespace>, pods: &[Workload], policies: &[switch_api::Ne
 }
 
 /// ARP from a station, to everybody: no policy is about it, and every port's station is known afterwards.
-fn introduce(net: &mut Net) {
+pub(super) fn introduce(net: &mut Net) {
     for (n, peer) in net.peers.iter().enumerate() {
         let mut frame = vec![0xff; 6];
         frame.extend(mac(n));
@@ -65,7 +69,13 @@ fn introduce(net: &mut Net) {
 }
 
 /// A packet with a mark behind its ports.
-fn packet(link: ([u8; 6], [u8; 6]), from: IpAddr, to: IpAddr, l4: (Protocol, u16), mark: u32) -> Vec<u8> {
+pub(super) fn packet(
+    link: ([u8; 6], [u8; 6]),
+    from: IpAddr,
+    to: IpAddr,
+    l4: (Protocol, u16),
+    mark: u32,
+) -> Vec<u8> {
     let protocol = match l4.0 {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
@@ -128,7 +138,7 @@ fn everything_sent(net: &mut Net, step: &Step, flood: bool) -> HashSet<(usize, u
 }
 
 /// Told, not told or told before, and by a rule's default: no drop of a policy is none of the three.
-fn every_drop_is_accounted_for(net: &Net, policies: &[switch_api::NetworkPolicy]) {
+pub(super) fn every_drop_is_accounted_for(net: &Net, policies: &[switch_api::NetworkPolicy]) {
     let counters = &net.rig.counters[0];
     let of = |reasons: &[DropReason]| reasons.iter().map(|reason| net.rig.drops(*reason)).sum::<u64>();
     let by_rule = of(&[DropReason::PolicyIngress, DropReason::PolicyEgress]);
@@ -191,7 +201,7 @@ fn every_case_as_flooded_copies() {
     every_case(false, true);
 }
 
-fn pod(name: &str, ip: &str) -> Workload {
+pub(super) fn pod(name: &str, ip: &str) -> Workload {
     Workload {
         namespace: "shop".into(),
         labels: [("app".to_owned(), name.to_owned())].into(),
@@ -215,7 +225,7 @@ fn shop() -> Net {
     net
 }
 
-fn arrives(net: &mut Net, from: usize, to: usize, frame: Vec<u8>) -> bool {
+pub(super) fn arrives(net: &mut Net, from: usize, to: usize, frame: Vec<u8>) -> bool {
     assert!(net.peers[from].send(frame));
     net.rig.settle(NOW);
     let mut came = false;
@@ -280,7 +290,7 @@ fn a_policy_that_goes_leaves_nothing_behind() {
 }
 
 /// The answer to an IPv4 packet.
-fn answer(packet: &[u8]) -> Vec<u8> {
+pub(super) fn answer(packet: &[u8]) -> Vec<u8> {
     let mut answer = packet.to_vec();
     for (one, other, len) in [(0, 6, 6), (26, 30, 4), (34, 36, 2)] {
         answer[one..one + len].copy_from_slice(&packet[other..other + len]);
@@ -320,7 +330,7 @@ fn answers_pass_and_what_is_no_longer_allowed_stops() {
 }
 
 /// An ICMP error that quotes a packet's IP header and ports, back to its sender.
-fn unreachable(quoted: &[u8], from: usize, to: usize) -> Vec<u8> {
+pub(super) fn unreachable(quoted: &[u8], from: usize, to: usize) -> Vec<u8> {
     let mut frame = [mac(to), mac(from)].concat();
     let mut body: Vec<u8> =
         [3, 3, 0, 0, 0, 0, 0, 0].into_iter().chain(quoted[14..42].iter().copied()).collect();

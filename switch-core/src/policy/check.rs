@@ -139,7 +139,8 @@ pub fn policy(policy: &NetworkPolicy) -> Vec<Problem> {
     problems
 }
 
-fn selector(field: &str, selector: &LabelSelector, problems: &mut Vec<Problem>) {
+/// What is wrong with a selector.
+pub(crate) fn selector(field: &str, selector: &LabelSelector, problems: &mut Vec<Problem>) {
     labels(&format!("{field}.matchLabels"), &selector.match_labels, problems);
     for (n, wanted) in selector.match_expressions.iter().enumerate() {
         let field = format!("{field}.matchExpressions[{n}]");

@@ -121,6 +121,15 @@ pub fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
     select::pods(selector, labels)
 }
 
+/// Whether a selector means a namespace.
+pub fn selects_namespace(
+    selector: &LabelSelector,
+    name: &str,
+    namespaces: &BTreeMap<String, Labels>,
+) -> bool {
+    select::namespace(selector, name, namespaces)
+}
+
 /// What policies are to one port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
@@ -141,6 +150,14 @@ impl Subject {
     #[inline(always)]
     pub fn is_isolated(&self) -> bool {
         self.ingress.is_some() || self.egress.is_some()
+    }
+
+    /// What its policies say of a direction.
+    pub fn set(&self, direction: PolicyType) -> Option<u32> {
+        match direction {
+            PolicyType::Ingress => self.ingress,
+            PolicyType::Egress => self.egress,
+        }
     }
 
     /// Whether it may send from `ip`: a workload only from its own addresses.
@@ -285,10 +302,6 @@ impl Compiled {
         class: u16,
     ) -> Option<Result<Slot, Slot>> {
         let subject = self.subject(port)?;
-        let set = match direction {
-            PolicyType::Ingress => subject.ingress,
-            PolicyType::Egress => subject.egress,
-        };
-        Some(self.judge(set?, self.identity(peer), class))
+        Some(self.judge(subject.set(direction)?, self.identity(peer), class))
     }
 }

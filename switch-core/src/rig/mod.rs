@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod agree;
 pub mod fuzz;
+pub mod fuzz_acl;
 
 use crate::config::snapshot::{Live, PortId, compile_after, compile_routes};
 use crate::config::{Checked, CheckedRoutes, Model, PORTS_MAX, Publisher, publish, routes};
@@ -265,6 +266,12 @@ impl Rig {
     /// From the next turn on, what becomes of flows goes to `watch`; or no longer.
     pub fn watch_flows(&self, watch: Option<Arc<Watch>>) {
         self.mail.iter().for_each(|mail| _ = mail.commands.push(Command::WatchFlows(watch.clone())));
+    }
+
+    /// What is in force.
+    #[cfg(test)]
+    pub(crate) fn snapshot(&self) -> &crate::config::Snapshot {
+        self.publisher.current()
     }
 
     /// What workers told of packets that policies stopped.

@@ -1,0 +1,312 @@
+//! Access control lists, from ordered rules to tables: one pure function of (lists, ports, namespaces) that
+//! [`compile::compile`] is, and the lookup in what comes of it.
+//!
+//! # What a lookup does
+//! Source and destination → an *identity* each, by longest prefix: two addresses of which every rule thinks the same have
+//! one. Protocol and destination port (or ICMP type and code) → a *service*, source port → another class, by one look
+//! into a table each. Then the [`Chain`] of the port, its direction and the tier: the two identities meet in one table,
+//! the two classes in another, what comes of both in a third, and there stands the rule that decides (recursive flow
+//! classification, ADR 0022). That is two walks of the prefix tables and nine reads, whatever the number of rules.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`check`] | what is wrong with a list, in sentences |
+//! | [`classes`] | classes of services and of source ports |
+//! | [`identities`] | classes of addresses |
+//! | [`cross`] | two classifications become one |
+//! | [`plain`] | the dull twin: what tests and fuzzing hold the tables against |
+//! | [`compile`] | the tables, and the memory they need before it is taken |
+
+pub mod check;
+mod classes;
+pub mod compile;
+mod cross;
+mod identities;
+pub mod plain;
+#[cfg(test)]
+mod tests;
+
+use crate::policy::Slot;
+use crate::wire::ip::{ICMP, ICMPV6, SCTP, TCP, UDP};
+use classes::{Services, Sources};
+use hashbrown::HashMap;
+use identities::Identities;
+use std::collections::BTreeMap;
+use switch_api::{Acl, AclAction, Labels, Name, PolicyType, Workload};
+
+/// Most lists: of an administrator and of who manages a node for him, not one for each pod of a cluster.
+pub const ACLS_MAX: usize = 4096;
+/// Most networks, ports and ICMP types that one rule names, each: more of them are several rules.
+pub const RULE_ITEMS_MAX: usize = 1024;
+/// Most bytes that compiled lists may take, so that an edge node with 1 GiB lives while the old tables and the new ones are
+/// both there.
+pub const MEMORY_MAX: usize = 128 << 20;
+
+/// A declared list, and the first of its slots: its ingress rules, then its egress rules.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed<'a> {
+    /// The list.
+    pub acl: &'a Acl,
+    /// See [`slots_of`].
+    pub slot: Slot,
+}
+
+/// A port that lists may be for.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// Its number.
+    pub port: u16,
+    /// Its name.
+    pub name: &'a Name,
+    /// What it is to labels.
+    pub workload: Option<&'a Workload>,
+}
+
+/// All that is compiled.
+#[derive(Clone, Debug)]
+pub struct Input<'a> {
+    /// By name.
+    pub acls: Vec<Placed<'a>>,
+    /// Ports there are.
+    pub ports: Vec<Candidate<'a>>,
+    /// Labels of namespaces that have any.
+    pub namespaces: &'a BTreeMap<String, Labels>,
+}
+
+/// How many slots a list has: one for each rule.
+pub fn slots_of(acl: &Acl) -> u32 {
+    (acl.ingress.len() + acl.egress.len()) as u32
+}
+
+/// The name of a list's rule, by its place among the list's slots.
+pub fn rule_name(acl: &Acl, place: u32) -> String {
+    let ingress = acl.ingress.len() as u32;
+    match place < ingress {
+        true => format!("acl {} ingress {}", acl.name, place + 1),
+        false => format!("acl {} egress {}", acl.name, place - ingress + 1),
+    }
+}
+
+/// Whether a list is for a port.
+pub fn applies(acl: &Acl, port: &Candidate, namespaces: &BTreeMap<String, Labels>) -> bool {
+    let to = &acl.applies_to;
+    let by_labels = to.workloads.as_ref().zip(port.workload).is_some_and(|(wanted, workload)| {
+        crate::policy::selects(&wanted.pod_selector, &workload.labels)
+            && crate::policy::selects_namespace(&wanted.namespace_selector, &workload.namespace, namespaces)
+    });
+    to.all || to.ports.contains(port.name) || by_labels
+}
+
+/// What a first packet is to rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Source and destination, IPv4 IPv4-mapped; none: it is not IP.
+    pub ends: Option<[u128; 2]>,
+    /// Protocol of the transport header.
+    pub protocol: u8,
+    /// Source port; none: it has none, or it is a later fragment and its first was not seen.
+    pub source_port: Option<u16>,
+    /// Destination port, or ICMP type (high byte) and code.
+    pub number: Option<u16>,
+}
+
+impl Header {
+    /// What is not IP.
+    pub const NOT_IP: Self = Self { ends: None, protocol: 0, source_port: None, number: None };
+
+    /// Of a packet whose ports and ICMP type are known.
+    pub fn new(ends: [u128; 2], protocol: u8, ports: [u16; 2], icmp: [u8; 2]) -> Self {
+        let is_v4 = ends[0] >> 32 == crate::wire::hop::V4_MAPPED >> 32;
+        let (source_port, number) = match protocol {
+            TCP | UDP | SCTP => (Some(ports[0]), Some(ports[1])),
+            // Crossed over they are some protocol.
+            ICMP if is_v4 => (None, Some(u16::from_be_bytes(icmp))),
+            ICMPV6 if !is_v4 => (None, Some(u16::from_be_bytes(icmp))),
+            _ => (None, None),
+        };
+        Self { ends: Some(ends), protocol, source_port, number }
+    }
+
+    /// The question that this packet answers: as its flow's originator sent it.
+    pub fn turned(self) -> Self {
+        let ends = self.ends.map(|[src, dst]| [dst, src]);
+        match self.protocol {
+            ICMP | ICMPV6 => {
+                let number = self.number.map(|number| {
+                    let [kind, code] = number.to_be_bytes();
+                    u16::from_be_bytes([question(self.protocol, kind), code])
+                });
+                Self { ends, number, ..self }
+            }
+            _ => Self { ends, source_port: self.number, number: self.source_port, ..self },
+        }
+    }
+}
+
+/// What an ICMP answer answers: echo, timestamp, information, address mask (RFC 792, RFC 950, RFC 4443).
+fn question(protocol: u8, kind: u8) -> u8 {
+    match (protocol, kind) {
+        (ICMP, 0) => 8,
+        (ICMP, 14 | 16 | 18) => kind - 1,
+        (ICMPV6, 129) => 128,
+        _ => kind,
+    }
+}
+
+/// The chains of one tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tier {
+    /// Rules that decide; none: there are none.
+    pub enforced: Option<u32>,
+    /// The same with staged rules among them; none: there are none of these.
+    pub rehearsed: Option<u32>,
+}
+
+impl Tier {
+    /// Whether any rule belongs to it.
+    #[inline(always)]
+    pub fn is_some(&self) -> bool {
+        self.enforced.is_some() || self.rehearsed.is_some()
+    }
+}
+
+/// The chains of one direction of a port, by tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Chains {
+    /// Asked before network policies.
+    pub before: Tier,
+    /// Asked where none of them isolates.
+    pub after: Tier,
+}
+
+impl Chains {
+    /// Whether any list has rules for this direction.
+    #[inline(always)]
+    pub fn is_some(&self) -> bool {
+        self.before.is_some() || self.after.is_some()
+    }
+}
+
+/// What lists are to one port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// About what it is sent.
+    pub ingress: Chains,
+    /// About what it sends.
+    pub egress: Chains,
+    /// A number made of all that the rules say: another one means that they say something else; 0: no rule says anything.
+    pub epoch: u64,
+}
+
+impl Subject {
+    /// Whether any list has rules for it.
+    pub fn is_listed(&self) -> bool {
+        self.ingress.is_some() || self.egress.is_some()
+    }
+
+    /// The chains of a direction.
+    pub fn chains(&self, direction: PolicyType) -> Chains {
+        match direction {
+            PolicyType::Ingress => self.ingress,
+            PolicyType::Egress => self.egress,
+        }
+    }
+}
+
+/// What a chain says of a packet: which rule, and what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ruling {
+    /// The rule.
+    pub slot: Slot,
+    /// What it does.
+    pub action: AclAction,
+    /// It only would.
+    pub staged: bool,
+}
+
+/// Bits of a verdict below the slot. [`crate::policy::RULES_MAX`] leaves room for them.
+const ACTION_BITS: u32 = 2;
+/// The bit above the action: the rule is staged.
+const STAGED: u32 = 1 << ACTION_BITS;
+/// Where the slot begins.
+const SLOT_AT: u32 = ACTION_BITS + 1;
+
+/// The rules of one direction and tier that are for the same ports, in their order.
+#[derive(Debug)]
+struct Chain {
+    /// By identity.
+    source_rows: Box<[u32]>,
+    /// By identity.
+    destination_columns: Box<[u32]>,
+    ends: cross::Table,
+    /// By class of service.
+    service_rows: Box<[u32]>,
+    /// By class of source port.
+    source_port_columns: Box<[u32]>,
+    words: cross::Table,
+    /// Slot and action of the rule that decides; 0: none does.
+    verdicts: cross::Table,
+}
+
+/// Compiled lists.
+#[derive(Debug, Default)]
+pub struct Compiled {
+    identities: Identities,
+    services: Services,
+    sources: Sources,
+    chains: Box<[Chain]>,
+    subjects: HashMap<u16, Subject>,
+    /// Bytes that it takes.
+    pub bytes: usize,
+}
+
+impl Compiled {
+    /// Whether no port has any rule.
+    pub fn is_idle(&self) -> bool {
+        self.chains.is_empty()
+    }
+
+    /// What lists are to a port.
+    pub fn subject(&self, port: u16) -> Subject {
+        self.subjects.get(&port).copied().unwrap_or_default()
+    }
+
+    /// What the staged rules of a tier would have decided, were they in force.
+    #[inline]
+    pub fn rehearse(&self, tier: Tier, header: &Header) -> Option<Ruling> {
+        self.judge(tier.rehearsed?, header).filter(|ruling| ruling.staged)
+    }
+
+    /// What a chain says of a packet: the first rule that is about it, if there is one.
+    #[inline]
+    pub fn judge(&self, chain: u32, header: &Header) -> Option<Ruling> {
+        let chain = &self.chains[chain as usize];
+        let [source, destination] = match header.ends {
+            Some(ends) => ends.map(|ip| self.identities.of(ip) as usize),
+            None => [identities::NOBODY; 2],
+        };
+        let service = usize::from(self.services.of(header));
+        let source_port = usize::from(self.sources.of(header.source_port));
+        let ends = chain.ends.at(chain.source_rows[source], chain.destination_columns[destination]);
+        let words = chain.words.at(chain.service_rows[service], chain.source_port_columns[source_port]);
+        let verdict = chain.verdicts.at(ends, words);
+        let action = match verdict & ((1 << ACTION_BITS) - 1) {
+            0 => return None,
+            1 => AclAction::Allow,
+            2 => AclAction::Deny,
+            _ => AclAction::Pass,
+        };
+        Some(Ruling { slot: verdict >> SLOT_AT, action, staged: verdict & STAGED != 0 })
+    }
+}
+
+/// A verdict as it stands in a table.
+fn packed(ruling: Ruling) -> u32 {
+    let action = match ruling.action {
+        AclAction::Allow => 1,
+        AclAction::Deny => 2,
+        AclAction::Pass => 3,
+    };
+    let staged = if ruling.staged { STAGED } else { 0 };
+    ruling.slot << SLOT_AT | staged | action
+}

@@ -1,0 +1,67 @@
+//! The dull twin: the rules in their order, each compared word by word, with no tables.
+
+use super::{Header, Input, Ruling, applies};
+use crate::policy::to_bits;
+use crate::wire::hop::V4_MAPPED;
+use switch_api::{AclRule, AclTier, IpProtocol, PolicyType, Prefix};
+
+/// What the lists of a tier say of a packet in one direction of a port: the first rule that is about it, staged ones
+/// among them or not.
+pub fn judge(
+    input: &Input,
+    port: u16,
+    direction: PolicyType,
+    tier: AclTier,
+    staged: bool,
+    header: &Header,
+) -> Option<Ruling> {
+    let port = input.ports.iter().find(|candidate| candidate.port == port)?;
+    let lists = input.acls.iter().filter(|placed| placed.acl.tier == tier);
+    let mut lists: Vec<_> = lists.filter(|placed| applies(placed.acl, port, input.namespaces)).collect();
+    lists.sort_by(|one, other| {
+        let order = one.acl.priority.cmp(&other.acl.priority);
+        order.then_with(|| one.acl.name.as_str().cmp(other.acl.name.as_str()))
+    });
+    for list in lists {
+        let (rules, first) = match direction {
+            PolicyType::Ingress => (&list.acl.ingress, list.slot),
+            PolicyType::Egress => (&list.acl.egress, list.slot + list.acl.ingress.len() as u32),
+        };
+        for (rule, slot) in rules.iter().zip(first..) {
+            if (staged || !rule.staged) && is_about(rule, header) {
+                return Some(Ruling { slot, action: rule.action, staged: rule.staged });
+            }
+        }
+    }
+    None
+}
+
+fn is_about(rule: &AclRule, header: &Header) -> bool {
+    let is_in = |prefixes: &[Prefix], end: usize| {
+        prefixes.is_empty()
+            || header.ends.is_some_and(|ends| prefixes.iter().any(|prefix| contains(prefix, ends[end])))
+    };
+    if !is_in(&rule.source, 0) || !is_in(&rule.destination, 1) {
+        return false;
+    }
+    let Some(protocol) = rule.protocol else { return true };
+    if header.ends.is_none() || protocol != IpProtocol(header.protocol) {
+        return false;
+    }
+    let sent_from = |port: u16| rule.source_ports.iter().any(|range| range.contains(port));
+    let sent_to = |port: u16| rule.destination_ports.iter().any(|range| range.contains(port));
+    let says = |number: u16| {
+        let [kind, code] = number.to_be_bytes();
+        rule.icmp.iter().any(|it| it.kind == kind && it.code.is_none_or(|wanted| wanted == code))
+    };
+    (rule.source_ports.is_empty() || header.source_port.is_some_and(sent_from))
+        && (rule.destination_ports.is_empty() || header.number.is_some_and(sent_to))
+        && (rule.icmp.is_empty() || header.number.is_some_and(says))
+}
+
+fn contains(prefix: &Prefix, ip: u128) -> bool {
+    let is_v4 = ip >> 32 == V4_MAPPED >> 32;
+    let behind = u32::from(prefix.bits() - prefix.len);
+    let same = |one: u128, other: u128| (one ^ other).checked_shr(behind).unwrap_or(0) == 0;
+    is_v4 == prefix.address.is_ipv4() && same(to_bits(prefix.address), ip)
+}

@@ -1,0 +1,289 @@
+//! The compiled lists against their dull twin, over a small world in which most packets meet some rule; and what is too
+//! much.
+
+use super::compile::{TooMuch, compile};
+use super::{Candidate, Compiled, Header, Input, Placed, check, plain, rule_name, slots_of};
+use crate::policy::to_bits;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use switch_api::{
+    Acl, AclAction, AclPorts, AclRule, AclTier, AclWorkloads, IcmpKind, IpProtocol, LabelSelector, Labels,
+    Name, Owner, PolicyType, PortRange, Prefix, Workload,
+};
+
+const NETWORKS: [&str; 10] = [
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "10.1.0.0/16",
+    "10.1.1.0/24",
+    "10.1.1.1/32",
+    "10.2.0.0/15",
+    "::/0",
+    "fd00::/16",
+    "fd00:1::/32",
+    "fd00:1::1/128",
+];
+const ADDRESSES: [&str; 9] = [
+    "10.1.1.1",
+    "10.1.1.2",
+    "10.1.9.9",
+    "10.3.0.1",
+    "10.9.9.9",
+    "9.9.9.9",
+    "fd00:1::1",
+    "fd00:1::2",
+    "fe80::1",
+];
+const PROTOCOLS: [u8; 7] = [6, 17, 132, 1, 58, 47, 136];
+const PORTS: [u16; 8] = [0, 1, 79, 80, 81, 443, 8080, 65_535];
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn prefixes() -> impl Strategy<Value = Vec<Prefix>> {
+    prop::collection::vec(prop::sample::select(&NETWORKS[..]).prop_map(|it| it.parse().unwrap()), 0..3)
+}
+
+fn ranges() -> impl Strategy<Value = Vec<PortRange>> {
+    let port = || prop::sample::select(&PORTS[..]);
+    let range = (port(), port()).prop_map(|(a, b)| PortRange { first: a.min(b), last: a.max(b) });
+    prop::collection::vec(range, 0..3)
+}
+
+fn action() -> impl Strategy<Value = AclAction> {
+    prop::sample::select(&[AclAction::Allow, AclAction::Deny, AclAction::Pass][..])
+}
+
+fn rule() -> impl Strategy<Value = AclRule> {
+    let protocol = prop::option::of(prop::sample::select(&PROTOCOLS[..]).prop_map(IpProtocol));
+    let code = prop::option::of(0u8..3);
+    let icmp = (prop::sample::select(&[0u8, 3, 8, 128, 129, 255][..]), code);
+    let icmp = prop::collection::vec(icmp.prop_map(|(kind, code)| IcmpKind { kind, code }), 0..3);
+    let staged = prop::bool::weighted(0.2);
+    let parts = (action(), protocol, prefixes(), prefixes(), ranges(), ranges(), icmp, staged);
+    parts.prop_map(
+        |(action, protocol, source, destination, source_ports, destination_ports, icmp, staged)| {
+            let ports = protocol.is_some_and(IpProtocol::has_ports);
+            let messages = protocol.is_some_and(IpProtocol::is_icmp);
+            AclRule {
+                action,
+                protocol,
+                source,
+                destination,
+                source_ports: if ports { source_ports } else { Vec::new() },
+                destination_ports: if ports { destination_ports } else { Vec::new() },
+                icmp: if messages { icmp } else { Vec::new() },
+                staged,
+            }
+        },
+    )
+}
+
+fn acls() -> impl Strategy<Value = Vec<Acl>> {
+    let tier = any::<bool>().prop_map(|after| if after { AclTier::After } else { AclTier::Before });
+    let rules = || prop::collection::vec(rule(), 0..6);
+    let list = (tier, 0u16..3, 0u8..8, rules(), rules());
+    let list = list.prop_map(|(tier, priority, whom, ingress, egress)| {
+        let workloads = (whom & 2 == 2).then(|| AclWorkloads {
+            namespace_selector: LabelSelector::default(),
+            pod_selector: LabelSelector { match_labels: labels("web"), ..LabelSelector::default() },
+        });
+        let ports = if whom & 1 == 1 { vec![name("p1"), name("nobody")] } else { vec![] };
+        let applies_to = AclPorts { ports, workloads, all: whom & 4 == 4 };
+        Acl { name: name("x"), tier, priority, applies_to, ingress, egress, owner: Owner::Operator }
+    });
+    prop::collection::vec(list, 0..5).prop_map(|mut lists| {
+        // Not in the order of their names.
+        let names = ["m", "a", "z", "k", "b"];
+        lists.iter_mut().zip(names).for_each(|(list, text)| list.name = name(text));
+        lists
+    })
+}
+
+fn labels(app: &str) -> Labels {
+    [("app".to_owned(), app.to_owned())].into()
+}
+
+fn header() -> impl Strategy<Value = Header> {
+    let address = || prop::sample::select(&ADDRESSES[..]).prop_map(|ip| to_bits(ip.parse().unwrap()));
+    let number = prop_oneof![
+        prop::sample::select(&PORTS[..]),
+        (prop::sample::select(&[0u8, 3, 8, 128, 129, 255][..]), 0u8..4)
+            .prop_map(|(k, c)| u16::from_be_bytes([k, c])),
+        any::<u16>(),
+    ];
+    let protocol = prop_oneof![prop::sample::select(&PROTOCOLS[..]), any::<u8>()];
+    let source_port = prop::option::of(prop::sample::select(&PORTS[..]));
+    let parts = (
+        prop::option::weighted(0.95, (address(), address())),
+        protocol,
+        source_port,
+        prop::option::of(number),
+    );
+    parts.prop_map(|(ends, protocol, source_port, number)| Header {
+        ends: ends.map(|(src, dst)| [src, dst]),
+        protocol,
+        source_port,
+        number,
+    })
+}
+
+fn placed(acls: &[Acl]) -> Vec<Placed<'_>> {
+    let mut next = 7;
+    let place = |acl| {
+        let slot = next;
+        next += slots_of(acl);
+        Placed { acl, slot }
+    };
+    acls.iter().map(place).collect()
+}
+
+fn agree(compiled: &Compiled, input: &Input, header: &Header) {
+    for port in &input.ports {
+        for direction in [PolicyType::Ingress, PolicyType::Egress] {
+            let chains = compiled.subject(port.port).chains(direction);
+            for (tier, chains) in [(AclTier::Before, chains.before), (AclTier::After, chains.after)] {
+                let ours = chains.enforced.and_then(|chain| compiled.judge(chain, header));
+                let twin = |staged| plain::judge(input, port.port, direction, tier, staged, header);
+                assert_eq!(ours, twin(false), "port {} {direction:?} {tier:?} {header:?}", port.port);
+                let rehearsed = twin(true).filter(|ruling| ruling.staged);
+                assert_eq!(compiled.rehearse(chains, header), rehearsed, "{direction:?} {tier:?} {header:?}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn the_tables_say_what_the_rules_say(acls in acls(), headers in prop::collection::vec(header(), 1..80)) {
+        let (web, other) = (workload("web"), workload("other"));
+        let names = [name("p0"), name("p1"), name("p2"), name("p3")];
+        let workloads = [None, None, Some(&web), Some(&other)];
+        let ports = names.iter().zip(workloads).zip(3..);
+        let ports = ports.map(|((name, workload), port)| Candidate { port, name, workload }).collect();
+        let namespaces = BTreeMap::new();
+        let input = Input { acls: placed(&acls), ports, namespaces: &namespaces };
+        let compiled = compile(&input).unwrap();
+        headers.iter().for_each(|header| agree(&compiled, &input, header));
+    }
+}
+
+fn workload(app: &str) -> Workload {
+    Workload { namespace: "shop".into(), labels: labels(app), ports: vec![], addresses: vec![] }
+}
+
+fn list(ingress: Vec<AclRule>) -> Acl {
+    Acl {
+        name: name("big"),
+        tier: AclTier::Before,
+        priority: 1,
+        applies_to: AclPorts { all: true, ..AclPorts::default() },
+        ingress,
+        egress: vec![],
+        owner: Owner::Operator,
+    }
+}
+
+fn compiled(acl: &Acl) -> Result<Compiled, TooMuch> {
+    let (own, namespaces) = (name("p"), BTreeMap::new());
+    let ports = vec![Candidate { port: 1, name: &own, workload: None }];
+    compile(&Input { acls: vec![Placed { acl, slot: 0 }], ports, namespaces: &namespaces })
+}
+
+fn net(n: usize) -> Prefix {
+    format!("10.{}.{}.0/24", n / 256, n % 256).parse().unwrap()
+}
+
+/// Thousands of rules about destinations and ports fit; thousands of pairs of networks are refused with the figure, before
+/// the memory is taken.
+#[test]
+fn many_rules_fit_and_too_many_pairs_are_refused_with_the_figure() {
+    let about = |n: usize| {
+        let port = (n % 100) as u16 + 1;
+        AclRule {
+            protocol: Some(IpProtocol::TCP),
+            destination: vec![net(n)],
+            destination_ports: vec![PortRange { first: port, last: port }],
+            ..AclRule::all(AclAction::Deny)
+        }
+    };
+    let many = compiled(&list((0..2_000).map(about).collect())).unwrap();
+    assert!(many.bytes < 16 << 20, "{} bytes", many.bytes);
+    let ends = [to_bits("9.9.9.9".parse().unwrap()), to_bits("10.3.7.1".parse().unwrap())];
+    let header = Header::new(ends, 6, [5, ((3 * 256 + 7) % 100) as u16 + 1], [0; 2]);
+    let chain = many.subject(1).ingress.before.enforced.unwrap();
+    assert_eq!(many.judge(chain, &header).map(|it| it.slot), Some(3 * 256 + 7));
+    let pair = |n: usize| AclRule {
+        source: vec![net(n)],
+        destination: vec![net(n)],
+        ..AclRule::all(AclAction::Deny)
+    };
+    let refused = compiled(&list((0..9_000).map(pair).collect())).unwrap_err();
+    assert!(matches!(refused, TooMuch::Steps(_) | TooMuch::Bytes(_)), "{refused:?}");
+    assert!(refused.to_string().contains("is the most"), "{refused}");
+    compiled(&list((0..300).map(pair).collect())).unwrap();
+}
+
+/// Another epoch if and only if the rules say something else.
+#[test]
+fn an_epoch_is_what_the_rules_say() {
+    let epoch = |acl: &Acl| compiled(acl).unwrap().subject(1).epoch;
+    let deny = list(vec![AclRule::all(AclAction::Deny)]);
+    let renamed = Acl { name: name("other"), priority: 9, ..deny.clone() };
+    let allow = list(vec![AclRule::all(AclAction::Allow)]);
+    let turned = Acl { egress: deny.ingress.clone(), ingress: vec![], ..deny.clone() };
+    let later = Acl { tier: AclTier::After, ..deny.clone() };
+    assert_eq!(epoch(&deny), epoch(&renamed));
+    let staged = list(vec![AclRule { staged: true, ..AclRule::all(AclAction::Deny) }]);
+    for other in [&allow, &turned, &later, &staged] {
+        assert_ne!(epoch(&deny), epoch(other), "{other:?}");
+    }
+}
+
+#[test]
+fn an_answer_is_judged_as_its_question() {
+    let ends = [to_bits("10.0.0.1".parse().unwrap()), to_bits("10.0.0.2".parse().unwrap())];
+    let turned = [ends[1], ends[0]];
+    let tcp = Header::new(ends, 6, [1000, 80], [0; 2]);
+    assert_eq!(Header::new(turned, 6, [80, 1000], [0; 2]).turned(), tcp);
+    for (protocol, question, answer) in [(1, 8, 0), (1, 13, 14), (1, 17, 18)] {
+        let asked = Header::new(ends, protocol, [7, 7], [question, 0]);
+        assert_eq!(Header::new(turned, protocol, [7, 7], [answer, 0]).turned(), asked);
+    }
+    // ICMPv6 in IPv4 is some protocol, whatever its first bytes say.
+    assert_eq!(Header::new(ends, 58, [0; 2], [128, 0]).number, None);
+}
+
+#[test]
+fn what_never_matches_is_refused_with_its_place() {
+    let good = AclRule { protocol: Some(IpProtocol::TCP), ..AclRule::all(AclAction::Deny) };
+    let port = PortRange { first: 5, last: 5 };
+    let prefix = |text: &str| vec![text.parse().unwrap()];
+    for (rule, field) in [
+        (
+            AclRule { protocol: None, destination_ports: vec![port], ..good.clone() },
+            "ingress[1].destination_ports",
+        ),
+        (AclRule { icmp: vec![IcmpKind { kind: 8, code: None }], ..good.clone() }, "ingress[1].icmp"),
+        (AclRule { source: prefix("10.0.0.1/8"), ..good.clone() }, "ingress[1].source"),
+        (
+            AclRule { source: prefix("10.0.0.0/8"), destination: prefix("::/0"), ..good.clone() },
+            "ingress[1].destination",
+        ),
+        (AclRule { source_ports: vec![port; 2000], ..good.clone() }, "ingress[1].source_ports"),
+    ] {
+        let problems = check::acl(&list(vec![good.clone(), rule]));
+        assert_eq!(problems.iter().map(|(field, _)| field.as_str()).collect::<Vec<_>>(), [field]);
+    }
+    assert!(check::acl(&list(vec![good.clone()])).is_empty());
+    let nobody = Acl { applies_to: AclPorts::default(), ..list(vec![good.clone()]) };
+    assert_eq!(check::acl(&nobody)[0].0, "applies_to");
+    assert_eq!(check::acl(&list(vec![]))[0].0, "ingress");
+    let both = Acl { egress: vec![good.clone()], ..list(vec![good]) };
+    assert_eq!(
+        (rule_name(&both, 0), rule_name(&both, 1)),
+        ("acl big ingress 1".into(), "acl big egress 1".into())
+    );
+}

@@ -1,0 +1,110 @@
+//! Access control lists: what may be declared, and the tables made of it. They are made anew only when something changes
+//! that they are made of: lists, or, as long as there are any, ports and their labels.
+
+use super::model::{Model, no_such};
+use super::policies::refusal;
+use crate::acl::compile::compile;
+use crate::acl::{self, ACLS_MAX, Candidate, Compiled, Input, Placed, slots_of};
+use crate::policy::Slot;
+use std::ops::Deref;
+use std::sync::Arc;
+use switch_api::{Acl, ApiError, Code, Name, Request};
+
+/// A list, and where its rules are counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedAcl {
+    /// Its first slot; as long as the list lives its own.
+    pub slot: Slot,
+    /// As declared.
+    pub acl: Arc<Acl>,
+}
+
+/// Compiled lists. They follow from the rest of the model, and are equal where it is.
+#[derive(Clone, Debug, Default)]
+pub struct Listed(pub Arc<Compiled>);
+
+impl PartialEq for Listed {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Listed {}
+
+impl Deref for Listed {
+    type Target = Compiled;
+    fn deref(&self) -> &Compiled {
+        &self.0
+    }
+}
+
+impl Model {
+    /// Whether lists have to be compiled anew after a change.
+    pub(super) fn concerns_acls(&self, request: &Request) -> bool {
+        match request {
+            Request::AclSet(_) | Request::AclDelete(_) => true,
+            Request::PortAdd(_)
+            | Request::PortDelete(_)
+            | Request::PortLabel(_)
+            | Request::NamespaceSet(_)
+            | Request::NamespaceDelete(_) => !self.acls.is_empty(),
+            _ => false,
+        }
+    }
+
+    pub(super) fn set_acl(&mut self, acl: &Acl) -> Result<(), ApiError> {
+        refusal(acl::check::acl(acl))?;
+        let before = self.acls.remove(&acl.name);
+        if self.acls.len() >= ACLS_MAX {
+            let text = format!("no more than {ACLS_MAX} access control lists are possible");
+            return Err(ApiError::new(Code::Limit, text));
+        }
+        // One of the same shape goes on counting where it counted.
+        let shape = |acl: &Acl| (acl.ingress.len(), acl.egress.len());
+        let slot = match before.filter(|before| shape(&before.acl) == shape(acl)) {
+            Some(before) => before.slot,
+            None => self.free_slots(slots_of(acl))?,
+        };
+        self.acls.insert(acl.name.clone(), PlacedAcl { slot, acl: Arc::new(acl.clone()) });
+        Ok(())
+    }
+
+    pub(super) fn delete_acl(&mut self, name: &Name) -> Result<(), ApiError> {
+        self.acls.remove(name).map(drop).ok_or_else(|| no_such("acl", name))
+    }
+
+    pub(super) fn compile_acls(&mut self) -> Result<(), ApiError> {
+        let compiled = compile(&self.acl_input()).map_err(|error| {
+            ApiError::new(Code::Limit, error.to_string()).hint(
+                "nothing was changed; use fewer rules, or fewer that name both a source and a destination of their own",
+            )
+        })?;
+        self.listed = Listed(Arc::new(compiled));
+        Ok(())
+    }
+
+    fn acl_input(&self) -> Input<'_> {
+        let ports = self.ports.values().map(|port| {
+            let (name, workload) = (&port.object.name, port.object.workload.as_ref());
+            Candidate { port: port.id, name, workload }
+        });
+        Input {
+            acls: self.acls.values().map(|it| Placed { acl: &it.acl, slot: it.slot }).collect(),
+            ports: ports.collect(),
+            namespaces: &self.namespaces,
+        }
+    }
+
+    /// The ports that a list is for.
+    pub fn ports_of_acl<'a>(&'a self, acl: &'a Acl) -> impl Iterator<Item = &'a Name> {
+        let input = self.acl_input();
+        let ports = input.ports.into_iter();
+        ports.filter(|port| acl::applies(acl, port, &self.namespaces)).map(|port| port.name)
+    }
+
+    /// What a flow between two ports is admitted by, as far as this end goes: see [`super::snapshot::PortFacts::epoch`].
+    pub fn epoch_of(&self, port: u16) -> u64 {
+        let policies = self.policing.subject(port).map_or(0, |subject| subject.epoch);
+        policies ^ self.listed.subject(port).epoch.rotate_left(31)
+    }
+}

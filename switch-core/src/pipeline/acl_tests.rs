@@ -1,0 +1,306 @@
+//! Access control lists as packets: beside policies, of flows, of flooded copies, and of what is not IP.
+
+use super::policy_tests::{NOW, Net, answer, arrives, introduce, mac, net, packet, pod, unreachable};
+use crate::counter::{DropReason, Event};
+use switch_api::{Acl, ByName, Code, NetworkPolicy, Protocol, Request};
+
+/// Pods `db`, `web` and `other`, 10.0.0.1 to 3, behind ports p0 to p2.
+fn shop(policies: &[NetworkPolicy]) -> Net {
+    let pods = [pod("db", "10.0.0.1"), pod("web", "10.0.0.2"), pod("other", "10.0.0.3")];
+    let mut net = net(vec![], &pods, policies);
+    introduce(&mut net);
+    net
+}
+
+fn set(net: &mut Net, acl: serde_json::Value) {
+    let acl: Acl = serde_json::from_value(acl).unwrap();
+    net.rig.declare(&Request::AclSet(Box::new(acl))).unwrap();
+}
+
+fn delete(net: &mut Net, name: &str) {
+    net.rig.declare(&Request::AclDelete(ByName { name: name.parse().unwrap() })).unwrap();
+}
+
+/// From a pod to another, both by number, and a port.
+fn sent(from: usize, to: usize, protocol: Protocol, port: u16) -> Vec<u8> {
+    let ip = |n: usize| format!("10.0.0.{}", n + 1).parse().unwrap();
+    packet((mac(to), mac(from)), ip(from), ip(to), (protocol, port), 7)
+}
+
+fn passes(net: &mut Net, from: usize, to: usize, protocol: Protocol, port: u16) -> bool {
+    arrives(net, from, to, sent(from, to, protocol, port))
+}
+
+/// What each rule counted, by the names of rules.
+fn counted(net: &Net, name: &str) -> u64 {
+    let rules = &net.rig.counters[0];
+    let slot = (0..200).find(|slot| net.rig.model.rule_name(*slot) == name);
+    rules.rule(slot.unwrap_or_else(|| panic!("no rule {name}"))).unwrap().get()
+}
+
+/// `db` takes TCP 5432 from `web` alone.
+fn db_from_web() -> NetworkPolicy {
+    let policy = serde_json::json!({
+        "metadata": {"name": "db", "namespace": "shop"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "db"}},
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": 5432}]}],
+        },
+    });
+    serde_json::from_value(policy).unwrap()
+}
+
+use Protocol::{Tcp, Udp};
+
+/// A list of the first tier has the first word: it allows what policies do not, denies what they allow, and passes the rest
+/// on to them.
+#[test]
+fn before_policies_a_list_overrides_them_or_passes_on() {
+    let mut net = shop(&[db_from_web()]);
+    assert!(passes(&mut net, 1, 0, Tcp, 5432) && !passes(&mut net, 2, 0, Tcp, 5432));
+    set(
+        &mut net,
+        serde_json::json!({
+            "name": "admin", "applies_to": {"workloads": {"pod_selector": {"matchLabels": {"app": "db"}}}},
+            "ingress": [
+                {"action": "pass", "protocol": "tcp", "source": ["10.0.0.2/32"], "destination_ports": [5432]},
+                {"action": "allow", "protocol": "udp", "source": ["10.0.0.3/32"], "destination_ports": ["53-54"]},
+                {"action": "deny", "source": ["10.0.0.2/31"]},
+            ],
+        }),
+    );
+    // Passed on, and the policy allows it; allowed, though the policy does not; denied.
+    assert!(passes(&mut net, 1, 0, Tcp, 5432));
+    assert!(passes(&mut net, 2, 0, Udp, 54));
+    assert!(!passes(&mut net, 1, 0, Tcp, 5433) && !passes(&mut net, 2, 0, Tcp, 5432));
+    assert_eq!(net.rig.drops(DropReason::AclDenied), 2);
+    for (rule, packets) in
+        [("acl admin ingress 1", 1), ("acl admin ingress 2", 1), ("acl admin ingress 3", 2)]
+    {
+        assert_eq!(counted(&net, rule), packets, "{rule}");
+    }
+    // The list gone, what it allowed stops: the flow is judged again.
+    delete(&mut net, "admin");
+    assert!(!passes(&mut net, 2, 0, Udp, 54));
+    assert_eq!(net.rig.drops(DropReason::PolicyIngress), 2);
+    let again = Request::AclDelete(ByName { name: "admin".parse().unwrap() });
+    assert_eq!(net.rig.declare(&again).unwrap_err().code, Code::NotFound);
+    net.rig.assert_conserved();
+}
+
+/// Lists by priority, then by name; of the second tier only where no policy isolates that direction.
+#[test]
+fn tiers_and_priorities_come_in_order() {
+    let mut net = shop(&[db_from_web()]);
+    let list = |name: &str, tier: &str, priority: u16, action: &str| {
+        serde_json::json!({
+            "name": name, "tier": tier, "priority": priority, "applies_to": {"all": true},
+            "ingress": [{"action": action, "protocol": "udp"}],
+        })
+    };
+    set(&mut net, list("base", "after", 5, "deny"));
+    // `web` is isolated by no policy, `db` is: what it allows passes.
+    assert!(!passes(&mut net, 2, 1, Udp, 9) && passes(&mut net, 1, 0, Tcp, 5432));
+    assert!(!passes(&mut net, 2, 0, Udp, 9));
+    assert_eq!((counted(&net, "acl base ingress 1"), net.rig.drops(DropReason::PolicyIngress)), (1, 1));
+    set(&mut net, list("b", "before", 5, "deny"));
+    set(&mut net, list("a", "before", 5, "allow"));
+    assert!(passes(&mut net, 2, 0, Udp, 9), "a comes before b");
+    set(&mut net, list("b", "before", 4, "deny"));
+    assert!(!passes(&mut net, 2, 0, Udp, 9), "the lower priority comes first");
+    set(&mut net, list("b", "before", 4, "pass"));
+    assert!(!passes(&mut net, 2, 0, Udp, 9), "passed on, past a, to the policy");
+    assert_eq!(net.rig.drops(DropReason::PolicyIngress), 2);
+}
+
+/// Both ends are asked, and answers pass though nothing of the kind may begin from there.
+#[test]
+fn a_list_is_stateful_and_a_change_ends_what_it_allowed() {
+    let mut net = shop(&[]);
+    let closed = |action: &str| {
+        serde_json::json!({
+            "name": "closed", "applies_to": {"ports": ["p1"]},
+            "egress": [{"action": "deny"}],
+            "ingress": [{"action": action, "protocol": "udp", "destination_ports": [53]}, {"action": "deny"}],
+        })
+    };
+    set(&mut net, closed("allow"));
+    assert!(!passes(&mut net, 1, 2, Udp, 53), "it may begin nothing");
+    let question = sent(0, 1, Udp, 53);
+    assert!(arrives(&mut net, 0, 1, question.clone()) && arrives(&mut net, 1, 0, answer(&question)));
+    assert!(arrives(&mut net, 1, 0, unreachable(&question, 1, 0)), "an error about it is its own");
+    assert_eq!(counted(&net, "acl closed ingress 1"), 1, "a flow is judged once");
+    // Other ports pay nothing and are not tracked.
+    assert!(!net.rig.snapshot().ports[0].judged && !net.rig.snapshot().ports[0].tracked);
+    set(&mut net, closed("deny"));
+    assert!(!arrives(&mut net, 1, 0, answer(&question)) && !arrives(&mut net, 0, 1, question.clone()));
+    set(&mut net, closed("allow"));
+    // Judged as its question, whoever speaks first.
+    assert!(arrives(&mut net, 1, 0, answer(&question)) && arrives(&mut net, 0, 1, question));
+    net.rig.assert_conserved();
+}
+
+/// ICMP by type: an answer's flow is judged as its question.
+#[test]
+fn pings_by_their_type() {
+    let mut net = shop(&[]);
+    let list = |action: &str| {
+        serde_json::json!({
+            "name": "no-ping", "applies_to": {"ports": ["p0"]},
+            "ingress": [{"action": action, "protocol": "icmp", "icmp": [8]}, {"action": "deny", "protocol": "icmp"}],
+        })
+    };
+    let echo = |kind: u8, from: usize, to: usize| {
+        let mut frame = unreachable(&sent(to, from, Udp, 1), from, to);
+        frame[34..36].copy_from_slice(&[kind, 0]);
+        frame[36..38].fill(0);
+        // Its identifier, by which a flow is told.
+        frame[38..40].copy_from_slice(&[1, u8::from(kind == 13)]);
+        let checksum = !crate::wire::checksum::fold(crate::wire::checksum::sum(&frame[34..]));
+        frame[36..38].copy_from_slice(&checksum.to_be_bytes());
+        frame
+    };
+    set(&mut net, list("allow"));
+    assert!(arrives(&mut net, 1, 0, echo(8, 1, 0)) && arrives(&mut net, 0, 1, echo(0, 0, 1)));
+    assert!(!arrives(&mut net, 1, 0, echo(13, 1, 0)), "another type");
+    // Judged again by its answer: as an echo request, which is still allowed.
+    set(
+        &mut net,
+        serde_json::json!({
+            "name": "more", "applies_to": {"ports": ["p1"]}, "ingress": [{"action": "deny", "protocol": "icmp", "icmp": [0]}],
+        }),
+    );
+    assert!(arrives(&mut net, 0, 1, echo(0, 0, 1)));
+    set(&mut net, list("deny"));
+    assert!(!arrives(&mut net, 0, 1, echo(0, 0, 1)) && !arrives(&mut net, 1, 0, echo(8, 1, 0)));
+}
+
+/// What is not IP is only asked about by rules that name nothing of IP; ARP by none at all.
+#[test]
+fn what_is_not_ip_and_arp() {
+    let mut net = shop(&[]);
+    let mut other = sent(1, 0, Tcp, 80);
+    other[12..14].copy_from_slice(&[0x88, 0xb5]);
+    let rule = |rule: serde_json::Value| serde_json::json!({"name": "l", "applies_to": {"ports": ["p0"]}, "ingress": [rule]});
+    set(&mut net, rule(serde_json::json!({"action": "deny", "source": ["0.0.0.0/0"]})));
+    assert!(arrives(&mut net, 1, 0, other.clone()) && !passes(&mut net, 1, 0, Tcp, 80));
+    set(&mut net, rule(serde_json::json!({"action": "deny"})));
+    assert!(!arrives(&mut net, 1, 0, other));
+    assert_eq!(net.rig.drops(DropReason::AclDenied), 2);
+    introduce(&mut net);
+}
+
+/// Every flooded copy is asked for by itself, and what its sender may not send is not flooded at all.
+#[test]
+fn flooded_copies_are_asked_for_each() {
+    let mut net = shop(&[]);
+    set(
+        &mut net,
+        serde_json::json!({
+            "name": "db", "applies_to": {"ports": ["p0"]},
+            "ingress": [{"action": "deny", "protocol": "udp", "destination_ports": [9]}],
+        }),
+    );
+    let mut flooded = sent(1, 0, Udp, 9);
+    flooded[..6].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
+    assert!(net.peers[1].send(flooded.clone()));
+    net.rig.settle(NOW);
+    assert!(net.peers[0].recv().is_none() && net.peers[2].recv().is_some());
+    assert_eq!((net.rig.drops(DropReason::AclDenied), counted(&net, "acl db ingress 1")), (1, 1));
+    set(
+        &mut net,
+        serde_json::json!({
+            "name": "web", "applies_to": {"ports": ["p1"]}, "egress": [{"action": "deny", "protocol": "udp"}],
+        }),
+    );
+    assert!(net.peers[1].send(flooded));
+    net.rig.settle(NOW);
+    assert!(net.peers[0].recv().is_none() && net.peers[2].recv().is_none());
+    assert_eq!(counted(&net, "acl web egress 1"), 1);
+    net.rig.assert_conserved();
+}
+
+/// A drop is told once a flow, with list and rule; none is without a name.
+#[test]
+fn a_drop_is_told_with_its_list_and_rule() {
+    let mut net = shop(&[]);
+    set(
+        &mut net,
+        serde_json::json!({
+            "name": "web", "applies_to": {"ports": ["p1"]},
+            "egress": [{"action": "allow", "protocol": "tcp"}, {"action": "deny", "destination": ["10.0.0.1/32"]}],
+        }),
+    );
+    for _ in 0..3 {
+        assert!(!passes(&mut net, 1, 0, Udp, 9));
+    }
+    let told = net.rig.take_refused();
+    let [refused] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((refused.from, refused.to, refused.reason), (1, Some(0), DropReason::AclDenied));
+    assert_eq!(net.rig.model.rule_name(refused.slot.unwrap()), "acl web egress 2");
+    let events = [Event::PolicyDropTold, Event::PolicyDropUntold, Event::PolicyDropAgain];
+    let told: u64 = events.iter().map(|event| net.rig.counters[0].event(*event).get()).sum();
+    assert_eq!(told, net.rig.drops(DropReason::AclDenied));
+    assert_eq!(counted(&net, "acl web egress 2"), 3);
+}
+
+/// Fifty lists on one port are as one: the same steps, and the last rule is found.
+#[test]
+fn many_lists_and_counters_that_stay_their_own() {
+    let mut net = shop(&[]);
+    for n in 0..50u16 {
+        set(
+            &mut net,
+            serde_json::json!({
+                "name": format!("l{n}"), "priority": n, "applies_to": {"ports": ["p0"]},
+                "ingress": [{"action": "deny", "protocol": "udp", "destination_ports": [1000 + n]}],
+            }),
+        );
+    }
+    assert!(!passes(&mut net, 1, 0, Udp, 1049) && !passes(&mut net, 1, 0, Udp, 1007));
+    assert!(passes(&mut net, 1, 0, Udp, 1050));
+    assert_eq!((counted(&net, "acl l49 ingress 1"), counted(&net, "acl l7 ingress 1")), (1, 1));
+    // A policy that comes has slots of its own.
+    net.rig.declare(&Request::PolicyAdd(Box::new(db_from_web()))).unwrap();
+    assert!(!passes(&mut net, 2, 0, Tcp, 1));
+    assert_eq!(counted(&net, "shop/db ingress default"), 1);
+    assert_eq!(counted(&net, "acl l49 ingress 1"), 1);
+}
+
+/// A staged rule is counted where it would have decided, and decides nothing; what it hides is decided by who comes after.
+#[test]
+fn staged_rules_are_counted_and_decide_nothing() {
+    let mut net = shop(&[]);
+    let list = |staged: bool| {
+        serde_json::json!({
+            "name": "l", "applies_to": {"ports": ["p0"]},
+            "ingress": [
+                {"action": "allow", "protocol": "udp", "destination_ports": [53]},
+                {"action": "deny", "protocol": "udp", "destination_ports": ["50-60"], "staged": staged},
+                {"action": "deny", "protocol": "udp", "destination_ports": [55]},
+            ],
+        })
+    };
+    set(&mut net, list(true));
+    assert!(
+        passes(&mut net, 1, 0, Udp, 53) && passes(&mut net, 1, 0, Udp, 54) && passes(&mut net, 1, 0, Udp, 61)
+    );
+    assert!(!passes(&mut net, 1, 0, Udp, 55));
+    let counts = |net: &Net| [1, 2, 3].map(|n| counted(net, &format!("acl l ingress {n}")));
+    assert_eq!((counts(&net), net.rig.drops(DropReason::AclDenied)), ([1, 2, 1], 1));
+    // In force, it ends what it only would have: the flow is judged again.
+    set(&mut net, list(false));
+    assert!(!passes(&mut net, 1, 0, Udp, 54) && passes(&mut net, 1, 0, Udp, 53));
+    // A list of nothing but staged rules judges as well.
+    delete(&mut net, "l");
+    set(
+        &mut net,
+        serde_json::json!({
+            "name": "s", "applies_to": {"ports": ["p0"]}, "ingress": [{"action": "deny", "staged": true}],
+        }),
+    );
+    // The rig leaves counters as they were; the daemon begins anew.
+    let before = counted(&net, "acl s ingress 1");
+    assert!(passes(&mut net, 1, 0, Udp, 54));
+    assert_eq!(counted(&net, "acl s ingress 1"), before + 1);
+}

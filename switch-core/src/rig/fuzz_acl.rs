@@ -1,0 +1,174 @@
+//! What the fuzz target `acl` does with its bytes: they become lists, ports and packets, and the compiled tables say of every
+//! packet what their dull twin says.
+
+use crate::acl::compile::compile;
+use crate::acl::{Candidate, Header, Input, Placed, check, plain, slots_of};
+use crate::wire::hop::V4_MAPPED;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use switch_api::{
+    Acl, AclAction, AclPorts, AclRule, AclTier, IcmpKind, IpProtocol, Name, Owner, PolicyType, PortRange,
+    Prefix,
+};
+
+/// Bytes, as long as there are some; then zeros.
+struct Bytes<'a>(std::slice::Iter<'a, u8>);
+
+impl Bytes<'_> {
+    fn byte(&mut self) -> u8 {
+        self.0.next().copied().unwrap_or(0)
+    }
+
+    fn word(&mut self) -> u16 {
+        u16::from_be_bytes([self.byte(), self.byte()])
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.len() == 0
+    }
+
+    /// Up to `max` of something.
+    fn several<T>(&mut self, max: u8, mut one: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        (0..self.byte() % (max + 1)).map(|_| one(self)).collect()
+    }
+
+    /// An address of few, so that packets meet rules.
+    fn address(&mut self) -> IpAddr {
+        let [kind, low] = [self.byte(), self.byte()];
+        match kind & 1 == 1 {
+            true => IpAddr::from([10, kind >> 6, low >> 4, low & 15]),
+            false => IpAddr::from([
+                0xfd00,
+                0,
+                u16::from(kind >> 6),
+                0,
+                0,
+                0,
+                u16::from(low >> 4),
+                u16::from(low & 15),
+            ]),
+        }
+    }
+
+    fn prefix(&mut self) -> Prefix {
+        let (address, len) = (self.address(), self.byte());
+        let bits = Prefix::host(address).bits();
+        Prefix { address, len: len % (bits + 1) }.network()
+    }
+
+    fn range(&mut self) -> PortRange {
+        let (one, other) = (self.word(), self.word());
+        PortRange { first: one.min(other), last: one.max(other) }
+    }
+
+    fn protocol(&mut self) -> u8 {
+        let byte = self.byte();
+        *[6, 17, 132, 1, 58].get(usize::from(byte % 8)).unwrap_or(&byte)
+    }
+
+    fn rule(&mut self) -> AclRule {
+        let action = [AclAction::Allow, AclAction::Deny, AclAction::Pass][usize::from(self.byte() % 3)];
+        let protocol = (self.byte() & 3 != 0).then(|| IpProtocol(self.protocol()));
+        let mut rule = AclRule { protocol, staged: self.byte() & 3 == 3, ..AclRule::all(action) };
+        rule.source = self.several(2, Self::prefix);
+        rule.destination = self.several(2, Self::prefix);
+        if protocol.is_some_and(IpProtocol::has_ports) {
+            rule.source_ports = self.several(2, Self::range);
+            rule.destination_ports = self.several(2, Self::range);
+        }
+        if protocol.is_some_and(IpProtocol::is_icmp) {
+            rule.icmp = self.several(2, |bytes| {
+                let (kind, code) = (bytes.byte(), bytes.word());
+                IcmpKind { kind, code: (code & 1 == 1).then_some((code >> 8) as u8) }
+            });
+        }
+        rule
+    }
+
+    fn list(&mut self, n: usize) -> Option<Acl> {
+        let tier = if self.byte() & 1 == 1 { AclTier::After } else { AclTier::Before };
+        let whom = self.byte();
+        let ports = (0..3).filter(|port| whom >> port & 1 == 1).filter_map(|port| name("p", port)).collect();
+        Some(Acl {
+            name: name("l", n)?,
+            tier,
+            priority: u16::from(self.byte() & 3),
+            applies_to: AclPorts { ports, workloads: None, all: whom & 128 != 0 },
+            ingress: self.several(6, Self::rule),
+            egress: self.several(6, Self::rule),
+            owner: Owner::Operator,
+        })
+    }
+
+    fn header(&mut self) -> Header {
+        if self.byte() == 0 {
+            return Header::NOT_IP;
+        }
+        let bits = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => V4_MAPPED | u128::from(ip.to_bits()),
+            IpAddr::V6(ip) => ip.to_bits(),
+        };
+        let ends = [bits(self.address()), bits(self.address())];
+        let has = self.byte();
+        Header {
+            ends: Some(ends),
+            protocol: self.protocol(),
+            source_port: (has & 1 == 1).then(|| self.word()),
+            number: (has & 2 == 2).then(|| self.word()),
+        }
+    }
+}
+
+fn name(kind: &str, n: usize) -> Option<Name> {
+    format!("{kind}{n}").parse().ok()
+}
+
+/// See the module.
+pub fn acl(data: &[u8]) {
+    let mut bytes = Bytes(data.iter());
+    let lists: Vec<Acl> = (0..usize::from(bytes.byte() % 6)).filter_map(|n| bytes.list(n)).collect();
+    // What is refused is looked at, and compiled all the same.
+    lists.iter().for_each(|list| _ = check::acl(list));
+    let mut slot = 0;
+    let place = |acl| {
+        let placed = Placed { acl, slot };
+        slot += slots_of(acl);
+        placed
+    };
+    let acls: Vec<Placed> = lists.iter().map(place).collect();
+    let names: Vec<Name> = (0..3).filter_map(|n| name("p", n)).collect();
+    let ports = names.iter().zip(0..).map(|(name, port)| Candidate { port, name, workload: None }).collect();
+    let (namespaces, mut packets) = (BTreeMap::new(), 0);
+    let input = Input { acls, ports, namespaces: &namespaces };
+    let Ok(compiled) = compile(&input) else { return };
+    while packets < 64 && !(bytes.is_over() && packets > 0) {
+        packets += 1;
+        let header = bytes.header();
+        for (port, direction) in
+            (0..3).flat_map(|port| [(port, PolicyType::Ingress), (port, PolicyType::Egress)])
+        {
+            let chains = compiled.subject(port).chains(direction);
+            for (tier, chains) in [(AclTier::Before, chains.before), (AclTier::After, chains.after)] {
+                let ours = chains.enforced.and_then(|chain| compiled.judge(chain, &header));
+                let twin = |staged| plain::judge(&input, port, direction, tier, staged, &header);
+                let place = || format!("port {port} {direction:?} {tier:?} {header:?} {lists:?}");
+                assert_eq!(ours, twin(false), "{}", place());
+                let rehearsed = twin(true).filter(|ruling| ruling.staged);
+                assert_eq!(compiled.rehearse(chains, &header), rehearsed, "{}", place());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Not only what a fuzzer finds.
+        #[test]
+        fn arbitrary_bytes_agree(data in proptest::collection::vec(any::<u8>(), 0..400)) {
+            super::acl(&data);
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Access control lists, seen by real kernels: pods with TAPs, and the node.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+
+use std::time::Duration;
+use switch_api::{
+    Acl, AclStatus, ByName, Code, Done, NetworkPolicy, Nothing, PolicyAnswer, PolicyExplain, Port,
+    PortSettings, Protocol, Request, Trace, TraceReply, Workload,
+};
+use switch_lab::node::tap_port;
+use switch_lab::{Daemon, Net, Node, Options, Pod, wait_until};
+
+const LONG: Duration = Duration::from_secs(10);
+
+fn switchd() -> Options {
+    Options::new(env!("CARGO_BIN_EXE_switchd"))
+}
+
+fn labelled(pod: &Pod, app: &str) -> Port {
+    let workload = Workload {
+        namespace: "shop".into(),
+        labels: [("app".to_owned(), app.to_owned())].into(),
+        ports: vec![],
+        addresses: vec![],
+    };
+    Port { workload: Some(workload), ..tap_port(pod, "br0", PortSettings::default()) }
+}
+
+fn set(daemon: &Daemon, acl: serde_json::Value) {
+    let acl: Acl = serde_json::from_value(acl).unwrap();
+    let _: Done = daemon.call(&Request::AclSet(Box::new(acl)));
+}
+
+/// UDP datagrams to a port, one way: how many of them a receiver there sees.
+fn datagrams(from: &Net, to: &Net, address: &str, port: u16) -> usize {
+    let (bind, target) = (format!("{address}:{port}"), format!("{address}:{port}"));
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let receiver = to.inside(move || {
+        let socket = std::net::UdpSocket::bind(bind).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        ready.send(()).unwrap();
+        let mut buffer = [0; 64];
+        std::iter::from_fn(|| socket.recv(&mut buffer).ok()).count()
+    });
+    is_ready.recv().unwrap();
+    let sender = from.inside(move || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        (0..10).for_each(|_| _ = socket.send_to(b"hello", &target));
+    });
+    sender.join().unwrap();
+    receiver.join().unwrap()
+}
+
+/// A node at 10.66.0.9 with three pods: 10.66.0.1 is `db`, 2 `web`, 3 `other`.
+fn shop(options: &Options) -> (Node, Daemon, Vec<Pod>) {
+    let node = Node::new();
+    let daemon = node.start(options);
+    daemon.bridge("br0");
+    daemon.attach_host(9, "br0");
+    let pods: Vec<_> = (1..=3).map(|n| node.bare_pod(n)).collect();
+    for (pod, app) in pods.iter().zip(["db", "web", "other"]) {
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(pod, app))));
+    }
+    for pod in &pods {
+        wait_until("pods and node reach each other", LONG, || pod.reaches("10.66.0.9"));
+    }
+    (node, daemon, pods)
+}
+
+#[test]
+fn rules_in_order_beside_policies_with_names_and_counts() {
+    let (node, daemon, pods) = shop(&switchd());
+    let [db, web, other] = &pods[..] else { panic!() };
+    set(
+        &daemon,
+        serde_json::json!({
+            "name": "guard", "applies_to": {"workloads": {"pod_selector": {"matchLabels": {"app": "db"}}}},
+            "ingress": [
+                {"action": "allow", "protocol": "udp", "source": ["10.66.0.2/32"], "destination_ports": ["5000-5999"]},
+                {"action": "pass", "source": ["10.66.0.3/32"]},
+                {"action": "deny", "protocol": "udp"},
+            ],
+        }),
+    );
+    assert_eq!(datagrams(&web.net, &db.net, "10.66.0.1", 5432), 10);
+    assert_eq!(datagrams(&web.net, &db.net, "10.66.0.1", 6000), 0);
+    // Passed on, and no policy is there; the node is no exception, but for what no rule denies.
+    assert_eq!(datagrams(&other.net, &db.net, "10.66.0.1", 6000), 10);
+    assert_eq!(datagrams(&node.net, &db.net, "10.66.0.1", 6000), 0);
+    assert!(web.reaches("10.66.0.1"), "ICMP is no rule's");
+    // What `db` asks is answered, whatever may come in.
+    assert_eq!(switch_lab::transfer::tcp(&db.net, &web.net, "10.66.0.2".parse().unwrap(), 300_000), 300_000);
+    // A policy closes `db`: the first rule goes before it, the second leaves it to it.
+    let policy = serde_json::json!({"metadata": {"name": "closed", "namespace": "shop"},
+        "spec": {"podSelector": {"matchLabels": {"app": "db"}}}});
+    let policy: NetworkPolicy = serde_json::from_value(policy).unwrap();
+    let _: Done = daemon.call(&Request::PolicyAdd(Box::new(policy)));
+    assert_eq!(datagrams(&web.net, &db.net, "10.66.0.1", 5433), 10);
+    assert_eq!(datagrams(&other.net, &db.net, "10.66.0.1", 6000), 0);
+    let lists: Vec<AclStatus> = daemon.call(&Request::AclList(Nothing {}));
+    assert_eq!(lists[0].ports.iter().map(|port| port.as_str()).collect::<Vec<_>>(), ["tap1"]);
+    // Flows are counted by the packet that is judged; what is denied, by each.
+    let counts: Vec<u64> = lists[0].rules.iter().map(|rule| rule.packets).collect();
+    assert!(counts[0] >= 2 && counts[1] >= 1 && counts[2] >= 20, "{lists:?}");
+    assert_eq!(daemon.drops("acl-denied"), counts[2]);
+    assert!(daemon.stats().policy_drops.iter().any(|rule| rule.rule == "acl guard ingress 3"));
+    let by = ByName { name: "guard".parse().unwrap() };
+    let _: Done = daemon.call(&Request::AclDelete(by.clone()));
+    let error = daemon.client().call::<Done>(&Request::AclDelete(by)).unwrap_err();
+    assert_eq!(error.code, Code::NotFound);
+    assert_eq!(datagrams(&web.net, &db.net, "10.66.0.1", 5434), 0, "the policy is left");
+    daemon.assert_conserved();
+}
+
+fn explain(daemon: &Daemon, from: &str, to: &str, udp: u16) -> PolicyAnswer {
+    daemon.call(&Request::PolicyExplain(PolicyExplain {
+        from: from.parse().unwrap(),
+        to: to.parse().unwrap(),
+        protocol: Some(Protocol::Udp),
+        port: Some(udp),
+        source_port: None,
+        icmp: None,
+    }))
+}
+
+/// A first UDP packet from pod 2 to pod 1.
+fn frame(macs: [[u8; 6]; 2], port: u16) -> Vec<u8> {
+    let builder = etherparse::PacketBuilder::ethernet2(macs[1], macs[0]);
+    let builder = builder.ipv4([10, 66, 0, 2], [10, 66, 0, 1], 64).udp(40_000, port);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, b"hello").unwrap();
+    frame
+}
+
+fn mac(daemon: &Daemon, port: &str) -> [u8; 6] {
+    let config: switch_api::Config = daemon.call(&Request::ConfigExport(Default::default()));
+    let port = config.port.into_iter().find(|it| it.name.as_str() == port);
+    let mut kind = port.unwrap().kind;
+    kind.mac_mut().unwrap().unwrap().0
+}
+
+#[test]
+fn explained_traced_restarted_and_refused() {
+    let options = switchd().keeping_state();
+    let (node, mut daemon, pods) = shop(&options);
+    set(
+        &daemon,
+        serde_json::json!({
+            "name": "web", "tier": "after", "priority": 7, "applies_to": {"ports": ["tap2"]},
+            "egress": [
+                {"action": "allow", "protocol": "udp", "destination_ports": [53]},
+                {"action": "allow", "protocol": "udp", "destination_ports": [54], "staged": true},
+                {"action": "deny", "protocol": "udp"},
+            ],
+        }),
+    );
+    let check = |daemon: &Daemon| {
+        let passes = explain(daemon, "tap2", "tap1", 53);
+        assert!(passes.passes && passes.egress.rule.as_deref() == Some("acl web egress 1"), "{passes:?}");
+        let stops = explain(daemon, "10.66.0.2", "10.66.0.1", 54);
+        assert!(!stops.passes && stops.egress.rule.as_deref() == Some("acl web egress 3"), "{stops:?}");
+        assert!(stops.egress.why.contains("staged, and would allow it: acl web egress 2"), "{stops:?}");
+        assert!(explain(daemon, "tap1", "tap2", 54).passes);
+    };
+    check(&daemon);
+    let macs = [mac(&daemon, "tap1"), mac(&daemon, "tap2")];
+    let trace = |port: u16| -> TraceReply {
+        let in_port = "tap2".parse().unwrap();
+        daemon.call(&Request::Trace(Trace { in_port, frame: switch_api::Hex(frame(macs, port)) }))
+    };
+    let (stops, passes) = (trace(54), trace(53));
+    assert_eq!(stops.drops[0].rule.as_deref(), Some("acl web egress 3"), "{stops:?}");
+    assert!(stops.outcome.contains("acl-denied [acl web egress 3]"), "{}", stops.outcome);
+    let admit = passes.steps.iter().find(|step| step.stage == "admit").unwrap();
+    assert!(admit.why.contains("[acl web egress 1]"), "{admit:?}");
+    let before: Vec<AclStatus> = daemon.call(&Request::AclList(Nothing {}));
+    assert!(before[0].rules.iter().all(|rule| rule.packets == 0), "a trace counts nothing: {before:?}");
+
+    daemon.kill();
+    let daemon = node.start(&options);
+    check(&daemon);
+    assert_eq!(datagrams(&pods[1].net, &pods[0].net, "10.66.0.1", 54), 0);
+    wait_until("the allowed ones arrive", LONG, || {
+        datagrams(&pods[1].net, &pods[0].net, "10.66.0.1", 53) == 10
+    });
+    let config: switch_api::Config = daemon.call(&Request::ConfigExport(Default::default()));
+    assert_eq!((config.acl.len(), &config.acl[0]), (1, &before[0].acl));
+    let bad = serde_json::json!({"name": "x", "applies_to": {"all": true}, "ingress": [{"action": "deny", "destination_ports": [1]}]});
+    let bad: Acl = serde_json::from_value(bad).unwrap();
+    let error = daemon.client().call::<Done>(&Request::AclSet(Box::new(bad))).unwrap_err();
+    assert_eq!(error.data.field.as_deref(), Some("ingress[0].destination_ports"));
+}
+
+/// A connection that goes on as long as the list allows it.
+#[test]
+fn a_connection_stops_with_its_list_and_goes_on_with_it() {
+    use std::io::{Read, Write};
+    let (_node, daemon, pods) = shop(&switchd());
+    let [db, web, _] = &pods[..] else { panic!() };
+    let list = |action: &str| {
+        set(
+            &daemon,
+            serde_json::json!({
+                "name": "db", "applies_to": {"ports": ["tap1"]},
+                "ingress": [{"action": action, "protocol": "tcp", "destination_ports": [5432]}, {"action": "deny", "protocol": "tcp"}],
+                "egress": [{"action": "deny"}],
+            }),
+        );
+    };
+    list("allow");
+    let listener = db.net.inside(|| std::net::TcpListener::bind("10.66.0.1:5432").unwrap()).join().unwrap();
+    let echo = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut byte = [0];
+        while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+    });
+    let connect = web.net.inside(|| std::net::TcpStream::connect("10.66.0.1:5432").unwrap());
+    let mut stream = connect.join().unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut comes_back = |byte: u8, patience: Duration| {
+        stream.set_read_timeout(Some(patience)).unwrap();
+        stream.write_all(&[byte]).unwrap();
+        let mut back = [0];
+        stream.read_exact(&mut back).is_ok()
+    };
+    // It may send nothing of its own, and yet it answers.
+    assert!(comes_back(1, LONG));
+    list("deny");
+    assert!(!comes_back(2, Duration::from_secs(1)), "it went on although it is no longer allowed");
+    list("allow");
+    assert!(comes_back(3, LONG), "it does not go on although it is allowed again");
+    drop(stream);
+    echo.join().unwrap();
+    daemon.assert_conserved();
+}

@@ -1,0 +1,209 @@
+//! `switch-ctl acl`.
+
+use crate::config::{read, refuse};
+use crate::output::{Output, thousands};
+use clap::Subcommand;
+use std::path::{Path, PathBuf};
+use switch_api::file::File;
+use switch_api::{
+    Acl, AclAction, AclPorts, AclRule, AclStatus, ApiError, ByName, Client, Code, Config, Done, Name,
+    Nothing, ObjectRef, Problem, Request,
+};
+
+/// What can be done with access control lists.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Declares the lists of a file, each in place of the one of its name if there is one; `-` reads them from standard input.
+    ///
+    /// The file is one as `apply` reads it, with nothing but [[acl]] tables; other lists stay as they are.
+    #[command(
+        after_help = "Example of a file:\n  [[acl]]\n  name = \"metadata\"\n  applies_to = { all = true }\n\n  [[acl.egress]]\n  action = \"deny\"\n  protocol = \"tcp\"\n  destination = [\"169.254.169.254/32\"]\n  destination_ports = [80, \"8000-8080\"]"
+    )]
+    Set {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Lists access control lists.
+    List,
+    /// Shows one list: its rules, the ports that it is for, what the rules decided.
+    Show {
+        /// Its name.
+        name: Name,
+    },
+    /// Lists every rule with what it decided. Of a flow that is its first packet.
+    #[command(after_help = "Example:\n  switch-ctl acl stats")]
+    Stats,
+    /// Removes a list.
+    #[command(alias = "remove")]
+    Delete {
+        /// Its name.
+        name: Name,
+    },
+}
+
+pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiError> {
+    match verb {
+        Verb::Set { file } => set(file, client, output),
+        Verb::List => {
+            let lists = asked(client)?;
+            output.answer(&lists, |lists| list(lists, output));
+            Ok(())
+        }
+        Verb::Show { name } => {
+            let found = asked(client)?.into_iter().find(|status| status.acl.name == *name);
+            let found = found.ok_or_else(|| {
+                ApiError::new(Code::NotFound, format!("there is no access control list named {name}"))
+                    .hint("`switch-ctl acl list` shows those there are")
+            })?;
+            output.answer(&found, |status| show(status, output));
+            Ok(())
+        }
+        Verb::Stats => {
+            let lists = asked(client)?;
+            output.answer(&lists, |lists| rules(lists, output));
+            Ok(())
+        }
+        Verb::Delete { name } => {
+            let done: Done = client.call(&Request::AclDelete(ByName { name: name.clone() }))?;
+            output.done(&done, &format!("access control list {name} is gone"));
+            Ok(())
+        }
+    }
+}
+
+fn asked(client: &mut Client) -> Result<Vec<AclStatus>, ApiError> {
+    client.call(&Request::AclList(Nothing {}))
+}
+
+/// Declares every list of a file. All of it is read before the first is declared.
+fn set(path: &Path, client: &mut Client, output: &Output) -> Result<(), ApiError> {
+    let (name, text) = read(path)?;
+    let file = File::read(&text).map_err(|complaints| refuse(&name, &text, &complaints, output))?;
+    let only = Config { acl: file.config.acl.clone(), ..Config::default() };
+    if only != file.config || only.acl.is_empty() {
+        let error = format!("{name}: `acl set` reads [[acl]] tables and nothing else");
+        return Err(ApiError::new(Code::InvalidParams, error).hint("use `apply` for a file that has more"));
+    }
+    for acl in &only.acl {
+        let done: Done =
+            client.call(&Request::AclSet(Box::new(acl.clone()))).map_err(|error: ApiError| {
+                let Some(field) = error.data.field.clone() else { return error };
+                let (object, field) = (Some(ObjectRef::of(acl)), Some(field));
+                let (message, hint) = (error.message, error.data.hint);
+                let complaints = file.complaints(&[Problem { object, field, message, hint }]);
+                ApiError { code: error.code, ..refuse(&name, &text, &complaints, output) }
+            })?;
+        output.done(&done, &format!("access control list {} is in force", acl.name));
+    }
+    Ok(())
+}
+
+fn list(lists: &[AclStatus], output: &Output) -> String {
+    if lists.is_empty() {
+        return "no access control lists".into();
+    }
+    let mut table =
+        output.table(&["LIST", "TIER", "PRIORITY", "APPLIES TO", "PORTS", "RULES", "ALLOWED", "DENIED"]);
+    let mut lists: Vec<&AclStatus> = lists.iter().collect();
+    lists.sort_by_key(|status| (status.acl.tier, status.acl.priority, &status.acl.name));
+    for status in lists {
+        let acl = &status.acl;
+        let count = |action: AclAction| -> u64 {
+            let rules =
+                in_order(acl).zip(&status.rules).filter(|(rule, _)| rule.action == action && !rule.staged);
+            rules.map(|(_, count)| count.packets).sum()
+        };
+        table.add_row(vec![
+            acl.name.to_string(),
+            acl.tier.to_string(),
+            acl.priority.to_string(),
+            applies_to(&acl.applies_to),
+            status.ports.len().to_string(),
+            status.rules.len().to_string(),
+            thousands(count(AclAction::Allow)),
+            thousands(count(AclAction::Deny)),
+        ]);
+    }
+    table.to_string()
+}
+
+/// Rules as they are counted.
+fn in_order(acl: &Acl) -> impl Iterator<Item = &AclRule> {
+    acl.ingress.iter().chain(&acl.egress)
+}
+
+fn applies_to(to: &AclPorts) -> String {
+    let ports = to.ports.iter().map(|port| format!("port {port}"));
+    let mut parts: Vec<_> = ports.collect();
+    if let Some(workloads) = &to.workloads {
+        let selectors = [("namespaces", &workloads.namespace_selector), ("pods", &workloads.pod_selector)];
+        for (what, selector) in selectors.into_iter().filter(|(_, it)| **it != Default::default()) {
+            parts.push(format!("{what} {}", serde_json::to_string(selector).unwrap_or_default()));
+        }
+        if parts.len() == to.ports.len() {
+            parts.push("every workload".into());
+        }
+    }
+    if to.all { "every port".into() } else { parts.join(", ") }
+}
+
+fn show(status: &AclStatus, output: &Output) -> String {
+    let acl = &status.acl;
+    let ports: Vec<_> = status.ports.iter().map(ToString::to_string).collect();
+    format!(
+        "access control list {}, {} policies, priority {}\nfor {}: {}\n{}",
+        acl.name,
+        acl.tier,
+        acl.priority,
+        applies_to(&acl.applies_to),
+        if ports.is_empty() { "no port there is".into() } else { ports.join(", ") },
+        rules(std::slice::from_ref(status), output),
+    )
+}
+
+fn rules(lists: &[AclStatus], output: &Output) -> String {
+    let mut table = output.table(&["RULE", "ACTION", "ABOUT", "PACKETS"]);
+    for status in lists {
+        for (rule, count) in in_order(&status.acl).zip(&status.rules) {
+            let staged = if rule.staged { ", staged" } else { "" };
+            let action = format!("{:?}{staged}", rule.action).to_lowercase();
+            table.add_row(vec![count.rule.clone(), action, about(rule), thousands(count.packets)]);
+        }
+    }
+    table.to_string()
+}
+
+/// What a rule is about, in a line.
+fn about(rule: &AclRule) -> String {
+    fn all<T: ToString>(items: &[T]) -> String {
+        items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+    let mut parts: Vec<String> = rule.protocol.iter().map(ToString::to_string).collect();
+    let sides =
+        [("from", &rule.source, &rule.source_ports), ("to", &rule.destination, &rule.destination_ports)];
+    for (word, prefixes, ports) in sides {
+        if !prefixes.is_empty() || !ports.is_empty() {
+            parts.push(word.into());
+            parts.extend((!prefixes.is_empty()).then(|| all(prefixes)));
+            parts.extend((!ports.is_empty()).then(|| format!("port {}", all(ports))));
+        }
+    }
+    parts.extend((!rule.icmp.is_empty()).then(|| format!("type {}", all(&rule.icmp))));
+    if parts.is_empty() { "everything".into() } else { parts.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_told_in_a_line() {
+        let rule = |json: serde_json::Value| about(&serde_json::from_value(json).unwrap());
+        assert_eq!(rule(serde_json::json!({"action": "deny"})), "everything");
+        let tcp = serde_json::json!({"action": "deny", "protocol": "tcp", "source": ["10.0.0.0/8", "fd00::/8"],
+            "destination_ports": [80, "8000-8080"]});
+        assert_eq!(rule(tcp), "tcp from 10.0.0.0/8,fd00::/8 to port 80,8000-8080");
+        let ping = serde_json::json!({"action": "allow", "protocol": "icmp", "icmp": [8, "3/4"]});
+        assert_eq!(rule(ping), "icmp type 8,3/4");
+    }
+}
