@@ -111,6 +111,9 @@ pub struct ErrorData {
     /// Each by itself, where several things are wrong with several objects.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<crate::Problem>,
+    /// Whose the object is that was left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<crate::Owner>,
 }
 
 impl ApiError {

@@ -2,25 +2,10 @@
 //! names only what differs; a field nobody knows is refused by name.
 
 use crate::bridge::is_false;
-use crate::{Cidr, Mac, Name, PortLimits, Prefix, Publish, Vid};
+use crate::{Cidr, Mac, Name, Owner, PortLimits, Prefix, Publish, Vid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-
-/// Who declared an object. Nobody silently undoes what another made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Owner {
-    /// A person or a script, through `switch-ctl`.
-    #[default]
-    Operator,
-    /// The CNI plugin.
-    Cni,
-    /// The mirror of the kernel's routes.
-    Routes,
-    /// The Kubernetes agent.
-    Agent,
-}
 
 /// How a port takes part in VLANs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -491,6 +476,9 @@ pub struct StaticMac {
     pub vid: Vid,
     /// The port it is behind.
     pub port: Name,
+    /// Who declared it.
+    #[serde(default, skip_serializing_if = "Owner::is_operator")]
+    pub owner: Owner,
 }
 
 fn default_vid() -> Vid {

@@ -1,6 +1,6 @@
 //! What is answered, one type per kind of answer.
 
-use crate::{Bridge, BridgeAddress, Mac, Name, Port, Vid};
+use crate::{Bridge, BridgeAddress, Mac, Name, Owner, Port, Vid};
 use serde::{Deserialize, Serialize};
 
 /// Answer to a change: the generation of the snapshot that every worker now uses.
@@ -263,6 +263,9 @@ pub struct FdbEntry {
     pub is_static: bool,
     /// Seconds since it was last heard from; 0 for a static one. Exact to a second.
     pub age_s: u32,
+    /// Who declared it; none: it was learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
 }
 
 /// One worker in the answer to [`crate::Request::WorkerList`].

@@ -13,7 +13,9 @@ use crate::route::{
     RouteGet, StaticNeighbour,
 };
 use crate::trace::Trace;
-use crate::{Bridge, LeaseAcquire, LeaseFilter, Mac, Name, Pool, Port, PortSettings, StaticMac, Vid, Vrf};
+use crate::{
+    Bridge, LeaseAcquire, LeaseFilter, Mac, Name, Owner, Pool, Port, PortSettings, StaticMac, Vid, Vrf,
+};
 use serde::{Deserialize, Serialize};
 
 /// A request. `method` is the variant's name in the file, `params` its content.
@@ -260,6 +262,10 @@ pub struct Nothing {}
 pub struct Hello {
     /// [`crate::API_VERSION`] of the client.
     pub version: u32,
+    /// As whom it asks from now on. Without it: the CNI plugin if the client's role is `cni`, or its program is called
+    /// `switch-cni`; else the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
 }
 
 /// See [`Request::Stop`].

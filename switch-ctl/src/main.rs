@@ -34,7 +34,7 @@ use output::Output;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use switch_api::{ApiError, Client, Code};
+use switch_api::{ApiError, Client, Code, Owner};
 
 /// Talks to switchd: ports, bridges, stations, flows, routes, neighbours, policies, workers, counters.
 ///
@@ -53,6 +53,9 @@ struct Options {
     /// Seconds to wait for an answer.
     #[arg(long, global = true, default_value_t = 30)]
     timeout: u64,
+    /// Change also what this owner made: `cni`, `agent` or `operator`. It is told as an event.
+    #[arg(long, global = true, value_name = "OWNER")]
+    override_owner: Option<Owner>,
     #[command(subcommand)]
     noun: Noun,
 }
@@ -203,6 +206,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         _ => {}
     }
     let mut client = Client::connect(&options.socket, Duration::from_secs(options.timeout))?;
+    client.override_owner(options.override_owner);
     let output = Output::new(options.json);
     match &options.noun {
         Noun::Port(verb) => port::run(verb, &mut client, &output),

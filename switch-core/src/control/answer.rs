@@ -190,6 +190,8 @@ impl Daemon {
         let bridges: BTreeMap<u16, &Name> =
             self.model.bridges.iter().map(|(name, bridge)| (bridge.id, name)).collect();
         let fids: BTreeMap<u16, _> = self.model.fids.iter().map(|(pair, fid)| (*fid, *pair)).collect();
+        let declared: BTreeMap<_, _> =
+            self.model.static_macs.iter().map(|it| ((&it.bridge, it.vid, it.mac), it.owner)).collect();
         let now_s = now().s();
         let mut list = Vec::new();
         self.tables.fdb.for_each(|station, fid, entry| {
@@ -203,6 +205,7 @@ impl Daemon {
                 port: (*port).clone(),
                 is_static: entry.is_static,
                 age_s,
+                owner: declared.get(&(bridge, *vid, Mac::from_u64(station))).copied(),
             });
         });
         list.sort_by(|a, b| (&a.bridge, a.vid, a.mac).cmp(&(&b.bridge, b.vid, b.mac)));

@@ -27,6 +27,7 @@
 //! | [`flows`] | flows listed and ended |
 //! | [`links`] | the kernel's devices, by netlink |
 //! | [`rtnl`], [`sysctl`] | requests to the kernel's routing netlink; what it does not take |
+//! | [`owners`] | who asks, and whose objects that may touch |
 //! | [`outside`] | masquerade and published ports, by the node's kernel |
 //! | [`persist`] | what was declared and leased, on disk |
 //! | [`routes`] | routes listed, and a choice explained |
@@ -62,6 +63,7 @@ mod neighbours;
 pub mod news;
 mod nexthop;
 pub mod outside;
+pub mod owners;
 pub mod peer;
 pub mod persist;
 mod policies;

@@ -108,6 +108,14 @@ pub(super) const MISTAKES: &[Mistake] = &[
         loom: false,
     },
     Mistake {
+        what: "a bridge of somebody's goes with an address of another's on it",
+        file: "config/owners.rs",
+        right: "others.touch(self.addresses.iter().filter(|own| own.bridge == by.name));",
+        wrong: "",
+        test: "a_bridge_goes_with_what_is_on_it",
+        loom: false,
+    },
+    Mistake {
         what: "a file takes what another owner declared",
         file: "config/plan.rs",
         right: "all.filter(|object| object.owner() == owner).cloned()",
