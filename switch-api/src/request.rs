@@ -12,7 +12,7 @@ use crate::route::{
     AddressDelete, BridgeAddress, NeighDelete, NeighFilter, Route, RouteApply, RouteDelete, RouteFilter,
     RouteGet, StaticNeighbour,
 };
-use crate::trace::Trace;
+use crate::trace::{Trace, TraceLive};
 use crate::{
     Bridge, LeaseAcquire, LeaseFilter, Mac, Name, Owner, Pool, Port, PortSettings, StaticMac, Vid, Vrf,
 };
@@ -151,6 +151,9 @@ pub enum Request {
     /// Says what would become of a frame now, stage by stage; changes nothing.
     #[serde(rename = "trace")]
     Trace(Trace),
+    /// Follows the next frames through the stages: each is told as `trace.frame`, until the client ends.
+    #[serde(rename = "trace.live")]
+    TraceLive(TraceLive),
     /// Begins a capture: what passes is told as `capture.frame`, until the client ends.
     #[serde(rename = "capture.start")]
     CaptureStart(CaptureStart),

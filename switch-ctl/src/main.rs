@@ -14,6 +14,7 @@ mod install;
 mod ipam;
 mod label;
 mod limit;
+mod live;
 mod metrics;
 mod namespace;
 mod neigh;

@@ -115,6 +115,7 @@ impl Model {
             | Request::WorkerList(_)
             | Request::StatsGet(_)
             | Request::Trace(_)
+            | Request::TraceLive(_)
             | Request::CaptureStart(_)
             | Request::EventsSubscribe(_)
             | Request::EventsRecent(_)

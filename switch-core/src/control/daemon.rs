@@ -192,6 +192,7 @@ impl Daemon {
             }
             Request::EventsRecent(_) => json(self.news.recent()),
             Request::CaptureStart(start) => json(self.start_capture(start)?),
+            Request::TraceLive(asked) => json(self.start_live(asked)?),
             Request::Trace(trace) => json(self.trace(trace)?),
             Request::Stop(stop) => {
                 self.stopping = Some(stop.detach);

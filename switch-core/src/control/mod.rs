@@ -27,6 +27,7 @@
 //! | [`flows`] | flows listed and ended |
 //! | [`links`] | the kernel's devices, by netlink |
 //! | [`rtnl`], [`sysctl`] | requests to the kernel's routing netlink; what it does not take |
+//! | [`live`] | real frames followed through the stages |
 //! | [`owners`] | who asks, and whose objects that may touch |
 //! | [`outside`] | masquerade and published ports, by the node's kernel |
 //! | [`persist`] | what was declared and leased, on disk |
@@ -58,6 +59,7 @@ mod gratuitous;
 pub mod history;
 mod lanes;
 pub mod links;
+mod live;
 pub mod mirror;
 mod neighbours;
 pub mod news;

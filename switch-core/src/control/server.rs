@@ -372,7 +372,9 @@ impl Client {
                         let flows = asked.flows;
                         self.subscription = Some(Subscription::Events { missed: 0, flows });
                     }
-                    Request::CaptureStart(_) => self.subscription = Some(Subscription::Capture),
+                    Request::CaptureStart(_) | Request::TraceLive(_) => {
+                        self.subscription = Some(Subscription::Capture)
+                    }
                     _ => {}
                 }
                 Ok(answer)

@@ -63,18 +63,18 @@ impl Daemon {
 }
 
 /// Puts what the stages did into words.
-struct Teller<'a> {
-    daemon: &'a Daemon,
-    snapshot: &'a Snapshot,
-    in_port: PortId,
-    packet: &'a [u8],
+pub(super) struct Teller<'a> {
+    pub daemon: &'a Daemon,
+    pub snapshot: &'a Snapshot,
+    pub in_port: PortId,
+    pub packet: &'a [u8],
 }
 
 impl Teller<'_> {
     fn reply(&self, traced: &Traced) -> TraceReply {
         let mut before = Note::default();
         let steps = traced.steps.iter().map(|step| {
-            let why = self.why(step, &before, traced);
+            let why = self.why(step, &before, Some(traced));
             before = step.note;
             TraceStep { stage: step.stage.name().into(), verdict: self.verdict(step.note.verdict), why }
         });
@@ -127,8 +127,8 @@ impl Teller<'_> {
         self.daemon.verdict_text(verdict)
     }
 
-    /// Why a stage left the frame as it did.
-    fn why(&self, step: &Step, before: &Note, traced: &Traced) -> String {
+    /// Why a stage left the frame as it did. What left in the end is known of a dry run alone.
+    pub fn why(&self, step: &Step, before: &Note, traced: Option<&Traced>) -> String {
         let note = &step.note;
         if let Verdict::Drop(reason) = note.verdict {
             return self.why_dropped(step.stage, reason, before);
@@ -206,6 +206,11 @@ impl Teller<'_> {
         format!("VLAN {} of bridge {}", facts.vid, bridge.map_or("?", |(name, _)| name.as_str()))
     }
 
+    /// Of a frame among others, whose station may have been new or not.
+    pub fn learned_before(&self, note: &Note) -> String {
+        format!("{} is behind {}", mac(note.src()), self.name(self.in_port))
+    }
+
     fn learned(&self, note: &Note, events: &[Event]) -> String {
         let (station, port) = (mac(note.src()), self.name(self.in_port));
         match events.first() {
@@ -271,10 +276,15 @@ impl Teller<'_> {
         }
     }
 
-    fn emitted(&self, note: &Note, traced: &Traced) -> String {
-        match note.verdict {
-            Verdict::Aside(_) => "set aside for the slow path".into(),
-            _ => {
+    fn emitted(&self, note: &Note, traced: Option<&Traced>) -> String {
+        match (note.verdict, traced) {
+            (Verdict::Aside(_), _) => "set aside for the slow path".into(),
+            (Verdict::Port(port) | Verdict::Segments(port), None) => {
+                format!("queued for {}", self.name(port))
+            }
+            (Verdict::Flood(_), None) => "copies queued for the members that take them".into(),
+            (_, None) => "counted and given back".into(),
+            (_, Some(traced)) => {
                 let copies = traced.leaving.iter().filter(|leaving| leaving.is_itself).count();
                 format!("{} queued", count(copies, "frame"))
             }
