@@ -19,6 +19,8 @@ pub struct Call {
     pub request: Result<Request, ApiError>,
     /// Whose objects may be touched although they are not the asker's.
     pub override_owner: Option<Owner>,
+    /// The method, if there is one of that name.
+    pub method: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -52,16 +54,20 @@ pub fn decode_request(line: &[u8]) -> Call {
         Err(error) => {
             let error = ApiError::new(Code::Parse, format!("this line is not JSON: {error}"))
                 .hint("send one JSON-RPC 2.0 request per line");
-            return Call { id: Value::Null, request: Err(error), override_owner: None };
+            return Call { id: Value::Null, request: Err(error), override_owner: None, method: None };
         }
     };
     let id = match value.get("id") {
         Some(id @ (Value::String(_) | Value::Number(_))) => id.clone(),
         _ => Value::Null,
     };
+    let method = value.get("method").and_then(Value::as_str).map(str::to_owned);
     match request_from(value) {
-        Ok((request, override_owner)) => Call { id, request: Ok(request), override_owner },
-        Err(error) => Call { id, request: Err(error), override_owner: None },
+        Ok((request, override_owner)) => Call { id, request: Ok(request), override_owner, method },
+        Err(error) => {
+            let is_known = error.code == Code::InvalidParams;
+            Call { id, request: Err(error), override_owner: None, method: method.filter(|_| is_known) }
+        }
     }
 }
 
@@ -167,7 +173,7 @@ pub fn decode_answer<T: DeserializeOwned>(line: &[u8]) -> Result<T, ApiError> {
     let answer: Answer = serde_json::from_slice(line).map_err(malformed)?;
     match answer.error {
         Some(error) => Err(error),
-        None => serde_json::from_value(answer.result.unwrap_or_default()).map_err(malformed),
+        None => crate::lenient::read(answer.result.unwrap_or_default()).map_err(malformed),
     }
 }
 
@@ -193,7 +199,7 @@ mod tests {
         let call = decode_request(&encode_request(7, &request));
         assert_eq!(call.id, 7);
         assert_eq!(call.request.unwrap(), request);
-        assert_eq!(call.override_owner, None);
+        assert_eq!((call.override_owner, call.method.as_deref()), (None, Some("port.delete")));
         let call = decode_request(&encode_call(7, &request, Some(Owner::Cni)));
         assert_eq!((call.request.unwrap(), call.override_owner), (request, Some(Owner::Cni)));
     }

@@ -38,6 +38,7 @@ pub mod event;
 pub mod file;
 pub mod flow;
 pub mod ipam;
+mod lenient;
 pub mod limit;
 pub mod name;
 pub mod object;

@@ -9,7 +9,7 @@ use crate::worker::thread::now;
 use std::collections::BTreeMap;
 use switch_api::{
     ApiError, BridgeStatus, DropCount, FdbEntry, FdbFilter, FrameCounts, Mac, Name, PortCounters, PortMemory,
-    PortState, PortStatus, StageCost, Stats, Status, Support, WorkerStatus,
+    PortState, PortStatus, Room, RouteCounts, StageCost, Stats, Status, Support, WorkerStatus,
 };
 
 type Wanted = Box<dyn Fn(u64, u16, Entry) -> bool>;
@@ -247,6 +247,7 @@ impl Daemon {
                         .enumerate()
                         .map(|(i, count)| (1 << i, count.get()))
                         .collect(),
+                    wake_latency_sum_us: life.wake_sum_us.get(),
                 }
             };
         self.workers.iter().zip(&self.counters).enumerate().map(status).collect()
@@ -273,6 +274,16 @@ impl Daemon {
         }
         let count = |event: Event| self.counters.iter().map(|counters| counters.event(event).get()).sum();
         stats.policy_drops = self.policy_drops();
+        stats.requests = self.latencies.list();
+        stats.routes = RouteCounts {
+            declared: self.model.routes.len() as u64,
+            mirrored: self.model.mirrored.len() as u64,
+        };
+        stats.room = Room {
+            macs: self.fdb_entries.into(),
+            neighbours: self.tables.neigh.lines() as u64 / 2,
+            routes: crate::config::ROUTES_STATIC_MAX as u64,
+        };
         stats.events = Event::ALL.iter().map(|event| (event.name().to_owned(), count(*event))).collect();
         stats.stages = Stage::ALL.iter().filter_map(|stage| self.stage_cost(*stage)).collect();
         stats

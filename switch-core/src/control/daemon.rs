@@ -85,6 +85,8 @@ pub struct Daemon {
     pub(super) flow_watch: Option<Arc<Watch>>,
     /// Those that a worker may still have.
     pub(super) watches_ended: Vec<Arc<Watch>>,
+    /// How long requests took.
+    pub(super) latencies: super::latency::Latencies,
     /// For traces; made with the first.
     pub(super) dry: Option<Dry>,
     pub(super) told: Told,
@@ -138,6 +140,7 @@ impl Daemon {
             loads: Default::default(),
             auto_rebalance: false,
             secret,
+            latencies: Default::default(),
             dry: None,
             told: Told::default(),
             outside: Default::default(),
@@ -247,6 +250,11 @@ impl Daemon {
             | Request::LeaseRelease(_)
             | Request::LeaseList(_) => self.addresses(request, asker.owner),
         }
+    }
+
+    /// A request was answered.
+    pub(super) fn note_latency(&mut self, method: &str, took: Duration) {
+        self.latencies.note(method, took);
     }
 
     pub(super) fn done(&self) -> Done {

@@ -362,6 +362,7 @@ impl Client {
             if line.trim_ascii().is_empty() {
                 continue;
             }
+            let began = Instant::now();
             let call = decode_request(&line);
             let override_owner = call.override_owner;
             let outcome = call.request.and_then(|request| {
@@ -380,6 +381,9 @@ impl Client {
                 Ok(answer)
             });
             self.output.extend(encode_answer(call.id, outcome));
+            if let Some(method) = call.method {
+                daemon.note_latency(&method, began.elapsed());
+            }
         }
     }
 

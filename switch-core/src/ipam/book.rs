@@ -229,8 +229,7 @@ impl Book {
         let mut hint = "try again in a moment, or give the pool another range";
         if stale > 0 {
             text += &format!("; {stale} leases are from before the last boot");
-            hint =
-                "`switch-ctl ipam lease release --earlier-boot` releases those of containers that are gone";
+            hint = "`switch-ctl ipam lease release --earlier-boot --override-owner cni` releases those of containers that are gone";
         }
         ApiError::new(Code::Limit, text).field("pool").hint(hint)
     }

@@ -50,8 +50,8 @@ fn the_next_frames_that_match_are_marked_and_no_more() {
     let capture = follow(&rig, [true, true, false], Live::new(from(1), 3));
     let live = capture.following().unwrap();
     // Together, so that they go through the stages in one batch; some of it are not wanted, and one port is not.
-    for (src, len) in [(1, 60), (7, 61), (1, 400), (8, 63)] {
-        assert!(peers[0].send(frame(9, src, len)));
+    for (dst, src, len) in [(9, 1, 60), (9, 7, 61), (8, 1, 400), (9, 8, 63)] {
+        assert!(peers[0].send(frame(dst, src, len)));
     }
     assert!(peers[2].send(frame(9, 1, 64)));
     rig.settle(NOW);
@@ -60,7 +60,10 @@ fn the_next_frames_that_match_are_marked_and_no_more() {
         marked.iter().map(|it| (it.port, it.len, it.batch)).collect::<Vec<_>>(),
         [(0, 60, 4), (0, 400, 4)]
     );
-    assert_eq!(marked[1].bytes, frame(9, 1, 256), "its headers, as they came");
+    assert_eq!(marked[1].bytes, frame(8, 1, 256), "its headers, as they came");
+    for (marked, dst) in marked.iter().zip([9, 8]) {
+        assert!(marked.steps.iter().all(|step| step.note.dst & 0xff == dst), "what is known of another");
+    }
     assert!(live.is_open());
     for _ in 0..5 {
         assert!(peers[1].send(frame(9, 1, 70)));
