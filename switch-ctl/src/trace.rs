@@ -38,10 +38,10 @@ pub struct Trace {
     #[arg(long, value_name = "FILTER", group = "what")]
     live: Option<String>,
     /// How many real frames.
-    #[arg(long, default_value_t = 10, requires = "live")]
+    #[arg(long, default_value_t = 10, conflicts_with_all = ["hex", "pcap", "dst", "arp"], requires = "live")]
     count: u32,
     /// For how long at most, like 10s [default: until Ctrl-C].
-    #[arg(long = "for", value_name = "TIME", value_parser = crate::live::parse_time, requires = "live")]
+    #[arg(long = "for", value_name = "TIME", value_parser = crate::live::parse_time, conflicts_with_all = ["hex", "pcap", "dst", "arp"], requires = "live")]
     within: Option<Duration>,
     /// The whole frame in hexadecimal, from its destination MAC on.
     #[arg(long, group = "what")]
