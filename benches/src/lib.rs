@@ -8,6 +8,7 @@
 //! | [`sink`] | what the sink makes of what arrives: loss, reorder, latencies |
 //! | [`flood`] | a flood that no socket could send |
 //! | [`iperf`] | TCP between two pods |
+//! | [`changes`] | changes at a rate, and datagrams beside them |
 //! | [`containers`] | containers as a runtime attaches them |
 //! | [`pair`] | two pods on the switch |
 //! | [`outage`] | how long pods are cut off |
@@ -22,6 +23,7 @@
 //! | [`allocations`] | an allocator that counts |
 
 pub mod allocations;
+pub mod changes;
 pub mod containers;
 pub mod cpu;
 pub mod cycles;

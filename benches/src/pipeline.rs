@@ -6,11 +6,12 @@ use std::sync::Arc;
 use switch_api::{Bridge, MemorySource, NetworkPolicy, Port, PortKind, PortSettings, Request, Workload};
 use switch_core::config::snapshot::{Live, Snapshot, compile};
 use switch_core::config::{Checked, FDB_ENTRIES_DEFAULT, Model, NEIGHBOURS_DEFAULT, PORTS_MAX};
-use switch_core::counter::{Counters, DropReason, NoLaps};
+use switch_core::counter::{Counters, DropReason, NoLaps, Stage};
 use switch_core::frame::{Area, AreaSize, BATCH_FRAMES, Batch, Pool, TxQueue};
 use switch_core::pipeline::{Now, Pipeline, Private, TableSizes, Tables, World};
 use switch_core::port::traffic::Source;
 use switch_core::table::flow::FLOWS_DEFAULT;
+use switch_core::worker::laps::StopWatch;
 
 /// A pipeline and two ports' worth of frames.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub struct Bench {
     batch: Batch,
     expected: Vec<Vec<u8>>,
     now: Now,
+    batches: u64,
 }
 
 /// What was measured.
@@ -51,6 +53,7 @@ impl Bench {
             batch: Batch::new(),
             expected: (0..BATCH_FRAMES).map(|_| Vec::with_capacity(64)).collect(),
             now: Now { ns: 1_000_000_000 },
+            batches: 0,
         };
         bench.learn_all(flows);
         bench
@@ -130,6 +133,37 @@ impl Bench {
         assert_eq!(dropped, 0, "frames were dropped");
         let packets = (windows * batches * BATCH_FRAMES) as u64;
         Measured { ticks: crate::cycles::median(ticks), allocations, packets }
+    }
+
+    /// Ticks a packet of so many batches, one in `sample_every` timed at every stage as a worker does it.
+    pub fn window(&mut self, clock: &Clock, batches: usize, sample_every: Option<u64>) -> f64 {
+        let mut window = 0;
+        for batch in 0..batches {
+            let port = batch % 2;
+            self.fill(port);
+            let start = clock.raw();
+            match sample_every {
+                Some(every) if self.batches.is_multiple_of(every) => self.go_timed(clock, port),
+                _ => self.go(port),
+            }
+            window += clock.raw() - start;
+            self.batches += 1;
+            self.drain(port, true);
+        }
+        window as f64 / (batches * BATCH_FRAMES) as f64
+    }
+
+    #[inline(never)]
+    fn go_timed(&mut self, clock: &Clock, port: usize) {
+        let world = World { snapshot: &self.snapshot, tables: &self.tables, now: self.now };
+        let mut watch = StopWatch::start(clock);
+        self.pipeline.run(world, port as u16, &mut self.batch, &mut self.pool, &mut watch);
+        watch.book(&self.pipeline.private.counters, BATCH_FRAMES);
+    }
+
+    /// Packets of batches that were timed.
+    pub fn sampled(&self) -> u64 {
+        self.pipeline.private.counters.stage(Stage::Parse).packets.get()
     }
 
     /// Bare batches, for a profiler or callgrind: no clock, no checks.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use switch_api::{
-    Bridge, Cidr, Client, Done, HOST_DEVICE_DEFAULT, Port, PortKind, PortSettings, PortStatus, Request, Stats,
+    Bridge, Cidr, Client, Done, HOST_DEVICE_DEFAULT, Owner, Port, PortKind, PortSettings, PortStatus,
+    Request, Stats,
 };
 
 /// How long the daemon may take to start, stop or answer on a machine that is busy with other tests.
@@ -233,6 +234,13 @@ impl Daemon {
     /// Asks something that must succeed.
     pub fn call<T: serde::de::DeserializeOwned>(&self, request: &Request) -> T {
         self.client().call(request).unwrap_or_else(|error| panic!("{request:?}: {error:?}\n{}", self.log()))
+    }
+
+    /// The same, asked as somebody other than the operator.
+    pub fn call_as<T: serde::de::DeserializeOwned>(&self, owner: Owner, request: &Request) -> T {
+        let client = Client::connect_as(&self.socket, PATIENCE, owner);
+        let answer = client.and_then(|mut client| client.call(request));
+        answer.unwrap_or_else(|error| panic!("{request:?}: {error:?}\n{}", self.log()))
     }
 
     /// Adds a bridge.

@@ -1,7 +1,7 @@
 //! A blocking client: one request, one answer, over the Unix socket.
 
 use crate::request::Hello;
-use crate::{API_VERSION, ApiError, Code, HelloReply, Request, codec};
+use crate::{API_VERSION, ApiError, Code, HelloReply, Owner, Request, codec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -27,6 +27,7 @@ pub struct Client {
     stream: BufReader<UnixStream>,
     next_id: u64,
     hello: HelloReply,
+    override_owner: Option<Owner>,
 }
 
 impl Client {
@@ -36,9 +37,30 @@ impl Client {
         let limits = stream.set_read_timeout(Some(timeout)).and(stream.set_write_timeout(Some(timeout)));
         limits.map_err(|error| unreachable(socket, &error))?;
         let hello = HelloReply { version: API_VERSION, daemon: String::new(), admin: false, role: None };
-        let mut client = Self { stream: BufReader::new(stream), next_id: 1, hello };
-        client.hello = client.call(&Request::Hello(Hello { version: API_VERSION }))?;
+        let mut client = Self { stream: BufReader::new(stream), next_id: 1, hello, override_owner: None };
+        client.hello = client.call(&Request::Hello(Hello { version: API_VERSION, owner: None }))?;
         Ok(client)
+    }
+
+    /// The same, asking from then on as somebody other than the operator.
+    pub fn connect_as(socket: &Path, timeout: Duration, owner: Owner) -> Result<Self, ApiError> {
+        let mut client = Self::connect(socket, timeout)?;
+        let hello = Hello { version: API_VERSION, owner: Some(owner) };
+        match client.call::<HelloReply>(&Request::Hello(hello)) {
+            // A daemon from before owners were asked for: it does not tell whose objects a request may touch.
+            Err(error)
+                if error.data.field.as_deref() == Some("owner") && error.code == Code::InvalidParams =>
+            {
+                Ok(client)
+            }
+            Err(error) => Err(error),
+            Ok(_) => Ok(client),
+        }
+    }
+
+    /// From now on objects of `owner`'s may be touched, too.
+    pub fn override_owner(&mut self, owner: Option<Owner>) {
+        self.override_owner = owner;
     }
 
     /// What the daemon said of itself.
@@ -74,7 +96,7 @@ impl Client {
             }
             _ => broken(error),
         };
-        let line = codec::encode_request(id, request);
+        let line = codec::encode_call(id, request, self.override_owner);
         if line.len() > codec::LINE_LEN_MAX {
             return Err(too_long(line.len()));
         }

@@ -1,7 +1,7 @@
 //! JSON-RPC 2.0 (jsonrpc.org/specification), one message per line. Decoding takes hostile bytes
 //! and answers with a value or a refusal that names the field.
 
-use crate::{ApiError, Code, Request};
+use crate::{ApiError, Code, Owner, Request};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,6 +17,10 @@ pub struct Call {
     pub id: Value,
     /// What is asked, or why it cannot be understood.
     pub request: Result<Request, ApiError>,
+    /// Whose objects may be touched although they are not the asker's.
+    pub override_owner: Option<Owner>,
+    /// The method, if there is one of that name.
+    pub method: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -28,6 +32,8 @@ struct Envelope {
     method: String,
     #[serde(default)]
     params: Option<Value>,
+    #[serde(default)]
+    override_owner: Option<Owner>,
 }
 
 /// An answer on the wire.
@@ -48,17 +54,24 @@ pub fn decode_request(line: &[u8]) -> Call {
         Err(error) => {
             let error = ApiError::new(Code::Parse, format!("this line is not JSON: {error}"))
                 .hint("send one JSON-RPC 2.0 request per line");
-            return Call { id: Value::Null, request: Err(error) };
+            return Call { id: Value::Null, request: Err(error), override_owner: None, method: None };
         }
     };
     let id = match value.get("id") {
         Some(id @ (Value::String(_) | Value::Number(_))) => id.clone(),
         _ => Value::Null,
     };
-    Call { id, request: request_from(value) }
+    let method = value.get("method").and_then(Value::as_str).map(str::to_owned);
+    match request_from(value) {
+        Ok((request, override_owner)) => Call { id, request: Ok(request), override_owner, method },
+        Err(error) => {
+            let is_known = error.code == Code::InvalidParams;
+            Call { id, request: Err(error), override_owner: None, method: method.filter(|_| is_known) }
+        }
+    }
 }
 
-fn request_from(value: Value) -> Result<Request, ApiError> {
+fn request_from(value: Value) -> Result<(Request, Option<Owner>), ApiError> {
     let envelope: Envelope = typed(value, Code::InvalidRequest)?;
     if envelope.jsonrpc != "2.0" {
         return Err(ApiError::new(Code::InvalidRequest, "\"jsonrpc\" must be \"2.0\"").field("jsonrpc"));
@@ -74,7 +87,7 @@ fn request_from(value: Value) -> Result<Request, ApiError> {
     }
     // Serde reads the tag first and so reports an unknown method before it looks at parameters.
     let tagged = serde_json::json!({ "method": envelope.method, "params": params });
-    typed(tagged, Code::InvalidParams).map_err(|mut error| {
+    let request = typed(tagged, Code::InvalidParams).map_err(|mut error| {
         if error.message.contains("unknown variant") && error.data.field.as_deref() == Some("method") {
             error.code = Code::UnknownMethod;
         } else if let Some(path) = &error.data.field {
@@ -82,7 +95,8 @@ fn request_from(value: Value) -> Result<Request, ApiError> {
             error.data.field = (!inner.is_empty()).then(|| inner.to_owned());
         }
         error
-    })
+    })?;
+    Ok((request, envelope.override_owner))
 }
 
 fn typed<T: DeserializeOwned>(value: Value, code: Code) -> Result<T, ApiError> {
@@ -108,10 +122,18 @@ pub(crate) fn named_in(message: &str) -> Option<&str> {
 
 /// Encodes a request, newline included.
 pub fn encode_request(id: u64, request: &Request) -> Vec<u8> {
+    encode_call(id, request, None)
+}
+
+/// Encodes a request that may touch another owner's objects, newline included.
+pub fn encode_call(id: u64, request: &Request, override_owner: Option<Owner>) -> Vec<u8> {
     let mut value = serde_json::to_value(request).unwrap_or_default();
     if let Some(object) = value.as_object_mut() {
         object.insert("jsonrpc".into(), "2.0".into());
         object.insert("id".into(), id.into());
+        if let Some(owner) = override_owner {
+            object.insert("override_owner".into(), owner.as_str().into());
+        }
     }
     line(&value)
 }
@@ -151,7 +173,7 @@ pub fn decode_answer<T: DeserializeOwned>(line: &[u8]) -> Result<T, ApiError> {
     let answer: Answer = serde_json::from_slice(line).map_err(malformed)?;
     match answer.error {
         Some(error) => Err(error),
-        None => serde_json::from_value(answer.result.unwrap_or_default()).map_err(malformed),
+        None => crate::lenient::read(answer.result.unwrap_or_default()).map_err(malformed),
     }
 }
 
@@ -177,6 +199,9 @@ mod tests {
         let call = decode_request(&encode_request(7, &request));
         assert_eq!(call.id, 7);
         assert_eq!(call.request.unwrap(), request);
+        assert_eq!((call.override_owner, call.method.as_deref()), (None, Some("port.delete")));
+        let call = decode_request(&encode_call(7, &request, Some(Owner::Cni)));
+        assert_eq!((call.request.unwrap(), call.override_owner), (request, Some(Owner::Cni)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! read from is in [`crate::file`].
 
 use crate::{
-    Acl, Bridge, BridgeAddress, Name, Namespace, NetworkPolicy, Owner, Port, Route, StaticMac,
+    Acl, Bridge, BridgeAddress, Lease, Name, Namespace, NetworkPolicy, Owner, Pool, Port, Route, StaticMac,
     StaticNeighbour, Vid, Vrf,
 };
 use serde::{Deserialize, Serialize};
@@ -50,12 +50,10 @@ pub trait Object: Serialize + Clone + PartialEq {
     const NOUN: &'static str;
     /// What tells it from others of its kind, as a person reads it.
     fn key(&self) -> String;
-    /// Whose it is. Kinds without an owner are the operator's.
-    fn owner(&self) -> Owner {
-        Owner::Operator
-    }
+    /// Whose it is.
+    fn owner(&self) -> Owner;
     /// Makes it somebody's.
-    fn set_owner(&mut self, _owner: Owner) {}
+    fn set_owner(&mut self, owner: Owner);
 }
 
 macro_rules! owned {
@@ -67,6 +65,22 @@ macro_rules! owned {
             self.owner = owner;
         }
     };
+}
+
+impl Object for Pool {
+    const NOUN: &'static str = "pool";
+    fn key(&self) -> String {
+        self.name.to_string()
+    }
+    owned!();
+}
+
+impl Object for Lease {
+    const NOUN: &'static str = "lease";
+    fn key(&self) -> String {
+        format!("of {} from {}", self.holder, self.pool)
+    }
+    owned!();
 }
 
 impl Object for Bridge {
@@ -82,6 +96,7 @@ impl Object for Vrf {
     fn key(&self) -> String {
         self.name.to_string()
     }
+    owned!();
 }
 
 impl Object for BridgeAddress {
@@ -105,6 +120,7 @@ impl Object for StaticMac {
     fn key(&self) -> String {
         format!("{}{}", self.mac, on(&self.bridge, self.vid))
     }
+    owned!();
 }
 
 impl Object for StaticNeighbour {
@@ -112,6 +128,7 @@ impl Object for StaticNeighbour {
     fn key(&self) -> String {
         format!("{}{}", self.address, on(&self.bridge, self.vid))
     }
+    owned!();
 }
 
 impl Object for Route {
@@ -129,6 +146,7 @@ impl Object for Namespace {
     fn key(&self) -> String {
         self.name.clone()
     }
+    owned!();
 }
 
 impl Object for NetworkPolicy {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The kind of a refusal. Negative numbers follow JSON-RPC 2.0 §5.1, `-32099..=-32000` are ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(into = "i32", try_from = "i32")]
+#[serde(into = "i32", from = "i32")]
 #[repr(i32)]
 pub enum Code {
     /// The line is not JSON.
@@ -35,10 +35,12 @@ pub enum Code {
     Unsupported = -32007,
     /// It did not happen in time; the daemon goes on.
     Timeout = -32008,
+    /// A kind that this version does not know: the daemon is newer. The message says what it is.
+    Unknown = -32099,
 }
 
 impl Code {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Parse,
         Self::InvalidRequest,
         Self::UnknownMethod,
@@ -53,6 +55,7 @@ impl Code {
         Self::System,
         Self::Unsupported,
         Self::Timeout,
+        Self::Unknown,
     ];
 
     /// The exit code `switch-ctl` ends with: scripts tell refusals apart without reading text.
@@ -67,7 +70,7 @@ impl Code {
             Self::Unsupported => 8,
             Self::Timeout => 9,
             Self::Version => 10,
-            Self::System | Self::Internal => 1,
+            Self::System | Self::Internal | Self::Unknown => 1,
         }
     }
 }
@@ -78,11 +81,9 @@ impl From<Code> for i32 {
     }
 }
 
-impl TryFrom<i32> for Code {
-    type Error = String;
-    fn try_from(number: i32) -> Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|code| *code as i32 == number);
-        known.ok_or_else(|| format!("{number} is no error code of this version"))
+impl From<i32> for Code {
+    fn from(number: i32) -> Self {
+        Self::ALL.into_iter().find(|code| *code as i32 == number).unwrap_or(Self::Unknown)
     }
 }
 
@@ -111,6 +112,9 @@ pub struct ErrorData {
     /// Each by itself, where several things are wrong with several objects.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<crate::Problem>,
+    /// Whose the object is that was left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<crate::Owner>,
 }
 
 impl ApiError {

@@ -145,6 +145,17 @@ pub struct Lease {
     /// The boot of the machine (`/proc/sys/kernel/random/boot_id`) in which they were asked for last.
     /// Containers do not survive a boot, their leases do until somebody releases them.
     pub boot_id: String,
+    /// Who acquired it. One that was acquired before leases had owners is the CNI plugin's: nobody else asked for any.
+    #[serde(default = "cni", skip_serializing_if = "is_cni")]
+    pub owner: Owner,
+}
+
+fn cni() -> Owner {
+    Owner::Cni
+}
+
+fn is_cni(owner: &Owner) -> bool {
+    *owner == Owner::Cni
 }
 
 /// One address of a [`Lease`].

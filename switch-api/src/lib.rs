@@ -6,6 +6,7 @@
 //! | [`cidr`] | addresses with a prefix length |
 //! | [`bridge`] | what a bridge is told |
 //! | [`object`] | what else can be declared: ports, static MACs |
+//! | [`owner`] | whose an object is |
 //! | [`publish`] | ports of the node that lead to pods |
 //! | [`ipam`] | address pools and leases |
 //! | [`limit`] | how fast a port may send and be sent |
@@ -39,9 +40,11 @@ pub mod event;
 pub mod file;
 pub mod flow;
 pub mod ipam;
+mod lenient;
 pub mod limit;
 pub mod name;
 pub mod object;
+pub mod owner;
 pub mod policy;
 pub mod policy_diff;
 pub mod prefix;
@@ -72,6 +75,7 @@ pub use ipnet::IpNet;
 pub use limit::{LIMIT_MAX, Limit, PortLimits};
 pub use name::{Mac, Name, Vid};
 pub use object::*;
+pub use owner::{NoOwner, Owner};
 pub use policy::*;
 pub use policy_diff::*;
 pub use prefix::Prefix;

@@ -2,25 +2,10 @@
 //! names only what differs; a field nobody knows is refused by name.
 
 use crate::bridge::is_false;
-use crate::{Cidr, Mac, Name, PortLimits, Prefix, Publish, Vid};
+use crate::{Cidr, Mac, Name, Owner, PortLimits, Prefix, Publish, Vid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-
-/// Who declared an object. Nobody silently undoes what another made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Owner {
-    /// A person or a script, through `switch-ctl`.
-    #[default]
-    Operator,
-    /// The CNI plugin.
-    Cni,
-    /// The mirror of the kernel's routes.
-    Routes,
-    /// The Kubernetes agent.
-    Agent,
-}
 
 /// How a port takes part in VLANs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +77,7 @@ pub enum XdpMode {
 
 /// What the XDP program takes from a device; the rest goes on to the host's kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "take", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", tag = "take", try_from = "TakeText")]
 pub enum Take {
     /// Every frame.
     #[default]
@@ -104,6 +89,35 @@ pub enum Take {
         /// At most 16 (`RULES_MAX` of the XDP program).
         rules: Vec<TakeRule>,
     },
+}
+
+/// As it is read: serde passes over what else stands beside the tag of a variant without fields.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TakeText {
+    take: TakeWord,
+    rules: Option<Vec<TakeRule>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum TakeWord {
+    Everything,
+    Nothing,
+    Matching,
+}
+
+impl TryFrom<TakeText> for Take {
+    type Error = &'static str;
+    fn try_from(text: TakeText) -> Result<Self, Self::Error> {
+        match (text.take, text.rules) {
+            (TakeWord::Everything, None) => Ok(Self::Everything),
+            (TakeWord::Nothing, None) => Ok(Self::Nothing),
+            (TakeWord::Matching, Some(rules)) => Ok(Self::Matching { rules }),
+            (TakeWord::Matching, None) => Err("missing field `rules`"),
+            (_, Some(_)) => Err("unknown field `rules`, which goes with `matching`"),
+        }
+    }
 }
 
 /// One rule of the XDP program's match table: an EtherType, and a destination prefix if one is given.
@@ -491,6 +505,9 @@ pub struct StaticMac {
     pub vid: Vid,
     /// The port it is behind.
     pub port: Name,
+    /// Who declared it.
+    #[serde(default, skip_serializing_if = "Owner::is_operator")]
+    pub owner: Owner,
 }
 
 fn default_vid() -> Vid {

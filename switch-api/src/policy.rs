@@ -99,6 +99,9 @@ pub struct Namespace {
     /// Its labels; [`NAMESPACE_NAME_LABEL`] need not be among them.
     #[serde(default)]
     pub labels: Labels,
+    /// Who gave them.
+    #[serde(default, skip_serializing_if = "Owner::is_operator")]
+    pub owner: Owner,
 }
 
 /// A namespace by its name.

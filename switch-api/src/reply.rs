@@ -1,6 +1,6 @@
 //! What is answered, one type per kind of answer.
 
-use crate::{Bridge, BridgeAddress, Mac, Name, Port, Vid};
+use crate::{Bridge, BridgeAddress, Mac, Name, Owner, Port, Vid};
 use serde::{Deserialize, Serialize};
 
 /// Answer to a change: the generation of the snapshot that every worker now uses.
@@ -263,6 +263,9 @@ pub struct FdbEntry {
     pub is_static: bool,
     /// Seconds since it was last heard from; 0 for a static one. Exact to a second.
     pub age_s: u32,
+    /// Who declared it; none: it was learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
 }
 
 /// One worker in the answer to [`crate::Request::WorkerList`].
@@ -287,6 +290,9 @@ pub struct WorkerStatus {
     /// Wake-up latency, microseconds, as `(upper bound, count)`: from the sender's wake to the
     /// worker's first instruction after sleep. The last bound stands for everything above.
     pub wake_latency_us: Vec<(u64, u64)>,
+    /// All of it together, microseconds.
+    #[serde(default)]
+    pub wake_latency_sum_us: u64,
 }
 
 /// A lane: one queue of a port, served by one worker.
@@ -356,6 +362,50 @@ pub struct Stats {
     /// What memory is spent on.
     #[serde(default)]
     pub memory: MemoryStatus,
+    /// How long requests took, by method.
+    #[serde(default)]
+    pub requests: Vec<RequestLatency>,
+    /// Routes.
+    #[serde(default)]
+    pub routes: RouteCounts,
+    /// What tables hold at most.
+    #[serde(default)]
+    pub room: Room,
+}
+
+/// How long the daemon took for requests of one method.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestLatency {
+    /// The method.
+    pub method: String,
+    /// Requests, refused ones too.
+    pub count: u64,
+    /// All of them together, nanoseconds.
+    pub sum_ns: u64,
+    /// The longest.
+    pub longest_ns: u64,
+    /// How many took longer than the bound before and no longer than this one, in microseconds; the last has none.
+    pub within_us: Vec<(Option<u64>, u64)>,
+}
+
+/// How many routes there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteCounts {
+    /// That somebody declared.
+    pub declared: u64,
+    /// Of the kernel's, that are mirrored.
+    pub mirrored: u64,
+}
+
+/// What tables hold at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// Stations.
+    pub macs: u64,
+    /// Neighbours.
+    pub neighbours: u64,
+    /// Declared routes.
+    pub routes: u64,
 }
 
 /// How often frames were dropped for one reason.

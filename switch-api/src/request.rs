@@ -13,8 +13,10 @@ use crate::route::{
     AddressDelete, BridgeAddress, NeighDelete, NeighFilter, Route, RouteApply, RouteDelete, RouteFilter,
     RouteGet, StaticNeighbour,
 };
-use crate::trace::Trace;
-use crate::{Bridge, LeaseAcquire, LeaseFilter, Mac, Name, Pool, Port, PortSettings, StaticMac, Vid, Vrf};
+use crate::trace::{Trace, TraceLive};
+use crate::{
+    Bridge, LeaseAcquire, LeaseFilter, Mac, Name, Owner, Pool, Port, PortSettings, StaticMac, Vid, Vrf,
+};
 use serde::{Deserialize, Serialize};
 
 /// A request. `method` is the variant's name in the file, `params` its content.
@@ -150,6 +152,9 @@ pub enum Request {
     /// Says what would become of a frame now, stage by stage; changes nothing.
     #[serde(rename = "trace")]
     Trace(Trace),
+    /// Follows the next frames through the stages: each is told as `trace.frame`, until the client ends.
+    #[serde(rename = "trace.live")]
+    TraceLive(TraceLive),
     /// Begins a capture: what passes is told as `capture.frame`, until the client ends.
     #[serde(rename = "capture.start")]
     CaptureStart(CaptureStart),
@@ -271,6 +276,10 @@ pub struct Nothing {}
 pub struct Hello {
     /// [`crate::API_VERSION`] of the client.
     pub version: u32,
+    /// As whom it asks from now on. Without it: the CNI plugin if the client's role is `cni`, or its program is called
+    /// `switch-cni`; else the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
 }
 
 /// See [`Request::Stop`].

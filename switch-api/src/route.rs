@@ -46,6 +46,9 @@ pub struct StaticNeighbour {
     /// The VLAN it lives in.
     #[serde(default = "default_vid")]
     pub vid: Vid,
+    /// Who declared it.
+    #[serde(default, skip_serializing_if = "Owner::is_operator")]
+    pub owner: Owner,
 }
 
 /// See [`crate::Request::NeighDelete`].
@@ -101,6 +104,9 @@ pub struct NeighEntry {
     pub state: NeighState,
     /// Seconds since it was last heard from, or asked for.
     pub age_s: u32,
+    /// Who declared it; none: it was learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
 }
 
 /// A route to a network that is not a gateway's own.

@@ -112,6 +112,60 @@ pub struct TraceDrop {
     pub rule: Option<String>,
 }
 
+/// See [`crate::Request::TraceLive`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TraceLive {
+    /// Only what comes in by these ports; none: by any.
+    pub ports: Vec<Name>,
+    /// A program of classic BPF, as for a capture; none: every frame.
+    pub filter: Vec<(u16, u8, u8, u32)>,
+    /// So many frames: 1 to 1000.
+    pub count: u32,
+}
+
+impl Default for TraceLive {
+    fn default() -> Self {
+        Self { ports: Vec::new(), filter: Vec::new(), count: 10 }
+    }
+}
+
+/// A frame that was followed; the notice `trace.frame`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TracedFrame {
+    /// When it came, in nanoseconds since 1970, UTC.
+    pub time_ns: u64,
+    /// The port by which it came in.
+    pub port: Name,
+    /// Bytes it had.
+    pub len: u32,
+    /// The first of them, 256 at most.
+    pub data: Hex,
+    /// Frames that went through the stages with it: what a stage took, it took for all of them.
+    pub batch: u32,
+    /// The snapshot by which its way is put into words.
+    pub generation: u64,
+    /// Its way.
+    pub steps: Vec<LiveStep>,
+    /// What was decided about it, as the last step has it.
+    pub outcome: String,
+}
+
+/// What one stage made of a frame, and how long that took.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveStep {
+    /// The stage.
+    pub stage: String,
+    /// What is decided after it, as in [`TraceStep`].
+    pub verdict: String,
+    /// Why.
+    pub why: String,
+    /// Ticks of the worker's clock for the whole batch.
+    pub cycles: u64,
+    /// The same in nanoseconds.
+    pub ns: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! Routing tables as objects: where what a table has no route for goes, and what it has to do with the
 //! kernel's.
 
-use crate::{Name, Prefix};
+use crate::{Name, Owner, Prefix};
 use serde::{Deserialize, Serialize};
 
 /// The kernel's main table (`RT_TABLE_MAIN`, linux/rtnetlink.h).
@@ -41,13 +41,23 @@ pub struct Vrf {
     /// Read that table: what it has no route for has none here either, and what it refuses is refused here.
     #[serde(default)]
     pub mirror: bool,
+    /// Who set it.
+    #[serde(default, skip_serializing_if = "Owner::is_operator")]
+    pub owner: Owner,
 }
 
 impl Vrf {
     /// What a table is that was never set.
     pub fn unset(name: Name) -> Self {
         let uplink = if name.is_main() { Uplink::Kernel } else { Uplink::None };
-        Self { name, uplink, port: None, kernel_table: KERNEL_TABLE_MAIN, mirror: false }
+        Self {
+            name,
+            uplink,
+            port: None,
+            kernel_table: KERNEL_TABLE_MAIN,
+            mirror: false,
+            owner: Owner::Operator,
+        }
     }
 }
 

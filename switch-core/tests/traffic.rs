@@ -203,6 +203,7 @@ fn isolation_flood_switches_and_static_stations_hold() {
         bridge: "br0".parse().unwrap(),
         vid: Vid::DEFAULT,
         port: pods[2].device.parse().unwrap(),
+        owner: Default::default(),
     };
     let _: switch_api::Done = daemon.call(&Request::FdbAdd(entry));
     let before = daemon.drops("source-mac-pinned");

@@ -193,13 +193,15 @@ fn present(name: &Name, client: &mut Client) -> Result<Bridge, ApiError> {
 }
 
 fn list(bridges: &[BridgeStatus], output: &Output) -> String {
-    let mut table = output
-        .table(&["BRIDGE", "AGEING", "VLANS", "MACS", "VRF", "OWN MAC", "GATEWAYS", "ROUTING", "PORTS"]);
+    let mut table = output.table(&[
+        "BRIDGE", "OWNER", "AGEING", "VLANS", "MACS", "VRF", "OWN MAC", "GATEWAYS", "ROUTING", "PORTS",
+    ]);
     for status in bridges {
         let ports: Vec<_> = status.ports.iter().map(Name::as_str).collect();
         let gateways: Vec<_> = status.addresses.iter().map(gateway).collect();
         table.add_row(vec![
             status.bridge.name.to_string(),
+            status.bridge.owner.to_string(),
             format!("{} s", status.bridge.ageing_s),
             status.vlans.to_string(),
             status.macs.to_string(),

@@ -77,7 +77,7 @@ pub fn run(capture: &Capture, client: &mut Client, output: &Output) -> Result<()
     let start = capture.request()?;
     let mut sink = Sink::open(capture.write.as_deref(), capture.snaplen, output.is_json())?;
     let handle = client.handle()?;
-    let stop = Stop::new(handle, capture.duration)?;
+    let stop = Stop::new(handle, capture.duration.map(Duration::from_secs))?;
     let started: CaptureStarted = client.call(&Request::CaptureStart(start))?;
     if !output.is_json() {
         let ports = started.ports.iter().map(Name::as_str).collect::<Vec<_>>().join(" ");
@@ -106,7 +106,8 @@ pub fn run(capture: &Capture, client: &mut Client, output: &Output) -> Result<()
     Ok(())
 }
 
-fn read<T: serde::de::DeserializeOwned>(params: serde_json::Value) -> Result<T, ApiError> {
+/// What a notice says.
+pub fn read<T: serde::de::DeserializeOwned>(params: serde_json::Value) -> Result<T, ApiError> {
     serde_json::from_value(params).map_err(|error| {
         ApiError::new(Code::Parse, format!("the daemon's notice makes no sense: {error}"))
             .hint("update switch-ctl or switchd so that both have the same version")
@@ -139,7 +140,7 @@ pub struct Stop(UnixStream);
 
 impl Stop {
     /// Ready for Ctrl-C.
-    pub fn new(handle: UnixStream, after_s: Option<u64>) -> Result<Self, ApiError> {
+    pub fn new(handle: UnixStream, after: Option<Duration>) -> Result<Self, ApiError> {
         let failed = |error: std::io::Error| ApiError::new(Code::System, error.to_string());
         let mut signals =
             signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])
@@ -149,10 +150,10 @@ impl Stop {
             signals.forever().next();
             _ = by_signal.shutdown(Shutdown::Write);
         });
-        if let Some(after_s) = after_s {
+        if let Some(after) = after {
             let by_time = handle.try_clone().map_err(failed)?;
             std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_secs(after_s));
+                std::thread::sleep(after);
                 _ = by_time.shutdown(Shutdown::Write);
             });
         }
@@ -273,13 +274,19 @@ fn word(direction: Direction) -> &'static str {
     }
 }
 
+/// Nanoseconds since 1970 as the time of day, UTC.
+pub fn clock_time(time_ns: u64) -> String {
+    let (seconds, micros) = (time_ns / 1_000_000_000, time_ns / 1000 % 1_000_000);
+    let (hours, minutes, seconds) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{hours:02}:{minutes:02}:{seconds:02}.{micros:06}")
+}
+
 /// A line for a person.
 fn describe(frame: &CapturedFrame) -> String {
-    let (seconds, micros) = (frame.time_ns / 1_000_000_000, frame.time_ns / 1000 % 1_000_000);
-    let (hours, minutes, seconds) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     let what = summary(&frame.data.0);
     format!(
-        "{hours:02}:{minutes:02}:{seconds:02}.{micros:06} {} {} ({}) {what}, {} bytes",
+        "{} {} {} ({}) {what}, {} bytes",
+        clock_time(frame.time_ns),
         frame.port,
         word(frame.direction),
         frame.verdict,
@@ -287,7 +294,8 @@ fn describe(frame: &CapturedFrame) -> String {
     )
 }
 
-fn summary(bytes: &[u8]) -> String {
+/// What a frame is, in a few words.
+pub fn summary(bytes: &[u8]) -> String {
     let Ok(sliced) = SlicedPacket::from_ethernet(bytes) else { return "a broken header".into() };
     let ends = match &sliced.net {
         Some(NetSlice::Ipv4(ip)) => {

@@ -50,7 +50,7 @@ pub fn follow(
     duration: Option<u64>,
     wanted: impl Fn(&Happened) -> bool,
 ) -> Result<(), ApiError> {
-    let _stop = Stop::new(client.handle()?, duration)?;
+    let _stop = Stop::new(client.handle()?, duration.map(std::time::Duration::from_secs))?;
     let _: Done = client.call(&Request::EventsSubscribe(asked))?;
     client.listen()?;
     let mut told = 0;

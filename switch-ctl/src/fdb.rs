@@ -3,7 +3,7 @@
 use crate::output::Output;
 use clap::{Args, Subcommand};
 use switch_api::{
-    ApiError, Client, Done, FdbDelete, FdbEntry, FdbFilter, Mac, Name, Request, StaticMac, Vid,
+    ApiError, Client, Done, FdbDelete, FdbEntry, FdbFilter, Mac, Name, Owner, Request, StaticMac, Vid,
 };
 
 /// What can be done with stations.
@@ -76,7 +76,13 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
             return Ok(());
         }
         Verb::Add { mac, bridge, port, vid } => {
-            let entry = StaticMac { mac: *mac, bridge: bridge.clone(), vid: *vid, port: port.clone() };
+            let entry = StaticMac {
+                mac: *mac,
+                bridge: bridge.clone(),
+                vid: *vid,
+                port: port.clone(),
+                owner: Owner::Operator,
+            };
             (Request::FdbAdd(entry), format!("{mac} is behind {port}"))
         }
         Verb::Delete { mac, bridge, vid } => {
@@ -91,11 +97,12 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
 }
 
 fn list(entries: &[FdbEntry], output: &Output) -> String {
-    let mut table = output.table(&["MAC", "VLAN", "BRIDGE", "PORT", "AGE"]);
+    let mut table = output.table(&["MAC", "VLAN", "BRIDGE", "PORT", "AGE", "OWNER"]);
     for entry in entries {
         let age = if entry.is_static { "static".into() } else { format!("{} s", entry.age_s) };
         let (bridge, port) = (entry.bridge.to_string(), entry.port.to_string());
-        table.add_row(vec![entry.mac.to_string(), entry.vid.to_string(), bridge, port, age]);
+        let owner = entry.owner.map_or_else(|| "-".to_owned(), |owner| owner.to_string());
+        table.add_row(vec![entry.mac.to_string(), entry.vid.to_string(), bridge, port, age, owner]);
     }
     table.to_string()
 }

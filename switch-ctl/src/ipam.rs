@@ -158,13 +158,14 @@ fn pool(verb: &PoolVerb, client: &mut Client, output: &Output) -> Result<(), Api
 }
 
 fn list_pools(pools: &[PoolStatus], output: &Output) -> String {
-    let mut table = output.table(&["POOL", "FAMILY", "ADDRESSES", "LEASED", "HELD", "FREE", "SUBNETS"]);
+    let mut table =
+        output.table(&["POOL", "OWNER", "FAMILY", "ADDRESSES", "LEASED", "HELD", "FREE", "SUBNETS"]);
     for status in pools {
         for family in &status.families {
             let of_family = |range: &&PoolRange| range.subnet.addr().is_ipv6() == family.is_ipv6;
             let subnets = status.pool.ranges.iter().filter(of_family).map(|range| range.subnet.to_string());
             let numbers = [family.total, family.leased, family.held].map(|count| Cell::new(thousands(count)));
-            let mut row = vec![status.pool.name.to_string().into()];
+            let mut row = vec![status.pool.name.to_string().into(), status.pool.owner.to_string().into()];
             row.push(if family.is_ipv6 { "IPv6" } else { "IPv4" }.into());
             row.extend(numbers);
             row.push(output.verdict(&thousands(family.free), family.free > 0));
@@ -182,11 +183,13 @@ fn list_pools(pools: &[PoolStatus], output: &Output) -> String {
 }
 
 fn list_leases(leases: &[LeaseStatus], output: &Output) -> String {
-    let mut table = output.table(&["ADDRESSES", "POOL", "NETWORK", "CONTAINER", "INTERFACE", "BOOT"]);
+    let mut table =
+        output.table(&["ADDRESSES", "POOL", "NETWORK", "CONTAINER", "INTERFACE", "OWNER", "BOOT"]);
     for LeaseStatus { lease, earlier_boot } in leases {
         let holder = &lease.holder;
         let mut row: Vec<Cell> = vec![addresses(lease).into(), lease.pool.to_string().into()];
         row.extend([&holder.network, &holder.container, &holder.interface].map(Cell::new));
+        row.push(lease.owner.to_string().into());
         row.push(output.verdict(if *earlier_boot { "earlier" } else { "this" }, !earlier_boot));
         table.add_row(row);
     }

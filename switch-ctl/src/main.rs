@@ -15,6 +15,7 @@ mod install;
 mod ipam;
 mod label;
 mod limit;
+mod live;
 mod metrics;
 mod namespace;
 mod neigh;
@@ -35,7 +36,7 @@ use output::Output;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use switch_api::{ApiError, Client, Code};
+use switch_api::{ApiError, Client, Code, Owner};
 
 /// Talks to switchd: ports, bridges, stations, flows, routes, neighbours, policies, workers, counters.
 ///
@@ -54,6 +55,9 @@ struct Options {
     /// Seconds to wait for an answer.
     #[arg(long, global = true, default_value_t = 30)]
     timeout: u64,
+    /// Change also what this owner made: `cni`, `agent` or `operator`. It is told as an event.
+    #[arg(long, global = true, value_name = "OWNER")]
+    override_owner: Option<Owner>,
     #[command(subcommand)]
     noun: Noun,
 }
@@ -207,6 +211,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         _ => {}
     }
     let mut client = Client::connect(&options.socket, Duration::from_secs(options.timeout))?;
+    client.override_owner(options.override_owner);
     let output = Output::new(options.json);
     match &options.noun {
         Noun::Port(verb) => port::run(verb, &mut client, &output),

@@ -3,7 +3,7 @@
 use crate::label::{parse_label, shown};
 use crate::output::Output;
 use clap::Subcommand;
-use switch_api::{ApiError, ByNamespace, Client, Done, Namespace, Nothing, Request};
+use switch_api::{ApiError, ByNamespace, Client, Done, Namespace, Nothing, Owner, Request};
 
 /// What can be done with namespaces. They need not be declared: without labels of its own, a namespace has
 /// `kubernetes.io/metadata.name` alone.
@@ -29,7 +29,11 @@ pub enum Verb {
 pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiError> {
     match verb {
         Verb::Set { name, labels } => {
-            let namespace = Namespace { name: name.clone(), labels: labels.iter().cloned().collect() };
+            let namespace = Namespace {
+                name: name.clone(),
+                labels: labels.iter().cloned().collect(),
+                owner: Owner::Operator,
+            };
             let done: Done = client.call(&Request::NamespaceSet(namespace))?;
             output.done(&done, &format!("namespace {name} has {} labels", labels.len()));
         }
@@ -40,9 +44,13 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
         Verb::List => {
             let all: Vec<Namespace> = client.call(&Request::NamespaceList(Nothing {}))?;
             output.answer(&all, |all| {
-                let mut table = output.table(&["NAMESPACE", "LABELS"]);
+                let mut table = output.table(&["NAMESPACE", "OWNER", "LABELS"]);
                 for namespace in all {
-                    table.add_row(vec![namespace.name.clone(), shown(&namespace.labels)]);
+                    table.add_row(vec![
+                        namespace.name.clone(),
+                        namespace.owner.to_string(),
+                        shown(&namespace.labels),
+                    ]);
                 }
                 table.to_string()
             });

@@ -5,7 +5,7 @@ use crate::output::Output;
 use clap::Subcommand;
 use std::net::IpAddr;
 use switch_api::{
-    ApiError, Client, Done, Mac, Name, NeighDelete, NeighEntry, NeighFilter, NeighState, Request,
+    ApiError, Client, Done, Mac, Name, NeighDelete, NeighEntry, NeighFilter, NeighState, Owner, Request,
     StaticNeighbour, Vid,
 };
 
@@ -53,7 +53,13 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
             return Ok(());
         }
         Verb::Add { address, mac, bridge, vid } => {
-            let entry = StaticNeighbour { address: *address, mac: *mac, bridge: bridge.clone(), vid: *vid };
+            let entry = StaticNeighbour {
+                address: *address,
+                mac: *mac,
+                bridge: bridge.clone(),
+                vid: *vid,
+                owner: Owner::Operator,
+            };
             (Request::NeighAdd(entry), format!("{address} is {mac}"))
         }
         Verb::Delete { address, bridge, vid } => {
@@ -67,7 +73,7 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
 }
 
 fn list(entries: &[NeighEntry], output: &Output) -> String {
-    let mut table = output.table(&["ADDRESS", "MAC", "BRIDGE", "VLAN", "STATE", "AGE"]);
+    let mut table = output.table(&["ADDRESS", "MAC", "BRIDGE", "VLAN", "STATE", "AGE", "OWNER"]);
     for entry in entries {
         let state = match entry.state {
             NeighState::Incomplete => "incomplete",
@@ -85,6 +91,7 @@ fn list(entries: &[NeighEntry], output: &Output) -> String {
             vid,
             state.to_owned(),
             format!("{} s", entry.age_s),
+            entry.owner.map_or_else(|| "-".to_owned(), |owner| owner.to_string()),
         ]);
     }
     table.to_string()

@@ -212,7 +212,7 @@ fn list(policies: &[PolicyStatus], output: &Output) -> String {
     if policies.is_empty() {
         return "no policies: every port may speak with every port".into();
     }
-    let mut table = output.table(&["NAMESPACE", "POLICY", "ISOLATES", "PORTS", "PASSED", "DROPPED"]);
+    let mut table = output.table(&["NAMESPACE", "POLICY", "OWNER", "ISOLATES", "PORTS", "PASSED", "DROPPED"]);
     for status in policies {
         let (meta, spec) = (&status.policy.metadata, &status.policy.spec);
         let isolates = [(PolicyType::Ingress, "ingress"), (PolicyType::Egress, "egress")];
@@ -224,6 +224,7 @@ fn list(policies: &[PolicyStatus], output: &Output) -> String {
         table.add_row(vec![
             meta.namespace.clone(),
             meta.name.clone(),
+            status.policy.owner.to_string(),
             isolates.collect::<Vec<_>>().join(","),
             status.ports.len().to_string(),
             thousands(count(false)),

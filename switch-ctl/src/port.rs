@@ -463,8 +463,10 @@ fn vlan(port: &Port) -> String {
 }
 
 fn list(ports: &[PortStatus], output: &Output) -> String {
-    let head =
-        ["PORT", "STATE", "KIND", "MODE", "BRIDGE", "VLAN", "WORKER", "MACS", "RX", "TX", "DROPS", "WHY"];
+    let head = [
+        "PORT", "STATE", "KIND", "MODE", "BRIDGE", "VLAN", "WORKER", "OWNER", "MACS", "RX", "TX", "DROPS",
+        "WHY",
+    ];
     let mut table = output.table(&head);
     for port in ports {
         let workers: Vec<_> = port.workers.iter().map(u16::to_string).collect();
@@ -477,6 +479,7 @@ fn list(ports: &[PortStatus], output: &Output) -> String {
             port.port.bridge.to_string().into(),
             vlan(&port.port).into(),
             workers.join(",").into(),
+            port.port.owner.to_string().into(),
             port.learned.to_string().into(),
             thousands(port.counters.rx_packets).into(),
             thousands(port.counters.tx_packets).into(),
@@ -495,6 +498,7 @@ fn show(port: &PortStatus) -> String {
         ("port", port.port.name.to_string()),
         ("state", state(port).into()),
         ("why", port.reason.clone().unwrap_or_default()),
+        ("owner", port.port.owner.to_string()),
         ("kind", made_of(&port.port)),
         ("mode", port.mode.clone().unwrap_or_default()),
         ("not faster because", port.mode_reason.clone().unwrap_or_default()),

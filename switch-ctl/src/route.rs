@@ -244,12 +244,13 @@ fn origin(status: &RouteStatus) -> String {
 }
 
 fn list(routes: &[RouteStatus], output: &Output) -> String {
-    let mut table = output.table(&["NETWORK", "WAY", "FROM", "METRIC", "VRF", "USED"]);
+    let mut table = output.table(&["NETWORK", "WAY", "FROM", "OWNER", "METRIC", "VRF", "USED"]);
     for status in routes {
         table.add_row(vec![
             status.route.prefix.to_string(),
             way(status),
             origin(status),
+            status.route.owner.to_string(),
             status.route.metric.to_string(),
             status.route.vrf.to_string(),
             if status.active { "yes" } else { "no" }.to_owned(),

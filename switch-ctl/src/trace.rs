@@ -1,5 +1,6 @@
 //! `switch-ctl trace`: a frame is made or read here; the switch says what becomes of it.
 
+use crate::live;
 use crate::output::Output;
 use clap::Args;
 use etherparse::{ArpOperation, ArpPacket, EtherType, IpNumber, PacketBuilder, PacketBuilderStep, VlanId};
@@ -9,6 +10,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use switch_api::{ApiError, Client, Code, Hex, Mac, Name, Request, TraceReply, Vid};
 
 /// Payload of a frame made of fields, in bytes, unless --len says otherwise.
@@ -18,18 +20,29 @@ const TTL: u8 = 64;
 /// The port a connection seems to come from.
 const SOURCE_PORT: u16 = 40_000;
 
-/// One frame, and what becomes of it. Nothing is changed by it: nothing is learned, counted or asked.
+/// One frame, and what becomes of it. Nothing is changed by it: nothing is learned, counted or asked. With --live, real frames.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   switch-ctl trace --in web --dst 02:00:00:00:00:02 --ip '10.66.0.2>10.66.0.3' --tcp 443
+  switch-ctl trace --live 'icmp and host 10.66.0.2' --count 5 --for 10s
   switch-ctl trace --in web --src 02:42:00:00:00:02 --arp 10.66.0.1
   switch-ctl trace --in uplink --pcap incident.pcapng --frame 17
   switch-ctl trace --in web --hex 'ffffffffffff 020000000001 0806 0001080006040001 …'")]
 pub struct Trace {
     /// The port by which it comes in.
-    #[arg(long = "in", value_name = "PORT")]
-    in_port: Name,
+    #[arg(long = "in", value_name = "PORT", required_unless_present = "live")]
+    in_port: Option<Name>,
+    /// Follow real frames instead: the next that come in and that this filter of tcpdump's language accepts ('' for any), each
+    /// with every stage's verdict, reason and time. With --in only of that port.
+    #[arg(long, value_name = "FILTER", group = "what")]
+    live: Option<String>,
+    /// How many real frames.
+    #[arg(long, default_value_t = 10, conflicts_with_all = ["hex", "pcap", "dst", "arp"], requires = "live")]
+    count: u32,
+    /// For how long at most, like 10s [default: until Ctrl-C].
+    #[arg(long = "for", value_name = "TIME", value_parser = crate::live::parse_time, conflicts_with_all = ["hex", "pcap", "dst", "arp"], requires = "live")]
+    within: Option<Duration>,
     /// The whole frame in hexadecimal, from its destination MAC on.
     #[arg(long, group = "what")]
     hex: Option<Hex>,
@@ -109,8 +122,14 @@ fn parse_ports(text: &str) -> Result<(u16, u16), String> {
 }
 
 pub fn run(trace: &Trace, client: &mut Client, output: &Output) -> Result<(), ApiError> {
+    if let Some(filter) = &trace.live {
+        let (filter, ports) = (filter.clone(), trace.in_port.iter().cloned().collect());
+        let asked = live::Asked { filter, ports, count: trace.count, within: trace.within };
+        return live::run(&asked, client, output);
+    }
     let frame = trace.frame()?;
-    let request = Request::Trace(switch_api::Trace { in_port: trace.in_port.clone(), frame: Hex(frame) });
+    let in_port = trace.in_port.clone().ok_or_else(|| wrong("no port is given", "give --in"))?;
+    let request = Request::Trace(switch_api::Trace { in_port, frame: Hex(frame) });
     let reply: TraceReply = client.call(&request)?;
     output.answer(&reply, |reply| show(reply, output));
     Ok(())
@@ -317,6 +336,9 @@ mod tests {
             Line::try_parse_from(words).is_err()
         };
         assert!(refused("--in p --hex 02 --pcap x"), "two frames");
+        assert!(refused("--hex 02"), "no port");
+        assert!(refused("--live icmp --hex 02") && refused("--in p --hex 02 --count 3"), "made and real");
+        assert!(!refused("--live icmp --count 3 --for 10s --in p"));
         assert!(refused("--in p --dst 02:00:00:00:00:02 --ip 10.0.0.1>fd00::1"));
         assert!(refused("--in p --dst 02:00:00:00:00:02 --tcp 443"), "ports without addresses");
         assert!(refused("--in p --dst 02:00:00:00:00:02 --ip 10.0.0.1>10.0.0.2 --tcp 1 --udp 2"));

@@ -88,7 +88,7 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
 
 fn show(list: &[VrfStatus], output: &Output) -> String {
     let mut table =
-        output.table(&["VRF", "UPLINK", "PORT", "DEVICE", "KERNEL TABLE", "MIRRORED", "ANNOUNCED"]);
+        output.table(&["VRF", "UPLINK", "PORT", "DEVICE", "KERNEL TABLE", "MIRRORED", "OWNER", "ANNOUNCED"]);
     let text = |text: Option<&str>| text.unwrap_or("-").to_owned();
     for status in list {
         let announced: Vec<_> = status.announced.iter().map(Prefix::to_string).collect();
@@ -102,6 +102,7 @@ fn show(list: &[VrfStatus], output: &Output) -> String {
             text(status.device.as_deref()),
             status.vrf.kernel_table.to_string(),
             status.mirrored.map_or_else(|| "-".to_owned(), |mirror| format!("{} routes", mirror.routes)),
+            status.vrf.owner.to_string(),
             announced.join(" "),
         ]);
     }

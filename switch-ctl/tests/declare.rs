@@ -290,6 +290,58 @@ fn what_others_declared_is_not_touched() {
 }
 
 #[test]
+fn a_command_leaves_alone_what_others_made() {
+    let node = Node::new();
+    let daemon = node.start(&Options::beside(CTL));
+    let bridge = Bridge { owner: Owner::Cni, ..Bridge::new("cni0".parse().unwrap()) };
+    let _: Done = daemon.call(&Request::BridgeAdd(bridge));
+    let memory = PortKind::Memory { source: None };
+    let port =
+        Port { owner: Owner::Cni, ..Port::new("pod".parse().unwrap(), "cni0".parse().unwrap(), memory) };
+    let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+    said(&daemon, "bridge add br0");
+    for line in [
+        "port delete pod",
+        "port set pod --isolated on",
+        "bridge delete cni0",
+        "bridge set cni0 --ageing-s 60",
+    ] {
+        let (code, told) = refused(&daemon, line);
+        assert_eq!(code, 3, "{line}: {told}");
+        assert!(
+            told.contains("belongs to the CNI plugin") && told.contains("--override-owner cni"),
+            "{told}"
+        );
+        // Another owner's name is not the owner's.
+        assert_eq!(refused(&daemon, &format!("{line} --override-owner agent")).0, 3, "{line}");
+    }
+    let output = run(&daemon, "port delete pod --json");
+    let error: Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(
+        (&error["data"]["owner"], &error["data"]["problems"][0]["object"]["key"]),
+        (&"cni".into(), &"pod".into())
+    );
+    let line = |of: &str, name: &str| {
+        let list = said(&daemon, of);
+        list.lines().find(|line| line.trim_start().starts_with(name)).map(str::to_owned).unwrap_or_default()
+    };
+    assert!(line("port list", "pod").contains(" cni "), "{}", said(&daemon, "port list"));
+    assert!(
+        line("bridge list", "cni0").contains(" cni ") && line("bridge list", "br0").contains(" operator ")
+    );
+    let list: Value = serde_json::from_str(&said(&daemon, "port list --json")).unwrap();
+    assert_eq!(list[0]["port"]["owner"], "cni");
+
+    said(&daemon, "port delete pod --override-owner cni");
+    let told = said(&daemon, "events --recent");
+    let deleted = told.lines().find(|line| line.contains("port.delete")).unwrap_or_default();
+    assert!(deleted.contains("overriding that it belongs to the CNI plugin"), "{told}");
+    assert!(
+        refused(&daemon, "port list --override-owner nobody").1.contains("operator, cni, routes or agent")
+    );
+}
+
+#[test]
 fn a_daemon_starts_with_a_file() {
     let node = Node::new();
     let web = Net::new("web");

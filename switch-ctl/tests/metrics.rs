@@ -122,7 +122,10 @@ impl Scrape {
             match what {
                 "HELP" => assert!(helped.insert(name.to_owned()), "twice: {line}"),
                 "TYPE" => {
-                    assert!(helped.contains(name) && ["counter", "gauge", "info"].contains(&rest), "{line}");
+                    assert!(
+                        helped.contains(name) && ["counter", "gauge", "info", "histogram"].contains(&rest),
+                        "{line}"
+                    );
                     assert!(scrape.kinds.insert(name.into(), rest.into()).is_none(), "twice: {line}");
                     name.clone_into(&mut current);
                 }
@@ -139,6 +142,7 @@ impl Scrape {
         let suffix = match self.kinds[current].as_str() {
             "counter" => "_total",
             "info" => "_info",
+            "histogram" => ["_bucket", "_sum", "_count"].into_iter().find(|end| name.ends_with(end)).unwrap(),
             _ => "",
         };
         assert_eq!(name, format!("{current}{suffix}"), "{line}");
@@ -161,11 +165,22 @@ impl Scrape {
     /// Names of samples that are there, or would be.
     fn names(&self) -> BTreeSet<String> {
         let full = |(name, kind): (&String, &String)| match kind.as_str() {
-            "counter" => format!("{name}_total"),
-            "info" => format!("{name}_info"),
-            _ => name.clone(),
+            "counter" => vec![format!("{name}_total")],
+            "info" => vec![format!("{name}_info")],
+            "histogram" => ["bucket", "sum", "count"].map(|end| format!("{name}_{end}")).to_vec(),
+            _ => vec![name.clone()],
         };
-        self.kinds.iter().map(full).collect()
+        self.kinds.iter().flat_map(full).collect()
+    }
+
+    /// Names that the older format announces: those of samples, but for histograms.
+    fn announced(&self) -> BTreeSet<String> {
+        let mut names = self.names();
+        for (name, _) in self.kinds.iter().filter(|(_, kind)| *kind == "histogram") {
+            ["bucket", "sum", "count"].iter().for_each(|end| _ = names.remove(&format!("{name}_{end}")));
+            names.insert(name.clone());
+        }
+        names
     }
 
     fn counters(&self, port: &str) -> PortCounters {
@@ -243,6 +258,17 @@ fn a_scrape_says_what_the_api_says() {
     assert!(scrape.sum("switch_worker_turns_total", &[("worker", "0")]) > 0.0);
     assert!(scrape.sum("switch_lane_receive_packets_total", &[("port", "pod2")]) > 0.0);
 
+    // Buckets stand for all below them, and the last for everything.
+    let took = |name: &str, labels: &[(&str, &str)]| {
+        scrape.sum(&format!("switch_request_duration_seconds_{name}"), labels)
+    };
+    let adds = ("method", "port.add");
+    assert_eq!((took("count", &[adds]), took("bucket", &[adds, ("le", "+Inf")])), (2.0, 2.0));
+    assert!(took("sum", &[adds]) > 0.0 && took("bucket", &[adds, ("le", "0.0001")]) <= 2.0);
+    assert!(scrape.sum("switch_worker_wake_seconds_count", &[("worker", "0")]) > 0.0);
+    assert_eq!(scrape.sum("switch_routes", &[]), 0.0);
+    assert_eq!(scrape.sum("switch_table_room", &[("table", "macs")]), stats.room.macs as f64);
+
     let printed = print(&daemon, "openmetrics");
     assert!(printed.status.success() && printed.stderr.is_empty(), "{printed:?}");
     assert_eq!(Scrape::parse(&String::from_utf8(printed.stdout).unwrap()).names(), scrape.names());
@@ -250,8 +276,8 @@ fn a_scrape_says_what_the_api_says() {
     let older = String::from_utf8(print(&daemon, "prometheus").stdout).unwrap();
     let typed = older.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let typed: BTreeMap<_, _> = typed.collect();
-    assert!(typed.values().all(|kind| ["counter", "gauge"].contains(kind)), "{older}");
-    assert_eq!(typed.keys().map(|name| name.to_string()).collect::<BTreeSet<_>>(), scrape.names());
+    assert!(typed.values().all(|kind| ["counter", "gauge", "histogram"].contains(kind)), "{older}");
+    assert_eq!(typed.keys().map(|name| name.to_string()).collect::<BTreeSet<_>>(), scrape.announced());
     assert!(serving.interrupt().success());
 }
 
@@ -302,6 +328,40 @@ fn a_unix_socket_is_served_and_what_a_killed_one_left_is_replaced() {
         Serving::try_start(&daemon, &address).err().expect("a file was taken for a socket");
     assert!(code == Some(5) && complaint.contains("is no socket"), "{complaint}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's");
+}
+
+#[test]
+fn what_can_run_out_is_told() {
+    let node = Node::new();
+    let daemon = node.start(&Options::beside(CTL));
+    let run = |line: &str| {
+        let output =
+            Command::new(CTL).arg("--socket").arg(&daemon.socket).args(line.split(' ')).output().unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+    };
+    for line in [
+        "bridge add br0",
+        "bridge address add br0 10.1.0.1/24",
+        "neigh add 10.1.0.9 02:00:00:00:00:09 --bridge br0",
+        "neigh add 10.1.0.8 02:00:00:00:00:08 --bridge br0",
+        "route add 10.50.0.0/16 blackhole",
+        "ipam pool add pods --range 10.9.0.0/24,gateway=10.9.0.1",
+    ] {
+        run(line);
+    }
+    let holder = switch_api::Holder { network: "n".into(), container: "c".into(), interface: "i".into() };
+    let (pool, addresses) = ("pods".parse().unwrap(), Vec::new());
+    let _: Value =
+        daemon.call(&switch_api::Request::LeaseAcquire(switch_api::LeaseAcquire { pool, holder, addresses }));
+    let scrape = Scrape::parse(&String::from_utf8(print(&daemon, "openmetrics").stdout).unwrap());
+    let of = |state| {
+        scrape.sum("switch_pool_addresses", &[("pool", "pods"), ("family", "ipv4"), ("state", state)])
+    };
+    // 256 less the subnet's own, its broadcast address and the gateway.
+    assert_eq!([of("free"), of("leased"), of("held")], [252.0, 1.0, 0.0]);
+    assert_eq!(scrape.sum("switch_neighbours", &[("bridge", "br0"), ("state", "static")]), 2.0);
+    assert_eq!(scrape.sum("switch_routes", &[("origin", "declared")]), 1.0);
+    assert!(scrape.sum("switch_table_room", &[("table", "neighbours")]) >= 4096.0);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use pcap_file::pcapng::{Block, PcapNgReader};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
-use switch_api::{Happened, TraceReply};
+use switch_api::{Happened, TraceReply, TracedFrame};
 use switch_lab::{Daemon, Node, Options, wait_until};
 
 const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
@@ -22,6 +22,10 @@ fn ctl(daemon: &Daemon, words: &[&str]) -> Command {
 
 fn run(daemon: &Daemon, words: &[&str]) -> Output {
     ctl(daemon, words).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn said(output: &Output) -> String {
@@ -137,6 +141,57 @@ fn a_ping_is_captured_with_port_direction_and_verdict() {
     let replayed = run(&daemon, &["trace", "--in", "pod1", "--pcap", file, "--frame", "1"]);
     assert!(said(&replayed).contains("leaves by pod2"), "{replayed:?}");
     daemon.assert_conserved();
+}
+
+#[test]
+fn real_frames_are_followed_through_every_stage_with_its_time() {
+    let node = Node::new();
+    let (daemon, pods) = node.two_pods(&Options::beside(CTL));
+    let live =
+        Running::start(&daemon, &["trace", "--live", "icmp and host 10.66.0.2", "--count", "4", "--json"]);
+    // Asking by a second trace would be a race: whichever comes second is refused.
+    wait_until("workers look", LONG, || said(&run(&daemon, &["events", "--recent"])).contains("trace.live"));
+    // Others' frames are not followed: ARP, and pings from elsewhere.
+    pods[0].net.run("ping -n -c 4 -i 0.2 10.66.0.2");
+    let ended = live.0.wait_with_output().unwrap();
+    let frames: Vec<TracedFrame> =
+        said(&ended).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(frames.len(), 4);
+    for (n, frame) in frames.iter().enumerate() {
+        // A question, then its answer.
+        let (from, to) = if n % 2 == 0 { ("pod1", "pod2") } else { ("pod2", "pod1") };
+        assert_eq!((frame.port.as_str(), frame.outcome.as_str()), (from, format!("port {to}").as_str()));
+        let stages: Vec<_> = frame.steps.iter().map(|step| step.stage.as_str()).collect();
+        assert_eq!(stages, ["recv", "parse", "guard", "learn", "forward", "egress", "emit"]);
+        assert!(frame.steps.iter().all(|step| step.ns < 1_000_000_000));
+        assert!(frame.steps.iter().map(|step| step.ns).sum::<u64>() > 0, "it took some time");
+        let why = |stage: &str| frame.steps.iter().find(|step| step.stage == stage).unwrap().why.clone();
+        assert!(why("forward").contains(&format!("is behind {to}")), "{}", why("forward"));
+        assert_eq!(why("emit"), format!("queued for {to}"));
+        assert_eq!(&frame.data.0[12..14], [8, 0]);
+    }
+    assert!(pods[0].reaches("10.66.0.2"), "and all goes on");
+
+    // As a person reads it; it ends by itself when nothing comes.
+    let nothing = run(&daemon, &["trace", "--live", "tcp port 1", "--for", "200ms", "--in", "pod1"]);
+    assert!(nothing.status.success() && text(&nothing.stderr).contains("0 of 10 frames came"));
+    let child = ctl(&daemon, &["trace", "--live", "arp or icmp", "--count", "1", "--for", "20s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = child;
+    wait_until("it followed one", LONG, || {
+        pods[0].reaches("10.66.0.2");
+        child.try_wait().unwrap().is_some()
+    });
+    let shown = said(&child.wait_with_output().unwrap());
+    assert!(
+        ["STAGE", "forward", "is behind", "ns in all"].iter().all(|word| shown.contains(word)),
+        "{shown}"
+    );
+    let refused = run(&daemon, &["trace", "--live", "", "--count", "1001"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub mod attach_churn;
 pub mod boot_to_answer;
 pub mod busy_memory;
 pub mod capture_cost;
+pub mod changes;
 pub mod cni_add;
 pub mod cni_kill;
 pub mod cni_restart;
@@ -24,6 +25,7 @@ pub mod policy;
 pub mod restart_outage;
 pub mod route_churn;
 pub mod route_scale;
+pub mod stage_counters;
 pub mod tcp_vs_bridge;
 pub mod trace_latency;
 pub mod two_workers;
@@ -149,6 +151,17 @@ pub const ALL: &[Entry] = &[
         "100 tap pods cut off while the daemon restarts, and is killed",
         restart_outage::measure,
     ),
+    (
+        "control-latency",
+        "1 000 changes a second with 250 ports under load: from request to all workers have it",
+        changes::latency,
+    ),
+    (
+        "change-loss",
+        "datagrams lost or overtaken beside such changes, which are not about them",
+        changes::loss,
+    ),
+    ("stage-counters-cost", "what counting every stage's cycles costs the pipeline", stage_counters::measure),
     ("idle-cpu", "CPU when idle with 8 ports, and the first frame after idle", idle_cpu::measure),
 ];
 

@@ -114,7 +114,7 @@ pub fn add(client: &mut Client, port: &Port) -> Result<(), ApiError> {
 
 /// A connection, or why there is none.
 pub fn connect(conf: &Conf) -> Result<Client, ApiError> {
-    Client::connect(&conf.socket, conf.timeout)
+    Client::connect_as(&conf.socket, conf.timeout, Owner::Cni)
 }
 
 /// Whether there is no daemon to talk to, as against one that refuses.

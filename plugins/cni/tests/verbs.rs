@@ -79,11 +79,13 @@ fn check_names_what_differs() {
     differs(&["MTU of 1300, not 1500"]);
     a.net.ip("link set eth0 mtu 1500");
     let lease = switch_api::LeaseFilter { container: Some("a".into()), ..Default::default() };
-    let _: switch_api::Released = runtime.daemon.call(&switch_api::Request::LeaseRelease(lease));
+    let _: switch_api::Released =
+        runtime.daemon.call_as(switch_api::Owner::Cni, &switch_api::Request::LeaseRelease(lease));
     differs(&["no lease"]);
     let name = runtime.ports()[0].port.name.clone();
-    let _: switch_api::Done =
-        runtime.daemon.call(&switch_api::Request::PortDelete(switch_api::ByName { name }));
+    let _: switch_api::Done = runtime
+        .daemon
+        .call_as(switch_api::Owner::Cni, &switch_api::Request::PortDelete(switch_api::ByName { name }));
     differs(&["no interface eth0", "no port", "no lease"]);
 }
 
@@ -255,7 +257,8 @@ fn a_container_speaks_for_itself_only() {
         runtime.ports().into_iter().find(|port| port.port.labels["cni/container"] == "b").unwrap().port;
     let settings = switch_api::PortSettings { source_guard: None, ..port.settings };
     let set = switch_api::PortSet { name: port.name, settings };
-    let _: switch_api::Done = runtime.daemon.call(&switch_api::Request::PortSet(set));
+    let _: switch_api::Done =
+        runtime.daemon.call_as(switch_api::Owner::Cni, &switch_api::Request::PortSet(set));
     let said = runtime.ask("CHECK", "1.0.0", &b, json!({"prevResult": result.ok()}));
     assert_eq!(said.code(), 101);
     assert!(said.json["msg"].as_str().unwrap().contains("nothing is guarded"), "{:#}", said.json);
@@ -421,7 +424,8 @@ fn a_policy_selects_containers_by_what_a_runtime_says_of_them() {
     assert_eq!(add_pod(&runtime, &pods[0], "db-app"), said[0]);
     assert_eq!(port_of(&runtime, "db"), before);
     let label = switch_api::PortLabel { name: before.name.clone(), workload: None };
-    let _: switch_api::Done = runtime.daemon.call(&switch_api::Request::PortLabel(label));
+    let _: switch_api::Done =
+        runtime.daemon.call_as(switch_api::Owner::Cni, &switch_api::Request::PortLabel(label));
     reaches(other, &address);
     assert_eq!(add_pod(&runtime, &pods[0], "db-app"), said[0]);
     assert_eq!(port_of(&runtime, "db"), before);

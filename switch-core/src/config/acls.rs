@@ -59,13 +59,15 @@ impl Model {
             let text = format!("no more than {ACLS_MAX} access control lists are possible");
             return Err(ApiError::new(Code::Limit, text));
         }
+        // It stays its owner's.
+        let owner = before.as_ref().map_or(acl.owner, |before| before.acl.owner);
         // One of the same shape goes on counting where it counted.
         let shape = |acl: &Acl| (acl.ingress.len(), acl.egress.len());
         let slot = match before.filter(|before| shape(&before.acl) == shape(acl)) {
             Some(before) => before.slot,
             None => self.free_slots(slots_of(acl))?,
         };
-        self.acls.insert(acl.name.clone(), PlacedAcl { slot, acl: Arc::new(acl.clone()) });
+        self.acls.insert(acl.name.clone(), PlacedAcl { slot, acl: Arc::new(Acl { owner, ..acl.clone() }) });
         Ok(())
     }
 

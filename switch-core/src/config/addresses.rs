@@ -40,12 +40,18 @@ impl Model {
 
     pub(super) fn add_neighbour(&mut self, neighbour: &StaticNeighbour) -> Result<(), ApiError> {
         let StaticNeighbour { address, bridge, vid, .. } = neighbour.clone();
-        self.delete_neighbour(&NeighDelete { address, bridge, vid });
+        let by = NeighDelete { address, bridge, vid };
+        let present = self
+            .neighbours
+            .iter()
+            .find(|n| (n.address, &n.bridge, n.vid) == (by.address, &by.bridge, by.vid));
+        let owner = present.map_or(neighbour.owner, |present| present.owner);
+        self.delete_neighbour(&by);
         if self.neighbours.len() >= NEIGHBOURS_STATIC_MAX {
             let text = format!("no more than {NEIGHBOURS_STATIC_MAX} declared neighbours are possible");
             return Err(ApiError::new(Code::Limit, text));
         }
-        self.neighbours.push(neighbour.clone());
+        self.neighbours.push(StaticNeighbour { owner, ..neighbour.clone() });
         Ok(())
     }
 
@@ -126,7 +132,7 @@ fn check_pair(model: &Model, one: &BridgeAddress, other: &BridgeAddress, problem
 }
 
 fn check_neighbour(model: &Model, neighbour: &StaticNeighbour, problems: &mut Vec<Problem>) {
-    let StaticNeighbour { address, mac, bridge, vid } = neighbour;
+    let StaticNeighbour { address, mac, bridge, vid, .. } = neighbour;
     let mut problem = |field, text: String| {
         problems.push(Problem::new(field, format!("neighbour {address}: {text}")).about(neighbour));
     };

@@ -20,6 +20,7 @@
 //! | [`rates`] | how fast a port may send and be sent |
 //! | [`source_guard`] | what a port may say of itself |
 //! | [`numbers`] | numbers for what becomes of destinations |
+//! | [`owners`] | what of another owner's a request would touch |
 //! | [`outside`] | what that kernel does for pods: masquerade, published ports |
 //! | [`uplink`] | the way to the node's kernel |
 //! | [`publish`] | how a snapshot reaches every worker, and how one knows that it did |
@@ -37,6 +38,7 @@ mod numbers;
 pub mod outside;
 #[cfg(test)]
 mod outside_tests;
+mod owners;
 pub mod plan;
 #[cfg(test)]
 mod plan_tests;

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use switch_api::{
-    Acl, ApiError, Bridge, BridgeAddress, Code, Labels, Name, Namespace, NetworkPolicy, Port, Request, Route,
-    RouteApply, StaticMac, StaticNeighbour, Vid, Vlan, Vrf,
+    Acl, ApiError, Bridge, BridgeAddress, Code, Labels, Name, Namespace, NetworkPolicy, Owner, Port, Request,
+    Route, RouteApply, StaticMac, StaticNeighbour, Vid, Vlan, Vrf,
 };
 
 /// What is kept on disk: the objects, without their numbers.
@@ -73,6 +73,8 @@ pub struct Model {
     pub policies: BTreeMap<PolicyKey, PlacedPolicy>,
     /// Labels of namespaces that have any.
     pub namespaces: BTreeMap<String, Labels>,
+    /// Whose these are, where it is not the operator.
+    pub namespace_owners: BTreeMap<String, Owner>,
     /// The policies, compiled.
     pub policing: Policing,
     /// Access control lists by name.
@@ -97,7 +99,9 @@ impl Model {
             Request::BridgeAdd(bridge) => next.add_bridge(bridge)?,
             Request::BridgeSet(bridge) => {
                 let name = &bridge.name;
-                next.bridges.get_mut(name).ok_or_else(|| no_such("bridge", name))?.object = bridge.clone();
+                let present = next.bridges.get_mut(name).ok_or_else(|| no_such("bridge", name))?;
+                // Whose it is does not change; here and wherever something is replaced.
+                present.object = Bridge { owner: present.object.owner, ..bridge.clone() };
             }
             Request::BridgeDelete(by) => next.delete_bridge(&by.name)?,
             Request::PortAdd(port) => next.add_port(port)?,
@@ -240,7 +244,7 @@ impl Model {
         }
         let same = |e: &&mut StaticMac| (e.mac, &e.bridge, e.vid) == (entry.mac, &entry.bridge, entry.vid);
         match self.static_macs.iter_mut().find(same) {
-            Some(present) => *present = entry.clone(),
+            Some(present) => *present = StaticMac { owner: present.owner, ..entry.clone() },
             None => self.static_macs.push(entry.clone()),
         }
         Ok(())

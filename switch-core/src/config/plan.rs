@@ -66,7 +66,7 @@ impl Model {
         ) {
             let wanted: BTreeSet<String> = desired.iter().map(Object::key).collect();
             for other in there.filter(|object| object.owner() != owner && wanted.contains(&object.key())) {
-                let (object, whose) = (ObjectRef::of(other), word(&other.owner()));
+                let (object, whose) = (ObjectRef::of(other), other.owner().in_words());
                 problems.push(Problem {
                     message: format!("{object} is there already and belongs to {whose}; it was left alone"),
                     object: Some(object),
@@ -82,6 +82,10 @@ impl Model {
         of(owner, self.ports.values().map(|port| &port.object), &desired.port, all);
         of(owner, self.policies.values().map(|placed| &*placed.policy), &desired.policy, all);
         of(owner, self.acls.values().map(|placed| &*placed.acl), &desired.acl, all);
+        of(owner, self.vrfs.values(), &desired.vrf, all);
+        of(owner, self.static_macs.iter(), &desired.fdb, all);
+        of(owner, self.neighbours.iter(), &desired.neigh, all);
+        of(owner, self.declared_namespaces().iter(), &desired.namespace, all);
         for route in &desired.route {
             let there = self.routes.to(&route.vrf, route.prefix);
             let there: Vec<_> = there.map(|(place, way)| declared(&route.vrf, place, way)).collect();
@@ -96,7 +100,7 @@ impl Model {
                     "bridge {} cannot go: it has the address {} of {}",
                     bridge.name,
                     address.address,
-                    word(&address.owner)
+                    address.owner.in_words()
                 ),
                 object: Some(ObjectRef::of(bridge)),
                 field: None,
@@ -353,13 +357,4 @@ fn fields(before: &impl serde::Serialize, after: &impl serde::Serialize) -> Vec<
     let value = |object: Result<Value, _>| object.unwrap_or_default();
     walk("", &value(serde_json::to_value(before)), &value(serde_json::to_value(after)), &mut found);
     found
-}
-
-fn word(owner: &Owner) -> &'static str {
-    match owner {
-        Owner::Operator => "the operator",
-        Owner::Cni => "the CNI plugin",
-        Owner::Routes => "the kernel's routes",
-        Owner::Agent => "the agent",
-    }
 }

@@ -82,7 +82,13 @@ fn config() -> impl Strategy<Value = Config> {
             .filter_map(|(n, on)| {
                 let port = config.port.iter().find(|port| port.name == name("p", *on))?;
                 let (mac, vid) = (Mac([2, 0, 0, 0, 9, *n]), Vid::DEFAULT);
-                Some(StaticMac { mac, bridge: port.bridge.clone(), vid, port: port.name.clone() })
+                Some(StaticMac {
+                    mac,
+                    bridge: port.bridge.clone(),
+                    vid,
+                    port: port.name.clone(),
+                    owner: Owner::Operator,
+                })
             })
             .collect();
         config.neigh = neighbours
@@ -93,6 +99,7 @@ fn config() -> impl Strategy<Value = Config> {
                 mac: Mac([2, 0, 0, 0, 8, *last]),
                 bridge: name("br", *n),
                 vid: Vid::DEFAULT,
+                owner: Owner::Operator,
             })
             .collect();
         if !bridges.is_empty() {
@@ -115,7 +122,7 @@ fn config() -> impl Strategy<Value = Config> {
         }
         if bits & 32 != 0 {
             let labels = [("tier".to_owned(), format!("{}", bits & 3))].into();
-            config.namespace.push(Namespace { name: "default".into(), labels });
+            config.namespace.push(Namespace { name: "default".into(), labels, owner: Owner::Operator });
         }
         config.policy = policies.iter().map(|(n, open)| policy(*n, *open)).collect();
         config.acl = policies.iter().map(|(n, deny)| acl(*n, *deny)).collect();

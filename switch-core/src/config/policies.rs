@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use switch_api::{
-    ApiError, ByPolicy, Code, Namespace, NetworkPolicy, Port, PortKind, PortLabel, Request, Workload,
+    ApiError, ByPolicy, Code, Namespace, NetworkPolicy, Owner, Port, PortKind, PortLabel, Request, Workload,
 };
 
 /// Namespace and name of a policy.
@@ -128,12 +128,16 @@ impl Model {
             let text = format!("no more than {NAMESPACES_MAX} namespaces with labels are possible");
             return Err(ApiError::new(Code::Limit, text));
         }
+        if !self.namespaces.contains_key(&namespace.name) && namespace.owner != Owner::Operator {
+            self.namespace_owners.insert(namespace.name.clone(), namespace.owner);
+        }
         self.namespaces.insert(namespace.name.clone(), namespace.labels.clone());
         Ok(())
     }
 
     pub(super) fn delete_namespace(&mut self, name: &str) -> Result<(), ApiError> {
         if self.namespaces.remove(name).is_some() {
+            self.namespace_owners.remove(name);
             return Ok(());
         }
         let text =
@@ -145,8 +149,10 @@ impl Model {
 
     /// Namespaces that have labels.
     pub fn declared_namespaces(&self) -> Vec<Namespace> {
+        let owner = |name| self.namespace_owners.get(name).copied().unwrap_or_default();
         let all = self.namespaces.iter();
-        all.map(|(name, labels)| Namespace { name: name.clone(), labels: labels.clone() }).collect()
+        all.map(|(name, labels)| Namespace { name: name.clone(), labels: labels.clone(), owner: owner(name) })
+            .collect()
     }
 
     pub(super) fn add_policy(&mut self, policy: &NetworkPolicy) -> Result<(), ApiError> {
@@ -169,7 +175,7 @@ impl Model {
 
     pub(super) fn set_policy(&mut self, policy: &NetworkPolicy) -> Result<(), ApiError> {
         let Some(before) = self.policies.remove(&key_of(policy)) else { return self.add_policy(policy) };
-        self.add_policy(policy)?;
+        self.add_policy(&NetworkPolicy { owner: before.policy.owner, ..policy.clone() })?;
         // One of the same shape goes on counting where it counted.
         if slots_of(&before.policy) == slots_of(policy)
             && let Some(placed) = self.policies.get_mut(&key_of(policy))

@@ -162,7 +162,8 @@ impl Routes {
     }
 
     fn put(&mut self, route: &Route) -> Result<(), ApiError> {
-        let way = Way { kind: route.kind, via: route.via.clone(), owner: route.owner };
+        let owner = self.get(&route.vrf, place_of(route)).map_or(route.owner, |present| present.owner);
+        let way = Way { kind: route.kind, via: route.via.clone(), owner };
         let way = self.ways.get_key(&way).cloned().unwrap_or_else(|| Arc::new(way));
         *self.ways.get_or_default_cow(way.clone()) += 1;
         let table = match self.tables.get_mut(&route.vrf) {

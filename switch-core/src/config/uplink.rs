@@ -48,7 +48,8 @@ impl Model {
         if self.vrfs.len() >= VRFS_MAX && !self.vrfs.contains_key(&vrf.name) {
             return Err(ApiError::new(Code::Limit, format!("no more than {VRFS_MAX} VRFs can be set")));
         }
-        self.vrfs.insert(vrf.name.clone(), vrf.clone());
+        let owner = self.vrfs.get(&vrf.name).map_or(vrf.owner, |present| present.owner);
+        self.vrfs.insert(vrf.name.clone(), Vrf { owner, ..vrf.clone() });
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use crate::ipam::{Book, Change};
 use crate::worker::thread::now;
 use serde_json::Value;
 use std::net::IpAddr;
-use switch_api::{ApiError, Code, Name, Released, Request};
+use switch_api::{ApiError, Code, Name, Owner, Released, Request};
 
 /// Where the kernel tells which boot this is (random(4)).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -14,8 +14,8 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const FULL_PERCENT: u64 = 90;
 
 impl Daemon {
-    /// Answers what is asked about addresses.
-    pub(super) fn addresses(&mut self, request: &Request) -> Result<Value, ApiError> {
+    /// Answers what `owner` asks about addresses.
+    pub(super) fn addresses(&mut self, request: &Request, owner: Owner) -> Result<Value, ApiError> {
         let now_s = now().s();
         if self.book_in_doubt && !request.is_read_only() {
             self.restore_addresses()?;
@@ -25,7 +25,7 @@ impl Daemon {
             Request::PoolList(_) => return json(self.book.pools()),
             Request::LeaseList(filter) => return json(self.book.leases(filter)),
             Request::LeaseAcquire(wanted) => {
-                let (lease, change) = self.book.plan_acquire(wanted, now_s)?;
+                let (lease, change) = self.book.plan_acquire(wanted, owner, now_s)?;
                 self.keep_addresses(change, &freed)?;
                 self.tell_full(&wanted.pool);
                 return json(lease);

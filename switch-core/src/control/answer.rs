@@ -9,7 +9,7 @@ use crate::worker::thread::now;
 use std::collections::BTreeMap;
 use switch_api::{
     ApiError, BridgeStatus, DropCount, FdbEntry, FdbFilter, FrameCounts, Mac, Name, PortCounters, PortMemory,
-    PortState, PortStatus, StageCost, Stats, Status, Support, WorkerStatus,
+    PortState, PortStatus, Room, RouteCounts, StageCost, Stats, Status, Support, WorkerStatus,
 };
 
 type Wanted = Box<dyn Fn(u64, u16, Entry) -> bool>;
@@ -190,6 +190,8 @@ impl Daemon {
         let bridges: BTreeMap<u16, &Name> =
             self.model.bridges.iter().map(|(name, bridge)| (bridge.id, name)).collect();
         let fids: BTreeMap<u16, _> = self.model.fids.iter().map(|(pair, fid)| (*fid, *pair)).collect();
+        let declared: BTreeMap<_, _> =
+            self.model.static_macs.iter().map(|it| ((&it.bridge, it.vid, it.mac), it.owner)).collect();
         let now_s = now().s();
         let mut list = Vec::new();
         self.tables.fdb.for_each(|station, fid, entry| {
@@ -203,6 +205,7 @@ impl Daemon {
                 port: (*port).clone(),
                 is_static: entry.is_static,
                 age_s,
+                owner: declared.get(&(bridge, *vid, Mac::from_u64(station))).copied(),
             });
         });
         list.sort_by(|a, b| (&a.bridge, a.vid, a.mac).cmp(&(&b.bridge, b.vid, b.mac)));
@@ -244,6 +247,7 @@ impl Daemon {
                         .enumerate()
                         .map(|(i, count)| (1 << i, count.get()))
                         .collect(),
+                    wake_latency_sum_us: life.wake_sum_us.get(),
                 }
             };
         self.workers.iter().zip(&self.counters).enumerate().map(status).collect()
@@ -270,6 +274,16 @@ impl Daemon {
         }
         let count = |event: Event| self.counters.iter().map(|counters| counters.event(event).get()).sum();
         stats.policy_drops = self.policy_drops();
+        stats.requests = self.latencies.list();
+        stats.routes = RouteCounts {
+            declared: self.model.routes.len() as u64,
+            mirrored: self.model.mirrored.len() as u64,
+        };
+        stats.room = Room {
+            macs: self.fdb_entries.into(),
+            neighbours: self.tables.neigh.lines() as u64 / 2,
+            routes: crate::config::ROUTES_STATIC_MAX as u64,
+        };
         stats.events = Event::ALL.iter().map(|event| (event.name().to_owned(), count(*event))).collect();
         stats.stages = Stage::ALL.iter().filter_map(|stage| self.stage_cost(*stage)).collect();
         stats

@@ -5,7 +5,9 @@ use super::daemon::Daemon;
 use crate::config::PORTS_MAX;
 use crate::config::model::no_such;
 use crate::counter::DropReason;
+use crate::pipeline::Now;
 use crate::pipeline::capture::{Capture, Record, SNAPLEN_MAX, SNAPLEN_MIN, Seen, Wanted};
+use crate::pipeline::live::Live;
 use crate::wire::bpf::{Instruction, Program};
 use crate::worker::Command;
 use crate::worker::thread::{command, now};
@@ -27,6 +29,13 @@ pub(super) struct Running {
     epoch_ns: u64,
 }
 
+impl Running {
+    /// The workers' time, in nanoseconds since 1970.
+    pub(super) fn time_of(&self, now: Now) -> u64 {
+        self.epoch_ns + now.ns
+    }
+}
+
 /// From CLOCK_MONOTONIC to nanoseconds since 1970.
 pub(super) fn epoch_ns() -> u64 {
     let day = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
@@ -36,19 +45,25 @@ pub(super) fn epoch_ns() -> u64 {
 impl Daemon {
     /// Begins a capture.
     pub(super) fn start_capture(&mut self, start: &CaptureStart) -> Result<CaptureStarted, ApiError> {
-        if self.capture.is_some() {
-            return Err(ApiError::new(Code::Busy, "another client captures")
-                .hint("wait until it has ended; one capture runs at a time, over as many ports as wanted"));
-        }
         let (wanted, ports) = self.wanted(start)?;
+        self.run_capture(Capture::new(wanted))?;
+        Ok(CaptureStarted { ports })
+    }
+
+    /// Gives it to the workers, if they have none.
+    pub(super) fn run_capture(&mut self, capture: Capture) -> Result<(), ApiError> {
+        if self.capture.is_some() {
+            return Err(ApiError::new(Code::Busy, "another client captures, or traces frames live")
+                .hint("wait until it has ended; one runs at a time, over as many ports as wanted"));
+        }
         let mut names = vec![None; PORTS_MAX];
         for (name, port) in &self.model.ports {
             names[usize::from(port.id)] = Some(name.clone());
         }
-        let capture = Arc::new(Capture::new(wanted));
+        let capture = Arc::new(capture);
         self.tell_workers(Some(&capture));
         self.capture = Some(Running { capture, names, frames: 0, epoch_ns: epoch_ns() });
-        Ok(CaptureStarted { ports })
+        Ok(())
     }
 
     fn tell_workers(&self, capture: Option<&Arc<Capture>>) {
@@ -99,7 +114,7 @@ impl Daemon {
             inbound: directions.contains(&Direction::In),
             outbound: directions.contains(&Direction::Out),
             reasons: reasons.into(),
-            filter: filter(start)?,
+            filter: program(&start.filter)?,
             snaplen,
         };
         Ok((wanted, named))
@@ -113,6 +128,13 @@ impl Daemon {
     pub(super) fn drain_capture(&mut self, most: usize, out: &mut Vec<u8>) {
         let Some(mut running) = self.capture.take() else { return };
         for _ in 0..most {
+            if let Some(marked) = running.capture.following().and_then(Live::take) {
+                if let Some(port) = running.names.get(usize::from(marked.port)).cloned().flatten() {
+                    running.frames += 1;
+                    out.extend(encode_notice("trace.frame", &self.followed(&running, port, &marked)));
+                }
+                continue;
+            }
             let Some(record) = running.capture.take() else { break };
             let port = running.names.get(usize::from(record.port)).cloned().flatten();
             if let Some(port) = port {
@@ -131,7 +153,7 @@ impl Daemon {
             Seen::Dropped(reason) => (Direction::Drop, format!("drop {}", reason.name())),
         };
         CapturedFrame {
-            time_ns: running.epoch_ns + record.now.ns,
+            time_ns: running.time_of(record.now),
             port,
             direction,
             verdict,
@@ -146,7 +168,8 @@ impl Daemon {
         self.drain_capture(usize::MAX, out);
         if let Some(running) = self.capture.take() {
             let end = CaptureEnd { frames: running.frames, lost: running.capture.lost() };
-            out.extend(encode_notice("capture.end", &end));
+            let what = if running.capture.following().is_some() { "trace.end" } else { "capture.end" };
+            out.extend(encode_notice(what, &end));
             // Freed here, when no worker has it any more; a worker frees nothing.
             self.captures_ended.push(running.capture);
         }
@@ -159,12 +182,13 @@ impl Daemon {
     }
 }
 
-fn filter(start: &CaptureStart) -> Result<Option<Program>, ApiError> {
-    if start.filter.is_empty() {
+/// A filter as it is sent; none: every frame.
+pub(super) fn program(lines: &[(u16, u8, u8, u32)]) -> Result<Option<Program>, ApiError> {
+    if lines.is_empty() {
         return Ok(None);
     }
     let read = |(code, jt, jf, k): &(u16, u8, u8, u32)| Instruction { code: *code, jt: *jt, jf: *jf, k: *k };
-    let lines: Vec<_> = start.filter.iter().map(read).collect();
+    let lines: Vec<_> = lines.iter().map(read).collect();
     Program::new(&lines).map(Some).map_err(|error| {
         ApiError::new(Code::InvalidParams, error.to_string())
             .field("filter")

@@ -9,7 +9,8 @@ use super::devices::{remove_left_behind, with_mac};
 use super::doors::{Door, Doors, WORKER_PATIENCE};
 use super::history::History;
 use super::mirror::Mirror;
-use super::news::{Caller, News};
+use super::news::News;
+use super::owners::Asker;
 use super::peer;
 use super::persist::Store;
 use crate::balance::Rules;
@@ -84,6 +85,8 @@ pub struct Daemon {
     pub(super) flow_watch: Option<Arc<Watch>>,
     /// Those that a worker may still have.
     pub(super) watches_ended: Vec<Arc<Watch>>,
+    /// How long requests took.
+    pub(super) latencies: super::latency::Latencies,
     /// For traces; made with the first.
     pub(super) dry: Option<Dry>,
     pub(super) told: Told,
@@ -137,6 +140,7 @@ impl Daemon {
             loads: Default::default(),
             auto_rebalance: false,
             secret,
+            latencies: Default::default(),
             dry: None,
             told: Told::default(),
             outside: Default::default(),
@@ -153,19 +157,22 @@ impl Daemon {
         }
     }
 
-    /// Answers a request of somebody with this role.
-    pub fn handle(&mut self, request: &Request, role: Role, caller: Caller) -> Result<Value, ApiError> {
-        let answer = self.answer(request, role, caller.uid);
-        if answer.is_ok() {
-            self.tell_change(request, caller);
-        }
-        answer
+    /// Answers somebody's request.
+    pub fn handle(&mut self, request: &Request, asker: &Asker) -> Result<Value, ApiError> {
+        peer::allow(asker.role, request, |port| self.model.ports.get(port).map(|port| port.object.owner))?;
+        let overridden = self.respect_owners(request, asker)?;
+        let answer = self.answer(request, asker)?;
+        self.tell_change(request, asker.caller, overridden);
+        Ok(answer)
     }
 
-    fn answer(&mut self, request: &Request, role: Role, uid: u32) -> Result<Value, ApiError> {
-        peer::allow(role, request, |port| self.model.ports.get(port).map(|port| port.object.owner))?;
+    fn answer(&mut self, request: &Request, asker: &Asker) -> Result<Value, ApiError> {
+        let uid = asker.caller.uid;
         match request {
-            Request::Hello(hello) => hello_reply(hello.version, role),
+            Request::Hello(hello) => {
+                hello.owner.map_or(Ok(()), |owner| asker.allow_as(owner))?;
+                hello_reply(hello.version, asker.role)
+            }
             Request::Status(_) => json(self.status()),
             Request::ConfigExport(export) => json(self.export(export)),
             Request::ConfigApply(apply) => self.apply_config(apply, uid),
@@ -188,6 +195,7 @@ impl Daemon {
             }
             Request::EventsRecent(_) => json(self.news.recent()),
             Request::CaptureStart(start) => json(self.start_capture(start)?),
+            Request::TraceLive(asked) => json(self.start_live(asked)?),
             Request::Trace(trace) => json(self.trace(trace)?),
             Request::Stop(stop) => {
                 self.stopping = Some(stop.detach);
@@ -243,8 +251,13 @@ impl Daemon {
             | Request::PoolList(_)
             | Request::LeaseAcquire(_)
             | Request::LeaseRelease(_)
-            | Request::LeaseList(_) => self.addresses(request),
+            | Request::LeaseList(_) => self.addresses(request, asker.owner),
         }
+    }
+
+    /// A request was answered.
+    pub(super) fn note_latency(&mut self, method: &str, took: Duration) {
+        self.latencies.note(method, took);
     }
 
     pub(super) fn done(&self) -> Done {

@@ -22,7 +22,7 @@ pub(super) enum Subscription {
         /// Those of flows, too.
         flows: bool,
     },
-    /// The capture that runs.
+    /// The capture or live trace that runs.
     Capture,
 }
 

@@ -27,6 +27,9 @@
 //! | [`flows`] | flows listed and ended |
 //! | [`links`] | the kernel's devices, by netlink |
 //! | [`rtnl`], [`sysctl`] | requests to the kernel's routing netlink; what it does not take |
+//! | [`latency`] | how long requests take |
+//! | [`live`] | real frames followed through the stages |
+//! | [`owners`] | who asks, and whose objects that may touch |
 //! | [`outside`] | masquerade and published ports, by the node's kernel |
 //! | [`persist`] | what was declared and leased, on disk |
 //! | [`routes`] | routes listed, and a choice explained |
@@ -57,12 +60,15 @@ mod flows;
 mod gratuitous;
 pub mod history;
 mod lanes;
+pub mod latency;
 pub mod links;
+mod live;
 pub mod mirror;
 mod neighbours;
 pub mod news;
 mod nexthop;
 pub mod outside;
+pub mod owners;
 pub mod peer;
 pub mod persist;
 mod policies;

@@ -79,6 +79,8 @@ impl Daemon {
         let names: BTreeMap<u16, &Name> =
             self.model.bridges.iter().map(|(name, bridge)| (bridge.id, name)).collect();
         let places: BTreeMap<u16, _> = self.model.fids.iter().map(|(pair, fid)| (*fid, *pair)).collect();
+        let declared: BTreeMap<_, _> =
+            self.model.neighbours.iter().map(|it| ((&it.bridge, it.vid, it.address), it.owner)).collect();
         let (now_s, mut list) = (now().s(), Vec::new());
         self.tables.neigh.for_each(|fid, ip, entry| {
             let Some((bridge, vid)) = places.get(&fid) else { return };
@@ -90,7 +92,8 @@ impl Daemon {
             let (mac, state) = (Mac::from_u64(entry.mac), state_of(entry, now_s));
             let mac = (!mac.is_zero()).then_some(mac);
             let age_s = if entry.state == State::Static { 0 } else { entry.age_s(now_s) };
-            list.push(NeighEntry { address, bridge: (*name).clone(), vid: *vid, mac, state, age_s });
+            let owner = declared.get(&(*name, *vid, address)).copied();
+            list.push(NeighEntry { address, bridge: (*name).clone(), vid: *vid, mac, state, age_s, owner });
         });
         list.sort_by(|a, b| (&a.bridge, a.vid, a.address).cmp(&(&b.bridge, b.vid, b.address)));
         Ok(list)

@@ -11,7 +11,7 @@ use crate::table::neigh::State;
 use crate::worker::thread::now;
 use hashbrown::{HashMap, HashSet};
 use std::collections::VecDeque;
-use switch_api::{Happened, Mac, Name, Request};
+use switch_api::{Happened, Mac, Name, Owner, Request};
 
 /// Events that wait until the loop hands them on.
 const WAITING_MAX: usize = 1024;
@@ -37,6 +37,14 @@ pub struct Caller {
     pub uid: u32,
     /// Its process.
     pub pid: u32,
+}
+
+impl Caller {
+    /// What its program is called, if it still runs.
+    pub(super) fn program(&self) -> String {
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", self.pid)).unwrap_or_default();
+        name.trim().to_owned()
+    }
 }
 
 /// What is needed to tell only what is new.
@@ -117,8 +125,8 @@ impl Daemon {
         }
     }
 
-    /// A change was made, and by whom.
-    pub(super) fn tell_change(&mut self, request: &Request, caller: Caller) {
+    /// A change was made, by whom, and whose objects it touched against the rule.
+    pub(super) fn tell_change(&mut self, request: &Request, caller: Caller, overridden: Option<Owner>) {
         if request.is_read_only() {
             return;
         }
@@ -127,12 +135,17 @@ impl Daemon {
         let about = ["name", "prefix", "mac", "address", "bridge", "pool", "source"];
         let about = about.iter().find_map(|field| said["params"].get(*field)?.as_str());
         let Caller { uid, pid } = caller;
-        let program = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        let (program, about) = (program.trim().to_owned(), about.unwrap_or_default().to_owned());
-        let text = format!("{method} {about}, by user {uid} ({program}, process {pid})");
+        let (program, about) = (caller.program(), about.unwrap_or_default().to_owned());
+        let mut text = format!("{method} {about}, by user {uid} ({program}, process {pid})");
+        if let Some(owner) = overridden {
+            text += &format!(", overriding that it belongs to {}", owner.in_words());
+            // Beyond what the daemon keeps: who undid another's work is asked for later, too.
+            tracing::warn!("{text}");
+        }
         let (uid, pid) = (uid.to_string(), pid.to_string());
         let parts = [("method", method), ("about", about), ("uid", uid), ("pid", pid), ("program", program)];
-        self.tell(CHANGED, text, &parts);
+        let parts = parts.into_iter().chain(overridden.map(|owner| ("overridden", owner.to_string())));
+        self.tell(CHANGED, text, &parts.collect::<Vec<_>>());
     }
 
     pub(super) fn tell_move(&mut self, moved: &Moved) {

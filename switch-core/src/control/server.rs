@@ -6,7 +6,7 @@ use super::daemon::Daemon;
 use super::feed::{Heard, Subscription};
 use super::links::{self, LinkEvent};
 use super::mirror::Mirror;
-use super::news::Caller;
+use super::owners::Asker;
 use super::peer::Rules;
 use super::supervisor::Supervisor;
 use crate::worker::thread::now;
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use switch_api::codec::{LINE_LEN_MAX, decode_request, encode_answer};
-use switch_api::{ApiError, Code, Request, Role};
+use switch_api::{ApiError, Code, Hello, Request, Role};
 
 /// Clients at one time. `switch-ctl` and the CNI plugin connect for one request.
 const CLIENTS_MAX: usize = 64;
@@ -62,8 +62,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Client {
     stream: UnixStream,
-    role: Role,
-    caller: Caller,
+    asker: Asker,
     subscription: Option<Subscription>,
     input: Vec<u8>,
     output: Vec<u8>,
@@ -223,8 +222,8 @@ impl Server {
         self.next += 1;
         let both = Interest::READABLE | Interest::WRITABLE;
         if self.poll.registry().register(&mut stream, token, both).is_ok() {
-            let caller = self.rules.caller(&stream);
-            self.clients.insert(token, Client::new(stream, role, caller));
+            let asker = Asker::new(role, self.rules.caller(&stream));
+            self.clients.insert(token, Client::new(stream, asker));
         }
     }
 
@@ -286,19 +285,10 @@ fn lock(path: &Path) -> Result<File, ServeError> {
 struct Gone;
 
 impl Client {
-    fn new(stream: UnixStream, role: Role, caller: Caller) -> Self {
+    fn new(stream: UnixStream, asker: Asker) -> Self {
         let moved = Instant::now();
         let subscription = None;
-        Self {
-            stream,
-            role,
-            caller,
-            subscription,
-            input: Vec::new(),
-            output: Vec::new(),
-            moved,
-            closing: false,
-        }
+        Self { stream, asker, subscription, input: Vec::new(), output: Vec::new(), moved, closing: false }
     }
 
     fn is_stalled(&self) -> bool {
@@ -372,20 +362,28 @@ impl Client {
             if line.trim_ascii().is_empty() {
                 continue;
             }
+            let began = Instant::now();
             let call = decode_request(&line);
+            let override_owner = call.override_owner;
             let outcome = call.request.and_then(|request| {
-                let answer = daemon.handle(&request, self.role, self.caller)?;
+                let answer = daemon.handle(&request, &Asker { override_owner, ..self.asker })?;
                 match request {
+                    Request::Hello(Hello { owner: Some(owner), .. }) => self.asker.owner = owner,
                     Request::EventsSubscribe(asked) => {
                         let flows = asked.flows;
                         self.subscription = Some(Subscription::Events { missed: 0, flows });
                     }
-                    Request::CaptureStart(_) => self.subscription = Some(Subscription::Capture),
+                    Request::CaptureStart(_) | Request::TraceLive(_) => {
+                        self.subscription = Some(Subscription::Capture)
+                    }
                     _ => {}
                 }
                 Ok(answer)
             });
             self.output.extend(encode_answer(call.id, outcome));
+            if let Some(method) = call.method {
+                daemon.note_latency(&method, began.elapsed());
+            }
         }
     }
 

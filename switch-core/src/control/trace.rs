@@ -10,6 +10,7 @@ use crate::counter::{DropReason, Event, Stage};
 use crate::pipeline::dry::{Dry, Step, Traced};
 use crate::pipeline::note::Note;
 use crate::pipeline::verdict::{Class, Verdict, Why};
+use crate::policy::Slot;
 use crate::wire::ethernet::{ARP, IPV4, IPV6};
 use crate::wire::hop;
 use crate::wire::ip::Version;
@@ -63,18 +64,18 @@ impl Daemon {
 }
 
 /// Puts what the stages did into words.
-struct Teller<'a> {
-    daemon: &'a Daemon,
-    snapshot: &'a Snapshot,
-    in_port: PortId,
-    packet: &'a [u8],
+pub(super) struct Teller<'a> {
+    pub daemon: &'a Daemon,
+    pub snapshot: &'a Snapshot,
+    pub in_port: PortId,
+    pub packet: &'a [u8],
 }
 
 impl Teller<'_> {
     fn reply(&self, traced: &Traced) -> TraceReply {
         let mut before = Note::default();
         let steps = traced.steps.iter().map(|step| {
-            let why = self.why(step, &before, traced);
+            let why = self.why(step, &before, Some(traced));
             before = step.note;
             TraceStep { stage: step.stage.name().into(), verdict: self.verdict(step.note.verdict), why }
         });
@@ -129,11 +130,12 @@ impl Teller<'_> {
         self.daemon.verdict_text(verdict)
     }
 
-    /// Why a stage left the frame as it did.
-    fn why(&self, step: &Step, before: &Note, traced: &Traced) -> String {
+    /// Why a stage left the frame as it did. What left in the end is known of a dry run alone.
+    pub fn why(&self, step: &Step, before: &Note, traced: Option<&Traced>) -> String {
         let note = &step.note;
         if let Verdict::Drop(reason) = note.verdict {
-            let rule = self.rule_of(traced, reason).filter(|_| step.stage == Stage::Admit);
+            let rule =
+                traced.and_then(|traced| self.rule_of(traced, reason)).filter(|_| step.stage == Stage::Admit);
             let rule = rule.map_or_else(String::new, |rule| format!("[{rule}] "));
             return format!("{rule}{}", self.why_dropped(step.stage, reason, before));
         }
@@ -154,8 +156,8 @@ impl Teller<'_> {
             Stage::Rewrite => "not routed: stays as it is".into(),
             Stage::Egress => self.leaves_as(note),
             Stage::Emit => self.emitted(note, traced),
-            Stage::Admit if !matches!(note.verdict, Verdict::Flood(_)) && !traced.rules.is_empty() => {
-                format!("allowed{}", self.rules(traced))
+            Stage::Admit if !matches!(note.verdict, Verdict::Flood(_)) && !rules(traced).is_empty() => {
+                format!("allowed{}", self.rules(rules(traced)))
             }
             _ if note.verdict != before.verdict => self.verdict(note.verdict),
             _ if step.events.is_empty() => "nothing to do".into(),
@@ -211,6 +213,11 @@ impl Teller<'_> {
         let Some(facts) = self.snapshot.fids.get(usize::from(fid)) else { return "in no VLAN".into() };
         let bridge = self.daemon.model.bridges.iter().find(|(_, bridge)| bridge.id == facts.bridge);
         format!("VLAN {} of bridge {}", facts.vid, bridge.map_or("?", |(name, _)| name.as_str()))
+    }
+
+    /// Of a frame among others, whose station may have been new or not.
+    pub fn learned_before(&self, note: &Note) -> String {
+        format!("{} is behind {}", mac(note.src()), self.name(self.in_port))
     }
 
     fn learned(&self, note: &Note, events: &[Event]) -> String {
@@ -278,14 +285,19 @@ impl Teller<'_> {
         }
     }
 
-    fn emitted(&self, note: &Note, traced: &Traced) -> String {
-        match note.verdict {
-            Verdict::Aside(_) => "set aside for the slow path".into(),
-            _ => {
+    fn emitted(&self, note: &Note, traced: Option<&Traced>) -> String {
+        match (note.verdict, traced) {
+            (Verdict::Aside(_), _) => "set aside for the slow path".into(),
+            (Verdict::Port(port) | Verdict::Segments(port), None) => {
+                format!("queued for {}", self.name(port))
+            }
+            (Verdict::Flood(_), None) => "copies queued for the members that take them".into(),
+            (_, None) => "counted and given back".into(),
+            (_, Some(traced)) => {
                 let copies = traced.leaving.iter().filter(|leaving| leaving.is_itself).count();
                 let rules = match note.verdict {
                     Verdict::Flood(_) if !traced.rules.is_empty() => {
-                        format!("; decided{}", self.rules(traced))
+                        format!("; decided{}", self.rules(&traced.rules))
                     }
                     _ => String::new(),
                 };
@@ -301,8 +313,8 @@ impl Teller<'_> {
     }
 
     /// The rules that said something.
-    fn rules(&self, traced: &Traced) -> String {
-        let names = traced.rules.iter().map(|slot| self.daemon.model.rule_name(*slot));
+    fn rules(&self, rules: &[Slot]) -> String {
+        let names = rules.iter().map(|slot| self.daemon.model.rule_name(*slot));
         let names: Vec<_> = names.map(|name| format!("[{name}]")).collect();
         format!(" by {}", names.join(" "))
     }
@@ -310,6 +322,11 @@ impl Teller<'_> {
     fn name(&self, port: PortId) -> Name {
         self.daemon.port_name(port)
     }
+}
+
+/// The rules that said something, which is known of a dry run alone.
+fn rules(traced: Option<&Traced>) -> &[Slot] {
+    traced.map_or(&[], |traced| &traced.rules)
 }
 
 fn mac(word: u64) -> Mac {

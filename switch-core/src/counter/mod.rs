@@ -97,6 +97,8 @@ pub struct Life {
     pub expected: Counter,
     /// Histogram of wake-up latency; bucket `i` counts those below `2^i` µs.
     pub wake_us: [Counter; WAKE_BUCKETS],
+    /// Wake-up latency, all together, microseconds.
+    pub wake_sum_us: Counter,
 }
 
 /// All counters of one worker.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use switch_api::{
     ApiError, Code, FamilyStatus, Holder, Lease, LeaseAcquire, LeaseFilter, LeaseStatus, LeasedAddress, Name,
-    Pool, PoolStatus,
+    Owner, Pool, PoolStatus,
 };
 
 /// What is to be written and then applied.
@@ -105,7 +105,8 @@ impl Book {
             }
         }
         self.check_leases_stay(pool, &ranges)?;
-        Ok(Change::Pool(pool.clone()))
+        let owner = self.declared.get(&pool.name).map_or(pool.owner, |present| present.owner);
+        Ok(Change::Pool(Pool { owner, ..pool.clone() }))
     }
 
     fn check_leases_stay(&self, pool: &Pool, ranges: &[Range]) -> Result<(), ApiError> {
@@ -142,10 +143,11 @@ impl Book {
         }
     }
 
-    /// Addresses for a holder: the lease, and the change it takes, if it takes one.
+    /// Addresses for a holder, who gets them from `owner`: the lease, and the change it takes, if it takes one.
     pub fn plan_acquire(
         &self,
         wanted: &LeaseAcquire,
+        owner: Owner,
         now_s: u32,
     ) -> Result<(Lease, Option<Change>), ApiError> {
         check_holder(&wanted.holder)?;
@@ -180,7 +182,7 @@ impl Book {
             }
         }
         let (pool, holder, boot_id) = (wanted.pool.clone(), wanted.holder.clone(), self.boot_id.clone());
-        let lease = Lease { pool, holder, addresses, boot_id };
+        let lease = Lease { pool, holder, addresses, boot_id, owner };
         Ok((lease.clone(), Some(Change::Lease(lease))))
     }
 
@@ -227,8 +229,7 @@ impl Book {
         let mut hint = "try again in a moment, or give the pool another range";
         if stale > 0 {
             text += &format!("; {stale} leases are from before the last boot");
-            hint =
-                "`switch-ctl ipam lease release --earlier-boot` releases those of containers that are gone";
+            hint = "`switch-ctl ipam lease release --earlier-boot --override-owner cni` releases those of containers that are gone";
         }
         ApiError::new(Code::Limit, text).field("pool").hint(hint)
     }
@@ -242,8 +243,7 @@ impl Book {
             )
             .hint("to release all of a pool, name the pool"));
         }
-        let fits = self.leases.values().filter(|lease| filter.fits(lease, &self.boot_id));
-        Ok(fits.cloned().collect())
+        Ok(self.fitting(filter).cloned().collect())
     }
 
     /// Applies what was planned on this very book.
@@ -322,6 +322,16 @@ impl Book {
 
     fn leases_of<'a>(&'a self, pool: &'a Name) -> impl Iterator<Item = &'a Lease> {
         self.leases.values().filter(move |lease| lease.pool == *pool)
+    }
+
+    /// A pool as it was declared.
+    pub fn pool(&self, name: &Name) -> Option<&Pool> {
+        self.declared.get(name)
+    }
+
+    /// Leases that are meant.
+    pub fn fitting<'a>(&'a self, filter: &'a LeaseFilter) -> impl Iterator<Item = &'a Lease> {
+        self.leases.values().filter(|lease| filter.fits(lease, &self.boot_id))
     }
 
     /// Pools, and how full they are.

@@ -34,7 +34,7 @@ fn book(subnets: &[&str]) -> Book {
 /// Plans and applies.
 fn acquire(book: &mut Book, wanted: &LeaseAcquire, now_s: u32) -> Result<Lease, switch_api::ApiError> {
     book.expire(now_s);
-    let (lease, change) = book.plan_acquire(wanted, now_s)?;
+    let (lease, change) = book.plan_acquire(wanted, switch_api::Owner::Cni, now_s)?;
     change.into_iter().for_each(|change| book.apply(change, now_s));
     Ok(lease)
 }

@@ -2,6 +2,7 @@
 //! before it began, and takes none when there are none: what found no record is counted as lost, and no frame waits.
 //! While there is no capture all of this is one look at an empty option a batch.
 
+use super::live::Live;
 use super::note::Note;
 use super::verdict::Verdict;
 use super::{Now, Private, Watch};
@@ -71,6 +72,7 @@ pub struct Capture {
     full: ArrayQueue<Box<Record>>,
     lost: AtomicU64,
     now_ns: AtomicU64,
+    live: Option<Live>,
 }
 
 impl Capture {
@@ -85,7 +87,21 @@ impl Capture {
             let record = Record { now: Now::default(), port: 0, seen: Seen::Out, len: 0, bytes };
             _ = free.push(Box::new(record));
         }
-        Self { wanted, free, full, lost: AtomicU64::new(0), now_ns: AtomicU64::new(0) }
+        Self { wanted, free, full, lost: AtomicU64::new(0), now_ns: AtomicU64::new(0), live: None }
+    }
+
+    /// A live trace in the place of a capture: it copies nothing, and follows what comes in by `ports`.
+    pub fn live(ports: Box<[bool]>, live: Live) -> Self {
+        let reasons = vec![false; DropReason::ALL.len()].into();
+        let wanted =
+            Wanted { ports, inbound: true, outbound: false, reasons, filter: None, snaplen: SNAPLEN_MIN };
+        let (free, full) = (ArrayQueue::new(1), ArrayQueue::new(1));
+        Self { wanted, free, full, lost: AtomicU64::new(0), now_ns: AtomicU64::new(0), live: Some(live) }
+    }
+
+    /// What follows frames, if this is no capture.
+    pub fn following(&self) -> Option<&Live> {
+        self.live.as_ref()
     }
 
     /// The oldest frame that nobody has taken yet. Give it back.
@@ -114,7 +130,7 @@ impl Capture {
 
     /// Whether frames that come in by `port` are wanted.
     pub fn wants_in(&self, port: PortId) -> bool {
-        self.wanted.inbound && self.wants_port(port)
+        self.wanted.inbound && self.wants_port(port) && self.live.as_ref().is_none_or(Live::is_open)
     }
 
     /// Whether frames that leave by `port` are wanted.

@@ -33,6 +33,7 @@ mod guard;
 mod hear;
 pub mod hold;
 mod learn;
+pub mod live;
 pub mod meter;
 pub mod note;
 mod parse;
@@ -58,6 +59,8 @@ mod back_tests;
 mod capture_tests;
 #[cfg(test)]
 mod l2_tests;
+#[cfg(test)]
+mod live_tests;
 #[cfg(test)]
 mod odd_frames_tests;
 #[cfg(test)]

@@ -156,8 +156,11 @@ fn every_case(v6: bool, flood: bool) {
     let (mut pairs, mut blocked) = (0, 0);
     for step in steps(v6) {
         let namespaces = step.namespaces.iter();
-        let namespaces =
-            namespaces.map(|(name, labels)| Namespace { name: name.clone(), labels: labels.clone() });
+        let namespaces = namespaces.map(|(name, labels)| Namespace {
+            name: name.clone(),
+            labels: labels.clone(),
+            owner: Default::default(),
+        });
         let mut net = net(namespaces.collect(), &step.pods, &step.policies);
         introduce(&mut net);
         let arrived = everything_sent(&mut net, &step, flood);

@@ -147,6 +147,7 @@ fn note_latency(counters: &Counters, ns: u64) {
     let bucket = (u64::BITS - us.leading_zeros()) as usize;
     let histogram = &counters.life.wake_us;
     histogram[bucket.min(histogram.len() - 1)].add(1);
+    counters.life.wake_sum_us.add(us);
 }
 
 /// Puts a command before a worker and rings. False if its box is full: it has not moved for long.

@@ -14,6 +14,7 @@ use crate::counter::stage::SAMPLE_EVERY;
 use crate::counter::{DropReason, Event, LOAD_SAMPLE_EVERY, Laps, NoLaps, Stage};
 use crate::frame::{BATCH_FRAMES, Batch, Pool, TX_QUEUE_FRAMES, TxQueue};
 use crate::pipeline::capture::{Inbound, Outbound};
+use crate::pipeline::live::Following;
 use crate::pipeline::{Now, Pipeline, Tables, World};
 use crate::port::{Health, Remains, Serviced};
 use lane::Lane;
@@ -217,9 +218,20 @@ impl Turn {
         self.pipeline.private.in_queue = lane.queue;
         let capture = self.pipeline.private.capture.as_ref().filter(|capture| capture.wants_in(port));
         if let Some(capture) = capture.cloned() {
+            let before = self.clock.raw();
             lane.door.recv(pool, batch);
             let received = batch.len();
-            if received > 0 {
+            if let Some(live) = capture.following().filter(|_| received > 0) {
+                let came = (port, now, self.clock.raw().wrapping_sub(before));
+                let clock = || self.clock.raw();
+                match Following::new(live, pool.area(), came, batch, clock) {
+                    Some(mut following) => {
+                        following.start(&self.pipeline.private);
+                        self.pipeline.run(world, port, batch, pool, &mut following);
+                    }
+                    None => self.pipeline.run(world, port, batch, pool, &mut NoLaps),
+                }
+            } else if received > 0 {
                 let mut inbound = Inbound::new(&capture, pool.area(), port, batch);
                 self.pipeline.run(world, port, batch, pool, &mut inbound);
             }

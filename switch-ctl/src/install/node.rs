@@ -21,7 +21,7 @@ const NAMED: usize = 5;
 pub fn wait(socket: &Path, timeout: Duration) -> Result<Client, ApiError> {
     let start = Instant::now();
     loop {
-        match Client::connect(socket, timeout) {
+        match Client::connect_as(socket, timeout, Owner::Cni) {
             Ok(client) => return Ok(client),
             Err(error) if start.elapsed() >= timeout => {
                 return Err(error.hint(
@@ -35,7 +35,7 @@ pub fn wait(socket: &Path, timeout: Duration) -> Result<Client, ApiError> {
 
 /// The daemon, if it serves.
 pub fn connect(socket: &Path, timeout: Duration) -> Option<Client> {
-    Client::connect(socket, timeout).ok()
+    Client::connect_as(socket, timeout, Owner::Cni).ok()
 }
 
 fn ports(client: &mut Client) -> Result<Vec<PortStatus>, ApiError> {
@@ -108,11 +108,14 @@ fn shown(status: &PortStatus) -> String {
 /// everything that it put anywhere.
 pub fn clear(client: &mut Client, socket: &Path, timeout: Duration) -> Result<(), ApiError> {
     for status in ports(client)? {
+        // Others' too: what was refused while there were any was said to be meant.
+        client.override_owner(Some(status.port.owner));
         match client.call::<Done>(&Request::PortDelete(ByName { name: status.port.name })) {
             Err(error) if error.code != Code::NotFound => return Err(error),
             _ => {}
         }
     }
+    client.override_owner(None);
     let _: Done = client.call(&Request::Stop(Stop { detach: true }))?;
     let start = Instant::now();
     while connect(socket, timeout).is_some() {

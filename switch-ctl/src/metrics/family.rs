@@ -21,10 +21,12 @@ pub struct Family {
     samples: Vec<(Vec<Label>, Value)>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Value {
     Count(u64),
     Level(f64),
+    /// The sum, and how many there are up to each bound and above the one before.
+    Distribution(f64, Vec<(f64, u64)>),
     Info,
 }
 
@@ -41,6 +43,11 @@ impl Family {
     /// What goes up and down.
     pub fn gauge(name: &'static str, help: &'static str) -> Self {
         Self::new(name, help, MetricType::Gauge)
+    }
+
+    /// How often something took how long.
+    pub fn histogram(name: &'static str, help: &'static str) -> Self {
+        Self::new(name, help, MetricType::Histogram)
     }
 
     /// What is said in labels alone.
@@ -64,6 +71,11 @@ impl Family {
     /// A gauge's sample.
     pub fn level(&mut self, labels: &[(&'static str, &str)], value: f64) {
         self.samples.push((owned(labels), Value::Level(value)));
+    }
+
+    /// A histogram's sample: the sum, and how many there are up to each bound and above the one before; the last is infinity.
+    pub fn distribution(&mut self, labels: &[(&'static str, &str)], sum: f64, within: Vec<(f64, u64)>) {
+        self.samples.push((owned(labels), Value::Distribution(sum, within)));
     }
 
     /// With this one sample more.
@@ -134,6 +146,10 @@ fn encode(encoder: &mut MetricEncoder, value: &Value) -> fmt::Result {
     match value {
         Value::Count(count) => encoder.encode_counter::<NoLabelSet, _, u64>(count, None),
         Value::Level(level) => encoder.encode_gauge(level),
+        Value::Distribution(sum, within) => {
+            let count = within.iter().map(|(_, count)| count).sum();
+            encoder.encode_histogram::<NoLabelSet>(*sum, count, within, None)
+        }
         Value::Info => Ok(()),
     }
 }
@@ -148,6 +164,8 @@ mod tests {
         drops.count(&[("reason", "a \"b\" \\ c")], 3);
         let memory = Family::gauge("switch_memory", "Memory").unit(Unit::Bytes).at(&[], 5);
         let build = Family::info("switch_build", "What it is", &[("version", "1")]);
+        let mut took = Family::histogram("switch_took", "Time").unit(Unit::Seconds);
+        took.distribution(&[("a", "b")], 2.5, vec![(0.5, 2), (f64::INFINITY, 1)]);
         let expected = "\
 # HELP switch_drops Frames dropped
 # TYPE switch_drops counter
@@ -159,8 +177,15 @@ switch_memory_bytes 5.0
 # HELP switch_build What it is
 # TYPE switch_build info
 switch_build_info{version=\"1\"} 1
+# HELP switch_took_seconds Time
+# TYPE switch_took_seconds histogram
+# UNIT switch_took_seconds seconds
+switch_took_seconds_sum{a=\"b\"} 2.5
+switch_took_seconds_count{a=\"b\"} 3
+switch_took_seconds_bucket{le=\"0.5\",a=\"b\"} 2
+switch_took_seconds_bucket{le=\"+Inf\",a=\"b\"} 3
 # EOF
 ";
-        assert_eq!(text(vec![drops, memory, build], Format::Openmetrics).unwrap(), expected);
+        assert_eq!(text(vec![drops, memory, build, took], Format::Openmetrics).unwrap(), expected);
     }
 }

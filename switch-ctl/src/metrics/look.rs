@@ -6,17 +6,19 @@ use prometheus_client::registry::Unit;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use switch_api::{
-    ApiError, BridgeStatus, Client, FlowList, FlowPage, Nothing, PortState, PortStatus, Request, Stats,
-    Status, WorkerStatus,
+    ApiError, BridgeStatus, Client, FlowList, FlowPage, NeighEntry, NeighFilter, Nothing, PoolStatus,
+    PortState, PortStatus, Request, Stats, Status, WorkerStatus,
 };
 
 /// One look at the switch. The parts are asked for one after the other: what passes meanwhile is in the later ones alone.
 pub struct Look {
     status: Status,
-    stats: Stats,
+    pub(super) stats: Stats,
     ports: Vec<PortStatus>,
     bridges: Vec<BridgeStatus>,
-    workers: Vec<WorkerStatus>,
+    pub(super) workers: Vec<WorkerStatus>,
+    pub(super) pools: Vec<PoolStatus>,
+    pub(super) neighbours: Vec<NeighEntry>,
     flows: FlowPage,
     took_s: f64,
 }
@@ -31,6 +33,8 @@ pub fn look(client: &mut Client) -> Result<Look, ApiError> {
         ports: client.call(&Request::PortList(Nothing {}))?,
         bridges: client.call(&Request::BridgeList(Nothing {}))?,
         workers: client.call(&Request::WorkerList(Nothing {}))?,
+        pools: client.call(&Request::PoolList(Nothing {}))?,
+        neighbours: client.call(&Request::NeighList(NeighFilter::default()))?,
         flows: client.call(&Request::FlowList(flows))?,
         took_s: 0.0,
     };
@@ -52,6 +56,7 @@ impl Look {
             frames(&self.stats),
             memory(&self.stats),
             flows(&self.flows),
+            super::control::families(self),
         ];
         parts.into_iter().flatten().collect()
     }

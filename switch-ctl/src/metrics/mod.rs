@@ -11,6 +11,7 @@
 //! | [`listen`] | addresses, and listening on them |
 //! | [`serve`] | HTTP: one exchange |
 
+mod control;
 mod family;
 mod listen;
 mod look;

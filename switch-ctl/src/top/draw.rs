@@ -213,6 +213,7 @@ mod tests {
             generation: 1,
             frames,
             wake_latency_us: Vec::new(),
+            wake_latency_sum_us: 0,
         };
         let ports = vec![
             port("lossy", PortState::Up, 10 * n, 5 * n),
