@@ -121,9 +121,20 @@ pub struct Route {
     /// Next hops; several share the flows by weight.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub via: Vec<NextHop>,
+    /// Longest packet that goes this way, bytes, IP header included: 68 (RFC 791) or 1 280 (RFC 8200 §5) to 65 535. Without
+    /// one it is the MTU of the port by which it leaves; with one, the smaller of both. Only with next hops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
     /// Who declared it.
     #[serde(default)]
     pub owner: Owner,
+}
+
+impl Route {
+    /// One of the main table with metric 0, an operator's, without anything that need not be said.
+    pub fn new(prefix: Prefix, kind: RouteKind, via: Vec<NextHop>) -> Self {
+        Self { prefix, vrf: Name::main(), metric: 0, kind, via, mtu: None, owner: Owner::default() }
+    }
 }
 
 /// What becomes of packets that a route is for.

@@ -115,6 +115,22 @@ fn every_kind_of_route_means_here_what_it_means_there() {
         "{:?}",
         status(&daemon)
     );
+    // A route's MTU, which may be a next hop's here or the kernel's.
+    node.node.net.ip("route add 10.59.0.0/16 via 10.90.0.2 mtu 1400");
+    node.node.net.ip("route add 10.60.0.0/16 via 10.1.0.2 dev switch0 onlink mtu lock 1300");
+    node.node.net.ip("route add fd60::/64 via fd10:90::2 mtu 1350");
+    for (address, mtu) in [("10.59.0.1", 1400), ("10.60.0.1", 1300), ("fd60::1", 1350)] {
+        let known = || choice(&daemon, address).route.and_then(|status| status.route.mtu);
+        wait_until(&format!("the MTU of the way to {address}"), LONG, || known() == Some(mtu));
+    }
+    let is_told = |pod: &switch_lab::Pod, address: &str, mtu: u16| {
+        let said = pod.net.try_run(&format!("ping -n -c 1 -W 1 -M do -s 1450 {address}"));
+        let said =
+            String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+        assert!(said.to_lowercase().replace(' ', "").contains(&format!("mtu={mtu}")), "{address}: {said}");
+    };
+    is_told(&node.pods[1], "10.59.0.1", 1400);
+    is_told(&node.pods[1], "10.60.0.1", 1300);
     // Our own announcements are not taken for somebody's routes.
     let foreign = routes(&daemon).into_iter().filter(|status| status.origin.is_some());
     assert!(!foreign.into_iter().any(|status| status.route.prefix.to_string().starts_with("10.1.0.0")));

@@ -136,14 +136,7 @@ fn route(prefix: &str, kind: RouteKind, via: &[&str]) -> Route {
         vid: Vid::DEFAULT,
         weight: 1,
     };
-    Route {
-        prefix: prefix.parse().unwrap(),
-        vrf: Name::main(),
-        metric: 0,
-        kind,
-        via: via.iter().map(hop).collect(),
-        owner: Default::default(),
-    }
+    Route::new(prefix.parse().unwrap(), kind, via.iter().map(hop).collect())
 }
 
 fn choice(daemon: &Daemon, address: &str) -> RouteChoice {
@@ -388,6 +381,48 @@ fn hosts_configure_themselves_by_router_advertisements() {
     drop(node);
 }
 
+/// A route's MTU is told to senders, by the kernel's own reckoning; it is kept, shown, and cut to.
+#[test]
+fn a_route_has_an_mtu() {
+    let (node, mut daemon, pods) = routed(&switchd().keeping_state(), &[1, 2]);
+    for address in ["10.99.0.1/32", "fd99::1/128"] {
+        pods[1].net.ip(&format!("addr add {address} dev lo"));
+    }
+    let ways = [("10.99.0.0/16", "10.2.0.2", "10.99.0.1", 1300), ("fd99::/64", "fd10:2::2", "fd99::1", 1280)];
+    for (prefix, via, ..) in ways {
+        for (mtu, text) in [(67, "67 bytes are too few"), (1400, "")] {
+            let route = Route { mtu: Some(mtu), ..route(prefix, RouteKind::Via, &[via]) };
+            match daemon.client().call::<Done>(&Request::RouteAdd(route)) {
+                Ok(_) => assert_eq!(text, ""),
+                Err(error) => assert!(!text.is_empty() && error.message.contains(text), "{error:?}"),
+            }
+        }
+    }
+    let replace =
+        ways.map(|(prefix, via, _, mtu)| Route { mtu: Some(mtu), ..route(prefix, RouteKind::Via, &[via]) });
+    let _: Done =
+        daemon.call(&Request::RouteApply(RouteApply { replace: replace.into(), ..RouteApply::default() }));
+    daemon.stop(false);
+    let daemon = node.start(&switchd().keeping_state());
+    for (prefix, _, far, mtu) in ways {
+        let said = choice(&daemon, far);
+        assert_eq!(said.route.unwrap().route.mtu, Some(mtu));
+        assert!(said.why.iter().any(|line| line.contains(&format!("its MTU is {mtu}"))), "{:?}", said.why);
+        wait_until("it is reached", LONG, || pods[0].reaches(far));
+        let said = pods[0].net.try_run(&format!("ping -n -c 1 -W 1 -M do -s 1400 {far}"));
+        let said =
+            String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+        assert!(said.to_lowercase().replace(' ', "").contains(&format!("mtu={mtu}")), "{prefix}: {said}");
+        // The kernel remembers what it was told, and TCP finds through.
+        let known = pods[0].net.ip(&format!("route get {far}"));
+        assert!(known.contains(&format!("mtu {mtu}")), "{known}");
+        assert_eq!(tcp(&pods[0].net, &pods[1].net, far.parse().unwrap(), 300_000), 300_000);
+    }
+    let said = pods[0].net.run("ping -n -c 3 -i 0.2 -W 2 -M dont -s 1400 10.99.0.1");
+    assert!(said.contains("3 received"), "{said}");
+    daemon.assert_conserved();
+}
+
 /// Many routes at once: one change, all of it or nothing, in force when it is answered, and there after a kill.
 #[test]
 fn routes_are_changed_many_at_once() {
@@ -395,14 +430,8 @@ fn routes_are_changed_many_at_once() {
     let (node, mut daemon, pods) = routed(&options, &[1, 2]);
     wait_until("pods reach each other", LONG, || pods[0].reaches(&pods[1].ip));
     pods[1].net.ip("addr add 10.9.7.1/32 dev lo");
-    let route = |n: u32, via: &str| Route {
-        prefix: format!("10.{}.{}.0/24", 8 + (n >> 8), n & 255).parse().unwrap(),
-        vrf: Name::main(),
-        metric: 0,
-        kind: RouteKind::Via,
-        via: vec![NextHop { address: via.parse().unwrap(), bridge: None, vid: Vid::DEFAULT, weight: 1 }],
-        owner: Default::default(),
-    };
+    let route =
+        |n: u32, via: &str| route(&format!("10.{}.{}.0/24", 8 + (n >> 8), n & 255), RouteKind::Via, &[via]);
     let generation = || daemon.call::<Done>(&Request::RouteApply(RouteApply::default())).generation;
     let before = generation();
     let add: Vec<Route> = (0..3000).map(|n| route(n, "10.2.0.2")).collect();

@@ -8,7 +8,7 @@ use lines::Reading;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use switch_api::{
-    ApiError, Client, Code, Done, Name, NextHop, Owner, Prefix, ROUTE_PAGE_MAX, Request, Route, RouteChoice,
+    ApiError, Client, Code, Done, Name, NextHop, Prefix, ROUTE_PAGE_MAX, Request, Route, RouteChoice,
     RouteDelete, RouteFilter, RouteGet, RouteKind, RoutePlace, RouteStatus, Vid,
 };
 
@@ -25,7 +25,7 @@ pub enum Verb {
     Add(Box<Add>),
     /// Changes many routes at once, all of them or none: a line for each.
     ///
-    /// `[add|replace|delete] NETWORK via ADDRESS[*WEIGHT]… [dev BRIDGE] [vid VLAN] [metric N] [vrf NAME]`, with `blackhole`,
+    /// `[add|replace|delete] NETWORK via ADDRESS[*WEIGHT]… [dev BRIDGE] [vid VLAN] [metric N] [mtu BYTES] [vrf NAME]`, with `blackhole`,
     /// `unreachable` or `prohibit` in place of `via …`; or what `ip route` and `ip -o route` print. A line without a verb
     /// replaces. What stands behind # is left out. The order of lines does not count: what is deleted goes first.
     Apply {
@@ -83,6 +83,9 @@ pub struct Add {
     /// Of several routes to one network the one with the lowest is used.
     #[arg(long, default_value_t = 0)]
     metric: u32,
+    /// Longest packet that goes this way, bytes with its IP header: 68 (IPv6: 1280) to 65535. The port's MTU holds as well.
+    #[arg(long)]
+    mtu: Option<u16>,
     /// The routing table.
     #[arg(long, default_value = "main")]
     vrf: Name,
@@ -121,8 +124,8 @@ impl Add {
             Kind::Prohibit => RouteKind::Prohibit,
         };
         let via = self.hops.iter().map(hop).collect();
-        let (prefix, metric) = (self.prefix, self.metric);
-        Route { prefix, vrf: self.vrf.clone(), metric, kind, via, owner: Owner::Operator }
+        let route = Route::new(self.prefix, kind, via);
+        Route { vrf: self.vrf.clone(), metric: self.metric, mtu: self.mtu, ..route }
     }
 }
 
@@ -229,7 +232,8 @@ fn way(status: &RouteStatus) -> String {
                 weight => format!("{}*{weight}", hop.address),
             };
             let hops: Vec<_> = status.route.via.iter().map(hop).collect();
-            format!("via {}", hops.join(" "))
+            let mtu = status.route.mtu.map_or(String::new(), |mtu| format!(" mtu {mtu}"));
+            format!("via {}{mtu}", hops.join(" "))
         }
     }
 }

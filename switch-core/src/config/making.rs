@@ -4,10 +4,10 @@
 //! are all networks asked about.
 
 use super::ecmp::Hop;
-use super::gateway::{Action, EVERYWHERE, Routing, Table, to_bits};
+use super::gateway::{Action, EVERYWHERE, NO_MTU, Routing, Table, to_bits};
 use super::mirrored::{Kind, Meaning, Mirrored};
 use super::model::Model;
-use super::numbers::{Answer, Book};
+use super::numbers::{Answer, Book, Goal};
 use super::routes::{Routes, Way};
 use super::uplink::ToKernel;
 use crate::table::lpm::{Change, Lpm, NO_ROUTE};
@@ -213,7 +213,7 @@ impl<'a> Making<'a> {
     /// The number of what comes of a network.
     fn answer(&mut self, n: usize, ground: &Ground, prefix: Prefix) -> u32 {
         if let Some(action) = ground.fixed.get(&prefix) {
-            return self.book.number(Answer::Action(*action));
+            return self.book.number((*action).into());
         }
         if let Some((_, way)) = self.routes.to(&ground.name, prefix).next() {
             return self.way(n, ground, way);
@@ -230,10 +230,13 @@ impl<'a> Making<'a> {
             return *number;
         }
         let number = self.book.number(match way.kind {
-            RouteKind::Blackhole => Answer::Action(Action::Blackhole),
-            RouteKind::Unreachable => Answer::Action(Action::Unreachable),
-            RouteKind::Prohibit => Answer::Action(Action::Prohibit),
-            RouteKind::Via => Answer::Via(hops(self.model, &ground.name, &way.via)),
+            RouteKind::Blackhole => Action::Blackhole.into(),
+            RouteKind::Unreachable => Action::Unreachable.into(),
+            RouteKind::Prohibit => Action::Prohibit.into(),
+            RouteKind::Via => {
+                let goal = Goal::Via(hops(self.model, &ground.name, &way.via));
+                Answer { goal, mtu: way.mtu.unwrap_or(NO_MTU) }
+            }
         });
         self.known.insert(key, number);
         number
@@ -244,18 +247,19 @@ impl<'a> Making<'a> {
         let (kernel, mirrored) = (ground.kernel.as_ref()?, &self.model.mirrored);
         let seen = mirrored.to(ground.settings.kernel_table, prefix).filter(|_| ground.settings.mirror);
         for route in seen {
-            return Some(match self.model.meaning(&ground.name, kernel, route) {
-                Meaning::Kernel => Answer::Action(Action::Kernel(kernel.fid)),
-                Meaning::Direct(via) => Answer::Via(hops(self.model, &ground.name, &via)),
-                Meaning::Refuse(Kind::Blackhole) => Answer::Action(Action::Blackhole),
-                Meaning::Refuse(Kind::Prohibit) => Answer::Action(Action::Prohibit),
-                Meaning::Refuse(_) => Answer::Action(Action::Unreachable),
+            let goal = match self.model.meaning(&ground.name, kernel, route) {
+                Meaning::Kernel => Goal::Action(Action::Kernel(kernel.fid)),
+                Meaning::Direct(via) => Goal::Via(hops(self.model, &ground.name, &via)),
+                Meaning::Refuse(Kind::Blackhole) => return Some(Action::Blackhole.into()),
+                Meaning::Refuse(Kind::Prohibit) => return Some(Action::Prohibit.into()),
+                Meaning::Refuse(_) => return Some(Action::Unreachable.into()),
                 Meaning::Circle | Meaning::Known => continue,
-            });
+            };
+            return Some(Answer { goal, mtu: route.mtu.unwrap_or(NO_MTU) });
         }
         // What is not known to be refused there is not refused here.
         let hands_all = !ground.settings.mirror || mirrored.is_empty() || mirrored.beyond > 0;
-        (hands_all && EVERYWHERE.contains(&prefix)).then_some(Answer::Action(Action::Kernel(kernel.fid)))
+        (hands_all && EVERYWHERE.contains(&prefix)).then_some(Action::Kernel(kernel.fid).into())
     }
 }
 

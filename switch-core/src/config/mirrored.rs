@@ -56,6 +56,8 @@ pub struct KernelRoute {
     pub kind: Kind,
     /// Ways out.
     pub hops: Vec<KernelHop>,
+    /// Longest packet, bytes, if the route says so (`RTAX_MTU`, linux/rtnetlink.h).
+    pub mtu: Option<u16>,
 }
 
 /// All that is known of the kernel's routes.
@@ -194,8 +196,9 @@ pub fn shown(route: &KernelRoute) -> String {
         None => format!("dev {}", hop.device),
     };
     let hops: Vec<String> = route.hops.iter().map(hop).collect();
+    let mtu = route.mtu.map_or(String::new(), |mtu| format!(" mtu {mtu}"));
     match route.kind {
-        Kind::Forward => hops.join(" or "),
+        Kind::Forward => format!("{}{mtu}", hops.join(" or ")),
         Kind::Local => format!("local {}", hops.join(" or ")),
         Kind::Blackhole => "blackhole".into(),
         Kind::Unreachable => "unreachable".into(),
@@ -215,7 +218,7 @@ mod tests {
             weight: 1,
         };
         let (hops, prefix) = (hops.iter().map(hop).collect(), prefix.parse().unwrap());
-        KernelRoute { table: 254, prefix, metric: 0, protocol: 12, kind: Kind::Forward, hops }
+        KernelRoute { table: 254, prefix, metric: 0, protocol: 12, kind: Kind::Forward, hops, mtu: None }
     }
 
     #[test]

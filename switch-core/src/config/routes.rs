@@ -30,7 +30,17 @@ pub struct Way {
     /// See [`Route`].
     pub via: Vec<NextHop>,
     /// See [`Route`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// See [`Route`].
     pub owner: Owner,
+}
+
+impl Way {
+    /// That of a route.
+    pub fn of(route: &Route) -> Self {
+        Self { kind: route.kind, via: route.via.clone(), mtu: route.mtu, owner: route.owner }
+    }
 }
 
 /// Routes to one network, the lowest metric first; nearly always one.
@@ -162,7 +172,7 @@ impl Routes {
     }
 
     fn put(&mut self, route: &Route) -> Result<(), ApiError> {
-        let way = Way { kind: route.kind, via: route.via.clone(), owner: route.owner };
+        let way = Way::of(route);
         let way = self.ways.get_key(&way).cloned().unwrap_or_else(|| Arc::new(way));
         *self.ways.get_or_default_cow(way.clone()) += 1;
         let table = match self.tables.get_mut(&route.vrf) {
@@ -286,8 +296,8 @@ fn put(table: &mut Table, place: Place, way: Option<Arc<Way>>) -> Option<Arc<Way
 
 /// A route as it was declared.
 pub fn declared(vrf: &Name, place: Place, way: &Way) -> Route {
-    let Way { kind, via, owner } = way.clone();
-    Route { prefix: place.prefix, vrf: vrf.clone(), metric: place.metric, kind, via, owner }
+    let Way { kind, via, mtu, owner } = way.clone();
+    Route { prefix: place.prefix, vrf: vrf.clone(), metric: place.metric, kind, via, mtu, owner }
 }
 
 fn place_of(route: &Route) -> Place {

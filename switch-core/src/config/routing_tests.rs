@@ -38,6 +38,8 @@ const NETWORKS: [&str; 10] = [
 ];
 const HOPS: [&str; 7] = ["10.0.0.2", "10.0.0.3", "10.1.0.0", "10.1.0.7", "10.0.0.1", "fd00::2", "10.77.0.1"];
 /// Most lead somewhere.
+/// The last is too small for IPv6.
+const MTUS: [Option<u16>; 5] = [None, None, None, Some(1400), Some(576)];
 const KINDS: [RouteKind; 5] =
     [RouteKind::Via, RouteKind::Via, RouteKind::Via, RouteKind::Blackhole, RouteKind::Prohibit];
 
@@ -63,8 +65,9 @@ fn vrf() -> impl Strategy<Value = Name> {
 
 fn route() -> impl Strategy<Value = Route> {
     let via = proptest::collection::vec((0..HOPS.len(), 1u16..3), 0..3);
-    (prefix(), vrf(), 0u32..2, prop::sample::select(&KINDS[..]), via, prop::bool::weighted(0.9)).prop_map(
-        |(prefix, vrf, metric, kind, via, fits)| {
+    let (kind, mtu) = (prop::sample::select(&KINDS[..]), prop::sample::select(&MTUS[..]));
+    (prefix(), vrf(), 0u32..2, kind, via, mtu, prop::bool::weighted(0.9)).prop_map(
+        |(prefix, vrf, metric, kind, via, mtu, fits)| {
             let hop = |(n, weight): (usize, u16)| NextHop {
                 address: HOPS[n].parse().unwrap(),
                 bridge: None,
@@ -76,7 +79,8 @@ fn route() -> impl Strategy<Value = Route> {
             if fits {
                 via.retain(|hop| kind == RouteKind::Via && hop.address.is_ipv4() == prefix.address.is_ipv4());
             }
-            Route { prefix, vrf, metric, kind, via, owner: Owner::Operator }
+            let mtu = (kind == RouteKind::Via).then_some(mtu).flatten();
+            Route { vrf, metric, mtu, ..Route::new(prefix, kind, via) }
         },
     )
 }
@@ -145,7 +149,8 @@ fn kernel_route((n, metric, what): (usize, u32, u8)) -> KernelRoute {
     let gateway = gateway.map(|gateway| gateway.parse().unwrap());
     let hops = vec![KernelHop { device: device.into(), gateway, weight: 1 }];
     let hops = if device.is_empty() { Vec::new() } else { hops };
-    KernelRoute { table: 254, prefix: NETWORKS[n].parse().unwrap(), metric, protocol: 12, kind, hops }
+    let mtu = (metric == 1).then_some(1400);
+    KernelRoute { table: 254, prefix: NETWORKS[n].parse().unwrap(), metric, protocol: 12, kind, hops, mtu }
 }
 
 /// The dull twin: a list of routes, gone through for everything.
@@ -182,10 +187,7 @@ impl List {
     }
 
     fn fits(&self, model: &Model) -> bool {
-        self.0.iter().all(|route| {
-            let way = Way { kind: route.kind, via: route.via.clone(), owner: route.owner };
-            problems_of(model, &route.vrf, route.prefix, &way).is_empty()
-        })
+        self.0.iter().all(|route| problems_of(model, &route.vrf, route.prefix, &Way::of(route)).is_empty())
     }
 
     fn sorted(&self) -> Vec<Route> {
@@ -196,11 +198,11 @@ impl List {
 }
 
 /// What becomes of an address, without the numbers.
-fn fate(routing: &Routing, vrf: u16, address: &str) -> Option<(Option<Action>, Vec<Hop>)> {
-    let action = routing.find(vrf, gateway::to_bits(address.parse().unwrap()))?;
-    Some(match action {
-        Action::Via(group) => (None, routing.group(group).unwrap().hops().to_vec()),
-        action => (Some(action), Vec::new()),
+fn fate(routing: &Routing, vrf: u16, address: &str) -> Option<(Option<Action>, Vec<Hop>, u16)> {
+    let entry = routing.find(vrf, gateway::to_bits(address.parse().unwrap()))?;
+    Some(match entry.action {
+        Action::Via(group) => (None, routing.group(group).unwrap().hops().to_vec(), entry.mtu),
+        action => (Some(action), Vec::new(), entry.mtu),
     })
 }
 
@@ -274,18 +276,11 @@ proptest! {
 }
 
 fn routes_of(count: u32) -> Vec<Route> {
-    let route = |n: u32| Route {
-        prefix: Prefix { address: std::net::IpAddr::V4((0x1400_0000 + (n << 8)).into()), len: 24 },
-        vrf: Name::main(),
-        metric: 0,
-        kind: RouteKind::Via,
-        via: vec![NextHop {
-            address: HOPS[n as usize % 2].parse().unwrap(),
-            bridge: None,
-            vid: Vid::DEFAULT,
-            weight: 1,
-        }],
-        owner: Owner::Operator,
+    let route = |n: u32| {
+        let prefix = Prefix { address: std::net::IpAddr::V4((0x1400_0000 + (n << 8)).into()), len: 24 };
+        let address = HOPS[n as usize % 2].parse().unwrap();
+        let hop = NextHop { address, bridge: None, vid: Vid::DEFAULT, weight: 1 };
+        Route::new(prefix, RouteKind::Via, vec![hop])
     };
     (0..count).map(route).collect()
 }

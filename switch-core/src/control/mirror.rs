@@ -9,10 +9,11 @@ use super::rtnl::{Rtnl, table_of};
 use crate::config::mirrored::{
     KernelHop, KernelRoute, Kind, MIRRORED_MAX, Meaning, Mirrored, TABLE_LOCAL, shown,
 };
+use crate::config::nexthops::{MTU_MIN_V4, MTU_MIN_V6};
 use crate::config::uplink::ToKernel;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::Socket;
@@ -279,6 +280,7 @@ fn read(
     };
     let mut prefix = Prefix { address: any, len: header.destination_prefix_length };
     let (mut metric, mut object, mut single, mut hops) = (0, None, KernelHop::default(), Vec::new());
+    let mut mtu = None;
     let (mut odd, name) =
         (None, |index: &u32| names.get(index).cloned().unwrap_or_else(|| index.to_string()));
     for attribute in &message.attributes {
@@ -286,6 +288,7 @@ fn read(
             RouteAttribute::Destination(RouteAddress::Inet(to)) => prefix.address = IpAddr::V4(*to),
             RouteAttribute::Destination(RouteAddress::Inet6(to)) => prefix.address = IpAddr::V6(*to),
             RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Metrics(said) => mtu = mtu_of(said, prefix.address.is_ipv4()),
             RouteAttribute::Oif(index) => single.device = name(index),
             RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => single.gateway = gateway(attribute),
             RouteAttribute::NhId(id) => object = Some(*id),
@@ -326,7 +329,17 @@ fn read(
             })),
         }
     }
-    Ok(Some(KernelRoute { table, prefix, metric, protocol: protocol(header.protocol), kind, hops }))
+    Ok(Some(KernelRoute { table, prefix, metric, protocol: protocol(header.protocol), kind, hops, mtu }))
+}
+
+/// What the kernel takes to be a route's MTU: 0 is none, and no link carries less than the least there is.
+fn mtu_of(said: &[RouteMetric], is_v4: bool) -> Option<u16> {
+    let least = if is_v4 { MTU_MIN_V4 } else { MTU_MIN_V6 };
+    let mtu = said.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu @ 1..) => Some(*mtu),
+        _ => None,
+    });
+    mtu.and_then(|mtu| u16::try_from(mtu).ok()).map(|mtu| mtu.max(least))
 }
 
 fn protocol(protocol: RouteProtocol) -> u8 {

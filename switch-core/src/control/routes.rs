@@ -100,7 +100,7 @@ impl Daemon {
     fn connected(&self, own: &BridgeAddress) -> Option<RouteStatus> {
         let vrf = self.model.bridges.get(&own.bridge)?.object.vrf.clone();
         let prefix = own.address.network();
-        let route = Route { prefix, vrf, metric: 0, kind: RouteKind::Via, via: Vec::new(), owner: own.owner };
+        let route = Route { vrf, owner: own.owner, ..Route::new(prefix, RouteKind::Via, Vec::new()) };
         Some(RouteStatus { route, connected: Some(own.bridge.clone()), origin: None, active: true })
     }
 
@@ -112,8 +112,8 @@ impl Daemon {
             return None;
         }
         let origin = Origin { protocol: "uplink".into(), way: "as its own routes say".into() };
-        let (kind, via) = (RouteKind::Via, Vec::new());
-        let route = Route { prefix, vrf: vrf.clone(), metric: u32::MAX, kind, via, owner: Owner::Operator };
+        let route = Route::new(prefix, RouteKind::Via, Vec::new());
+        let route = Route { vrf: vrf.clone(), metric: u32::MAX, ..route };
         Some(RouteStatus { route, connected: None, origin: Some(origin), active })
     }
 
@@ -134,7 +134,8 @@ impl Daemon {
                 Meaning::Circle | Meaning::Known => continue,
             };
             let (metric, owner) = (seen.metric, Owner::Routes);
-            let route = Route { prefix, vrf: vrf.clone(), metric, kind, via, owner };
+            let mtu = seen.mtu.filter(|_| kind == RouteKind::Via);
+            let route = Route { prefix, vrf: vrf.clone(), metric, kind, via, mtu, owner };
             let origin = Some(Origin { protocol: protocol_name(seen.protocol), way: shown(seen) });
             list.push(RouteStatus { route, connected: None, origin, active: std::mem::take(is_free) });
         }
@@ -219,6 +220,9 @@ impl Daemon {
             };
             why.push(text);
             return "kernel".into();
+        }
+        if let Some(mtu) = chosen.route.mtu {
+            why.push(format!("its MTU is {mtu}: what is longer is cut up, or its sender is told"));
         }
         for hop in &chosen.route.via {
             let text = match self.model.gateway_to(&get.vrf, hop) {

@@ -215,7 +215,7 @@ fn discovery(
 fn packet_for_us(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note: &Note, hop: &Hop) {
     // Whoever speaks as the switch, also by what it is elsewhere, would have it talk to itself.
     let vrf = view.snapshot.gateway(note.fid).map_or(0, |gateway| gateway.vrf);
-    if view.snapshot.routing.find(vrf, hop.src) == Some(Action::Local) {
+    if view.snapshot.routing.find(vrf, hop.src).is_some_and(|entry| entry.action == Action::Local) {
         return private.drop(pool, view.in_port, DropReason::MartianSource, frame);
     }
     let packet = &pool.area().bytes(&frame)[note.payload_at()..];
