@@ -366,8 +366,32 @@ fn hosts_configure_themselves_by_router_advertisements() {
     wait_until("an address and a route", LONG * 2, configured);
     wait_until("it reaches another network", LONG, || pods[0].reaches("fd10:2::2"));
     assert_eq!(net.run("cat /proc/sys/net/ipv6/conf/eth0/mtu").trim(), "1420");
+    // A network that comes and goes: nothing new is to be done with the address made of it.
+    let is_deprecated = |network: &str| {
+        net.ip("-6 addr show dev eth0 scope global deprecated").contains(&format!("inet6 {network}"))
+    };
+    daemon.gateway("br1", "fd10:71::1/64");
+    let made = || net.ip("-6 addr show dev eth0 scope global -tentative").contains("inet6 fd10:71::");
+    wait_until("an address of the new network", LONG * 2, made);
+    address_delete(&daemon, "fd10:71::1/64");
+    wait_until("it is not to be used any more", LONG, || is_deprecated("fd10:71::"));
+    assert!(made() && !is_deprecated("fd10:1::") && has_route());
+    // Switched off: three times it is said that there is no router here.
+    let look = RawSocket::open(net, "eth0").unwrap();
     advert(&daemon, None);
     wait_until("its router is gone", LONG * 2, || !has_route());
+    assert!(!is_deprecated("fd10:1::"), "its network is there as before");
+    let is_last =
+        |frame: &[u8]| frame.len() > 62 && frame[20] == 58 && frame[54] == 134 && frame[60..62] == [0, 0];
+    let lasts = (0..4).map_while(|_| look.recv(LONG, is_last)).count();
+    assert_eq!(lasts, 3);
+    // The gateway goes, and with it its network.
+    advert(&daemon, every_half_hour);
+    wait_until("it has one again", LONG * 2, has_route);
+    address_delete(&daemon, "fd10:1::1/64");
+    wait_until("neither router nor network", LONG, || !has_route() && is_deprecated("fd10:1::"));
+    daemon.gateway("br1", "fd10:1::1/64");
+    wait_until("both are back", LONG * 2, || has_route() && !is_deprecated("fd10:1::"));
     let error = daemon.client().call::<Done>(&Request::BridgeSet(Bridge {
         router_advert: Some(RouterAdvert { interval_s: 3, ..RouterAdvert::default() }),
         ..Bridge::new("br1".parse().unwrap())
@@ -421,6 +445,11 @@ fn a_route_has_an_mtu() {
     let said = pods[0].net.run("ping -n -c 3 -i 0.2 -W 2 -M dont -s 1400 10.99.0.1");
     assert!(said.contains("3 received"), "{said}");
     daemon.assert_conserved();
+}
+
+fn address_delete(daemon: &Daemon, address: &str) {
+    let (bridge, address) = ("br1".parse().unwrap(), address.parse().unwrap());
+    let _: Done = daemon.call(&Request::AddressDelete(AddressDelete { bridge, address, vid: Vid::DEFAULT }));
 }
 
 /// Many routes at once: one change, all of it or nothing, in force when it is answered, and there after a kill.

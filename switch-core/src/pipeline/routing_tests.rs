@@ -482,7 +482,7 @@ fn a_host_that_asks_for_a_router_is_told() {
         rig.model.fids[&(rig.model.bridges[&"br0".parse::<switch_api::Name>().unwrap()].id, Vid::DEFAULT)];
     for last in [None, Some(Mac(OWN).to_u64())] {
         drain(&other);
-        rig.advertise(0, fid, last);
+        rig.advertise(0, super::Advertising { fid, last, ..Default::default() });
         rig.settle(now);
         for peer in [&peers[0], &other] {
             let told = drain(peer);

@@ -207,8 +207,8 @@ impl Rig {
 
     /// Has a worker tell hosts of their router, as the control thread does.
     #[cfg(test)]
-    pub(crate) fn advertise(&self, worker: usize, fid: u16, last: Option<u64>) {
-        assert!(self.mail[worker].commands.push(Command::Advertise(fid, last)).is_ok());
+    pub(crate) fn advertise(&self, worker: usize, said: crate::pipeline::Advertising) {
+        assert!(self.mail[worker].commands.push(Command::Advertise(Box::new(said))).is_ok());
     }
 
     /// Begins to move lanes; [`Rig::step`] goes on with it, between any two turns.
