@@ -5,8 +5,8 @@
 use std::time::Duration;
 use switch_api::{
     AddressDelete, ApiError, Bridge, BridgeStatus, Code, Done, Name, NeighEntry, NeighState, NextHop,
-    PortSettings, Request, ReversePath, Route, RouteApply, RouteChoice, RouteDelete, RouteFilter, RouteGet,
-    RouteKind, RoutePlace, RouteStatus, RouterAdvert, Vid,
+    Nothing, PortSettings, Request, ReversePath, Route, RouteApply, RouteChoice, RouteCount, RouteDelete,
+    RouteFilter, RouteGet, RouteKind, RoutePlace, RouteStatus, RouterAdvert, Vid,
 };
 use switch_lab::raw::RawSocket;
 use switch_lab::transfer::tcp;
@@ -450,6 +450,54 @@ fn a_route_has_an_mtu() {
 fn address_delete(daemon: &Daemon, address: &str) {
     let (bridge, address) = ("br1".parse().unwrap(), address.parse().unwrap());
     let _: Done = daemon.call(&Request::AddressDelete(AddressDelete { bridge, address, vid: Vid::DEFAULT }));
+}
+
+/// Counted from when it is asked for, until it is not; whichever worker routes it.
+#[test]
+fn routes_are_counted_where_it_is_asked_for() {
+    let (_node, daemon, pods) = routed(&switchd().with("--cores 0,1"), &[1, 2]);
+    pods[1].net.ip("addr add 10.99.0.1/32 dev lo");
+    let counted = |count| Route { count, ..route("10.99.0.0/16", RouteKind::Via, &["10.2.0.2"]) };
+    let put = |route| {
+        let _: Done =
+            daemon.call(&Request::RouteApply(RouteApply { replace: vec![route], ..RouteApply::default() }));
+    };
+    let counts = || daemon.call::<Vec<RouteCount>>(&Request::RouteStats(Nothing {}));
+    let ping = |count: u32, size: u32| {
+        let said = pods[0].net.run(&format!("ping -n -c {count} -i 0.05 -W 2 -s {size} 10.99.0.1"));
+        assert!(said.contains(&format!("{count} received")), "{said}");
+    };
+    put(counted(false));
+    ping(2, 56);
+    assert_eq!(counts(), []);
+    put(counted(true));
+    ping(5, 56);
+    let is = |packets, bytes| RouteCount {
+        prefix: "10.99.0.0/16".parse().unwrap(),
+        vrf: Name::main(),
+        metric: 0,
+        packets,
+        bytes,
+    };
+    assert_eq!(counts(), [is(5, 5 * 98)]);
+    // Another metric is another route, and the one with the lowest is used.
+    put(Route { metric: 7, ..counted(true) });
+    put(Route { mtu: Some(1300), ..counted(true) });
+    ping(3, 1000);
+    assert_eq!(counts(), [is(8, 5 * 98 + 3 * 1042), RouteCount { metric: 7, ..is(0, 0) }]);
+    let by = |metric| RouteDelete {
+        prefix: "10.99.0.0/16".parse().unwrap(),
+        vrf: Name::main(),
+        metric: Some(metric),
+    };
+    let _: Done = daemon.call(&Request::RouteDelete(by(0)));
+    ping(4, 56);
+    assert_eq!(counts(), [RouteCount { metric: 7, ..is(4, 4 * 98) }]);
+    // A counter that somebody had begins anew.
+    put(counted(true));
+    ping(1, 56);
+    assert_eq!(counts(), [is(1, 98), RouteCount { metric: 7, ..is(4, 4 * 98) }]);
+    daemon.assert_conserved();
 }
 
 /// Many routes at once: one change, all of it or nothing, in force when it is answered, and there after a kill.

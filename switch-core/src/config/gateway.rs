@@ -10,6 +10,7 @@ use crate::table::lpm::Lpm;
 use crate::wire::hop::V4_MAPPED;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use switch_api::{Mac, Name, Prefix, RouterAdvert};
 
@@ -112,6 +113,17 @@ pub struct Entry {
     pub action: Action,
     /// Longest packet, bytes, IP header included; [`NO_MTU`]: as long as its way out allows.
     pub mtu: u16,
+    /// Where it is counted what goes this way.
+    pub counter: Option<NonZeroU16>,
+}
+
+// Eight to a cache line: every packet's is read.
+const _: () = assert!(size_of::<Entry>() == 8);
+
+impl From<Action> for Entry {
+    fn from(action: Action) -> Self {
+        Self { action, mtu: NO_MTU, counter: None }
+    }
 }
 
 /// A routing table (VRF).

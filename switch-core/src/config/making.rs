@@ -8,7 +8,7 @@ use super::gateway::{Action, EVERYWHERE, NO_MTU, Routing, Table, to_bits};
 use super::mirrored::{Kind, Meaning, Mirrored};
 use super::model::Model;
 use super::numbers::{Answer, Book, Goal};
-use super::routes::{Routes, Way};
+use super::routes::{Place, Routes, Way};
 use super::uplink::ToKernel;
 use crate::table::lpm::{Change, Lpm, NO_ROUTE};
 use hashbrown::HashMap;
@@ -215,8 +215,8 @@ impl<'a> Making<'a> {
         if let Some(action) = ground.fixed.get(&prefix) {
             return self.book.number((*action).into());
         }
-        if let Some((_, way)) = self.routes.to(&ground.name, prefix).next() {
-            return self.way(n, ground, way);
+        if let Some((place, way)) = self.routes.to(&ground.name, prefix).next() {
+            return self.way(n, ground, place, way);
         }
         match self.of_kernel(ground, prefix) {
             Some(answer) => self.book.number(answer),
@@ -224,22 +224,31 @@ impl<'a> Making<'a> {
         }
     }
 
-    fn way(&mut self, n: usize, ground: &Ground, way: &Arc<Way>) -> u32 {
+    fn way(&mut self, n: usize, ground: &Ground, place: Place, way: &Arc<Way>) -> u32 {
+        if way.count {
+            // Whoever leads the same way has another counter.
+            let counter = self.routes.counter(&ground.name, place);
+            return self.book.number(Answer { counter, ..self.answer_of(ground, way) });
+        }
         let key = (n, Arc::as_ptr(way));
         if let Some(number) = self.known.get(&key) {
             return *number;
         }
-        let number = self.book.number(match way.kind {
+        let number = self.book.number(self.answer_of(ground, way));
+        self.known.insert(key, number);
+        number
+    }
+
+    fn answer_of(&self, ground: &Ground, way: &Way) -> Answer {
+        match way.kind {
             RouteKind::Blackhole => Action::Blackhole.into(),
             RouteKind::Unreachable => Action::Unreachable.into(),
             RouteKind::Prohibit => Action::Prohibit.into(),
             RouteKind::Via => {
                 let goal = Goal::Via(hops(self.model, &ground.name, &way.via));
-                Answer { goal, mtu: way.mtu.unwrap_or(NO_MTU) }
+                Answer { goal, mtu: way.mtu.unwrap_or(NO_MTU), counter: None }
             }
-        });
-        self.known.insert(key, number);
-        number
+        }
     }
 
     /// What the node's kernel has a route for; all of it, unless it is mirrored.
@@ -255,7 +264,7 @@ impl<'a> Making<'a> {
                 Meaning::Refuse(_) => return Some(Action::Unreachable.into()),
                 Meaning::Circle | Meaning::Known => continue,
             };
-            return Some(Answer { goal, mtu: route.mtu.unwrap_or(NO_MTU) });
+            return Some(Answer { goal, mtu: route.mtu.unwrap_or(NO_MTU), counter: None });
         }
         // What is not known to be refused there is not refused here.
         let hands_all = !ground.settings.mirror || mirrored.is_empty() || mirrored.beyond > 0;

@@ -5,6 +5,7 @@ use super::ecmp::{Group, Hop};
 use super::gateway::{Action, Entry, NO_MTU};
 use crate::table::lpm::VALUE_MAX;
 use immutable_chunkmap::map::Map;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 /// The number of [`Action::Unreachable`], which what finds no number of its own has.
@@ -16,6 +17,8 @@ pub(super) struct Answer {
     pub(super) goal: Goal,
     /// See [`Entry`].
     pub(super) mtu: u16,
+    /// See [`Entry`].
+    pub(super) counter: Option<NonZeroU16>,
 }
 
 /// Where it leads.
@@ -29,7 +32,7 @@ pub(super) enum Goal {
 
 impl From<Action> for Answer {
     fn from(action: Action) -> Self {
-        Self { goal: Goal::Action(action), mtu: NO_MTU }
+        Self { goal: Goal::Action(action), mtu: NO_MTU, counter: None }
     }
 }
 
@@ -85,7 +88,7 @@ impl Book {
                 return UNREACHABLE;
             }
             None => {
-                numbers.entries.push(Entry { action: Action::Unreachable, mtu: NO_MTU });
+                numbers.entries.push(Entry::from(Action::Unreachable));
                 numbers.groups.push(Group::default());
                 self.uses.push(0);
                 numbers.entries.len() as u32
@@ -96,7 +99,8 @@ impl Book {
             Goal::Action(action) => (*action, Group::default()),
             Goal::Via(hops) => (Action::Via(at as u16), Group::new(hops)),
         };
-        (numbers.entries[at], numbers.groups[at]) = (Entry { action, mtu: answer.mtu }, group);
+        (numbers.entries[at], numbers.groups[at]) =
+            (Entry { action, mtu: answer.mtu, counter: answer.counter }, group);
         self.by_answer.insert_cow(answer, number);
         number
     }
@@ -122,12 +126,12 @@ impl Book {
     pub(super) fn settle(&mut self) -> Arc<Numbers> {
         for number in std::mem::take(&mut self.left) {
             let at = number as usize - 1;
-            let Entry { action, mtu } = self.numbers.entries[at];
+            let Entry { action, mtu, counter } = self.numbers.entries[at];
             let goal = match action {
                 Action::Via(_) => Goal::Via(self.numbers.groups[at].hops().to_vec()),
                 action => Goal::Action(action),
             };
-            let answer = Answer { goal, mtu };
+            let answer = Answer { goal, mtu, counter };
             if self.uses[at] == 0 && self.by_answer.remove_cow(&answer).is_some() {
                 self.free.push(number);
             }
@@ -182,7 +186,10 @@ mod tests {
     #[test]
     fn a_number_means_the_same_while_somebody_has_it() {
         let mut book = Book::default();
-        let hops = |ip| Answer { goal: Goal::Via(vec![Hop { fid: 1, ip, weight: 1 }]), mtu: NO_MTU };
+        let hops = |ip| {
+            let goal = Goal::Via(vec![Hop { fid: 1, ip, weight: 1 }]);
+            Answer { goal, mtu: NO_MTU, counter: None }
+        };
         let (one, other) = (book.number(hops(1)), book.number(hops(2)));
         for number in [one, one, other] {
             book.take(number);

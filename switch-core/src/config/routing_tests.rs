@@ -80,7 +80,7 @@ fn route() -> impl Strategy<Value = Route> {
                 via.retain(|hop| kind == RouteKind::Via && hop.address.is_ipv4() == prefix.address.is_ipv4());
             }
             let mtu = (kind == RouteKind::Via).then_some(mtu).flatten();
-            Route { vrf, metric, mtu, ..Route::new(prefix, kind, via) }
+            Route { vrf, metric, mtu, count: metric == 1 && fits, ..Route::new(prefix, kind, via) }
         },
     )
 }
@@ -197,12 +197,16 @@ impl List {
     }
 }
 
+type Beside = (u16, Option<std::num::NonZeroU16>);
+
 /// What becomes of an address, without the numbers.
-fn fate(routing: &Routing, vrf: u16, address: &str) -> Option<(Option<Action>, Vec<Hop>, u16)> {
+fn fate(routing: &Routing, vrf: u16, address: &str) -> Option<(Option<Action>, Vec<Hop>, Beside)> {
     let entry = routing.find(vrf, gateway::to_bits(address.parse().unwrap()))?;
     Some(match entry.action {
-        Action::Via(group) => (None, routing.group(group).unwrap().hops().to_vec(), entry.mtu),
-        action => (Some(action), Vec::new(), entry.mtu),
+        Action::Via(group) => {
+            (None, routing.group(group).unwrap().hops().to_vec(), (entry.mtu, entry.counter))
+        }
+        action => (Some(action), Vec::new(), (entry.mtu, entry.counter)),
     })
 }
 
@@ -310,4 +314,48 @@ fn a_gateway_that_goes_is_refused_with_as_many_words_as_anybody_reads() {
     let gone = AddressDelete { bridge: name("br0"), address: OWN[0].1.parse().unwrap(), vid: Vid::DEFAULT };
     let error = Checked::after(&model, model.apply(&Request::AddressDelete(gone)).unwrap(), 1).unwrap_err();
     assert!(error.message.contains("and 4984 more") && error.message.len() < 4096, "{}", error.message.len());
+}
+
+/// A counter has one route for as long as that is counted, and no other before every worker has seen that it is not.
+#[test]
+fn counters_of_routes_are_given_out_and_taken_back() {
+    use super::{ROUTE_COUNTERS, ROUTES_COUNTED_MAX};
+    let mut routes: Vec<Route> = routes_of(ROUTES_COUNTED_MAX as u32 + 1);
+    routes.iter_mut().for_each(|route| route.count = true);
+    let one_more = routes.pop().unwrap();
+    let place = |route: &Route| super::routes::Place { prefix: route.prefix, metric: 0 };
+    let by = |route: &Route| RouteDelete { prefix: route.prefix, vrf: Name::main(), metric: None };
+    let after = |before: &super::routes::Routes, delete: &[Route], replace: &[Route]| {
+        let (delete, replace) = (delete.iter().map(by).collect(), replace.to_vec());
+        before.after(&Request::RouteApply(RouteApply { delete, replace, add: Vec::new() }))
+    };
+    let counter = |of: &super::routes::Routes, route: &Route| of.counter(&Name::main(), place(route));
+    let full = after(&Default::default(), &[], &routes).unwrap();
+    let refused = after(&full, &[], std::slice::from_ref(&one_more)).unwrap_err();
+    assert!(refused.code == switch_api::Code::Limit && refused.message.contains("1024"), "{refused:?}");
+    // Replaced: it goes on counting where it did.
+    let replaced = Route { mtu: Some(1300), ..routes[0].clone() };
+    let next = after(&full, &[], &[replaced]).unwrap();
+    assert_eq!(counter(&next, &routes[0]), counter(&full, &routes[0]));
+    // Deleted and another added by one change: none has a counter of those that were. By the next they may.
+    let others: Vec<Route> = (0..ROUTES_COUNTED_MAX as u32)
+        .map(|n| {
+            let address = std::net::IpAddr::V4((0x3000_0000 + (n << 8)).into());
+            Route { prefix: Prefix { address, len: 24 }, ..routes[0].clone() }
+        })
+        .collect();
+    let all = |of: &super::routes::Routes| -> Vec<u16> {
+        let mut all: Vec<u16> = of.counted().map(|(_, _, counter)| counter.get()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    };
+    let other = after(&full, &routes, &others).unwrap();
+    let (first, second) = (ROUTES_COUNTED_MAX as u16, ROUTE_COUNTERS as u16);
+    assert_eq!((all(&full), all(&other)), ((1..=first).collect(), (first + 1..=second).collect()));
+    let back = after(&other, &others, &routes).unwrap();
+    assert_eq!(all(&back), (1..=first).collect::<Vec<_>>());
+    // Not counted any more, though still there.
+    let quiet = Route { count: false, ..routes[0].clone() };
+    assert_eq!(counter(&after(&back, &[], &[quiet]).unwrap(), &routes[0]), None);
 }

@@ -248,11 +248,12 @@ mod tests {
     fn a_network_that_is_lost_is_told_of_for_two_hours_or_until_it_is_back() {
         let net = |n: u128| 0xfd00 << 112 | n << 64;
         let with = |generation, networks: &[u128], autonomous| {
-            let mut snapshot = snapshot(generation, &[7]);
-            let gateway = snapshot.fids[0].gateway.as_mut().map(Arc::make_mut).unwrap();
+            let snapshot = snapshot(generation, &[7]);
+            let mut gateway = (**snapshot.fids[0].gateway.as_ref().unwrap()).clone();
             gateway.addresses = networks.iter().map(|n| Own { ip: net(*n) | 1, len: 64 }).collect();
             gateway.advert.as_mut().unwrap().autonomous = autonomous;
-            snapshot
+            let fid = FidFacts { gateway: Some(Arc::new(gateway)), ..FidFacts::default() };
+            Snapshot { fids: [fid].into(), ..snapshot }
         };
         let mut advertised = Advertised::default();
         advertised.look(&with(1, &[1, 2, 3], true), 100);

@@ -69,6 +69,7 @@ mod policy_diff;
 mod probe;
 mod refused;
 mod regions;
+mod route_counts;
 mod routes;
 pub mod rtnl;
 pub mod server;

@@ -25,8 +25,10 @@ impl Daemon {
         let generation = self.publisher.generation() + 1;
         let snapshot = compile_routes(&self.model, &routes, self.publisher.current(), generation);
         self.model.routes = routes.into();
+        self.make_route_counters();
         self.publisher.publish(snapshot);
         self.await_seen(generation)?;
+        self.begin_to_count();
         json(self.done())
     }
 
@@ -135,7 +137,8 @@ impl Daemon {
             };
             let (metric, owner) = (seen.metric, Owner::Routes);
             let mtu = seen.mtu.filter(|_| kind == RouteKind::Via);
-            let route = Route { prefix, vrf: vrf.clone(), metric, kind, via, mtu, owner };
+            let route = Route::new(prefix, kind, via);
+            let route = Route { vrf: vrf.clone(), metric, mtu, owner, ..route };
             let origin = Some(Origin { protocol: protocol_name(seen.protocol), way: shown(seen) });
             list.push(RouteStatus { route, connected: None, origin, active: std::mem::take(is_free) });
         }

@@ -61,6 +61,8 @@ mod odd_frames_tests;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]
+mod route_count_tests;
+#[cfg(test)]
 mod route_mtu_tests;
 #[cfg(test)]
 mod routing_tests;

@@ -19,6 +19,7 @@ use crate::wire::gso;
 use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{self, Version};
 use arrayvec::ArrayVec;
+use std::num::NonZeroU16;
 use switch_api::ReversePath;
 
 /// A packet whose route is looked up.
@@ -42,6 +43,8 @@ pub(super) struct Leg {
     /// Bytes of the packet, and how many its route allows.
     len: usize,
     mtu: u16,
+    /// Where it is counted.
+    counter: Option<NonZeroU16>,
     /// The neighbour's station, and where the FDB keeps it.
     mac: u64,
     station_home: u32,
@@ -73,9 +76,12 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
     if view.facts.reverse_path != ReversePath::Off {
         check_sources(view, notes, &mut asks);
     }
-    let mut legs = find_routes(view, area, frames, notes, &asks);
+    let mut legs = find_routes(view, area, frames, notes, &asks, private);
     find_stations(view, notes, &mut legs, private);
     find_ports(view, notes, &legs, private);
+    if legs.iter().any(|leg| leg.counter.is_some()) {
+        count(area, frames, notes, &legs, private);
+    }
 }
 
 /// Drops what did not come the way that leads back to its source. Link-local sources have no route: they are on the link,
@@ -124,6 +130,7 @@ fn find_routes(
     frames: &[Frame],
     notes: &mut [Note],
     asks: &[Ask],
+    private: &mut Private,
 ) -> ArrayVec<Leg, BATCH_FRAMES> {
     let mut legs = ArrayVec::new();
     let mut values = [0; BATCH_FRAMES];
@@ -132,7 +139,8 @@ fn find_routes(
     for (ask, value) in asks.iter().zip(values) {
         let (frame, note) = (&frames[ask.index], &mut notes[ask.index]);
         let bytes = area.bytes(frame);
-        match lead(view, bytes, note, ask.gateway, &ask.hop, view.snapshot.routing.entry(*value)) {
+        let entry = view.snapshot.routing.entry(*value);
+        match lead(view, bytes, note, ask.gateway, &ask.hop, entry) {
             Ok(mut leg) => {
                 if let Some(gso) = frame.offload.gso {
                     // Of a superframe the segments are what an MTU is about.
@@ -141,10 +149,39 @@ fn find_routes(
                 view.tables.neigh.touch(leg.home);
                 legs.push(Leg { index: ask.index, ..leg });
             }
-            Err(verdict) => note.verdict = verdict,
+            Err(verdict) => {
+                note.verdict = verdict;
+                if let Some(Entry { action, counter: Some(counter), .. }) = entry
+                    && matches!(action, Action::Blackhole | Action::Unreachable | Action::Prohibit)
+                {
+                    add(private, counter, bytes, frame);
+                }
+            }
         }
     }
     legs
+}
+
+/// Counts what goes on by counted routes; what is set aside, held or cut up comes by here again.
+#[cold]
+#[inline(never)]
+fn count(area: &Area, frames: &[Frame], notes: &[Note], legs: &[Leg], private: &Private) {
+    for leg in legs {
+        if let Some(counter) = leg.counter
+            && matches!(notes[leg.index].verdict, Verdict::Port(_) | Verdict::Flood(_))
+        {
+            add(private, counter, area.bytes(&frames[leg.index]), &frames[leg.index]);
+        }
+    }
+}
+
+#[cold]
+fn add(private: &Private, counter: NonZeroU16, bytes: &[u8], frame: &Frame) {
+    let (packets, bytes) = gso::on_wire(bytes, frame.offload.gso);
+    if let Some(traffic) = private.counters.route(counter) {
+        traffic.packets.add(packets);
+        traffic.bytes.add(bytes);
+    }
 }
 
 /// Which way a packet to the switch's MAC goes on; else what becomes of it.
@@ -180,10 +217,8 @@ fn lead(
     entry: Option<Entry>,
 ) -> Result<Leg, Verdict> {
     let packet = bytes.get(note.payload_at()..).unwrap_or_default();
-    let Entry { action, mtu } = match entry {
-        _ if is_link_local(hop.dst) && hop.dst == gateway.link_local => {
-            Entry { action: Action::Local, mtu: NO_MTU }
-        }
+    let Entry { action, mtu, counter } = match entry {
+        _ if is_link_local(hop.dst) && hop.dst == gateway.link_local => Action::Local.into(),
         Some(entry) => entry,
         None => return Err(Verdict::Aside(Why::NoRoute)),
     };
@@ -208,7 +243,7 @@ fn lead(
     }
     let key = neigh::key(fid, next);
     let home = view.tables.neigh.home(key);
-    Ok(Leg { index: 0, fid, key, home, len: hop.len, mtu, mac: 0, station_home: 0 })
+    Ok(Leg { index: 0, fid, key, home, len: hop.len, mtu, counter, mac: 0, station_home: 0 })
 }
 
 /// The next hop of a packet's flow. Later fragments have no ports: the flow of a packet that was cut is its

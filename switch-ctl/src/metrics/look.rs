@@ -6,8 +6,8 @@ use prometheus_client::registry::Unit;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use switch_api::{
-    ApiError, BridgeStatus, Client, FlowList, FlowPage, Nothing, PortState, PortStatus, Request, Stats,
-    Status, WorkerStatus,
+    ApiError, BridgeStatus, Client, FlowList, FlowPage, Nothing, PortState, PortStatus, Request, RouteCount,
+    Stats, Status, WorkerStatus,
 };
 
 /// One look at the switch. The parts are asked for one after the other: what passes meanwhile is in the later ones alone.
@@ -18,6 +18,7 @@ pub struct Look {
     bridges: Vec<BridgeStatus>,
     workers: Vec<WorkerStatus>,
     flows: FlowPage,
+    routes: Vec<RouteCount>,
     took_s: f64,
 }
 
@@ -32,6 +33,7 @@ pub fn look(client: &mut Client) -> Result<Look, ApiError> {
         bridges: client.call(&Request::BridgeList(Nothing {}))?,
         workers: client.call(&Request::WorkerList(Nothing {}))?,
         flows: client.call(&Request::FlowList(flows))?,
+        routes: client.call(&Request::RouteStats(Nothing {}))?,
         took_s: 0.0,
     };
     look.took_s = started.elapsed().as_secs_f64();
@@ -52,6 +54,7 @@ impl Look {
             frames(&self.stats),
             memory(&self.stats),
             flows(&self.flows),
+            routes(&self.routes),
         ];
         parts.into_iter().flatten().collect()
     }
@@ -278,6 +281,25 @@ fn memory(stats: &Stats) -> Vec<Family> {
         )
         .at(&[("state", "used")], memory.regions.into())
         .at(&[("state", "emptying")], memory.regions_emptying.into()),
+    ]
+}
+
+/// Only those that are asked to be: a thousand at most.
+fn routes(routes: &[RouteCount]) -> Vec<Family> {
+    let of = |mut family: Family, value: fn(&RouteCount) -> u64| {
+        for route in routes {
+            let (network, metric) = (route.prefix.to_string(), route.metric.to_string());
+            let labels =
+                [("network", network.as_str()), ("vrf", route.vrf.as_str()), ("metric", metric.as_str())];
+            family = family.at(&labels, value(route));
+        }
+        family
+    };
+    vec![
+        of(Family::counter("switch_route_packets", "Packets that went by a counted route"), |r| r.packets),
+        of(Family::counter("switch_route", "Bytes that went by a counted route").unit(Unit::Bytes), |r| {
+            r.bytes
+        }),
     ]
 }
 

@@ -64,7 +64,7 @@ impl Reading {
             return Ok(Line::Delete(RouteDelete { prefix, vrf, metric }));
         }
         let route = Route::new(prefix, said.kind, said.hops()?);
-        let route = Route { vrf, metric: metric.unwrap_or(0), mtu: said.mtu, ..route };
+        let route = Route { vrf, metric: metric.unwrap_or(0), mtu: said.mtu, count: said.count, ..route };
         Ok(if verb == Some("add") { Line::Add(route) } else { Line::Replace(route) })
     }
 }
@@ -89,6 +89,7 @@ struct Said {
     vid: Option<Vid>,
     metric: Option<u32>,
     mtu: Option<u16>,
+    count: bool,
     vrf: Option<Name>,
 }
 
@@ -135,6 +136,7 @@ impl Said {
                     let mtu = number(word, &mut words)?;
                     self.mtu = Some(mtu.try_into().map_err(|_| format!("mtu {mtu}: at most 65535"))?);
                 }
+                "count" => self.count = true,
                 "metric" => self.metric = Some(number(word, &mut words)?),
                 "vrf" => {
                     let vrf = after(word, &mut words)?;
@@ -294,10 +296,10 @@ mod tests {
         );
         assert_eq!((route.vrf.as_str(), route.via[1].vid.get()), ("red", 20));
         assert_eq!(way(&lines[1].1), "::/0 Prohibit  0");
-        for (text, mtu) in [("mtu 1400", 1400), ("mtu lock 1300 metric 2", 1300)] {
+        for (text, mtu) in [("mtu 1400", 1400), ("mtu lock 1300 metric 2 count", 1300)] {
             let lines = read(&format!("10.9.0.0/16 via 10.1.0.2 {text}")).unwrap();
             let Line::Replace(route) = &lines[0].1 else { panic!() };
-            assert_eq!(route.mtu, Some(mtu));
+            assert_eq!((route.mtu, route.count), (Some(mtu), text.ends_with("count")));
         }
         let Line::Delete(by) = &lines[2].1 else { panic!() };
         assert_eq!(by.metric, Some(5));
