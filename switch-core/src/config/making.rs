@@ -80,7 +80,7 @@ impl Ground {
     /// Routes of the kernel, if they are mirrored.
     fn mirrored<'a>(&self, mirrored: &'a Mirrored) -> impl Iterator<Item = Prefix> + 'a {
         let table = self.kernel.as_ref().filter(|_| self.settings.mirror).map(|_| self.settings.kernel_table);
-        table.into_iter().flat_map(|table| mirrored.of(table)).map(|route| route.prefix)
+        table.into_iter().flat_map(|table| mirrored.of(table)).map(|(place, _)| place.prefix)
     }
 }
 
@@ -165,7 +165,10 @@ impl<'a> Making<'a> {
         let here = changed.iter().filter(|(vrf, _)| *vrf == ground.name);
         let mut asked: Vec<Prefix> = here.map(|(_, place)| place.prefix).collect();
         if !Arc::ptr_eq(&before.mirrored, &self.model.mirrored) {
-            asked.extend(self.model.mirrored.differences(&before.mirrored));
+            let Some(changed) = self.model.mirrored.changed_since(&before.mirrored) else {
+                return self.everything(ground, Some(ground));
+            };
+            asked.extend(changed);
             asked.extend(EVERYWHERE);
         }
         asked
@@ -264,7 +267,7 @@ impl<'a> Making<'a> {
                 Meaning::Refuse(_) => return Some(Action::Unreachable.into()),
                 Meaning::Circle | Meaning::Known => continue,
             };
-            return Some(Answer { goal, mtu: route.mtu.unwrap_or(NO_MTU), counter: None });
+            return Some(Answer { goal, mtu: route.1.mtu.unwrap_or(NO_MTU), counter: None });
         }
         // What is not known to be refused there is not refused here.
         let hands_all = !ground.settings.mirror || mirrored.is_empty() || mirrored.beyond > 0;

@@ -30,6 +30,7 @@ pub mod gateway;
 mod making;
 pub mod mirrored;
 pub mod model;
+mod network;
 pub mod nexthops;
 mod numbers;
 pub mod outside;

@@ -2,6 +2,7 @@
 //! did. So a change costs what it changes, however many routes there are: whoever follows (the check, the store, the
 //! snapshot) looks at that and not at the rest.
 
+use super::network::{CHUNK, Network, put};
 use super::{ROUTE_COUNTERS, ROUTES_COUNTED_MAX, ROUTES_STATIC_MAX};
 use immutable_chunkmap::map::Map;
 use std::collections::BTreeMap;
@@ -10,9 +11,6 @@ use std::sync::Arc;
 use switch_api::{
     ApiError, Code, Name, NextHop, Owner, Prefix, Request, Route, RouteApply, RouteDelete, RouteKind,
 };
-
-/// Entries that are copied together when one of them changes: a page of memory.
-const CHUNK: usize = 128;
 
 /// Of several routes to one network the one with the lowest metric is used; it comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,43 +51,7 @@ impl Way {
     }
 }
 
-/// Routes to one network, the lowest metric first; nearly always one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Network {
-    One(u32, Arc<Way>),
-    Several(Arc<Vec<(u32, Arc<Way>)>>),
-}
-
-impl Network {
-    fn len(&self) -> usize {
-        match self {
-            Self::One(..) => 1,
-            Self::Several(several) => several.len(),
-        }
-    }
-
-    fn at(&self, n: usize) -> Option<(u32, &Arc<Way>)> {
-        match self {
-            Self::One(metric, way) => (n == 0).then_some((*metric, way)),
-            Self::Several(several) => several.get(n).map(|(metric, way)| (*metric, way)),
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = (u32, &Arc<Way>)> {
-        (0..self.len()).map_while(|n| self.at(n))
-    }
-
-    /// None: there is none.
-    fn of(mut all: Vec<(u32, Arc<Way>)>) -> Option<Self> {
-        match all.len() {
-            0 => None,
-            1 => all.pop().map(|(metric, way)| Self::One(metric, way)),
-            _ => Some(Self::Several(Arc::new(all))),
-        }
-    }
-}
-
-type Table = Map<Prefix, Network, CHUNK>;
+type Table = Map<Prefix, Network<Way>, CHUNK>;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -224,7 +186,7 @@ impl Routes {
             Some(table) => table,
             None => self.tables.entry(route.vrf.clone()).or_default(),
         };
-        match put(table, place_of(route), Some(way)) {
+        match put(table, route.prefix, route.metric, Some(way)) {
             Some(before) => self.leave(&before),
             None if self.len >= ROUTES_STATIC_MAX => {
                 let text = format!("no more than {ROUTES_STATIC_MAX} declared routes are possible");
@@ -245,7 +207,8 @@ impl Routes {
             ));
         }
         for place in &gone {
-            let way = self.tables.get_mut(&by.vrf).and_then(|table| put(table, *place, None));
+            let way =
+                self.tables.get_mut(&by.vrf).and_then(|table| put(table, place.prefix, place.metric, None));
             way.inspect(|way| self.leave(way));
             self.uncount((by.vrf.clone(), *place));
             self.len -= 1;
@@ -306,8 +269,7 @@ impl Routes {
 
     /// Where a route leads.
     pub fn get(&self, vrf: &Name, place: Place) -> Option<&Arc<Way>> {
-        let network = self.tables.get(vrf)?.get(&place.prefix)?;
-        network.all().find(|(metric, _)| *metric == place.metric).map(|(_, way)| way)
+        self.tables.get(vrf)?.get(&place.prefix)?.get(place.metric)
     }
 
     /// Routes to a network; the first is used.
@@ -345,26 +307,6 @@ impl Routes {
     pub fn changed(&self) -> &[(Name, Place)] {
         &self.changed
     }
-}
-
-/// Puts a way into a place, or takes it away; what was there.
-fn put(table: &mut Table, place: Place, way: Option<Arc<Way>>) -> Option<Arc<Way>> {
-    let there = table.get(&place.prefix);
-    let mut all: Vec<_> =
-        there.into_iter().flat_map(Network::all).map(|(metric, way)| (metric, way.clone())).collect();
-    let before = match all.binary_search_by_key(&place.metric, |(metric, _)| *metric) {
-        Ok(at) => Some(all.remove(at).1),
-        Err(_) => None,
-    };
-    if let Some(way) = way {
-        let at = all.partition_point(|(metric, _)| *metric < place.metric);
-        all.insert(at, (place.metric, way));
-    }
-    match Network::of(all) {
-        Some(network) => _ = table.insert_cow(place.prefix, network),
-        None => _ = table.remove_cow(&place.prefix),
-    }
-    before
 }
 
 /// A route as it was declared.

@@ -2,7 +2,7 @@
 //! tables made at once.
 
 use super::gateway::{self, Action, Routing};
-use super::mirrored::{KernelHop, KernelRoute, Kind, Mirrored};
+use super::mirrored::{Change, KernelHop, KernelPlace, KernelWay, Kind};
 use super::model::Model;
 use super::nexthops::problems_of;
 use super::routes::{Parts, Way, concerns, declared};
@@ -139,7 +139,7 @@ fn start() -> Model {
     model.apply(&Request::PortAdd(Box::new(port))).unwrap()
 }
 
-fn kernel_route((n, metric, what): (usize, u32, u8)) -> KernelRoute {
+fn kernel_route((n, metric, what): (usize, u32, u8)) -> (KernelPlace, Arc<KernelWay>) {
     let (kind, device, gateway) = match what {
         0 => (Kind::Forward, "eth0", Some("192.0.2.1")),
         1 => (Kind::Forward, "switch0", Some("10.0.0.2")),
@@ -150,7 +150,8 @@ fn kernel_route((n, metric, what): (usize, u32, u8)) -> KernelRoute {
     let hops = vec![KernelHop { device: device.into(), gateway, weight: 1 }];
     let hops = if device.is_empty() { Vec::new() } else { hops };
     let mtu = (metric == 1).then_some(1400);
-    KernelRoute { table: 254, prefix: NETWORKS[n].parse().unwrap(), metric, protocol: 12, kind, hops, mtu }
+    let place = KernelPlace { table: 254, prefix: NETWORKS[n].parse().unwrap(), metric };
+    (place, Arc::new(KernelWay { protocol: 12, kind, hops, mtu }))
 }
 
 /// The dull twin: a list of routes, gone through for everything.
@@ -238,10 +239,21 @@ proptest! {
         for step in steps {
             match step {
                 Step::Kernel(routes) => {
-                    let mut mirrored = Mirrored::default();
-                    routes.into_iter().for_each(|route| mirrored.add(kernel_route(route)));
-                    model.mirrored = Arc::new(mirrored);
-                    routing = gateway::compile(&model, &routing).1;
+                    // Some of them alone, or all there are.
+                    let mut change = Change::of(&model.mirrored);
+                    let mut found: Vec<_> = routes.into_iter().map(kernel_route).collect();
+                    found.sort_by_key(|(place, _)| *place);
+                    found.dedup_by_key(|(place, _)| *place);
+                    match found.len() % 2 {
+                        0 => change.become_all(&found, 100, Default::default()),
+                        _ => found.into_iter().for_each(|(place, way)| match way.kind {
+                            Kind::Blackhole => change.remove(place),
+                            _ => change.put(place, way, 100),
+                        }),
+                    }
+                    let Some(next) = change.finish(&model.mirrored) else { continue };
+                    model.mirrored = Arc::new(next);
+                    routing = gateway::compile_routes(&model, &model.routes, &routing);
                 }
                 Step::Declare(request) if concerns(&request) => {
                     let named = List(Parts::of(&request).unwrap().routes().map(|(route, _)| route.clone()).collect());

@@ -22,6 +22,7 @@
 //! | [`advertise`] | router advertisements unasked |
 //! | [`announce`] | what the node's kernel is told of the networks behind the switch |
 //! | [`mirror`] | the kernel's routes, mirrored |
+//! | [`route_counts`] | what workers counted of routes |
 //! | [`nexthop`] | next-hop objects that those may name |
 //! | [`neighbours`] | declared neighbours, and those that were learned |
 //! | [`flows`] | flows listed and ended |
