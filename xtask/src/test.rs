@@ -57,9 +57,9 @@ fn docs() -> Result {
 
 /// The real-kernel tests: namespaces, veth, TAP, AF_XDP.
 const KERNEL: &[&str] = &[
-    "traffic", "loops", "routing", "linux", "uplink", "ports", "tap", "control", "trouble", "segments",
-    "joined", "limits", "ipam", "queues", "memory", "mirror", "bgp", "policy", "service", "sandbox",
-    "outside", "frames", "xdp", "workers", "clients",
+    "traffic", "loops", "routing", "routes", "linux", "uplink", "ports", "tap", "control", "trouble",
+    "segments", "joined", "limits", "ipam", "queues", "memory", "mirror", "bgp", "policy", "service",
+    "sandbox", "outside", "frames", "xdp", "workers", "clients",
 ];
 /// The command line against a running daemon.
 const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare", "install", "json"];

@@ -65,6 +65,8 @@ mod route_count_tests;
 #[cfg(test)]
 mod route_mtu_tests;
 #[cfg(test)]
+mod route_trouble_tests;
+#[cfg(test)]
 mod routing_tests;
 #[cfg(test)]
 mod tests;

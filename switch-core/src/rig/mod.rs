@@ -248,6 +248,16 @@ impl Rig {
     /// From now on a port takes superframes as they are.
     pub fn takes_superframes(&mut self, id: PortId) {
         self.live.entry(id).and_modify(|live| live.gso = true);
+        self.publish_again();
+    }
+
+    /// Whether a port is open from now on.
+    pub fn set_up(&mut self, id: PortId, up: bool) {
+        self.live.entry(id).and_modify(|live| live.up = up);
+        self.publish_again();
+    }
+
+    fn publish_again(&mut self) {
         let checked = Checked::new(self.model.clone(), self.turns.len() as u16);
         self.publish(checked.unwrap_or_else(|error| panic!("{error}")));
     }
