@@ -45,8 +45,7 @@ pub fn route(change: &Change, hop: u8) -> Route {
     let address = IpAddr::V4(Ipv4Addr::from_bits((change.key >> 96) as u32));
     let hop = IpAddr::from([192, 0, 2, 2 + hop]);
     let via = vec![NextHop { address: hop, bridge: None, vid: Vid::DEFAULT, weight: 1 }];
-    let (prefix, vrf) = (Prefix { address, len: change.len }, Name::main());
-    Route { prefix, vrf, metric: 0, kind: RouteKind::Via, via, owner: Owner::Operator }
+    Route::new(Prefix { address, len: change.len }, RouteKind::Via, via)
 }
 
 /// So many routes.

@@ -98,6 +98,9 @@ pub enum Request {
     /// Says what becomes of a packet to an address, and why.
     #[serde(rename = "route.get")]
     RouteGet(RouteGet),
+    /// What went by the routes that are counted, by table, network and metric.
+    #[serde(rename = "route.stats")]
+    RouteStats(Nothing),
     /// Sets a routing table: where it leads, and which of the kernel's it goes with.
     #[serde(rename = "vrf.set")]
     VrfSet(Vrf),
@@ -247,6 +250,7 @@ impl Request {
                     | Self::FlowExplain(_)
                     | Self::RouteList(_)
                     | Self::RouteGet(_)
+                    | Self::RouteStats(_)
                     | Self::VrfList(_)
                     | Self::WorkerList(_)
                     | Self::WorkerRebalance(Rebalance { dry_run: true })

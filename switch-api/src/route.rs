@@ -127,9 +127,32 @@ pub struct Route {
     /// Next hops; several share the flows by weight.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub via: Vec<NextHop>,
+    /// Longest packet that goes this way, bytes, IP header included: 68 (RFC 791) or 1 280 (RFC 8200 §5) to 65 535. Without
+    /// one it is the MTU of the port by which it leaves; with one, the smaller of both. Only with next hops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// What goes this way is counted: see [`crate::Request::RouteStats`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub count: bool,
     /// Who declared it.
     #[serde(default)]
     pub owner: Owner,
+}
+
+impl Route {
+    /// One of the main table with metric 0, an operator's, without anything that need not be said.
+    pub fn new(prefix: Prefix, kind: RouteKind, via: Vec<NextHop>) -> Self {
+        Self {
+            prefix,
+            vrf: Name::main(),
+            metric: 0,
+            kind,
+            via,
+            mtu: None,
+            count: false,
+            owner: Owner::default(),
+        }
+    }
 }
 
 /// What becomes of packets that a route is for.
@@ -247,6 +270,22 @@ pub struct RouteStatus {
     pub origin: Option<Origin>,
     /// It is the one that is used for its network.
     pub active: bool,
+}
+
+/// What went by a counted route, in the answer to [`crate::Request::RouteStats`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteCount {
+    /// The network.
+    pub prefix: Prefix,
+    /// The routing table.
+    #[serde(default = "Name::main", skip_serializing_if = "Name::is_main")]
+    pub vrf: Name,
+    /// Of several routes to it, this one.
+    pub metric: u32,
+    /// Packets that it sent on or, if it is one that says no, refused, since it is counted; each segment of a superframe.
+    pub packets: u64,
+    /// Their bytes, with all headers from Ethernet on.
+    pub bytes: u64,
 }
 
 /// Where a route comes from that nobody declared.

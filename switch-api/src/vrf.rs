@@ -100,4 +100,10 @@ pub struct MirrorStatus {
     pub overruns: u64,
     /// Times that everything was asked.
     pub questions: u64,
+    /// Times that news from the kernel was enough to follow it.
+    #[serde(default)]
+    pub changes: u64,
+    /// Work that the last of them took, until all workers went by it, µs.
+    #[serde(default)]
+    pub worked_us: u64,
 }

@@ -115,6 +115,22 @@ fn every_kind_of_route_means_here_what_it_means_there() {
         "{:?}",
         status(&daemon)
     );
+    // A route's MTU, which may be a next hop's here or the kernel's.
+    node.node.net.ip("route add 10.59.0.0/16 via 10.90.0.2 mtu 1400");
+    node.node.net.ip("route add 10.60.0.0/16 via 10.1.0.2 dev switch0 onlink mtu lock 1300");
+    node.node.net.ip("route add fd60::/64 via fd10:90::2 mtu 1350");
+    for (address, mtu) in [("10.59.0.1", 1400), ("10.60.0.1", 1300), ("fd60::1", 1350)] {
+        let known = || choice(&daemon, address).route.and_then(|status| status.route.mtu);
+        wait_until(&format!("the MTU of the way to {address}"), LONG, || known() == Some(mtu));
+    }
+    let is_told = |pod: &switch_lab::Pod, address: &str, mtu: u16| {
+        let said = pod.net.try_run(&format!("ping -n -c 1 -W 1 -M do -s 1450 {address}"));
+        let said =
+            String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+        assert!(said.to_lowercase().replace(' ', "").contains(&format!("mtu={mtu}")), "{address}: {said}");
+    };
+    is_told(&node.pods[1], "10.59.0.1", 1400);
+    is_told(&node.pods[1], "10.60.0.1", 1300);
     // Our own announcements are not taken for somebody's routes.
     let foreign = routes(&daemon).into_iter().filter(|status| status.origin.is_some());
     assert!(!foreign.into_iter().any(|status| status.route.prefix.to_string().starts_with("10.1.0.0")));
@@ -145,13 +161,13 @@ fn lost_news_loses_no_route() {
 
 #[test]
 fn too_many_routes_are_counted_and_the_kernel_decides() {
-    const MAX: u32 = 16_384;
-    let (node, other, daemon) = mirrored("");
+    const MAX: u32 = 2000;
+    let (node, other, daemon) = mirrored("--mirror-routes 2000");
     other.route_to(&node, 90);
     let line = |n: u32| format!("route add 11.{}.{}.{}/32 via 10.90.0.2", n >> 16, n >> 8 & 255, n & 255);
     batch(&node, (0..MAX + 100).map(line));
     wait_until("the limit", LONG, || status(&daemon).0.beyond >= 100);
-    assert!(status(&daemon).1.iter().any(|problem| problem.contains("limit of 16384")));
+    assert!(status(&daemon).1.iter().any(|problem| problem.contains("limit of 2000")));
     // One of those that found no room: the kernel is asked.
     let last = format!("11.0.{}.{}", (MAX + 99) >> 8, (MAX + 99) & 255);
     assert_eq!(choice(&daemon, &last).what, "kernel");
@@ -160,4 +176,97 @@ fn too_many_routes_are_counted_and_the_kernel_decides() {
     node.node.net.ip("route flush via 10.90.0.2");
     wait_until("all is mirrored again", LONG, || status(&daemon).0.beyond == 0);
     becomes(&daemon, &last, "none");
+}
+
+/// With many routes there, one more costs what one costs: no question, and a few milliseconds of work.
+#[test]
+fn one_change_among_many_is_followed() {
+    const ROUTES: u32 = 50_000;
+    let (node, _other, daemon) = mirrored("--mirror-buffer 16777216");
+    let line = |verb: &str, n: u32| {
+        format!("route {verb} 11.{}.{}.{}/32 via 10.90.0.2 proto bird", n >> 16, n >> 8 & 255, n & 255)
+    };
+    let mirrored = || status(&daemon).0;
+    let before = mirrored().routes;
+    batch(&node, (0..ROUTES).map(|n| line("add", n)));
+    wait_until("all are there", LONG * 3, || mirrored().routes == before + ROUTES as usize);
+    let quiet = || {
+        let one = mirrored();
+        std::thread::sleep(Duration::from_millis(300));
+        one == mirrored()
+    };
+    wait_until("nothing more is to be done", LONG * 3, quiet);
+    let start = mirrored();
+    let mut worked = Vec::new();
+    for n in 0..20 {
+        let (address, what) = ("12.0.0.1", if n % 2 == 0 { "kernel" } else { "none" });
+        let seen = mirrored().changes;
+        node.node.net.ip(&format!("route {} 12.0.0.1/32 via 10.90.0.2", ["add", "del"][n % 2]));
+        wait_until("the change is followed", LONG, || mirrored().changes > seen);
+        assert_eq!(choice(&daemon, address).what, what);
+        worked.push(mirrored().worked_us);
+    }
+    worked.sort_unstable();
+    // Without a doubt it is asked twice a minute.
+    assert!(mirrored().questions <= start.questions + 1, "{:?} and {start:?}", mirrored());
+    assert!(worked[5] < 10_000, "{worked:?} µs of work");
+    // All of them withdrawn at once: their network is not the kernel's any more, and all else works.
+    assert_eq!(choice(&daemon, "11.0.3.7").what, "kernel");
+    node.node.net.ip("route flush proto bird");
+    wait_until("all are gone", LONG * 3, || mirrored().routes == before);
+    assert_eq!(choice(&daemon, "11.0.3.7").what, "none");
+    daemon.assert_conserved();
+}
+
+/// Whatever is done to the kernel's routes, in whatever way: what was followed is what a new look finds.
+#[test]
+fn what_is_followed_is_what_is_there() {
+    let (node, other, daemon) = mirrored("");
+    node.join(&other, 91);
+    let kernel = |words: String| drop(node.node.net.try_run(&format!("ip {words}")));
+    let mut seed = 7u64;
+    let mut dice = |sides: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % sides
+    };
+    let said = |daemon: &Daemon| {
+        let of_kernel = routes(daemon).into_iter().filter(|status| status.origin.is_some());
+        of_kernel.map(|status| format!("{status:?}")).collect::<Vec<_>>()
+    };
+    for round in 0..6 {
+        for _ in 0..60 {
+            let v6 = dice(3) == 0;
+            let verb = ["add", "replace", "append", "prepend", "del", "del"][dice(6) as usize];
+            let (net, n) = (if v6 { "-6 " } else { "" }, dice(5));
+            let prefix = if v6 { format!("fd77:{n}::/64") } else { format!("10.77.{n}.0/24") };
+            let way = |n: u64| match (v6, n) {
+                (false, n) => format!("via 10.{}.0.2", 90 + n),
+                (true, n) => format!("via fd10:{}::2", 90 + n),
+            };
+            let ways = match dice(4) {
+                0 => format!("nexthop {} nexthop {}", way(0), way(1)),
+                1 if verb != "del" => format!("{} mtu 14{:02}", way(0), dice(3)),
+                _ => way(dice(2)),
+            };
+            let metric = ["", " metric 7"][dice(2) as usize];
+            kernel(format!("{net}route {verb} {prefix} {ways}{metric}"));
+        }
+        if round % 2 == 1 {
+            // A device goes, with what leads over it, and is back.
+            kernel("link set l91to2 down".into());
+            kernel("link set l91to2 up".into());
+        }
+        let settled = || {
+            let one = (said(&daemon), status(&daemon).0.questions);
+            std::thread::sleep(Duration::from_millis(400));
+            one == (said(&daemon), status(&daemon).0.questions)
+        };
+        wait_until("it has settled", LONG * 3, settled);
+        let (followed, changes) = (said(&daemon), status(&daemon).0.changes);
+        for mirror in [false, true] {
+            let _: Done = daemon.call(&Request::VrfSet(Vrf { mirror, ..Vrf::unset(Name::main()) }));
+        }
+        assert_eq!(followed, said(&daemon), "round {round}");
+        assert!(changes > 0, "nothing was followed");
+    }
 }

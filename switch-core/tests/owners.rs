@@ -33,6 +33,10 @@ fn holder() -> Value {
     json!({ "network": "n", "container": "c", "interface": "eth0" })
 }
 
+fn acl(owner: &str) -> Value {
+    json!({ "name": "l", "applies_to": { "ports": ["p"] }, "ingress": [{ "action": "deny" }], "owner": owner })
+}
+
 /// One object of every kind there is, made as `owner` by whoever that is.
 fn made(owner: &str) -> Vec<Request> {
     let subnet = json!([{ "subnet": "10.9.0.0/24" }]);
@@ -49,6 +53,7 @@ fn made(owner: &str) -> Vec<Request> {
         request("vrf.set", json!({ "name": "main", "uplink": "none", "owner": owner })),
         request("namespace.set", json!({ "name": "web", "labels": { "a": "b" }, "owner": owner })),
         request("policy.add", policy("x", owner)),
+        request("acl.set", acl(owner)),
         request("ipam.pool.add", json!({ "name": "pool", "ranges": subnet, "owner": owner })),
         request("ipam.lease.acquire", json!({ "pool": "pool", "holder": holder() })),
     ]
@@ -68,10 +73,12 @@ fn touching() -> Vec<Request> {
         request("vrf.set", json!({ "name": "main", "uplink": "none", "kernel_table": 7 })),
         request("namespace.set", json!({ "name": "web", "labels": { "c": "d" } })),
         request("policy.set", policy("x", "operator")),
+        request("acl.set", acl("operator")),
         request("ipam.pool.set", json!({ "name": "pool", "ranges": subnets })),
         request("ipam.lease.acquire", json!({ "pool": "pool", "holder": holder() })),
         request("ipam.lease.release", json!({ "pool": "pool" })),
         request("ipam.pool.delete", json!({ "name": "pool" })),
+        request("acl.delete", json!({ "name": "l" })),
         request("policy.delete", json!({ "name": "x" })),
         request("namespace.delete", json!({ "name": "web" })),
         request("vrf.delete", json!({ "name": "main" })),
@@ -110,7 +117,9 @@ fn each_kind_of_object_is_its_owners_until_another_says_whose_work_it_undoes() {
         }
         let there = has(&mut maker, owner);
         assert_eq!([there.1.len(), there.2.len()], [1, 1]);
-        for noun in ["bridge", "address", "port", "fdb", "neigh", "route", "vrf", "namespace", "policy"] {
+        for noun in
+            ["bridge", "address", "port", "fdb", "neigh", "route", "vrf", "namespace", "policy", "acl"]
+        {
             assert_eq!(there.0.keys(noun).len(), 1, "{word} has no {noun} of its own");
         }
 

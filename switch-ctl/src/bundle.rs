@@ -151,6 +151,7 @@ impl Gathering {
             ("workers", Request::WorkerList(Nothing {})),
             ("vrfs", Request::VrfList(Nothing {})),
             ("routes", Request::RouteList(Default::default())),
+            ("route-counts", Request::RouteStats(Nothing {})),
             ("neighbours", Request::NeighList(Default::default())),
             ("stations", Request::FdbList(Default::default())),
             ("flows", Request::FlowList(Default::default())),

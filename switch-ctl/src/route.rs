@@ -8,8 +8,8 @@ use lines::Reading;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use switch_api::{
-    ApiError, Client, Code, Done, Name, NextHop, Owner, Prefix, ROUTE_PAGE_MAX, Request, Route, RouteChoice,
-    RouteDelete, RouteFilter, RouteGet, RouteKind, RoutePlace, RouteStatus, Vid,
+    ApiError, Client, Code, Done, Name, NextHop, Nothing, Prefix, ROUTE_PAGE_MAX, Request, Route,
+    RouteChoice, RouteCount, RouteDelete, RouteFilter, RouteGet, RouteKind, RoutePlace, RouteStatus, Vid,
 };
 
 /// What can be done with routes.
@@ -25,7 +25,7 @@ pub enum Verb {
     Add(Box<Add>),
     /// Changes many routes at once, all of them or none: a line for each.
     ///
-    /// `[add|replace|delete] NETWORK via ADDRESS[*WEIGHT]… [dev BRIDGE] [vid VLAN] [metric N] [vrf NAME]`, with `blackhole`,
+    /// `[add|replace|delete] NETWORK via ADDRESS[*WEIGHT]… [dev BRIDGE] [vid VLAN] [metric N] [mtu BYTES] [count] [vrf NAME]`, with `blackhole`,
     /// `unreachable` or `prohibit` in place of `via …`; or what `ip route` and `ip -o route` print. A line without a verb
     /// replaces. What stands behind # is left out. The order of lines does not count: what is deleted goes first.
     Apply {
@@ -52,6 +52,12 @@ pub enum Verb {
         /// The routing table.
         #[arg(long, default_value = "main")]
         vrf: Name,
+    },
+    /// Shows what went by the routes that are counted (`route add … --count`).
+    Stats {
+        /// Only of this routing table.
+        #[arg(long)]
+        vrf: Option<Name>,
     },
     /// Says what becomes of a packet to an address, and why.
     Get {
@@ -83,6 +89,12 @@ pub struct Add {
     /// Of several routes to one network the one with the lowest is used.
     #[arg(long, default_value_t = 0)]
     metric: u32,
+    /// Longest packet that goes this way, bytes with its IP header: 68 (IPv6: 1280) to 65535. The port's MTU holds as well.
+    #[arg(long)]
+    mtu: Option<u16>,
+    /// Count what goes this way, for `route stats`. It costs the route a number of its own, and packets a few nanoseconds.
+    #[arg(long)]
+    count: bool,
     /// The routing table.
     #[arg(long, default_value = "main")]
     vrf: Name,
@@ -121,8 +133,8 @@ impl Add {
             Kind::Prohibit => RouteKind::Prohibit,
         };
         let via = self.hops.iter().map(hop).collect();
-        let (prefix, metric) = (self.prefix, self.metric);
-        Route { prefix, vrf: self.vrf.clone(), metric, kind, via, owner: Owner::Operator }
+        let route = Route::new(self.prefix, kind, via);
+        Route { vrf: self.vrf.clone(), metric: self.metric, mtu: self.mtu, count: self.count, ..route }
     }
 }
 
@@ -131,6 +143,12 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
         Verb::List { vrf } => {
             let routes = all(client, vrf.clone())?;
             output.answer(&routes, |routes| list(routes, output));
+            return Ok(());
+        }
+        Verb::Stats { vrf } => {
+            let mut all: Vec<RouteCount> = client.call(&Request::RouteStats(Nothing {}))?;
+            all.retain(|count| vrf.as_ref().is_none_or(|vrf| count.vrf == *vrf));
+            output.answer(&all, |all| counts(all, output));
             return Ok(());
         }
         Verb::Apply { file, vrf, ignore_dev, parts } => {
@@ -229,9 +247,24 @@ fn way(status: &RouteStatus) -> String {
                 weight => format!("{}*{weight}", hop.address),
             };
             let hops: Vec<_> = status.route.via.iter().map(hop).collect();
-            format!("via {}", hops.join(" "))
+            let mtu = status.route.mtu.map_or(String::new(), |mtu| format!(" mtu {mtu}"));
+            format!("via {}{mtu}", hops.join(" "))
         }
     }
+}
+
+fn counts(counts: &[RouteCount], output: &Output) -> String {
+    let mut table = output.table(&["NETWORK", "METRIC", "VRF", "PACKETS", "BYTES"]);
+    for count in counts {
+        table.add_row(vec![
+            count.prefix.to_string(),
+            count.metric.to_string(),
+            count.vrf.to_string(),
+            count.packets.to_string(),
+            count.bytes.to_string(),
+        ]);
+    }
+    table.to_string()
 }
 
 /// Who brought it.

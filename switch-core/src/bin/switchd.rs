@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use switch_api::Support;
+use switch_core::config::mirrored::MIRRORED_MAX;
 use switch_core::config::{FDB_ENTRIES_DEFAULT, NEIGHBOURS_DEFAULT, PORTS_MAX, publish};
 use switch_core::control::bpffs;
 use switch_core::control::budget::{Budget, MEMORY_DEFAULT_TEXT, Sizes};
@@ -80,6 +81,9 @@ struct Options {
     /// Bytes of news about the kernel's routes that may wait; what is more is an overrun, after which all is asked anew.
     #[arg(long, default_value_t = NEWS_BYTES)]
     mirror_buffer: usize,
+    /// Routes of the kernel that are mirrored at most: some 100 bytes each. About those beyond it the kernel decides.
+    #[arg(long, default_value_t = MIRRORED_MAX)]
+    mirror_routes: usize,
     /// Turns without a frame before a worker sleeps. 0: at once.
     #[arg(long, default_value_t = IDLE_TURNS_DEFAULT)]
     idle_turns: u32,
@@ -214,7 +218,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         Daemon::new(doors, publisher, tables, counters, workers, store, options.fdb_entries as u32, seed[2]);
     daemon.auto_rebalance = options.rebalance == Rebalance::Auto;
     daemon.sandbox = Some(sandbox);
-    daemon.mirror = start_mirror(&server, options.mirror_buffer);
+    daemon.mirror = start_mirror(&server, &options);
     daemon.restore(declared, node_seed(&options.socket))?;
     if let (Some(path), Some(text)) = (&options.config, &config) {
         apply_file(path, text, &mut daemon)?;
@@ -305,8 +309,9 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 /// The mirror of the kernel's routes. Without it everything else works.
-fn start_mirror(server: &Server, bytes: usize) -> Option<Mirror> {
-    let started = Mirror::new(bytes).and_then(|mut mirror| server.watch(&mut mirror).map(|()| mirror));
+fn start_mirror(server: &Server, options: &Options) -> Option<Mirror> {
+    let started = Mirror::new(options.mirror_buffer, options.mirror_routes);
+    let started = started.and_then(|mut mirror| server.watch(&mut mirror).map(|()| mirror));
     started.inspect_err(|error| tracing::warn!("the kernel's routes cannot be mirrored: {error}")).ok()
 }
 

@@ -10,6 +10,7 @@ use crate::table::lpm::Lpm;
 use crate::wire::hop::V4_MAPPED;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use switch_api::{Mac, Name, Prefix, RouterAdvert};
 
@@ -102,6 +103,29 @@ pub enum Action {
     Prohibit,
 }
 
+/// [`Entry::mtu`] where a route says nothing.
+pub const NO_MTU: u16 = u16::MAX;
+
+/// What a routing table says of a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What becomes of it.
+    pub action: Action,
+    /// Longest packet, bytes, IP header included; [`NO_MTU`]: as long as its way out allows.
+    pub mtu: u16,
+    /// Where it is counted what goes this way.
+    pub counter: Option<NonZeroU16>,
+}
+
+// Eight to a cache line: every packet's is read.
+const _: () = assert!(size_of::<Entry>() == 8);
+
+impl From<Action> for Entry {
+    fn from(action: Action) -> Self {
+        Self { action, mtu: NO_MTU, counter: None }
+    }
+}
+
 /// A routing table (VRF).
 #[derive(Clone, Debug, Default)]
 pub struct Table {
@@ -121,13 +145,13 @@ pub struct Routing {
 impl Routing {
     /// What becomes of `ip` in table `vrf`; none if there is no route.
     #[inline]
-    pub fn find(&self, vrf: u16, ip: u128) -> Option<Action> {
+    pub fn find(&self, vrf: u16, ip: u128) -> Option<Entry> {
         let table = self.tables.get(usize::from(vrf))?;
         let value = if is_v4(ip) { table.v4.find_v4(ip as u32) } else { table.v6.find(ip) };
-        self.action(value)
+        self.entry(value)
     }
 
-    /// Looks up the addresses of a batch, each in its table, at once; for [`Routing::action`].
+    /// Looks up the addresses of a batch, each in its table, at once; for [`Routing::entry`].
     #[inline]
     pub fn find_each(&self, values: &mut [u32], ask: impl Fn(usize) -> (u16, u128)) {
         values.fill(crate::table::lpm::NO_ROUTE);
@@ -142,8 +166,8 @@ impl Routing {
 
     /// What a value that was looked up stands for; none if there is no route.
     #[inline]
-    pub fn action(&self, value: u32) -> Option<Action> {
-        self.numbers.actions.get((value as usize).wrapping_sub(1)).copied()
+    pub fn entry(&self, value: u32) -> Option<Entry> {
+        self.numbers.entries.get((value as usize).wrapping_sub(1)).copied()
     }
 
     /// That numbers are held by as many routes as have them.

@@ -4,11 +4,11 @@
 //! are all networks asked about.
 
 use super::ecmp::Hop;
-use super::gateway::{Action, EVERYWHERE, Routing, Table, to_bits};
+use super::gateway::{Action, EVERYWHERE, NO_MTU, Routing, Table, to_bits};
 use super::mirrored::{Kind, Meaning, Mirrored};
 use super::model::Model;
-use super::numbers::{Answer, Book};
-use super::routes::{Routes, Way};
+use super::numbers::{Answer, Book, Goal};
+use super::routes::{Place, Routes, Way};
 use super::uplink::ToKernel;
 use crate::table::lpm::{Change, Lpm, NO_ROUTE};
 use hashbrown::HashMap;
@@ -80,7 +80,7 @@ impl Ground {
     /// Routes of the kernel, if they are mirrored.
     fn mirrored<'a>(&self, mirrored: &'a Mirrored) -> impl Iterator<Item = Prefix> + 'a {
         let table = self.kernel.as_ref().filter(|_| self.settings.mirror).map(|_| self.settings.kernel_table);
-        table.into_iter().flat_map(|table| mirrored.of(table)).map(|route| route.prefix)
+        table.into_iter().flat_map(|table| mirrored.of(table)).map(|(place, _)| place.prefix)
     }
 }
 
@@ -165,7 +165,10 @@ impl<'a> Making<'a> {
         let here = changed.iter().filter(|(vrf, _)| *vrf == ground.name);
         let mut asked: Vec<Prefix> = here.map(|(_, place)| place.prefix).collect();
         if !Arc::ptr_eq(&before.mirrored, &self.model.mirrored) {
-            asked.extend(self.model.mirrored.differences(&before.mirrored));
+            let Some(changed) = self.model.mirrored.changed_since(&before.mirrored) else {
+                return self.everything(ground, Some(ground));
+            };
+            asked.extend(changed);
             asked.extend(EVERYWHERE);
         }
         asked
@@ -213,10 +216,10 @@ impl<'a> Making<'a> {
     /// The number of what comes of a network.
     fn answer(&mut self, n: usize, ground: &Ground, prefix: Prefix) -> u32 {
         if let Some(action) = ground.fixed.get(&prefix) {
-            return self.book.number(Answer::Action(*action));
+            return self.book.number((*action).into());
         }
-        if let Some((_, way)) = self.routes.to(&ground.name, prefix).next() {
-            return self.way(n, ground, way);
+        if let Some((place, way)) = self.routes.to(&ground.name, prefix).next() {
+            return self.way(n, ground, place, way);
         }
         match self.of_kernel(ground, prefix) {
             Some(answer) => self.book.number(answer),
@@ -224,19 +227,31 @@ impl<'a> Making<'a> {
         }
     }
 
-    fn way(&mut self, n: usize, ground: &Ground, way: &Arc<Way>) -> u32 {
+    fn way(&mut self, n: usize, ground: &Ground, place: Place, way: &Arc<Way>) -> u32 {
+        if way.count {
+            // Whoever leads the same way has another counter.
+            let counter = self.routes.counter(&ground.name, place);
+            return self.book.number(Answer { counter, ..self.answer_of(ground, way) });
+        }
         let key = (n, Arc::as_ptr(way));
         if let Some(number) = self.known.get(&key) {
             return *number;
         }
-        let number = self.book.number(match way.kind {
-            RouteKind::Blackhole => Answer::Action(Action::Blackhole),
-            RouteKind::Unreachable => Answer::Action(Action::Unreachable),
-            RouteKind::Prohibit => Answer::Action(Action::Prohibit),
-            RouteKind::Via => Answer::Via(hops(self.model, &ground.name, &way.via)),
-        });
+        let number = self.book.number(self.answer_of(ground, way));
         self.known.insert(key, number);
         number
+    }
+
+    fn answer_of(&self, ground: &Ground, way: &Way) -> Answer {
+        match way.kind {
+            RouteKind::Blackhole => Action::Blackhole.into(),
+            RouteKind::Unreachable => Action::Unreachable.into(),
+            RouteKind::Prohibit => Action::Prohibit.into(),
+            RouteKind::Via => {
+                let goal = Goal::Via(hops(self.model, &ground.name, &way.via));
+                Answer { goal, mtu: way.mtu.unwrap_or(NO_MTU), counter: None }
+            }
+        }
     }
 
     /// What the node's kernel has a route for; all of it, unless it is mirrored.
@@ -244,18 +259,19 @@ impl<'a> Making<'a> {
         let (kernel, mirrored) = (ground.kernel.as_ref()?, &self.model.mirrored);
         let seen = mirrored.to(ground.settings.kernel_table, prefix).filter(|_| ground.settings.mirror);
         for route in seen {
-            return Some(match self.model.meaning(&ground.name, kernel, route) {
-                Meaning::Kernel => Answer::Action(Action::Kernel(kernel.fid)),
-                Meaning::Direct(via) => Answer::Via(hops(self.model, &ground.name, &via)),
-                Meaning::Refuse(Kind::Blackhole) => Answer::Action(Action::Blackhole),
-                Meaning::Refuse(Kind::Prohibit) => Answer::Action(Action::Prohibit),
-                Meaning::Refuse(_) => Answer::Action(Action::Unreachable),
+            let goal = match self.model.meaning(&ground.name, kernel, route) {
+                Meaning::Kernel => Goal::Action(Action::Kernel(kernel.fid)),
+                Meaning::Direct(via) => Goal::Via(hops(self.model, &ground.name, &via)),
+                Meaning::Refuse(Kind::Blackhole) => return Some(Action::Blackhole.into()),
+                Meaning::Refuse(Kind::Prohibit) => return Some(Action::Prohibit.into()),
+                Meaning::Refuse(_) => return Some(Action::Unreachable.into()),
                 Meaning::Circle | Meaning::Known => continue,
-            });
+            };
+            return Some(Answer { goal, mtu: route.1.mtu.unwrap_or(NO_MTU), counter: None });
         }
         // What is not known to be refused there is not refused here.
         let hands_all = !ground.settings.mirror || mirrored.is_empty() || mirrored.beyond > 0;
-        (hands_all && EVERYWHERE.contains(&prefix)).then_some(Answer::Action(Action::Kernel(kernel.fid)))
+        (hands_all && EVERYWHERE.contains(&prefix)).then_some(Action::Kernel(kernel.fid).into())
     }
 }
 

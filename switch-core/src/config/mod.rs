@@ -33,6 +33,7 @@ pub mod gateway;
 mod making;
 pub mod mirrored;
 pub mod model;
+mod network;
 pub mod nexthops;
 mod numbers;
 pub mod outside;
@@ -81,6 +82,10 @@ pub const NEIGHBOURS_DEFAULT: usize = 4096;
 pub const GUARD_MACS_MAX: usize = 16;
 /// Networks a guarded port's addresses may be in. They are walked for each of its packets.
 pub const GUARD_ADDRESSES_MAX: usize = 64;
+/// Most routes that are counted: 16 bytes at each worker for one. Who wants to know of more wants flows.
+pub const ROUTES_COUNTED_MAX: usize = 1024;
+/// Counters for them: a change may end counting as many as it begins, and whose snapshot is still read has its own till then.
+pub const ROUTE_COUNTERS: usize = 2 * ROUTES_COUNTED_MAX;
 /// Most declared routes: the Internet's table of both versions (1.25 million in 2025) and two thirds as much again. A
 /// change costs the same among so many as among ten; what they take is memory.
 pub const ROUTES_STATIC_MAX: usize = 1 << 21;

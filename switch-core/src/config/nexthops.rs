@@ -10,6 +10,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use switch_api::{ApiError, BridgeAddress, Name, NextHop, Prefix, Request, RouteKind};
 
+/// What any link carries at least, bytes of an IPv4 packet (RFC 791 §3.2).
+pub const MTU_MIN_V4: u16 = 68;
+/// The same of an IPv6 packet (RFC 8200 §5).
+pub const MTU_MIN_V6: u16 = 1280;
+
 /// Routes without contradictions to the model that they were checked with.
 #[derive(Clone, Debug)]
 pub struct CheckedRoutes(Routes);
@@ -20,7 +25,7 @@ impl CheckedRoutes {
         let routes = model.routes.after(request)?;
         let (mut problems, mut first) = (Vec::new(), None);
         for (route, named) in Parts::of(request).iter().flat_map(Parts::routes) {
-            let way = Way { kind: route.kind, via: route.via.clone(), owner: route.owner };
+            let way = Way::of(route);
             let found = problems_of(model, &route.vrf, route.prefix, &way);
             if let Some(problem) = found.first().filter(|_| first.is_none()) {
                 first = Some(named(problem.field));
@@ -104,6 +109,18 @@ pub(super) fn problems_of(model: &Model, vrf: &Name, prefix: Prefix, way: &Way) 
         (RouteKind::Via, _) => problem("via", format!("at most {NEXT_HOPS_MAX} next hops")),
         (_, 0) => {}
         _ => problem("via", "only a route of the kind `via` has next hops".into()),
+    }
+    let least = if prefix.address.is_ipv4() { MTU_MIN_V4 } else { MTU_MIN_V6 };
+    match (way.kind, way.mtu) {
+        (_, None) => {}
+        (RouteKind::Via, Some(mtu)) if mtu >= least => {}
+        (RouteKind::Via, Some(mtu)) => {
+            problem(
+                "mtu",
+                format!("{mtu} bytes are too few; any link carries {least}, and up to 65535 are possible"),
+            );
+        }
+        _ => problem("mtu", "only a route of the kind `via` has an MTU".into()),
     }
     for hop in &way.via {
         if let Err(text) = check_hop(model, vrf, prefix.address.is_ipv4(), hop) {

@@ -2,9 +2,10 @@
 //! long as some route has it, from one snapshot to the next; then it is given out again.
 
 use super::ecmp::{Group, Hop};
-use super::gateway::Action;
+use super::gateway::{Action, Entry, NO_MTU};
 use crate::table::lpm::VALUE_MAX;
 use immutable_chunkmap::map::Map;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 /// The number of [`Action::Unreachable`], which what finds no number of its own has.
@@ -12,17 +13,33 @@ const UNREACHABLE: u32 = 1;
 
 /// What becomes of a destination.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Answer {
+pub(super) struct Answer {
+    pub(super) goal: Goal,
+    /// See [`Entry`].
+    pub(super) mtu: u16,
+    /// See [`Entry`].
+    pub(super) counter: Option<NonZeroU16>,
+}
+
+/// Where it leads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Goal {
     /// As it stands; not [`Action::Via`].
     Action(Action),
     /// One of these next hops.
     Via(Vec<Hop>),
 }
 
+impl From<Action> for Answer {
+    fn from(action: Action) -> Self {
+        Self { goal: Goal::Action(action), mtu: NO_MTU, counter: None }
+    }
+}
+
 /// What workers read: by number, the first is 1.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Numbers {
-    pub(super) actions: Vec<Action>,
+    pub(super) entries: Vec<Entry>,
     /// Where the action is to go by one.
     pub(super) groups: Vec<Group>,
 }
@@ -50,7 +67,7 @@ impl Default for Book {
             short: false,
             left: Vec::new(),
         };
-        let unreachable = book.number(Answer::Action(Action::Unreachable));
+        let unreachable = book.number(Action::Unreachable.into());
         // Never given back.
         book.take(unreachable);
         book
@@ -66,22 +83,24 @@ impl Book {
         let numbers = Arc::make_mut(&mut self.numbers);
         let number = match self.free.pop() {
             Some(number) => number,
-            None if numbers.actions.len() >= VALUE_MAX as usize => {
+            None if numbers.entries.len() >= VALUE_MAX as usize => {
                 self.short = true;
                 return UNREACHABLE;
             }
             None => {
-                numbers.actions.push(Action::Unreachable);
+                numbers.entries.push(Entry::from(Action::Unreachable));
                 numbers.groups.push(Group::default());
                 self.uses.push(0);
-                numbers.actions.len() as u32
+                numbers.entries.len() as u32
             }
         };
         let at = number as usize - 1;
-        (numbers.actions[at], numbers.groups[at]) = match &answer {
-            Answer::Action(action) => (*action, Group::default()),
-            Answer::Via(hops) => (Action::Via(at as u16), Group::new(hops)),
+        let (action, group) = match &answer.goal {
+            Goal::Action(action) => (*action, Group::default()),
+            Goal::Via(hops) => (Action::Via(at as u16), Group::new(hops)),
         };
+        (numbers.entries[at], numbers.groups[at]) =
+            (Entry { action, mtu: answer.mtu, counter: answer.counter }, group);
         self.by_answer.insert_cow(answer, number);
         number
     }
@@ -107,10 +126,12 @@ impl Book {
     pub(super) fn settle(&mut self) -> Arc<Numbers> {
         for number in std::mem::take(&mut self.left) {
             let at = number as usize - 1;
-            let answer = match self.numbers.actions[at] {
-                Action::Via(_) => Answer::Via(self.numbers.groups[at].hops().to_vec()),
-                action => Answer::Action(action),
+            let Entry { action, mtu, counter } = self.numbers.entries[at];
+            let goal = match action {
+                Action::Via(_) => Goal::Via(self.numbers.groups[at].hops().to_vec()),
+                action => Goal::Action(action),
             };
+            let answer = Answer { goal, mtu, counter };
             if self.uses[at] == 0 && self.by_answer.remove_cow(&answer).is_some() {
                 self.free.push(number);
             }
@@ -140,7 +161,7 @@ mod tests {
     use super::*;
 
     fn link(fid: u16) -> Answer {
-        Answer::Action(Action::Link(fid))
+        Action::Link(fid).into()
     }
 
     #[test]
@@ -154,7 +175,7 @@ mod tests {
         assert_eq!(last.max(), Some(VALUE_MAX));
         assert_eq!(book.number(link(u16::MAX)), UNREACHABLE);
         let known = book.number(link(5));
-        assert_eq!(book.numbers.actions[known as usize - 1], Action::Link(5));
+        assert_eq!(book.numbers.entries[known as usize - 1].action, Action::Link(5));
         assert!(!book.has_room_again());
         book.leave(known);
         book.settle();
@@ -165,7 +186,10 @@ mod tests {
     #[test]
     fn a_number_means_the_same_while_somebody_has_it() {
         let mut book = Book::default();
-        let hops = |ip| Answer::Via(vec![Hop { fid: 1, ip, weight: 1 }]);
+        let hops = |ip| {
+            let goal = Goal::Via(vec![Hop { fid: 1, ip, weight: 1 }]);
+            Answer { goal, mtu: NO_MTU, counter: None }
+        };
         let (one, other) = (book.number(hops(1)), book.number(hops(2)));
         for number in [one, one, other] {
             book.take(number);

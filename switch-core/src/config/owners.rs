@@ -109,6 +109,7 @@ impl Model {
             | Request::FlowExplain(_)
             | Request::RouteList(_)
             | Request::RouteGet(_)
+            | Request::RouteStats(_)
             | Request::VrfList(_)
             | Request::PortGet(_)
             | Request::PortList(_)
@@ -170,12 +171,15 @@ impl Model {
         if !there.is_empty() || !settings.mirror {
             return;
         }
-        let seen = self.mirrored.to(settings.kernel_table, by.prefix).filter(|seen| is_meant(seen.metric));
+        let seen =
+            self.mirrored.to(settings.kernel_table, by.prefix).filter(|(place, _)| is_meant(place.metric));
         let seen: Vec<Route> = seen
-            .map(|seen| Route {
+            .map(|(place, way)| Route {
                 prefix: by.prefix,
                 vrf: by.vrf.clone(),
-                metric: seen.metric,
+                metric: place.metric,
+                mtu: way.mtu,
+                count: false,
                 kind: RouteKind::Via,
                 via: Vec::new(),
                 owner: Owner::Routes,
@@ -193,7 +197,7 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::mirrored::{KernelRoute, Kind, Mirrored};
+    use crate::config::mirrored::{Change, KernelPlace, KernelWay, Kind, Mirrored};
     use std::sync::Arc;
     use switch_api::{ByName, Vrf};
 
@@ -217,9 +221,11 @@ mod tests {
     #[test]
     fn a_route_of_the_kernel_is_the_kernels() {
         let prefix = "10.9.0.0/16".parse().unwrap();
-        let mut mirrored = Mirrored::default();
-        let kind = Kind::Prohibit;
-        mirrored.add(KernelRoute { table: 254, prefix, metric: 5, protocol: 12, kind, hops: Vec::new() });
+        let place = KernelPlace { table: 254, prefix, metric: 5 };
+        let way = KernelWay { protocol: 12, kind: Kind::Prohibit, hops: Vec::new(), mtu: None };
+        let mut change = Change::of(&Mirrored::default());
+        change.put(place, Arc::new(way), 1);
+        let mirrored = change.finish(&Mirrored::default()).unwrap();
         let model = Model { mirrored: Arc::new(mirrored), ..Model::default() };
         let by = |metric| Request::RouteDelete(RouteDelete { prefix, vrf: Name::main(), metric });
         assert!(model.others(&by(None), Owner::Operator).is_empty(), "it is not mirrored");

@@ -107,12 +107,8 @@ fn config() -> impl Strategy<Value = Config> {
             config.route = routes
                 .iter()
                 .map(|((n, metric), black)| Route {
-                    prefix: format!("10.1{n}.0.0/16").parse().unwrap(),
-                    vrf: Name::main(),
                     metric: *metric,
-                    kind: kind(*black),
-                    via: Vec::new(),
-                    owner: Owner::Operator,
+                    ..Route::new(format!("10.1{n}.0.0/16").parse().unwrap(), kind(*black), Vec::new())
                 })
                 .collect();
         }

@@ -2,16 +2,15 @@
 //! did. So a change costs what it changes, however many routes there are: whoever follows (the check, the store, the
 //! snapshot) looks at that and not at the rest.
 
-use super::ROUTES_STATIC_MAX;
+use super::network::{CHUNK, Network, put};
+use super::{ROUTE_COUNTERS, ROUTES_COUNTED_MAX, ROUTES_STATIC_MAX};
 use immutable_chunkmap::map::Map;
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use switch_api::{
     ApiError, Code, Name, NextHop, Owner, Prefix, Request, Route, RouteApply, RouteDelete, RouteKind,
 };
-
-/// Entries that are copied together when one of them changes: a page of memory.
-const CHUNK: usize = 128;
 
 /// Of several routes to one network the one with the lowest metric is used; it comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,46 +29,29 @@ pub struct Way {
     /// See [`Route`].
     pub via: Vec<NextHop>,
     /// See [`Route`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// See [`Route`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub count: bool,
+    /// See [`Route`].
     pub owner: Owner,
 }
 
-/// Routes to one network, the lowest metric first; nearly always one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Network {
-    One(u32, Arc<Way>),
-    Several(Arc<Vec<(u32, Arc<Way>)>>),
-}
-
-impl Network {
-    fn len(&self) -> usize {
-        match self {
-            Self::One(..) => 1,
-            Self::Several(several) => several.len(),
-        }
-    }
-
-    fn at(&self, n: usize) -> Option<(u32, &Arc<Way>)> {
-        match self {
-            Self::One(metric, way) => (n == 0).then_some((*metric, way)),
-            Self::Several(several) => several.get(n).map(|(metric, way)| (*metric, way)),
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = (u32, &Arc<Way>)> {
-        (0..self.len()).map_while(|n| self.at(n))
-    }
-
-    /// None: there is none.
-    fn of(mut all: Vec<(u32, Arc<Way>)>) -> Option<Self> {
-        match all.len() {
-            0 => None,
-            1 => all.pop().map(|(metric, way)| Self::One(metric, way)),
-            _ => Some(Self::Several(Arc::new(all))),
+impl Way {
+    /// That of a route.
+    pub fn of(route: &Route) -> Self {
+        Self {
+            kind: route.kind,
+            via: route.via.clone(),
+            mtu: route.mtu,
+            count: route.count,
+            owner: route.owner,
         }
     }
 }
 
-type Table = Map<Prefix, Network, CHUNK>;
+type Table = Map<Prefix, Network<Way>, CHUNK>;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -78,10 +60,30 @@ pub struct Routes {
     /// Each way once, and how many routes lead there.
     ways: Map<Arc<Way>, u32, CHUNK>,
     len: usize,
+    /// Those that are counted, each with its counter.
+    counted: Arc<Counted>,
     revision: u64,
     /// The revision that this one was made of, and where it differs.
     base: u64,
     changed: Arc<Vec<(Name, Place)>>,
+}
+
+/// Which routes are counted, and where. A counter has its route for as long as it is counted.
+#[derive(Clone, Debug, Default)]
+struct Counted {
+    counters: BTreeMap<(Name, Place), NonZeroU16>,
+    /// Counters that nobody has since the last change: whoever reads an older snapshot may count there.
+    resting: Vec<NonZeroU16>,
+    free: Vec<NonZeroU16>,
+}
+
+impl Counted {
+    /// A counter that is new, or was given back before this change.
+    fn take(&mut self) -> Option<NonZeroU16> {
+        let used = self.counters.len() + self.resting.len();
+        let fresh = || NonZeroU16::new(used as u16 + 1).filter(|_| used < ROUTE_COUNTERS);
+        self.free.pop().or_else(fresh)
+    }
 }
 
 impl PartialEq for Routes {
@@ -142,6 +144,7 @@ impl Routes {
         let Some(parts) = Parts::of(request) else { return Ok(self.clone()) };
         let (mut next, mut changed) = (self.clone(), Vec::new());
         (next.base, next.revision) = (self.revision, self.revision + 1);
+        next.wake_counters();
         for (n, by) in parts.delete.iter().enumerate() {
             let gone = next.delete(by).map_err(|error| match parts.is_list {
                 true => error.field(format!("delete[{n}].prefix")),
@@ -162,15 +165,29 @@ impl Routes {
     }
 
     fn put(&mut self, route: &Route) -> Result<(), ApiError> {
+        let place = (route.vrf.clone(), place_of(route));
+        if route.count && !self.counted.counters.contains_key(&place) {
+            let counted = Arc::make_mut(&mut self.counted);
+            let is_full = counted.counters.len() >= ROUTES_COUNTED_MAX;
+            let Some(counter) = counted.take().filter(|_| !is_full) else {
+                let text = format!("no more than {ROUTES_COUNTED_MAX} routes can be counted");
+                return Err(
+                    ApiError::new(Code::Limit, text).hint("`switch-ctl route stats` shows those that are")
+                );
+            };
+            counted.counters.insert(place, counter);
+        } else if !route.count {
+            self.uncount(place);
+        }
         let owner = self.get(&route.vrf, place_of(route)).map_or(route.owner, |present| present.owner);
-        let way = Way { kind: route.kind, via: route.via.clone(), owner };
+        let way = Way { owner, ..Way::of(route) };
         let way = self.ways.get_key(&way).cloned().unwrap_or_else(|| Arc::new(way));
         *self.ways.get_or_default_cow(way.clone()) += 1;
         let table = match self.tables.get_mut(&route.vrf) {
             Some(table) => table,
             None => self.tables.entry(route.vrf.clone()).or_default(),
         };
-        match put(table, place_of(route), Some(way)) {
+        match put(table, route.prefix, route.metric, Some(way)) {
             Some(before) => self.leave(&before),
             None if self.len >= ROUTES_STATIC_MAX => {
                 let text = format!("no more than {ROUTES_STATIC_MAX} declared routes are possible");
@@ -191,14 +208,43 @@ impl Routes {
             ));
         }
         for place in &gone {
-            let way = self.tables.get_mut(&by.vrf).and_then(|table| put(table, *place, None));
+            let way =
+                self.tables.get_mut(&by.vrf).and_then(|table| put(table, place.prefix, place.metric, None));
             way.inspect(|way| self.leave(way));
+            self.uncount((by.vrf.clone(), *place));
             self.len -= 1;
         }
         if self.tables.get(&by.vrf).is_some_and(|table| table.len() == 0) {
             self.tables.remove(&by.vrf);
         }
         Ok(gone)
+    }
+
+    /// A route is counted no more.
+    fn uncount(&mut self, place: (Name, Place)) {
+        if self.counted.counters.contains_key(&place) {
+            let counted = Arc::make_mut(&mut self.counted);
+            let counter = counted.counters.remove(&place);
+            counted.resting.extend(counter);
+        }
+    }
+
+    /// What the last change gave back can be given out.
+    fn wake_counters(&mut self) {
+        if !self.counted.resting.is_empty() {
+            let counted = Arc::make_mut(&mut self.counted);
+            counted.free.append(&mut counted.resting);
+        }
+    }
+
+    /// Routes that are counted, each with its counter.
+    pub fn counted(&self) -> impl ExactSizeIterator<Item = (&Name, Place, NonZeroU16)> {
+        self.counted.counters.iter().map(|((vrf, place), counter)| (vrf, *place, *counter))
+    }
+
+    /// A route's counter, if it has one.
+    pub fn counter(&self, vrf: &Name, place: Place) -> Option<NonZeroU16> {
+        self.counted.counters.get(&(vrf.clone(), place)).copied()
     }
 
     /// A route less that leads there.
@@ -224,8 +270,7 @@ impl Routes {
 
     /// Where a route leads.
     pub fn get(&self, vrf: &Name, place: Place) -> Option<&Arc<Way>> {
-        let network = self.tables.get(vrf)?.get(&place.prefix)?;
-        network.all().find(|(metric, _)| *metric == place.metric).map(|(_, way)| way)
+        self.tables.get(vrf)?.get(&place.prefix)?.get(place.metric)
     }
 
     /// Routes to a network; the first is used.
@@ -265,30 +310,10 @@ impl Routes {
     }
 }
 
-/// Puts a way into a place, or takes it away; what was there.
-fn put(table: &mut Table, place: Place, way: Option<Arc<Way>>) -> Option<Arc<Way>> {
-    let there = table.get(&place.prefix);
-    let mut all: Vec<_> =
-        there.into_iter().flat_map(Network::all).map(|(metric, way)| (metric, way.clone())).collect();
-    let before = match all.binary_search_by_key(&place.metric, |(metric, _)| *metric) {
-        Ok(at) => Some(all.remove(at).1),
-        Err(_) => None,
-    };
-    if let Some(way) = way {
-        let at = all.partition_point(|(metric, _)| *metric < place.metric);
-        all.insert(at, (place.metric, way));
-    }
-    match Network::of(all) {
-        Some(network) => _ = table.insert_cow(place.prefix, network),
-        None => _ = table.remove_cow(&place.prefix),
-    }
-    before
-}
-
 /// A route as it was declared.
 pub fn declared(vrf: &Name, place: Place, way: &Way) -> Route {
-    let Way { kind, via, owner } = way.clone();
-    Route { prefix: place.prefix, vrf: vrf.clone(), metric: place.metric, kind, via, owner }
+    let Way { kind, via, mtu, count, owner } = way.clone();
+    Route { prefix: place.prefix, vrf: vrf.clone(), metric: place.metric, kind, via, mtu, count, owner }
 }
 
 fn place_of(route: &Route) -> Place {

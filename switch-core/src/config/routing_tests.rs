@@ -2,7 +2,7 @@
 //! tables made at once.
 
 use super::gateway::{self, Action, Routing};
-use super::mirrored::{KernelHop, KernelRoute, Kind, Mirrored};
+use super::mirrored::{Change, KernelHop, KernelPlace, KernelWay, Kind};
 use super::model::Model;
 use super::nexthops::problems_of;
 use super::routes::{Parts, Way, concerns, declared};
@@ -38,6 +38,8 @@ const NETWORKS: [&str; 10] = [
 ];
 const HOPS: [&str; 7] = ["10.0.0.2", "10.0.0.3", "10.1.0.0", "10.1.0.7", "10.0.0.1", "fd00::2", "10.77.0.1"];
 /// Most lead somewhere.
+/// The last is too small for IPv6.
+const MTUS: [Option<u16>; 5] = [None, None, None, Some(1400), Some(576)];
 const KINDS: [RouteKind; 5] =
     [RouteKind::Via, RouteKind::Via, RouteKind::Via, RouteKind::Blackhole, RouteKind::Prohibit];
 
@@ -63,8 +65,9 @@ fn vrf() -> impl Strategy<Value = Name> {
 
 fn route() -> impl Strategy<Value = Route> {
     let via = proptest::collection::vec((0..HOPS.len(), 1u16..3), 0..3);
-    (prefix(), vrf(), 0u32..2, prop::sample::select(&KINDS[..]), via, prop::bool::weighted(0.9)).prop_map(
-        |(prefix, vrf, metric, kind, via, fits)| {
+    let (kind, mtu) = (prop::sample::select(&KINDS[..]), prop::sample::select(&MTUS[..]));
+    (prefix(), vrf(), 0u32..2, kind, via, mtu, prop::bool::weighted(0.9)).prop_map(
+        |(prefix, vrf, metric, kind, via, mtu, fits)| {
             let hop = |(n, weight): (usize, u16)| NextHop {
                 address: HOPS[n].parse().unwrap(),
                 bridge: None,
@@ -76,7 +79,8 @@ fn route() -> impl Strategy<Value = Route> {
             if fits {
                 via.retain(|hop| kind == RouteKind::Via && hop.address.is_ipv4() == prefix.address.is_ipv4());
             }
-            Route { prefix, vrf, metric, kind, via, owner: Owner::Operator }
+            let mtu = (kind == RouteKind::Via).then_some(mtu).flatten();
+            Route { vrf, metric, mtu, count: metric == 1 && fits, ..Route::new(prefix, kind, via) }
         },
     )
 }
@@ -135,7 +139,7 @@ fn start() -> Model {
     model.apply(&Request::PortAdd(Box::new(port))).unwrap()
 }
 
-fn kernel_route((n, metric, what): (usize, u32, u8)) -> KernelRoute {
+fn kernel_route((n, metric, what): (usize, u32, u8)) -> (KernelPlace, Arc<KernelWay>) {
     let (kind, device, gateway) = match what {
         0 => (Kind::Forward, "eth0", Some("192.0.2.1")),
         1 => (Kind::Forward, "switch0", Some("10.0.0.2")),
@@ -145,7 +149,9 @@ fn kernel_route((n, metric, what): (usize, u32, u8)) -> KernelRoute {
     let gateway = gateway.map(|gateway| gateway.parse().unwrap());
     let hops = vec![KernelHop { device: device.into(), gateway, weight: 1 }];
     let hops = if device.is_empty() { Vec::new() } else { hops };
-    KernelRoute { table: 254, prefix: NETWORKS[n].parse().unwrap(), metric, protocol: 12, kind, hops }
+    let mtu = (metric == 1).then_some(1400);
+    let place = KernelPlace { table: 254, prefix: NETWORKS[n].parse().unwrap(), metric };
+    (place, Arc::new(KernelWay { protocol: 12, kind, hops, mtu }))
 }
 
 /// The dull twin: a list of routes, gone through for everything.
@@ -182,10 +188,7 @@ impl List {
     }
 
     fn fits(&self, model: &Model) -> bool {
-        self.0.iter().all(|route| {
-            let way = Way { kind: route.kind, via: route.via.clone(), owner: route.owner };
-            problems_of(model, &route.vrf, route.prefix, &way).is_empty()
-        })
+        self.0.iter().all(|route| problems_of(model, &route.vrf, route.prefix, &Way::of(route)).is_empty())
     }
 
     fn sorted(&self) -> Vec<Route> {
@@ -195,12 +198,16 @@ impl List {
     }
 }
 
+type Beside = (u16, Option<std::num::NonZeroU16>);
+
 /// What becomes of an address, without the numbers.
-fn fate(routing: &Routing, vrf: u16, address: &str) -> Option<(Option<Action>, Vec<Hop>)> {
-    let action = routing.find(vrf, gateway::to_bits(address.parse().unwrap()))?;
-    Some(match action {
-        Action::Via(group) => (None, routing.group(group).unwrap().hops().to_vec()),
-        action => (Some(action), Vec::new()),
+fn fate(routing: &Routing, vrf: u16, address: &str) -> Option<(Option<Action>, Vec<Hop>, Beside)> {
+    let entry = routing.find(vrf, gateway::to_bits(address.parse().unwrap()))?;
+    Some(match entry.action {
+        Action::Via(group) => {
+            (None, routing.group(group).unwrap().hops().to_vec(), (entry.mtu, entry.counter))
+        }
+        action => (Some(action), Vec::new(), (entry.mtu, entry.counter)),
     })
 }
 
@@ -232,10 +239,21 @@ proptest! {
         for step in steps {
             match step {
                 Step::Kernel(routes) => {
-                    let mut mirrored = Mirrored::default();
-                    routes.into_iter().for_each(|route| mirrored.add(kernel_route(route)));
-                    model.mirrored = Arc::new(mirrored);
-                    routing = gateway::compile(&model, &routing).1;
+                    // Some of them alone, or all there are.
+                    let mut change = Change::of(&model.mirrored);
+                    let mut found: Vec<_> = routes.into_iter().map(kernel_route).collect();
+                    found.sort_by_key(|(place, _)| *place);
+                    found.dedup_by_key(|(place, _)| *place);
+                    match found.len() % 2 {
+                        0 => change.become_all(&found, 100, Default::default()),
+                        _ => found.into_iter().for_each(|(place, way)| match way.kind {
+                            Kind::Blackhole => change.remove(place),
+                            _ => change.put(place, way, 100),
+                        }),
+                    }
+                    let Some(next) = change.finish(&model.mirrored) else { continue };
+                    model.mirrored = Arc::new(next);
+                    routing = gateway::compile_routes(&model, &model.routes, &routing);
                 }
                 Step::Declare(request) if concerns(&request) => {
                     let named = List(Parts::of(&request).unwrap().routes().map(|(route, _)| route.clone()).collect());
@@ -274,18 +292,11 @@ proptest! {
 }
 
 fn routes_of(count: u32) -> Vec<Route> {
-    let route = |n: u32| Route {
-        prefix: Prefix { address: std::net::IpAddr::V4((0x1400_0000 + (n << 8)).into()), len: 24 },
-        vrf: Name::main(),
-        metric: 0,
-        kind: RouteKind::Via,
-        via: vec![NextHop {
-            address: HOPS[n as usize % 2].parse().unwrap(),
-            bridge: None,
-            vid: Vid::DEFAULT,
-            weight: 1,
-        }],
-        owner: Owner::Operator,
+    let route = |n: u32| {
+        let prefix = Prefix { address: std::net::IpAddr::V4((0x1400_0000 + (n << 8)).into()), len: 24 };
+        let address = HOPS[n as usize % 2].parse().unwrap();
+        let hop = NextHop { address, bridge: None, vid: Vid::DEFAULT, weight: 1 };
+        Route::new(prefix, RouteKind::Via, vec![hop])
     };
     (0..count).map(route).collect()
 }
@@ -315,4 +326,48 @@ fn a_gateway_that_goes_is_refused_with_as_many_words_as_anybody_reads() {
     let gone = AddressDelete { bridge: name("br0"), address: OWN[0].1.parse().unwrap(), vid: Vid::DEFAULT };
     let error = Checked::after(&model, model.apply(&Request::AddressDelete(gone)).unwrap(), 1).unwrap_err();
     assert!(error.message.contains("and 4984 more") && error.message.len() < 4096, "{}", error.message.len());
+}
+
+/// A counter has one route for as long as that is counted, and no other before every worker has seen that it is not.
+#[test]
+fn counters_of_routes_are_given_out_and_taken_back() {
+    use super::{ROUTE_COUNTERS, ROUTES_COUNTED_MAX};
+    let mut routes: Vec<Route> = routes_of(ROUTES_COUNTED_MAX as u32 + 1);
+    routes.iter_mut().for_each(|route| route.count = true);
+    let one_more = routes.pop().unwrap();
+    let place = |route: &Route| super::routes::Place { prefix: route.prefix, metric: 0 };
+    let by = |route: &Route| RouteDelete { prefix: route.prefix, vrf: Name::main(), metric: None };
+    let after = |before: &super::routes::Routes, delete: &[Route], replace: &[Route]| {
+        let (delete, replace) = (delete.iter().map(by).collect(), replace.to_vec());
+        before.after(&Request::RouteApply(RouteApply { delete, replace, add: Vec::new() }))
+    };
+    let counter = |of: &super::routes::Routes, route: &Route| of.counter(&Name::main(), place(route));
+    let full = after(&Default::default(), &[], &routes).unwrap();
+    let refused = after(&full, &[], std::slice::from_ref(&one_more)).unwrap_err();
+    assert!(refused.code == switch_api::Code::Limit && refused.message.contains("1024"), "{refused:?}");
+    // Replaced: it goes on counting where it did.
+    let replaced = Route { mtu: Some(1300), ..routes[0].clone() };
+    let next = after(&full, &[], &[replaced]).unwrap();
+    assert_eq!(counter(&next, &routes[0]), counter(&full, &routes[0]));
+    // Deleted and another added by one change: none has a counter of those that were. By the next they may.
+    let others: Vec<Route> = (0..ROUTES_COUNTED_MAX as u32)
+        .map(|n| {
+            let address = std::net::IpAddr::V4((0x3000_0000 + (n << 8)).into());
+            Route { prefix: Prefix { address, len: 24 }, ..routes[0].clone() }
+        })
+        .collect();
+    let all = |of: &super::routes::Routes| -> Vec<u16> {
+        let mut all: Vec<u16> = of.counted().map(|(_, _, counter)| counter.get()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    };
+    let other = after(&full, &routes, &others).unwrap();
+    let (first, second) = (ROUTES_COUNTED_MAX as u16, ROUTE_COUNTERS as u16);
+    assert_eq!((all(&full), all(&other)), ((1..=first).collect(), (first + 1..=second).collect()));
+    let back = after(&other, &others, &routes).unwrap();
+    assert_eq!(all(&back), (1..=first).collect::<Vec<_>>());
+    // Not counted any more, though still there.
+    let quiet = Route { count: false, ..routes[0].clone() };
+    assert_eq!(counter(&after(&back, &[], &[quiet]).unwrap(), &routes[0]), None);
 }

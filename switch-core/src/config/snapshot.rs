@@ -294,6 +294,12 @@ pub fn compile_routes(model: &Model, routes: &CheckedRoutes, before: &Snapshot, 
     Snapshot { generation, routing, ..before.clone() }
 }
 
+/// `before` with the routes of the kernel that `model` has now, where nothing else is different: it costs what they do.
+pub fn compile_mirrored(model: &Model, before: &Snapshot, generation: u64) -> Snapshot {
+    let routing = gateway::compile_routes(model, &model.routes, &before.routing);
+    Snapshot { generation, routing, ..before.clone() }
+}
+
 /// A quarter of the shortest dead-man time: three beats may be late before the port counts as dead.
 fn beat_ms(model: &Model) -> u32 {
     let dead_after = model.ports.values().filter_map(|port| match &port.object.kind {

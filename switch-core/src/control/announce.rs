@@ -5,6 +5,7 @@
 
 use super::daemon::{Daemon, PortLife};
 use super::rtnl::{Rtnl, family, table_of};
+use crate::config::mirrored::KernelPlace;
 use crate::config::uplink::ToKernel;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
@@ -23,7 +24,8 @@ use switch_api::{KERNEL_PROTOCOL, Mac, Name, Prefix, Uplink, VrfStatus};
 const METRIC_HERE: u32 = 1;
 /// Metric of the route that says "unreachable": anything else that leads to the network comes first.
 const METRIC_LAST: u32 = u32::MAX;
-/// Somebody may have flushed the kernel's table; so often all of it is looked at, which with a million routes in it takes a while.
+/// Somebody may have flushed the kernel's table; so often all of it is looked at, which with a million routes in it takes a while:
+/// where there is no mirror, which is told.
 const LOOK_PAUSE: Duration = Duration::from_secs(10);
 /// So often a single route of ours is asked for, which always takes the same; without it all is looked at.
 const ASK_PAUSE: Duration = Duration::from_secs(2);
@@ -83,10 +85,26 @@ impl Daemon {
     /// Once a second: what failed is tried again, what may have been flushed is looked at now and then.
     pub(super) fn look_at_kernel(&mut self) {
         let due = |pause| self.told.looked.is_some_and(|looked| looked.elapsed() > pause);
-        let is_missed = due(ASK_PAUSE) && !self.leads_here();
-        if due(LOOK_PAUSE) || is_missed || self.told.complaint.is_some() {
+        let is_missed = match self.is_mirrored() {
+            // What a mirror has costs nothing to ask, so that nothing else is.
+            Some(has_all) => !has_all,
+            None => due(ASK_PAUSE) && !self.leads_here() || due(LOOK_PAUSE),
+        };
+        if is_missed || self.told.complaint.is_some() {
             self.tell_kernel(true);
         }
+    }
+
+    /// Whether the mirror has every route of ours; none if it does not know.
+    fn is_mirrored(&self) -> Option<bool> {
+        let routes = &self.told.routes;
+        let has = |ours: &Ours| {
+            let (table, prefix) = (ours.table, ours.prefix);
+            let metric = if ours.way.is_some() { METRIC_HERE } else { METRIC_LAST };
+            let way = self.model.mirrored.get(KernelPlace { table, prefix, metric });
+            way.is_some_and(|way| way.protocol == KERNEL_PROTOCOL)
+        };
+        routes.iter().all(|ours| self.mirrors_all(ours.table)).then(|| routes.iter().all(has))
     }
 
     /// Whether the kernel would send to the first of our networks by our device.

@@ -95,6 +95,8 @@ pub struct Daemon {
     /// What was told of gateways.
     pub(super) announced: super::gratuitous::Announced,
     pub(super) advertised: super::advertise::Advertised,
+    /// What counters of routes stood at when their route came.
+    pub(super) count_from: super::route_counts::From,
     /// What lanes cost.
     pub(super) loads: super::lanes::Loads,
     /// Lanes move without being asked for.
@@ -146,6 +148,7 @@ impl Daemon {
             outside: Default::default(),
             announced: Default::default(),
             advertised: Default::default(),
+            count_from: Default::default(),
             mirror: None,
             news: News::default(),
             capture: None,
@@ -218,6 +221,7 @@ impl Daemon {
                 self.change_routes(request)
             }
             Request::RouteGet(get) => json(self.explain_route(get)?),
+            Request::RouteStats(_) => json(self.route_counts()),
             Request::VrfList(_) => json(self.list_vrfs()),
             Request::NeighAdd(_) | Request::NeighDelete(_) => self.change_neighbour(request),
             Request::PolicyList(filter) => json(self.list_policies(filter)),
@@ -299,8 +303,10 @@ impl Daemon {
         self.model = checked.model().clone();
         self.pin_kernel();
         self.make_rules();
+        self.make_route_counters();
         self.publisher.publish(snapshot);
         self.await_seen(generation)?;
+        self.begin_to_count();
         self.forget_fids(&before);
         self.forget_neighbours();
         self.tell_kernel(false);

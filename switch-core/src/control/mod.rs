@@ -22,6 +22,7 @@
 //! | [`advertise`] | router advertisements unasked |
 //! | [`announce`] | what the node's kernel is told of the networks behind the switch |
 //! | [`mirror`] | the kernel's routes, mirrored |
+//! | [`route_counts`] | what workers counted of routes |
 //! | [`nexthop`] | next-hop objects that those may name |
 //! | [`neighbours`] | declared neighbours, and those that were learned |
 //! | [`flows`] | flows listed and ended |
@@ -76,6 +77,7 @@ mod policy_diff;
 mod probe;
 mod refused;
 mod regions;
+mod route_counts;
 mod routes;
 pub mod rtnl;
 pub mod server;

@@ -7,7 +7,6 @@ use netlink_sys::{Socket, SocketAddr};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_GETNEXTHOP: u16 = 106;
@@ -85,8 +84,13 @@ impl Nexthops {
     }
 }
 
+/// Asks for all of them; none where that fails.
+pub fn all_or_none() -> Nexthops {
+    all().unwrap_or_default()
+}
+
 /// Asks for all of them.
-pub fn all() -> io::Result<Arc<Nexthops>> {
+fn all() -> io::Result<Nexthops> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     let mut request = Vec::with_capacity(HEADER_LEN + BODY_LEN);
@@ -97,7 +101,7 @@ pub fn all() -> io::Result<Arc<Nexthops>> {
     socket.send_to(&request, &SocketAddr::new(0, 0), 0)?;
     let mut found = Nexthops::default();
     while !found.take(&socket.recv_from_full()?.0)? {}
-    Ok(Arc::new(found))
+    Ok(found)
 }
 
 fn read(message: &[u8]) -> Option<(u32, Object)> {

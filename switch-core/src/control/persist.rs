@@ -337,9 +337,9 @@ fn move_routes(database: &Database, declared: &Declared) -> Result<(), redb::Err
     let transaction = database.begin_write()?;
     {
         let mut table = transaction.open_table(ROUTES)?;
-        for Route { prefix, vrf, metric, kind, via, owner } in declared.routes.iter().cloned() {
-            let way = Way { kind, via, owner };
-            table.insert(text(&(vrf, prefix, metric)).as_str(), text(&way).as_bytes())?;
+        for route in &declared.routes {
+            let way = Way::of(route);
+            table.insert(text(&(&route.vrf, route.prefix, route.metric)).as_str(), text(&way).as_bytes())?;
         }
         transaction.open_table(TABLE)?.insert(KEY, text(declared).as_bytes())?;
     }
@@ -360,15 +360,8 @@ mod tests {
     use switch_api::{Bridge, Request, RouteApply, RouteDelete, RouteKind};
 
     fn route(n: u8) -> Route {
-        let (prefix, vrf) = (Prefix { address: IpAddr::from([10, n, 0, 0]), len: 16 }, Name::main());
-        Route {
-            prefix,
-            vrf,
-            metric: 7,
-            kind: RouteKind::Blackhole,
-            via: Vec::new(),
-            owner: Default::default(),
-        }
+        let prefix = Prefix { address: IpAddr::from([10, n, 0, 0]), len: 16 };
+        Route { metric: 7, ..Route::new(prefix, RouteKind::Blackhole, Vec::new()) }
     }
 
     fn path(name: &str) -> PathBuf {

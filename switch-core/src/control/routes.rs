@@ -4,13 +4,14 @@
 use super::daemon::{Daemon, json};
 use crate::config::CheckedRoutes;
 use crate::config::gateway::{EVERYWHERE, to_bits};
-use crate::config::mirrored::{Kind, Meaning, protocol_name, shown};
+use crate::config::mirrored::{Kind, Meaning, TABLE_LOCAL, protocol_name, shown};
 use crate::config::routes::declared;
 use crate::config::snapshot::compile_routes;
 use crate::table::neigh::{Found, key};
 use crate::worker::thread::now;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::iter::Peekable;
 use switch_api::{
     ApiError, BridgeAddress, Code, Name, Origin, Owner, Prefix, ROUTE_PAGE_MAX, Request, Route, RouteChoice,
     RouteFilter, RouteGet, RouteKind, RouteStatus,
@@ -25,8 +26,10 @@ impl Daemon {
         let generation = self.publisher.generation() + 1;
         let snapshot = compile_routes(&self.model, &routes, self.publisher.current(), generation);
         self.model.routes = routes.into();
+        self.make_route_counters();
         self.publisher.publish(snapshot);
         self.await_seen(generation)?;
+        self.begin_to_count();
         json(self.done())
     }
 
@@ -45,26 +48,43 @@ impl Daemon {
                 Some(place) if *vrf == place.vrf => Some(place.prefix),
                 _ => None,
             };
-            let mut undeclared = self.networks(vrf, after).into_iter().peekable();
+            let mut fixed = self.networks(vrf, after).into_iter().peekable();
+            let [mut own, mut table] = self.mirrored_networks(vrf, after);
             let mut declared = self.model.routes.networks(vrf, after).peekable();
             while list.len() < limit as usize
-                && let Some(prefix) = undeclared.peek().into_iter().chain(declared.peek()).min().copied()
+                && let Some(prefix) = [fixed.peek(), own.peek(), table.peek(), declared.peek()]
+                    .into_iter()
+                    .flatten()
+                    .min()
+                    .copied()
             {
-                undeclared.next_if_eq(&prefix);
+                fixed.next_if_eq(&prefix);
                 declared.next_if_eq(&prefix);
+                own.next_if_eq(&prefix);
+                table.next_if_eq(&prefix);
                 list.extend(self.routes_to(vrf, prefix));
             }
         }
         Ok(list)
     }
 
-    /// Networks of a table behind `after` that nobody declared: they are few beside those that somebody did.
+    /// Networks of a table behind `after` that are always there: gateways' and everything.
     fn networks(&self, vrf: &Name, after: Option<Prefix>) -> BTreeSet<Prefix> {
-        let settings = self.model.vrf(vrf);
-        let mirrored = self.model.mirrored.of(settings.kernel_table).filter(|_| settings.mirror);
         let own = self.addresses_of(vrf).map(|own| own.address.network());
-        let all = own.chain(mirrored.map(|route| route.prefix)).chain(EVERYWHERE);
-        all.filter(|prefix| after.is_none_or(|after| *prefix > after)).collect()
+        own.chain(EVERYWHERE).filter(|prefix| after.is_none_or(|after| *prefix > after)).collect()
+    }
+
+    /// Networks behind `after` that the kernel has routes to, in its own table and in that which goes with this one.
+    fn mirrored_networks(
+        &self,
+        vrf: &Name,
+        after: Option<Prefix>,
+    ) -> [Peekable<impl Iterator<Item = Prefix>>; 2] {
+        let settings = self.model.vrf(vrf);
+        [TABLE_LOCAL, settings.kernel_table].map(|table| {
+            let networks = self.model.mirrored.networks(table, after);
+            networks.filter(move |_| settings.mirror).peekable()
+        })
     }
 
     fn addresses_of<'a>(&'a self, vrf: &'a Name) -> impl Iterator<Item = &'a BridgeAddress> {
@@ -100,7 +120,7 @@ impl Daemon {
     fn connected(&self, own: &BridgeAddress) -> Option<RouteStatus> {
         let vrf = self.model.bridges.get(&own.bridge)?.object.vrf.clone();
         let prefix = own.address.network();
-        let route = Route { prefix, vrf, metric: 0, kind: RouteKind::Via, via: Vec::new(), owner: own.owner };
+        let route = Route { vrf, owner: own.owner, ..Route::new(prefix, RouteKind::Via, Vec::new()) };
         Some(RouteStatus { route, connected: Some(own.bridge.clone()), origin: None, active: true })
     }
 
@@ -112,8 +132,8 @@ impl Daemon {
             return None;
         }
         let origin = Origin { protocol: "uplink".into(), way: "as its own routes say".into() };
-        let (kind, via) = (RouteKind::Via, Vec::new());
-        let route = Route { prefix, vrf: vrf.clone(), metric: u32::MAX, kind, via, owner: Owner::Operator };
+        let route = Route::new(prefix, RouteKind::Via, Vec::new());
+        let route = Route { vrf: vrf.clone(), metric: u32::MAX, ..route };
         Some(RouteStatus { route, connected: None, origin: Some(origin), active })
     }
 
@@ -124,8 +144,8 @@ impl Daemon {
             return Vec::new();
         };
         let mut list = Vec::new();
-        for seen in self.model.mirrored.to(settings.kernel_table, prefix) {
-            let (kind, via) = match self.model.meaning(vrf, &kernel, seen) {
+        for (place, seen) in self.model.mirrored.to(settings.kernel_table, prefix) {
+            let (kind, via) = match self.model.meaning(vrf, &kernel, (place, seen)) {
                 Meaning::Kernel => (RouteKind::Via, Vec::new()),
                 Meaning::Direct(via) => (RouteKind::Via, via),
                 Meaning::Refuse(Kind::Blackhole) => (RouteKind::Blackhole, Vec::new()),
@@ -133,8 +153,10 @@ impl Daemon {
                 Meaning::Refuse(_) => (RouteKind::Unreachable, Vec::new()),
                 Meaning::Circle | Meaning::Known => continue,
             };
-            let (metric, owner) = (seen.metric, Owner::Routes);
-            let route = Route { prefix, vrf: vrf.clone(), metric, kind, via, owner };
+            let (metric, owner) = (place.metric, Owner::Routes);
+            let mtu = seen.mtu.filter(|_| kind == RouteKind::Via);
+            let route = Route::new(prefix, kind, via);
+            let route = Route { vrf: vrf.clone(), metric, mtu, owner, ..route };
             let origin = Some(Origin { protocol: protocol_name(seen.protocol), way: shown(seen) });
             list.push(RouteStatus { route, connected: None, origin, active: std::mem::take(is_free) });
         }
@@ -219,6 +241,9 @@ impl Daemon {
             };
             why.push(text);
             return "kernel".into();
+        }
+        if let Some(mtu) = chosen.route.mtu {
+            why.push(format!("its MTU is {mtu}: what is longer is cut up, or its sender is told"));
         }
         for hop in &chosen.route.via {
             let text = match self.model.gateway_to(&get.vrf, hop) {

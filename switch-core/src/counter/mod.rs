@@ -19,6 +19,7 @@ pub use reason::DropReason;
 pub use stage::{Laps, NoLaps, Stage};
 
 use crossbeam::utils::CachePadded;
+use std::num::NonZeroU16;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -60,6 +61,15 @@ pub struct PortTraffic {
     pub tx_packets: Counter,
     /// Bytes out.
     pub tx_bytes: Counter,
+}
+
+/// What went by one route at one worker.
+#[derive(Debug, Default)]
+pub struct RouteTraffic {
+    /// Packets.
+    pub packets: Counter,
+    /// Bytes.
+    pub bytes: Counter,
 }
 
 /// Cycles and packets of one stage, from sampled batches.
@@ -110,6 +120,8 @@ pub struct Counters {
     stages: [StageCounter; Stage::ALL.len()],
     /// Of rules, once there are any.
     rules: OnceLock<Box<[Counter]>>,
+    /// Of counted routes, once there are any.
+    routes: OnceLock<Box<[RouteTraffic]>>,
     /// How it lives.
     pub life: CachePadded<Life>,
 }
@@ -123,6 +135,7 @@ impl Counters {
             events: counters(Event::ALL.len()),
             stages: Default::default(),
             rules: OnceLock::new(),
+            routes: OnceLock::new(),
             life: CachePadded::default(),
         }
     }
@@ -165,6 +178,17 @@ impl Counters {
     #[inline]
     pub fn rule(&self, slot: u32) -> Option<&Counter> {
         self.rules.get()?.get(slot as usize)
+    }
+
+    /// Makes room for so many counted routes, once and for all. Before the first snapshot that has any.
+    pub fn make_routes(&self, routes: usize) {
+        self.routes.get_or_init(|| (0..routes).map(|_| RouteTraffic::default()).collect());
+    }
+
+    /// What went by the route with this counter; none without [`Self::make_routes`].
+    #[inline]
+    pub fn route(&self, counter: NonZeroU16) -> Option<&RouteTraffic> {
+        self.routes.get()?.get(usize::from(counter.get()) - 1)
     }
 
     /// Starts a port's numbers at zero: a new port has this number now. Its former owner's worker has

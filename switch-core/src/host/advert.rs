@@ -2,6 +2,7 @@
 //! addresses for themselves (RFC 4862).
 
 use super::{ipv6_header, mac_bytes, v6};
+use arrayvec::ArrayVec;
 use smoltcp::time::Duration;
 use smoltcp::wire::{
     EthernetAddress, Icmpv6Packet, Icmpv6Repr, NdiscOption, NdiscOptionRepr, NdiscPrefixInfoFlags,
@@ -11,13 +12,18 @@ use switch_api::RouterAdvert;
 
 /// Networks that one advertisement names: what fits any link (RFC 8200 §5: 1 280 bytes), with room to spare.
 pub const NETWORKS_MAX: usize = 32;
+/// Networks beside them that hosts are told not to use any more: what one link loses within two hours. With them it still fits.
+pub const WITHDRAWN_MAX: usize = 4;
 /// Seconds that an address made of a network is valid, and preferred (RFC 4861 §6.2.1).
 const VALID_S: u64 = 2_592_000;
 const PREFERRED_S: u64 = 604_800;
 /// A network of which hosts can make addresses over Ethernet (RFC 2464 §4).
-const AUTONOMOUS_LEN: u8 = 64;
+pub const AUTONOMOUS_LEN: u8 = 64;
 /// Only neighbours can send this (RFC 4861 §6.1.2).
 const HOP_LIMIT: u8 = 255;
+
+/// Networks of [`AUTONOMOUS_LEN`] that a router had.
+pub type Withdrawn = ArrayVec<u128, WITHDRAWN_MAX>;
 
 /// A router, as it speaks of itself.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +34,8 @@ pub struct Router {
     pub link_local: u128,
 }
 
-/// Writes what `router` says of itself, of a link of `mtu` bytes (0: unknown), and of its `networks`, each with the length of
-/// its prefix; its length.
+/// Writes what `router` says of itself, of a link of `mtu` bytes (0: unknown), of its `networks`, each with the length of
+/// its prefix, and of those that it had and lost; its length.
 pub fn write(
     out: &mut [u8],
     dst: u128,
@@ -37,6 +43,7 @@ pub fn write(
     advert: &RouterAdvert,
     mtu: u16,
     networks: impl Iterator<Item = (u128, u8)>,
+    lost: &Withdrawn,
 ) -> usize {
     let mut flags = NdiscRouterFlags::empty();
     flags.set(NdiscRouterFlags::MANAGED, advert.managed);
@@ -52,12 +59,32 @@ pub fn write(
             prefix: v6(network),
         }
     });
-    say(out, dst, router, advert.lifetime_s(), flags, (mtu > 0).then_some(mtu), networks)
+    say(
+        out,
+        dst,
+        router,
+        advert.lifetime_s(),
+        flags,
+        (mtu > 0).then_some(mtu),
+        networks.chain(withdrawn(lost)),
+    )
 }
 
-/// Writes that `router` is no router any more (RFC 4861 §6.2.5); its length.
-pub fn write_last(out: &mut [u8], dst: u128, router: Router) -> usize {
-    say(out, dst, router, 0, NdiscRouterFlags::empty(), None, std::iter::empty())
+/// Writes that `router` is no router any more (RFC 4861 §6.2.5), and has `lost` these networks; its length.
+pub fn write_last(out: &mut [u8], dst: u128, router: Router, lost: &Withdrawn) -> usize {
+    say(out, dst, router, 0, NdiscRouterFlags::empty(), None, withdrawn(lost))
+}
+
+/// Networks whose addresses are not to be used for anything new. With a valid lifetime of 0 those there are last two hours
+/// more at most, and nobody makes one (RFC 4862 §5.5.3 d, e); what is on the link stays on it.
+fn withdrawn(lost: &Withdrawn) -> impl Iterator<Item = NdiscPrefixInformation> {
+    lost.iter().map(|network| NdiscPrefixInformation {
+        prefix_len: AUTONOMOUS_LEN,
+        flags: NdiscPrefixInfoFlags::ADDRCONF,
+        valid_lifetime: Duration::ZERO,
+        preferred_lifetime: Duration::ZERO,
+        prefix: v6(*network),
+    })
 }
 
 fn say(
@@ -131,7 +158,7 @@ mod tests {
     fn hosts_are_told_of_router_link_and_networks() {
         let mut out = [0; PACKET_LEN_MAX];
         let advert = RouterAdvert { interval_s: 100, other: true, ..RouterAdvert::default() };
-        let len = write(&mut out, nd::ALL_NODES, ROUTER, &advert, 1400, networks(2));
+        let len = write(&mut out, nd::ALL_NODES, ROUTER, &advert, 1400, networks(2), &Withdrawn::default());
         assert_eq!((out[44], out[45], &out[46..48]), (64, 0x40, &300u16.to_be_bytes()[..]));
         let options = options(&out[..len]);
         assert_eq!(options[0], [1, 1, 2, 0, 0, 0, 0, 1]);
@@ -145,14 +172,22 @@ mod tests {
     #[test]
     fn the_last_word_is_that_it_is_no_router() {
         let mut out = [0; PACKET_LEN_MAX];
-        let len = write_last(&mut out, nd::ALL_NODES, ROUTER);
-        assert_eq!((out[46], out[47], options(&out[..len]).len()), (0, 0, 1));
+        let lost = [0xfd07 << 112].into_iter().collect();
+        let len = write_last(&mut out, nd::ALL_NODES, ROUTER, &lost);
+        let options = options(&out[..len]);
+        assert_eq!((out[46], out[47], options.len()), (0, 0, 2));
+        // Not said to be on the link, and for no time: neither valid nor preferred.
+        assert_eq!(options[1][..12], [3, 4, 64, 0x40, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(options[1][16..], "fd07::".parse::<std::net::Ipv6Addr>().unwrap().octets());
     }
 
     #[test]
     fn as_many_networks_as_fit_any_link() {
         let mut out = [0; PACKET_LEN_MAX];
-        let len = write(&mut out, nd::ALL_NODES, ROUTER, &RouterAdvert::default(), 1500, networks(100));
-        assert_eq!(options(&out[..len]).len(), 2 + NETWORKS_MAX);
+        let lost = Withdrawn::from([1, 2, 3, 4]);
+        let len =
+            write(&mut out, nd::ALL_NODES, ROUTER, &RouterAdvert::default(), 1500, networks(100), &lost);
+        assert_eq!(options(&out[..len]).len(), 2 + NETWORKS_MAX + WITHDRAWN_MAX);
+        assert!(len <= 1280);
     }
 }

@@ -66,6 +66,12 @@ mod odd_frames_tests;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]
+mod route_count_tests;
+#[cfg(test)]
+mod route_mtu_tests;
+#[cfg(test)]
+mod route_trouble_tests;
+#[cfg(test)]
 mod routing_tests;
 #[cfg(test)]
 mod tests;
@@ -76,6 +82,7 @@ use crate::config::PORTS_MAX;
 use crate::config::snapshot::{PortFacts, PortId, Snapshot};
 use crate::counter::{Counters, DropReason, NoLaps, Stage};
 use crate::frame::{Area, BATCH_FRAMES, Batch, Frame, Pool, TxQueue};
+use crate::host::advert::Withdrawn;
 use crate::table::fdb::Fdb;
 use crate::table::flow::Flows;
 use crate::table::flow::fragments::{FRAGMENTED_MAX, Fragments};
@@ -251,13 +258,24 @@ enum Chore {
     Advertise(u16, u64, u128),
 }
 
+/// What hosts are told unasked of their router.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advertising {
+    /// Their bridge and VLAN.
+    pub fid: u16,
+    /// The station that is no router any more; none: their gateway is one.
+    pub last: Option<u64>,
+    /// Networks that it has no more.
+    pub withdrawn: Withdrawn,
+}
+
 /// What the switch tells unasked of the gateway of a bridge and VLAN.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Word {
     /// Its addresses.
     Announce(u16),
-    /// That it is a router, or for the last time, and from which station, that it is none any more.
-    Advertise(u16, Option<u64>),
+    /// That it is a router, or none any more.
+    Advertise(Advertising),
 }
 
 /// Gateways that are announced in one turn.
@@ -269,10 +287,9 @@ impl Private {
         _ = self.announces.try_push(Word::Announce(fid));
     }
 
-    /// [`Pipeline::attend`] will tell the hosts of a bridge and VLAN of their router, or that the station `last` is none any
-    /// more; what finds no room is left out.
-    pub fn advertise(&mut self, fid: u16, last: Option<u64>) {
-        _ = self.announces.try_push(Word::Advertise(fid, last));
+    /// [`Pipeline::attend`] will tell hosts of their router; what finds no room is left out.
+    pub fn advertise(&mut self, said: Advertising) {
+        _ = self.announces.try_push(Word::Advertise(said));
     }
 
     /// `secret` marks this daemon's loop probes; of `tables` it will hold places.

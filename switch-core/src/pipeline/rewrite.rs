@@ -4,6 +4,7 @@
 use super::View;
 use super::note::Note;
 use super::verdict::Verdict;
+use crate::config::gateway::NO_MTU;
 use crate::counter::{Counters, Event};
 use crate::frame::{Area, Frame};
 use crate::wire::ip::Version;
@@ -23,7 +24,7 @@ pub(super) fn run(area: &Area, frames: &mut [Frame], notes: &[Note]) {
 }
 
 /// Lowers what TCP offers as its largest segment to what both ways carry: the answer comes by the port that the SYN
-/// leaves by, and leaves by the one that the SYN came from. A superframe is no SYN.
+/// leaves by, and leaves by the one that the SYN came from; and routes may allow less. A superframe is no SYN.
 #[cold]
 #[inline(never)]
 pub(super) fn clamp(view: &View, area: &Area, frames: &mut [Frame], notes: &[Note], counters: &Counters) {
@@ -33,7 +34,12 @@ pub(super) fn clamp(view: &View, area: &Area, frames: &mut [Frame], notes: &[Not
         }
         let Some(out) = way_out(view, note).filter(|out| out.asked || view.facts.mss_clamp) else { continue };
         let version = if note.ethertype() == ethernet::IPV4 { Version::V4 } else { Version::V6 };
-        let limit = mss::of_mtu(view.facts.mtu.min(out.mtu), version);
+        let packet = &area.bytes(frame)[note.payload_at()..];
+        if !mss::is_syn(packet, version) {
+            continue;
+        }
+        let ports = view.facts.mtu.min(out.mtu);
+        let limit = mss::of_mtu(ports.min(mtu_of_routes(view, note, packet, version)), version);
         let csum = frame.offload.csum;
         let clamped = mss::clamp(area.bytes_mut(frame), note.payload_at(), version, limit, csum);
         if let Some(csum) = clamped {
@@ -41,6 +47,15 @@ pub(super) fn clamp(view: &View, area: &Area, frames: &mut [Frame], notes: &[Not
             counters.event(Event::MssClamped).add(1);
         }
     }
+}
+
+/// What the routes to and from a packet's ends allow; all of a packet's ways are of one table.
+fn mtu_of_routes(view: &View, note: &Note, packet: &[u8], version: Version) -> u16 {
+    let (Some(out), Ok(hop)) = (view.snapshot.gateway(note.fid), hop::read(packet, version)) else {
+        return NO_MTU;
+    };
+    let mtu = |ip| view.snapshot.routing.find(out.vrf, ip).map_or(NO_MTU, |entry| entry.mtu);
+    mtu(hop.src).min(mtu(hop.dst))
 }
 
 /// Where a packet leaves.

@@ -6,7 +6,7 @@
 use super::note::Note;
 use super::verdict::{Class, Verdict, Why};
 use super::{Private, View, hear, reach};
-use crate::config::gateway::{Action, Gateway, is_link_local};
+use crate::config::gateway::{Action, Entry, Gateway, NO_MTU, is_link_local};
 use crate::config::uplink::KERNEL_IP;
 use crate::counter::DropReason;
 use crate::frame::{Area, BATCH_FRAMES, Frame};
@@ -19,6 +19,7 @@ use crate::wire::gso;
 use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{self, Version};
 use arrayvec::ArrayVec;
+use std::num::NonZeroU16;
 use switch_api::ReversePath;
 
 /// A packet whose route is looked up.
@@ -39,8 +40,11 @@ pub(super) struct Leg {
     /// The neighbour.
     pub key: Key,
     home: u32,
-    /// Bytes of the packet.
+    /// Bytes of the packet, and how many its route allows.
     len: usize,
+    mtu: u16,
+    /// Where it is counted.
+    counter: Option<NonZeroU16>,
     /// The neighbour's station, and where the FDB keeps it.
     mac: u64,
     station_home: u32,
@@ -72,9 +76,12 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
     if view.facts.reverse_path != ReversePath::Off {
         check_sources(view, notes, &mut asks);
     }
-    let mut legs = find_routes(view, area, frames, notes, &asks);
+    let mut legs = find_routes(view, area, frames, notes, &asks, private);
     find_stations(view, notes, &mut legs, private);
     find_ports(view, notes, &legs, private);
+    if legs.iter().any(|leg| leg.counter.is_some()) {
+        count(area, frames, notes, &legs, private);
+    }
 }
 
 /// Drops what did not come the way that leads back to its source. Link-local sources have no route: they are on the link,
@@ -88,8 +95,8 @@ fn check_sources(view: &View, notes: &mut [Note], asks: &mut ArrayVec<Ask, BATCH
     asks.retain(|ask| {
         let note = &mut notes[ask.index];
         let by = (view.facts.reverse_path == ReversePath::Strict).then_some(note.fid);
-        let action = values.next().and_then(|value| view.snapshot.routing.action(*value));
-        let leads_back = is_link_local(ask.hop.src) || leads_back(view, action, by);
+        let entry = values.next().and_then(|value| view.snapshot.routing.entry(*value));
+        let leads_back = is_link_local(ask.hop.src) || leads_back(view, entry.map(|entry| entry.action), by);
         if !leads_back {
             note.verdict = Verdict::Drop(DropReason::ReversePath);
         }
@@ -123,6 +130,7 @@ fn find_routes(
     frames: &[Frame],
     notes: &mut [Note],
     asks: &[Ask],
+    private: &mut Private,
 ) -> ArrayVec<Leg, BATCH_FRAMES> {
     let mut legs = ArrayVec::new();
     let mut values = [0; BATCH_FRAMES];
@@ -131,7 +139,8 @@ fn find_routes(
     for (ask, value) in asks.iter().zip(values) {
         let (frame, note) = (&frames[ask.index], &mut notes[ask.index]);
         let bytes = area.bytes(frame);
-        match lead(view, bytes, note, ask.gateway, &ask.hop, view.snapshot.routing.action(*value)) {
+        let entry = view.snapshot.routing.entry(*value);
+        match lead(view, bytes, note, ask.gateway, &ask.hop, entry) {
             Ok(mut leg) => {
                 if let Some(gso) = frame.offload.gso {
                     // Of a superframe the segments are what an MTU is about.
@@ -140,10 +149,39 @@ fn find_routes(
                 view.tables.neigh.touch(leg.home);
                 legs.push(Leg { index: ask.index, ..leg });
             }
-            Err(verdict) => note.verdict = verdict,
+            Err(verdict) => {
+                note.verdict = verdict;
+                if let Some(Entry { action, counter: Some(counter), .. }) = entry
+                    && matches!(action, Action::Blackhole | Action::Unreachable | Action::Prohibit)
+                {
+                    add(private, counter, bytes, frame);
+                }
+            }
         }
     }
     legs
+}
+
+/// Counts what goes on by counted routes; what is set aside, held or cut up comes by here again.
+#[cold]
+#[inline(never)]
+fn count(area: &Area, frames: &[Frame], notes: &[Note], legs: &[Leg], private: &Private) {
+    for leg in legs {
+        if let Some(counter) = leg.counter
+            && matches!(notes[leg.index].verdict, Verdict::Port(_) | Verdict::Flood(_))
+        {
+            add(private, counter, area.bytes(&frames[leg.index]), &frames[leg.index]);
+        }
+    }
+}
+
+#[cold]
+fn add(private: &Private, counter: NonZeroU16, bytes: &[u8], frame: &Frame) {
+    let (packets, bytes) = gso::on_wire(bytes, frame.offload.gso);
+    if let Some(traffic) = private.counters.route(counter) {
+        traffic.packets.add(packets);
+        traffic.bytes.add(bytes);
+    }
 }
 
 /// Which way a packet to the switch's MAC goes on; else what becomes of it.
@@ -168,7 +206,7 @@ fn read(bytes: &[u8], note: &Note, gateway: &Gateway) -> Result<Hop, Verdict> {
     Ok(hop)
 }
 
-/// Where a route's action leads.
+/// Where what a table says leads.
 #[inline]
 fn lead(
     view: &View,
@@ -176,12 +214,12 @@ fn lead(
     note: &Note,
     gateway: &Gateway,
     hop: &Hop,
-    action: Option<Action>,
+    entry: Option<Entry>,
 ) -> Result<Leg, Verdict> {
     let packet = bytes.get(note.payload_at()..).unwrap_or_default();
-    let action = match action {
-        _ if is_link_local(hop.dst) && hop.dst == gateway.link_local => Action::Local,
-        Some(action) => action,
+    let Entry { action, mtu, counter } = match entry {
+        _ if is_link_local(hop.dst) && hop.dst == gateway.link_local => Action::Local.into(),
+        Some(entry) => entry,
         None => return Err(Verdict::Aside(Why::NoRoute)),
     };
     let (fid, next) = match action {
@@ -204,7 +242,8 @@ fn lead(
         return Err(Verdict::Aside(Why::Scope));
     }
     let key = neigh::key(fid, next);
-    Ok(Leg { index: 0, fid, key, home: view.tables.neigh.home(key), len: hop.len, mac: 0, station_home: 0 })
+    let home = view.tables.neigh.home(key);
+    Ok(Leg { index: 0, fid, key, home, len: hop.len, mtu, counter, mac: 0, station_home: 0 })
 }
 
 /// The next hop of a packet's flow. Later fragments have no ports: the flow of a packet that was cut is its
@@ -234,10 +273,15 @@ fn flow_hash(packet: &[u8], hop: &Hop) -> u32 {
     ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as u32
 }
 
-/// The MTU of the port by which a packet to the switch's MAC would leave.
+/// How long a packet to the switch's MAC may be for its route, and for the port by which it would leave.
 #[cold]
 pub(super) fn mtu_of_way(view: &View, bytes: &[u8], note: &Note) -> Option<u16> {
     let leg = way(view, bytes, note, view.snapshot.gateway(note.fid)?).ok()?;
+    let port = mtu_of_port(view, &leg);
+    port.into_iter().chain((leg.mtu != NO_MTU).then_some(leg.mtu)).min()
+}
+
+fn mtu_of_port(view: &View, leg: &Leg) -> Option<u16> {
     let (Found::Fresh(mac) | Found::Stale(mac)) = view.tables.neigh.lookup(leg.home, leg.key, view.now_s)
     else {
         return None;
@@ -324,11 +368,12 @@ fn find_ports(view: &View, notes: &mut [Note], legs: &[Leg], private: &mut Priva
         let ageing_s = reach::ageing_s(view, leg.fid);
         let port = view.tables.fdb.lookup(leg.station_home, fdb::key(leg.mac, leg.fid), view.now_s, ageing_s);
         let verdict = match port {
+            None if leg.len > usize::from(leg.mtu) => Verdict::Aside(Why::TooBig),
             None => reach::flood(view, &notes[leg.index], private, Class::UnknownUnicast),
             Some(port) => match view.snapshot.port(port).filter(|to| to.open) {
                 None => Verdict::Drop(DropReason::PortClosed),
                 Some(to) if to.isolated && view.facts.isolated => Verdict::Drop(DropReason::Isolated),
-                Some(to) if leg.len > usize::from(to.mtu) => Verdict::Aside(Why::TooBig),
+                Some(to) if leg.len > usize::from(to.mtu.min(leg.mtu)) => Verdict::Aside(Why::TooBig),
                 Some(_) => Verdict::Port(port),
             },
         };

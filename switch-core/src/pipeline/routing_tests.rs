@@ -282,14 +282,7 @@ fn what_no_router_forwards_is_dropped_by_name() {
 fn flows_share_next_hops_and_keep_theirs() {
     let (mut rig, peers) = rig(1, 1024);
     let hop = |n: u8| NextHop { address: [10, 1, 0, n].into(), bridge: None, vid: Vid::DEFAULT, weight: 1 };
-    let route = Route {
-        prefix: "99.0.0.0/8".parse().unwrap(),
-        vrf: switch_api::Name::main(),
-        metric: 0,
-        kind: RouteKind::Via,
-        via: vec![hop(11), hop(12)],
-        owner: Default::default(),
-    };
+    let route = Route::new("99.0.0.0/8".parse().unwrap(), RouteKind::Via, vec![hop(11), hop(12)]);
     rig.declare(&Request::RouteAdd(route)).unwrap();
     let now = Now { ns: 1000 * MS };
     for n in [11, 12] {
@@ -390,9 +383,7 @@ fn sources_come_the_way_that_leads_back() {
         ("94.0.0.0/8", RouteKind::Prohibit, vec![]),
     ];
     for (prefix, kind, via) in routes {
-        let (prefix, vrf) = (prefix.parse().unwrap(), switch_api::Name::main());
-        let route = Route { prefix, vrf, metric: 0, kind, via, owner: Default::default() };
-        rig.declare(&Request::RouteAdd(route)).unwrap();
+        rig.declare(&Request::RouteAdd(Route::new(prefix.parse().unwrap(), kind, via))).unwrap();
     }
     assert!(peers[1].send(arp_frame(true, (1, [10, 1, 0, 9]), [10, 1, 0, 1], [0xff; 6])));
     rig.settle(now);
@@ -491,7 +482,7 @@ fn a_host_that_asks_for_a_router_is_told() {
         rig.model.fids[&(rig.model.bridges[&"br0".parse::<switch_api::Name>().unwrap()].id, Vid::DEFAULT)];
     for last in [None, Some(Mac(OWN).to_u64())] {
         drain(&other);
-        rig.advertise(0, fid, last);
+        rig.advertise(0, super::Advertising { fid, last, ..Default::default() });
         rig.settle(now);
         for peer in [&peers[0], &other] {
             let told = drain(peer);

@@ -11,7 +11,7 @@ use crate::config::PORTS_MAX;
 use crate::config::gateway::{Action, Gateway, is_v4, link_local};
 use crate::counter::{DropReason, Event};
 use crate::frame::{BATCH_FRAMES, Frame, Pool};
-use crate::host::advert::Router;
+use crate::host::advert::{Router, Withdrawn};
 use crate::host::error::Reason;
 use crate::host::fragment::Cut;
 use crate::host::nd::Nd;
@@ -215,7 +215,7 @@ fn discovery(
 fn packet_for_us(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note: &Note, hop: &Hop) {
     // Whoever speaks as the switch, also by what it is elsewhere, would have it talk to itself.
     let vrf = view.snapshot.gateway(note.fid).map_or(0, |gateway| gateway.vrf);
-    if view.snapshot.routing.find(vrf, hop.src) == Some(Action::Local) {
+    if view.snapshot.routing.find(vrf, hop.src).is_some_and(|entry| entry.action == Action::Local) {
         return private.drop(pool, view.in_port, DropReason::MartianSource, frame);
     }
     let packet = &pool.area().bytes(&frame)[note.payload_at()..];
@@ -390,18 +390,19 @@ pub(super) fn announce(pool: &mut Pool, private: &mut Private, fid: u16, mac: u6
 fn answer_host(view: &View, pool: &mut Pool, private: &mut Private, fid: u16, mac: u64, ip: u128) {
     if private.slow.router.admit(view.in_port, ROUTER_PPS, 1, view.now) {
         let ip = if ip == 0 { nd::ALL_NODES } else { ip };
-        advertise(view, pool, private, fid, Some((mac, ip)));
+        advertise(view, pool, private, fid, Some((mac, ip)), &Withdrawn::default());
         private.counters.event(Event::HostAnswered).add(1);
     }
 }
 
-/// Tells a host, by station and address, or everybody on a link, that the switch is a router.
+/// Tells a host, by station and address, or everybody on a link, that the switch is a router, and of networks it has lost.
 pub(super) fn advertise(
     view: &View,
     pool: &mut Pool,
     private: &mut Private,
     fid: u16,
     to: Option<(u64, u128)>,
+    withdrawn: &Withdrawn,
 ) {
     let Some(gateway) = view.snapshot.gateway(fid).filter(|gateway| gateway.speaks_v6()) else { return };
     let Some(said) = &gateway.advert else { return };
@@ -416,17 +417,24 @@ pub(super) fn advertise(
     let link = Link { fid, dst: mac, src: gateway.mac, ethertype: IPV6 };
     let router = Router { mac: gateway.mac, link_local: gateway.link_local };
     let networks = gateway.addresses.iter().filter(|own| !is_v4(own.ip)).map(|own| (own.network(), own.len));
-    say(pool, private, link, verdict, |out| advert::write(out, ip, router, said, mtu, networks));
+    say(pool, private, link, verdict, |out| advert::write(out, ip, router, said, mtu, networks, withdrawn));
 }
 
-/// Tells everybody on a link that the station `mac` is no router any more.
-pub(super) fn advertise_last(view: &View, pool: &mut Pool, private: &mut Private, fid: u16, mac: u64) {
+/// Tells everybody on a link that the station `mac` is no router any more, and of networks it has lost.
+pub(super) fn advertise_last(
+    view: &View,
+    pool: &mut Pool,
+    private: &mut Private,
+    fid: u16,
+    mac: u64,
+    withdrawn: &Withdrawn,
+) {
     if view.snapshot.fids.get(usize::from(fid)).is_some() {
         let dst = nd::group_mac(nd::ALL_NODES);
         let link = Link { fid, dst, src: mac, ethertype: IPV6 };
         let router = Router { mac, link_local: link_local(mac) };
         let verdict = Verdict::Flood(Class::Multicast);
-        say(pool, private, link, verdict, |out| advert::write_last(out, nd::ALL_NODES, router));
+        say(pool, private, link, verdict, |out| advert::write_last(out, nd::ALL_NODES, router, withdrawn));
     }
 }
 

@@ -66,7 +66,7 @@ fn station(view: &View, fid: u16, target: u128, private: &mut Private) -> Option
 
 /// Whether the switch would route to `target`, and not back to where the question came from.
 fn leads_elsewhere(view: &View, fid: u16, gateway: &Gateway, target: u128) -> bool {
-    match view.snapshot.routing.find(gateway.vrf, target) {
+    match view.snapshot.routing.find(gateway.vrf, target).map(|entry| entry.action) {
         Some(Action::Link(out)) => out != fid,
         Some(Action::Kernel(_)) => true,
         Some(Action::Via(group)) => {

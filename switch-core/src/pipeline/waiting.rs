@@ -5,7 +5,7 @@ use super::hold::{AT_ONCE, Due};
 use super::note::Note;
 use super::slow;
 use super::verdict::Verdict;
-use super::{Pipeline, View, Word, World, decide_again, egress, emit, prepare_own};
+use super::{Advertising, Pipeline, View, Word, World, decide_again, egress, emit, prepare_own};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::DropReason;
 use crate::frame::{BATCH_FRAMES, Batch, Pool};
@@ -81,12 +81,13 @@ impl Pipeline {
             }
             let fid = match word {
                 Word::Announce(fid) => fid,
-                Word::Advertise(fid, None) => {
-                    slow::advertise(&view, pool, &mut self.private, fid, None);
-                    continue;
-                }
-                Word::Advertise(fid, Some(mac)) => {
-                    slow::advertise_last(&view, pool, &mut self.private, fid, mac);
+                Word::Advertise(Advertising { fid, last, withdrawn }) => {
+                    match last {
+                        None => slow::advertise(&view, pool, &mut self.private, fid, None, &withdrawn),
+                        Some(mac) => {
+                            slow::advertise_last(&view, pool, &mut self.private, fid, mac, &withdrawn)
+                        }
+                    }
                     continue;
                 }
             };

@@ -135,14 +135,9 @@ pub(super) fn route(rig: &mut Rig) {
             |ip: [u8; 4]| NextHop { address: IpAddr::from(ip), bridge: None, vid: Vid::DEFAULT, weight: 1 };
         let via =
             if kind == RouteKind::Via { vec![hop([2, 0, 0, 9]), hop([3, 0, 0, 9])] } else { Vec::new() };
-        requests.push(Request::RouteAdd(Route {
-            prefix: switch_api::Prefix { address: IpAddr::from([4 + n as u8, 0, 0, 0]), len: 8 },
-            vrf: switch_api::Name::main(),
-            metric: 0,
-            kind,
-            via,
-            owner: Default::default(),
-        }));
+        let prefix = switch_api::Prefix { address: IpAddr::from([4 + n as u8, 0, 0, 0]), len: 8 };
+        let mtu = (kind == RouteKind::Via).then_some(1000);
+        requests.push(Request::RouteAdd(Route { mtu, ..Route::new(prefix, kind, via) }));
     }
     for request in requests {
         let declared = rig.declare(&request);

@@ -208,8 +208,8 @@ impl Rig {
 
     /// Has a worker tell hosts of their router, as the control thread does.
     #[cfg(test)]
-    pub(crate) fn advertise(&self, worker: usize, fid: u16, last: Option<u64>) {
-        assert!(self.mail[worker].commands.push(Command::Advertise(fid, last)).is_ok());
+    pub(crate) fn advertise(&self, worker: usize, said: crate::pipeline::Advertising) {
+        assert!(self.mail[worker].commands.push(Command::Advertise(Box::new(said))).is_ok());
     }
 
     /// Begins to move lanes; [`Rig::step`] goes on with it, between any two turns.
@@ -249,6 +249,16 @@ impl Rig {
     /// From now on a port takes superframes as they are.
     pub fn takes_superframes(&mut self, id: PortId) {
         self.live.entry(id).and_modify(|live| live.gso = true);
+        self.publish_again();
+    }
+
+    /// Whether a port is open from now on.
+    pub fn set_up(&mut self, id: PortId, up: bool) {
+        self.live.entry(id).and_modify(|live| live.up = up);
+        self.publish_again();
+    }
+
+    fn publish_again(&mut self) {
         let checked = Checked::new(self.model.clone(), self.turns.len() as u16);
         self.publish(checked.unwrap_or_else(|error| panic!("{error}")));
     }

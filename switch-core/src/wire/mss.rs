@@ -60,6 +60,12 @@ pub fn clamp(frame: &mut [u8], ip_at: usize, version: Version, limit: u16, csum:
     })
 }
 
+/// Whether a packet has the whole header of a SYN.
+#[inline]
+pub fn is_syn(packet: &[u8], version: Version) -> bool {
+    syn(packet, version).is_some()
+}
+
 /// Where the TCP header and its options' end are, if the packet has the whole header of a SYN.
 #[inline]
 fn syn(packet: &[u8], version: Version) -> Option<(usize, usize)> {

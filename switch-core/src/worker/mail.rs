@@ -6,10 +6,10 @@ use super::idle::Waker;
 use crate::config::snapshot::PortId;
 use crate::counter::LaneLoad;
 use crate::frame::{Frame, TxQueue};
-use crate::pipeline::Moved;
 use crate::pipeline::capture::Capture;
 use crate::pipeline::hold::Luggage;
 use crate::pipeline::refusals::Refused;
+use crate::pipeline::{Advertising, Moved};
 use crate::port::{Port, Remains};
 use crate::table::flow::watch::Watch;
 use arrayvec::ArrayVec;
@@ -66,9 +66,8 @@ pub enum Command {
     WatchFlows(Option<Arc<Watch>>),
     /// Tell the neighbours of the gateway with this filtering identifier that it is here.
     Announce(u16),
-    /// Tell the hosts there that the switch is a router, or for the last time, and from which station, that it is none any
-    /// more.
-    Advertise(u16, Option<u64>),
+    /// Tell the hosts there of their router.
+    Advertise(Box<Advertising>),
     /// End.
     Stop,
 }

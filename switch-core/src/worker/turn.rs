@@ -460,7 +460,7 @@ impl Turn {
                 Command::Capture(capture) => self.pipeline.private.capture = capture,
                 Command::WatchFlows(watch) => self.pipeline.private.flows.keeper.watch = watch,
                 Command::Announce(fid) => self.pipeline.private.announce(fid),
-                Command::Advertise(fid, last) => self.pipeline.private.advertise(fid, last),
+                Command::Advertise(said) => self.pipeline.private.advertise(*said),
                 Command::Stop => self.stopping = true,
             }
         }

@@ -57,17 +57,8 @@ impl Switch {
         }
         for route in &topology.routes {
             let hop = |address: IpAddr| NextHop { address, bridge: None, vid: Vid::DEFAULT, weight: 1 };
-            let (via, vrf) = (route.via.into_iter().map(hop).collect(), Name::main());
-            let (prefix, kind) = (route.prefix, route.kind);
-            rig.declare(&Request::RouteAdd(Route {
-                prefix,
-                vrf,
-                metric: 0,
-                kind,
-                via,
-                owner: Default::default(),
-            }))
-            .unwrap();
+            let via = route.via.into_iter().map(hop).collect();
+            rig.declare(&Request::RouteAdd(Route::new(route.prefix, route.kind, via))).unwrap();
         }
         Self { rig, peers, now: Now { ns: 1_000_000_000_000 } }
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 use switch_api::{
     ApiError, BridgeStatus, Client, FlowList, FlowPage, NeighEntry, NeighFilter, Nothing, PoolStatus,
-    PortState, PortStatus, Request, Stats, Status, WorkerStatus,
+    PortState, PortStatus, Request, RouteCount, Stats, Status, WorkerStatus,
 };
 
 /// One look at the switch. The parts are asked for one after the other: what passes meanwhile is in the later ones alone.
@@ -20,6 +20,7 @@ pub struct Look {
     pub(super) pools: Vec<PoolStatus>,
     pub(super) neighbours: Vec<NeighEntry>,
     flows: FlowPage,
+    routes: Vec<RouteCount>,
     took_s: f64,
 }
 
@@ -36,6 +37,7 @@ pub fn look(client: &mut Client) -> Result<Look, ApiError> {
         pools: client.call(&Request::PoolList(Nothing {}))?,
         neighbours: client.call(&Request::NeighList(NeighFilter::default()))?,
         flows: client.call(&Request::FlowList(flows))?,
+        routes: client.call(&Request::RouteStats(Nothing {}))?,
         took_s: 0.0,
     };
     look.took_s = started.elapsed().as_secs_f64();
@@ -57,6 +59,7 @@ impl Look {
             memory(&self.stats),
             flows(&self.flows),
             super::control::families(self),
+            routes(&self.routes),
         ];
         parts.into_iter().flatten().collect()
     }
@@ -283,6 +286,25 @@ fn memory(stats: &Stats) -> Vec<Family> {
         )
         .at(&[("state", "used")], memory.regions.into())
         .at(&[("state", "emptying")], memory.regions_emptying.into()),
+    ]
+}
+
+/// Only those that are asked to be: a thousand at most.
+fn routes(routes: &[RouteCount]) -> Vec<Family> {
+    let of = |mut family: Family, value: fn(&RouteCount) -> u64| {
+        for route in routes {
+            let (network, metric) = (route.prefix.to_string(), route.metric.to_string());
+            let labels =
+                [("network", network.as_str()), ("vrf", route.vrf.as_str()), ("metric", metric.as_str())];
+            family = family.at(&labels, value(route));
+        }
+        family
+    };
+    vec![
+        of(Family::counter("switch_route_packets", "Packets that went by a counted route"), |r| r.packets),
+        of(Family::counter("switch_route", "Bytes that went by a counted route").unit(Unit::Bytes), |r| {
+            r.bytes
+        }),
     ]
 }
 

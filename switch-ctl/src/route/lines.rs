@@ -1,10 +1,11 @@
 //! Routes by the line: as `switch-ctl route add` takes them, and as `ip route` prints them.
 
+use std::iter::Peekable;
 use std::net::IpAddr;
 use std::str::SplitWhitespace;
-use switch_api::{
-    ApiError, Code, Name, NextHop, Owner, Prefix, Route, RouteApply, RouteDelete, RouteKind, Vid,
-};
+use switch_api::{ApiError, Code, Name, NextHop, Prefix, Route, RouteApply, RouteDelete, RouteKind, Vid};
+
+type Words<'a> = Peekable<SplitWhitespace<'a>>;
 
 /// What a line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +63,8 @@ impl Reading {
         if matches!(verb, Some("delete" | "del")) {
             return Ok(Line::Delete(RouteDelete { prefix, vrf, metric }));
         }
-        let (kind, via) = (said.kind, said.hops()?);
-        let route = Route { prefix, vrf, metric: metric.unwrap_or(0), kind, via, owner: Owner::Operator };
+        let route = Route::new(prefix, said.kind, said.hops()?);
+        let route = Route { vrf, metric: metric.unwrap_or(0), mtu: said.mtu, count: said.count, ..route };
         Ok(if verb == Some("add") { Line::Add(route) } else { Line::Replace(route) })
     }
 }
@@ -87,6 +88,8 @@ struct Said {
     dev: Option<Name>,
     vid: Option<Vid>,
     metric: Option<u32>,
+    mtu: Option<u16>,
+    count: bool,
     vrf: Option<Name>,
 }
 
@@ -99,7 +102,7 @@ struct Hop {
 
 impl Said {
     fn read(&mut self, rest: &str, ignore_dev: bool) -> Result<(), String> {
-        let mut words = rest.split_whitespace();
+        let mut words = rest.split_whitespace().peekable();
         // Next hops of one line, each begun by the word `nexthop`.
         let mut is_hop = false;
         let mut is_via = false;
@@ -127,6 +130,13 @@ impl Said {
                     self.hops.last_mut().ok_or("a weight without a next hop")?.weight = weight;
                 }
                 "vid" => self.vid = Some(crate::fdb::parse_vid(after(word, &mut words)?)?),
+                "mtu" => {
+                    // `ip route` tells of one that path MTU discovery may not lower; a router discovers none.
+                    words.next_if_eq(&"lock");
+                    let mtu = number(word, &mut words)?;
+                    self.mtu = Some(mtu.try_into().map_err(|_| format!("mtu {mtu}: at most 65535"))?);
+                }
+                "count" => self.count = true,
                 "metric" => self.metric = Some(number(word, &mut words)?),
                 "vrf" => {
                     let vrf = after(word, &mut words)?;
@@ -175,11 +185,11 @@ fn hop_of(text: &str) -> Result<Hop, String> {
     Ok(Hop { address, weight, dev: None })
 }
 
-fn after<'a>(word: &str, words: &mut SplitWhitespace<'a>) -> Result<&'a str, String> {
+fn after<'a>(word: &str, words: &mut Words<'a>) -> Result<&'a str, String> {
     words.next().ok_or_else(|| format!("nothing stands behind {word}"))
 }
 
-fn number(word: &str, words: &mut SplitWhitespace) -> Result<u32, String> {
+fn number(word: &str, words: &mut Words) -> Result<u32, String> {
     let text = after(word, words)?;
     text.parse().map_err(|_| format!("{word} {text}: that is no number"))
 }
@@ -286,6 +296,11 @@ mod tests {
         );
         assert_eq!((route.vrf.as_str(), route.via[1].vid.get()), ("red", 20));
         assert_eq!(way(&lines[1].1), "::/0 Prohibit  0");
+        for (text, mtu) in [("mtu 1400", 1400), ("mtu lock 1300 metric 2 count", 1300)] {
+            let lines = read(&format!("10.9.0.0/16 via 10.1.0.2 {text}")).unwrap();
+            let Line::Replace(route) = &lines[0].1 else { panic!() };
+            assert_eq!((route.mtu, route.count), (Some(mtu), text.ends_with("count")));
+        }
         let Line::Delete(by) = &lines[2].1 else { panic!() };
         assert_eq!(by.metric, Some(5));
         assert!(matches!(&lines[3].1, Line::Delete(RouteDelete { metric: None, .. })));
@@ -301,6 +316,7 @@ mod tests {
             "10.0.0.0/8 dev eth0 scope link",
             "add",
             "10.0.0.0/8 weight 3",
+            "10.0.0.0/8 via 10.1.0.2 mtu 65536",
         ] {
             let error = read(&format!("10.1.0.0/16 via 10.1.0.2\n{bad}\n")).unwrap_err();
             assert!(error.message.starts_with("line 2: "), "{bad}: {error:?}");
