@@ -2,9 +2,11 @@
 //! this shows that each of the clever places has a test that notices.
 
 mod list;
+mod races;
 
 use crate::sh::{Result, root, say};
 use list::MISTAKES;
+use races::RACES;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,13 +20,17 @@ struct Mistake {
     loom: bool,
 }
 
+fn all() -> impl Iterator<Item = &'static Mistake> {
+    MISTAKES.iter().chain(RACES)
+}
+
 /// Mistakes whose place is not in the source any more, or not there alone.
 pub fn misplaced() -> Vec<String> {
-    let is_there = |mistake: &&Mistake| {
+    let is_there = |mistake: &&'static Mistake| {
         let text = fs::read_to_string(root().join("switch-core/src").join(mistake.file)).unwrap_or_default();
         text.matches(mistake.right).count() == 1
     };
-    let lost = MISTAKES.iter().filter(|mistake| !is_there(mistake));
+    let lost = all().filter(|mistake| !is_there(mistake));
     lost.map(|mistake| format!("{}: no place for the mistake \"{}\"", mistake.file, mistake.what)).collect()
 }
 
@@ -48,8 +54,8 @@ pub fn run(only: &str) -> Result {
         copy_all(&root().join(part), &copy.join(part)).map_err(|error| format!("{part}: {error}"))?;
     }
     let mut unnoticed = Vec::new();
-    let is_meant = |mistake: &&Mistake| mistake.what.contains(only) || mistake.file.contains(only);
-    for mistake in MISTAKES.iter().filter(is_meant) {
+    let is_meant = |mistake: &&'static Mistake| mistake.what.contains(only) || mistake.file.contains(only);
+    for mistake in all().filter(is_meant) {
         say(mistake.what);
         let file = copy.join("switch-core/src").join(mistake.file);
         let right = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", mistake.file))?;

@@ -108,16 +108,16 @@ impl WideTable {
     pub fn get(&self, home: u32, key: Key) -> Option<Value> {
         match self.lines.get(home as usize)?.read_once() {
             Some((present, value)) if is_same(present, key) => Some(value),
-            // Taken apart, so that the common case is not handed on in memory only because this one is.
-            _ => self.get_slowly(home, key).map(|[high, low]| [high, low]),
+            // In parts, so that the common case is not handed on in memory only because this one is.
+            _ => self.get_slowly(home, key).map(|(high, low)| [high, low]),
         }
     }
 
     /// The key lives further on, or a writer was at work.
     #[cold]
     #[inline(never)]
-    fn get_slowly(&self, home: u32, key: Key) -> Option<Value> {
-        self.window(home).find_map(|line| line.value_of(key))
+    fn get_slowly(&self, home: u32, key: Key) -> Option<(u64, u64)> {
+        self.window(home).find_map(|line| line.value_of(key)).map(|[high, low]| (high, low))
     }
 
     /// Decides about `key` while no other writer can: `decide` sees the present value.

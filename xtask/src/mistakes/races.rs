@@ -1,0 +1,86 @@
+//! Mistakes that only an order of events shows that nobody can wait for: loom tries them all.
+
+use super::Mistake;
+
+pub(super) const RACES: &[Mistake] = &[
+    Mistake {
+        what: "the reader does not look at the sequence again",
+        file: "table/atomic.rs",
+        right: "let is_whole = before & LOCKED == 0 && self.control.load(Ordering::Relaxed) == before;",
+        wrong: "let is_whole = before & LOCKED == 0;",
+        test: "loom_reader",
+        loom: true,
+    },
+    Mistake {
+        what: "a writer does not exclude another",
+        file: "table/atomic.rs",
+        right: "locked.then_some(control)",
+        wrong: "(locked || true).then_some(control)",
+        test: "loom_two_writers",
+        loom: true,
+    },
+    Mistake {
+        what: "a reader of the wide table does not look at the sequence again",
+        file: "table/wide.rs",
+        right: "(before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before).then_some(entry)",
+        wrong: "(before & 1 == 0).then_some(entry)",
+        test: "loom_a_reader_of_the_wide_table",
+        loom: true,
+    },
+    Mistake {
+        what: "writers of the wide table do not lock the key's home",
+        file: "table/wide.rs",
+        right: "        if !home.lock() {\n            return Outcome::Busy;\n        }\n",
+        wrong: "        _ = home.lock();\n",
+        test: "loom_two_writers_of_the_wide_table",
+        loom: true,
+    },
+    Mistake {
+        what: "the sleeper does not look again after it said that it sleeps",
+        file: "worker/idle.rs",
+        right: "                if work.load(Ordering::Relaxed) == 0 {\n                    waker.bell.wait();\n                }",
+        wrong: "                waker.bell.wait();",
+        test: "loom_no_wake_up",
+        loom: true,
+    },
+    Mistake {
+        what: "the waker looks at the state before the work is visible",
+        file: "worker/idle.rs",
+        right: "        // The work that was put down comes before the look at the state, for everybody.\n        fence(Ordering::SeqCst);\n        if self.state.load(Ordering::SeqCst)",
+        wrong: "        if self.state.load(Ordering::Relaxed)",
+        test: "loom_no_wake_up",
+        loom: true,
+    },
+    Mistake {
+        what: "a worker says that it has seen a snapshot before it took it",
+        file: "config/publish.rs",
+        right: "        let slot = &self.shared.slots[self.worker];\n        if let",
+        wrong: "        let slot = &self.shared.slots[self.worker];\n        slot.seen.store(self.shared.generation.load(Ordering::Acquire), Ordering::Release);\n        if slot.seen.load(Ordering::Relaxed) > 1 {\n            return;\n        }\n        if let",
+        test: "loom_seen",
+        loom: true,
+    },
+    Mistake {
+        what: "a reader of a flow's entry does not look at the sequence again",
+        file: "table/flow/record.rs",
+        right: "differ == 0 && before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before",
+        wrong: "differ == 0",
+        test: "loom_a_place_that_is_used_again",
+        loom: true,
+    },
+    Mistake {
+        what: "two workers that make one flow make two",
+        file: "table/flow/mod.rs",
+        right: "if present.is_some() { Want::Keep } else { Want::Put(place) }",
+        wrong: "Want::Put(place)",
+        test: "loom_two_first_packets",
+        loom: true,
+    },
+    Mistake {
+        what: "a place is taken back from a flow that begins anew",
+        file: "table/flow/mod.rs",
+        right: "state.stage == Stage::Dead && (state == free || record.change(state, free))",
+        wrong: "(state == free || record.change(state, free)) || true",
+        test: "loom_a_place_is_not_taken_back",
+        loom: true,
+    },
+];
