@@ -15,7 +15,7 @@ use switch_api::{
 pub enum Verb {
     /// Declares the lists of a file, each in place of the one of its name if there is one; `-` reads them from standard input.
     ///
-    /// The file is one as `apply` reads it, with nothing but [[acl]] tables; other lists stay as they are.
+    /// The file is one as `apply` reads it, with nothing but `[[acl]]` tables; other lists stay as they are.
     #[command(
         after_help = "Example of a file:\n  [[acl]]\n  name = \"metadata\"\n  applies_to = { all = true }\n\n  [[acl.egress]]\n  action = \"deny\"\n  protocol = \"tcp\"\n  destination = [\"169.254.169.254/32\"]\n  destination_ports = [80, \"8000-8080\"]"
     )]
