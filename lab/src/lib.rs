@@ -28,6 +28,8 @@ pub use net::Net;
 pub use node::{Daemon, Node, Options, Pod};
 pub use raw::RawSocket;
 
+use std::io::ErrorKind;
+use std::net::{ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// Waits until `is_true`, looking every few milliseconds. Panics with `what` after `limit`.
@@ -36,5 +38,19 @@ pub fn wait_until(what: &str, limit: Duration, mut is_true: impl FnMut() -> bool
     while !is_true() {
         assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A UDP socket of an address, in the caller's namespace. A moment after another one of that address was closed the address may
+/// still be taken: a child that another test starts holds copies of all sockets until it has become its program.
+pub fn bind_udp(address: impl ToSocketAddrs) -> UdpSocket {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match UdpSocket::bind(&address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            bound => return bound.unwrap_or_else(|error| panic!("bind: {error}")),
+        }
     }
 }

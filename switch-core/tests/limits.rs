@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use switch_api::{Done, Limit, PortKind, PortLimits, PortSet, PortSettings, Request};
 use switch_lab::node::tap_port;
 use switch_lab::transfer::tcp;
-use switch_lab::{Daemon, Node, Options, Pod, wait_until};
+use switch_lab::{Daemon, Node, Options, Pod, bind_udp, wait_until};
 
 const LONG: Duration = Duration::from_secs(5);
 const PORT: u16 = 7002;
@@ -43,7 +43,7 @@ fn address(pod: &Pod) -> IpAddr {
 fn flood(senders: &[(&Pod, IpAddr, IpAddr)], to: &Pod) -> f64 {
     let (ready, is_ready) = mpsc::channel();
     let server = to.net.inside(move || {
-        let socket = UdpSocket::bind(("0.0.0.0", PORT)).unwrap();
+        let socket = bind_udp(("0.0.0.0", PORT));
         socket.set_read_timeout(Some(LONG)).unwrap();
         ready.send(()).unwrap();
         let (mut buffer, mut datagrams) = ([0; 2000], 0u64);

@@ -8,7 +8,7 @@ use switch_api::{
     PolicyStatus, Port, PortSettings, Protocol, Request, Workload,
 };
 use switch_lab::node::tap_port;
-use switch_lab::{Daemon, Net, Node, Options, Pod, wait_until};
+use switch_lab::{Daemon, Net, Node, Options, Pod, bind_udp, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -42,7 +42,7 @@ fn datagrams(from: &Net, to: &Net, address: &str, port: u16) -> usize {
     let (bind, target) = (format!("{address}:{port}"), format!("{address}:{port}"));
     let (ready, is_ready) = std::sync::mpsc::channel();
     let receiver = to.inside(move || {
-        let socket = std::net::UdpSocket::bind(bind).unwrap();
+        let socket = bind_udp(bind);
         socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         ready.send(()).unwrap();
         let mut buffer = [0; 64];

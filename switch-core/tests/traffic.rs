@@ -7,7 +7,7 @@ use std::time::Duration;
 use switch_api::{Flood, PortSet, PortSettings, Request, SourceGuard, StaticMac, Vid, VidRange, Vlan};
 use switch_lab::frames::{has_mark, plain, station, tagged};
 use switch_lab::transfer::tcp;
-use switch_lab::{Daemon, Node, Options, Pod, RawSocket, wait_until};
+use switch_lab::{Daemon, Node, Options, Pod, RawSocket, bind_udp, wait_until};
 
 const SHORT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ fn raw(pod: &Pod) -> RawSocket {
 fn udp_transfer(from: &Pod, to: &Pod, address: std::net::IpAddr, count: usize) -> usize {
     let (ready, is_ready) = std::sync::mpsc::channel();
     let server = to.net.inside(move || {
-        let socket = UdpSocket::bind((address, 7001)).unwrap();
+        let socket = bind_udp((address, 7001));
         socket.set_read_timeout(Some(LONG)).unwrap();
         ready.send(()).unwrap();
         let mut buffer = [0; 2000];

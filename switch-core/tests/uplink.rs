@@ -7,7 +7,7 @@ use std::time::Duration;
 use switch_api::{Name, Nothing, Request, RouteChoice, RouteGet, Uplink, Vrf, VrfStatus};
 use switch_lab::cross::Router;
 use switch_lab::transfer::{tcp, udp};
-use switch_lab::{Daemon, Net, Options, wait_until};
+use switch_lab::{Daemon, Net, Options, bind_udp, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -46,7 +46,7 @@ fn ours(net: &Net) -> String {
 fn seen_from(from: &Net, to: &Net, address: &str) -> IpAddr {
     let address: IpAddr = address.parse().unwrap();
     let server = to.inside(move || {
-        let socket = UdpSocket::bind((address, 7100)).unwrap();
+        let socket = bind_udp((address, 7100));
         socket.set_read_timeout(Some(LONG)).unwrap();
         socket.recv_from(&mut [0; 16]).unwrap().1.ip()
     });
