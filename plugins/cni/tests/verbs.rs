@@ -276,11 +276,17 @@ fn a_container_has_the_bandwidth_that_the_runtime_says() {
     reaches(&b, &one.address(0));
     let at = |said: &runtime::Said| said.address(0).parse::<std::net::IpAddr>().unwrap();
     for (from, to, address, per_s) in [(&b, &a, at(&one), 1e6), (&a, &b, at(&two), 4e6)] {
-        let (bytes, start) = ((3.0 * per_s) as usize, std::time::Instant::now());
-        assert_eq!(switch_lab::transfer::tcp(&from.net, &to.net, address, bytes), bytes);
-        let (on_wire, due) = (bytes as f64 * 1514.0 / 1448.0, per_s * start.elapsed().as_secs_f64());
-        let (least, most) = (0.9 * due, 1.1 * due + per_s / 4.0);
-        assert!((least..most).contains(&on_wire), "{on_wire} bytes where {due} were due");
+        // The part that a connection gets of what is due to it.
+        let part = || {
+            let (bytes, start) = ((3.0 * per_s) as usize, std::time::Instant::now());
+            assert_eq!(switch_lab::transfer::tcp(&from.net, &to.net, address, bytes), bytes);
+            let (on_wire, due) = (bytes as f64 * 1514.0 / 1448.0, per_s * start.elapsed().as_secs_f64());
+            assert!(on_wire < 1.1 * due + per_s / 4.0, "{on_wire} bytes where {due} were due");
+            on_wire / due
+        };
+        // What is above a rate is dropped, and about two of five connections then wait for their own timers and take twice as
+        // long. One that does not shows what there is to have: eight in a row that do are one run in a thousand. Never more, each time.
+        assert!((0..8).any(|_| part() > 0.9), "a connection never gets {per_s} bytes a second");
     }
     let check = |more: Value| {
         let mut conf = json!({"prevResult": one.json});
