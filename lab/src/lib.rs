@@ -19,6 +19,7 @@ pub mod frames;
 pub mod net;
 pub mod node;
 pub mod raw;
+pub mod scenes;
 pub mod sequence;
 pub mod transfer;
 pub mod trouble;

@@ -249,10 +249,18 @@ fn a_refusal_of_a_kind_that_is_new_is_still_a_refusal_in_words() {
     assert!(error.message.contains("levitating") && error.data.hint.unwrap().contains("update"));
 }
 
+/// Where such a daemon listens; gone with this, whatever came of the test.
+struct Socket(PathBuf);
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// A daemon that answers as recorded, by what is asked; of anything else it knows nothing.
-fn daemon_of_then(name: &str, known: Vec<Exchange>) -> PathBuf {
+fn daemon_of_then(name: &str, known: Vec<Exchange>) -> Socket {
     let path = std::env::temp_dir().join(format!("switch-versions-{}-{name}.sock", std::process::id()));
-    _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path).unwrap();
     std::thread::spawn(move || {
         let mut used = vec![false; known.len()];
@@ -276,14 +284,14 @@ fn daemon_of_then(name: &str, known: Vec<Exchange>) -> PathBuf {
             }
         }
     });
-    path
+    Socket(path)
 }
 
 #[test]
 fn a_plugin_of_today_goes_on_with_a_daemon_that_knows_no_owners() {
     let known = recorded("refusals").into_iter().chain(recorded("cni")).collect();
     let socket = daemon_of_then("plugin", known);
-    let mut client = Client::connect_as(&socket, SECOND, Owner::Cni).unwrap();
+    let mut client = Client::connect_as(&socket.0, SECOND, Owner::Cni).unwrap();
     // In the words of today, all that it asked then.
     for exchange in recorded("cni") {
         let call = decode_request(exchange.asked.to_string().as_bytes());
@@ -294,7 +302,6 @@ fn a_plugin_of_today_goes_on_with_a_daemon_that_knows_no_owners() {
     client.override_owner(Some(Owner::Cni));
     let error = client.call::<Done>(&Request::PortDelete(ByName { name: "p".parse().unwrap() })).unwrap_err();
     assert_eq!((error.code, error.data.field.as_deref()), (Code::InvalidRequest, Some("override_owner")));
-    _ = std::fs::remove_file(socket);
 }
 
 #[test]
@@ -308,9 +315,8 @@ fn words_that_mean_something_else_are_refused_with_the_side_to_update() {
             ..refusal
         }];
         let socket = daemon_of_then(&version.to_string(), known);
-        let error = Client::connect(&socket, SECOND).unwrap_err();
+        let error = Client::connect(&socket.0, SECOND).unwrap_err();
         assert_eq!((error.code, error.code.exit_code()), (Code::Version, 10));
         assert_eq!(error.data.hint.unwrap(), format!("update {side}"));
-        _ = std::fs::remove_file(socket);
     }
 }

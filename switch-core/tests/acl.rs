@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 use switch_api::{
-    Acl, AclStatus, ByName, Code, Done, NetworkPolicy, Nothing, PolicyAnswer, PolicyExplain, Port,
-    PortSettings, Protocol, Request, Trace, TraceReply, Workload,
+    Acl, AclStatus, ByName, Code, Done, NetworkPolicy, Nothing, PolicyAnswer, PolicyExplain, Protocol,
+    Request, Trace, TraceReply,
 };
-use switch_lab::node::tap_port;
-use switch_lab::{Daemon, Net, Node, Options, Pod, bind_udp, wait_until};
+use switch_lab::scenes::{datagrams, shop};
+use switch_lab::{Daemon, Options, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -16,55 +16,9 @@ fn switchd() -> Options {
     Options::new(env!("CARGO_BIN_EXE_switchd"))
 }
 
-fn labelled(pod: &Pod, app: &str) -> Port {
-    let workload = Workload {
-        namespace: "shop".into(),
-        labels: [("app".to_owned(), app.to_owned())].into(),
-        ports: vec![],
-        addresses: vec![],
-    };
-    Port { workload: Some(workload), ..tap_port(pod, "br0", PortSettings::default()) }
-}
-
 fn set(daemon: &Daemon, acl: serde_json::Value) {
     let acl: Acl = serde_json::from_value(acl).unwrap();
     let _: Done = daemon.call(&Request::AclSet(Box::new(acl)));
-}
-
-/// UDP datagrams to a port, one way: how many of them a receiver there sees.
-fn datagrams(from: &Net, to: &Net, address: &str, port: u16) -> usize {
-    let (bind, target) = (format!("{address}:{port}"), format!("{address}:{port}"));
-    let (ready, is_ready) = std::sync::mpsc::channel();
-    let receiver = to.inside(move || {
-        let socket = bind_udp(bind);
-        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-        ready.send(()).unwrap();
-        let mut buffer = [0; 64];
-        std::iter::from_fn(|| socket.recv(&mut buffer).ok()).count()
-    });
-    is_ready.recv().unwrap();
-    let sender = from.inside(move || {
-        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-        (0..10).for_each(|_| _ = socket.send_to(b"hello", &target));
-    });
-    sender.join().unwrap();
-    receiver.join().unwrap()
-}
-
-/// A node at 10.66.0.9 with three pods: 10.66.0.1 is `db`, 2 `web`, 3 `other`.
-fn shop(options: &Options) -> (Node, Daemon, Vec<Pod>) {
-    let node = Node::new();
-    let daemon = node.start(options);
-    daemon.bridge("br0");
-    daemon.attach_host(9, "br0");
-    let pods: Vec<_> = (1..=3).map(|n| node.bare_pod(n)).collect();
-    for (pod, app) in pods.iter().zip(["db", "web", "other"]) {
-        let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(pod, app))));
-    }
-    for pod in &pods {
-        wait_until("pods and node reach each other", LONG, || pod.reaches("10.66.0.9"));
-    }
-    (node, daemon, pods)
 }
 
 #[test]

@@ -5,25 +5,15 @@
 use std::time::Duration;
 use switch_api::{
     ApiError, ByPolicy, Code, Done, EndpointRef, NetworkPolicy, PolicyAnswer, PolicyExplain, PolicyFilter,
-    PolicyStatus, Port, PortSettings, Protocol, Request, Workload,
+    PolicyStatus, Port, Protocol, Request,
 };
-use switch_lab::node::tap_port;
-use switch_lab::{Daemon, Net, Node, Options, Pod, bind_udp, wait_until};
+use switch_lab::scenes::{datagrams, labelled, shop};
+use switch_lab::{Daemon, Net, Node, Options, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
 
 fn switchd() -> Options {
     Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
-
-fn labelled(pod: &Pod, app: &str) -> Port {
-    let workload = Workload {
-        namespace: "shop".into(),
-        labels: [("app".to_owned(), app.to_owned())].into(),
-        ports: vec![],
-        addresses: vec![],
-    };
-    Port { workload: Some(workload), ..tap_port(pod, "br0", PortSettings::default()) }
 }
 
 fn declare(daemon: &Daemon, name: &str, spec: serde_json::Value) {
@@ -37,45 +27,9 @@ fn remove(daemon: &Daemon, name: &str) {
     let _: Done = daemon.call(&Request::PolicyDelete(by));
 }
 
-/// UDP datagrams to a port, one way: how many of them a receiver there sees.
-fn datagrams(from: &Net, to: &Net, address: &str, port: u16) -> usize {
-    let (bind, target) = (format!("{address}:{port}"), format!("{address}:{port}"));
-    let (ready, is_ready) = std::sync::mpsc::channel();
-    let receiver = to.inside(move || {
-        let socket = bind_udp(bind);
-        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-        ready.send(()).unwrap();
-        let mut buffer = [0; 64];
-        std::iter::from_fn(|| socket.recv(&mut buffer).ok()).count()
-    });
-    is_ready.recv().unwrap();
-    let sender = from.inside(move || {
-        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-        (0..10).for_each(|_| _ = socket.send_to(b"hello", &target));
-    });
-    sender.join().unwrap();
-    receiver.join().unwrap()
-}
-
-/// A node, and three pods of one namespace: 10.66.0.1 is `db`, 2 `web`, 3 `other`; the node is 10.66.0.9.
-fn shop() -> (Node, Daemon, Vec<Pod>) {
-    let node = Node::new();
-    let daemon = node.start(&switchd());
-    daemon.bridge("br0");
-    daemon.attach_host(9, "br0");
-    let pods: Vec<_> = (1..=3).map(|n| node.bare_pod(n)).collect();
-    for (pod, app) in pods.iter().zip(["db", "web", "other"]) {
-        let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(pod, app))));
-    }
-    for pod in &pods {
-        wait_until("pods and node reach each other", LONG, || pod.reaches("10.66.0.9"));
-    }
-    (node, daemon, pods)
-}
-
 #[test]
 fn what_is_not_allowed_does_not_arrive() {
-    let (node, daemon, pods) = shop();
+    let (node, daemon, pods) = shop(&switchd());
     let [db, web, other] = &pods[..] else { panic!() };
     assert_eq!(datagrams(&other.net, &db.net, "10.66.0.1", 5432), 10);
     declare(&daemon, "deny", serde_json::json!({"podSelector": {}}));
@@ -229,7 +183,7 @@ fn from_the_first_instant_nothing_passes_that_should_not() {
 #[test]
 fn a_connection_stops_with_its_policy_and_goes_on_with_it() {
     use std::io::{Read, Write};
-    let (_node, daemon, pods) = shop();
+    let (_node, daemon, pods) = shop(&switchd());
     let [db, web, _] = &pods[..] else { panic!() };
     let set = |ingress: serde_json::Value| {
         let spec = serde_json::json!({"podSelector": {"matchLabels": {"app": "db"}}, "ingress": ingress});

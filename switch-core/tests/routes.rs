@@ -4,34 +4,17 @@
 
 use std::time::Duration;
 use switch_api::{
-    ApiError, Code, Done, Name, NextHop, Nothing, PortSettings, Request, Route, RouteApply, RouteChoice,
-    RouteCount, RouteDelete, RouteFilter, RouteGet, RouteKind, RoutePlace, RouteStatus, Vid,
+    ApiError, Code, Done, Name, NextHop, Nothing, Request, Route, RouteApply, RouteChoice, RouteCount,
+    RouteDelete, RouteFilter, RouteGet, RouteKind, RoutePlace, RouteStatus, Vid,
 };
+use switch_lab::scenes::routed;
 use switch_lab::transfer::tcp;
-use switch_lab::{Daemon, Node, Options, Pod, wait_until};
+use switch_lab::{Daemon, Options, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
 
 fn switchd() -> Options {
     Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
-
-/// A daemon with a bridge for each of `nets`, its gateways, and a pod on each.
-fn routed(options: &Options, nets: &[u8]) -> (Node, Daemon, Vec<Pod>) {
-    let node = Node::new();
-    let daemon = node.start(options);
-    let mut pods = Vec::new();
-    for (n, net) in nets.iter().enumerate() {
-        let bridge = format!("br{net}");
-        daemon.bridge(&bridge);
-        daemon.gateway(&bridge, &format!("10.{net}.0.1/24"));
-        daemon.gateway(&bridge, &format!("fd10:{net}::1/64"));
-        let pod = node.pod_on(*net, 2);
-        let worker = options.words.iter().any(|word| word == "0,1").then_some(n as u16 % 2);
-        daemon.attach(&pod, &bridge, PortSettings { worker, ..PortSettings::default() });
-        pods.push(pod);
-    }
-    (node, daemon, pods)
 }
 
 fn route(prefix: &str, kind: RouteKind, via: &[&str]) -> Route {

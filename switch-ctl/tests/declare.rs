@@ -260,8 +260,8 @@ switch-ctl: wrong.toml: 4 problems
     assert_eq!(said(&daemon, "bridge list --json").trim(), "[]");
 }
 
-#[test]
-fn what_others_declared_is_not_touched() {
+/// A daemon with a bridge `cni0` and a port `pod` that the CNI plugin made.
+fn with_a_plugins() -> (Node, Daemon) {
     let node = Node::new();
     let daemon = node.start(&Options::beside(CTL));
     let bridge = Bridge { owner: Owner::Cni, ..Bridge::new("cni0".parse().unwrap()) };
@@ -270,6 +270,12 @@ fn what_others_declared_is_not_touched() {
     let port =
         Port { owner: Owner::Cni, ..Port::new("pod".parse().unwrap(), "cni0".parse().unwrap(), memory) };
     let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+    (node, daemon)
+}
+
+#[test]
+fn what_others_declared_is_not_touched() {
+    let (node, daemon) = with_a_plugins();
     assert_eq!(said(&daemon, "export"), "");
     let mine = write(&node, "mine.toml", "[[port]]\nname = \"m\"\nbridge = \"cni0\"\nkind = \"memory\"\n");
     said(&daemon, &format!("apply {}", mine.display()));
@@ -291,14 +297,7 @@ fn what_others_declared_is_not_touched() {
 
 #[test]
 fn a_command_leaves_alone_what_others_made() {
-    let node = Node::new();
-    let daemon = node.start(&Options::beside(CTL));
-    let bridge = Bridge { owner: Owner::Cni, ..Bridge::new("cni0".parse().unwrap()) };
-    let _: Done = daemon.call(&Request::BridgeAdd(bridge));
-    let memory = PortKind::Memory { source: None };
-    let port =
-        Port { owner: Owner::Cni, ..Port::new("pod".parse().unwrap(), "cni0".parse().unwrap(), memory) };
-    let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+    let (_node, daemon) = with_a_plugins();
     said(&daemon, "bridge add br0");
     for line in [
         "port delete pod",

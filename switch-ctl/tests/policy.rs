@@ -5,8 +5,8 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
-use switch_api::{Done, Effect, PolicyDiffAnswer, PortSettings, Request, Workload};
-use switch_lab::node::tap_port;
+use switch_api::{Done, Effect, PolicyDiffAnswer, Request};
+use switch_lab::scenes::labelled;
 use switch_lab::{Daemon, Node, Options, Pod, bind_udp, wait_until};
 
 const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
@@ -28,15 +28,7 @@ fn shop() -> (Node, Daemon, Vec<Pod>) {
     daemon.bridge("br0");
     let pods: Vec<_> = (1..=3).map(|n| node.bare_pod(n)).collect();
     for (pod, app) in pods.iter().zip(["db", "web", "other"]) {
-        let workload = Workload {
-            namespace: "shop".into(),
-            labels: [("app".to_owned(), app.to_owned())].into(),
-            ports: vec![],
-            addresses: vec![],
-        };
-        let port =
-            switch_api::Port { workload: Some(workload), ..tap_port(pod, "br0", PortSettings::default()) };
-        let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(pod, app))));
     }
     wait_until("pods reach each other", LONG, || {
         pods[1].reaches("10.66.0.1") && pods[2].reaches("10.66.0.1")

@@ -81,9 +81,10 @@ impl Daemon {
         after: Option<Prefix>,
     ) -> [Peekable<impl Iterator<Item = Prefix>>; 2] {
         let settings = self.model.vrf(vrf);
+        // Another VRF may mirror the same table: where this one does not, none of a million is looked at.
         [TABLE_LOCAL, settings.kernel_table].map(|table| {
-            let networks = self.model.mirrored.networks(table, after);
-            networks.filter(move |_| settings.mirror).peekable()
+            let networks = settings.mirror.then(|| self.model.mirrored.networks(table, after));
+            networks.into_iter().flatten().peekable()
         })
     }
 

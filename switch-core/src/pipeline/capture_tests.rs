@@ -10,9 +10,10 @@ use crate::wire::bpf::{Instruction, Program};
 use std::sync::Arc;
 use switch_api::PortSettings;
 
-const NOW: Now = Now { ns: 5_000_000_000 };
+pub(super) const NOW: Now = Now { ns: 5_000_000_000 };
 
-fn rig(workers: usize) -> (Rig, Vec<MemoryPeer>) {
+/// Three ports on memory, dealt out among so many workers.
+pub(super) fn rig(workers: usize) -> (Rig, Vec<MemoryPeer>) {
     let mut rig = Rig::new(Size { workers, ..Size::default() });
     let mut peers = Vec::new();
     for n in 0..3 {
@@ -25,7 +26,8 @@ fn rig(workers: usize) -> (Rig, Vec<MemoryPeer>) {
     (rig, peers)
 }
 
-fn frame(dst: u8, src: u8, len: usize) -> Vec<u8> {
+/// A frame between two stations; its payload repeats `src`.
+pub(super) fn frame(dst: u8, src: u8, len: usize) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, dst, 2, 0, 0, 0, 0, src, 0x88, 0xb6];
     frame.resize(len, src);
     frame

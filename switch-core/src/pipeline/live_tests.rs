@@ -1,35 +1,14 @@
 //! A live trace marks the next frames that it wants, no more, and says of each what a dry run would have said.
 
 use super::capture::Capture;
+use super::capture_tests::{NOW, frame, rig};
 use super::dry::Dry;
 use super::live::{FRAMES_MAX, Live};
-use super::{Now, verdict::Verdict};
+use super::verdict::Verdict;
 use crate::counter::{Event, Stage};
-use crate::port::memory::{self, MemoryPeer};
-use crate::rig::{Rig, Size};
+use crate::rig::Rig;
 use crate::wire::bpf::{Instruction, Program};
 use std::sync::Arc;
-use switch_api::PortSettings;
-
-const NOW: Now = Now { ns: 5_000_000_000 };
-
-fn rig() -> (Rig, Vec<MemoryPeer>) {
-    let mut rig = Rig::new(Size::default());
-    let mut peers = Vec::new();
-    for n in 0..3 {
-        let (port, peer) = memory::wire();
-        rig.add_port(&format!("p{n}"), PortSettings::default(), Box::new(port), 0).unwrap();
-        peers.push(peer);
-    }
-    rig.settle(NOW);
-    (rig, peers)
-}
-
-fn frame(dst: u8, src: u8, len: usize) -> Vec<u8> {
-    let mut frame = vec![2, 0, 0, 0, 0, dst, 2, 0, 0, 0, 0, src, 0x88, 0xb6];
-    frame.resize(len, src);
-    frame
-}
 
 /// The last byte of the source is `src`.
 fn from(src: u32) -> Option<Program> {
@@ -46,7 +25,7 @@ fn follow(rig: &Rig, ports: [bool; 3], live: Live) -> Arc<Capture> {
 
 #[test]
 fn the_next_frames_that_match_are_marked_and_no_more() {
-    let (mut rig, peers) = rig();
+    let (mut rig, peers) = rig(1);
     let capture = follow(&rig, [true, true, false], Live::new(from(1), 3));
     let live = capture.following().unwrap();
     // Together, so that they go through the stages in one batch; some of it are not wanted, and one port is not.
@@ -78,7 +57,7 @@ fn the_next_frames_that_match_are_marked_and_no_more() {
 
 #[test]
 fn a_real_frame_goes_the_way_that_a_dry_one_does() {
-    let (mut rig, peers) = rig();
+    let (mut rig, peers) = rig(1);
     let mut dry = Dry::new(2048, 1).unwrap();
     for (n, (port, bytes)) in [
         (0, frame(9, 1, 60)),
