@@ -80,7 +80,11 @@ fn set(path: &Path, client: &mut Client, output: &Output) -> Result<(), ApiError
     let (name, text) = read(path)?;
     let file = File::read(&text).map_err(|complaints| refuse(&name, &text, &complaints, output))?;
     let only = Config { acl: file.config.acl.clone(), ..Config::default() };
-    if only != file.config || only.acl.is_empty() {
+    if file.config == Config::default() {
+        let error = format!("{name}: there is no [[acl]] table in it");
+        return Err(ApiError::new(Code::InvalidParams, error).hint("`switch-ctl acl set --help` shows one"));
+    }
+    if only != file.config {
         let error = format!("{name}: `acl set` reads [[acl]] tables and nothing else");
         return Err(ApiError::new(Code::InvalidParams, error).hint("use `apply` for a file that has more"));
     }
