@@ -302,6 +302,30 @@ fn a_container_has_the_bandwidth_that_the_runtime_says() {
     );
 }
 
+/// Who knew an address as that of a container that is gone is told of the one that has it now, whatever MAC address that has.
+#[test]
+fn an_address_that_moves_to_another_container_is_found_there_at_once() {
+    let runtime = Runtime::new();
+    for driver in ["tap", "xdp"] {
+        let (asker, old, new) = (Container::new("asker"), Container::new("old"), Container::new("new"));
+        runtime.ask("ADD", "1.0.0", &asker, json!({})).ok();
+        let (four, six) = ("10.88.0.99", "fd88::99");
+        let with = |mac: &str| json!({"driver": driver, "runtimeConfig": {"ips": [format!("{four}/24"), format!("{six}/64")], "mac": mac}});
+        runtime.ask("ADD", "1.0.0", &old, with("02:00:00:00:00:01")).ok();
+        reaches(&asker, four);
+        reaches(&asker, six);
+        runtime.ask("DEL", "1.0.0", &old, json!({})).ok();
+        runtime.ask("ADD", "1.0.0", &new, with("02:00:00:00:00:02")).ok();
+        // A kernel believes what it knows for 15 s and more. One ping waits a second.
+        assert!(asker.reaches(four), "{driver}: {}", asker.net.ip("neigh"));
+        assert!(asker.reaches(six), "{driver}: {}", asker.net.ip("-6 neigh"));
+        for container in [&asker, &new] {
+            runtime.ask("DEL", "1.0.0", container, json!({})).ok();
+        }
+        runtime.assert_empty();
+    }
+}
+
 #[test]
 fn results_of_plugins_before_us_are_kept() {
     let runtime = Runtime::new();

@@ -212,10 +212,16 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         Some(path) => Store::open(path)?,
         None => Default::default(),
     };
-    let load = vec![0; workers.len()];
-    let doors = Doors { engine, area, mail, load, stash: Vec::new(), budget, emptied: Vec::new(), ticket: 0 };
-    let mut daemon =
-        Daemon::new(doors, publisher, tables, counters, workers, store, options.fdb_entries as u32, seed[2]);
+    let mut daemon = Daemon::new(
+        Doors::new(engine, area, mail, budget),
+        publisher,
+        tables,
+        counters,
+        workers,
+        store,
+        options.fdb_entries as u32,
+        seed[2],
+    );
     daemon.auto_rebalance = options.rebalance == Rebalance::Auto;
     daemon.sandbox = Some(sandbox);
     daemon.mirror = start_mirror(&server, &options);

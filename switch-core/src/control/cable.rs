@@ -69,12 +69,12 @@ impl Wanted {
     }
 }
 
-/// Makes the pair, if it is not there already. On failure nothing is left of it.
-pub fn open(wanted: &Wanted) -> Result<(), ApiError> {
+/// Makes the pair, if it is not there already, and says whether it did. On failure nothing is left of it.
+pub fn open(wanted: &Wanted) -> Result<bool, ApiError> {
     let rtnl = Rtnl::open().map_err(|error| wanted.failed("netlink", &error))?;
     let there = rtnl.link(&wanted.device).map_err(|error| wanted.failed("netlink", &error))?;
     match there {
-        Some(link) if link.is_veth && link.alias == wanted.alias() => return Ok(()),
+        Some(link) if link.is_veth && link.alias == wanted.alias() => return Ok(false),
         Some(link) if wanted.is_ours(&link) => {
             rtnl.delete(link.index)
                 .map_err(|error| wanted.failed("removal of what was left of it", &error))?;
@@ -95,7 +95,18 @@ pub fn open(wanted: &Wanted) -> Result<(), ApiError> {
     if made.is_err() {
         _ = remove(wanted);
     }
-    made
+    made.map(|()| true)
+}
+
+/// Has the pod's kernel tell its neighbours of its addresses. Unlike a TAP a veth keeps nothing for a port that is not open yet.
+pub fn introduce(wanted: &Wanted) -> Result<(), ApiError> {
+    let (_, file) = enter(Some(&wanted.end.netns))?;
+    let told = inside(file.as_ref(), || {
+        let rtnl = Rtnl::open()?;
+        let link = rtnl.link(&wanted.end.device)?;
+        link.map_or(Ok(()), |link| rtnl.set_mac(link.index, wanted.mac))
+    })?;
+    told.map_err(|error| wanted.failed("word to its neighbours", &error))
 }
 
 fn make(rtnl: &Rtnl, wanted: &Wanted, netns: Option<&File>) -> Result<(), ApiError> {
@@ -132,12 +143,9 @@ fn dress(wanted: &Wanted, dress: &Dress) -> Result<(), ApiError> {
             .hint(format!("choose another name, or there: ip link delete {name}")));
     }
     rtnl.rename(link.index, name, &dress.alias).map_err(step("name and alias"))?;
-    // Where sysctls cannot be written, in a container say, only a port that goes down and comes back is slower.
-    if let Err(error) = sysctl::keep_neighbours(name) {
-        tracing::warn!(
-            "device {name} in {} forgets its neighbours without a carrier: {error}",
-            wanted.end.netns
-        );
+    // Where sysctls cannot be written, in a container say, neighbours ask later and more often.
+    if let Err(error) = sysctl::be_neighbourly(name) {
+        tracing::warn!("device {name} in {} {}: {error}", wanted.end.netns, sysctl::NOT_NEIGHBOURLY);
     }
     rtnl.set_up(link.index).map_err(step("set up"))?;
     for cidr in &wanted.end.addresses {

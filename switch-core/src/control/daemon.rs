@@ -306,6 +306,7 @@ impl Daemon {
         self.make_route_counters();
         self.publisher.publish(snapshot);
         self.await_seen(generation)?;
+        self.introduce_pods();
         self.begin_to_count();
         self.forget_fids(&before);
         self.forget_neighbours();

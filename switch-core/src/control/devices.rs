@@ -43,4 +43,13 @@ impl Daemon {
         let Some(wanted) = cable::Wanted::of(port) else { return Ok(false) };
         cable::set_mtu(&wanted).map(|()| true)
     }
+
+    /// Has the pods behind new cables tell their neighbours of themselves: what they say is heard now.
+    pub(super) fn introduce_pods(&mut self) {
+        for wanted in std::mem::take(&mut self.doors.fresh) {
+            if let Err(error) = cable::introduce(&wanted) {
+                tracing::warn!("its neighbours have to ask for it: {error}");
+            }
+        }
+    }
 }

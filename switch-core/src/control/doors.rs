@@ -95,9 +95,18 @@ pub struct Doors {
     pub emptied: Vec<Frame>,
     /// Of the last handover of lanes.
     pub ticket: Ticket,
+    /// Cables that are new: their pods are to tell their neighbours of themselves once somebody listens.
+    pub(super) fresh: Vec<cable::Wanted>,
 }
 
 impl Doors {
+    /// None is open yet.
+    pub fn new(engine: Result<Engine, String>, area: Arc<Area>, mail: Arc<[Mail]>, budget: Budget) -> Self {
+        let load = vec![0; mail.len()];
+        let (stash, emptied, fresh) = (Vec::new(), Vec::new(), Vec::new());
+        Self { engine, area, mail, load, stash, budget, emptied, ticket: 0, fresh }
+    }
+
     /// Opens `port` and hands its lanes to their workers. It carries nothing until a snapshot names it.
     pub fn open(&mut self, id: PortId, port: &switch_api::Port) -> Result<Door, ApiError> {
         let made = self.make(id, port);
@@ -122,7 +131,9 @@ impl Doors {
                 if let Some(wanted) = &cable {
                     // Nothing is made for what cannot be.
                     self.engine()?;
-                    cable::open(wanted)?;
+                    if cable::open(wanted)? {
+                        self.fresh.push(wanted.clone());
+                    }
                 }
                 let (door, lanes) = self.open_xdp(id, device, kind, worker)?;
                 (Door { cable, ..door }, lanes)

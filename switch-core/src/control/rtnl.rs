@@ -103,6 +103,15 @@ impl Rtnl {
         self.change(RouteNetlinkMessage::SetLink(link), 0)
     }
 
+    /// Gives a device a MAC address: also the one that it has, upon which its kernel tells its neighbours of its IP addresses
+    /// where [`super::sysctl::be_neighbourly`] made it so (net/ipv4/devinet.c and net/ipv6/ndisc.c, `NETDEV_CHANGEADDR`).
+    pub fn set_mac(&self, index: u32, mac: Mac) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+        self.change(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
     /// Sets a device's MTU.
     pub fn set_mtu(&self, index: u32, mtu: u32) -> io::Result<()> {
         let mut link = LinkMessage::default();

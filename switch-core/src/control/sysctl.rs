@@ -3,16 +3,28 @@
 use std::fs::File;
 use std::io::{self, Write};
 
-/// Makes a device keep what it knows of its neighbours while it has no carrier (Linux 5.16:
-/// Documentation/networking/ip-sysctl.rst). A TAP has none while no daemon serves it: after a restart every pod would ask for
-/// every other at once, by broadcast.
-pub fn keep_neighbours(device: &str) -> io::Result<()> {
-    let settings = [("ipv4", "arp_evict_nocarrier"), ("ipv6", "ndisc_evict_nocarrier")];
-    for (version, setting) in settings {
+/// What a pod's device does, by IP version, setting and value (Documentation/networking/ip-sysctl.rst).
+const NEIGHBOURLY: [(&str, &str, &[u8]); 4] = [
+    // It keeps what it knows of its neighbours while it has no carrier (Linux 5.16). A TAP has none while no daemon serves
+    // it: after a restart every pod would ask for every other at once, by broadcast.
+    ("ipv4", "arp_evict_nocarrier", b"0"),
+    ("ipv6", "ndisc_evict_nocarrier", b"0"),
+    // It tells its neighbours of its addresses when it gets a MAC address (`Rtnl::set_mac`). They may still know the address
+    // as that of a pod that is gone, and would speak to nobody for half a minute.
+    ("ipv4", "arp_notify", b"1"),
+    ("ipv6", "ndisc_notify", b"1"),
+];
+
+/// What follows where the settings cannot be made.
+pub const NOT_NEIGHBOURLY: &str = "forgets its neighbours without a carrier and does not tell them of itself";
+
+/// Makes a device keep its neighbours, and tell them of itself.
+pub fn be_neighbourly(device: &str) -> io::Result<()> {
+    for (version, setting, value) in NEIGHBOURLY {
         // Not `fs::write`, which truncates as well: the sandbox lets nothing be truncated here.
         let opened =
             File::options().write(true).open(format!("/proc/sys/net/{version}/conf/{device}/{setting}"));
-        match opened.and_then(|mut file| file.write_all(b"0")) {
+        match opened.and_then(|mut file| file.write_all(value)) {
             // An older kernel; or no IPv6.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other?,

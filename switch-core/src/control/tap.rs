@@ -270,9 +270,9 @@ fn make(rtnl: &Rtnl, wanted: &Wanted) -> Result<(Vec<Descriptor>, u32), ApiError
     steer(wanted, &descriptors)?;
     let dress = Dress { mac: wanted.mac, mtu: u32::from(wanted.mtu), alias: wanted.alias() };
     rtnl.dress(link.index, &dress).map_err(step("address, MTU and alias"))?;
-    // Where sysctls cannot be written, in a container say, only the next restart is slower.
-    if let Err(error) = sysctl::keep_neighbours(name) {
-        tracing::warn!("device {name} in {} forgets its neighbours at a restart: {error}", wanted.place());
+    // Where sysctls cannot be written, in a container say, neighbours ask later and more often.
+    if let Err(error) = sysctl::be_neighbourly(name) {
+        tracing::warn!("device {name} in {} {}: {error}", wanted.place(), sysctl::NOT_NEIGHBOURLY);
     }
     rtnl.set_up(link.index).map_err(step("set up"))?;
     for cidr in &wanted.addresses {
@@ -283,6 +283,8 @@ fn make(rtnl: &Rtnl, wanted: &Wanted) -> Result<(Vec<Descriptor>, u32), ApiError
         let added = rtnl.add_route(link.index, route);
         added.map_err(|error| failed(wanted, &format!("route to {}", route.to), &error).field("routes"))?;
     }
+    // What the kernel says of it waits in the device until the port is open.
+    rtnl.set_mac(link.index, wanted.mac).map_err(step("word to its neighbours"))?;
     descriptors[0].set_persistent(true).map_err(step("persistence"))?;
     Ok((descriptors, link.index))
 }
