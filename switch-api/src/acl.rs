@@ -113,6 +113,10 @@ pub struct AclRule {
     /// It only rehearses: what it would have decided is counted, and decided as if it were not there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub staged: bool,
+    /// The event `acl-log` tells of what it decides: of a flow the first packet, so many a second, the rest counted. What is denied is
+    /// told of anyway (`policy-drop`); of a staged rule, that it would have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub log: bool,
 }
 
 impl AclRule {
@@ -127,6 +131,7 @@ impl AclRule {
             destination_ports: Vec::new(),
             icmp: Vec::new(),
             staged: false,
+            log: false,
         }
     }
 }
@@ -139,8 +144,18 @@ pub enum AclAction {
     Allow,
     /// It is dropped.
     Deny,
+    /// It is dropped, and its sender is told: TCP by a reset, all else by an ICMP error (administratively prohibited). Who is told
+    /// nothing tries again and waits.
+    Reject,
     /// This tier says nothing of it: what comes after decides.
     Pass,
+}
+
+impl AclAction {
+    /// Whether what it is about goes no further.
+    pub fn stops(self) -> bool {
+        matches!(self, Self::Deny | Self::Reject)
+    }
 }
 
 /// A protocol above IP: by its name where it has a common one, else by its number.

@@ -187,3 +187,76 @@ fn a_connection_stops_with_its_list_and_goes_on_with_it() {
     echo.join().unwrap();
     daemon.assert_conserved();
 }
+
+/// What becomes of a connection that is tried, and how soon it is known.
+fn tried(pod: &switch_lab::Pod, to: &str) -> std::io::ErrorKind {
+    let to: std::net::SocketAddr = to.parse().unwrap();
+    let try_it = move || std::net::TcpStream::connect_timeout(&to, LONG).unwrap_err().kind();
+    pod.net.inside(try_it).join().unwrap()
+}
+
+/// What a datagram's sender hears of it.
+fn heard(pod: &switch_lab::Pod, to: &str) -> Option<i32> {
+    let to: std::net::SocketAddr = to.parse().unwrap();
+    let ask = move || {
+        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = std::net::UdpSocket::bind(any).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        socket.connect(to).unwrap();
+        socket.send(b"hello").unwrap();
+        socket.recv(&mut [0; 8]).unwrap_err().raw_os_error()
+    };
+    pod.net.inside(ask).join().unwrap()
+}
+
+/// A pod that is rejected knows it at once, over IPv4 and IPv6, on a bridge and over a gateway; one that is denied waits in vain.
+#[test]
+fn who_is_rejected_hears_it_at_once() {
+    use std::io::ErrorKind;
+    let (_node, daemon, pods) = switch_lab::scenes::routed(&switchd(), &[1, 2]);
+    let [one, other] = &pods[..] else { panic!() };
+    let (_shop, bridged_daemon, shop_pods) = shop(&switchd());
+    let reject = serde_json::json!({
+        "name": "closed", "applies_to": {"all": true},
+        "egress": [{"action": "reject", "protocol": "tcp"}, {"action": "reject", "protocol": "udp"}],
+    });
+    set(&daemon, reject.clone());
+    set(&bridged_daemon, reject);
+    for to in ["10.2.0.2", "fd10:2::2"] {
+        let at = |port: u16| std::net::SocketAddr::new(to.parse().unwrap(), port).to_string();
+        assert_eq!(tried(one, &at(80)), ErrorKind::ConnectionRefused, "{to}");
+        let wanted = if to.contains(':') { libc::EACCES } else { libc::EHOSTUNREACH };
+        assert_eq!(heard(one, &at(9)), Some(wanted), "{to}");
+        assert!(one.reaches(to), "nothing else is rejected");
+    }
+    let web = &shop_pods[1];
+    assert_eq!(tried(web, "10.66.0.1:80"), ErrorKind::ConnectionRefused);
+    assert_eq!(heard(web, "10.66.0.1:9"), Some(libc::EHOSTUNREACH));
+    assert_eq!(daemon.drops("acl-rejected"), 4);
+    assert!(
+        daemon
+            .stats()
+            .policy_drops
+            .iter()
+            .any(|rule| rule.rule == "acl closed egress 1" && rule.packets == 2)
+    );
+    // A connection that stands ends at once as well, at both ends.
+    let _: Done = daemon.call(&Request::AclDelete(ByName { name: "closed".parse().unwrap() }));
+    let listens = other.net.inside(|| std::net::TcpListener::bind("10.2.0.2:81").unwrap()).join().unwrap();
+    let connect = || std::net::TcpStream::connect("10.2.0.2:81").unwrap();
+    let stream = one.net.inside(connect).join().unwrap();
+    let (mut end, _) = listens.accept().unwrap();
+    set(
+        &daemon,
+        serde_json::json!({
+            "name": "closed", "applies_to": {"all": true}, "ingress": [{"action": "reject", "protocol": "tcp"}],
+        }),
+    );
+    use std::io::{Read, Write};
+    end.write_all(b"late").unwrap();
+    end.set_read_timeout(Some(LONG)).unwrap();
+    assert_eq!(end.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    drop(stream);
+    daemon.assert_conserved();
+    bridged_daemon.assert_conserved();
+}

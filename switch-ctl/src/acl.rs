@@ -17,7 +17,7 @@ pub enum Verb {
     ///
     /// The file is one as `apply` reads it, with nothing but `[[acl]]` tables; other lists stay as they are.
     #[command(
-        after_help = "Example of a file:\n  [[acl]]\n  name = \"metadata\"\n  applies_to = { all = true }\n\n  [[acl.egress]]\n  action = \"deny\"\n  protocol = \"tcp\"\n  destination = [\"169.254.169.254/32\"]\n  destination_ports = [80, \"8000-8080\"]"
+        after_help = "Example of a file:\n  [[acl]]\n  name = \"metadata\"\n  applies_to = { all = true }\n\n  [[acl.egress]]\n  action = \"reject\"\n  protocol = \"tcp\"\n  destination = [\"169.254.169.254/32\"]\n  destination_ports = [80, \"8000-8080\"]"
     )]
     Set {
         /// The file.
@@ -125,7 +125,7 @@ fn list(lists: &[AclStatus], output: &Output) -> String {
             status.ports.len().to_string(),
             status.rules.len().to_string(),
             thousands(count(AclAction::Allow)),
-            thousands(count(AclAction::Deny)),
+            thousands(count(AclAction::Deny) + count(AclAction::Reject)),
         ]);
     }
     table.to_string()
@@ -169,8 +169,9 @@ fn rules(lists: &[AclStatus], output: &Output) -> String {
     let mut table = output.table(&["RULE", "ACTION", "ABOUT", "PACKETS"]);
     for status in lists {
         for (rule, count) in in_order(&status.acl).zip(&status.rules) {
-            let staged = if rule.staged { ", staged" } else { "" };
-            let action = format!("{:?}{staged}", rule.action).to_lowercase();
+            let flags = [(rule.staged, ", staged"), (rule.log, ", log")];
+            let flags: String = flags.into_iter().filter_map(|(is, text)| is.then_some(text)).collect();
+            let action = format!("{:?}{flags}", rule.action).to_lowercase();
             table.add_row(vec![count.rule.clone(), action, about(rule), thousands(count.packets)]);
         }
     }

@@ -16,6 +16,7 @@ Examples:
   switch-ctl events --recent
   switch-ctl --json events | jq -r 'select(.what == \"port-down\") | .port'
   switch-ctl events --only policy-drop                 # the first packet of each flow that a policy stops
+  switch-ctl events --only acl-log                     # what rules with `log = true` decide
   switch-ctl events --only port-down --only loop --count 1")]
 pub struct Events {
     /// Show what the daemon kept of what happened before, and end.

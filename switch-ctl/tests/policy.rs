@@ -278,6 +278,14 @@ fn a_list_is_set_shown_and_goes() {
         let told = String::from_utf8_lossy(&refused.stderr);
         assert!(!refused.status.success() && told.contains(place), "{told}");
     }
+    // What a rule logs is an event, once a flow.
+    file(&node, "acl.toml", &text.replace("\"deny\"", "\"allow\"\nlog = true"));
+    said(&run(&daemon, &["acl", "set", list]));
+    assert!(said(&run(&daemon, &["acl", "show", "db"])).contains("allow, log"));
+    wait_until("it arrives", LONG, || passes(other, db, 5432));
+    let logged = said(&run(&daemon, &["events", "--recent", "--only", "acl-log"]));
+    let line = "udp 10.66.0.3:40000 to 10.66.0.1:5432 from port tap3 to port tap1: rule [acl db ingress 1] does allow it";
+    assert_eq!(logged.matches(line).count(), 1, "{logged}");
     said(&run(&daemon, &["acl", "delete", "db"]));
     wait_until("it arrives again", LONG, || passes(other, db, 5432));
 }

@@ -168,7 +168,7 @@ fn rules_of<'a>((direction, lists, staged): &Key, all: &[&Placed<'a>]) -> Vec<Ru
         let rules = rules(list, *direction).iter().zip(first..).filter(|(rule, _)| *staged || !rule.staged);
         chain.extend(rules.map(|(rule, slot)| Rule {
             rule,
-            ruling: Ruling { slot, action: rule.action, staged: rule.staged },
+            ruling: Ruling { slot, action: rule.action, staged: rule.staged, log: rule.log },
         }));
     }
     chain

@@ -222,14 +222,20 @@ pub struct Ruling {
     pub action: AclAction,
     /// It only would.
     pub staged: bool,
+    /// It is to be told of.
+    pub log: bool,
 }
 
-/// Bits of a verdict below the slot. [`crate::policy::RULES_MAX`] leaves room for them.
-const ACTION_BITS: u32 = 2;
-/// The bit above the action: the rule is staged.
+/// Bits of a verdict that say what the rule does; 0: there is no rule.
+const ACTION_BITS: u32 = 3;
+/// The rule is staged.
 const STAGED: u32 = 1 << ACTION_BITS;
+/// What it decides is to be told of.
+const LOG: u32 = STAGED << 1;
 /// Where the slot begins.
-const SLOT_AT: u32 = ACTION_BITS + 1;
+const SLOT_AT: u32 = ACTION_BITS + 2;
+
+const _: () = assert!(crate::policy::RULES_MAX <= 1 << (32 - SLOT_AT));
 
 /// The rules of one direction and tier that are for the same ports, in their order.
 #[derive(Debug)]
@@ -294,9 +300,11 @@ impl Compiled {
             0 => return None,
             1 => AclAction::Allow,
             2 => AclAction::Deny,
-            _ => AclAction::Pass,
+            3 => AclAction::Pass,
+            _ => AclAction::Reject,
         };
-        Some(Ruling { slot: verdict >> SLOT_AT, action, staged: verdict & STAGED != 0 })
+        let (staged, log) = (verdict & STAGED != 0, verdict & LOG != 0);
+        Some(Ruling { slot: verdict >> SLOT_AT, action, staged, log })
     }
 }
 
@@ -306,7 +314,8 @@ fn packed(ruling: Ruling) -> u32 {
         AclAction::Allow => 1,
         AclAction::Deny => 2,
         AclAction::Pass => 3,
+        AclAction::Reject => 4,
     };
-    let staged = if ruling.staged { STAGED } else { 0 };
-    ruling.slot << SLOT_AT | staged | action
+    let flag = |is: bool, bit| if is { bit } else { 0 };
+    ruling.slot << SLOT_AT | flag(ruling.log, LOG) | flag(ruling.staged, STAGED) | action
 }

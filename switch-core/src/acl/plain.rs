@@ -29,7 +29,7 @@ pub fn judge(
         };
         for (rule, slot) in rules.iter().zip(first..) {
             if (staged || !rule.staged) && is_about(rule, header) {
-                return Some(Ruling { slot, action: rule.action, staged: rule.staged });
+                return Some(Ruling { slot, action: rule.action, staged: rule.staged, log: rule.log });
             }
         }
     }

@@ -52,7 +52,7 @@ fn ranges() -> impl Strategy<Value = Vec<PortRange>> {
 }
 
 fn action() -> impl Strategy<Value = AclAction> {
-    prop::sample::select(&[AclAction::Allow, AclAction::Deny, AclAction::Pass][..])
+    prop::sample::select(&[AclAction::Allow, AclAction::Deny, AclAction::Pass, AclAction::Reject][..])
 }
 
 fn rule() -> impl Strategy<Value = AclRule> {
@@ -61,9 +61,10 @@ fn rule() -> impl Strategy<Value = AclRule> {
     let icmp = (prop::sample::select(&[0u8, 3, 8, 128, 129, 255][..]), code);
     let icmp = prop::collection::vec(icmp.prop_map(|(kind, code)| IcmpKind { kind, code }), 0..3);
     let staged = prop::bool::weighted(0.2);
-    let parts = (action(), protocol, prefixes(), prefixes(), ranges(), ranges(), icmp, staged);
+    let flags = (staged, prop::bool::weighted(0.2));
+    let parts = (action(), protocol, prefixes(), prefixes(), ranges(), ranges(), icmp, flags);
     parts.prop_map(
-        |(action, protocol, source, destination, source_ports, destination_ports, icmp, staged)| {
+        |(action, protocol, source, destination, source_ports, destination_ports, icmp, (staged, log))| {
             let ports = protocol.is_some_and(IpProtocol::has_ports);
             let messages = protocol.is_some_and(IpProtocol::is_icmp);
             AclRule {
@@ -75,6 +76,7 @@ fn rule() -> impl Strategy<Value = AclRule> {
                 destination_ports: if ports { destination_ports } else { Vec::new() },
                 icmp: if messages { icmp } else { Vec::new() },
                 staged,
+                log,
             }
         },
     )

@@ -26,7 +26,7 @@ impl Daemon {
     pub(super) fn acl_drops(&self) -> impl Iterator<Item = RuleCount> {
         self.model.acls.values().flat_map(|placed| {
             let rules = placed.acl.ingress.iter().chain(&placed.acl.egress).zip(placed.slot..);
-            let denies = rules.filter(|(rule, _)| rule.action == AclAction::Deny && !rule.staged);
+            let denies = rules.filter(|(rule, _)| rule.action.stops() && !rule.staged);
             denies.map(|(_, slot)| self.rule_count(slot))
         })
     }
@@ -51,6 +51,9 @@ impl Daemon {
         match ruling.action {
             AclAction::Allow => judgement(true, format!("port {port} has this rule, and it allows it")),
             AclAction::Deny => judgement(false, format!("port {port} has this rule, and it denies it")),
+            AclAction::Reject => {
+                judgement(false, format!("port {port} has this rule, and it rejects it: the sender is told"))
+            }
             AclAction::Pass => None,
         }
     }

@@ -25,6 +25,8 @@ const NEAR_FULL_PERCENT: (u64, u64) = (90, 80);
 const CHANGED: &str = "changed";
 /// The kind of event that a policy's first drop of a flow is.
 pub(super) const POLICY_DROP: &str = "policy-drop";
+/// The kind of event that a decision of a rule with `log` is.
+pub(super) const ACL_LOG: &str = "acl-log";
 /// Moved stations told by name in a second; of more the number is told. A loop moves them at line rate.
 const MOVES_A_SECOND: u64 = 20;
 /// A storm that pauses for so long is over; the next is told again.
@@ -55,10 +57,10 @@ pub struct News {
     waiting: VecDeque<Happened>,
     /// Events that found no room to wait.
     lost: u64,
-    /// The last of them: changes, what policies stopped, and all else.
+    /// The last of them: changes, what policies stopped and rules log, and all else.
     kept: [VecDeque<Happened>; 3],
-    /// What policies stopped and was not told, as of the last look.
-    pub(super) untold: u64,
+    /// What policies stopped and was not told, as of the last look; and so what rules log.
+    pub(super) untold: [u64; 2],
     storms: HashMap<PortId, (u64, u32)>,
     full: HashSet<String>,
     failed: HashSet<(u16, u128)>,
@@ -74,7 +76,7 @@ impl News {
         }
         let kept = match event.what.as_str() {
             CHANGED => &mut self.kept[0],
-            POLICY_DROP => &mut self.kept[1],
+            POLICY_DROP | ACL_LOG => &mut self.kept[1],
             _ => &mut self.kept[2],
         };
         if kept.len() == KEPT_MAX {

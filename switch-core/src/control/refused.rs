@@ -1,11 +1,12 @@
-//! What policies stopped, told by name: the first packet of a flow with its rule, and how many more there were that
-//! were not told.
+//! What policies stopped, and what rules with `log` decided, told by name: the first packet of a flow with its rule, and how
+//! many more there were that were not told.
 
 use super::daemon::Daemon;
-use super::news::POLICY_DROP;
+use super::news::{ACL_LOG, POLICY_DROP};
 use crate::config::gateway::from_bits;
+use crate::config::snapshot::PortId;
 use crate::counter::Event;
-use crate::pipeline::refusals::{Refused, Who};
+use crate::pipeline::refusals::{Logged, Refused, Who};
 use crate::wire::ip::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use std::net::IpAddr;
 
@@ -34,41 +35,77 @@ fn has_ports(protocol: u8) -> bool {
     matches!(protocol, TCP | UDP | SCTP)
 }
 
+/// In words and in parts, who wanted to speak with whom.
+fn told(who: Option<Who>) -> (String, Vec<(&'static str, String)>) {
+    let Some(Who { src, dst, protocol, ports: [from, to] }) = who else {
+        return ("what is neither ARP nor IP, or cannot be read,".to_owned(), Vec::new());
+    };
+    let with_ports = has_ports(protocol);
+    let (name, ends) = (protocol_name(protocol), [(src, from), (dst, to)]);
+    let [src, dst] = ends.map(|(ip, port)| endpoint(ip, port, with_ports));
+    (format!("{name} {src} to {dst}"), vec![("protocol", name), ("src", src), ("dst", dst)])
+}
+
 impl Daemon {
     /// A flow's first packet was stopped.
     pub(super) fn tell_refused(&mut self, refused: &Refused) {
-        let mut parts = vec![("reason", refused.reason.name().to_owned())];
-        let what = match refused.who {
-            None => "what is neither ARP nor IP, or cannot be read,".to_owned(),
-            Some(Who { src, dst, protocol, ports: [from, to] }) => {
-                let with_ports = has_ports(protocol);
-                let (name, ends) = (protocol_name(protocol), [(src, from), (dst, to)]);
-                let [src, dst] = ends.map(|(ip, port)| endpoint(ip, port, with_ports));
-                let text = format!("{name} {src} to {dst}");
-                parts.extend([("protocol", name), ("src", src), ("dst", dst)]);
-                text
-            }
-        };
-        let from = self.port_name(refused.from).to_string();
-        let to = refused.to.map(|to| self.port_name(to).to_string());
+        let reason = refused.reason.name();
         let rule = refused.slot.map(|slot| self.model.rule_name(slot)).filter(|rule| !rule.is_empty());
-        let way = to.as_ref().map_or_else(String::new, |to| format!(" to port {to}"));
         let decided = rule.as_ref().map_or_else(String::new, |rule| format!(" [{rule}]"));
-        let text = format!("{what} from port {from}{way} was stopped: {}{decided}", refused.reason.name());
-        parts.push(("from", from));
-        parts.extend(to.map(|to| ("to", to)));
+        let (text, mut parts) = self.tell_way(refused.who, refused.from, refused.to);
+        parts.push(("reason", reason.to_owned()));
         parts.extend(rule.map(|rule| ("rule", rule)));
+        let text = format!("{text} was stopped: {reason}{decided}");
         self.tell_of(refused.now.ns, POLICY_DROP, text, &parts);
     }
 
-    /// How many first packets were stopped and not told since the last look. Once a second.
+    /// A rule that wants it told decided about a flow's first packet.
+    pub(super) fn tell_logged(&mut self, logged: &Logged) {
+        let rule = self.model.rule_name(logged.ruling.slot);
+        if rule.is_empty() {
+            // The list is gone meanwhile.
+            return;
+        }
+        let (text, mut parts) = self.tell_way(logged.who, logged.from, logged.to);
+        let action = format!("{:?}", logged.ruling.action).to_lowercase();
+        let does = if logged.ruling.staged { "staged, would" } else { "does" };
+        let text = format!("{text}: rule [{rule}] {does} {action} it");
+        parts.extend([("rule", rule), ("action", action)]);
+        if logged.ruling.staged {
+            parts.push(("staged", "true".to_owned()));
+        }
+        self.tell_of(logged.now.ns, ACL_LOG, text, &parts);
+    }
+
+    /// Who spoke with whom, and by which ports.
+    fn tell_way(
+        &self,
+        who: Option<Who>,
+        from: PortId,
+        to: Option<PortId>,
+    ) -> (String, Vec<(&'static str, String)>) {
+        let (what, mut parts) = told(who);
+        let from = self.port_name(from).to_string();
+        let to = to.map(|to| self.port_name(to).to_string());
+        let way = to.as_ref().map_or_else(String::new, |to| format!(" to port {to}"));
+        let text = format!("{what} from port {from}{way}");
+        parts.push(("from", from));
+        parts.extend(to.map(|to| ("to", to)));
+        (text, parts)
+    }
+
+    /// How many first packets were not told of since the last look. Once a second.
     pub(super) fn look_for_untold(&mut self) {
-        let untold: u64 =
-            self.counters.iter().map(|counters| counters.event(Event::PolicyDropUntold).get()).sum();
-        let more = untold - std::mem::replace(&mut self.news.untold, untold).min(untold);
-        if more > 0 {
-            let text = format!("{more} more packets were stopped by policies, the first of their flows");
-            self.tell(POLICY_DROP, text, &[("more", more.to_string())]);
+        let kinds = [
+            (Event::PolicyDropUntold, POLICY_DROP, "were stopped by policies, the first of their flows"),
+            (Event::AclLogUntold, ACL_LOG, "met a rule that logs, the first of their flows"),
+        ];
+        for (n, (event, kind, what)) in kinds.into_iter().enumerate() {
+            let untold: u64 = self.counters.iter().map(|counters| counters.event(event).get()).sum();
+            let more = untold - std::mem::replace(&mut self.news.untold[n], untold).min(untold);
+            if more > 0 {
+                self.tell(kind, format!("{more} more packets {what}"), &[("more", more.to_string())]);
+            }
         }
     }
 }

@@ -369,6 +369,9 @@ fn aside(why: Why) -> (&'static str, &'static str) {
         Why::Unreachable => ("no-route", "a route says that it cannot be reached"),
         Why::Prohibited => ("prohibited", "a route forbids it"),
         Why::Scope => ("scope", "its source is link-local and its destination is not here"),
+        Why::Rejected => {
+            ("acl-rejected", "a rule of an access control list rejects it, and its sender is told")
+        }
         Why::TooBig => ("too-big", "it does not fit through the port that leads to its destination"),
         #[allow(unreachable_patterns, reason = "a stage may bring a reason of its own")]
         _ => ("other", "for the slow path"),

@@ -48,11 +48,17 @@ pub enum Event {
     PolicyDropUntold,
     /// A packet that policies stopped, of a flow that was told of lately.
     PolicyDropAgain,
+    /// What a rule with `log` decided was told of as an event.
+    AclLogTold,
+    /// The same, and it was not: so many are told of in a second.
+    AclLogUntold,
+    /// What a rule with `log` decided, of a flow that was told of lately.
+    AclLogAgain,
 }
 
 impl Event {
     /// All, in order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::MacLearned,
         Self::MacMoved,
         Self::LearnPortLimit,
@@ -75,6 +81,9 @@ impl Event {
         Self::PolicyDropTold,
         Self::PolicyDropUntold,
         Self::PolicyDropAgain,
+        Self::AclLogTold,
+        Self::AclLogUntold,
+        Self::AclLogAgain,
     ];
 
     /// Its name in `switch-ctl stats`.
@@ -102,6 +111,9 @@ impl Event {
             Self::PolicyDropTold => "policy-drop-told",
             Self::PolicyDropUntold => "policy-drop-untold",
             Self::PolicyDropAgain => "policy-drop-again",
+            Self::AclLogTold => "acl-log-told",
+            Self::AclLogUntold => "acl-log-untold",
+            Self::AclLogAgain => "acl-log-again",
         }
     }
 }

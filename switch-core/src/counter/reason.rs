@@ -81,6 +81,7 @@ reasons! {
     FragmentNoFirst = "fragment-no-first": "a fragment whose first one has not passed (within 30 s)",
     FragmentFull = "fragment-table-full": "too many packets in fragments at a time",
     AclDenied = "acl-denied": "a rule of an access control list denies it; `switch-ctl acl stats` and the event `policy-drop` name the list and the rule",
+    AclRejected = "acl-rejected": "a rule of an access control list rejects it, and its sender is told, up to 200 times a second; the event `policy-drop` names the list and the rule",
     PolicyEgress = "policy-egress": "the sender is isolated by network policies and none allows it; `switch-ctl policy explain` names the rule",
     PolicyIngress = "policy-ingress": "the receiver is isolated by network policies and none allows it; `switch-ctl policy explain` names the rule",
     PolicyRelated = "policy-related": "an ICMP error about a flow that policies and access control lists have not been asked about since they changed; the flow's own next packet asks them",

@@ -10,6 +10,7 @@
 //! | [`echo`] | ping |
 //! | [`error`] | why a packet does not arrive |
 //! | [`fragment`] | a packet in pieces that fit |
+//! | [`reset`] | that nobody takes a TCP segment |
 
 pub mod advert;
 pub mod arp;
@@ -17,6 +18,7 @@ pub mod echo;
 pub mod error;
 pub mod fragment;
 pub mod nd;
+pub mod reset;
 
 use crate::wire::hop::V4_MAPPED;
 use smoltcp::phy::ChecksumCapabilities;

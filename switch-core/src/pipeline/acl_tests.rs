@@ -304,3 +304,85 @@ fn staged_rules_are_counted_and_decide_nothing() {
     assert!(passes(&mut net, 1, 0, Udp, 54));
     assert_eq!(counted(&net, "acl s ingress 1"), before + 1);
 }
+
+/// What is rejected is told to its sender at once: TCP by a reset that fits what it sent, all else by an ICMP error; a group by nothing.
+#[test]
+fn who_is_rejected_is_told_and_others_are_not() {
+    let mut net = shop(&[]);
+    set(
+        &mut net,
+        serde_json::json!({
+            "name": "db", "applies_to": {"ports": ["p0"]},
+            "ingress": [{"action": "reject", "destination_ports": ["1-99"], "protocol": "tcp"}, {"action": "reject", "protocol": "udp"}],
+        }),
+    );
+    let told = |net: &mut Net, frame: Vec<u8>| {
+        assert!(net.peers[1].send(frame));
+        net.rig.settle(NOW);
+        assert!(net.peers[0].recv().is_none() && net.peers[2].recv().is_none());
+        net.peers[1].recv()
+    };
+    let asked = sent(1, 0, Tcp, 80);
+    let reset = told(&mut net, asked.clone()).expect("a reset");
+    let ends = |frame: &[u8]| {
+        (frame[..6].to_vec(), frame[6..12].to_vec(), frame[26..30].to_vec(), frame[30..34].to_vec())
+    };
+    let (dst, src, from, to) = ends(&asked);
+    assert_eq!(ends(&reset), (src, dst, to, from), "as from whom was asked");
+    let tcp = etherparse::TcpHeader::from_slice(&reset[34..]).unwrap().0;
+    assert!(tcp.rst && (tcp.source_port, tcp.destination_port) == (80, 40_000), "{tcp:?}");
+    let error = told(&mut net, sent(1, 0, Udp, 9)).expect("an error");
+    assert_eq!((error[23], &error[34..36]), (1, &[3, 13][..]), "administratively prohibited");
+    assert_eq!(net.rig.drops(DropReason::AclRejected), 2);
+    assert!(passes(&mut net, 1, 0, Tcp, 100));
+    // A copy of a flood is dropped, and nobody is told for a crowd.
+    let mut flooded = sent(1, 0, Udp, 9);
+    flooded[..6].copy_from_slice(&[0xff; 6]);
+    assert!(net.peers[1].send(flooded));
+    net.rig.settle(NOW);
+    assert!(net.peers[0].recv().is_none() && net.peers[1].recv().is_none() && net.peers[2].recv().is_some());
+    assert_eq!((net.rig.drops(DropReason::AclRejected), counted(&net, "acl db ingress 2")), (3, 2));
+    // So many a second, for each port by itself.
+    let answered = (0..300).filter(|_| told(&mut net, sent(1, 0, Udp, 9)).is_some()).count();
+    assert!(answered < 210, "{answered}");
+    assert_eq!(net.rig.counters[0].event(Event::ErrorUntold).get(), 300 - answered as u64);
+    net.rig.assert_conserved();
+}
+
+/// A rule with `log` is told of: of a flow the first packet, staged or not; each rule by itself; and none is unaccounted for.
+#[test]
+fn what_a_rule_logs_is_told_once_a_flow() {
+    let mut net = shop(&[]);
+    set(
+        &mut net,
+        serde_json::json!({
+            "name": "l", "applies_to": {"ports": ["p0"]},
+            "ingress": [
+                {"action": "deny", "protocol": "udp", "destination_ports": [53], "staged": true, "log": true},
+                {"action": "allow", "protocol": "udp", "log": true},
+                {"action": "allow", "protocol": "tcp"},
+                {"action": "deny", "log": true},
+            ],
+        }),
+    );
+    assert!(
+        passes(&mut net, 1, 0, Udp, 53) && passes(&mut net, 1, 0, Udp, 53) && passes(&mut net, 1, 0, Tcp, 53)
+    );
+    let told = net.rig.take_logged();
+    let rules: Vec<_> = told.iter().map(|it| net.rig.model.rule_name(it.ruling.slot)).collect();
+    assert_eq!(rules, ["acl l ingress 1", "acl l ingress 2"]);
+    assert!(told[0].ruling.staged && (told[1].from, told[1].to) == (1, Some(0)), "{told:?}");
+    assert_eq!(told[1].who.unwrap().ports[1], 53);
+    // What is denied is told of as a drop, and not twice.
+    assert!(!passes(&mut net, 1, 0, Protocol::Sctp, 53));
+    assert!(net.rig.take_logged().is_empty());
+    // Another list, other rules: the flow is judged again and told of, but not by a rule that told of it.
+    set(
+        &mut net,
+        serde_json::json!({"name": "m", "priority": 2000, "applies_to": {"ports": ["p0"]}, "ingress": [{"action": "deny"}]}),
+    );
+    assert!(passes(&mut net, 1, 0, Udp, 53));
+    let events = [Event::AclLogTold, Event::AclLogUntold, Event::AclLogAgain];
+    let counts = events.map(|event| net.rig.counters[0].event(event).get());
+    assert_eq!(counts, [2, 0, 2]);
+}

@@ -9,10 +9,10 @@
 
 use super::flow::{self, Track, Tracked};
 use super::note::Note;
-use super::refusals::{Refusals, Refused, Who};
-use super::verdict::Verdict;
+use super::refusals::{Logged, Refusals, Refused, Who};
+use super::verdict::{Verdict, Why};
 use super::{Private, View};
-use crate::acl::{Chains, Header, Tier};
+use crate::acl::{Chains, Header, Ruling, Tier};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, Frame};
@@ -24,6 +24,7 @@ use crate::table::flow::watch::What;
 use crate::wire::ethernet::{ARP, IPV4, IPV6};
 use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{self, ICMP, ICMPV6, SCTP, TCP, UDP, Version};
+use arrayvec::ArrayVec;
 use switch_api::AclAction;
 
 /// Neighbour discovery (RFC 4861 §4): router solicitation to redirect.
@@ -38,11 +39,28 @@ enum Read {
     Packet(Header),
 }
 
-/// Why a packet goes no further: the drop's name, and the rule that decided, if it was one.
+/// Why a packet goes no further: the drop's name, and the rule that decided, if it was one. [`DropReason::AclRejected`]: its
+/// sender is to be told.
 #[derive(Clone, Copy, Debug)]
 struct Denied {
     reason: DropReason,
     slot: Option<Slot>,
+}
+
+/// Rules that may have decided about one packet: staged and in force, of two tiers, at two ends.
+const RULINGS_MAX: usize = 8;
+
+/// One packet being asked about.
+struct Asking<'a> {
+    counters: &'a Counters,
+    /// What was decided and is to be told.
+    logged: ArrayVec<Ruling, RULINGS_MAX>,
+}
+
+impl<'a> Asking<'a> {
+    fn new(counters: &'a Counters) -> Self {
+        Self { counters, logged: ArrayVec::new() }
+    }
 }
 
 impl From<DropReason> for Denied {
@@ -54,23 +72,28 @@ impl From<DropReason> for Denied {
 #[inline]
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
     for (index, (frame, note)) in frames.iter().zip(notes).enumerate() {
-        let (track, counters) = (&private.flows.tracks[index], &*private.counters);
+        let track = &private.flows.tracks[index];
+        let mut asking = Asking::new(&private.counters);
         let outcome = match note.verdict {
             // A pod always reaches itself.
             Verdict::Port(port) if port == view.in_port => continue,
             Verdict::Port(port) => match view.snapshot.port(port) {
                 Some(to) if view.facts.judged || to.judged => {
                     let keeper = &private.flows.keeper;
-                    tracked(view, area.bytes(frame), note, to, track, keeper, counters)
+                    tracked(view, area.bytes(frame), note, to, track, keeper, &mut asking)
                 }
                 _ => continue,
             },
             // The way out of its sender is the same for every copy.
             Verdict::Flood(_) if view.facts.subject.egress.is_some() || view.facts.acl.egress.is_some() => {
-                way_out(view, area.bytes(frame), note, track, counters)
+                way_out(view, area.bytes(frame), note, track, &mut asking)
             }
             _ => continue,
         };
+        let logged = asking.logged;
+        if !logged.is_empty() {
+            log(view, area.bytes(frame), note, &logged, private, Some(index));
+        }
         if let Err(denied) = outcome {
             stop(view, area.bytes(frame), note, denied, private, index);
         }
@@ -82,15 +105,12 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
 #[inline(never)]
 fn stop(view: &View, bytes: &[u8], note: &mut Note, denied: Denied, private: &mut Private, index: usize) {
     let track = &private.flows.tracks[index];
-    let to = if let Verdict::Port(port) = note.verdict { Some(port) } else { None };
-    note.verdict = Verdict::Drop(denied.reason);
-    let who = match track.tracked {
-        Tracked::Missing | Tracked::Known(_) | Tracked::Related(_) => {
-            let packet = &track.packet;
-            Some(Who { src: packet.src, dst: packet.dst, protocol: packet.protocol, ports: packet.ports })
-        }
-        Tracked::Not | Tracked::Control => who(bytes, note),
+    let to = way_of(note);
+    note.verdict = match denied.reason {
+        DropReason::AclRejected => Verdict::Aside(Why::Rejected),
+        reason => Verdict::Drop(reason),
     };
+    let who = who_of(track).or_else(|| who(bytes, note));
     let told = tell(view, note, to, who, denied, &mut private.refusals, &private.counters);
     if let Tracked::Known(place) = track.tracked
         && told
@@ -98,6 +118,47 @@ fn stop(view: &View, bytes: &[u8], note: &mut Note, denied: Denied, private: &mu
         private.flows.keeper.tell(What::Judged(false), track.key, view.tables.flows.state(place));
     }
 }
+
+/// The port that a packet is to leave by; none: it is to be flooded.
+fn way_of(note: &Note) -> Option<PortId> {
+    if let Verdict::Port(port) = note.verdict { Some(port) } else { None }
+}
+
+/// Who speaks with whom, if the packet belongs to a flow.
+fn who_of(track: &Track) -> Option<Who> {
+    match track.tracked {
+        Tracked::Missing | Tracked::Known(_) | Tracked::Related(_) => {
+            let packet = &track.packet;
+            Some(Who { src: packet.src, dst: packet.dst, protocol: packet.protocol, ports: packet.ports })
+        }
+        Tracked::Not | Tracked::Control => None,
+    }
+}
+
+/// Tells what rules decided that want it told, for the first packet of a flow. `index`: its place in the batch; none: it is a
+/// flooded copy.
+#[cold]
+#[inline(never)]
+fn log(
+    view: &View,
+    bytes: &[u8],
+    note: &Note,
+    rulings: &[Ruling],
+    private: &mut Private,
+    index: Option<usize>,
+) {
+    let who = index.and_then(|index| who_of(&private.flows.tracks[index])).or_else(|| who(bytes, note));
+    let to = way_of(note);
+    for ruling in rulings {
+        let logged = Logged { now: view.now, from: view.in_port, to, who, ruling: *ruling };
+        // Each rule tells by itself.
+        let hash = hash_of(view, note, to, who) ^ u64::from(ruling.slot).wrapping_mul(SPREAD);
+        private.logs.note(hash, view.now, logged, &private.counters);
+    }
+}
+
+/// An odd number that spreads small ones over all bits (2^64 by the golden ratio).
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Whether a flooded copy may leave by `to`.
 #[inline]
@@ -112,13 +173,18 @@ pub(super) fn copy(
     if to.subject.ingress.is_none() && !to.acl.ingress.is_some() {
         return Ok(());
     }
+    let mut asking = Asking::new(&private.counters);
     let outcome = match read(area.bytes(frame), note) {
         Ok(Read::Exempt) => return Ok(()),
         Ok(Read::NotIp) if to.subject.ingress.is_some() => Err(DropReason::PolicyOpaque.into()),
-        Ok(Read::NotIp) => ingress(view, &Header::NOT_IP, view.facts, to, &private.counters),
-        Ok(Read::Packet(packet)) => ingress(view, &packet, view.facts, to, &private.counters),
+        Ok(Read::NotIp) => ingress(view, &Header::NOT_IP, view.facts, to, &mut asking),
+        Ok(Read::Packet(packet)) => ingress(view, &packet, view.facts, to, &mut asking),
         Err(reason) => Err(reason.into()),
     };
+    let logged = asking.logged;
+    if !logged.is_empty() {
+        log(view, area.bytes(frame), note, &logged, private, None);
+    }
     outcome.map_err(|denied| {
         let Private { refusals, counters, .. } = private;
         tell(view, note, Some(port), who(area.bytes(frame), note), denied, refusals, counters);
@@ -157,6 +223,13 @@ fn tell(
     refusals: &mut Refusals,
     counters: &Counters,
 ) -> bool {
+    let Denied { reason, slot } = denied;
+    let refused = Refused { now: view.now, from: view.in_port, to, who, reason, slot };
+    refusals.note(hash_of(view, note, to, who), view.now, refused, counters)
+}
+
+/// A hash of the flow that a packet belongs to, whether it is kept or not.
+fn hash_of(view: &View, note: &Note, to: Option<PortId>, who: Option<Who>) -> u64 {
     let ports = u64::from(view.in_port) << 16 | u64::from(to.unwrap_or(PortId::MAX));
     let words = match who {
         Some(Who { src, dst, protocol, ports: [from, to] }) => {
@@ -165,9 +238,7 @@ fn tell(
         }
         None => [note.src(), note.dst, u64::from(note.ethertype()), ports, 0],
     };
-    let Denied { reason, slot } = denied;
-    let refused = Refused { now: view.now, from: view.in_port, to, who, reason, slot };
-    refusals.note(view.tables.flows.hash(&Key { words }), refused, counters)
+    view.tables.flows.hash(&Key { words })
 }
 
 /// By its flow, if it has one.
@@ -179,7 +250,7 @@ fn tracked(
     to: &PortFacts,
     track: &Track,
     keeper: &Keeper,
-    counters: &Counters,
+    asking: &mut Asking,
 ) -> Result<(), Denied> {
     let (flows, decision) = (&view.tables.flows, flow::decision(view, note.verdict));
     // Whoever poses as another end of a flow is asked as anybody: the flow says nothing about it.
@@ -191,9 +262,9 @@ fn tracked(
                 return Ok(());
             }
             if flows.state(place).origin() == track.side {
-                both(view, &header(track), view.facts, to, counters)?;
+                both(view, &header(track), view.facts, to, asking)?;
             } else {
-                both(view, &header(track).turned(), to, view.facts, counters)?;
+                both(view, &header(track).turned(), to, view.facts, asking)?;
             }
             flows.decide(place, decision);
             // What was never decided is not judged again, but for the first time.
@@ -206,14 +277,14 @@ fn tracked(
         // About a flow that is allowed; if it is asked about again, by its own next packet.
         Tracked::Related(place) if flows.decision(place) == decision => Ok(()),
         Tracked::Related(_) => Err(DropReason::PolicyRelated.into()),
-        Tracked::Missing => both(view, &header(track), view.facts, to, counters),
+        Tracked::Missing => both(view, &header(track), view.facts, to, asking),
         Tracked::Not | Tracked::Control => match read(bytes, note)? {
             Read::Exempt => Ok(()),
             Read::NotIp if view.facts.subject.is_isolated() || to.subject.is_isolated() => {
                 Err(DropReason::PolicyOpaque.into())
             }
-            Read::NotIp => both(view, &Header::NOT_IP, view.facts, to, counters),
-            Read::Packet(packet) => both(view, &packet, view.facts, to, counters),
+            Read::NotIp => both(view, &Header::NOT_IP, view.facts, to, asking),
+            Read::Packet(packet) => both(view, &packet, view.facts, to, asking),
         },
     }
 }
@@ -224,7 +295,7 @@ fn header(track: &Track) -> Header {
     Header::new([packet.src, packet.dst], packet.protocol, packet.ports, packet.icmp)
 }
 
-fn way_out(view: &View, bytes: &[u8], note: &Note, track: &Track, counters: &Counters) -> Result<(), Denied> {
+fn way_out(view: &View, bytes: &[u8], note: &Note, track: &Track, asking: &mut Asking) -> Result<(), Denied> {
     if let Tracked::Known(place) = track.tracked
         && view.tables.flows.state(place).origin() != track.side
     {
@@ -234,8 +305,8 @@ fn way_out(view: &View, bytes: &[u8], note: &Note, track: &Track, counters: &Cou
     match read(bytes, note)? {
         Read::Exempt => Ok(()),
         Read::NotIp if view.facts.subject.egress.is_some() => Err(DropReason::PolicyOpaque.into()),
-        Read::NotIp => egress(view, &Header::NOT_IP, view.facts, counters),
-        Read::Packet(packet) => egress(view, &packet, view.facts, counters),
+        Read::NotIp => egress(view, &Header::NOT_IP, view.facts, asking),
+        Read::Packet(packet) => egress(view, &packet, view.facts, asking),
     }
 }
 
@@ -245,16 +316,16 @@ fn both(
     header: &Header,
     from: &PortFacts,
     to: &PortFacts,
-    counters: &Counters,
+    asking: &mut Asking,
 ) -> Result<(), Denied> {
-    egress(view, header, from, counters)?;
-    ingress(view, header, from, to, counters)
+    egress(view, header, from, asking)?;
+    ingress(view, header, from, to, asking)
 }
 
 /// What the sender's lists and policies say.
-fn egress(view: &View, header: &Header, from: &PortFacts, counters: &Counters) -> Result<(), Denied> {
+fn egress(view: &View, header: &Header, from: &PortFacts, asking: &mut Asking) -> Result<(), Denied> {
     let policing = &view.snapshot.policing;
-    in_order(view, header, from.acl.egress, counters, || {
+    in_order(view, header, from.acl.egress, asking, |counters| {
         let (set, [_, dst]) = from.subject.egress.zip(header.ends)?;
         if policing.is_node(dst) {
             return Some(Ok(()));
@@ -271,7 +342,7 @@ fn ingress(
     header: &Header,
     from: &PortFacts,
     to: &PortFacts,
-    counters: &Counters,
+    asking: &mut Asking,
 ) -> Result<(), Denied> {
     let policing = &view.snapshot.policing;
     // Who is the node: its own addresses count, and only where the node is.
@@ -280,7 +351,7 @@ fn ingress(
     if policed.is_some_and(|(_, [src, _])| !is_node(src) && !from.subject.may_be(src)) {
         return Err(DropReason::PolicySource.into());
     }
-    in_order(view, header, to.acl.ingress, counters, || {
+    in_order(view, header, to.acl.ingress, asking, |counters| {
         let (set, [src, _]) = policed?;
         if is_node(src) {
             return Some(Ok(()));
@@ -297,25 +368,45 @@ fn in_order(
     view: &View,
     header: &Header,
     lists: Chains,
-    counters: &Counters,
-    policies: impl FnOnce() -> Option<Result<(), Denied>>,
+    asking: &mut Asking,
+    policies: impl FnOnce(&Counters) -> Option<Result<(), Denied>>,
 ) -> Result<(), Denied> {
-    let tier = |tier: Tier| if tier.is_some() { listed(view, header, tier, counters) } else { None };
-    tier(lists.before).or_else(policies).or_else(|| tier(lists.after)).unwrap_or(Ok(()))
+    if lists.before.is_some()
+        && let Some(said) = listed(view, header, lists.before, asking)
+    {
+        return said;
+    }
+    if let Some(said) = policies(asking.counters) {
+        return said;
+    }
+    if lists.after.is_some()
+        && let Some(said) = listed(view, header, lists.after, asking)
+    {
+        return said;
+    }
+    Ok(())
 }
 
 /// What a tier's lists say, if they decide. A staged rule that would have is counted.
 #[inline(never)]
-fn listed(view: &View, header: &Header, tier: Tier, counters: &Counters) -> Option<Result<(), Denied>> {
+fn listed(view: &View, header: &Header, tier: Tier, asking: &mut Asking) -> Option<Result<(), Denied>> {
     let lists = &view.snapshot.listed;
     let (would, does) = (lists.rehearse(tier, header), tier.enforced.and_then(|it| lists.judge(it, header)));
-    for counter in [would, does].into_iter().flatten().filter_map(|ruling| counters.rule(ruling.slot)) {
-        counter.add(1);
+    for ruling in [would, does].into_iter().flatten() {
+        if let Some(counter) = asking.counters.rule(ruling.slot) {
+            counter.add(1);
+        }
+        // What stops is told of anyway.
+        if ruling.log && (ruling.staged || !ruling.action.stops()) {
+            _ = asking.logged.try_push(ruling);
+        }
     }
     let ruling = does?;
+    let denied = |reason| Some(Err(Denied { reason, slot: Some(ruling.slot) }));
     match ruling.action {
         AclAction::Allow => Some(Ok(())),
-        AclAction::Deny => Some(Err(Denied { reason: DropReason::AclDenied, slot: Some(ruling.slot) })),
+        AclAction::Deny => denied(DropReason::AclDenied),
+        AclAction::Reject => denied(DropReason::AclRejected),
         AclAction::Pass => None,
     }
 }

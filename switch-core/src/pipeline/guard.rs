@@ -44,7 +44,7 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
 }
 
 /// The identifier of a tagged frame, or of one that the port takes only with a tag.
-fn admit_vlan(vlans: &Vlans, note: &Note) -> Result<u16, DropReason> {
+pub(super) fn admit_vlan(vlans: &Vlans, note: &Note) -> Result<u16, DropReason> {
     let vid = note.tci & 0xfff;
     // A priority tag (VID 0) says nothing about the VLAN (IEEE 802.1Q §6.9.1).
     if !note.tagged || vid == 0 {

@@ -40,6 +40,7 @@ mod parse;
 pub mod probe;
 mod reach;
 pub mod refusals;
+mod reject;
 mod rewrite;
 mod route;
 mod segment;
@@ -96,7 +97,7 @@ use hold::Holds;
 use meter::Meters;
 use note::{Note, Notes};
 use probe::LoopWatch;
-use refusals::Refusals;
+use refusals::{Logs, Refusals};
 use slow::Slow;
 use std::sync::Arc;
 use storm::Storms;
@@ -236,6 +237,8 @@ pub struct Private {
     pub moves: ArrayVec<Moved, MOVES_A_TURN>,
     /// What policies stopped; the worker's turn reports it.
     pub refusals: Refusals,
+    /// What rules decided that want it told; the worker's turn reports it.
+    pub logs: Logs,
     /// Who wants copies of what passes.
     pub capture: Option<Arc<Capture>>,
     /// What the stages set aside.
@@ -306,6 +309,7 @@ impl Private {
             news: false,
             moves: ArrayVec::new(),
             refusals: Refusals::default(),
+            logs: Logs::default(),
             capture: None,
             aside: ArrayVec::new(),
             asks: ArrayVec::new(),

@@ -1,17 +1,19 @@
-//! Packets that policies stop, told by name: the first one of a flow, and so many a second; all others are counted.
-//! What was told lately is remembered in a small table of this worker's; what lost its place there is told again.
-//! A packet that passes costs nothing here.
+//! Packets that policies stop, and those that rules with `log` decide about, told by name: the first one of a flow, and so many
+//! a second; all others are counted. What was told lately is remembered in a small table of this worker's; what lost its place
+//! there is told again. A packet that passes unlogged costs nothing here.
 //!
-//! What is stopped is one of three, and the three together are all of it: told ([`Event::PolicyDropTold`]), the first of its
-//! flow and not told for want of room ([`Event::PolicyDropUntold`]), or not the first ([`Event::PolicyDropAgain`]).
+//! What is to be told is one of three, and the three together are all of it: told ([`Event::PolicyDropTold`]), the first of its
+//! flow and not told for want of room ([`Event::PolicyDropUntold`]), or not the first ([`Event::PolicyDropAgain`]); and so with
+//! [`Event::AclLogTold`].
 
 use super::Now;
+use crate::acl::Ruling;
 use crate::config::snapshot::PortId;
 use crate::counter::{Counters, DropReason, Event};
 use crate::policy::Slot;
 use arrayvec::ArrayVec;
 
-/// First drops told by one worker in a second: as many as a person reads, and a scan makes more of.
+/// First packets of either kind told by one worker in a second: as many as a person reads, and a scan makes more of.
 pub const TOLD_A_SECOND: u32 = 50;
 /// Of these in one turn; the worker's turn hands them on.
 pub const TOLD_A_TURN: usize = 16;
@@ -50,59 +52,94 @@ pub struct Refused {
     pub slot: Option<Slot>,
 }
 
+/// A packet about which a rule decided whose decisions are to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// When.
+    pub now: Now,
+    /// The port it came in by.
+    pub from: PortId,
+    /// The port it was to leave by; none: it was to be flooded.
+    pub to: Option<PortId>,
+    /// Who; none: it is not IP, or cannot be read.
+    pub who: Option<Who>,
+    /// What was decided.
+    pub ruling: Ruling,
+}
+
+/// Told, not told, and told lately.
+type Kinds = [Event; 3];
+
 /// See the module.
 #[derive(Debug)]
-pub struct Refusals {
+pub struct Telling<T> {
+    kinds: Kinds,
     /// What was told, by hash of the flow, and until when it is not told again.
     seen: Box<[(u64, u32)]>,
     /// What is to be handed on.
-    told: ArrayVec<Refused, TOLD_A_TURN>,
+    told: ArrayVec<T, TOLD_A_TURN>,
     second: u32,
     left: u32,
 }
 
+/// Of packets that were stopped.
+pub type Refusals = Telling<Refused>;
+/// Of packets about which a rule with `log` decided.
+pub type Logs = Telling<Logged>;
+
 impl Default for Refusals {
     fn default() -> Self {
-        Self { seen: vec![(0, 0); REMEMBERED].into(), told: ArrayVec::new(), second: 0, left: 0 }
+        Self::new([Event::PolicyDropTold, Event::PolicyDropUntold, Event::PolicyDropAgain])
     }
 }
 
-impl Refusals {
+impl Default for Logs {
+    fn default() -> Self {
+        Self::new([Event::AclLogTold, Event::AclLogUntold, Event::AclLogAgain])
+    }
+}
+
+impl<T> Telling<T> {
+    fn new(kinds: Kinds) -> Self {
+        Self { kinds, seen: vec![(0, 0); REMEMBERED].into(), told: ArrayVec::new(), second: 0, left: 0 }
+    }
+
     /// Whether nothing is to be told.
     #[inline(always)]
     pub fn is_quiet(&self) -> bool {
         self.told.is_empty()
     }
 
-    /// A packet of the flow with this hash was stopped. Whether it is told of.
+    /// There is something to tell of a packet of the flow with this hash. Whether it is told.
     #[cold]
     #[inline(never)]
-    pub fn note(&mut self, hash: u64, refused: Refused, counters: &Counters) -> bool {
-        let now_s = refused.now.s();
+    pub fn note(&mut self, hash: u64, now: Now, what: T, counters: &Counters) -> bool {
+        let now_s = now.s();
+        let [_, untold, again] = self.kinds;
         let place = &mut self.seen[hash as usize % REMEMBERED];
         if place.0 == hash && now_s < place.1 {
-            counters.event(Event::PolicyDropAgain).add(1);
+            counters.event(again).add(1);
             return false;
         }
         if self.second != now_s {
             (self.second, self.left) = (now_s, TOLD_A_SECOND);
         }
         if self.left == 0 || self.told.is_full() {
-            counters.event(Event::PolicyDropUntold).add(1);
+            counters.event(untold).add(1);
             return false;
         }
         self.left -= 1;
         *place = (hash, now_s + AGAIN_S);
-        self.told.push(refused);
+        self.told.push(what);
         true
     }
 
     /// Hands on what is to be told; `take` says whether it was taken.
     #[cold]
-    pub fn hand_on(&mut self, counters: &Counters, mut take: impl FnMut(Refused) -> bool) {
-        for refused in self.told.drain(..) {
-            let told = if take(refused) { Event::PolicyDropTold } else { Event::PolicyDropUntold };
-            counters.event(told).add(1);
+    pub fn hand_on(&mut self, counters: &Counters, mut take: impl FnMut(T) -> bool) {
+        let [told, untold, _] = self.kinds;
+        for what in self.told.drain(..) {
+            counters.event(if take(what) { told } else { untold }).add(1);
         }
     }
 }
@@ -114,6 +151,11 @@ mod tests {
     fn refused(second: u64) -> Refused {
         let now = Now { ns: second * 1_000_000_000 };
         Refused { now, from: 1, to: None, who: None, reason: DropReason::PolicyEgress, slot: Some(1) }
+    }
+
+    fn note(refusals: &mut Refusals, hash: u64, second: u64, counters: &Counters) -> bool {
+        let refused = refused(second);
+        refusals.note(hash, refused.now, refused, counters)
     }
 
     fn handed(refusals: &mut Refusals, counters: &Counters) -> usize {
@@ -130,13 +172,13 @@ mod tests {
         let (mut refusals, counters) = (Refusals::default(), Counters::new(4));
         let counted = |event| counters.event(event).get();
         for _ in 0..10 {
-            refusals.note(7, refused(1), &counters);
+            note(&mut refusals, 7, 1, &counters);
         }
         assert_eq!((handed(&mut refusals, &counters), counted(Event::PolicyDropAgain)), (1, 9));
         // A scan: every flow is another one.
         let mut told = 1;
         for hash in 100..1100 {
-            refusals.note(hash, refused(1), &counters);
+            note(&mut refusals, hash, 1, &counters);
             told += handed(&mut refusals, &counters);
         }
         assert_eq!(told as u32, TOLD_A_SECOND);
@@ -144,17 +186,17 @@ mod tests {
         let all = [Event::PolicyDropTold, Event::PolicyDropUntold, Event::PolicyDropAgain];
         assert_eq!(all.map(counted).iter().sum::<u64>(), 1010, "none is unaccounted for");
         // What found no room is still to be told; what was told is told again after a while.
-        refusals.note(1099, refused(2), &counters);
-        refusals.note(7, refused(2), &counters);
+        note(&mut refusals, 1099, 2, &counters);
+        note(&mut refusals, 7, 2, &counters);
         assert_eq!(handed(&mut refusals, &counters), 1);
-        refusals.note(7, refused(1 + u64::from(AGAIN_S)), &counters);
+        note(&mut refusals, 7, 1 + u64::from(AGAIN_S), &counters);
         assert_eq!(handed(&mut refusals, &counters), 1);
     }
 
     #[test]
     fn a_turn_hands_on_only_so_many_and_what_is_not_taken_is_counted() {
         let (mut refusals, counters) = (Refusals::default(), Counters::new(4));
-        let said = (0..100).filter(|hash| refusals.note(*hash, refused(1), &counters)).count();
+        let said = (0..100).filter(|hash| note(&mut refusals, *hash, 1, &counters)).count();
         assert_eq!(said, TOLD_A_TURN);
         let mut room = 3;
         refusals.hand_on(&counters, |_| {

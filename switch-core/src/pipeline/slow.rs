@@ -6,7 +6,7 @@ use super::hold::{HELD_PART, Held};
 use super::note::{Note, src_ethertype};
 use super::storm::Storms;
 use super::verdict::{Class, Verdict, Why};
-use super::{Chore, Private, View, hear, reach, route, stand_in};
+use super::{Chore, Private, View, hear, reach, reject, route, stand_in};
 use crate::config::PORTS_MAX;
 use crate::config::gateway::{Action, Gateway, is_v4, link_local};
 use crate::counter::{DropReason, Event};
@@ -32,7 +32,7 @@ const ROUTER_PPS: u32 = 20;
 const ECHO_PPS: u32 = 1000;
 /// Errors told to one port, a second. Linux tells 1 000 in all (`icmp_msgs_per_sec`) and one a second to each
 /// address; a traceroute over 30 hops asks for 90.
-const ERROR_PPS: u32 = 200;
+pub(super) const ERROR_PPS: u32 = 200;
 /// What the switch says about one batch at most: an answer, or a question and an error, for each frame of
 /// it, and a question for each that is used though it is stale.
 const SAID_MAX: usize = 2 * BATCH_FRAMES;
@@ -47,7 +47,7 @@ pub struct Slow {
     neighbour: Storms,
     router: Storms,
     echo: Storms,
-    error: Storms,
+    pub(super) error: Storms,
     scratch: Box<[u8; HEADER_LEN + PACKET_LEN_MAX]>,
     /// What is to be sent, with its verdict.
     pub said: ArrayVec<(Frame, Note), SAID_MAX>,
@@ -96,6 +96,7 @@ pub(super) fn run(view: &View, pool: &mut Pool, private: &mut Private) {
             }
             Why::Scope => refuse(view, pool, private, frame, &note, Reason::Scope, DropReason::LinkScope),
             Why::TooBig => too_big(view, pool, private, frame, &note),
+            Why::Rejected => reject::run(view, pool, private, frame, &note),
         }
     }
     private.aside = aside;
@@ -107,7 +108,7 @@ pub(super) fn run(view: &View, pool: &mut Pool, private: &mut Private) {
     }
 }
 
-fn version_of(note: &Note) -> Option<Version> {
+pub(super) fn version_of(note: &Note) -> Option<Version> {
     match note.ethertype() {
         IPV4 => Some(Version::V4),
         IPV6 => Some(Version::V6),
@@ -479,15 +480,15 @@ fn tell(view: &View, pool: &mut Pool, private: &mut Private, frame: &Frame, note
 
 /// Where what the switch says goes on its link.
 #[derive(Clone, Copy)]
-struct Link {
-    fid: u16,
-    dst: u64,
-    src: u64,
-    ethertype: u16,
+pub(super) struct Link {
+    pub fid: u16,
+    pub dst: u64,
+    pub src: u64,
+    pub ethertype: u16,
 }
 
 /// Says something: `write` makes the packet. Without a free frame it stays unsaid, as a lost frame would.
-fn say(
+pub(super) fn say(
     pool: &mut Pool,
     private: &mut Private,
     to: Link,

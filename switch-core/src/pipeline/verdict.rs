@@ -35,6 +35,8 @@ pub enum Why {
     Prohibited,
     /// Its source is link-local and its destination is not here.
     Scope,
+    /// An access control list rejects it.
+    Rejected,
     /// It does not fit through the port that leads to its destination. How long it may be is looked up again:
     /// a number here would make every comparison of verdicts dearer.
     TooBig,

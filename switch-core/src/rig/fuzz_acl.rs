@@ -67,9 +67,17 @@ impl Bytes<'_> {
     }
 
     fn rule(&mut self) -> AclRule {
-        let action = [AclAction::Allow, AclAction::Deny, AclAction::Pass][usize::from(self.byte() % 3)];
+        let byte = self.byte();
+        // The first three as ever: what was found with them is kept as data.
+        let action = match (byte % 3, byte & 0x80 != 0) {
+            (0, _) => AclAction::Allow,
+            (1, false) => AclAction::Deny,
+            (1, true) => AclAction::Reject,
+            _ => AclAction::Pass,
+        };
         let protocol = (self.byte() & 3 != 0).then(|| IpProtocol(self.protocol()));
-        let mut rule = AclRule { protocol, staged: self.byte() & 3 == 3, ..AclRule::all(action) };
+        let mut rule =
+            AclRule { protocol, staged: self.byte() & 3 == 3, log: byte & 0x40 != 0, ..AclRule::all(action) };
         rule.source = self.several(2, Self::prefix);
         rule.destination = self.several(2, Self::prefix);
         if protocol.is_some_and(IpProtocol::has_ports) {

@@ -12,7 +12,7 @@ use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, AreaSize, Pool, TxQueue};
 use crate::pipeline::capture::Capture;
 use crate::pipeline::dry::{Dry, Traced};
-use crate::pipeline::refusals::Refused;
+use crate::pipeline::refusals::{Logged, Refused};
 use crate::pipeline::{Now, Pipeline, Private, TableSizes, Tables};
 use crate::policy::RULES_MAX;
 use crate::port::Port;
@@ -289,6 +289,13 @@ impl Rig {
         let reports = self.mail.iter().flat_map(|mail| std::iter::from_fn(|| mail.reports.pop()));
         let refused = |report| if let Report::Refused(refused) = report { Some(refused) } else { None };
         reports.filter_map(refused).collect()
+    }
+
+    /// What workers told of what rules with `log` decided.
+    pub fn take_logged(&self) -> Vec<Logged> {
+        let reports = self.mail.iter().flat_map(|mail| std::iter::from_fn(|| mail.reports.pop()));
+        let logged = |report| if let Report::Logged(logged) = report { Some(logged) } else { None };
+        reports.filter_map(logged).collect()
     }
 
     /// One turn of every worker. How many frames came in.

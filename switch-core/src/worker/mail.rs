@@ -8,7 +8,7 @@ use crate::counter::LaneLoad;
 use crate::frame::{Frame, TxQueue};
 use crate::pipeline::capture::Capture;
 use crate::pipeline::hold::Luggage;
-use crate::pipeline::refusals::Refused;
+use crate::pipeline::refusals::{Logged, Refused};
 use crate::pipeline::{Advertising, Moved};
 use crate::port::{Port, Remains};
 use crate::table::flow::watch::Watch;
@@ -111,6 +111,8 @@ pub enum Report {
     Moved(Moved),
     /// Policies stopped the first packet of a flow.
     Refused(Refused),
+    /// A rule that wants it told decided about the first packet of a flow.
+    Logged(Logged),
     /// A lane died; the kernel's error number.
     Died(PortId, u16, i32),
 }

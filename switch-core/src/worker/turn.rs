@@ -143,7 +143,7 @@ impl Turn {
         if !self.pipeline.private.moves.is_empty() {
             self.report_moves();
         }
-        if !self.pipeline.private.refusals.is_quiet() {
+        if !self.pipeline.private.refusals.is_quiet() || !self.pipeline.private.logs.is_quiet() {
             self.report_refused();
         }
         self.keep_books(frames);
@@ -397,6 +397,9 @@ impl Turn {
         let private = &mut self.pipeline.private;
         private.refusals.hand_on(&private.counters, |refused| {
             reports.len() < reports.capacity() / 2 && reports.push(Report::Refused(refused)).is_ok()
+        });
+        private.logs.hand_on(&private.counters, |logged| {
+            reports.len() < reports.capacity() / 2 && reports.push(Report::Logged(logged)).is_ok()
         });
     }
 
