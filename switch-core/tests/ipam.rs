@@ -177,6 +177,14 @@ impl SmallDisk {
     }
 }
 
+impl SmallDisk {
+    /// Makes it read-only, as a kernel does that found an error on it, or writable again.
+    fn set_writable(&self, writable: bool) {
+        let options = if writable { "remount,rw" } else { "remount,ro" };
+        switch_lab::net::run("mount", &["-o", options, &self.0.display().to_string()]);
+    }
+}
+
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
@@ -217,4 +225,63 @@ fn a_full_disk_is_said_and_costs_no_lease() {
         assert!(present.contains(lease), "{lease:?} is lost");
     }
     assert_eq!(present.len(), acknowledged.len(), "something was kept that was refused");
+}
+
+/// A daemon that cannot keep what it promises does not begin to promise: it says why, touches nothing, and knows everything when it may
+/// write again.
+#[test]
+fn a_read_only_state_directory_is_said_at_the_start_and_costs_nothing() {
+    let node = Node::new();
+    let disk = SmallDisk::new(&node);
+    let state = disk.0.join("state").display().to_string();
+    let options = Options::new(env!("CARGO_BIN_EXE_switchd")).with(&format!("--state {state}"));
+    let mut daemon = node.start(&options);
+    add_pool(&daemon, &["10.9.0.0/29"]);
+    let kept: Lease = daemon.call(&acquire("kept"));
+    daemon.kill();
+    disk.set_writable(false);
+    let socket = daemon.socket.display().to_string();
+    let refused = node
+        .net
+        .command(env!("CARGO_BIN_EXE_switchd"))
+        .args(["--socket", &socket, "--state", &state])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains(&state) && said.contains("Read-only file system"), "{said}");
+    disk.set_writable(true);
+    let daemon = node.start(&options);
+    assert_eq!(leases(&daemon).into_iter().map(|status| status.lease).collect::<Vec<_>>(), [kept]);
+}
+
+/// A pool is told of before it is exhausted, once, and again only after it had room; and exhaustion is refused with the figures.
+#[test]
+fn a_pool_that_is_nearly_full_is_told_before_it_is_full() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    add_pool(&daemon, &["10.9.0.0/27"]);
+    let told = || {
+        let recent: Vec<switch_api::Happened> = daemon.call(&Request::EventsRecent(Default::default()));
+        let of_pools = recent.into_iter().filter(|event| event.what == "pool-near-full");
+        of_pools.map(|event| event.text).collect::<Vec<_>>()
+    };
+    let names: Vec<String> = (0..30).map(|n| format!("c{n}")).collect();
+    for name in &names[..26] {
+        let _: Lease = daemon.call(&acquire(name));
+    }
+    // It is looked once a second.
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(told(), Vec::<String>::new(), "26 of 30 are no 90 percent");
+    let _: Lease = daemon.call(&acquire(&names[26]));
+    switch_lab::wait_until("it is told", LONG, || told().len() == 1);
+    assert!(told()[0].contains("address pool pods (IPv4)"), "{:?}", told());
+    for name in &names[27..] {
+        let _: Lease = daemon.call(&acquire(name));
+    }
+    let refused = daemon.client().call::<Lease>(&acquire("more")).unwrap_err();
+    assert_eq!(refused.code, Code::Limit);
+    assert!(refused.message.contains("30"), "{refused:?}");
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(told().len(), 1, "once");
 }
