@@ -82,7 +82,7 @@ pub use prefix::Prefix;
 pub use publish::Publish;
 pub use reply::*;
 pub use request::{
-    ByDevice, ByName, FdbDelete, FdbFilter, Hello, Nothing, PortSet, Rebalance, Request, Stop,
+    ByDevice, ByName, FdbDelete, FdbFilter, Hello, Nothing, PortAddress, PortSet, Rebalance, Request, Stop,
 };
 pub use route::*;
 pub use trace::*;

@@ -274,6 +274,17 @@ impl PortKind {
         }
     }
 
+    /// Addresses and routes of the device that the switch makes; none if it makes none.
+    pub fn addressed_mut(&mut self) -> Option<(&mut Vec<Cidr>, &mut Vec<DeviceRoute>)> {
+        match self {
+            Self::Tap { addresses, routes, .. } | Self::Host { addresses, routes, .. } => {
+                Some((addresses, routes))
+            }
+            Self::Xdp { pod: Some(end), .. } => Some((&mut end.addresses, &mut end.routes)),
+            _ => None,
+        }
+    }
+
     /// The MAC address of the device that the switch makes; none if it makes none.
     pub fn mac_mut(&mut self) -> Option<&mut Option<Mac>> {
         match self {

@@ -15,7 +15,8 @@ use crate::route::{
 };
 use crate::trace::{Trace, TraceLive};
 use crate::{
-    Bridge, LeaseAcquire, LeaseFilter, Mac, Name, Owner, Pool, Port, PortSettings, StaticMac, Vid, Vrf,
+    Bridge, Cidr, DeviceRoute, LeaseAcquire, LeaseFilter, Mac, Name, Owner, Pool, Port, PortSettings,
+    SourceGuard, StaticMac, Vid, Vrf,
 };
 use serde::{Deserialize, Serialize};
 
@@ -116,6 +117,9 @@ pub enum Request {
     /// Replaces a port's settings.
     #[serde(rename = "port.set")]
     PortSet(PortSet),
+    /// Gives the device that the switch made for a port other addresses and routes, in place.
+    #[serde(rename = "port.address")]
+    PortAddress(PortAddress),
     /// Says what a port is to policies.
     #[serde(rename = "port.label")]
     PortLabel(PortLabel),
@@ -329,6 +333,23 @@ pub struct PortSet {
     pub name: Name,
     /// All its settings; what is not named returns to its default.
     pub settings: PortSettings,
+}
+
+/// See [`Request::PortAddress`]. The device stays what it is, with all that is connected over addresses that stay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortAddress {
+    /// The port: one whose device the switch made.
+    pub name: Name,
+    /// All its addresses from now on.
+    #[serde(default)]
+    pub addresses: Vec<Cidr>,
+    /// All its routes from now on.
+    #[serde(default)]
+    pub routes: Vec<DeviceRoute>,
+    /// What it may say of itself from now on. Absent: as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_guard: Option<SourceGuard>,
 }
 
 /// See [`Request::FdbDelete`].

@@ -527,3 +527,38 @@ fn a_hundred_attachments_under_traffic_lose_no_frame_and_no_descriptor() {
     assert!(daemon.drops("rx-missed") == 0);
     daemon.assert_conserved();
 }
+
+/// Other addresses in place: connections over those that stay go on, neighbours hear of those that come, and what the kernel refuses
+/// leaves the device as it was.
+#[test]
+fn a_device_is_given_other_addresses_in_place() {
+    let (_node, daemon, pods) = node_with_taps(&switchd(), 2);
+    wait_until("ping", LONG, || reaches(&pods[0].net, "10.66.0.2"));
+    let give = |addresses: &str, routes: serde_json::Value| {
+        let addresses: Vec<_> = addresses.split(' ').collect();
+        let set = serde_json::json!({"name": "tap2", "addresses": addresses, "routes": routes});
+        daemon.client().call::<Done>(&Request::PortAddress(serde_json::from_value(set).unwrap()))
+    };
+    let listens = pods[1].net.inside(|| std::net::TcpListener::bind("10.66.0.2:90").unwrap()).join().unwrap();
+    let stream = pods[0].net.inside(|| std::net::TcpStream::connect("10.66.0.2:90").unwrap());
+    let (mut one, mut other) = (stream.join().unwrap(), listens.accept().unwrap().0);
+    let routes = serde_json::json!([{"to": "10.99.0.0/16", "via": "10.66.0.1"}]);
+    give("10.66.0.2/24 10.66.0.77/24 fd66::77/64", routes.clone()).unwrap();
+    one.write_all(b"still").unwrap();
+    other.read_exact(&mut [0; 5]).unwrap();
+    assert!(reaches(&pods[0].net, "10.66.0.77") && reaches(&pods[0].net, "fd66::77"));
+    assert!(!reaches(&pods[0].net, "fd66::2"), "it is gone");
+    assert!(pods[1].net.ip("route show 10.99.0.0/16").contains("via 10.66.0.1"));
+    // A gateway that is nowhere: the kernel refuses, and nothing is changed.
+    let refused = give("10.66.0.88/24", serde_json::json!([{"to": "10.98.0.0/16", "via": "192.0.2.1"}]));
+    let refused = refused.unwrap_err();
+    assert!(refused.message.contains("route to 10.98.0.0/16"), "{refused:?}");
+    assert!(reaches(&pods[0].net, "10.66.0.77") && !reaches(&pods[0].net, "10.66.0.88"));
+    assert!(pods[1].net.ip("route show 10.99.0.0/16").contains("via 10.66.0.1"));
+    let kind = daemon.port("tap2").port.kind;
+    assert_eq!(kind.pod_addresses().unwrap().len(), 3, "{kind:?}");
+    let nobody = serde_json::json!({"name": "nobody"});
+    let nobody = Request::PortAddress(serde_json::from_value(nobody).unwrap());
+    assert_eq!(daemon.client().call::<Done>(&nobody).unwrap_err().code, Code::NotFound);
+    daemon.assert_conserved();
+}

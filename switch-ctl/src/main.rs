@@ -23,6 +23,7 @@ mod output;
 mod outside;
 mod policy;
 mod port;
+mod readdress;
 mod route;
 mod stats;
 mod tap;

@@ -1,7 +1,7 @@
 //! `switch-ctl port`.
 
 use crate::output::{Output, bytes, thousands};
-use crate::{guard, label, limit, outside, tap};
+use crate::{guard, label, limit, outside, readdress, tap};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use switch_api::{
@@ -36,6 +36,8 @@ pub enum Verb {
         #[command(flatten)]
         settings: Box<Settings>,
     },
+    /// Gives the device that the switch made for a port other addresses and routes; its connections over those that stay go on.
+    Address(readdress::Addresses),
     /// Says what a port is to network policies: namespace, labels, named ports. What is not named stays.
     Label(label::Label),
     /// Closes and removes a port.
@@ -381,6 +383,7 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
             let done: Done = client.call(&Request::PortSet(set))?;
             output.done(&done, &format!("port {name} is changed"));
         }
+        Verb::Address(wanted) => readdress::run(wanted, client, output)?,
         Verb::Label(label) => label::run(label, client, output)?,
         Verb::Delete { name } => {
             let done: Done = client.call(&Request::PortDelete(ByName { name: name.clone() }))?;

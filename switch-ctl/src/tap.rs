@@ -93,7 +93,7 @@ struct Dress {
     routes: Vec<DeviceRoute>,
 }
 
-fn parse_route(text: &str) -> Result<DeviceRoute, String> {
+pub fn parse_route(text: &str) -> Result<DeviceRoute, String> {
     let (to, via) = match text.split_once(',') {
         Some((to, via)) => (to, Some(via)),
         None => (text, None),

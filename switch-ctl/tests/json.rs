@@ -27,6 +27,7 @@ const LINES: &[&str] = &[
     "port list",
     "port show m",
     "port set m --isolated on",
+    "port address t 10.1.0.3/24 --route 10.9.0.0/16,10.1.0.1",
     "port label t app=web --namespace shop",
     "fdb add 02:00:00:00:00:01 --bridge br0 --port m",
     "fdb list",

@@ -35,12 +35,33 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<Value, Refusal> {
             Refusal::new(INVALID_ENVIRONMENT, text).details("give this network another interface name")
         );
     }
-    let given = ipam::acquire(&mut client, invocation, conf)?;
+    let is_first = !conf.ipam.needs_interface();
+    let given = if is_first { ipam::acquire(&mut client, invocation, conf)? } else { Answer::default() };
     let present = present.map(|port| (port, seen.is_some()));
-    match attach(&mut client, invocation, conf, present, &given) {
-        Ok(port) => Ok(answer(&port, given, conf, &netns).to_json(conf.version)),
+    let attached = attach(&mut client, invocation, conf, present, &given).and_then(|port| match is_first {
+        true => Ok((port, given)),
+        false => address(&mut client, invocation, conf, port),
+    });
+    match attached {
+        Ok((port, given)) => Ok(answer(&port, given, conf, &netns).to_json(conf.version)),
         Err(error) => Err(undo(&mut client, invocation, conf, &holder, error)),
     }
+}
+
+/// Addresses for a port that has none yet: whoever gives them was asked by its interface.
+fn address(
+    client: &mut Client,
+    invocation: &Invocation,
+    conf: &Conf,
+    port: Port,
+) -> Result<(Port, Answer), Refusal> {
+    let given = ipam::acquire(client, invocation, conf)?;
+    let mut port = port;
+    let mac = port.kind.mac_mut().and_then(|mac| *mac).map_or_else(|| mac_for(&given), Ok)?;
+    port.kind = kind(invocation, conf, &port.name, mac, &given)?;
+    port.settings.source_guard = guard::of(conf, mac, given.ips.iter().map(|ip| ip.address.addr()));
+    switch::address(client, &port)?;
+    Ok((port, given))
 }
 
 /// The addresses only: another plugin makes the interface.
@@ -237,17 +258,25 @@ fn undo(
     error: Refusal,
 ) -> Refusal {
     let mut left = Vec::new();
-    let mut note = |what: &str, outcome: Result<(), ApiError>| {
+    let release = |left: &mut Vec<String>| {
+        if let Err(error) = ipam::release_delegated(invocation, conf) {
+            left.push(format!("addresses are still there ({error})"));
+        }
+    };
+    if conf.ipam.needs_interface() {
+        release(&mut left);
+    }
+    let note = |left: &mut Vec<String>, what: &str, outcome: Result<(), ApiError>| {
         if let Err(error) =
             outcome.or_else(|error| if error.code == Code::NotFound { Ok(()) } else { Err(error) })
         {
             left.push(format!("{what} is still there ({error})"));
         }
     };
-    note("the port", switch::remove(client, holder).map(drop));
-    note("the lease", ipam::release(client, holder).map(drop));
-    if let Err(error) = ipam::release_delegated(invocation, conf) {
-        left.push(format!("addresses are still there ({error})"));
+    note(&mut left, "the port", switch::remove(client, holder).map(drop));
+    note(&mut left, "the lease", ipam::release(client, holder).map(drop));
+    if !conf.ipam.needs_interface() {
+        release(&mut left);
     }
     match left.is_empty() {
         true => error.and("nothing of it was left behind"),

@@ -140,6 +140,14 @@ pub enum Ipam {
     Delegate(String),
 }
 
+impl Ipam {
+    /// Whether whoever gives addresses asks for them by the container's interface, which is then there before them; and lets go of
+    /// them by it, before it goes.
+    pub fn needs_interface(&self) -> bool {
+        matches!(self, Self::Delegate(kind) if kind == "dhcp")
+    }
+}
+
 /// An attachment that is still there (specification, `cni.dev/valid-attachments`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Attachment {

@@ -10,6 +10,10 @@ use switch_api::Holder;
 /// Does it.
 pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
     let holder = conf.holder(&invocation.container, &invocation.interface);
+    // By the interface, as long as it is there. What cannot be said so is said again below.
+    if conf.is_ours && conf.ipam.needs_interface() {
+        _ = ipam::release_delegated(invocation, conf);
+    }
     let deleted = switch::connect(conf).and_then(|mut client| {
         // What waits is not ours to report; the next one that reaches the daemon tries again.
         _ = pending::make_good(&mut client, conf, None);

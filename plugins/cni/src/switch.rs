@@ -5,8 +5,8 @@ use crate::invocation::Invocation;
 use crate::refusal::Refusal;
 use std::collections::BTreeMap;
 use switch_api::{
-    ApiError, Bridge, ByName, Client, Code, Done, Holder, Name, Owner, Port, PortLabel, PortStatus, Request,
-    Workload,
+    ApiError, Bridge, ByName, Client, Code, Done, Holder, Name, Owner, Port, PortAddress, PortLabel,
+    PortStatus, Request, Workload,
 };
 
 /// Labels that say whose a port is.
@@ -93,6 +93,17 @@ fn noted(aliases: &[String]) -> Option<String> {
 pub fn label(client: &mut Client, port: &Name, workload: Workload) -> Result<(), ApiError> {
     let label = PortLabel { name: port.clone(), workload: Some(workload) };
     client.call::<Done>(&Request::PortLabel(label)).map(drop)
+}
+
+/// Gives a port's device the addresses, routes and source guard that `port` says.
+pub fn address(client: &mut Client, port: &Port) -> Result<(), ApiError> {
+    let mut kind = port.kind.clone();
+    let (addresses, routes) = kind
+        .addressed_mut()
+        .map_or_else(Default::default, |(addresses, routes)| (addresses.clone(), routes.clone()));
+    let name = port.name.clone();
+    let set = PortAddress { name, addresses, routes, source_guard: port.settings.source_guard.clone() };
+    client.call::<Done>(&Request::PortAddress(set)).map(drop)
 }
 
 /// Adds a port; its bridge too, if it is not there.

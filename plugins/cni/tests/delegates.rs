@@ -118,3 +118,59 @@ fn a_chain_that_needs_a_veth_is_refused() {
         runtime.assert_empty();
     }
 }
+
+/// DHCP asks by the container's interface: it is there before it has an address, gets one in place, and lets go of it before it goes.
+#[test]
+fn dhcp_gives_addresses_by_the_interface_that_is_there() {
+    let runtime = Runtime::new();
+    let directory = runtime.node.directory().to_path_buf();
+    let (server, a) = (Container::new("server"), Container::new("a"));
+    let by_hand =
+        json!({"sourceGuard": false, "ipam": {"type": "static", "addresses": [{"address": "10.78.0.1/24"}]}});
+    runtime.ask("ADD", "1.0.0", &server, by_hand.clone()).ok();
+    let leases = directory.join("udhcpd.leases");
+    let pid = directory.join("udhcpd.pid");
+    let conf = format!(
+        "interface eth0\nstart 10.78.0.50\nend 10.78.0.50\nlease_file {}\npidfile {}\nmin_lease 60\n\
+         option subnet 255.255.255.0\noption router 10.78.0.1\noption lease 600\n",
+        leases.display(),
+        pid.display()
+    );
+    std::fs::write(&leases, "").unwrap();
+    let file = directory.join("udhcpd.conf");
+    std::fs::write(&file, conf).unwrap();
+    let _udhcpd = server.net.spawn(&format!("busybox udhcpd -f {}", file.display()));
+    let socket = directory.join("dhcp.sock");
+    let _asks = runtime.node.net.spawn(&format!("/usr/lib/cni/dhcp daemon -socketpath {}", socket.display()));
+    wait_until("the DHCP plugin's daemon listens", LONG, || socket.exists());
+    let dhcp = json!({"ipam": {"type": "dhcp", "daemonSocketPath": socket}});
+    for driver in ["tap", "xdp"] {
+        let mut conf = dhcp.clone();
+        conf["driver"] = driver.into();
+        let said = runtime.ask("ADD", "1.0.0", &a, conf.clone());
+        assert!(said.success, "{driver}: {:#}\n{}", said.json, runtime.daemon.log());
+        // There is one address: with the second driver it is free again because it was let go of.
+        assert_eq!(said.address(0), "10.78.0.50", "{driver}");
+        assert!(a.net.ip("addr show eth0").contains("10.78.0.50/24"));
+        assert!(a.net.ip("route show default").contains("via 10.78.0.1"));
+        wait_until("they reach each other", LONG, || a.reaches("10.78.0.1") && server.reaches("10.78.0.50"));
+        let port =
+            runtime.ports().into_iter().find(|port| port.port.labels["cni/container"] == "a").unwrap().port;
+        let guard = port.settings.source_guard.clone().unwrap();
+        assert_eq!(guard.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.78.0.50/32"]);
+        conf["prevResult"] = said.json.clone();
+        let checked = runtime.ask("CHECK", "1.0.0", &a, conf.clone());
+        assert!(checked.success, "{driver}: {:#}", checked.json);
+        for _ in 0..2 {
+            runtime.ask("DEL", "1.0.0", &a, conf.clone()).ok();
+        }
+        assert!(!a.has("eth0"));
+    }
+    // Nobody answers: ADD fails, and nothing of it stays.
+    runtime.ask("DEL", "1.0.0", &server, by_hand).ok();
+    let mut conf = dhcp.clone();
+    conf["ipam"]["daemonSocketPath"] = json!(directory.join("nobody.sock"));
+    assert!(!runtime.ask("ADD", "1.0.0", &a, conf).success);
+    assert!(!a.has("eth0"));
+    runtime.assert_empty();
+}

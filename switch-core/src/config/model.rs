@@ -109,6 +109,16 @@ impl Model {
                 let port = next.ports.get_mut(&set.name).ok_or_else(|| no_such("port", &set.name))?;
                 port.object.settings = set.settings.clone();
             }
+            Request::PortAddress(set) => {
+                let port = next.ports.get_mut(&set.name).ok_or_else(|| no_such("port", &set.name))?;
+                let Some((addresses, routes)) = port.object.kind.addressed_mut() else {
+                    return Err(no_device_of_ours(&set.name));
+                };
+                (*addresses, *routes) = (set.addresses.clone(), set.routes.clone());
+                if let Some(guard) = &set.source_guard {
+                    port.object.settings.source_guard = Some(guard.clone());
+                }
+            }
             Request::PortDelete(by) => next.delete_port(&by.name)?,
             Request::PortLabel(label) => next.label_port(label)?,
             Request::NamespaceSet(namespace) => next.set_namespace(namespace)?,
@@ -303,6 +313,12 @@ fn exists(kind: &str, name: &Name) -> ApiError {
     ApiError::new(Code::Exists, format!("there is a {kind} named {name} already"))
         .field("name")
         .hint(format!("choose another name, or change it with `switch-ctl {kind} set`"))
+}
+
+fn no_device_of_ours(port: &Name) -> ApiError {
+    ApiError::new(Code::InvalidParams, format!("port {port} has no device that the switch made"))
+        .field("name")
+        .hint("tap and host ports have one, and xdp ports with a pod; addresses of other devices are whose devices they are")
 }
 
 /// The refusal for a name nobody has.

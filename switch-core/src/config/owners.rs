@@ -69,6 +69,7 @@ impl Model {
             Request::VrfDelete(by) => others.touch(self.vrfs.get(&by.name)),
             Request::PortAdd(port) => others.make(&**port),
             Request::PortSet(set) => others.touch(self.port(&set.name)),
+            Request::PortAddress(set) => others.touch(self.port(&set.name)),
             Request::PortLabel(label) => others.touch(self.port(&label.name)),
             Request::PortDelete(by) => others.touch(self.port(&by.name)),
             Request::FdbAdd(new) => others.put(self.station(new.mac, &new.bridge, new.vid), new),

@@ -53,6 +53,7 @@ pub(super) fn concerns(request: &Request) -> bool {
     match request {
         Request::PortAdd(port) => port.workload.is_some() || matches!(port.kind, PortKind::Host { .. }),
         Request::PortDelete(_)
+        | Request::PortAddress(_)
         | Request::PortLabel(_)
         | Request::NamespaceSet(_)
         | Request::NamespaceDelete(_)

@@ -8,7 +8,7 @@
 use super::links::Link;
 use super::rtnl::{Dress, Rtnl};
 use super::sysctl;
-use super::tap::{self, enter, inside};
+use super::tap::{self, Place, enter, inside};
 use std::fs::File;
 use std::io;
 use switch_api::{ApiError, Code, Mac, Name, PodEnd, Port, PortKind};
@@ -35,6 +35,11 @@ impl Wanted {
             mtu: port.settings.mtu.unwrap_or(tap::MTU_DEFAULT),
             end: (**end).clone(),
         })
+    }
+
+    /// Where the pod's end is.
+    pub fn at(&self) -> Place {
+        Place { netns: Some(self.end.netns.clone()), alias: self.alias(), mac: self.mac }
     }
 
     /// What is written on both ends of a pair that is whole.

@@ -212,6 +212,7 @@ impl Daemon {
             Request::PortDelete(by) => self.delete_port(request, &by.name),
             Request::FdbDelete(_) | Request::FdbAdd(_) => self.change_fdb(request),
             Request::PortSet(set) => self.set_port(request, &set.name),
+            Request::PortAddress(set) => self.address_port(request, &set.name),
             Request::FlowList(ask) => json(self.list_flows(ask)?),
             Request::FlowExplain(asked) => json(self.explain_flow(asked)?),
             Request::FlowDelete(filter) => json(self.delete_flows(filter)?),

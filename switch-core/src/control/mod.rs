@@ -75,6 +75,7 @@ pub mod persist;
 mod policies;
 mod policy_diff;
 mod probe;
+mod readdress;
 mod refused;
 mod regions;
 mod route_counts;

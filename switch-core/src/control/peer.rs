@@ -35,6 +35,7 @@ fn is_for_containers(request: &Request, owner: impl Fn(&Name) -> Option<Owner>) 
         Request::PortAdd(port) => port.owner == Owner::Cni && port.kind.pod_addresses().is_some(),
         // One that is not there is for the daemon to say.
         Request::PortDelete(by) => owner(&by.name).is_none_or(|owner| owner == Owner::Cni),
+        Request::PortAddress(set) => owner(&set.name).is_none_or(|owner| owner == Owner::Cni),
         Request::PortLabel(label) => owner(&label.name).is_none_or(|owner| owner == Owner::Cni),
         Request::BridgeAdd(bridge) => bridge.owner == Owner::Cni,
         Request::PoolAdd(pool) => pool.owner == Owner::Cni,

@@ -193,27 +193,31 @@ impl Rtnl {
         self.change(RouteNetlinkMessage::NewAddress(address), NLM_F_CREATE | NLM_F_EXCL)
     }
 
+    /// Takes an address from a device. One that it does not have is what we want.
+    pub fn delete_address(&self, index: u32, cidr: Cidr) -> io::Result<()> {
+        let mut address = AddressMessage::default();
+        address.header.family = family(cidr.address());
+        address.header.prefix_len = cidr.prefix_len();
+        address.header.index = index;
+        address.attributes.push(AddressAttribute::Local(cidr.address()));
+        address.attributes.push(AddressAttribute::Address(cidr.address()));
+        match self.change(RouteNetlinkMessage::DelAddress(address), 0) {
+            Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+            deleted => deleted,
+        }
+    }
+
     /// Adds a route through a device.
     pub fn add_route(&self, index: u32, route: &DeviceRoute) -> io::Result<()> {
-        let mut message = RouteMessage::default();
-        let is_v4 = route.to.address().is_ipv4();
-        message.header = RouteHeader {
-            address_family: family(route.to.address()),
-            destination_prefix_length: route.to.prefix_len(),
-            table: RouteHeader::RT_TABLE_MAIN,
-            // Who configures hosts by hand or by program writes `static`.
-            protocol: RouteProtocol::Static,
-            scope: if is_v4 && route.via.is_none() { RouteScope::Link } else { RouteScope::Universe },
-            kind: RouteType::Unicast,
-            flags: RouteFlags::empty(),
-            ..RouteHeader::default()
-        };
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::from(route.to.address())));
-        message.attributes.push(RouteAttribute::Oif(index));
-        if let Some(via) = route.via {
-            message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(via)));
+        self.change(RouteNetlinkMessage::NewRoute(through(index, route)), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Removes a route through a device. One that is not there is what we want.
+    pub fn delete_route(&self, index: u32, route: &DeviceRoute) -> io::Result<()> {
+        match self.change(RouteNetlinkMessage::DelRoute(through(index, route)), 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            deleted => deleted,
         }
-        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
     /// The device by which a packet to `address` would leave; none if it would not.
@@ -282,6 +286,29 @@ impl Rtnl {
         }
         Ok(())
     }
+}
+
+/// A route through a device, as the kernel is told of it.
+fn through(index: u32, route: &DeviceRoute) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let is_v4 = route.to.address().is_ipv4();
+    message.header = RouteHeader {
+        address_family: family(route.to.address()),
+        destination_prefix_length: route.to.prefix_len(),
+        table: RouteHeader::RT_TABLE_MAIN,
+        // Who configures hosts by hand or by program writes `static`.
+        protocol: RouteProtocol::Static,
+        scope: if is_v4 && route.via.is_none() { RouteScope::Link } else { RouteScope::Universe },
+        kind: RouteType::Unicast,
+        flags: RouteFlags::empty(),
+        ..RouteHeader::default()
+    };
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::from(route.to.address())));
+    message.attributes.push(RouteAttribute::Oif(index));
+    if let Some(via) = route.via {
+        message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(via)));
+    }
+    message
 }
 
 /// Asks for one device on a socket that is read elsewhere: the answer looks like an event.

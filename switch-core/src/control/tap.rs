@@ -97,6 +97,11 @@ impl Wanted {
         })
     }
 
+    /// Where the device is.
+    pub(super) fn at(&self) -> Place {
+        Place { netns: self.netns.clone(), alias: self.alias(), mac: self.mac }
+    }
+
     /// What is written on the device.
     fn alias(&self) -> String {
         format!("switchd {} {}", self.port, self.mac)
@@ -113,6 +118,31 @@ impl Wanted {
 
     fn several_queues(&self) -> bool {
         self.queues > 1
+    }
+}
+
+/// Where a device that the switch made is, and how it is known there.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// Its namespace; none: the daemon's.
+    pub netns: Option<String>,
+    /// What is written on it.
+    pub alias: String,
+    /// Its MAC address. A pod may change one of the two.
+    pub mac: Mac,
+}
+
+impl Place {
+    /// Its number; `rtnl` is of its namespace.
+    pub fn find(&self, rtnl: &Rtnl) -> io::Result<u32> {
+        let links = rtnl.links()?;
+        let alike = |link: &&Link| link.alias == self.alias || link.mac == Some(self.mac);
+        links.iter().find(alike).map(|link| link.index).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// For a person.
+    pub fn shown(&self) -> String {
+        self.netns.as_ref().map_or("the daemon's namespace".into(), |path| format!("namespace {path}"))
     }
 }
 
