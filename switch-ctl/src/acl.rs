@@ -24,8 +24,10 @@ pub enum Verb {
         file: PathBuf,
     },
     /// Lists access control lists.
+    #[command(after_help = "Example:\n  switch-ctl acl list")]
     List,
     /// Shows one list: its rules, the ports that it is for, what the rules decided.
+    #[command(after_help = "Example:\n  switch-ctl acl show metadata")]
     Show {
         /// Its name.
         name: Name,
@@ -34,7 +36,7 @@ pub enum Verb {
     #[command(after_help = "Example:\n  switch-ctl acl stats")]
     Stats,
     /// Removes a list.
-    #[command(alias = "remove")]
+    #[command(alias = "remove", after_help = "Example:\n  switch-ctl acl delete metadata")]
     Delete {
         /// Its name.
         name: Name,

@@ -1,10 +1,12 @@
 //! Mistakes, put into a copy of the source one at a time. A test counts only after it has failed on one:
 //! this shows that each of the clever places has a test that notices.
 
+mod acl;
 mod list;
 mod races;
 
 use crate::sh::{Result, root, say};
+use acl::ACLS;
 use list::MISTAKES;
 use races::RACES;
 use std::fs;
@@ -21,7 +23,7 @@ struct Mistake {
 }
 
 fn all() -> impl Iterator<Item = &'static Mistake> {
-    MISTAKES.iter().chain(RACES)
+    MISTAKES.iter().chain(ACLS).chain(RACES)
 }
 
 /// Mistakes whose place is not in the source any more, or not there alone.

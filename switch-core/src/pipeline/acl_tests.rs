@@ -342,6 +342,19 @@ fn who_is_rejected_is_told_and_others_are_not() {
     net.rig.settle(NOW);
     assert!(net.peers[0].recv().is_none() && net.peers[1].recv().is_none() && net.peers[2].recv().is_some());
     assert_eq!((net.rig.drops(DropReason::AclRejected), counted(&net, "acl db ingress 2")), (3, 2));
+    // Nor for a crowd whose address does not say that it is one, where the sender itself may not send.
+    set(
+        &mut net,
+        serde_json::json!({"name": "two", "applies_to": {"ports": ["p2"]}, "egress": [{"action": "reject"}]}),
+    );
+    let mut shouted = sent(2, 0, Udp, 9);
+    shouted[..6].copy_from_slice(&[0xff; 6]);
+    for (frame, is_told) in [(shouted, false), (sent(2, 0, Udp, 9), true)] {
+        assert!(net.peers[2].send(frame));
+        net.rig.settle(NOW);
+        assert_eq!(net.peers[2].recv().is_some(), is_told);
+        assert!(net.peers[0].recv().is_none() && net.peers[1].recv().is_none());
+    }
     // So many a second, for each port by itself.
     let answered = (0..300).filter(|_| told(&mut net, sent(1, 0, Udp, 9)).is_some()).count();
     assert!(answered < 210, "{answered}");

@@ -13,7 +13,7 @@ use crate::counter::{DropReason, Event};
 use crate::frame::{Frame, Pool};
 use crate::host::error::{self, Reason};
 use crate::host::{PACKET_LEN_MAX, reset};
-use crate::wire::ethernet;
+use crate::wire::ethernet::{self, GROUP_BIT};
 use crate::wire::hop;
 use crate::wire::ip::{self, TCP};
 
@@ -42,7 +42,8 @@ fn answer(view: &View, bytes: &[u8], note: &Note, out: &mut [u8; PACKET_LEN_MAX]
     let fid = guard::admit_vlan(&view.facts.vlans, note).ok()?;
     let packet = bytes.get(note.payload_at()..)?;
     let hop = hop::read(packet, version).ok()?;
-    if !error::is_due(packet, &hop) {
+    // Nobody answers for a crowd (RFC 1122 §3.2.2), also where the address does not say that it is one.
+    if stations.dst & GROUP_BIT != 0 || !error::is_due(packet, &hop) {
         return None;
     }
     let read = ip::parse(packet, version).ok()?;
