@@ -5,6 +5,7 @@ use super::budget::{Budget, Wants};
 use super::cable;
 use super::links::{self, Link};
 use super::tap::{self, Tap, Wanted};
+use super::uplinks::shareable;
 use crate::config::checked::QUEUES_MAX;
 use crate::config::snapshot::{Live, PortId};
 use crate::counter::LaneLoad;
@@ -26,7 +27,7 @@ use crate::worker::{Command, Mail, Report, thread};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use switch_api::{ApiError, Code, PortKind, WhenDead};
+use switch_api::{ApiError, Code, Mac, PortKind, WhenDead};
 
 /// How long a worker may take to answer. It answers between two batches, so a millisecond is long; a
 /// worker that needs seconds has lost its core.
@@ -224,6 +225,7 @@ impl Doors {
         };
         self.engine()?;
         let link = self.usable(name)?;
+        kind.shared_nic().map_or(Ok(()), |_| shareable(&link))?;
         let present = socket::queues(name).min(u32::from(QUEUES_MAX));
         let queues = if *queues == 0 { present } else { u32::from(*queues) };
         if queues > present {
@@ -238,6 +240,7 @@ impl Doors {
             when_dead: when_dead.unwrap_or_else(|| WhenDead::of(take)),
             dead_after_ms: *dead_after_ms,
             workers: workers.clone(),
+            mac: link.mac.unwrap_or(Mac([0; 6])),
         };
         let jumbo = self.is_jumbo(&link);
         let how =
@@ -260,7 +263,7 @@ impl Doors {
             tap: None,
             cable: None,
             attached: Some(opened.attached),
-            _promiscuous: Some(opened.promiscuous),
+            _promiscuous: opened.promiscuous,
         };
         Ok((door, opened.lanes))
     }

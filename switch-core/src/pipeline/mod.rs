@@ -234,6 +234,8 @@ pub struct Private {
     pub news: bool,
     /// Stations that moved, as far as there was room; the worker's turn reports them.
     pub moves: ArrayVec<Moved, MOVES_A_TURN>,
+    /// Neighbours that the node's kernel is to be asked for; the worker's turn reports them.
+    pub wants: ArrayVec<Key, BATCH_FRAMES>,
     /// What policies stopped; the worker's turn reports it.
     pub refusals: Refusals,
     /// Who wants copies of what passes.
@@ -305,6 +307,7 @@ impl Private {
             in_queue: 0,
             news: false,
             moves: ArrayVec::new(),
+            wants: ArrayVec::new(),
             refusals: Refusals::default(),
             capture: None,
             aside: ArrayVec::new(),
