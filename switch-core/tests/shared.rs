@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
 use rustix::process::Signal;
-use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 use switch_api::Owner;
 use switch_api::file::{self, File};
@@ -14,8 +13,9 @@ use switch_api::{
     VrfStatus,
 };
 use switch_lab::cross::Router;
+use switch_lab::session::Session;
 use switch_lab::transfer::{checksum_errors, tcp, udp};
-use switch_lab::{Daemon, Net, Options, wait_until};
+use switch_lab::{Daemon, Net, Options, sequence, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
 /// The cable.
@@ -64,53 +64,22 @@ fn set(daemon: &Daemon, port: &str, settings: PortSettings) {
     let _: Done = daemon.call(&Request::PortSet(PortSet { name: port.parse().unwrap(), settings }));
 }
 
-/// A TCP connection between two hosts, one byte at a time, as somebody types.
-struct Session {
-    client: TcpStream,
-    server: TcpStream,
-}
-
-impl Session {
-    fn open(from: &Net, to: &Net, address: &str) -> Self {
-        let address: IpAddr = address.parse().unwrap();
-        let listener = to.inside(move || TcpListener::bind((address, 2222)).unwrap()).join().unwrap();
-        let client = from.inside(move || TcpStream::connect_timeout(&(address, 2222).into(), LONG).unwrap());
-        let (server, _) = listener.accept().unwrap();
-        let client = client.join().unwrap();
-        for stream in [&client, &server] {
-            stream.set_read_timeout(Some(LONG)).unwrap();
-            stream.set_nodelay(true).unwrap();
-        }
-        Self { client, server }
-    }
-
-    /// Types something; the echo comes back.
-    fn types(&mut self, what: u8) {
-        let mut byte = [0];
-        self.client.write_all(&[what]).unwrap();
-        self.server.read_exact(&mut byte).unwrap();
-        self.server.write_all(&byte).unwrap();
-        self.client.read_exact(&mut byte).unwrap();
-        assert_eq!(byte[0], what);
-    }
-}
-
 #[test]
 fn pods_of_two_nodes_talk_past_their_kernels_which_keep_their_nic() {
     let (nodes, daemons) = pair(&switchd());
     let [near, far] = [&nodes[0].pods[0], &nodes[1].pods[0]];
     let [one, two] = [&nodes[0].node.net, &nodes[1].node.net];
-    let mut session = Session::open(one, two, "10.90.0.2");
-    session.types(b'a');
+    let mut session = Session::open(one, two, "10.90.0.2".parse().unwrap(), LONG);
+    session.types("before");
     wait_until("ping by the kernels", LONG, || near.reaches("10.2.0.2"));
     assert!(ping(&near.net, "10.2.0.2").contains("ttl=60"));
 
     nodes[0].share(&daemons[0], &nodes[1], LINK);
-    session.types(b'b');
+    session.types("one uplink");
     // One way past the kernel, the other by it.
     assert!(ping(&near.net, "10.2.0.2").contains("3 received"));
     nodes[1].share(&daemons[1], &nodes[0], LINK);
-    session.types(b'c');
+    session.types("both uplinks");
     for (to, from) in [("10.2.0.2", "10.1.0.2"), ("fd10:2::2", "fd10:1::2")] {
         let said = ping(&near.net, to);
         // Switch, switch.
@@ -132,7 +101,7 @@ fn pods_of_two_nodes_talk_past_their_kernels_which_keep_their_nic() {
     assert_eq!(tcp(one, &far.net, "10.2.0.2".parse().unwrap(), 500_000), 500_000);
     assert_eq!(tcp(&near.net, two, "10.90.0.2".parse().unwrap(), 500_000), 500_000);
     assert_eq!(checksum_errors(&far.net) + checksum_errors(&near.net), 0);
-    session.types(b'd');
+    session.types("much later");
 
     let said = choice(&daemons[0], "10.2.0.2");
     assert!(said.what == "via" && said.why.iter().any(|line| line.contains("l90to2")), "{said:?}");
@@ -144,7 +113,7 @@ fn pods_of_two_nodes_talk_past_their_kernels_which_keep_their_nic() {
     assert!(said.contains("10.90.0.1") && said.contains("10.1.0.2"), "{said}");
 
     let _: Done = daemons[0].call(&Request::PortDelete(ByName { name: "up90".parse().unwrap() }));
-    session.types(b'e');
+    session.types("one less");
     assert!(ping(&near.net, "10.2.0.2").contains("3 received"));
     for daemon in &daemons {
         daemon.assert_conserved();
@@ -155,7 +124,7 @@ fn pods_of_two_nodes_talk_past_their_kernels_which_keep_their_nic() {
 fn while_the_switch_is_away_its_nic_is_the_kernels_and_pods_packets_go_nowhere() {
     let (nodes, mut daemons) = shared_pair(&switchd().keeping_state());
     let (near, far) = (&nodes[0].node.net, &nodes[1].pods[0]);
-    let mut session = Session::open(&nodes[1].node.net, near, "10.90.0.1");
+    let mut session = Session::open(&nodes[1].node.net, near, "10.90.0.1".parse().unwrap(), LONG);
     wait_until("ping", LONG, || far.reaches("10.1.0.2") && far.reaches("fd10:1::2"));
     // The trap: the near node's default route leads to the far node, whose route leads back.
     near.ip("route add default via 10.90.0.2");
@@ -173,27 +142,27 @@ fn while_the_switch_is_away_its_nic_is_the_kernels_and_pods_packets_go_nowhere()
         all
     };
     daemons[0].signal(Signal::STOP);
-    session.types(b's');
+    session.types("stopped");
     is_lost("stopped");
-    session.types(b't');
+    session.types("stopped for long");
     daemons[0].signal(Signal::CONT);
     wait_until("ping after a stop", LONG, || far.reaches("10.1.0.2") && far.reaches("fd10:1::2"));
 
     daemons[0].kill();
-    session.types(b'k');
+    session.types("killed");
     is_lost("killed");
     assert!(near.ip("link show l90to2").contains("xdp"), "its program stays");
     near.ip("link delete switch0");
     let said = is_lost("killed, and its device gone");
     assert!(said.contains("nreachable") && said.contains("No route"), "{said}");
-    session.types(b'l');
+    session.types("its device gone");
 
     daemons[0] = nodes[0].node.start(&switchd().keeping_state());
     wait_until("ping again", LONG, || far.reaches("10.1.0.2") && far.reaches("fd10:1::2"));
-    session.types(b'm');
+    session.types("started again");
     assert_eq!(daemons[0].port("up90").state, PortState::Up);
     daemons[0].stop(true);
-    session.types(b'n');
+    session.types("detached");
     assert!(!near.ip("link show l90to2").contains("xdp"));
     assert_eq!(near.ip("-4 route show table all proto 83"), "");
 }
@@ -416,4 +385,41 @@ fn an_uplink_is_declared_in_a_file() {
     assert_eq!(vrf(daemon).uplinks[0].port.as_str(), "up90");
     wait_until("ping", LONG, || near.reaches("10.2.0.2"));
     assert_eq!(export(), exported);
+}
+
+/// Packets that may be lost in twelve changes: when a program comes onto a veth or leaves it, the kernel throws away what its queues hold.
+/// So many may be on their way, too: with more than that lost the load stands still.
+const LOST_MAX: u64 = 512;
+
+#[test]
+fn pods_do_not_notice_that_an_uplink_comes_or_goes() {
+    let (nodes, daemons) = pair(&switchd());
+    let [near, far] = [&nodes[0].pods[0].net, &nodes[1].pods[0].net];
+    wait_until("ping", LONG, || {
+        nodes[0].pods[0].reaches("10.2.0.2") && nodes[0].pods[0].reaches("fd10:2::2")
+    });
+    let address = |text: &str| text.parse().unwrap();
+    let pairs = [(address("10.1.0.2"), address("10.2.0.2")), (address("fd10:1::2"), address("fd10:2::2"))];
+    let load = sequence::start(near, far, &pairs, LOST_MAX);
+    let goes_on = || {
+        let before = load.received();
+        wait_until("traffic goes on", LONG, || load.received() > before + 400);
+    };
+    goes_on();
+    for _ in 0..3 {
+        nodes[0].share(&daemons[0], &nodes[1], LINK);
+        goes_on();
+        nodes[1].share(&daemons[1], &nodes[0], LINK);
+        goes_on();
+        for daemon in &daemons {
+            let _: Done = daemon.call(&Request::PortDelete(ByName { name: "up90".parse().unwrap() }));
+            let _: Done = daemon.call(&Request::BridgeDelete(ByName { name: "wan90".parse().unwrap() }));
+            goes_on();
+        }
+    }
+    let tally = load.finish();
+    assert!(tally.lost < LOST_MAX && tally.sent > 4_800, "{tally:?}");
+    for daemon in &daemons {
+        daemon.assert_conserved();
+    }
 }

@@ -8,7 +8,7 @@ use super::model::Model;
 use super::uplink::{ToKernel, untagged};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use switch_api::{Mac, Name, Port, Prefix, Uplink, Vid, Vlan};
+use switch_api::{Mac, Name, Port, PortKind, Prefix, Uplink, Vid, Vlan};
 
 /// Addresses of one NIC that are known here: beyond them the kernel is as likely to have a mistake as a use.
 pub const NIC_ADDRESSES_MAX: usize = 256;
@@ -158,6 +158,9 @@ pub(super) fn check(model: &Model, problems: &mut Vec<Problem>) {
         if !matches!(port.settings.vlan, Vlan::Access { .. }) {
             problem("settings.vlan", "an uplink takes frames without a tag: leave its VLAN as it is".into());
         }
+        if matches!(port.kind, PortKind::Xdp { pod: Some(_), .. }) {
+            problem("pod", "an uplink is on a NIC of the node's, not on a pair into a pod".into());
+        }
         let others = model.ports_of(&port.bridge).filter(|other| other.object.name != port.name);
         if let Some(other) = others.map(|other| &other.object.name).next() {
             let text = format!(
@@ -191,7 +194,7 @@ mod tests {
     use crate::config::snapshot::{Live, compile};
     use hashbrown::HashMap;
     use std::sync::Arc;
-    use switch_api::{Bridge, BridgeAddress, Owner, PortKind, Request, Vrf};
+    use switch_api::{Bridge, BridgeAddress, Owner, PodEnd, Request, Vrf};
 
     fn name(text: &str) -> Name {
         text.parse().unwrap()
@@ -272,6 +275,18 @@ mod tests {
         assert!(
             refusal(after(&model(), address("wan", "192.0.2.9/24"))).contains("the kernel is the station")
         );
+        let end = PodEnd {
+            device: "eth0".into(),
+            netns: "/run/netns/a".into(),
+            mac: None,
+            addresses: Vec::new(),
+            routes: Vec::new(),
+        };
+        let mut kind = PortKind::uplink("eth1");
+        if let PortKind::Xdp { pod, .. } = &mut kind {
+            *pod = Some(Box::new(end));
+        }
+        assert!(refusal(after(&model(), port("into-a-pod", "br0", kind))).contains("a NIC of the node's"));
         let vrf = Vrf { uplink: Uplink::None, ..Vrf::unset(Name::main()) };
         assert!(refusal(after(&model(), Request::VrfSet(vrf))).contains("goes by a table of the kernel's"));
     }

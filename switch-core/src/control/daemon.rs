@@ -389,11 +389,16 @@ impl Daemon {
         let checked = self.check(request)?;
         let port = self.model.ports.get(name).ok_or_else(|| no_such("port", name))?;
         let (id, gone) = (port.id, port.object.clone());
-        let life = self.ports.remove(&id);
+        let mut life = self.ports.remove(&id);
+        if let Some(PortLife::Up(door)) = &mut life {
+            // What an uplink took goes by the kernel before the routes do.
+            door.let_go();
+        }
         let is_down = matches!(life, Some(PortLife::Down(_)));
         match self.adopt(checked) {
             Err(error) if self.model.ports.contains_key(name) => {
                 self.ports.extend(life.map(|life| (id, life)));
+                self.widen_uplinks();
                 Err(error)
             }
             adopted => {

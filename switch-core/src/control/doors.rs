@@ -15,6 +15,7 @@ use crate::port::pcap::PcapPort;
 use crate::port::tap::TapPort;
 use crate::port::tap::device::{Descriptor, Offloads};
 use crate::port::traffic::TrafficPort;
+use crate::port::xdp::networks::Behind;
 use crate::port::xdp::open::{Device, Engine, How, OpenError};
 use crate::port::xdp::program::{AttachError, Attached, Hook, Settings};
 use crate::port::xdp::promiscuous::Promiscuous;
@@ -68,6 +69,14 @@ pub struct Door {
 }
 
 impl Door {
+    /// The program of an uplink takes nothing any more.
+    pub(super) fn let_go(&mut self) {
+        let narrowed = self.attached.as_mut().map_or(Ok(()), |attached| attached.narrow(&Behind::new()));
+        if let Err(error) = narrowed {
+            tracing::error!("a program takes frames that go nowhere, until it is taken off: {error}");
+        }
+    }
+
     /// What the snapshot should say.
     pub fn live(&self) -> Live {
         Live { up: true, mtu: self.mtu, gso: self.gso, lanes: self.workers.iter().copied().collect() }

@@ -9,6 +9,7 @@ use crate::config::Model;
 use crate::config::gateway::{from_bits, to_bits};
 use crate::config::shared::{NIC_ADDRESSES_MAX, Nic, Nics, WayOut, Ways};
 use crate::config::snapshot::PortId;
+use crate::port::xdp::socket::joins_segments;
 use crate::table::neigh::{key, unkey};
 use crate::table::wide::Key;
 use crate::worker::thread::now;
@@ -265,6 +266,16 @@ impl Daemon {
             problems.push(format!(
                 "uplink {} is down, and what its routes lead to goes by the kernel; `switch-ctl port show {}` says why",
                 down.port, down.port
+            ));
+        }
+        let is_generic = |way: &&WayOut| match self.ports.get(&way.id) {
+            Some(PortLife::Up(door)) => door.mode == Some("generic"),
+            _ => false,
+        };
+        for way in ways.out.iter().filter(is_generic).filter(|way| joins_segments(&way.device)) {
+            problems.push(format!(
+                "{} joins TCP segments before uplink {}, in mode generic, sees them, and what fits no frame is lost: ethtool -K {} gro off",
+                way.device, way.port, way.device
             ));
         }
         all
