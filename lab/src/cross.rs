@@ -64,7 +64,7 @@ impl Router {
     /// `fdLINK::A` and `fdLINK::B`, A and B the two networks.
     pub fn join(&self, other: &Self, link: u8) {
         let (a, b) = (self.net, other.net);
-        let (here, there) = (format!("l{link}to{b}"), format!("l{link}to{a}"));
+        let (here, there) = (self.nic(other, link), other.nic(self, link));
         let peer = other.node.net.name();
         self.node.net.ip(&format!("link add {here} type veth peer name {there} netns {peer}"));
         for (router, device, n) in [(self, &here, a), (other, &there, b)] {
@@ -72,6 +72,20 @@ impl Router {
             router.node.net.ip(&format!("addr add 10.{link}.0.{n}/24 dev {device}"));
             router.node.net.ip(&format!("addr add fd10:{link}::{n}/64 dev {device} nodad"));
         }
+    }
+
+    /// Its end of a cable.
+    pub fn nic(&self, other: &Self, link: u8) -> String {
+        format!("l{link}to{}", other.net)
+    }
+
+    /// An uplink `upLINK` on its end of a cable, which its kernel keeps; alone on a bridge `wanLINK`.
+    pub fn share(&self, daemon: &Daemon, other: &Self, link: u8) {
+        let bridge = format!("wan{link}");
+        daemon.bridge(&bridge);
+        let kind = PortKind::uplink(&self.nic(other, link));
+        let uplink = Port::new(parse(&format!("up{link}")), parse(&bridge), kind);
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(uplink)));
     }
 
     /// A static route to the other's pods over a cable.

@@ -21,6 +21,7 @@ pub mod node;
 pub mod raw;
 pub mod scenes;
 pub mod sequence;
+pub mod session;
 pub mod transfer;
 pub mod trouble;
 pub mod world;

@@ -89,6 +89,9 @@ pub enum Take {
         /// At most 16 (`RULES_MAX` of the XDP program).
         rules: Vec<TakeRule>,
     },
+    /// What is addressed to the device's own MAC and to networks behind the switch, which the switch keeps up to date: the
+    /// port is an uplink on a NIC that stays the host's.
+    Networks,
 }
 
 /// As it is read: serde passes over what else stands beside the tag of a variant without fields.
@@ -105,6 +108,7 @@ enum TakeWord {
     Everything,
     Nothing,
     Matching,
+    Networks,
 }
 
 impl TryFrom<TakeText> for Take {
@@ -113,6 +117,7 @@ impl TryFrom<TakeText> for Take {
         match (text.take, text.rules) {
             (TakeWord::Everything, None) => Ok(Self::Everything),
             (TakeWord::Nothing, None) => Ok(Self::Nothing),
+            (TakeWord::Networks, None) => Ok(Self::Networks),
             (TakeWord::Matching, Some(rules)) => Ok(Self::Matching { rules }),
             (TakeWord::Matching, None) => Err("missing field `rules`"),
             (_, Some(_)) => Err("unknown field `rules`, which goes with `matching`"),
@@ -147,7 +152,7 @@ impl WhenDead {
     pub fn of(take: &Take) -> Self {
         match take {
             Take::Everything | Take::Nothing => Self::Drop,
-            Take::Matching { .. } => Self::Pass,
+            Take::Matching { .. } | Take::Networks => Self::Pass,
         }
     }
 }
@@ -253,6 +258,31 @@ impl PortKind {
             when_dead: None,
             dead_after_ms: DEAD_AFTER_MS_DEFAULT,
             pod: None,
+        }
+    }
+
+    /// An uplink on `device`, a NIC that stays the host's, everything else by default.
+    pub fn uplink(device: &str) -> Self {
+        let mut kind = Self::xdp(device);
+        if let Self::Xdp { take, .. } = &mut kind {
+            *take = Take::Networks;
+        }
+        kind
+    }
+
+    /// The MAC of the node itself, if that is what is behind it.
+    pub fn host_mac(&self) -> Option<Mac> {
+        match self {
+            Self::Host { mac, .. } => *mac,
+            _ => None,
+        }
+    }
+
+    /// The NIC that it shares with the host's kernel, if it is an uplink.
+    pub fn shared_nic(&self) -> Option<&str> {
+        match self {
+            Self::Xdp { device, take: Take::Networks, .. } => Some(device),
+            _ => None,
         }
     }
 

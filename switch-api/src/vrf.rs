@@ -1,7 +1,7 @@
 //! Routing tables as objects: where what a table has no route for goes, and what it has to do with the
 //! kernel's.
 
-use crate::{Name, Owner, Prefix};
+use crate::{Mac, Name, Owner, Prefix};
 use serde::{Deserialize, Serialize};
 
 /// The kernel's main table (`RT_TABLE_MAIN`, linux/rtnetlink.h).
@@ -76,6 +76,9 @@ pub struct VrfStatus {
     /// That port's device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// Uplinks on NICs that it shares with the kernel: by these, what the kernel's routes send there leaves at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uplinks: Vec<UplinkStatus>,
     /// Networks that the kernel was told of: who exports its table exports them.
     pub announced: Vec<Prefix>,
     /// What is mirrored of its table in the kernel; none without a mirror.
@@ -83,6 +86,24 @@ pub struct VrfStatus {
     pub mirrored: Option<MirrorStatus>,
     /// What stands in the way, each with what to do about it.
     pub problems: Vec<String>,
+}
+
+/// An uplink on a NIC that stays the host's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UplinkStatus {
+    /// The port.
+    pub port: Name,
+    /// The NIC.
+    pub device: String,
+    /// It is open. While it is not, the kernel does what it did.
+    pub up: bool,
+    /// The NIC's MAC, which the switch sends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// The kernel's addresses on it, with their networks.
+    pub addresses: Vec<Prefix>,
+    /// What it takes from the NIC: packets to these networks, but for the kernel's own addresses in them.
+    pub takes: Vec<Prefix>,
 }
 
 /// The mirror of a kernel's table.

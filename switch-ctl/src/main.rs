@@ -29,6 +29,7 @@ mod stats;
 mod tap;
 mod top;
 mod trace;
+mod uplink;
 mod vrf;
 mod worker;
 

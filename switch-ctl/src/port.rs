@@ -1,7 +1,7 @@
 //! `switch-ctl port`.
 
 use crate::output::{Output, bytes, thousands};
-use crate::{guard, label, limit, outside, readdress, tap};
+use crate::{guard, label, limit, outside, readdress, tap, uplink};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use switch_api::{
@@ -54,6 +54,8 @@ pub enum Kind {
     Tap(tap::Tap),
     /// A TAP in the daemon's own namespace: by it the node itself talks to the pods.
     Host(tap::Host),
+    /// A way out by a NIC that stays the host's: only packets to networks behind the switch are taken.
+    Uplink(uplink::Uplink),
     /// AF_XDP on a network device.
     Xdp {
         #[command(flatten)]
@@ -141,6 +143,17 @@ pub enum Mode {
     ZeroCopy,
     Native,
     Generic,
+}
+
+impl From<Mode> for XdpMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Auto => Self::Auto,
+            Mode::ZeroCopy => Self::ZeroCopy,
+            Mode::Native => Self::Native,
+            Mode::Generic => Self::Generic,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -289,6 +302,7 @@ impl Kind {
             Self::Xdp { common, .. } => (common, self.xdp()),
             Self::Tap(tap) => (&tap.common, tap.kind()),
             Self::Host(host) => (&host.common, host.kind()),
+            Self::Uplink(uplink) => (&uplink.common, uplink.kind()),
             Self::Memory { common, flows, frame_len, seed, reverse, rate_pps } => {
                 let source = flows.map(|flows| MemorySource {
                     flows,
@@ -338,12 +352,7 @@ impl Kind {
         };
         PortKind::Xdp {
             device: device.clone(),
-            mode: match mode {
-                Mode::Auto => XdpMode::Auto,
-                Mode::ZeroCopy => XdpMode::ZeroCopy,
-                Mode::Native => XdpMode::Native,
-                Mode::Generic => XdpMode::Generic,
-            },
+            mode: (*mode).into(),
             queues: *queues,
             ring_size: ring_size.unwrap_or(switch_api::RING_SIZE_DEFAULT),
             busy_poll_us: *busy_poll_us,
@@ -436,6 +445,7 @@ fn memory(port: &PortStatus) -> String {
 
 fn made_of(port: &Port) -> String {
     match &port.kind {
+        kind if let Some(device) = kind.shared_nic() => format!("uplink {device}"),
         PortKind::Xdp { device, pod: None, .. } => format!("xdp {device}"),
         PortKind::Xdp { device, pod: Some(end), .. } => {
             format!("xdp {device} to {} in {}", end.device, tap::shown_netns(&end.netns))

@@ -234,7 +234,7 @@ fn way(status: &RouteStatus) -> String {
     if let Some(bridge) = &status.connected {
         return format!("dev {bridge}");
     }
-    if let Some(origin) = &status.origin {
+    if let Some(origin) = status.origin.as_ref().filter(|_| status.route.via.is_empty()) {
         return format!("kernel: {}", origin.way);
     }
     match status.route.kind {

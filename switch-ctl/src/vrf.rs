@@ -86,6 +86,17 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
     Ok(())
 }
 
+fn uplink(status: &VrfStatus) -> String {
+    let kernel = match status.vrf.uplink {
+        Uplink::Kernel => "kernel",
+        Uplink::None => "none",
+    };
+    // What is down goes by the kernel.
+    let open = status.uplinks.iter().filter(|uplink| uplink.up);
+    let nics = open.map(|uplink| format!("{} ({})", uplink.port, uplink.device));
+    std::iter::once(kernel.to_owned()).chain(nics).collect::<Vec<_>>().join(", ")
+}
+
 fn show(list: &[VrfStatus], output: &Output) -> String {
     let mut table =
         output.table(&["VRF", "UPLINK", "PORT", "DEVICE", "KERNEL TABLE", "MIRRORED", "OWNER", "ANNOUNCED"]);
@@ -94,10 +105,7 @@ fn show(list: &[VrfStatus], output: &Output) -> String {
         let announced: Vec<_> = status.announced.iter().map(Prefix::to_string).collect();
         table.add_row(vec![
             status.vrf.name.to_string(),
-            match status.vrf.uplink {
-                Uplink::Kernel => "kernel".to_owned(),
-                Uplink::None => "none".to_owned(),
-            },
+            uplink(status),
             text(status.port.as_ref().map(Name::as_str)),
             text(status.device.as_deref()),
             status.vrf.kernel_table.to_string(),

@@ -24,6 +24,8 @@ const LINES: &[&str] = &[
     "port add xdp x --bridge br0 --device pod1",
     "port add tap t --bridge br0 --netns POD --address 10.1.0.2/24",
     "port add host h --bridge br0",
+    "bridge add wan",
+    "port add uplink up --bridge wan --device pod3",
     "port list",
     "port show m",
     "port set m --isolated on",
@@ -146,7 +148,7 @@ fn every_command_prints_json_when_asked() {
     let missing: Vec<_> = commands.difference(&tried).collect();
     assert!(missing.is_empty(), "not tried with --json: {missing:?}");
 
-    let (_pod, bare) = (node.pod(1), node.bare_pod(2));
+    let (_pod, _nic, bare) = (node.pod(1), node.pod(3), node.bare_pod(2));
     let directory = node.directory().display().to_string();
     let put = |name: &str, text: &str| std::fs::write(node.directory().join(name), text).unwrap();
     put("routes", "blackhole 10.8.0.0/16\n");

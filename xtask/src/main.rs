@@ -10,6 +10,7 @@ mod sh;
 mod steps;
 mod test;
 mod tidy;
+mod wire;
 mod zerocopy;
 
 use clap::{Parser, Subcommand};

@@ -1,9 +1,10 @@
 //! `cargo xtask zerocopy`: the only zero-copy driver that needs no NIC is virtio-net in an emulated machine. This
-//! boots one on a Debian kernel that is new enough, with what `switch-core/tests/zerocopy.rs` needs in its
-//! memory disk, and runs that test in it. No hardware virtualization is used: it runs everywhere, slowly.
+//! boots one on a Debian kernel that is new enough, with what `switch-core/tests/zerocopy.rs` and `nic.rs` need in its
+//! memory disk, and runs these tests in it. No hardware virtualization is used: it runs everywhere, slowly.
 
 use crate::setup;
 use crate::sh::{Result, root, run, say};
+use crate::wire::Wire;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,10 +16,17 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The whole run takes half a minute on an idle machine; emulation on a busy one several times that.
 const LIMIT_S: &str = "300";
 /// In the order in which they are loaded.
-const MODULES: &[&str] =
-    &["net/core/failover", "drivers/net/net_failover", "drivers/net/virtio_net", "drivers/net/veth"];
+const MODULES: &[&str] = &[
+    "net/core/failover",
+    "drivers/net/net_failover",
+    "drivers/net/virtio_net",
+    "drivers/net/veth",
+    "drivers/net/tun",
+];
 /// What the test calls.
-const PROGRAMS: &[&str] = &["ip", "ping", "nsenter", "umount", "setpriv"];
+const PROGRAMS: &[&str] = &["ip", "ping", "nsenter", "umount", "setpriv", "sysctl"];
+/// Which tests, in their order.
+const TESTS: &[&str] = &["zerocopy", "nic"];
 /// The machine's last words, before the test's exit status.
 const VERDICT: &str = "zerocopy exit status:";
 
@@ -30,8 +38,9 @@ const INIT: &str = "#!/bin/busybox sh
 export PATH=/usr/bin:/usr/sbin:/bin:/sbin
 /bin/busybox ip link set lo up
 for module in MODULES; do /bin/busybox insmod /modules/$module.ko; done
-TEST --nocapture --test-threads=1
-echo \"VERDICT $?\"
+status=0
+for test in TESTS; do $test --nocapture --test-threads=1 || status=1; done
+echo \"VERDICT $status\"
 /bin/busybox poweroff -f
 ";
 
@@ -40,9 +49,9 @@ pub fn run_in_machine() -> Result {
     setup::zerocopy()?;
     let place = root().join("target/zerocopy");
     let kernel = kernel(&place)?;
-    let test = build()?;
-    let image = image(&place, &kernel, &test)?;
-    boot(&kernel.image, &image)
+    let tests = build()?;
+    let image = image(&place, &kernel, &tests)?;
+    boot(&Wire::lay()?, &kernel.image, &image)
 }
 
 /// Fetches the kernel, if that was not done yet.
@@ -115,16 +124,20 @@ fn find(unpacked: &Path) -> Option<Kernel> {
     image.is_file().then_some(Kernel { image, modules })
 }
 
-/// The daemon and the test; where the test is.
-fn build() -> Result<PathBuf> {
-    let output = crate::test::tests(&["zerocopy"]).arg("--no-run").output();
+/// The daemon and the tests; where the tests are.
+fn build() -> Result<Vec<PathBuf>> {
+    let output = crate::test::tests(TESTS).arg("--no-run").output();
     let said = String::from_utf8_lossy(&output.map_err(|error| error.to_string())?.stderr).into_owned();
-    let path = said.rsplit_once("(").and_then(|(_, rest)| rest.split_once(")")).map(|(path, _)| path);
-    path.map(|path| root().join(path)).ok_or(format!("the test does not build:\n{said}"))
+    let path = |test: &str| {
+        let (_, rest) = said.split_once(&format!("tests/{test}.rs ("))?;
+        Some(root().join(rest.split_once(')')?.0))
+    };
+    let paths: Option<Vec<PathBuf>> = TESTS.iter().copied().map(path).collect();
+    paths.ok_or(format!("the tests do not build:\n{said}"))
 }
 
 /// The memory disk: every program where it is on this machine, with the libraries it asks for.
-fn image(place: &Path, kernel: &Kernel, test: &Path) -> Result<PathBuf> {
+fn image(place: &Path, kernel: &Kernel, tests: &[PathBuf]) -> Result<PathBuf> {
     let disk = place.join("root");
     _ = fs::remove_dir_all(&disk);
     for directory in ["proc", "sys", "dev", "run", "tmp", "modules"] {
@@ -132,7 +145,9 @@ fn image(place: &Path, kernel: &Kernel, test: &Path) -> Result<PathBuf> {
     }
     copy(Path::new("/bin/busybox"), &disk.join("bin/busybox"))?;
     let switchd = root().join("target/debug/switchd");
-    for program in PROGRAMS.iter().map(|name| which(name)).chain([Ok(switchd), Ok(test.into())]) {
+    for program in
+        PROGRAMS.iter().map(|name| which(name)).chain([Ok(switchd)]).chain(tests.iter().cloned().map(Ok))
+    {
         let program = program?;
         copy(&program, &disk.join(program.strip_prefix("/").unwrap_or(&program)))?;
         for library in libraries(&program)? {
@@ -146,7 +161,8 @@ fn image(place: &Path, kernel: &Kernel, test: &Path) -> Result<PathBuf> {
     }
     let modules: Vec<&str> = MODULES.iter().map(|module| name_of(module)).collect();
     let init = INIT.replace("MODULES", &modules.join(" ")).replace("VERDICT", VERDICT);
-    let init = init.replace("TEST", &test.display().to_string());
+    let tests: Vec<_> = tests.iter().map(|test| test.display().to_string()).collect();
+    let init = init.replace("TESTS", &tests.join(" "));
     fs::write(disk.join("init"), init).map_err(|error| error.to_string())?;
     shell("chmod +x init", &disk)?;
     shell("find . | /bin/busybox cpio -o -H newc > ../image", &disk)?;
@@ -202,12 +218,12 @@ fn cables() -> Vec<String> {
     words
 }
 
-fn boot(kernel: &Path, image: &Path) -> Result {
+fn boot(wire: &Wire, kernel: &Path, image: &Path) -> Result {
     say("booting the machine");
-    let mut command = Command::new("timeout");
+    let mut command = wire.command("timeout");
     command.args([LIMIT_S, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
     command.args(["-m", "1024", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
-    command.args(["-append", "console=ttyS0 quiet panic=-1"]).args(cables());
+    command.args(["-append", "console=ttyS0 quiet panic=-1"]).args(cables()).args(wire.words());
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(image).stdin(Stdio::null());
     let output = command.output().map_err(|error| format!("qemu-system-x86_64: {error}"))?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -15,6 +15,7 @@ use switch_core::control::mirror::{Mirror, NEWS_BYTES};
 use switch_core::control::peer::{Group, Rules};
 use switch_core::control::persist::Store;
 use switch_core::control::server::Server;
+use switch_core::control::uplinks::Uplinks;
 use switch_core::counter::Counters;
 use switch_core::frame::area::{AreaError, CHUNKS_MAX, LARGE_CHUNK_BYTES, REGIONS_MAX};
 use switch_core::frame::{Area, AreaSize, Frame, Pool};
@@ -225,6 +226,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     daemon.auto_rebalance = options.rebalance == Rebalance::Auto;
     daemon.sandbox = Some(sandbox);
     daemon.mirror = start_mirror(&server, &options);
+    daemon.uplinks = start_uplinks(&server);
     daemon.restore(declared, node_seed(&options.socket))?;
     if let (Some(path), Some(text)) = (&options.config, &config) {
         apply_file(path, text, &mut daemon)?;
@@ -319,6 +321,16 @@ fn start_mirror(server: &Server, options: &Options) -> Option<Mirror> {
     let started = Mirror::new(options.mirror_buffer, options.mirror_routes);
     let started = started.and_then(|mut mirror| server.watch(&mut mirror).map(|()| mirror));
     started.inspect_err(|error| tracing::warn!("the kernel's routes cannot be mirrored: {error}")).ok()
+}
+
+/// What is seen of shared NICs. Without it there is no uplink but the kernel.
+fn start_uplinks(server: &Server) -> Uplinks {
+    let started = Uplinks::new();
+    let started = started.and_then(|mut uplinks| server.watch_uplinks(&mut uplinks).map(|()| uplinks));
+    started.unwrap_or_else(|error| {
+        tracing::warn!("neighbours on uplinks are followed once a second only: {error}");
+        Uplinks::default()
+    })
 }
 
 /// A tap port takes two descriptors, and the usual soft limit of 1024 is there for programs that use select(2).

@@ -2,7 +2,9 @@
 //! trusts every number and every reference.
 
 use super::model::{Model, vids_of};
+use super::shared::Nics;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use switch_api::{
     ApiError, Cidr, Code, DeviceRoute, IPV6_MTU_MIN, Mac, Object, ObjectRef, Port, PortKind, RouterAdvert,
     StaticMac, Take, Vid, Vlan,
@@ -72,12 +74,20 @@ impl Checked {
             super::nexthops::check(&model, &mut problems);
         }
         super::uplink::check(&model, &mut problems);
+        super::shared::check(&model, &mut problems);
         super::outside::check(&model, &mut problems);
         super::policies::check(&model, &mut problems);
         match problems.len() {
             0 => Ok(Self(model)),
             _ => Err(refusal(problems)),
         }
+    }
+
+    /// The same with what is seen of NICs now, which no declared object depends on.
+    #[must_use]
+    pub fn seeing(mut self, nics: Arc<Nics>) -> Self {
+        self.0.nics = nics;
+        self
     }
 
     /// The model.

@@ -52,6 +52,8 @@ pub struct Gateway {
     pub suppress: bool,
     /// It answers for what it has a route to: [`switch_api::Bridge::neigh_proxy`].
     pub proxy: bool,
+    /// The node's kernel is the station, on a NIC that it shares: it answers, and knows its neighbours.
+    pub is_kernels: bool,
 }
 
 impl Gateway {
@@ -209,8 +211,13 @@ pub fn compile(model: &Model, before: &Routing) -> (BTreeMap<u16, Arc<Gateway>>,
             advert: bridge.object.router_advert,
             suppress: bridge.object.neigh_suppress,
             proxy: bridge.object.neigh_proxy,
+            is_kernels: false,
         });
         gateway.addresses = gateway.addresses.iter().copied().chain([own(address.address)]).collect();
+    }
+    for (vrf, number) in &vrfs {
+        let here = model.ways_out(vrf);
+        gateways.extend(here.iter().filter_map(|way| Some((way.fid, model.gateway_of(way, *number)?))));
     }
     let gateways = gateways.into_iter().map(|(fid, gateway)| (fid, Arc::new(gateway))).collect();
     (gateways, making::tables(model, before))
@@ -277,7 +284,7 @@ pub fn is_link_local(ip: u128) -> bool {
     ip >> 118 == 0xfe80 >> 6
 }
 
-fn own(prefix: Prefix) -> Own {
+pub(super) fn own(prefix: Prefix) -> Own {
     Own { ip: to_bits(prefix.address), len: 128 - prefix.bits() + prefix.len }
 }
 

@@ -9,7 +9,7 @@ use super::mirrored::{Kind, Meaning, Mirrored};
 use super::model::Model;
 use super::numbers::{Answer, Book, Goal};
 use super::routes::{Place, Routes, Way};
-use super::uplink::ToKernel;
+use super::shared::Ways;
 use crate::table::lpm::{Change, Lpm, NO_ROUTE};
 use hashbrown::HashMap;
 use std::collections::BTreeMap;
@@ -48,8 +48,10 @@ impl Made {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Ground {
     name: Name,
-    kernel: Option<ToKernel>,
+    ways: Ways,
     settings: Vrf,
+    /// The kernel's routes are read.
+    mirrors: bool,
     /// Gateway addresses, each with the identifier of its bridge and VLAN.
     own: Vec<(BridgeAddress, Option<u16>)>,
     /// What they make of their networks: nothing declared hides it.
@@ -74,12 +76,18 @@ impl Ground {
         }
         // The switch's own addresses come last: nothing hides them.
         fixed.extend(own.iter().map(|(own, _)| (Prefix::host(own.address.address), Action::Local)));
-        Self { kernel: model.to_kernel(name).ok(), settings: model.vrf(name), own, fixed, name: name.clone() }
+        let (ways, settings, mirrors) = (model.ways(name), model.vrf(name), model.mirrors(name));
+        Self { ways, settings, mirrors, own, fixed, name: name.clone() }
+    }
+
+    /// Whether routes of the kernel can lead anywhere.
+    fn leads_out(&self) -> bool {
+        self.ways.kernel.is_some() || !self.ways.out.is_empty()
     }
 
     /// Routes of the kernel, if they are mirrored.
     fn mirrored<'a>(&self, mirrored: &'a Mirrored) -> impl Iterator<Item = Prefix> + 'a {
-        let table = self.kernel.as_ref().filter(|_| self.settings.mirror).map(|_| self.settings.kernel_table);
+        let table = (self.leads_out() && self.mirrors).then_some(self.settings.kernel_table);
         table.into_iter().flat_map(|table| mirrored.of(table)).map(|(place, _)| place.prefix)
     }
 }
@@ -248,7 +256,7 @@ impl<'a> Making<'a> {
             RouteKind::Unreachable => Action::Unreachable.into(),
             RouteKind::Prohibit => Action::Prohibit.into(),
             RouteKind::Via => {
-                let goal = Goal::Via(hops(self.model, &ground.name, &way.via));
+                let goal = Goal::Via(hops(self.model, ground, &way.via));
                 Answer { goal, mtu: way.mtu.unwrap_or(NO_MTU), counter: None }
             }
         }
@@ -256,12 +264,14 @@ impl<'a> Making<'a> {
 
     /// What the node's kernel has a route for; all of it, unless it is mirrored.
     fn of_kernel(&self, ground: &Ground, prefix: Prefix) -> Option<Answer> {
-        let (kernel, mirrored) = (ground.kernel.as_ref()?, &self.model.mirrored);
-        let seen = mirrored.to(ground.settings.kernel_table, prefix).filter(|_| ground.settings.mirror);
+        let (kernel, mirrored) = (ground.ways.kernel.as_ref(), &self.model.mirrored);
+        let is_read = ground.leads_out() && ground.mirrors;
+        let seen = mirrored.to(ground.settings.kernel_table, prefix).filter(|_| is_read);
         for route in seen {
-            let goal = match self.model.meaning(&ground.name, kernel, route) {
-                Meaning::Kernel => Goal::Action(Action::Kernel(kernel.fid)),
-                Meaning::Direct(via) => Goal::Via(hops(self.model, &ground.name, &via)),
+            let goal = match self.model.meaning(&ground.name, &ground.ways, route) {
+                Meaning::Kernel => Goal::Action(Action::Kernel(kernel?.fid)),
+                Meaning::Direct(via) => Goal::Via(hops(self.model, ground, &via)),
+                Meaning::Link(way) => Goal::Action(Action::Link(way.fid)),
                 Meaning::Refuse(Kind::Blackhole) => return Some(Action::Blackhole.into()),
                 Meaning::Refuse(Kind::Prohibit) => return Some(Action::Prohibit.into()),
                 Meaning::Refuse(_) => return Some(Action::Unreachable.into()),
@@ -270,15 +280,18 @@ impl<'a> Making<'a> {
             return Some(Answer { goal, mtu: route.1.mtu.unwrap_or(NO_MTU), counter: None });
         }
         // What is not known to be refused there is not refused here.
-        let hands_all = !ground.settings.mirror || mirrored.is_empty() || mirrored.beyond > 0;
-        (hands_all && EVERYWHERE.contains(&prefix)).then_some(Action::Kernel(kernel.fid).into())
+        let hands_all = !ground.mirrors || mirrored.is_empty() || mirrored.beyond > 0;
+        (hands_all && EVERYWHERE.contains(&prefix)).then_some(Action::Kernel(kernel?.fid).into())
     }
 }
 
 /// A route's next hops, each where it is a neighbour.
-fn hops(model: &Model, vrf: &Name, via: &[NextHop]) -> Vec<Hop> {
+fn hops(model: &Model, ground: &Ground, via: &[NextHop]) -> Vec<Hop> {
     let fid = |hop: &NextHop| {
-        let own = model.gateway_to(vrf, hop)?;
+        if let Some(way) = ground.ways.out.iter().find(|way| hop.bridge.as_ref() == Some(&way.bridge)) {
+            return Some(way.fid);
+        }
+        let own = model.gateway_to(&ground.name, hop)?;
         model.fids.get(&(model.bridges.get(&own.bridge)?.id, own.vid)).copied()
     };
     let hop = |hop: &NextHop| Some(Hop { fid: fid(hop)?, ip: to_bits(hop.address), weight: hop.weight });

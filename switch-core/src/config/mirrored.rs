@@ -5,7 +5,7 @@
 
 use super::model::Model;
 use super::network::{CHUNK, Network, put};
-use super::uplink::ToKernel;
+use super::shared::{WayOut, Ways};
 use immutable_chunkmap::map::Map;
 use std::net::IpAddr;
 use std::ops::Bound::{Excluded, Included};
@@ -103,6 +103,8 @@ pub enum Meaning {
     Kernel,
     /// Next hops behind the switch.
     Direct(Vec<NextHop>),
+    /// Stations at the end of an uplink.
+    Link(WayOut),
     /// Dropped.
     Refuse(Kind),
     /// It would lead from here to the kernel and back.
@@ -254,8 +256,8 @@ const FIRST: Prefix = Prefix { address: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFI
 const LAST: Prefix = Prefix { address: IpAddr::V6(std::net::Ipv6Addr::from_bits(u128::MAX)), len: 128 };
 
 impl Model {
-    /// What a route of the kernel means to a routing table that leads there.
-    pub fn meaning(&self, vrf: &Name, kernel: &ToKernel, (place, route): KernelRoute<'_>) -> Meaning {
+    /// What a route of the kernel means to a routing table that has these ways out.
+    pub fn meaning(&self, vrf: &Name, ways: &Ways, (place, route): KernelRoute<'_>) -> Meaning {
         if !matches!(route.kind, Kind::Forward | Kind::Local) {
             return if route.protocol == KERNEL_PROTOCOL {
                 Meaning::Known
@@ -263,9 +265,13 @@ impl Model {
                 Meaning::Refuse(route.kind)
             };
         }
-        let (ours, others): (Vec<_>, Vec<_>) = route.hops.iter().partition(|hop| hop.device == kernel.device);
-        if route.kind == Kind::Local || ours.is_empty() && !others.is_empty() {
-            return Meaning::Kernel;
+        let leads_here = |hop: &&KernelHop| ways.kernel.as_ref().is_some_and(|it| it.device == hop.device);
+        let (ours, others): (Vec<_>, Vec<_>) = route.hops.iter().partition(leads_here);
+        if route.kind == Kind::Local {
+            return by_kernel(ways);
+        }
+        if ours.is_empty() && !others.is_empty() {
+            return outwards(ways, place.prefix, &others);
         }
         let known = self.announced(vrf).iter().any(|network| network.prefix.contains(place.prefix.address));
         if known || route.protocol == KERNEL_PROTOCOL {
@@ -278,6 +284,30 @@ impl Model {
         };
         let direct: Vec<NextHop> = ours.iter().filter_map(hop).collect();
         if direct.is_empty() { Meaning::Circle } else { Meaning::Direct(direct) }
+    }
+}
+
+/// What the kernel sends on. Without a way to it nobody does.
+fn by_kernel(ways: &Ways) -> Meaning {
+    if ways.kernel.is_some() { Meaning::Kernel } else { Meaning::Refuse(Kind::Unreachable) }
+}
+
+/// By an uplink, if all of a route's ways are by NICs that are shared; else by the kernel, which knows its other devices.
+fn outwards(ways: &Ways, prefix: Prefix, hops: &[&KernelHop]) -> Meaning {
+    let out: Vec<(&KernelHop, &WayOut)> =
+        hops.iter().filter_map(|hop| Some((*hop, ways.by(&hop.device)?))).collect();
+    let is_kernels = out.len() < hops.len() || ways.is_translated(prefix);
+    match out[..] {
+        _ if out.is_empty() || is_kernels && ways.kernel.is_some() => by_kernel(ways),
+        [(KernelHop { gateway: None, .. }, way)] => Meaning::Link(way.clone()),
+        _ => {
+            let hop = |(hop, way): &(&KernelHop, &WayOut)| {
+                let (bridge, weight) = (Some(way.bridge.clone()), hop.weight);
+                Some(NextHop { address: hop.gateway?, bridge, vid: way.vid, weight })
+            };
+            let via: Vec<NextHop> = out.iter().filter_map(hop).collect();
+            if via.is_empty() { by_kernel(ways) } else { Meaning::Direct(via) }
+        }
     }
 }
 
@@ -350,7 +380,7 @@ mod tests {
         };
         let model = Model::default().apply(&Request::BridgeAdd(bridge)).unwrap();
         let model = model.apply(&Request::AddressAdd(own)).unwrap();
-        let kernel = ToKernel {
+        let kernel = crate::config::uplink::ToKernel {
             port: "host".parse().unwrap(),
             id: 0,
             device: "switch0".into(),
@@ -358,7 +388,8 @@ mod tests {
             fid: 1,
             own_mac: switch_api::Mac([4; 6]),
         };
-        let meaning = |(place, way): &Owned| model.meaning(&Name::main(), &kernel, (*place, way));
+        let mut ways = Ways { kernel: Some(kernel), ..Ways::default() };
+        let meaning = |(place, way): &Owned| model.meaning(&Name::main(), &ways, (*place, way));
         assert_eq!(meaning(&route("10.9.0.0/16", &[("eth0", "192.0.2.1")])), Meaning::Kernel);
         assert_eq!(meaning(&route("10.1.0.0/24", &[("switch0", "")])), Meaning::Known);
         assert_eq!(meaning(&route("10.9.0.0/16", &[("switch0", "10.1.0.1")])), Meaning::Circle);
@@ -373,6 +404,31 @@ mod tests {
             meaning(&(route("10.9.0.0/16", &[]).0, Arc::new(refused))),
             Meaning::Refuse(Kind::Prohibit)
         );
+        // With uplinks on the NICs: by them, unless the kernel has another way beside, or nobody can be asked.
+        let wan = |device: &str, fid| WayOut {
+            port: device.parse().unwrap(),
+            id: 7,
+            device: device.into(),
+            bridge: device.parse().unwrap(),
+            fid,
+            vid: Vid::DEFAULT,
+        };
+        ways.out = vec![wan("eth0", 8), wan("eth1", 9)];
+        let meaning = |ways: &Ways, hops: &[(&str, &str)]| {
+            let (place, way) = route("10.9.0.0/16", hops);
+            model.meaning(&Name::main(), ways, (place, &way))
+        };
+        assert_eq!(meaning(&ways, &[("eth1", "")]), Meaning::Link(wan("eth1", 9)));
+        let several = [("eth0", "192.0.2.1"), ("eth1", "198.51.100.1")];
+        let Meaning::Direct(via) = meaning(&ways, &several) else { panic!("{several:?}") };
+        let named: Vec<_> = via.iter().map(|hop| hop.bridge.as_ref().unwrap().as_str()).collect();
+        assert_eq!(named, ["eth0", "eth1"]);
+        let mixed = [("eth0", "192.0.2.1"), ("eth2", "203.0.113.1")];
+        assert_eq!(meaning(&ways, &mixed), Meaning::Kernel);
+        ways.kernel = None;
+        let Meaning::Direct(via) = meaning(&ways, &mixed) else { panic!("{mixed:?}") };
+        assert_eq!(via.len(), 1);
+        assert_eq!(meaning(&ways, &[("eth2", "")]), Meaning::Refuse(Kind::Unreachable));
     }
 
     /// Routes to 11.0.0.0 and up, each with a way of its own device.

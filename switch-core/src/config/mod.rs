@@ -23,6 +23,7 @@
 //! | [`owners`] | what of another owner's a request would touch |
 //! | [`outside`] | what that kernel does for pods: masquerade, published ports |
 //! | [`uplink`] | the way to the node's kernel |
+//! | [`shared`] | the ways out by NICs that it shares |
 //! | [`publish`] | how a snapshot reaches every worker, and how one knows that it did |
 
 pub mod acls;
@@ -49,6 +50,7 @@ pub mod rates;
 pub mod routes;
 #[cfg(test)]
 mod routing_tests;
+pub mod shared;
 pub mod snapshot;
 pub mod source_guard;
 pub mod uplink;

@@ -5,6 +5,7 @@ use super::acls::{Listed, PlacedAcl};
 use super::mirrored::Mirrored;
 use super::policies::{PlacedPolicy, Policing, PolicyKey};
 use super::routes::Routes;
+use super::shared::Nics;
 use super::{BRIDGES_MAX, FIDS_MAX, PORTS_MAX, STATIC_MACS_MAX};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,6 +70,8 @@ pub struct Model {
     pub vrfs: BTreeMap<Name, Vrf>,
     /// Routes of the node's kernel: seen, not declared, and not kept.
     pub mirrored: Arc<Mirrored>,
+    /// NICs of uplinks that are open, by port number.
+    pub nics: Arc<Nics>,
     /// By namespace and name.
     pub policies: BTreeMap<PolicyKey, PlacedPolicy>,
     /// Labels of namespaces that have any.

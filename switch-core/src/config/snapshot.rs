@@ -3,7 +3,7 @@
 
 use super::checked::Checked;
 use super::gateway::{self, Gateway, Routing};
-use super::model::{Model, vids_of};
+use super::model::{Model, Numbered, vids_of};
 use super::nexthops::CheckedRoutes;
 use super::rates::Rates;
 use super::source_guard::Guard;
@@ -14,7 +14,7 @@ use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use switch_api::{Port, PortKind, ReversePath, TakeRule, Vid, Vlan};
+use switch_api::{Bridge, Mac, Port, PortKind, ReversePath, TakeRule, Vid, Vlan};
 
 /// A port by number.
 pub type PortId = u16;
@@ -125,6 +125,8 @@ pub struct FidFacts {
     pub members: Arc<[Member]>,
     /// The switch as a station here.
     pub gateway: Option<Arc<Gateway>>,
+    /// Behind which port every station is: an uplink has its bridge for itself.
+    pub sole: Option<PortId>,
     /// Whose addresses these are: a flow's packets have one zone whichever way they go. Where the switch routes
     /// it is the routing table, elsewhere the bridge and VLAN.
     pub zone: u16,
@@ -222,6 +224,7 @@ pub fn compile_after(
     let mut fids = vec![FidFacts::default(); fids_len];
     let mut members: Vec<Vec<Member>> = vec![Vec::new(); fids_len];
     let (mut gateways, routing) = gateway::compile(model, before);
+    let publishes = model.ports.values().any(|port| !port.object.settings.publish.is_empty());
     for port in model.ports.values() {
         let Some(bridge) = model.bridges.get(&port.object.bridge) else { continue };
         let fid_of = |vid: Vid| model.fids.get(&(bridge.id, vid)).copied().unwrap_or(0);
@@ -238,19 +241,34 @@ pub fn compile_after(
         let (acl, epoch) = (model.listed.subject(port.id), model.epoch_of(port.id));
         let judged = subject.is_isolated() || acl.is_listed();
         let facts = port_facts(&port.object, live, fid_of);
+        // What the kernel translated on its way in goes back to it, though an uplink would be shorter.
+        let mac = port.object.kind.host_mac().filter(|_| publishes && model.has_uplink(&bridge.object.vrf));
+        let returns = facts.returns.or(mac.map(Mac::to_u64));
         // Who is judged is answered all the same: by flows.
         let tracked = facts.tracked || judged;
-        ports[usize::from(port.id)] =
-            PortFacts { routed, judged, epoch, subject, acl, tracked, mss_clamp, reverse_path, ..facts };
+        ports[usize::from(port.id)] = PortFacts {
+            routed,
+            judged,
+            epoch,
+            subject,
+            acl,
+            tracked,
+            returns,
+            mss_clamp,
+            reverse_path,
+            ..facts
+        };
     }
     for kernel in model.vrf_names().into_iter().filter_map(|vrf| model.to_kernel(vrf).ok()) {
         if let Some(port) = ports.get_mut(usize::from(kernel.id)) {
             port.to_kernel = true;
         }
     }
+    let port_of = |bridge: &Numbered<Bridge>| model.ports_of(&bridge.object.name).map(|port| port.id).next();
     for bridge in model.bridges.values() {
         for ((_, vid), fid) in model.fids.range((bridge.id, Vid::MIN)..=(bridge.id, Vid::MAX)) {
             let gateway = gateways.remove(fid);
+            let sole = gateway.as_ref().filter(|gateway| gateway.is_kernels).and_then(|_| port_of(bridge));
             fids[usize::from(*fid)] = FidFacts {
                 zone: gateway.as_ref().map_or(*fid, |gateway| ZONE_VRF | gateway.vrf),
                 vid: vid.get(),
@@ -258,6 +276,7 @@ pub fn compile_after(
                 ageing_s: bridge.object.ageing_s,
                 members: std::mem::take(&mut members[usize::from(*fid)]).into(),
                 gateway,
+                sole,
             };
         }
     }

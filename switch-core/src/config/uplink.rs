@@ -123,7 +123,7 @@ fn is_host(port: &Port) -> bool {
 }
 
 /// The VLAN of frames without a tag: the kernel sends no others by the device itself.
-fn untagged(vlan: &Vlan) -> Option<Vid> {
+pub(super) fn untagged(vlan: &Vlan) -> Option<Vid> {
     match vlan {
         Vlan::Access { vid } => Some(*vid),
         Vlan::Trunk { native, .. } => *native,

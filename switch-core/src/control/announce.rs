@@ -133,13 +133,17 @@ impl Daemon {
     fn to_be_told(&self) -> (BTreeSet<Ours>, BTreeSet<Known>) {
         let (mut routes, mut neighbours) = (BTreeSet::new(), BTreeSet::new());
         for name in self.model.vrf_names() {
-            let Ok(kernel) = self.model.to_kernel(name) else { continue };
+            let kernel = self.model.to_kernel(name).ok();
+            // What comes for pods by an uplink whose switch is dead goes nowhere else either.
+            if kernel.is_none() && !self.model.has_uplink(name) {
+                continue;
+            }
             let table = self.model.vrf(name).kernel_table;
-            let device = self.device_of(&kernel);
+            let device = kernel.as_ref().and_then(|kernel| self.device_of(kernel));
             for network in self.model.announced(name) {
                 let (prefix, address) = (network.prefix, network.gateway);
                 routes.insert(Ours { table, prefix, way: None });
-                if let Some(device) = device {
+                if let (Some(device), Some(kernel)) = (device, &kernel) {
                     routes.insert(Ours { table, prefix, way: Some((device, address)) });
                     neighbours.insert(Known { device, address, mac: kernel.own_mac });
                 }
@@ -166,9 +170,15 @@ impl Daemon {
     fn vrf_status(&self, name: &Name) -> VrfStatus {
         let vrf = self.model.vrf(name);
         let mut problems = Vec::new();
+        let ways = self.model.ways(name);
         let kernel = match self.model.to_kernel(name) {
             Ok(kernel) => Some(kernel),
             Err(_) if vrf.uplink == Uplink::None => None,
+            Err(_) if self.model.has_uplink(name) => {
+                let text = "no host port leads to the node's kernel: pods do not reach the node, nor what it has by other devices than its uplinks'; `switch-ctl port add host NAME --bridge BRIDGE`";
+                problems.push(text.into());
+                None
+            }
             Err(reason) => {
                 problems.push(reason);
                 None
@@ -185,9 +195,14 @@ impl Daemon {
             problems.extend(forwards_not(&kernel.device, &announced));
             problems.extend(self.told.complaint.clone());
         }
-        let mirrored = kernel.as_ref().and_then(|kernel| self.mirror_status(&vrf, kernel, &mut problems));
+        let leads_out = kernel.is_some() || !ways.out.is_empty();
+        let mirrored = leads_out.then(|| self.mirror_status(&vrf, &ways, &mut problems)).flatten();
+        let uplinks = self.uplink_statuses(name, &ways, &mut problems);
+        if announced.is_empty() && !uplinks.is_empty() {
+            announced = self.model.announced(name).into_iter().map(|network| network.prefix).collect();
+        }
         let (port, device) = kernel.map(|kernel| (kernel.port, kernel.device)).unzip();
-        VrfStatus { vrf, port, device, announced, mirrored, problems }
+        VrfStatus { vrf, port, device, uplinks, announced, mirrored, problems }
     }
 }
 

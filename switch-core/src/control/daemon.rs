@@ -13,6 +13,7 @@ use super::news::News;
 use super::owners::Asker;
 use super::peer;
 use super::persist::Store;
+use super::uplinks::Uplinks;
 use crate::balance::Rules;
 use crate::config::model::no_such;
 use crate::config::snapshot::{Live, PortId, Snapshot, compile, compile_after};
@@ -103,6 +104,8 @@ pub struct Daemon {
     pub auto_rebalance: bool,
     /// The mirror of the kernel's routes; none where it cannot be.
     pub mirror: Option<Mirror>,
+    /// NICs that the kernel shares.
+    pub uplinks: Uplinks,
     /// What the process has given up; none if nobody looked.
     pub sandbox: Option<Support>,
     /// Set by `daemon.stop`: whether to detach.
@@ -150,6 +153,7 @@ impl Daemon {
             advertised: Default::default(),
             count_from: Default::default(),
             mirror: None,
+            uplinks: Uplinks::default(),
             news: News::default(),
             capture: None,
             captures_ended: Vec::new(),
@@ -299,6 +303,9 @@ impl Daemon {
 
     pub(super) fn publish(&mut self, checked: Checked) -> Result<(), ApiError> {
         let generation = self.publisher.generation() + 1;
+        let nics = self.look_at_nics(checked.model());
+        let checked = checked.seeing(nics);
+        self.narrow_uplinks(checked.model());
         let snapshot = self.compile(&checked, generation);
         let before: Vec<u16> = self.model.fids.values().copied().collect();
         self.model = checked.model().clone();
@@ -308,6 +315,7 @@ impl Daemon {
         self.publisher.publish(snapshot);
         self.await_seen(generation)?;
         self.introduce_pods();
+        self.widen_uplinks();
         self.begin_to_count();
         self.forget_fids(&before);
         self.forget_neighbours();
@@ -383,11 +391,16 @@ impl Daemon {
         let checked = self.check(request)?;
         let port = self.model.ports.get(name).ok_or_else(|| no_such("port", name))?;
         let (id, gone) = (port.id, port.object.clone());
-        let life = self.ports.remove(&id);
+        let mut life = self.ports.remove(&id);
+        if let Some(PortLife::Up(door)) = &mut life {
+            // What an uplink took goes by the kernel before the routes do.
+            door.let_go();
+        }
         let is_down = matches!(life, Some(PortLife::Down(_)));
         match self.adopt(checked) {
             Err(error) if self.model.ports.contains_key(name) => {
                 self.ports.extend(life.map(|life| (id, life)));
+                self.widen_uplinks();
                 Err(error)
             }
             adopted => {

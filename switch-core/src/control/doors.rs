@@ -5,6 +5,7 @@ use super::budget::{Budget, Wants};
 use super::cable;
 use super::links::{self, Link};
 use super::tap::{self, Tap, Wanted};
+use super::uplinks::shareable;
 use crate::config::checked::QUEUES_MAX;
 use crate::config::snapshot::{Live, PortId};
 use crate::counter::LaneLoad;
@@ -14,6 +15,7 @@ use crate::port::pcap::PcapPort;
 use crate::port::tap::TapPort;
 use crate::port::tap::device::{Descriptor, Offloads};
 use crate::port::traffic::TrafficPort;
+use crate::port::xdp::networks::Behind;
 use crate::port::xdp::open::{Device, Engine, How, OpenError};
 use crate::port::xdp::program::{AttachError, Attached, Hook, Settings};
 use crate::port::xdp::promiscuous::Promiscuous;
@@ -26,7 +28,7 @@ use crate::worker::{Command, Mail, Report, thread};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use switch_api::{ApiError, Code, PortKind, WhenDead};
+use switch_api::{ApiError, Code, Mac, PortKind, WhenDead};
 
 /// How long a worker may take to answer. It answers between two batches, so a millisecond is long; a
 /// worker that needs seconds has lost its core.
@@ -67,6 +69,14 @@ pub struct Door {
 }
 
 impl Door {
+    /// The program of an uplink takes nothing any more.
+    pub(super) fn let_go(&mut self) {
+        let narrowed = self.attached.as_mut().map_or(Ok(()), |attached| attached.narrow(&Behind::new()));
+        if let Err(error) = narrowed {
+            tracing::error!("a program takes frames that go nowhere, until it is taken off: {error}");
+        }
+    }
+
     /// What the snapshot should say.
     pub fn live(&self) -> Live {
         Live { up: true, mtu: self.mtu, gso: self.gso, lanes: self.workers.iter().copied().collect() }
@@ -235,6 +245,7 @@ impl Doors {
         };
         self.engine()?;
         let link = self.usable(name)?;
+        kind.shared_nic().map_or(Ok(()), |_| shareable(&link))?;
         let present = socket::queues(name).min(u32::from(QUEUES_MAX));
         let queues = if *queues == 0 { present } else { u32::from(*queues) };
         if queues > present {
@@ -249,6 +260,7 @@ impl Doors {
             when_dead: when_dead.unwrap_or_else(|| WhenDead::of(take)),
             dead_after_ms: *dead_after_ms,
             workers: workers.clone(),
+            mac: link.mac.unwrap_or(Mac([0; 6])),
         };
         let jumbo = self.is_jumbo(&link);
         let how =
@@ -271,7 +283,7 @@ impl Doors {
             tap: None,
             cable: None,
             attached: Some(opened.attached),
-            _promiscuous: Some(opened.promiscuous),
+            _promiscuous: opened.promiscuous,
         };
         Ok((door, opened.lanes))
     }

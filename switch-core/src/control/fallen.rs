@@ -116,6 +116,9 @@ impl Daemon {
         if !link.is_up {
             return self.fall(id, format!("device {} is down", link.name));
         }
+        if let Some(reason) = self.unlike(id, link) {
+            return self.fall(id, reason);
+        }
         let mtu_max = self.doors.xdp_mtu_max();
         if link.mtu > u32::from(mtu_max) {
             let reason =
@@ -196,6 +199,7 @@ impl Daemon {
                 Report::Moved(moved) => self.tell_move(&moved),
                 Report::Refused(refused) => self.tell_refused(&refused),
                 Report::Logged(logged) => self.tell_logged(&logged),
+                Report::Wanted(key) => self.want_neighbour(key),
                 // Answers to a question nobody waits for any more: the wait had its limit.
                 Report::LaneOut(..)
                 | Report::QueueOut(..)

@@ -32,6 +32,8 @@ impl Announced {
         }
         let gateways =
             (0..).zip(snapshot.fids.iter()).filter_map(|(fid, facts)| Some((fid, facts.gateway.as_deref()?)));
+        // Of its own the kernel tells itself.
+        let gateways = gateways.filter(|(_, gateway)| !gateway.is_kernels);
         let gateways: BTreeMap<u16, &Gateway> = gateways.collect();
         self.told.retain(|fid, _| gateways.contains_key(fid));
         for (fid, gateway) in gateways {
@@ -97,6 +99,17 @@ mod tests {
         announced.look(&snapshot(3, &[0, 0, 9]));
         announced.look(&snapshot(4, &[0, 7, 9]));
         assert_eq!(announced.next(), [1]);
+    }
+
+    #[test]
+    fn nothing_is_told_in_the_kernels_place() {
+        let mut announced = Announced::default();
+        let mut shared = snapshot(1, &[7]);
+        let own = Own { ip: 1, len: 64 };
+        let kernels = Gateway { mac: 7, addresses: [own].into(), is_kernels: true, ..Gateway::default() };
+        shared.fids = [FidFacts { gateway: Some(Arc::new(kernels)), ..FidFacts::default() }].into();
+        announced.look(&shared);
+        assert_eq!(announced.next(), [] as [u16; 0]);
     }
 
     #[test]

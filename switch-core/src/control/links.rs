@@ -35,6 +35,10 @@ pub struct Link {
     pub is_tun: bool,
     /// It is one end of a veth pair.
     pub is_veth: bool,
+    /// What kind of device it is, if software made it: `veth`, `bridge`, `vlan`, …
+    pub kind: Option<String>,
+    /// The bridge, bond or other device that it is a member of.
+    pub master: Option<u32>,
 }
 
 /// What happened to a device.
@@ -118,7 +122,12 @@ pub(super) fn read(message: &LinkMessage) -> Link {
             LinkAttribute::Xdp(xdp) => link.xdp = read_xdp(xdp),
             LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
             LinkAttribute::Address(address) => link.mac = address.as_slice().try_into().ok().map(Mac),
+            LinkAttribute::Controller(index) if *index != 0 => link.master = Some(*index),
             LinkAttribute::LinkInfo(info) => {
+                link.kind = info.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
                 link.is_tun = info.contains(&LinkInfo::Kind(InfoKind::Tun));
                 link.is_veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
             }

@@ -16,8 +16,8 @@ use super::rtnl::{Rtnl, table_of};
 use crate::config::mirrored::{
     Change, KernelHop, KernelPlace, KernelRoute, KernelWay, Meaning, Mirrored, TABLE_LOCAL, shown,
 };
+use crate::config::shared::Ways;
 use crate::config::snapshot::compile_mirrored;
-use crate::config::uplink::ToKernel;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -191,8 +191,8 @@ impl Daemon {
     /// What is declared has changed: other tables may be mirrored now.
     pub(super) fn mirror_tables(&mut self) {
         let names = self.model.vrf_names();
-        let wanted = names.into_iter().map(|name| self.model.vrf(name)).filter(|vrf| vrf.mirror);
-        let wanted: BTreeSet<u32> = wanted.map(|vrf| vrf.kernel_table).collect();
+        let wanted = names.into_iter().filter(|name| self.model.mirrors(name));
+        let wanted: BTreeSet<u32> = wanted.map(|name| self.model.vrf(name).kernel_table).collect();
         let Some(mirror) = self.mirror.as_mut().filter(|mirror| mirror.tables != wanted) else { return };
         mirror.tables = wanted;
         self.ask_kernel();
@@ -270,10 +270,10 @@ impl Daemon {
     pub(super) fn mirror_status(
         &self,
         vrf: &Vrf,
-        kernel: &ToKernel,
+        ways: &Ways,
         problems: &mut Vec<String>,
     ) -> Option<MirrorStatus> {
-        if !vrf.mirror {
+        if !self.model.mirrors(&vrf.name) {
             return None;
         }
         let Some(mirror) = &self.mirror else {
@@ -281,10 +281,9 @@ impl Daemon {
             return None;
         };
         let mirrored = &self.model.mirrored;
-        let is_ours = |hop: &KernelHop| hop.device == kernel.device;
+        let is_ours = |hop: &KernelHop| ways.kernel.as_ref().is_some_and(|it| it.device == hop.device);
         let is_circle = |route: &KernelRoute<'_>| {
-            route.1.hops.iter().any(is_ours)
-                && self.model.meaning(&vrf.name, kernel, *route) == Meaning::Circle
+            route.1.hops.iter().any(is_ours) && self.model.meaning(&vrf.name, ways, *route) == Meaning::Circle
         };
         let mut circles = mirrored.of(vrf.kernel_table).filter(is_circle);
         let first = circles.next();

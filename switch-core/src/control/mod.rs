@@ -37,6 +37,7 @@
 //! | [`trace`] | what would become of a frame, in words |
 //! | [`news`] | what happens, for whoever asked to be told |
 //! | [`feed`] | what subscribers are told unasked |
+//! | [`uplinks`] | NICs that the node's kernel shares: its addresses and neighbours there |
 //! | [`capture`] | copies of frames, for one client |
 //! | [`bpffs`] | the directory where XDP links are pinned |
 
@@ -87,3 +88,4 @@ mod sysctl;
 pub mod tap;
 mod tick;
 mod trace;
+pub mod uplinks;

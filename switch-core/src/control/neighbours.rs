@@ -55,6 +55,8 @@ impl Daemon {
     pub(super) fn forget_neighbours(&self) {
         let here: Vec<u16> =
             self.model.addresses.iter().filter_map(|a| self.fid_of(&a.bridge, a.vid)).collect();
+        let uplinks = self.model.vrf_names().into_iter().flat_map(|vrf| self.model.ways_out(vrf));
+        let here: Vec<u16> = here.into_iter().chain(uplinks.map(|way| way.fid)).collect();
         let declared = self.model.neighbours.iter();
         let declared = declared.filter_map(|n| Some((self.fid_of(&n.bridge, n.vid)?, to_bits(n.address))));
         let kernels = self.model.vrf_names().into_iter().filter_map(|vrf| self.model.to_kernel(vrf).ok());

@@ -3,6 +3,8 @@
 //! port with `mode: auto` tries.
 
 use super::daemon::{Daemon, PortLife};
+use super::links::Link;
+use super::uplinks::shareable;
 use crate::config::checked::QUEUES_MAX;
 use crate::frame::Area;
 use crate::port::xdp::open::{Device, Engine, How};
@@ -10,7 +12,7 @@ use crate::port::xdp::program::Settings;
 use crate::port::xdp::socket;
 use crate::port::xdp::umem::TxMetadata;
 use switch_api::{
-    ApiError, Code, DEAD_AFTER_MS_DEFAULT, ProbeReply, RING_SIZE_DEFAULT, Take, Tried, WhenDead, XdpMode,
+    ApiError, Code, DEAD_AFTER_MS_DEFAULT, Mac, ProbeReply, RING_SIZE_DEFAULT, Take, Tried, WhenDead, XdpMode,
 };
 
 /// From fast to slow.
@@ -43,6 +45,7 @@ impl Daemon {
             .collect();
         let choice = tried.iter().find(|tried| tried.works).map(|tried| tried.what.clone());
         tried.extend(of_the_kernel(engine, self.doors.mtu_max()));
+        tried.push(as_uplink(&link, choice.is_some()));
         Ok(ProbeReply { device: name.to_owned(), mtu: link.mtu, queues, tried, choice })
     }
 }
@@ -53,6 +56,7 @@ fn try_mode(engine: &Engine, area: &Area, device: &Device, what: &str, mode: Xdp
         when_dead: WhenDead::Pass,
         dead_after_ms: DEAD_AFTER_MS_DEFAULT,
         workers: vec![0; device.queues as usize],
+        mac: Mac([0; 6]),
     };
     let how = How { mode, ring_size: RING_SIZE_DEFAULT, busy_poll_us: 0, settings, jumbo, region: 0 };
     let tried = |works, detail: String| Tried { what: what.to_owned(), works, detail };
@@ -69,6 +73,20 @@ fn try_mode(engine: &Engine, area: &Area, device: &Device, what: &str, mode: Xdp
     match opened.attached.detach() {
         Ok(()) => tried(true, format!("{} of {} queues bound", device.queues, device.queues)),
         Err(error) => tried(true, format!("but the program could not be taken off again: {error}")),
+    }
+}
+
+/// Whether an uplink can share it with the kernel.
+fn as_uplink(link: &Link, can_be_opened: bool) -> Tried {
+    let what = "shared uplink".to_owned();
+    match shareable(link) {
+        Err(error) => Tried { what, works: false, detail: error.to_string() },
+        Ok(()) if !can_be_opened => Tried { what, works: false, detail: "no mode works".into() },
+        Ok(()) => {
+            let detail =
+                "what is addressed to networks behind the switch is taken, all else stays the kernel's";
+            Tried { what, works: true, detail: detail.into() }
+        }
     }
 }
 

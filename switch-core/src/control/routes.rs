@@ -6,6 +6,7 @@ use crate::config::CheckedRoutes;
 use crate::config::gateway::{EVERYWHERE, to_bits};
 use crate::config::mirrored::{Kind, Meaning, TABLE_LOCAL, protocol_name, shown};
 use crate::config::routes::declared;
+use crate::config::shared::WayOut;
 use crate::config::snapshot::compile_routes;
 use crate::table::neigh::{Found, key};
 use crate::worker::thread::now;
@@ -80,10 +81,10 @@ impl Daemon {
         vrf: &Name,
         after: Option<Prefix>,
     ) -> [Peekable<impl Iterator<Item = Prefix>>; 2] {
-        let settings = self.model.vrf(vrf);
+        let (settings, mirrors) = (self.model.vrf(vrf), self.model.mirrors(vrf));
         // Another VRF may mirror the same table: where this one does not, none of a million is looked at.
         [TABLE_LOCAL, settings.kernel_table].map(|table| {
-            let networks = settings.mirror.then(|| self.model.mirrored.networks(table, after));
+            let networks = mirrors.then(|| self.model.mirrored.networks(table, after));
             networks.into_iter().flatten().peekable()
         })
     }
@@ -128,8 +129,8 @@ impl Daemon {
     /// A default route to the kernel, where all is handed to it.
     fn uplink(&self, vrf: &Name, prefix: Prefix, active: bool) -> Option<RouteStatus> {
         self.model.to_kernel(vrf).ok().filter(|_| EVERYWHERE.contains(&prefix))?;
-        let (settings, mirrored) = (self.model.vrf(vrf), &self.model.mirrored);
-        if settings.mirror && !mirrored.is_empty() && mirrored.beyond == 0 {
+        let mirrored = &self.model.mirrored;
+        if self.model.mirrors(vrf) && !mirrored.is_empty() && mirrored.beyond == 0 {
             return None;
         }
         let origin = Origin { protocol: "uplink".into(), way: "as its own routes say".into() };
@@ -141,12 +142,18 @@ impl Daemon {
     /// Routes of the kernel to a network, as far as they mean something here. The first is used if nobody declared another.
     fn mirrored(&self, vrf: &Name, prefix: Prefix, is_free: &mut bool) -> Vec<RouteStatus> {
         let settings = self.model.vrf(vrf);
-        let Some(kernel) = self.model.to_kernel(vrf).ok().filter(|_| settings.mirror) else {
+        let ways = self.model.ways(vrf);
+        if !self.model.mirrors(vrf) || ways.kernel.is_none() && ways.out.is_empty() {
             return Vec::new();
-        };
+        }
         let mut list = Vec::new();
         for (place, seen) in self.model.mirrored.to(settings.kernel_table, prefix) {
-            let (kind, via) = match self.model.meaning(vrf, &kernel, (place, seen)) {
+            let mut connected = None;
+            let (kind, via) = match self.model.meaning(vrf, &ways, (place, seen)) {
+                Meaning::Link(way) => {
+                    connected = Some(way.bridge);
+                    (RouteKind::Via, Vec::new())
+                }
                 Meaning::Kernel => (RouteKind::Via, Vec::new()),
                 Meaning::Direct(via) => (RouteKind::Via, via),
                 Meaning::Refuse(Kind::Blackhole) => (RouteKind::Blackhole, Vec::new()),
@@ -159,7 +166,7 @@ impl Daemon {
             let route = Route::new(prefix, kind, via);
             let route = Route { vrf: vrf.clone(), metric, mtu, owner, ..route };
             let origin = Some(Origin { protocol: protocol_name(seen.protocol), way: shown(seen) });
-            list.push(RouteStatus { route, connected: None, origin, active: std::mem::take(is_free) });
+            list.push(RouteStatus { route, connected, origin, active: std::mem::take(is_free) });
         }
         list
     }
@@ -211,6 +218,13 @@ impl Daemon {
     }
 
     fn explain_chosen(&self, get: &RouteGet, chosen: &RouteStatus, why: &mut Vec<String>) -> String {
+        if let Some(way) = chosen.connected.as_ref().and_then(|bridge| self.model.way_out_of(bridge)) {
+            if let Some(origin) = &chosen.origin {
+                why.push(format!("{} wrote it into the kernel's table: {}", origin.protocol, origin.way));
+            }
+            why.push(self.explain_way_out(get.address, &way));
+            return "connected".into();
+        }
         if let Some(bridge) = &chosen.connected {
             let whole = chosen.route.prefix;
             if get.address.is_ipv4() && whole.len < 31 && [whole.address, whole.last()].contains(&get.address)
@@ -247,7 +261,9 @@ impl Daemon {
             why.push(format!("its MTU is {mtu}: what is longer is cut up, or its sender is told"));
         }
         for hop in &chosen.route.via {
+            let way_out = hop.bridge.as_ref().and_then(|bridge| self.model.way_out_of(bridge));
             let text = match self.model.gateway_to(&get.vrf, hop) {
+                _ if let Some(way) = &way_out => self.explain_way_out(hop.address, way),
                 Some(own) => self.explain_neighbour(hop.address, own),
                 None => format!("the next hop {} is in no gateway's network", hop.address),
             };
@@ -268,15 +284,27 @@ impl Daemon {
 
     fn explain_neighbour(&self, address: std::net::IpAddr, own: &BridgeAddress) -> String {
         let Some(fid) = self.fid_of(&own.bridge, own.vid) else { return String::new() };
+        let known = self.known_of(address, fid);
+        format!("{address} is a neighbour on bridge {}, VLAN {}; {known}", own.bridge, own.vid)
+    }
+
+    fn explain_way_out(&self, address: std::net::IpAddr, way: &WayOut) -> String {
+        let known = self.known_of(address, way.fid);
+        format!(
+            "{address} is a neighbour of the node's kernel on {}, which port {} shares with it; {known}",
+            way.device, way.port
+        )
+    }
+
+    fn known_of(&self, address: std::net::IpAddr, fid: u16) -> String {
         let (table, key) = (&self.tables.neigh, key(fid, to_bits(address)));
-        let known = match table.lookup(table.home(key), key, now().s()) {
+        match table.lookup(table.home(key), key, now().s()) {
             Found::Fresh(mac) => format!("its MAC is {}", switch_api::Mac::from_u64(mac)),
             Found::Stale(mac) => {
                 format!("its MAC was {}; it will be asked again", switch_api::Mac::from_u64(mac))
             }
             Found::Failed => "it does not answer".into(),
             Found::Unknown => "its MAC is not known; the first packet asks for it".into(),
-        };
-        format!("{address} is a neighbour on bridge {}, VLAN {}; {known}", own.bridge, own.vid)
+        }
     }
 }

@@ -9,6 +9,7 @@ use super::mirror::Mirror;
 use super::owners::Asker;
 use super::peer::Rules;
 use super::supervisor::Supervisor;
+use super::uplinks::Uplinks;
 use crate::worker::thread::now;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -42,7 +43,9 @@ const LINKS: Token = Token(2);
 const REPORTS: Token = Token(3);
 /// News of the kernel's routes.
 const MIRROR: Token = Token(4);
-const FIRST_CLIENT: usize = 5;
+/// News of NICs that the kernel shares.
+const UPLINKS: Token = Token(5);
+const FIRST_CLIENT: usize = 6;
 
 /// The socket, bound but not served yet.
 pub struct Server {
@@ -132,6 +135,12 @@ impl Server {
         self.poll.registry().register(mirror.socket(), MIRROR, Interest::READABLE)
     }
 
+    /// Listens to the news of shared NICs as well.
+    pub fn watch_uplinks(&self, uplinks: &mut Uplinks) -> std::io::Result<()> {
+        let socket = uplinks.socket();
+        socket.map_or(Ok(()), |socket| self.poll.registry().register(socket, UPLINKS, Interest::READABLE))
+    }
+
     /// Serves until told to stop. Whether to detach.
     pub fn run(&mut self, daemon: &mut Daemon) -> bool {
         let mut events = Events::with_capacity(128);
@@ -154,6 +163,7 @@ impl Server {
                     LINKS => self.read_links(daemon),
                     REPORTS => daemon.read_reports(),
                     MIRROR => daemon.kernel_changed(),
+                    UPLINKS => daemon.uplinks_changed(),
                     client => self.serve(client, daemon),
                 }
             }

@@ -24,6 +24,8 @@ impl Daemon {
         self.look_at_kernel();
         self.look_at_outside();
         self.follow_mtu();
+        // What was left when there was much of it.
+        self.uplinks_changed();
         self.announce_gateways();
         self.advertise(now_s);
         self.doors.shrink(now_s);

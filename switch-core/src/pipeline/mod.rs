@@ -235,6 +235,8 @@ pub struct Private {
     pub news: bool,
     /// Stations that moved, as far as there was room; the worker's turn reports them.
     pub moves: ArrayVec<Moved, MOVES_A_TURN>,
+    /// Neighbours that the node's kernel is to be asked for; the worker's turn reports them.
+    pub wants: ArrayVec<Key, BATCH_FRAMES>,
     /// What policies stopped; the worker's turn reports it.
     pub refusals: Refusals,
     /// What rules decided that want it told; the worker's turn reports it.
@@ -308,6 +310,7 @@ impl Private {
             in_queue: 0,
             news: false,
             moves: ArrayVec::new(),
+            wants: ArrayVec::new(),
             refusals: Refusals::default(),
             logs: Logs::default(),
             capture: None,

@@ -3,6 +3,7 @@
 use super::note::Note;
 use super::verdict::{Class, Verdict};
 use super::{Private, View};
+use crate::config::snapshot::PortId;
 use crate::counter::DropReason;
 use crate::table::fdb;
 
@@ -10,6 +11,16 @@ use crate::table::fdb;
 #[inline]
 pub(super) fn ageing_s(view: &View, fid: u16) -> u32 {
     view.snapshot.fids.get(usize::from(fid)).map_or(0, |fid| fid.ageing_s)
+}
+
+/// The port of a station, whose place in the FDB is `home`, if that is known.
+#[inline]
+pub(super) fn port_of(view: &View, fid: u16, mac: u64, home: u32) -> Option<PortId> {
+    let facts = view.snapshot.fids.get(usize::from(fid))?;
+    match facts.sole {
+        None => view.tables.fdb.lookup(home, fdb::key(mac, fid), view.now_s, facts.ageing_s),
+        sole => sole,
+    }
 }
 
 /// To everybody, if the port's storm limit admits it.
@@ -26,8 +37,7 @@ pub(super) fn flood(view: &View, note: &Note, private: &mut Private, class: Clas
 
 /// For what the switch says itself: to the station `mac`, or to everybody if nobody knows where it is.
 pub(super) fn station(view: &View, fid: u16, mac: u64) -> Verdict {
-    let (table, key) = (&view.tables.fdb, fdb::key(mac, fid));
-    match table.lookup(table.home(key), key, view.now_s, ageing_s(view, fid)) {
+    match port_of(view, fid, mac, view.tables.fdb.home(fdb::key(mac, fid))) {
         Some(port) if view.snapshot.port(port).is_some_and(|to| to.open) => Verdict::Port(port),
         Some(_) => Verdict::Drop(DropReason::PortClosed),
         None => Verdict::Flood(Class::UnknownUnicast),

@@ -69,7 +69,7 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
                 Ok(hop) => asks.push(Ask { index, gateway, hop }),
                 Err(verdict) => note.verdict = verdict,
             }
-        } else if note.dst & GROUP_BIT != 0 && matches!(note.ethertype(), ARP | IPV6) {
+        } else if note.dst & GROUP_BIT != 0 && !gateway.is_kernels && matches!(note.ethertype(), ARP | IPV6) {
             note.verdict = hear::group(view, area.bytes(frame), note, gateway, private);
         }
     }
@@ -286,8 +286,7 @@ fn mtu_of_port(view: &View, leg: &Leg) -> Option<u16> {
     else {
         return None;
     };
-    let (table, key) = (&view.tables.fdb, fdb::key(mac, leg.fid));
-    let port = table.lookup(table.home(key), key, view.now_s, reach::ageing_s(view, leg.fid))?;
+    let port = reach::port_of(view, leg.fid, mac, view.tables.fdb.home(fdb::key(mac, leg.fid)))?;
     view.snapshot.port(port).map(|to| to.mtu)
 }
 
@@ -365,9 +364,7 @@ fn find_stations(
 #[inline]
 fn find_ports(view: &View, notes: &mut [Note], legs: &[Leg], private: &mut Private) {
     for leg in legs {
-        let ageing_s = reach::ageing_s(view, leg.fid);
-        let port = view.tables.fdb.lookup(leg.station_home, fdb::key(leg.mac, leg.fid), view.now_s, ageing_s);
-        let verdict = match port {
+        let verdict = match reach::port_of(view, leg.fid, leg.mac, leg.station_home) {
             None if leg.len > usize::from(leg.mtu) => Verdict::Aside(Why::TooBig),
             None => reach::flood(view, &notes[leg.index], private, Class::UnknownUnicast),
             Some(port) => match view.snapshot.port(port).filter(|to| to.open) {

@@ -345,6 +345,11 @@ fn too_big(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, no
 pub(super) fn ask(view: &View, pool: &mut Pool, private: &mut Private, key: Key, station: Option<u64>) {
     let (fid, target) = neigh::unkey(key);
     let Some(gateway) = view.snapshot.gateway(fid) else { return };
+    if gateway.is_kernels {
+        // The next turn of whoever waits asks again.
+        _ = private.wants.try_push(key);
+        return private.counters.event(Event::NeighAsked).add(1);
+    }
     let is_v4 = is_v4(target);
     // A neighbour is asked from an address of its network; link-local for IPv6, which every node has.
     let own = if is_v4 { gateway.speaks_as(target) } else { Some(gateway.link_local) };

@@ -12,6 +12,7 @@ use crate::pipeline::refusals::{Logged, Refused};
 use crate::pipeline::{Advertising, Moved};
 use crate::port::{Port, Remains};
 use crate::table::flow::watch::Watch;
+use crate::table::wide::Key;
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
@@ -109,6 +110,8 @@ pub enum Report {
     Loop,
     /// A station moved.
     Moved(Moved),
+    /// Packets go to a neighbour that the node's kernel is to be asked for.
+    Wanted(Key),
     /// Policies stopped the first packet of a flow.
     Refused(Refused),
     /// A rule that wants it told decided about the first packet of a flow.

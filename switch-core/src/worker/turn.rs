@@ -3,6 +3,7 @@
 
 mod lane;
 mod limit;
+mod news;
 mod pause;
 mod watched;
 
@@ -11,7 +12,7 @@ use super::mail::{Command, Mail, Parcel, Report};
 use crate::config::snapshot::{PortId, Snapshot};
 use crate::config::{PORTS_MAX, Reader};
 use crate::counter::stage::SAMPLE_EVERY;
-use crate::counter::{DropReason, Event, LOAD_SAMPLE_EVERY, Laps, NoLaps, Stage};
+use crate::counter::{DropReason, LOAD_SAMPLE_EVERY, Laps, NoLaps, Stage};
 use crate::frame::{BATCH_FRAMES, Batch, Pool, TX_QUEUE_FRAMES, TxQueue};
 use crate::pipeline::capture::{Inbound, Outbound};
 use crate::pipeline::live::Following;
@@ -139,13 +140,7 @@ impl Turn {
         }
         self.service_lanes(busy);
         self.acknowledge(&snapshot);
-        self.report_loops();
-        if !self.pipeline.private.moves.is_empty() {
-            self.report_moves();
-        }
-        if !self.pipeline.private.refusals.is_quiet() || !self.pipeline.private.logs.is_quiet() {
-            self.report_refused();
-        }
+        self.report_news();
         self.keep_books(frames);
         let sent_much = std::mem::take(&mut self.sent_much);
         Outcome { frames, lanes_changed, sent_much, stop: self.stopping }
@@ -369,38 +364,6 @@ impl Turn {
                 mail.waker.wake(|| now.ns);
             }
         }
-    }
-
-    fn report_loops(&mut self) {
-        let found = self.pipeline.private.counters.event(Event::LoopFound).get();
-        if found != self.loops_reported {
-            self.loops_reported = found;
-            self.report(Report::Loop);
-        }
-    }
-
-    /// Few, and only news: the box keeps most of its room for answers.
-    #[cold]
-    fn report_moves(&mut self) {
-        let reports = &self.mail[usize::from(self.id)].reports;
-        for moved in self.pipeline.private.moves.drain(..) {
-            if reports.len() < reports.capacity() / 2 {
-                _ = reports.push(Report::Moved(moved));
-            }
-        }
-    }
-
-    /// As with moves; what finds no room is counted as not told.
-    #[cold]
-    fn report_refused(&mut self) {
-        let reports = &self.mail[usize::from(self.id)].reports;
-        let private = &mut self.pipeline.private;
-        private.refusals.hand_on(&private.counters, |refused| {
-            reports.len() < reports.capacity() / 2 && reports.push(Report::Refused(refused)).is_ok()
-        });
-        private.logs.hand_on(&private.counters, |logged| {
-            reports.len() < reports.capacity() / 2 && reports.push(Report::Logged(logged)).is_ok()
-        });
     }
 
     fn service_lanes(&mut self, busy: bool) {

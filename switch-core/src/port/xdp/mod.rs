@@ -6,6 +6,7 @@
 //! | [`ring`] | a ring shared with the kernel |
 //! | [`socket`] | a socket's system calls |
 //! | [`program`] | the XDP program on a device |
+//! | [`networks`] | what the program of an uplink takes |
 //! | [`beat`] | the dead-man timer's pulse |
 //! | [`promiscuous`] | hearing what is addressed to others |
 //! | [`jumbo`] | a frame that lies in several chunks |
@@ -17,6 +18,7 @@
 
 pub mod beat;
 mod jumbo;
+pub mod networks;
 pub mod open;
 pub mod program;
 pub mod promiscuous;

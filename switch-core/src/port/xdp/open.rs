@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use switch_api::XdpMode;
+use switch_api::{Take, XdpMode};
 
 /// `bind` answers EBUSY for a moment after another socket left the queue; so often it is tried again.
 const BIND_ATTEMPTS: u32 = 50;
@@ -66,8 +66,8 @@ pub struct Opened {
     pub lanes: Vec<Box<dyn Port>>,
     /// Its program.
     pub attached: Attached,
-    /// It hears what is addressed to the stations behind other ports.
-    pub promiscuous: Promiscuous,
+    /// It hears what is addressed to the stations behind other ports; an uplink does not.
+    pub promiscuous: Option<Promiscuous>,
     /// What the kernel runs.
     pub zero_copy: bool,
     /// Why it is not a faster mode.
@@ -156,7 +156,7 @@ impl Engine {
     pub fn open(&self, device: &Device, how: &How) -> Result<Opened, OpenError> {
         let (mut attached, mut reason) = self.attach(device, how)?;
         let bound = self.bind_all(device, how, attached.hook, &mut reason);
-        match bound.and_then(|bound| Ok((bound, self.hear_all(device)?))) {
+        match bound.and_then(|bound| Ok((bound, self.hear_all(device, how)?))) {
             Ok((bound, promiscuous)) => self.lanes(bound, how, attached, promiscuous, reason),
             Err(error) => {
                 // A link of an earlier daemon stays: its dead-man decides. A fresh one goes.
@@ -248,9 +248,11 @@ impl Engine {
         Ok(Bound { socket, rings, tx_metadata })
     }
 
-    fn hear_all(&self, device: &Device) -> Result<Promiscuous, OpenError> {
+    /// An uplink hears what is addressed to its NIC; the NIC is the host's to set.
+    fn hear_all(&self, device: &Device, how: &How) -> Result<Option<Promiscuous>, OpenError> {
         let failed = |error| OpenError::Socket { queue: 0, call: "PACKET_ADD_MEMBERSHIP", error };
-        self.asker.ask(device.ifindex).map_err(failed)
+        let hears_all = how.settings.take != Take::Networks;
+        hears_all.then(|| self.asker.ask(device.ifindex).map_err(failed)).transpose()
     }
 
     fn lanes(
@@ -258,7 +260,7 @@ impl Engine {
         (bound, zero_copy): (Vec<Bound>, bool),
         how: &How,
         mut attached: Attached,
-        promiscuous: Promiscuous,
+        promiscuous: Option<Promiscuous>,
         mode_reason: Option<String>,
     ) -> Result<Opened, OpenError> {
         let mut lanes: Vec<Box<dyn Port>> = Vec::new();

@@ -16,7 +16,9 @@ typedef long long s64;
 #define __type(name, value) typeof(value) *name
 
 #define BPF_MAP_TYPE_ARRAY 2
+#define BPF_MAP_TYPE_LPM_TRIE 11
 #define BPF_MAP_TYPE_XSKMAP 17
+#define BPF_F_NO_PREALLOC (1U << 0)
 #define BPF_F_MMAPABLE (1U << 10)
 #define LIBBPF_PIN_BY_NAME 1
 #define XDP_DROP 1
@@ -38,8 +40,9 @@ static u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
 #define QUEUES_MAX 64
 #define WORKERS_MAX 64
 #define RULES_MAX 16
+#define NETWORKS_MAX 2048
 
-enum { TAKE_EVERYTHING, TAKE_NOTHING, TAKE_MATCHING };
+enum { TAKE_EVERYTHING, TAKE_NOTHING, TAKE_MATCHING, TAKE_NETWORKS };
 
 struct rule {
 	u16 ethertype; // as in the frame, and so are the others
@@ -53,7 +56,8 @@ struct config {
 	u32 dead_action; // XDP_DROP or XDP_PASS
 	u32 take;
 	u32 rules_len;
-	u32 unused;
+	u16 mac[3]; // of the device, as in the frame: TAKE_NETWORKS
+	u16 unused;
 	struct rule rules[RULES_MAX];
 };
 
@@ -70,6 +74,21 @@ struct {
 	__type(key, u32);
 	__type(value, struct config);
 } config SEC(".maps");
+
+// A destination under TAKE_NETWORKS; IPv4 is IPv4-mapped.
+struct network {
+	u32 len; // bits that count
+	u16 address[8];
+};
+
+// 1: the network is behind the switch. 0: it is not, though a larger one is; the kernel's own addresses.
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, NETWORKS_MAX);
+	__type(key, struct network);
+	__type(value, u32);
+} networks SEC(".maps");
 
 // Which worker serves a queue: whose beat counts for it.
 struct {
@@ -127,12 +146,41 @@ static __attribute__((always_inline)) int rule_matches(const struct rule *rule, 
 	}
 }
 
+// To the device's own MAC, and to a network behind the switch. Groups, ARP, neighbour discovery, what is tagged and
+// what is the host's own are the kernel's.
+static __attribute__((always_inline)) int is_behind_us(const struct config *cfg, const u8 *data, const u8 *end)
+{
+	struct network to = { .len = 128 };
+	const u16 *words = (const u16 *)data;
+	if (data + 14 > end ||
+	    ((words[0] ^ cfg->mac[0]) | (words[1] ^ cfg->mac[1]) | (words[2] ^ cfg->mac[2])))
+		return 0;
+	if (data[12] == 0x08 && data[13] == 0x00) {
+		if (data + 34 > end)
+			return 0;
+		to.address[5] = 0xffff;
+		to.address[6] = words[15];
+		to.address[7] = words[16];
+	} else if (data[12] == 0x86 && data[13] == 0xdd) {
+		if (data + 54 > end)
+			return 0;
+		for (int i = 0; i < 8; i++)
+			to.address[i] = words[19 + i];
+	} else {
+		return 0;
+	}
+	u32 *is_behind = bpf_map_lookup_elem(&networks, &to);
+	return is_behind && *is_behind;
+}
+
 static __attribute__((always_inline)) int is_ours(const struct config *cfg, const struct xdp_md *ctx)
 {
-	if (cfg->take != TAKE_MATCHING)
-		return cfg->take == TAKE_EVERYTHING;
 	const u8 *data = (const u8 *)(long)ctx->data;
 	const u8 *end = (const u8 *)(long)ctx->data_end;
+	if (cfg->take == TAKE_NETWORKS)
+		return is_behind_us(cfg, data, end);
+	if (cfg->take != TAKE_MATCHING)
+		return cfg->take == TAKE_EVERYTHING;
 	for (u32 i = 0; i < RULES_MAX; i++) {
 		if (i >= cfg->rules_len)
 			break;

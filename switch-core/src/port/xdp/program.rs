@@ -5,6 +5,7 @@
 //! the same link: no frame passes unguarded in between. A program that is not ours is left alone.
 
 use super::beat::Beats;
+use super::networks::{Behind, Networks};
 use crate::config::snapshot::{Rule, parse_rule};
 use crate::wire::ethernet;
 use aya::maps::{Array, Map, MapData, MapError, XskMap};
@@ -16,13 +17,15 @@ use std::borrow::BorrowMut;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
-use switch_api::{Take, WhenDead};
+use switch_api::{Mac, Take, WhenDead};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/program.o"));
 
 const RULES_MAX: usize = crate::config::checked::RULES_MAX;
 const RULE_LEN: usize = 36;
-const CONFIG_LEN: usize = 24 + RULES_MAX * RULE_LEN;
+const RULES_AT: usize = 28;
+// The first field's alignment fills it up.
+const CONFIG_LEN: usize = (RULES_AT + RULES_MAX * RULE_LEN).next_multiple_of(8);
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 
@@ -46,6 +49,8 @@ pub struct Settings {
     pub dead_after_ms: u32,
     /// Worker of each queue.
     pub workers: Vec<u16>,
+    /// The device's MAC, to which is addressed what an uplink takes.
+    pub mac: Mac,
 }
 
 /// Why a program is not on its device.
@@ -81,6 +86,7 @@ pub struct Attached {
     // object's own memory (40 KiB) is given back.
     sockets: XskMap<MapData>,
     queue_worker: Array<MapData, u32>,
+    networks: Option<Networks>,
     _link: FdLink,
     pin: PathBuf,
     /// Who runs it.
@@ -189,7 +195,9 @@ impl Attached {
         };
         let queue_worker = ebpf.take_map("queue_worker").and_then(|map| Array::try_from(map).ok());
         let queue_worker = queue_worker.ok_or_else(missing)?;
-        Ok(Self { sockets, queue_worker, _link: link, pin, hook, adopted: is_adopted })
+        let networks = ebpf.take_map("networks").filter(|_| settings.take == Take::Networks);
+        let networks = networks.and_then(Networks::new);
+        Ok(Self { sockets, queue_worker, networks, _link: link, pin, hook, adopted: is_adopted })
     }
 
     /// Gives a queue's frames to a socket.
@@ -200,6 +208,16 @@ impl Attached {
     /// Tells the program who serves its queues now.
     pub fn set_workers(&mut self, workers: &[u16]) -> Result<(), MapError> {
         set_workers(&mut self.queue_worker, workers)
+    }
+
+    /// Tells the program of an uplink what is not behind the switch any more.
+    pub fn narrow(&mut self, behind: &Behind) -> Result<(), MapError> {
+        self.networks.as_mut().map_or(Ok(()), |networks| networks.narrow(behind))
+    }
+
+    /// Tells the program of an uplink what is behind the switch.
+    pub fn become_all(&mut self, behind: &Behind) -> Result<(), MapError> {
+        self.networks.as_mut().map_or(Ok(()), |networks| networks.become_all(behind))
     }
 
     /// Takes the program off the device.
@@ -265,12 +283,13 @@ fn set_workers<T: BorrowMut<MapData>>(map: &mut Array<T, u32>, workers: &[u16]) 
 fn config_bytes(settings: &Settings) -> [u8; CONFIG_LEN] {
     let rules: Vec<Rule> = match &settings.take {
         Take::Matching { rules } => rules.iter().filter_map(|rule| parse_rule(rule).ok()).collect(),
-        Take::Everything | Take::Nothing => Vec::new(),
+        Take::Everything | Take::Nothing | Take::Networks => Vec::new(),
     };
     let take: u32 = match settings.take {
         Take::Everything => 0,
         Take::Nothing => 1,
         Take::Matching { .. } => 2,
+        Take::Networks => 3,
     };
     let action = match settings.when_dead {
         WhenDead::Drop => XDP_DROP,
@@ -281,7 +300,8 @@ fn config_bytes(settings: &Settings) -> [u8; CONFIG_LEN] {
     bytes[8..12].copy_from_slice(&action.to_ne_bytes());
     bytes[12..16].copy_from_slice(&take.to_ne_bytes());
     bytes[16..20].copy_from_slice(&(rules.len() as u32).to_ne_bytes());
-    for (rule, at) in rules.iter().zip(bytes[24..].chunks_exact_mut(RULE_LEN)) {
+    bytes[20..26].copy_from_slice(&settings.mac.0);
+    for (rule, at) in rules.iter().zip(bytes[RULES_AT..].chunks_exact_mut(RULE_LEN)) {
         at.copy_from_slice(&rule_bytes(rule));
     }
     bytes

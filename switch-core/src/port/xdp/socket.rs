@@ -219,6 +219,27 @@ struct Channels {
     combined: u32,
 }
 
+/// ETHTOOL_GGRO.
+const GGRO: u32 = 0x2b;
+
+/// struct ethtool_value.
+#[repr(C)]
+struct Value {
+    cmd: u32,
+    data: u32,
+}
+
+/// Whether the stack joins TCP segments that a device receives (GRO), before a program in the generic mode sees them. False where
+/// that is not known.
+pub fn joins_segments(name: &str) -> bool {
+    let Ok((socket, mut request)) = device_request(name) else { return false };
+    let mut value = Value { cmd: GGRO, data: 0 };
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: SIOCETHTOOL with this command writes one ethtool_value where ifr_data points.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
+    result == 0 && value.data != 0
+}
+
 /// ETHTOOL_GCHANNELS.
 const GCHANNELS: u32 = 0x3c;
 

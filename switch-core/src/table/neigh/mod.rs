@@ -261,6 +261,28 @@ impl Neighbours {
         heard
     }
 
+    /// What another authority says of `key`, over what was learned: its station, and whether it is sure of it. Without a
+    /// station a known one is forgotten, and a question goes on. `adds`: also if nobody asked for it. Whether it is known now.
+    pub fn tell(&self, key: Key, said: Option<(u64, bool)>, port: u16, now_s: u32, adds: bool) -> bool {
+        let mut is_known = false;
+        let changed = self.change(key, |present| match (said, present) {
+            (_, Some(entry)) if entry.state == State::Static => None,
+            (None, Some(entry)) if entry.state == State::Known => Some(None),
+            (None, _) => None,
+            (Some(_), None) if !adds || !self.may_learn(port) => None,
+            (Some((mac, is_sure)), _) => {
+                is_known = true;
+                let stamp_s = if is_sure { now_s } else { now_s.saturating_sub(FRESH_S + 1) };
+                Some(Some(Entry { stamp_s, ..Entry::new(State::Known, mac, port, now_s) }))
+            }
+        });
+        if is_known {
+            // After the entry, as in `hear`.
+            self.changes.fetch_add(1, Ordering::SeqCst);
+        }
+        is_known && changed.is_some()
+    }
+
     /// Declares a neighbour. False if another writer was in the way or there is no room.
     pub fn pin(&self, key: Key, mac: u64) -> bool {
         let changed = self.change(key, |_| Some(Some(Entry::new(State::Static, mac, 0, 0))));

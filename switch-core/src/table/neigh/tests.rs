@@ -124,3 +124,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_another_authority_says_is_believed() {
+    let table = neighbours();
+    assert!(!table.tell(A, Some((5, true)), 1, 100, false), "nobody asked");
+    assert_eq!(table.ask(A, 0, 100), Ask::Send);
+    let before = table.changes();
+    assert!(!table.tell(A, None, 1, 100, true));
+    assert_eq!(lookup(&table, A, 100), Found::Unknown, "the question goes on");
+    assert!(table.tell(A, Some((5, true)), 1, 100, false));
+    assert_ne!(table.changes(), before, "whoever waits is told");
+    assert_eq!(lookup(&table, A, 100 + FRESH_S), Found::Fresh(5));
+    // It is another station now, of which nothing is sure.
+    assert!(table.tell(A, Some((6, false)), 1, 101, false));
+    assert_eq!(lookup(&table, A, 101), Found::Stale(6));
+    assert_eq!(table.probe(A, 101), Some(6));
+    assert!(!table.tell(A, None, 1, 101, false));
+    assert_eq!((lookup(&table, A, 101), table.entries()), (Found::Unknown, 0));
+    // What was declared stays.
+    assert!(table.pin(A, 9) && !table.tell(A, Some((5, true)), 1, 101, true));
+    assert_eq!(lookup(&table, A, 101), Found::Fresh(9));
+}

@@ -1,0 +1,192 @@
+//! An uplink on a NIC that stays the host's, where it counts: in an emulated machine, on virtio-net with several queues, zero-copy and generic.
+//! `cargo xtask zerocopy` boots the machine and runs this file in it; it needs the devices that are made there and runs
+//! nowhere else. The NIC (MAC 52:54:00:00:00:04) is joined with another (52:54:00:00:01:04), which is a host beside the node.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+use switch_api::{ByName, Done, Nothing, Port, PortKind, PortState, Request, VrfStatus, XdpMode};
+use switch_lab::cross::Router;
+use switch_lab::session::Session;
+use switch_lab::transfer::tcp;
+use switch_lab::{Daemon, Net, Options, wait_until};
+
+/// An emulated processor is some thirty times slower than this one.
+const EMULATED: Duration = Duration::from_secs(60);
+/// What the node is given by DHCP.
+const LEASED: &str = "10.90.0.50";
+/// What busybox's DHCP client is to do with what it is given.
+const SCRIPT: &str = "#!/bin/busybox sh
+[ $1 = bound ] || [ $1 = renew ] || exit 0
+ip addr replace $ip/24 dev $interface
+ip route replace default via $router
+echo $1 $ip >> DIRECTORY/leased
+";
+const SERVER: &str = "start LEASED
+end LEASED
+interface eth0
+lease_file DIRECTORY/leases
+pidfile DIRECTORY/udhcpd.pid
+option subnet 255.255.255.0
+option router 10.90.0.1
+option lease 600
+";
+
+/// The name of the device with this MAC, in the namespace we started in.
+fn device(mac: &str) -> String {
+    let names = std::fs::read_dir("/sys/class/net").unwrap();
+    let mut names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let address = |name: &str| std::fs::read_to_string(format!("/sys/class/net/{name}/address"));
+    names.find(|name| address(name).is_ok_and(|address| address.trim() == mac)).unwrap_or_else(|| {
+        panic!("no device {mac}: this runs in the machine that `cargo xtask zerocopy` boots")
+    })
+}
+
+/// A DHCP client or server of busybox's; ended when dropped.
+struct Busybox(Child);
+
+impl Busybox {
+    fn start(net: &Net, words: &str) -> Self {
+        let mut command = net.command("/bin/busybox");
+        command.args(words.split(' ')).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Busybox {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+/// The node's lease.
+struct Lease {
+    client: Busybox,
+    _server: Busybox,
+    leased: PathBuf,
+}
+
+impl Lease {
+    fn begin(node: &Net, far: &Net, directory: &Path) -> Self {
+        let write = |name: &str, text: &str| -> String {
+            let path = directory.join(name);
+            let text = text.replace("DIRECTORY", &directory.display().to_string()).replace("LEASED", LEASED);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            path.display().to_string()
+        };
+        let (script, server) = (write("script", SCRIPT), write("udhcpd.conf", SERVER));
+        write("leases", "");
+        let server = Busybox::start(far, &format!("udhcpd -f {server}"));
+        let client = Busybox::start(node, &format!("udhcpc -f -i nic -s {script} -t 30 -T 2"));
+        let lease = Self { client, _server: server, leased: directory.join("leased") };
+        wait_until("a lease", EMULATED, || lease.count() > 0);
+        lease
+    }
+
+    fn count(&self) -> usize {
+        std::fs::read_to_string(&self.leased).map_or(0, |said| said.matches(LEASED).count())
+    }
+
+    /// It can be renewed.
+    fn holds(&self, when: &str) {
+        let before = self.count();
+        kill_process(Pid::from_child(&self.client.0), Signal::USR1).unwrap();
+        wait_until(&format!("{when}: the lease is renewed"), EMULATED, || self.count() > before);
+    }
+}
+
+fn add(daemon: &Daemon, mode: XdpMode) {
+    let mut kind = PortKind::uplink("nic");
+    if let PortKind::Xdp { mode: asked, .. } = &mut kind {
+        *asked = mode;
+    }
+    let port = Port::new("up".parse().unwrap(), "wan".parse().unwrap(), kind);
+    let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+}
+
+#[test]
+fn a_session_and_a_lease_outlive_whatever_happens_to_the_switch() {
+    let mut node = Router::new(1);
+    let far = Net::new("far");
+    let run = |words: String| switch_lab::net::run("ip", &words.split(' ').collect::<Vec<_>>());
+    run(format!("link set {} netns {} name nic", device("52:54:00:00:00:04"), node.node.net.name()));
+    run(format!("link set {} netns {} name eth0", device("52:54:00:00:01:04"), far.name()));
+    node.node.net.ip("link set nic up");
+    far.ip("link set eth0 up");
+    far.ip("addr add 10.90.0.1/24 dev eth0");
+    far.ip(&format!("route add 10.1.0.0/24 via {LEASED}"));
+    let options = Options::new(env!("CARGO_BIN_EXE_switchd")).keeping_state().with("--cores 0,1");
+    let mut daemon = node.start(&options);
+    node.pod(&daemon, 2);
+    daemon.bridge("wan");
+    // The node's default route leads to the far host, whose route to pods leads back: what is not caught goes round.
+    let lease = Lease::begin(&node.node.net, &far, node.node.directory());
+    let mut session = Session::open(&far, &node.node.net, LEASED.parse().unwrap(), EMULATED);
+    for (mode, runs) in [(XdpMode::Auto, "zero-copy"), (XdpMode::Generic, "generic")] {
+        let began = std::time::Instant::now();
+        let reaches = |ttl: &str| {
+            let said = far.try_run("ping -n -c 1 -W 2 10.1.0.2");
+            let said = String::from_utf8_lossy(&said.stdout).into_owned();
+            assert!(!said.contains("exceeded"), "{said}");
+            said.contains(ttl)
+        };
+        let check = |session: &mut Session, when: &str| {
+            session.types(when);
+            lease.holds(when);
+        };
+        wait_until("pods by the kernel", EMULATED, || reaches("ttl=62"));
+        add(&daemon, mode);
+        let port = daemon.port("up");
+        assert_eq!((port.mode.as_deref(), port.workers.len()), (Some(runs), 2), "{port:?}");
+        check(&mut session, "attached");
+        let vrfs: Vec<VrfStatus> = daemon.call(&Request::VrfList(Nothing {}));
+        let warned = vrfs[0].problems.iter().any(|problem| problem.contains("ethtool -K nic gro off"));
+        assert_eq!(warned, mode == XdpMode::Generic, "{vrfs:?}");
+        wait_until("pods past the kernel", EMULATED, || reaches("ttl=63"));
+        let pod = &node.pods[0];
+        assert_eq!(tcp(&far, &pod.net, "10.1.0.2".parse().unwrap(), 300_000), 300_000, "TCP in, {runs}");
+        assert_eq!(tcp(&pod.net, &far, "10.90.0.1".parse().unwrap(), 300_000), 300_000, "TCP out, {runs}");
+
+        daemon.signal(Signal::STOP);
+        std::thread::sleep(Duration::from_millis(1100));
+        check(&mut session, "stopped");
+        assert!(!reaches("ttl="), "who would have answered?");
+        daemon.signal(Signal::CONT);
+        wait_until("pods after a stop", EMULATED, || reaches("ttl=63"));
+
+        daemon.kill();
+        std::thread::sleep(Duration::from_millis(1100));
+        check(&mut session, "killed");
+        assert!(!reaches("ttl="), "who would have answered?");
+        daemon = node.node.start(&options);
+        check(&mut session, "started again");
+        wait_until("pods after a crash", EMULATED, || reaches("ttl=63"));
+
+        // Another address beside it, and by that the way to the pods.
+        node.node.net.ip("addr add 10.90.0.60/24 dev nic");
+        far.ip("route replace 10.1.0.0/24 via 10.90.0.60");
+        check(&mut session, "another address");
+        wait_until("pods by another address", EMULATED, || reaches("ttl=63"));
+        node.node.net.ip("addr del 10.90.0.60/24 dev nic");
+        far.ip(&format!("route replace 10.1.0.0/24 via {LEASED}"));
+
+        node.node.net.ip("link set nic down");
+        wait_until("down", EMULATED, || daemon.port("up").state == PortState::Down);
+        node.node.net.ip("link set nic up");
+        // The default route comes back with the lease.
+        check(&mut session, "after a flap");
+        wait_until("pods after a flap", EMULATED, || reaches("ttl=63"));
+
+        let _: Done = daemon.call(&Request::PortDelete(ByName { name: "up".parse().unwrap() }));
+        check(&mut session, "detached");
+        daemon.assert_conserved();
+        println!("{runs}: {:.1} s", began.elapsed().as_secs_f64());
+    }
+    daemon.stop(true);
+}
