@@ -12,8 +12,8 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 /// Problems that are shown of one file: what a person reads at a time.
 const SHOWN_MAX: usize = 32;
 /// What a file may have, one list of tables each.
-const NOUNS: [&str; 10] =
-    ["bridge", "vrf", "address", "port", "fdb", "neigh", "route", "namespace", "policy", "acl"];
+const NOUNS: [&str; 11] =
+    ["bridge", "vrf", "address", "port", "fdb", "neigh", "route", "namespace", "policy", "acl", "nat"];
 
 /// Something wrong at a place of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +106,7 @@ impl<'a> Reading<'_, 'a> {
             namespace: self.list(),
             policy: self.list(),
             acl: self.list(),
+            nat: self.list(),
         }
     }
 
@@ -322,6 +323,7 @@ pub fn foreign(config: &Config, owner: Owner) -> Vec<Problem> {
     of(&config.namespace, owner, &mut problems);
     of(&config.policy, owner, &mut problems);
     of(&config.acl, owner, &mut problems);
+    of(&config.nat, owner, &mut problems);
     problems
 }
 

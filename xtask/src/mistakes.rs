@@ -2,10 +2,12 @@
 //! this shows that each of the clever places has a test that notices.
 
 mod list;
+mod nat;
 mod races;
 
 use crate::sh::{Result, root, say};
 use list::MISTAKES;
+use nat::NAT;
 use races::RACES;
 use std::fs;
 use std::path::Path;
@@ -21,7 +23,7 @@ struct Mistake {
 }
 
 fn all() -> impl Iterator<Item = &'static Mistake> {
-    MISTAKES.iter().chain(RACES)
+    MISTAKES.iter().chain(NAT).chain(RACES)
 }
 
 /// Mistakes whose place is not in the source any more, or not there alone.

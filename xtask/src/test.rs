@@ -58,8 +58,8 @@ fn docs() -> Result {
 /// The real-kernel tests: namespaces, veth, TAP, AF_XDP.
 const KERNEL: &[&str] = &[
     "traffic", "loops", "routing", "routes", "linux", "uplink", "ports", "tap", "control", "trouble",
-    "segments", "joined", "limits", "ipam", "queues", "memory", "mirror", "bgp", "policy", "acl", "service",
-    "sandbox", "outside", "frames", "xdp", "workers", "clients", "owners", "versions",
+    "segments", "joined", "limits", "ipam", "queues", "memory", "mirror", "bgp", "policy", "acl", "nat",
+    "service", "sandbox", "outside", "frames", "xdp", "workers", "clients", "owners", "versions",
 ];
 /// The command line against a running daemon.
 const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare", "install", "json"];

@@ -25,6 +25,8 @@ const NEAR_FULL_PERCENT: (u64, u64) = (90, 80);
 const CHANGED: &str = "changed";
 /// The kind of event that a policy's first drop of a flow is.
 pub(super) const POLICY_DROP: &str = "policy-drop";
+/// The same where translation has no port left for it.
+pub(super) const NAT_EXHAUSTED: &str = "nat-exhausted";
 /// Moved stations told by name in a second; of more the number is told. A loop moves them at line rate.
 const MOVES_A_SECOND: u64 = 20;
 /// A storm that pauses for so long is over; the next is told again.
@@ -74,7 +76,7 @@ impl News {
         }
         let kept = match event.what.as_str() {
             CHANGED => &mut self.kept[0],
-            POLICY_DROP => &mut self.kept[1],
+            POLICY_DROP | NAT_EXHAUSTED => &mut self.kept[1],
             _ => &mut self.kept[2],
         };
         if kept.len() == KEPT_MAX {

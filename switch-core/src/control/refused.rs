@@ -2,9 +2,9 @@
 //! were not told.
 
 use super::daemon::Daemon;
-use super::news::POLICY_DROP;
+use super::news::{NAT_EXHAUSTED, POLICY_DROP};
 use crate::config::gateway::from_bits;
-use crate::counter::Event;
+use crate::counter::{DropReason, Event};
 use crate::pipeline::refusals::{Refused, Who};
 use crate::wire::ip::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use std::net::IpAddr;
@@ -58,7 +58,8 @@ impl Daemon {
         parts.push(("from", from));
         parts.extend(to.map(|to| ("to", to)));
         parts.extend(rule.map(|rule| ("rule", rule)));
-        self.tell_of(refused.now.ns, POLICY_DROP, text, &parts);
+        let what = if refused.reason == DropReason::NatExhausted { NAT_EXHAUSTED } else { POLICY_DROP };
+        self.tell_of(refused.now.ns, what, text, &parts);
     }
 
     /// How many first packets were stopped and not told since the last look. Once a second.
