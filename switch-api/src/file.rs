@@ -391,6 +391,22 @@ action = "deny"
 protocol = "tcp"
 destination = ["169.254.169.254/32"]
 destination_ports = [80, "8000-8080"]
+
+[[nat]]
+name = "out"
+kind = "source"
+from = ["10.1.0.0/16"]
+to = ["192.0.2.1"]
+ports = "2000-2999"
+
+[[nat]]
+name = "dns"
+vrf = "red"
+kind = "destination"
+address = "192.0.2.1"
+protocol = "udp"
+port = 53
+to = "10.1.0.5"
 "#;
 
     #[test]

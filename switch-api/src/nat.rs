@@ -12,7 +12,7 @@ pub struct Nat {
     /// Its name.
     pub name: Name,
     /// The routing table whose packets it is about.
-    #[serde(default = "Name::main")]
+    #[serde(default = "Name::main", skip_serializing_if = "Name::is_main")]
     pub vrf: Name,
     /// What it does.
     #[serde(flatten)]
