@@ -36,8 +36,8 @@ pub mod frame;
 pub mod host;
 #[cfg(not(loom))]
 pub mod ipam;
-#[cfg(not(loom))]
 pub mod nat;
+#[cfg(not(loom))]
 pub mod nft;
 #[cfg(not(loom))]
 pub mod pipeline;
