@@ -2,8 +2,8 @@
 //! read from is in [`crate::file`].
 
 use crate::{
-    Acl, Bridge, BridgeAddress, Lease, Name, Namespace, NetworkPolicy, Owner, Pool, Port, Route, StaticMac,
-    StaticNeighbour, Vid, Vrf,
+    Acl, Bridge, BridgeAddress, Lease, Name, Namespace, Nat, NetworkPolicy, Owner, Pool, Port, Route,
+    StaticMac, StaticNeighbour, Vid, Vrf,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -42,6 +42,9 @@ pub struct Config {
     /// Access control lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub acl: Vec<Acl>,
+    /// Network address translation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nat: Vec<Nat>,
 }
 
 /// What all that can be declared have in common.
@@ -157,6 +160,14 @@ impl Object for NetworkPolicy {
     owned!();
 }
 
+impl Object for Nat {
+    const NOUN: &'static str = "nat";
+    fn key(&self) -> String {
+        self.name.to_string()
+    }
+    owned!();
+}
+
 impl Object for Acl {
     const NOUN: &'static str = "acl";
     fn key(&self) -> String {
@@ -189,6 +200,7 @@ impl Config {
         of(noun, &self.namespace, &mut keys);
         of(noun, &self.policy, &mut keys);
         of(noun, &self.acl, &mut keys);
+        of(noun, &self.nat, &mut keys);
         keys
     }
 }
@@ -196,7 +208,7 @@ impl Config {
 /// One object, by its kind and what tells it from others of that kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectRef {
-    /// The kind: `bridge`, `vrf`, `address`, `port`, `fdb`, `neigh`, `route`, `namespace`, `policy`, `acl`.
+    /// The kind: `bridge`, `vrf`, `address`, `port`, `fdb`, `neigh`, `route`, `namespace`, `policy`, `acl`, `nat`.
     pub noun: String,
     /// Its name, or what it has instead: `10.1.0.1/24 on br0`.
     pub key: String,

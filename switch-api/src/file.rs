@@ -12,8 +12,8 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 /// Problems that are shown of one file: what a person reads at a time.
 const SHOWN_MAX: usize = 32;
 /// What a file may have, one list of tables each.
-const NOUNS: [&str; 10] =
-    ["bridge", "vrf", "address", "port", "fdb", "neigh", "route", "namespace", "policy", "acl"];
+const NOUNS: [&str; 11] =
+    ["bridge", "vrf", "address", "port", "fdb", "neigh", "route", "namespace", "policy", "acl", "nat"];
 
 /// Something wrong at a place of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +106,7 @@ impl<'a> Reading<'_, 'a> {
             namespace: self.list(),
             policy: self.list(),
             acl: self.list(),
+            nat: self.list(),
         }
     }
 
@@ -322,6 +323,7 @@ pub fn foreign(config: &Config, owner: Owner) -> Vec<Problem> {
     of(&config.namespace, owner, &mut problems);
     of(&config.policy, owner, &mut problems);
     of(&config.acl, owner, &mut problems);
+    of(&config.nat, owner, &mut problems);
     problems
 }
 
@@ -389,6 +391,22 @@ action = "deny"
 protocol = "tcp"
 destination = ["169.254.169.254/32"]
 destination_ports = [80, "8000-8080"]
+
+[[nat]]
+name = "out"
+kind = "source"
+from = ["10.1.0.0/16"]
+to = ["192.0.2.1"]
+ports = "2000-2999"
+
+[[nat]]
+name = "dns"
+vrf = "red"
+kind = "destination"
+address = "192.0.2.1"
+protocol = "udp"
+port = 53
+to = "10.1.0.5"
 "#;
 
     #[test]

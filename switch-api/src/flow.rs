@@ -46,6 +46,15 @@ pub struct FlowEnd {
     pub number: u16,
 }
 
+/// Both ends of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowEnds {
+    /// Its source.
+    pub from: FlowEnd,
+    /// Its destination.
+    pub to: FlowEnd,
+}
+
 /// A flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowEntry {
@@ -57,6 +66,9 @@ pub struct FlowEntry {
     pub from: FlowEnd,
     /// Whom it speaks with.
     pub to: FlowEnd,
+    /// What packets of who began become: the ends that the other end sees. None: they stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub becomes: Option<FlowEnds>,
     /// How far it has come.
     pub state: String,
     /// Nobody has answered yet.

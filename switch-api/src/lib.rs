@@ -11,6 +11,7 @@
 //! | [`ipam`] | address pools and leases |
 //! | [`limit`] | how fast a port may send and be sent |
 //! | [`acl`] | access control lists |
+//! | [`nat`] | network address translation |
 //! | [`policy`] | network policies, and the workloads they are about |
 //! | [`policy_diff`] | what a change of them would cut or open |
 //! | [`prefix`] | an address and the length of its network |
@@ -43,6 +44,7 @@ pub mod ipam;
 mod lenient;
 pub mod limit;
 pub mod name;
+pub mod nat;
 pub mod object;
 pub mod owner;
 pub mod policy;
@@ -74,6 +76,7 @@ pub use ipam::{
 pub use ipnet::IpNet;
 pub use limit::{LIMIT_MAX, Limit, PortLimits};
 pub use name::{Mac, Name, Vid};
+pub use nat::*;
 pub use object::*;
 pub use owner::{NoOwner, Owner};
 pub use policy::*;

@@ -5,6 +5,7 @@ use crate::capture::CaptureStart;
 use crate::config::{ConfigApply, ConfigExport, ConfigRollback};
 use crate::event::EventsSubscribe;
 use crate::flow::{FlowExplain, FlowFilter, FlowList};
+use crate::nat::Nat;
 use crate::policy::{
     ByNamespace, ByPolicy, Namespace, NetworkPolicy, PolicyExplain, PolicyFilter, PortLabel,
 };
@@ -207,6 +208,15 @@ pub enum Request {
     /// Lists access control lists, and what their rules decided.
     #[serde(rename = "acl.list")]
     AclList(Nothing),
+    /// Declares a rule of network address translation, in place of the one of that name if there is one.
+    #[serde(rename = "nat.set")]
+    NatSet(Box<Nat>),
+    /// Removes a rule of network address translation; flows that it translates end.
+    #[serde(rename = "nat.delete")]
+    NatDelete(ByName),
+    /// Lists rules of network address translation, and what they translate.
+    #[serde(rename = "nat.list")]
+    NatList(Nothing),
     /// Declares a pool of addresses.
     #[serde(rename = "ipam.pool.add")]
     PoolAdd(Pool),
@@ -267,6 +277,7 @@ impl Request {
                     | Self::PolicyExplain(_)
                     | Self::PolicyDiff(_)
                     | Self::AclList(_)
+                    | Self::NatList(_)
                     | Self::PoolList(_)
                     | Self::LeaseList(_)
             )

@@ -12,6 +12,7 @@
 //! | [`balance`] | which lanes should move |
 //! | [`ipam`] | who gets which address |
 //! | [`nft`] | the kernel's nf_tables: one table of ours |
+//! | [`nat`] | network address translation: what a flow's first packet is told |
 //! | [`acl`] | access control lists: from rules to tables |
 //! | [`policy`] | network policies: from words to tables |
 //! | [`pipeline`] | what happens to a batch |
@@ -35,6 +36,7 @@ pub mod frame;
 pub mod host;
 #[cfg(not(loom))]
 pub mod ipam;
+pub mod nat;
 #[cfg(not(loom))]
 pub mod nft;
 #[cfg(not(loom))]

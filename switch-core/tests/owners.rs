@@ -37,6 +37,10 @@ fn acl(owner: &str) -> Value {
     json!({ "name": "l", "applies_to": { "ports": ["p"] }, "ingress": [{ "action": "deny" }], "owner": owner })
 }
 
+fn nat(owner: &str) -> Value {
+    json!({ "name": "n", "kind": "one-to-one", "external": "10.3.0.1", "internal": "10.1.0.9", "owner": owner })
+}
+
 /// One object of every kind there is, made as `owner` by whoever that is.
 fn made(owner: &str) -> Vec<Request> {
     let subnet = json!([{ "subnet": "10.9.0.0/24" }]);
@@ -54,6 +58,7 @@ fn made(owner: &str) -> Vec<Request> {
         request("namespace.set", json!({ "name": "web", "labels": { "a": "b" }, "owner": owner })),
         request("policy.add", policy("x", owner)),
         request("acl.set", acl(owner)),
+        request("nat.set", nat(owner)),
         request("ipam.pool.add", json!({ "name": "pool", "ranges": subnet, "owner": owner })),
         request("ipam.lease.acquire", json!({ "pool": "pool", "holder": holder() })),
     ]
@@ -74,10 +79,12 @@ fn touching() -> Vec<Request> {
         request("namespace.set", json!({ "name": "web", "labels": { "c": "d" } })),
         request("policy.set", policy("x", "operator")),
         request("acl.set", acl("operator")),
+        request("nat.set", nat("operator")),
         request("ipam.pool.set", json!({ "name": "pool", "ranges": subnets })),
         request("ipam.lease.acquire", json!({ "pool": "pool", "holder": holder() })),
         request("ipam.lease.release", json!({ "pool": "pool" })),
         request("ipam.pool.delete", json!({ "name": "pool" })),
+        request("nat.delete", json!({ "name": "n" })),
         request("acl.delete", json!({ "name": "l" })),
         request("policy.delete", json!({ "name": "x" })),
         request("namespace.delete", json!({ "name": "web" })),
@@ -118,7 +125,7 @@ fn each_kind_of_object_is_its_owners_until_another_says_whose_work_it_undoes() {
         let there = has(&mut maker, owner);
         assert_eq!([there.1.len(), there.2.len()], [1, 1]);
         for noun in
-            ["bridge", "address", "port", "fdb", "neigh", "route", "vrf", "namespace", "policy", "acl"]
+            ["bridge", "address", "port", "fdb", "neigh", "route", "vrf", "namespace", "policy", "acl", "nat"]
         {
             assert_eq!(there.0.keys(noun).len(), 1, "{word} has no {noun} of its own");
         }

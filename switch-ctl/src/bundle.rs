@@ -157,6 +157,7 @@ impl Gathering {
             ("flows", Request::FlowList(Default::default())),
             ("policies", Request::PolicyList(Default::default())),
             ("acls", Request::AclList(Default::default())),
+            ("nats", Request::NatList(Default::default())),
             ("namespaces", Request::NamespaceList(Nothing {})),
             ("pools", Request::PoolList(Nothing {})),
             ("leases", Request::LeaseList(Default::default())),

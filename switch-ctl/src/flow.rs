@@ -225,8 +225,8 @@ fn list(page: &FlowPage, output: &Output) -> String {
         let state = if flow.picked_up { format!("{} (picked up)", flow.state) } else { flow.state.clone() };
         table.add_row(vec![
             protocol(flow.protocol),
-            end(&flow.from, flow),
-            end(&flow.to, flow),
+            with(&flow.from, flow.becomes.map(|ends| ends.from), "as", flow),
+            with(&flow.to, flow.becomes.map(|ends| ends.to), "at", flow),
             state,
             flow.port.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
             format!("{} s", flow.age_s),
@@ -251,8 +251,17 @@ fn protocol(number: u8) -> String {
 
 /// A flow as one line.
 pub fn line(flow: &FlowEntry) -> String {
-    let (from, to) = (end(&flow.from, flow), end(&flow.to, flow));
+    let from = with(&flow.from, flow.becomes.map(|ends| ends.from), "as", flow);
+    let to = with(&flow.to, flow.becomes.map(|ends| ends.to), "at", flow);
     format!("{} {from} to {to} {} ({})", protocol(flow.protocol), flow.state, flow.zone)
+}
+
+/// An end, and what it is to the other one if that is something else.
+fn with(is: &FlowEnd, becomes: Option<FlowEnd>, word: &str, flow: &FlowEntry) -> String {
+    match becomes.filter(|becomes| becomes != is) {
+        Some(becomes) => format!("{} {word} {}", end(is, flow), end(&becomes, flow)),
+        None => end(is, flow),
+    }
 }
 
 fn end(end: &FlowEnd, flow: &FlowEntry) -> String {

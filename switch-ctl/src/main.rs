@@ -18,6 +18,7 @@ mod limit;
 mod live;
 mod metrics;
 mod namespace;
+mod nat;
 mod neigh;
 mod output;
 mod outside;
@@ -96,6 +97,9 @@ enum Noun {
     /// Access control lists: ordered rules, before and after network policies.
     #[command(subcommand)]
     Acl(acl::Verb),
+    /// Network address translation: other addresses for what is routed.
+    #[command(subcommand)]
+    Nat(nat::Verb),
     /// Namespaces: labels that policies select them by.
     #[command(subcommand)]
     Namespace(namespace::Verb),
@@ -226,6 +230,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Vrf(verb) => vrf::run(verb, &mut client, &output),
         Noun::Policy(verb) => policy::run(verb, &mut client, &output),
         Noun::Acl(verb) => acl::run(verb, &mut client, &output),
+        Noun::Nat(verb) => nat::run(verb, &mut client, &output),
         Noun::Namespace(verb) => namespace::run(verb, &mut client, &output),
         Noun::Worker(verb) => worker::run(verb, &mut client, &output),
         Noun::Export => config::export(&mut client, &output),

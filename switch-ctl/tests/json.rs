@@ -62,6 +62,10 @@ const LINES: &[&str] = &[
     "acl show a",
     "acl stats",
     "acl delete a",
+    "nat set DIR/nat.toml",
+    "nat list",
+    "nat show n",
+    "nat delete n",
     "namespace delete shop",
     "flow list",
     "flow watch --duration 1",
@@ -159,6 +163,10 @@ fn every_command_prints_json_when_asked() {
     put(
         "acl.toml",
         "[[acl]]\nname = \"a\"\napplies_to.all = true\n[[acl.ingress]]\naction = \"deny\"\nsource = [\"10.1.0.77/32\"]\n",
+    );
+    put(
+        "nat.toml",
+        "[[nat]]\nname = \"n\"\nkind = \"one-to-one\"\nexternal = \"10.9.0.1\"\ninternal = \"10.1.0.77\"\n",
     );
     let refused_with = |output: &Output, line: &str| {
         let error: Value = serde_json::from_slice(&output.stderr)

@@ -3,11 +3,13 @@
 
 mod acl;
 mod list;
+mod nat;
 mod races;
 
 use crate::sh::{Result, root, say};
 use acl::ACLS;
 use list::MISTAKES;
+use nat::NAT;
 use races::RACES;
 use std::fs;
 use std::path::Path;
@@ -23,7 +25,7 @@ struct Mistake {
 }
 
 fn all() -> impl Iterator<Item = &'static Mistake> {
-    MISTAKES.iter().chain(ACLS).chain(RACES)
+    MISTAKES.iter().chain(ACLS).chain(NAT).chain(RACES)
 }
 
 /// Mistakes whose place is not in the source any more, or not there alone.

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 600;
 
 /// Rooms that touch no descriptor, thread, clock, log or environment.
-const PURE: &[&str] =
-    &["wire", "table", "config", "host", "pipeline", "frame", "counter", "ipam", "balance", "policy", "acl"];
+const PURE: &[&str] = &[
+    "wire", "table", "config", "host", "pipeline", "frame", "counter", "ipam", "balance", "policy", "acl",
+    "nat",
+];
 /// What they may not name, and why.
 const IMPURE: &[(&str, &str)] = &[
     ("std::thread", "a thread"),
@@ -52,6 +54,8 @@ const WALLS: &[(&str, &str, &str)] = &[
     ("switch-core/src/policy/", "crate::acl", "policies know nothing of lists"),
     ("switch-core/src/acl/", "crate::config", "lists are compiled as they are given"),
     ("switch-core/src/acl/", "crate::pipeline", "lists are compiled as they are given"),
+    ("switch-core/src/nat/", "crate::config", "rules are compiled as they are given"),
+    ("switch-core/src/nat/", "crate::pipeline", "rules are compiled as they are given"),
     ("switch-core/src/ipam/", "crate::control", "ipam plans, control writes"),
     ("switch-core/src/pipeline/", "crate::worker", "pipeline comes before worker"),
     ("switch-core/src/port/", "crate::pipeline", "a port knows frames only"),

@@ -193,7 +193,9 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let mut workers = Vec::new();
     for (id, ((pool, reader), core)) in pools.into_iter().zip(readers).zip(&cores).enumerate() {
         let counters = counters[id].clone();
-        let pipeline = Pipeline::new(Private::new(counters.clone(), seed[2], &tables));
+        let mut private = Private::new(counters.clone(), seed[2], &tables);
+        private.worker = (id as u16, cores.len() as u16);
+        let pipeline = Pipeline::new(private);
         let (tables, boxes) = (tables.clone(), mail.clone());
         let turn = Turn::new(id as u16, reader, tables, boxes, pool, pipeline, clock.clone());
         let bell = server.bell();

@@ -77,6 +77,7 @@ impl Checked {
         super::shared::check(&model, &mut problems);
         super::outside::check(&model, &mut problems);
         super::policies::check(&model, &mut problems);
+        super::nats::check(&model, &mut problems);
         match problems.len() {
             0 => Ok(Self(model)),
             _ => Err(refusal(problems)),

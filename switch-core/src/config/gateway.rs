@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use switch_api::{Mac, Name, Prefix, RouterAdvert};
+use switch_api::{Mac, Name, Prefix, RouterAdvert, Vid};
 
 /// An address of the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct Gateway {
     pub link_local: u128,
     /// What it says of itself to hosts, if it does.
     pub advert: Option<RouterAdvert>,
+    /// Addresses of translation that lie in its networks, in order: it answers for them.
+    pub stands_for: Box<[u128]>,
     /// It answers for stations that it knows: [`switch_api::Bridge::neigh_suppress`].
     pub suppress: bool,
     /// It answers for what it has a route to: [`switch_api::Bridge::neigh_proxy`].
@@ -60,6 +62,11 @@ impl Gateway {
     /// Whether it answers to `ip`.
     pub fn owns(&self, ip: u128) -> bool {
         self.addresses.iter().any(|own| own.ip == ip) || ip == self.link_local && self.speaks_v6()
+    }
+
+    /// Whether it answers ARP and neighbour discovery for `ip` as for its own.
+    pub fn answers_for(&self, ip: u128) -> bool {
+        self.owns(ip) || self.stands_for.binary_search(&ip).is_ok()
     }
 
     /// The address to speak to `ip` with: of the same network if there is one, else the first of the same
@@ -209,6 +216,7 @@ pub fn compile(model: &Model, before: &Routing) -> (BTreeMap<u16, Arc<Gateway>>,
             addresses: Box::default(),
             link_local: link_local(mac),
             advert: bridge.object.router_advert,
+            stands_for: Box::default(),
             suppress: bridge.object.neigh_suppress,
             proxy: bridge.object.neigh_proxy,
             is_kernels: false,
@@ -218,6 +226,18 @@ pub fn compile(model: &Model, before: &Routing) -> (BTreeMap<u16, Arc<Gateway>>,
     for (vrf, number) in &vrfs {
         let here = model.ways_out(vrf);
         gateways.extend(here.iter().filter_map(|way| Some((way.fid, model.gateway_of(way, *number)?))));
+    }
+    for bridge in model.bridges.values() {
+        let nat = model.nat_addresses(&bridge.object.vrf);
+        if nat.is_empty() {
+            continue;
+        }
+        for (_, fid) in model.fids.range((bridge.id, Vid::MIN)..=(bridge.id, Vid::MAX)) {
+            // On an uplink the kernel answers.
+            let Some(gateway) = gateways.get_mut(fid).filter(|gateway| !gateway.is_kernels) else { continue };
+            let here = nat.iter().copied().filter(|ip| gateway.covers(*ip) && !gateway.owns(*ip));
+            gateway.stands_for = here.collect();
+        }
     }
     let gateways = gateways.into_iter().map(|(fid, gateway)| (fid, Arc::new(gateway))).collect();
     (gateways, making::tables(model, before))

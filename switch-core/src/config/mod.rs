@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`model`] | the declared objects, and `(Model, Request) → Model'` |
 //! | [`acls`] | access control lists, and the ports that they are for |
+//! | [`nats`] | network address translation, and what of it workers read |
 //! | [`addresses`] | gateway addresses and declared neighbours |
 //! | [`plan`] | what leads from what is declared to what shall be |
 //! | [`checked`] | every contradiction, all at once |
@@ -34,6 +35,7 @@ pub mod gateway;
 mod making;
 pub mod mirrored;
 pub mod model;
+pub mod nats;
 mod network;
 pub mod nexthops;
 mod numbers;

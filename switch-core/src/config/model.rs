@@ -3,6 +3,7 @@
 
 use super::acls::{Listed, PlacedAcl};
 use super::mirrored::Mirrored;
+use super::nats::PlacedNat;
 use super::policies::{PlacedPolicy, Policing, PolicyKey};
 use super::routes::Routes;
 use super::shared::Nics;
@@ -11,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use switch_api::{
-    Acl, ApiError, Bridge, BridgeAddress, Code, Labels, Name, Namespace, NetworkPolicy, Owner, Port, Request,
-    Route, RouteApply, StaticMac, StaticNeighbour, Vid, Vlan, Vrf,
+    Acl, ApiError, Bridge, BridgeAddress, Code, Labels, Name, Namespace, Nat, NetworkPolicy, Owner, Port,
+    Request, Route, RouteApply, StaticMac, StaticNeighbour, Vid, Vlan, Vrf,
 };
 
 /// What is kept on disk: the objects, without their numbers.
@@ -40,6 +41,8 @@ pub struct Declared {
     pub namespaces: Vec<Namespace>,
     /// Access control lists.
     pub acls: Vec<Acl>,
+    /// Network address translation.
+    pub nats: Vec<Nat>,
 }
 
 /// An object and its number.
@@ -84,6 +87,8 @@ pub struct Model {
     pub acls: BTreeMap<Name, PlacedAcl>,
     /// The same, compiled.
     pub listed: Listed,
+    /// Network address translation by name.
+    pub nats: BTreeMap<Name, PlacedNat>,
     /// What makes this node's derived MACs its own.
     pub seed: u64,
     /// Filtering identifier of each bridge (by number) and VLAN that has a member or a gateway.
@@ -131,6 +136,8 @@ impl Model {
             Request::PolicyDelete(by) => next.delete_policy(by)?,
             Request::AclSet(acl) => next.set_acl(acl)?,
             Request::AclDelete(by) => next.delete_acl(&by.name)?,
+            Request::NatSet(nat) => next.set_nat(nat)?,
+            Request::NatDelete(by) => next.delete_nat(&by.name)?,
             Request::FdbAdd(entry) => next.add_static(entry)?,
             Request::FdbDelete(by) => {
                 next.static_macs.retain(|e| (e.mac, &e.bridge, e.vid) != (by.mac, &by.bridge, by.vid));
@@ -188,6 +195,9 @@ impl Model {
         for acl in &declared.acls {
             model.set_acl(acl)?;
         }
+        for nat in &declared.nats {
+            model.set_nat(nat)?;
+        }
         model.number_fids()?;
         model.compile_policies()?;
         model.compile_acls()?;
@@ -209,6 +219,7 @@ impl Model {
             policies: self.policies.values().map(|placed| (*placed.policy).clone()).collect(),
             namespaces: self.declared_namespaces(),
             acls: self.acls.values().map(|placed| (*placed.acl).clone()).collect(),
+            nats: self.nats.values().map(|placed| (*placed.nat).clone()).collect(),
         }
     }
 

@@ -5,7 +5,7 @@ use super::model::Model;
 use super::routes::declared;
 use std::net::IpAddr;
 use switch_api::{
-    Acl, Bridge, Mac, Name, NetworkPolicy, Object, ObjectRef, Owner, Port, Request, Route, RouteDelete,
+    Acl, Bridge, Mac, Name, Nat, NetworkPolicy, Object, ObjectRef, Owner, Port, Request, Route, RouteDelete,
     RouteKind, StaticMac, StaticNeighbour, Vid,
 };
 
@@ -86,6 +86,8 @@ impl Model {
             Request::PolicyDelete(by) => others.touch(self.policy(&by.namespace, &by.name)),
             Request::AclSet(acl) => others.put(self.acl(&acl.name), &**acl),
             Request::AclDelete(by) => others.touch(self.acl(&by.name)),
+            Request::NatSet(nat) => others.put(self.nat(&nat.name), &**nat),
+            Request::NatDelete(by) => others.touch(self.nat(&by.name)),
             // A plan touches one owner's objects by what it is; whether that is the asker is asked where it is made.
             Request::ConfigApply(_) | Request::ConfigConfirm(_) | Request::ConfigRollback(_) => {}
             // The book's.
@@ -128,6 +130,7 @@ impl Model {
             | Request::PolicyExplain(_)
             | Request::PolicyDiff(_)
             | Request::AclList(_)
+            | Request::NatList(_)
             | Request::PoolList(_)
             | Request::LeaseList(_) => {}
         }
@@ -156,6 +159,10 @@ impl Model {
 
     fn acl(&self, name: &Name) -> Option<&Acl> {
         self.acls.get(name).map(|placed| &*placed.acl)
+    }
+
+    fn nat(&self, name: &Name) -> Option<&Nat> {
+        self.nats.get(name).map(|placed| &*placed.nat)
     }
 
     fn namespace(&self, name: &str) -> Option<switch_api::Namespace> {

@@ -41,6 +41,7 @@ impl Model {
             namespace: of(owner, self.declared_namespaces().iter()),
             policy: of(owner, self.policies.values().map(|placed| &*placed.policy)),
             acl: of(owner, self.acls.values().map(|placed| &*placed.acl)),
+            nat: of(owner, self.nats.values().map(|placed| &*placed.nat)),
         }
     }
 
@@ -82,6 +83,7 @@ impl Model {
         of(owner, self.ports.values().map(|port| &port.object), &desired.port, all);
         of(owner, self.policies.values().map(|placed| &*placed.policy), &desired.policy, all);
         of(owner, self.acls.values().map(|placed| &*placed.acl), &desired.acl, all);
+        of(owner, self.nats.values().map(|placed| &*placed.nat), &desired.nat, all);
         of(owner, self.vrfs.values(), &desired.vrf, all);
         of(owner, self.static_macs.iter(), &desired.fdb, all);
         of(owner, self.neighbours.iter(), &desired.neigh, all);
@@ -187,6 +189,7 @@ pub fn plan(current: &Config, desired: &Config) -> Plan {
     let namespaces = Difference::of(&current.namespace, &desired.namespace);
     let policies = Difference::of(&current.policy, &desired.policy);
     let acls = Difference::of(&current.acl, &desired.acl);
+    let nats = Difference::of(&current.nat, &desired.nat);
 
     let mut plan = Plan::default();
     let changes = &mut plan.changes;
@@ -200,6 +203,7 @@ pub fn plan(current: &Config, desired: &Config) -> Plan {
     namespaces.tell(changes, |_, _| false);
     policies.tell(changes, |_, _| false);
     acls.tell(changes, |_, _| false);
+    nats.tell(changes, |_, _| false);
 
     // New ports come before old ones go, so that none of them has another's number.
     plan.each(&bridges.add, |bridge| Request::BridgeAdd(bridge.clone()));
@@ -208,6 +212,7 @@ pub fn plan(current: &Config, desired: &Config) -> Plan {
     plan.each(&vrfs.add, |vrf| Request::VrfSet(vrf.clone()));
     plan.each(&ports.add, |port| Request::PortAdd(Box::new(port.clone())));
 
+    plan.each(&nats.delete, |nat| Request::NatDelete(ByName { name: nat.name.clone() }));
     plan.each(&acls.delete, |acl| Request::AclDelete(ByName { name: acl.name.clone() }));
     plan.each(&policies.delete, |policy| {
         let (name, namespace) = (policy.metadata.name.clone(), policy.metadata.namespace.clone());
@@ -246,6 +251,8 @@ pub fn plan(current: &Config, desired: &Config) -> Plan {
     plan.each(&seconds(&policies.change), |policy| Request::PolicySet(Box::new(policy.clone())));
     plan.each(&acls.add, |acl| Request::AclSet(Box::new(acl.clone())));
     plan.each(&seconds(&acls.change), |acl| Request::AclSet(Box::new(acl.clone())));
+    plan.each(&nats.add, |nat| Request::NatSet(Box::new(nat.clone())));
+    plan.each(&seconds(&nats.change), |nat| Request::NatSet(Box::new(nat.clone())));
     plan
 }
 

@@ -5,8 +5,8 @@ use super::{Checked, Model};
 use proptest::prelude::*;
 use switch_api::{
     Acl, AclAction, AclPorts, AclRule, AclTier, Bridge, BridgeAddress, Config, Limit, Mac, MemorySource,
-    Name, Namespace, NetworkPolicy, Owner, Port, PortKind, PortLimits, PortSettings, Request, Route,
-    RouteKind, StaticMac, StaticNeighbour, Uplink, Vid, Vrf, Workload,
+    Name, Namespace, Nat, NatKind, NetworkPolicy, Owner, Port, PortKind, PortLimits, PortSettings, Request,
+    Route, RouteKind, StaticMac, StaticNeighbour, Uplink, Vid, Vrf, Workload,
 };
 
 fn name(kind: &str, n: u8) -> Name {
@@ -47,6 +47,12 @@ fn acl(n: u8, deny: bool) -> Acl {
     let applies_to = AclPorts { ports: vec![name("p", n)], ..AclPorts::default() };
     let (tier, priority, owner) = (AclTier::Before, n.into(), Owner::Operator);
     Acl { name: name("acl", n), tier, priority, applies_to, ingress: vec![rule], egress: vec![], owner }
+}
+
+fn nat(n: u8, to: bool) -> Nat {
+    let ip = |last: u8| std::net::IpAddr::from([10, 9, n, last]);
+    let kind = NatKind::OneToOne { external: ip(1), internal: ip(2 + u8::from(to)) };
+    Nat { name: name("nat", n), vrf: Name::main(), kind, owner: Owner::Operator }
 }
 
 /// A configuration without contradictions: what refers to something that is not there is left out.
@@ -122,6 +128,7 @@ fn config() -> impl Strategy<Value = Config> {
         }
         config.policy = policies.iter().map(|(n, open)| policy(*n, *open)).collect();
         config.acl = policies.iter().map(|(n, deny)| acl(*n, *deny)).collect();
+        config.nat = policies.iter().map(|(n, to)| nat(*n, *to)).collect();
         config
     })
 }

@@ -4,6 +4,7 @@
 use super::acls::PlacedAcl;
 use super::checked::Problem;
 use super::model::{Model, no_such};
+use super::nats::SLOTS_OF_NAT;
 use crate::acl;
 use crate::policy::compile::compile;
 use crate::policy::{self, Compiled, Input, POLICIES_MAX, Placed, Pod, RULES_MAX, Slot, slots_of, to_bits};
@@ -205,7 +206,8 @@ impl Model {
     pub(super) fn free_slots(&self, wanted: u32) -> Result<Slot, ApiError> {
         let policies = self.policies.values().map(|placed| (placed.slot, slots_of(&placed.policy)));
         let acls = self.acls.values().map(|placed| (placed.slot, acl::slots_of(&placed.acl)));
-        let used: BTreeMap<Slot, u32> = policies.chain(acls).collect();
+        let nats = self.nats.values().map(|placed| (placed.slot, SLOTS_OF_NAT));
+        let used: BTreeMap<Slot, u32> = policies.chain(acls).chain(nats).collect();
         let mut free = 0;
         for (slot, len) in used {
             if slot - free >= wanted {
@@ -256,6 +258,10 @@ impl Model {
         }
         let has =
             |placed: &&PlacedAcl| (placed.slot..placed.slot + acl::slots_of(&placed.acl)).contains(&slot);
+        if let Some(placed) = self.nats.values().find(|it| (it.slot..it.slot + SLOTS_OF_NAT).contains(&slot))
+        {
+            return format!("nat {}", placed.nat.name);
+        }
         let placed = self.acls.values().find(has);
         placed.map_or_else(String::new, |placed| acl::rule_name(&placed.acl, slot - placed.slot))
     }

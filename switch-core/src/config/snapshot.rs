@@ -4,10 +4,12 @@
 use super::checked::Checked;
 use super::gateway::{self, Gateway, Routing};
 use super::model::{Model, Numbered, vids_of};
+use super::nats;
 use super::nexthops::CheckedRoutes;
 use super::rates::Rates;
 use super::source_guard::Guard;
 use crate::acl;
+use crate::nat::Compiled as Nat;
 use crate::policy::{Compiled, Subject};
 use crate::table::fdb::Limits;
 use arrayvec::ArrayVec;
@@ -79,6 +81,8 @@ pub struct PortFacts {
     pub to_kernel: bool,
     /// Flows are kept of what it sends and is sent.
     pub tracked: bool,
+    /// What is routed from or to it may be translated.
+    pub translated: bool,
     /// The node itself is behind it.
     pub is_node: bool,
     /// What answers to flows that came in by it is sent back by it, to this MAC: [`switch_api::PortSettings::return_flows`].
@@ -154,13 +158,15 @@ pub struct Snapshot {
     pub policing: Arc<Compiled>,
     /// Access control lists.
     pub listed: Arc<acl::Compiled>,
+    /// Network address translation.
+    pub nat: Arc<Nat>,
     /// Milliseconds a sleeping worker may let pass between two beats.
     pub beat_ms: u32,
     /// Flows are kept of some port.
     pub tracks: bool,
     /// Some port wants its flows' answers back.
     pub returns: bool,
-    /// Flows are kept for that alone: nobody asked to judge by them, so what fits none goes on.
+    /// Nobody asked to judge by flows, which are kept for their ways back and for translation: what fits none goes on.
     pub lenient: bool,
     /// TCP segments routed to or from some port are to fit.
     pub mss_clamps: bool,
@@ -178,6 +184,7 @@ impl Snapshot {
             policed: false,
             policing: Arc::default(),
             listed: Arc::default(),
+            nat: Arc::default(),
             beat_ms: BEAT_MS_MAX,
             tracks: false,
             returns: false,
@@ -225,6 +232,7 @@ pub fn compile_after(
     let mut members: Vec<Vec<Member>> = vec![Vec::new(); fids_len];
     let (mut gateways, routing) = gateway::compile(model, before);
     let publishes = model.ports.values().any(|port| !port.object.settings.publish.is_empty());
+    let nat = nats::compile(model);
     for port in model.ports.values() {
         let Some(bridge) = model.bridges.get(&port.object.bridge) else { continue };
         let fid_of = |vid: Vid| model.fids.get(&(bridge.id, vid)).copied().unwrap_or(0);
@@ -235,6 +243,9 @@ pub fn compile_after(
                 group.push(member(port.id, &port.object));
             }
         }
+        let translated = vids_of(&port.object.settings.vlan)
+            .filter_map(|vid| gateways.get(&fid_of(vid)))
+            .any(|gateway| nat.concerns(gateway.vrf));
         let routed = vids_of(&port.object.settings.vlan).any(|vid| gateways.contains_key(&fid_of(vid)));
         let (mss_clamp, reverse_path) = (bridge.object.mss_clamp, bridge.object.reverse_path);
         let subject = model.policing.subject(port.id).cloned().unwrap_or_default();
@@ -256,6 +267,7 @@ pub fn compile_after(
             returns,
             mss_clamp,
             reverse_path,
+            translated,
             ..facts
         };
     }
@@ -284,11 +296,14 @@ pub fn compile_after(
     let mss_clamps = ports.iter().any(|port| port.mss_clamp && port.routed);
     let judged = ports.iter().any(|port| port.tracked);
     let returns = ports.iter().any(|port| port.returns.is_some());
+    let translates = ports.iter().any(|port| port.translated);
+    // What leaves has another source than what is answered: nobody else knows whose the answers are.
+    ports.iter_mut().for_each(|port| port.tracked |= port.translated);
     if returns {
         // Who answers is known by the flow alone.
         ports.iter_mut().for_each(|port| port.tracked = true);
     }
-    let (tracks, lenient, beat_ms) = (judged || returns, returns && !judged, beat_ms(model));
+    let (tracks, lenient, beat_ms) = (judged || returns || translates, !judged, beat_ms(model));
     Snapshot {
         generation,
         ports: ports.into(),
@@ -298,6 +313,7 @@ pub fn compile_after(
         policed: !model.policing.is_idle() || !model.listed.is_idle(),
         policing: model.policing.0.clone(),
         listed: model.listed.0.clone(),
+        nat: Arc::new(nat),
         beat_ms,
         tracks,
         returns,
@@ -368,6 +384,7 @@ fn port_facts(port: &Port, live: Live, fid_of: impl Fn(Vid) -> u16) -> PortFacts
         reverse_path: ReversePath::Off,
         to_kernel: false,
         tracked: settings.track,
+        translated: false,
         is_node: matches!(port.kind, PortKind::Host { .. }),
         returns: match &port.kind {
             PortKind::Host { mac: Some(mac), .. } if settings.return_flows => Some(mac.to_u64()),

@@ -231,6 +231,7 @@ impl Daemon {
             Request::NeighAdd(_) | Request::NeighDelete(_) => self.change_neighbour(request),
             Request::PolicyList(filter) => json(self.list_policies(filter)),
             Request::AclList(_) => json(self.list_acls()),
+            Request::NatList(_) => json(self.list_nats()),
             Request::PolicyExplain(asked) => json(self.explain_policy(asked)?),
             Request::PolicyDiff(asked) => json(self.diff_policies(asked)?),
             Request::NamespaceList(_) => json(self.model.declared_namespaces()),
@@ -241,7 +242,9 @@ impl Daemon {
             | Request::PolicySet(_)
             | Request::PolicyDelete(_)
             | Request::AclSet(_)
-            | Request::AclDelete(_) => self.change_policy(request),
+            | Request::AclDelete(_)
+            | Request::NatSet(_)
+            | Request::NatDelete(_) => self.change_policy(request),
             Request::BridgeAdd(_)
             | Request::BridgeSet(_)
             | Request::BridgeDelete(_)
@@ -308,6 +311,7 @@ impl Daemon {
         self.narrow_uplinks(checked.model());
         let snapshot = self.compile(&checked, generation);
         let before: Vec<u16> = self.model.fids.values().copied().collect();
+        let nats = self.nat_rules();
         self.model = checked.model().clone();
         self.pin_kernel();
         self.make_rules();
@@ -318,6 +322,7 @@ impl Daemon {
         self.widen_uplinks();
         self.begin_to_count();
         self.forget_fids(&before);
+        self.end_flows_of_nats(&nats);
         self.forget_neighbours();
         self.tell_kernel(false);
         self.tell_outside();

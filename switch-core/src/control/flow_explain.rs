@@ -42,8 +42,8 @@ impl Daemon {
     }
 
     fn explained(&self, names: &Names, entry: &Entry, windows: [Window; 2]) -> FlowExplained {
-        let (ends, origin) = (entry.key.ends(), usize::from(entry.state.origin()));
-        let (from, to) = (ends[origin], ends[1 - origin]);
+        let origin = usize::from(entry.state.origin());
+        let [from, to] = entry.real();
         let protocol = entry.key.protocol();
         let header = Header::new([from.ip, to.ip], protocol, [from.port, to.port], echo_request(protocol));
         let (begun_at, ends_at) = (entry.state.port, self.port_at(from_bits(to.ip)));
@@ -55,8 +55,7 @@ impl Daemon {
         };
         let ingress = self.judge(ends_at, &header, PolicyType::Ingress);
         // Where an address is that is no port's own, a flow does not say: by whichever port its packets leave.
-        let admits =
-            |epoch: u64| entry.decision.words[0] == self.model.epoch_of(begun_at).wrapping_add(epoch);
+        let admits = |epoch: u64| entry.decision.epoch == self.model.epoch_of(begun_at).wrapping_add(epoch);
         let is_current = match ends_at {
             Some(port) => admits(self.model.epoch_of(port)),
             None => admits(0) || self.model.ports.values().any(|port| admits(self.model.epoch_of(port.id))),

@@ -6,15 +6,15 @@ use super::flow_events::tell_ended;
 use crate::config::gateway::{from_bits, to_bits};
 use crate::config::model::no_such;
 use crate::config::snapshot::ZONE_VRF;
-use crate::table::flow::key::Key;
+use crate::table::flow::key::{End, Key};
 use crate::table::flow::state::{PICKED_UP, Stage, State};
 use crate::table::flow::watch::{FlowNews, What, Why};
 use crate::table::flow::{Entry, Flows};
 use crate::worker::thread::now;
 use std::collections::{BTreeMap, BTreeSet};
 use switch_api::{
-    ApiError, Code, FLOW_PAGE_DEFAULT, FLOW_PAGE_MAX, FlowEnd, FlowEntry, FlowFilter, FlowList, FlowPage,
-    FlowsDeleted, Name,
+    ApiError, Code, FLOW_PAGE_DEFAULT, FLOW_PAGE_MAX, FlowEnd, FlowEnds, FlowEntry, FlowFilter, FlowList,
+    FlowPage, FlowsDeleted, Name,
 };
 
 /// Places that one page looks at: a few milliseconds.
@@ -31,11 +31,11 @@ struct Wanted {
 
 impl Wanted {
     fn fits(&self, entry: &Entry) -> bool {
-        let ends = entry.key.ends();
+        let ends = entry.key.ends().into_iter().chain(entry.becomes.into_iter().flatten());
         self.port.is_none_or(|port| entry.state.port == port)
-            && self.address.is_none_or(|ip| ends.iter().any(|end| end.ip == ip))
+            && self.address.is_none_or(|ip| ends.clone().any(|end| end.ip == ip))
             && self.protocol.is_none_or(|protocol| entry.key.protocol() == protocol)
-            && self.number.is_none_or(|number| ends.iter().any(|end| end.port == number))
+            && self.number.is_none_or(|number| ends.clone().any(|end| end.port == number))
             && self.stage.is_none_or(|stage| entry.state.stage == stage)
     }
 }
@@ -47,9 +47,10 @@ impl Daemon {
             .as_ref()
             .map(|name| self.model.ports.get(name).map(|port| port.id).ok_or_else(|| no_such("port", name)));
         let stage = filter.state.as_ref().map(|name| {
-            let found = Stage::ALL.iter().find(|stage| stage.name() == name && **stage != Stage::Dead);
+            let found = Stage::ALL.iter().find(|stage| stage.name() == name && !stage.is_none());
             found.copied().ok_or_else(|| {
-                let all: Vec<_> = Stage::ALL[1..].iter().map(|stage| stage.name()).collect();
+                let all: Vec<_> =
+                    Stage::ALL.iter().filter(|stage| !stage.is_none()).map(|stage| stage.name()).collect();
                 ApiError::new(Code::InvalidParams, format!("{name:?} is no state of a flow"))
                     .field("state")
                     .hint(format!("there are {}", all.join(", ")))
@@ -94,6 +95,15 @@ impl Daemon {
     pub(super) fn end_flows_of(&self, port: u16) {
         if self.tables.flows.counted_of(port).all > 0 {
             self.end_flows(|entry| entry.state.port == port);
+        }
+    }
+
+    /// Ends one flow, if it is there.
+    pub(super) fn end_flow(&self, place: u32) {
+        let Some(Entry { key, state, .. }) = self.tables.flows.entry(place, now().s()) else { return };
+        if self.tables.flows.kill(place) {
+            let what = What::Ended(Why::Deleted);
+            tell_ended(self.flow_watch.as_ref(), FlowNews { what, key, state });
         }
     }
 
@@ -143,7 +153,9 @@ impl Names {
     }
 
     pub(super) fn entry(&self, entry: &Entry) -> FlowEntry {
-        FlowEntry { age_s: entry.age_s, left_s: entry.left_s, ..self.flow(&entry.key, entry.state) }
+        let end = |end: End| FlowEnd { address: from_bits(end.ip), number: end.port };
+        let becomes = entry.becomes.map(|[from, to]| FlowEnds { from: end(from), to: end(to) });
+        FlowEntry { becomes, age_s: entry.age_s, left_s: entry.left_s, ..self.flow(&entry.key, entry.state) }
     }
 
     /// A flow whose last packet came now.
@@ -155,6 +167,7 @@ impl Names {
             protocol: key.protocol(),
             from: ends[origin],
             to: ends[1 - origin],
+            becomes: None,
             state: state.stage.name().into(),
             half_open: state.stage.is_half_open(),
             picked_up: state.flags & PICKED_UP != 0,

@@ -169,7 +169,7 @@ fn text_of(config: &Config) -> Result<Arc<str>, ApiError> {
 }
 
 fn objects_of(config: &Config) -> usize {
-    let Config { bridge, vrf, address, port, fdb, neigh, route, namespace, policy, acl } = config;
+    let Config { bridge, vrf, address, port, fdb, neigh, route, namespace, policy, acl, nat } = config;
     bridge.len()
         + vrf.len()
         + address.len()
@@ -180,6 +180,7 @@ fn objects_of(config: &Config) -> usize {
         + namespace.len()
         + policy.len()
         + acl.len()
+        + nat.len()
 }
 
 fn epoch_s() -> u64 {

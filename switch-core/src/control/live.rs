@@ -51,7 +51,7 @@ impl Daemon {
         let mut before = Note::default();
         let passed = marked.steps.iter().map(|passed| {
             let (stage, note, events) = (passed.stage, passed.note, passed.events.to_vec());
-            let step = Step { stage, note, events };
+            let step = Step { stage, note, turn: passed.turn, events };
             let why = match stage {
                 Stage::Learn if marked.batch > 1 && note.is_undecided() => teller.learned_before(&note),
                 _ => teller.why(&step, &before, None),

@@ -25,6 +25,7 @@
 //! | [`route_counts`] | what workers counted of routes |
 //! | [`nexthop`] | next-hop objects that those may name |
 //! | [`neighbours`] | declared neighbours, and those that were learned |
+//! | [`nats`] | rules of translation, and what they translate |
 //! | [`flows`] | flows listed and ended |
 //! | [`links`] | the kernel's devices, by netlink |
 //! | [`rtnl`], [`sysctl`] | requests to the kernel's routing netlink; what it does not take |
@@ -42,6 +43,7 @@
 //! | [`bpffs`] | the directory where XDP links are pinned |
 
 mod acls;
+
 mod addresses;
 mod advertise;
 mod announce;
@@ -66,6 +68,7 @@ pub mod latency;
 pub mod links;
 mod live;
 pub mod mirror;
+mod nats;
 mod neighbours;
 pub mod news;
 mod nexthop;

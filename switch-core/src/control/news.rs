@@ -27,6 +27,8 @@ const CHANGED: &str = "changed";
 pub(super) const POLICY_DROP: &str = "policy-drop";
 /// The kind of event that a decision of a rule with `log` is.
 pub(super) const ACL_LOG: &str = "acl-log";
+/// The same where translation has no port left for it.
+pub(super) const NAT_EXHAUSTED: &str = "nat-exhausted";
 /// Moved stations told by name in a second; of more the number is told. A loop moves them at line rate.
 const MOVES_A_SECOND: u64 = 20;
 /// A storm that pauses for so long is over; the next is told again.
@@ -76,7 +78,7 @@ impl News {
         }
         let kept = match event.what.as_str() {
             CHANGED => &mut self.kept[0],
-            POLICY_DROP | ACL_LOG => &mut self.kept[1],
+            POLICY_DROP | ACL_LOG | NAT_EXHAUSTED => &mut self.kept[1],
             _ => &mut self.kept[2],
         };
         if kept.len() == KEPT_MAX {

@@ -5,13 +5,14 @@ use super::daemon::Daemon;
 use crate::acl::{self, Header};
 use crate::config::Checked;
 use crate::config::model::no_such;
+use crate::config::nats::SLOTS_OF_NAT;
 use crate::config::policies::{addresses_of, key_of};
 use crate::policy::{RULES_MAX, Slot, slots_of, to_bits};
 use serde_json::Value;
 use std::net::IpAddr;
 use switch_api::{
-    ApiError, Code, EndpointRef, Judgement, Name, PolicyAnswer, PolicyExplain, PolicyFilter, PolicyStatus,
-    PolicyType, Request, RuleCount,
+    ApiError, Code, EndpointRef, IpProtocol, Judgement, Name, PolicyAnswer, PolicyExplain, PolicyFilter,
+    PolicyStatus, PolicyType, Protocol, Request, RuleCount,
 };
 
 impl Daemon {
@@ -31,6 +32,11 @@ impl Daemon {
                 self.rules(slots).for_each(|counter| counter.set(0));
             }
         }
+        for (name, placed) in &checked.model().nats {
+            if self.model.nats.get(name).is_none_or(|before| before.slot != placed.slot) {
+                self.rules(placed.slot..placed.slot + SLOTS_OF_NAT).for_each(|counter| counter.set(0));
+            }
+        }
         for (name, placed) in &checked.model().acls {
             if self.model.acls.get(name).is_none_or(|before| before.slot != placed.slot) {
                 let slots = placed.slot..placed.slot + acl::slots_of(&placed.acl);
@@ -41,7 +47,7 @@ impl Daemon {
 
     /// Room for counting rules, as soon as there are any.
     pub(super) fn make_rules(&self) {
-        if !self.model.policing.is_idle() || !self.model.listed.is_idle() {
+        if !self.model.policing.is_idle() || !self.model.listed.is_idle() || !self.model.nats.is_empty() {
             self.counters.iter().for_each(|counters| counters.make_rules(RULES_MAX));
         }
     }
@@ -62,9 +68,12 @@ impl Daemon {
         policies.map(status).collect()
     }
 
+    pub(super) fn rule_packets(&self, slot: Slot) -> u64 {
+        self.rules(slot..slot + 1).map(|counter| counter.get()).sum()
+    }
+
     pub(super) fn rule_count(&self, slot: Slot) -> RuleCount {
-        let packets = self.rules(slot..slot + 1).map(|counter| counter.get()).sum();
-        RuleCount { rule: self.model.rule_name(slot), packets }
+        RuleCount { rule: self.model.rule_name(slot), packets: self.rule_packets(slot) }
     }
 
     /// What rules dropped: each policy's defaults, and rules of access control lists.
@@ -92,6 +101,35 @@ impl Daemon {
     /// Whether a first packet would pass, and which rule decides.
     pub(super) fn explain_policy(&self, asked: &PolicyExplain) -> Result<PolicyAnswer, ApiError> {
         let (from, to) = self.ends(asked)?;
+        asked_header(asked, from, to)?;
+        // Policies are asked about where a packet really goes.
+        let named = match &asked.from {
+            EndpointRef::Port(name) => self.model.ports.get(name).map(|port| port.id),
+            EndpointRef::Address(_) => self.port_at(from),
+        };
+        let bridge = named.and_then(|id| self.model.ports.values().find(|port| port.id == id));
+        let bridge = bridge.and_then(|port| self.model.bridges.get(&port.object.bridge));
+        let vrf = bridge.map_or_else(Name::main, |bridge| bridge.object.vrf.clone());
+        let protocol = asked.protocol.map(|protocol| match protocol {
+            Protocol::Tcp => IpProtocol::TCP,
+            Protocol::Udp => IpProtocol::UDP,
+            Protocol::Sctp => IpProtocol::SCTP,
+        });
+        if let Some((nat, to, port)) = self.model.nat_target(&vrf, to, protocol, asked.port) {
+            let really = PolicyExplain { to: EndpointRef::Address(to), port, ..asked.clone() };
+            let mut answer = self.explain_really(&really, from, to)?;
+            answer.egress.why += &format!("; rule {} of network address translation: {}", nat.name, nat.kind);
+            return Ok(answer);
+        }
+        self.explain_really(asked, from, to)
+    }
+
+    fn explain_really(
+        &self,
+        asked: &PolicyExplain,
+        from: IpAddr,
+        to: IpAddr,
+    ) -> Result<PolicyAnswer, ApiError> {
         let header = asked_header(asked, from, to)?;
         let port = |end: &EndpointRef, ip| match end {
             EndpointRef::Port(name) => self.model.ports.get(name).map(|port| port.id),

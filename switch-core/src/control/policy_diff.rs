@@ -164,7 +164,7 @@ impl<'a> Both<'a> {
         table.scan(0..table.places(), now().s(), |_, entry| {
             let Some([from, to]) = self.ends_of(&entry, &owners, &hosts) else { return };
             answer.flows_judged += 1;
-            let number = entry.key.ends()[1 - usize::from(entry.state.origin())].port;
+            let number = entry.real()[1].port;
             let (effect, slot) = match diff.judge(from, to, entry.key.protocol(), number) {
                 [Ok(_), Err(slot)] => (Effect::Cut, Some(slot)),
                 [Err(_), Ok(slot)] => (Effect::Open, slot),
@@ -189,9 +189,7 @@ impl<'a> Both<'a> {
         owners: &[HashMap<u128, u16>; 2],
         hosts: &BTreeSet<u16>,
     ) -> Option<[Ends; 2]> {
-        let ends = entry.key.ends();
-        let origin = usize::from(entry.state.origin());
-        let (from, to) = (ends[origin].ip, ends[1 - origin].ip);
+        let [from, to] = entry.real().map(|end| end.ip);
         let began = (entry.state.port, *self.numbers.get(&entry.state.port)?);
         let of = |ip: u128| Some((*owners[0].get(&ip)?, *owners[1].get(&ip)?));
         // What comes by the node's port is asked about as a stranger's, or the node's if the address is.

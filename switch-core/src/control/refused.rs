@@ -2,10 +2,10 @@
 //! many more there were that were not told.
 
 use super::daemon::Daemon;
-use super::news::{ACL_LOG, POLICY_DROP};
+use super::news::{ACL_LOG, NAT_EXHAUSTED, POLICY_DROP};
 use crate::config::gateway::from_bits;
 use crate::config::snapshot::PortId;
-use crate::counter::Event;
+use crate::counter::{DropReason, Event};
 use crate::pipeline::refusals::{Logged, Refused, Who};
 use crate::wire::ip::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use std::net::IpAddr;
@@ -56,7 +56,8 @@ impl Daemon {
         parts.push(("reason", reason.to_owned()));
         parts.extend(rule.map(|rule| ("rule", rule)));
         let text = format!("{text} was stopped: {reason}{decided}");
-        self.tell_of(refused.now.ns, POLICY_DROP, text, &parts);
+        let what = if refused.reason == DropReason::NatExhausted { NAT_EXHAUSTED } else { POLICY_DROP };
+        self.tell_of(refused.now.ns, what, text, &parts);
     }
 
     /// A rule that wants it told decided about a flow's first packet.

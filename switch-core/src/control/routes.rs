@@ -182,6 +182,18 @@ impl Daemon {
 
     /// What becomes of a packet to an address, and why.
     pub(super) fn explain_route(&self, get: &RouteGet) -> Result<RouteChoice, ApiError> {
+        let mut choice = self.choose_route(get)?;
+        // What a table says of an address of translation is not where packets to it go.
+        choice.why.extend(
+            self.model
+                .nats_of(&get.vrf, get.address)
+                .into_iter()
+                .map(|nat| format!("rule {} of network address translation has it: {}", nat.name, nat.kind)),
+        );
+        Ok(choice)
+    }
+
+    fn choose_route(&self, get: &RouteGet) -> Result<RouteChoice, ApiError> {
         self.vrf_of(&get.vrf)?;
         let address = get.address;
         let here = |own: &&BridgeAddress| {

@@ -7,10 +7,12 @@ use crate::config::model::no_such;
 use crate::config::rates::{Pace, Rate};
 use crate::config::snapshot::{PortId, Snapshot};
 use crate::counter::{DropReason, Event, Stage};
+use crate::pipeline::binding::Turn;
 use crate::pipeline::dry::{Dry, Step, Traced};
 use crate::pipeline::note::Note;
 use crate::pipeline::verdict::{Class, Verdict, Why};
 use crate::policy::Slot;
+use crate::table::flow::key::End;
 use crate::wire::ethernet::{ARP, IPV4, IPV6};
 use crate::wire::hop;
 use crate::wire::ip::Version;
@@ -147,11 +149,16 @@ impl Teller<'_> {
                 format!("{}{}", self.at(note.fid), within(rates.map(|rates| rates.rx)))
             }
             Stage::Learn => self.learned(note, &step.events),
-            Stage::Route => self.routed(note),
+            Stage::Translate => turned(&step.turn),
+            Stage::Route => self.routed(note, &step.turn),
             Stage::Forward if decided => "decided already".into(),
             Stage::Forward => self.forwarded(note),
             Stage::Rewrite if note.routed => {
-                format!("from {}, to {}, one hop less to go", mac(note.src()), mac(note.dst))
+                let turned = match step.turn {
+                    Turn::Bound { .. } => format!("; {}", turned(&step.turn)),
+                    _ => String::new(),
+                };
+                format!("from {}, to {}, one hop less to go{turned}", mac(note.src()), mac(note.dst))
             }
             Stage::Rewrite => "not routed: stays as it is".into(),
             Stage::Egress => self.leaves_as(note),
@@ -234,25 +241,26 @@ impl Teller<'_> {
         }
     }
 
-    fn routed(&self, note: &Note) -> String {
+    fn routed(&self, note: &Note, turn: &Turn) -> String {
         if !note.routed && note.is_undecided() {
             return "not for the gateway's MAC: stays on its bridge".into();
         }
         if let Verdict::Aside(why) = note.verdict {
-            return format!("{}{}", aside(why).1, self.choice(note));
+            return format!("{}{}", aside(why).1, self.choice(note, turn));
         }
-        format!("next hop {} in {}{}", mac(note.dst), self.at(note.fid), self.choice(note))
+        format!("next hop {} in {}{}", mac(note.dst), self.at(note.fid), self.choice(note, turn))
     }
 
     /// What `route get` says of the destination.
-    fn choice(&self, note: &Note) -> String {
+    fn choice(&self, note: &Note, turn: &Turn) -> String {
         let Some(hop) = self.hop(note) else { return String::new() };
+        let dst = turn.real().map_or(hop.dst, |to| to.ip);
         let facts = self.snapshot.port(self.in_port);
         let came = facts.and_then(|facts| self.snapshot.fids.get(usize::from(facts.vlans.untagged.0)));
         let bridges = || self.daemon.model.bridges.values();
         let bridge = came.and_then(|came| bridges().find(|bridge| bridge.id == came.bridge));
         let vrf = bridge.map(|bridge| bridge.object.vrf.clone());
-        let get = vrf.map(|vrf| RouteGet { address: from_bits(hop.dst), vrf });
+        let get = vrf.map(|vrf| RouteGet { address: from_bits(dst), vrf });
         let choice = get.and_then(|get| self.daemon.explain_route(&get).ok());
         choice.map_or(String::new(), |choice| format!("; {}: {}", choice.what, choice.why.join("; ")))
     }
@@ -375,5 +383,18 @@ fn aside(why: Why) -> (&'static str, &'static str) {
         Why::TooBig => ("too-big", "it does not fit through the port that leads to its destination"),
         #[allow(unreachable_patterns, reason = "a stage may bring a reason of its own")]
         _ => ("other", "for the slow path"),
+    }
+}
+
+/// What becomes of a packet's addresses.
+fn turned(turn: &Turn) -> String {
+    let end = |end: &End| match end.port {
+        0 => from_bits(end.ip).to_string(),
+        port => format!("{} port {port}", from_bits(end.ip)),
+    };
+    match turn {
+        Turn::Stays => "stays as it is".into(),
+        Turn::Begins { to, .. } => format!("begins a flow that goes to {}", end(to)),
+        Turn::Bound { from, to } => format!("becomes one from {} to {}", end(from), end(to)),
     }
 }

@@ -15,6 +15,7 @@ pub enum Stage {
     Guard,
     Learn,
     Track,
+    Translate,
     Route,
     Forward,
     Admit,
@@ -26,12 +27,13 @@ pub enum Stage {
 
 impl Stage {
     /// All, in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Recv,
         Self::Parse,
         Self::Guard,
         Self::Learn,
         Self::Track,
+        Self::Translate,
         Self::Route,
         Self::Forward,
         Self::Admit,
@@ -49,6 +51,7 @@ impl Stage {
             Self::Guard => "guard",
             Self::Learn => "learn",
             Self::Track => "track",
+            Self::Translate => "translate",
             Self::Route => "route",
             Self::Forward => "forward",
             Self::Admit => "admit",

@@ -3,6 +3,7 @@
 //! would do, and changes nothing. What only a worker has at the moment is not copied and counts as at rest: storm and
 //! answer limits with room in them, no packets waiting for neighbours, empty queues.
 
+use super::binding::Turn;
 use super::note::Note;
 use super::refusals::Refused;
 use super::{Now, Pipeline, Private, Tables, Watch, World};
@@ -26,6 +27,8 @@ pub struct Step {
     pub stage: Stage,
     /// What is known of the frame after it.
     pub note: Note,
+    /// What becomes of its addresses, as far as is known then.
+    pub turn: Turn,
     /// What happened in it beside.
     pub events: Vec<Event>,
 }
@@ -93,7 +96,7 @@ impl Dry {
         self.batch.push(frame);
         let tables = tables.copy();
         let counters = Arc::new(Counters::new(PORTS_MAX));
-        if snapshot.policed {
+        if snapshot.policed || !snapshot.nat.is_idle() {
             counters.make_rules(RULES_MAX);
         }
         let mut private = Private::new(counters.clone(), self.secret, &tables);
@@ -161,6 +164,7 @@ impl Counted {
 #[derive(Debug, Default)]
 struct Witness {
     steps: Vec<Step>,
+    translated: bool,
     counted: Counted,
     /// After `emit`: how many frames each port's queue has.
     queued: Vec<usize>,
@@ -171,7 +175,10 @@ impl Watch for Witness {
         let counted = Counted::of(&private.counters);
         let events = counted.since(&self.counted);
         self.counted = counted;
-        self.steps.extend(notes.first().map(|note| Step { stage, note: *note, events }));
+        // Where nothing is translated nobody looked.
+        self.translated |= stage == Stage::Translate;
+        let turn = if self.translated { private.flows.turns[0] } else { Turn::Stays };
+        self.steps.extend(notes.first().map(|note| Step { stage, note: *note, turn, events }));
         if stage == Stage::Emit {
             self.queued = private.queues.iter().map(TxQueue::len).collect();
         }

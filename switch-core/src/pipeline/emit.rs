@@ -1,10 +1,11 @@
 //! `emit`: every frame of the batch goes where its verdict says, in the order in which they came.
 //! Flooding copies here: into fresh frames, as many as the pool has; the last member gets the original.
 
+use super::binding;
 use super::note::Note;
 use super::segment;
 use super::verdict::{Class, Fit, Verdict, Why};
-use super::{Private, View};
+use super::{Aside, Private, View};
 use crate::config::snapshot::{Member, PortFacts, PortId};
 use crate::counter::{DropReason, Event};
 use crate::frame::{Area, Batch, Frame, Pool};
@@ -33,6 +34,7 @@ pub(super) fn run(
     let mut rest = &notes[..frames.len()];
     while let Some(note) = rest.first() {
         // Neighbours mostly go the same way: they are queued together.
+        let at = notes.len() - rest.len();
         let run = rest.iter().take_while(|other| other.verdict == note.verdict).count();
         let (these, others) = rest.split_at(run);
         rest = others;
@@ -49,7 +51,7 @@ pub(super) fn run(
                     flood(view, frame, note, class, pool, private, prepare);
                 }
             }
-            Verdict::Aside(why) => set_aside(private, these, frames.by_ref().take(run), why),
+            Verdict::Aside(why) => set_aside(view, private, (these, at), frames.by_ref().take(run), why),
             // `forward` decides about every frame; should one slip through, it is not lost.
             Verdict::Undecided => {
                 let reason = DropReason::NoMember;
@@ -61,8 +63,17 @@ pub(super) fn run(
 
 /// For the slow path. There is room for a whole batch, and it is worked off behind each.
 #[cold]
-fn set_aside(private: &mut Private, notes: &[Note], frames: impl Iterator<Item = Frame>, why: Why) {
-    private.aside.extend(frames.zip(notes).map(|(frame, note)| (frame, *note, why)));
+fn set_aside(
+    view: &View,
+    private: &mut Private,
+    (notes, at): (&[Note], usize),
+    frames: impl Iterator<Item = Frame>,
+    why: Why,
+) {
+    for (n, (frame, note)) in frames.zip(notes).enumerate() {
+        let real = binding::real(view, private, at + n);
+        private.aside.push(Aside { frame, note: *note, why, real });
+    }
 }
 
 fn flood(

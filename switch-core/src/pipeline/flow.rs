@@ -1,10 +1,11 @@
 //! What stages share about flows: what `track` found of each frame of a batch, for whoever decides (`admit`)
 //! and whoever makes the flow known.
 
+use super::binding::Turn;
 use super::verdict::Verdict;
 use super::{Private, View};
 use crate::config::PORTS_MAX;
-use crate::counter::{DropReason, Event};
+use crate::counter::{Counters, DropReason, Event};
 use crate::frame::BATCH_FRAMES;
 use crate::table::flow::fragments::Stray;
 use crate::table::flow::keeper::Keeper;
@@ -39,11 +40,15 @@ pub struct Track {
     pub tracked: Tracked,
     /// From which side of its flow's key it comes; meaningless for [`Tracked::Not`].
     pub side: u8,
+    /// It was found by the other key of a translated flow: it is an answer, or an error about what was translated.
+    pub by_reply: bool,
     /// Bridge or VRF.
     pub zone: u16,
     /// Key of its flow; of an ICMP error, of the flow it quotes.
     pub key: Key,
     pub(super) hash: u64,
+    /// Of an ICMP error, whom what it quotes was sent to.
+    pub(super) quoted_dst: u128,
     /// What was read. A later fragment has the ports of its first one.
     pub packet: Packet,
 }
@@ -53,9 +58,11 @@ impl Track {
     pub const NOT: Self = Self {
         tracked: Tracked::Not,
         side: 0,
+        by_reply: false,
         zone: 0,
         key: Key { words: [0; 5] },
         hash: 0,
+        quoted_dst: 0,
         packet: Packet::EMPTY,
     };
 
@@ -78,6 +85,8 @@ pub struct Flowing {
     pub tracks: Box<[Track; BATCH_FRAMES]>,
     /// Its flows, and who looks on.
     pub keeper: Keeper,
+    /// What becomes of its frames' addresses, by index in the batch; where nothing is translated it is not looked at.
+    pub turns: Box<[Turn; BATCH_FRAMES]>,
     fragments_swept: Round,
 }
 
@@ -85,7 +94,8 @@ impl Flowing {
     /// For a worker that will make flows in this table.
     pub(super) fn new(flows: &Flows) -> Self {
         let keeper = Keeper::new(PORTS_MAX, flows.places());
-        Self { tracks: Box::new([Track::NOT; BATCH_FRAMES]), keeper, fragments_swept: Round::default() }
+        let (tracks, turns) = (Box::new([Track::NOT; BATCH_FRAMES]), Box::new([Turn::Stays; BATCH_FRAMES]));
+        Self { tracks, keeper, turns, fragments_swept: Round::default() }
     }
 }
 
@@ -104,10 +114,7 @@ pub(super) fn confirm(
         return Ok(());
     }
     let opened = view.tables.flows.open(keeper, &track.seen(view), decision);
-    let evicted = keeper.take_evicted();
-    if evicted > 0 {
-        private.counters.event(Event::FlowEvicted).add(u64::from(evicted));
-    }
+    count_evicted(keeper, &private.counters);
     let place = match opened {
         Ok(Opened::New(place)) => {
             private.counters.event(Event::FlowNew).add(1);
@@ -122,6 +129,15 @@ pub(super) fn confirm(
     };
     track.tracked = Tracked::Known(place);
     Ok(())
+}
+
+/// Flows that made room for others.
+#[inline]
+pub(super) fn count_evicted(keeper: &mut Keeper, counters: &Counters) {
+    let evicted = keeper.take_evicted();
+    if evicted > 0 {
+        counters.event(Event::FlowEvicted).add(u64::from(evicted));
+    }
 }
 
 /// A flow has left a stage.
@@ -141,7 +157,7 @@ pub(super) fn moved(view: &View, keeper: &Keeper, key: Key, place: u32, from: St
 pub(super) fn decision(view: &View, verdict: Verdict) -> Decision {
     let Verdict::Port(port) = verdict else { return Decision::NONE };
     let to = view.snapshot.port(port).map_or(0, |to| to.epoch);
-    Decision { words: [view.facts.epoch.wrapping_add(to), 0] }
+    Decision { epoch: view.facts.epoch.wrapping_add(to) }
 }
 
 /// Looks after what is over. A worker's turn calls it.
@@ -165,7 +181,7 @@ pub(super) fn why_invalid(invalid: Invalid) -> DropReason {
     }
 }
 
-fn why_refused(refusal: Refusal) -> DropReason {
+pub(super) fn why_refused(refusal: Refusal) -> DropReason {
     match refusal {
         Refusal::NoBeginning => DropReason::NoFlow,
         Refusal::PortLimit => DropReason::FlowPortLimit,

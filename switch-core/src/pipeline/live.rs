@@ -2,6 +2,7 @@
 //! in the place of a capture ([`super::capture`]), so while there is none it costs nothing beside; its records are made before it
 //! begins, one for every frame that is wanted, and when the last is used no more is looked for.
 
+use super::binding::Turn;
 use super::note::Note;
 use super::{Now, Private, Watch};
 use crate::config::snapshot::PortId;
@@ -27,6 +28,8 @@ pub struct Passed {
     pub stage: Stage,
     /// What is known of the frame after it.
     pub note: Note,
+    /// What becomes of its addresses, as far as is known then.
+    pub turn: Turn,
     /// Ticks of the worker's clock that it took for the whole batch.
     pub cycles: u64,
     /// What happened in it beside, if the frame came in alone; of several nobody can say whose it was.
@@ -103,6 +106,7 @@ pub struct Following<'a, C: Fn() -> u64> {
     clock: C,
     last: u64,
     counted: [u64; Event::ALL.len()],
+    translated: bool,
 }
 
 impl<'a, C: Fn() -> u64> Following<'a, C> {
@@ -122,7 +126,15 @@ impl<'a, C: Fn() -> u64> Following<'a, C> {
             (marked.port, marked.now, marked.received, marked.batch) = (port, now, received, frames.len());
         }
         let counted = [0; Event::ALL.len()];
-        (!marked.is_empty()).then_some(Self { live, marked, batch: frames.len(), clock, last: 0, counted })
+        (!marked.is_empty()).then_some(Self {
+            live,
+            marked,
+            batch: frames.len(),
+            clock,
+            last: 0,
+            counted,
+            translated: false,
+        })
     }
 
     /// The stages begin.
@@ -148,9 +160,18 @@ impl<C: Fn() -> u64> Watch for Following<'_, C> {
     fn after(&mut self, stage: Stage, _: &[Frame], notes: &[Note], private: &Private) {
         let cycles = (self.clock)().wrapping_sub(self.last);
         let events = if self.batch == 1 { self.events(private) } else { ArrayVec::new() };
+        // Where nothing is translated nobody looked.
+        self.translated |= stage == Stage::Translate;
         for (n, marked) in &mut self.marked {
+            let turn = if self.translated { private.flows.turns[*n] } else { Turn::Stays };
             if let Some(note) = notes.get(*n) {
-                _ = marked.steps.try_push(Passed { stage, note: *note, cycles, events: events.clone() });
+                _ = marked.steps.try_push(Passed {
+                    stage,
+                    note: *note,
+                    turn,
+                    cycles,
+                    events: events.clone(),
+                });
             }
         }
         if stage == Stage::Emit {

@@ -7,6 +7,7 @@
 //! | [`guard`] | what a port may send at all: VLAN membership, loops, its own addresses, its rate |
 //! | [`learn`] | which port the source is behind |
 //! | [`track`] | which flow a packet belongs to; before `route` by where it came in, after `forward` by where it goes |
+//! | [`translate`] | where a packet really goes, and as whom it comes: before `route`, and where a flow is made |
 //! | [`back`] | an answer to what the node's kernel sent goes back to the kernel |
 //! | [`route`] | to the bridge's own MAC: the route, the neighbour, its port; or the switch itself |
 //! | [`forward`] | all else: where the destination is; storm control of what has none |
@@ -15,13 +16,13 @@
 //! | [`egress`] | what the way out asks for: tag, MTU |
 //! | [`emit`] | into queues and back to the pool; flooding copies here, superframes are cut up for who takes none |
 //!
-//! `translate` will stand between `track` and `route`. What `emit` was told
-//! to set aside is worked off behind the list, by [`slow`]; what comes of it enters at `egress`, and a packet
-//! that waited for its neighbour ([`hold`]) enters at `route` again. Whoever looks on ([`watch`]) is told after each
+//! What `emit` was told to set aside is worked off behind the list, by [`slow`]; what comes of it enters at `egress`,
+//! and a packet that waited for its neighbour ([`hold`]) enters at `route` again. Whoever looks on ([`watch`]) is told after each
 //! stage; [`dry`] runs the list for one frame and changes nothing.
 
 mod admit;
 mod back;
+pub mod binding;
 mod bucket;
 pub mod capture;
 pub mod dry;
@@ -48,6 +49,7 @@ pub mod slow;
 mod stand_in;
 pub mod storm;
 mod track;
+mod translate;
 pub mod verdict;
 mod waiting;
 pub mod watch;
@@ -62,6 +64,10 @@ mod capture_tests;
 mod l2_tests;
 #[cfg(test)]
 mod live_tests;
+#[cfg(test)]
+mod nat_rig;
+#[cfg(test)]
+mod nat_tests;
 #[cfg(test)]
 mod odd_frames_tests;
 #[cfg(test)]
@@ -215,6 +221,8 @@ pub struct Moved {
 /// What belongs to one worker: plain memory, nobody else looks.
 #[derive(Debug)]
 pub struct Private {
+    /// Which of how many workers it is: its part of ports that are given out.
+    pub worker: (u16, u16),
     /// What waits to leave, by port number.
     pub queues: Box<[TxQueue]>,
     /// Ports whose queue is not empty, each once.
@@ -244,7 +252,7 @@ pub struct Private {
     /// Who wants copies of what passes.
     pub capture: Option<Arc<Capture>>,
     /// What the stages set aside.
-    aside: ArrayVec<(Frame, Note, Why), BATCH_FRAMES>,
+    aside: ArrayVec<Aside, BATCH_FRAMES>,
     /// What is to be asked and answered beside.
     asks: ArrayVec<Chore, BATCH_FRAMES>,
     slow: Slow,
@@ -252,6 +260,16 @@ pub struct Private {
     announces: ArrayVec<Word, ANNOUNCED_MAX>,
     /// The flows of the batch at hand, and what this worker has of the flow table.
     pub flows: flow::Flowing,
+}
+
+/// What was set aside.
+#[derive(Debug)]
+struct Aside {
+    frame: Frame,
+    note: Note,
+    why: Why,
+    /// Where it really goes, if that is not what it says.
+    real: Option<u128>,
 }
 
 /// What is left for behind the list, though its frame goes on.
@@ -300,6 +318,7 @@ impl Private {
     /// `secret` marks this daemon's loop probes; of `tables` it will hold places.
     pub fn new(counters: Arc<Counters>, secret: u64, tables: &Tables) -> Self {
         Self {
+            worker: (0, 1),
             queues: (0..PORTS_MAX).map(|_| TxQueue::default()).collect(),
             dirty: Vec::with_capacity(PORTS_MAX),
             counters,
@@ -446,6 +465,11 @@ fn decide(
         }
         watch.after(Stage::Track, batch, notes, private);
     }
+    let translated = view.facts.translated;
+    if translated {
+        translate::run(view, pool.area(), batch, notes, private);
+        watch.after(Stage::Translate, batch, notes, private);
+    }
     let routed = view.facts.routed;
     if routed {
         route::run(view, pool.area(), batch, notes, private);
@@ -461,12 +485,18 @@ fn decide(
             admit::run(view, pool.area(), batch, notes, private);
             watch.after(Stage::Admit, batch, notes, private);
         }
-        track::confirm(view, notes, private);
+        match translated {
+            true => translate::confirm(view, notes, private),
+            false => track::confirm(view, notes, private),
+        }
     }
     if routed {
         rewrite::run(pool.area(), batch, notes);
         if view.snapshot.mss_clamps {
             rewrite::clamp(view, pool.area(), batch, notes, &private.counters);
+        }
+        if translated {
+            rewrite::turn(pool.area(), batch, notes, private);
         }
         watch.after(Stage::Rewrite, batch, notes, private);
     }

@@ -1,13 +1,16 @@
 //! `rewrite`: what a routed packet looks like on its next link: the next hop's address and the gateway's
 //! own, one hop less to go. Where a bridge asks for it, what a TCP SYN offers as its largest segment fits.
 
-use super::View;
+use super::binding::Turn;
+use super::flow::Tracked;
 use super::note::Note;
 use super::verdict::Verdict;
+use super::{Private, View};
 use crate::config::gateway::NO_MTU;
-use crate::counter::{Counters, Event};
+use crate::counter::{Counters, DropReason, Event};
 use crate::frame::{Area, Frame};
 use crate::wire::ip::Version;
+use crate::wire::nat::{self, Ends};
 use crate::wire::{ethernet, hop, mss};
 
 #[inline]
@@ -56,6 +59,39 @@ fn mtu_of_routes(view: &View, note: &Note, packet: &[u8], version: Version) -> u
     };
     let mtu = |ip| view.snapshot.routing.find(out.vrf, ip).map_or(NO_MTU, |entry| entry.mtu);
     mtu(hop.src).min(mtu(hop.dst))
+}
+
+/// Writes the new ends of what is translated; of an ICMP error, into what it quotes as well.
+#[inline(never)]
+pub(super) fn turn(area: &Area, frames: &mut [Frame], notes: &mut [Note], private: &Private) {
+    let of_each = private.flows.tracks.iter().zip(private.flows.turns.iter());
+    for ((frame, note), (track, turn)) in frames.iter_mut().zip(notes).zip(of_each) {
+        let Turn::Bound { from, to } = turn else { continue };
+        if !matches!(note.verdict, Verdict::Port(_) | Verdict::Flood(_)) {
+            continue;
+        }
+        let version = if note.ethertype() == ethernet::IPV4 { Version::V4 } else { Version::V6 };
+        let (at, csum) = (note.payload_at(), frame.offload.csum);
+        let bytes = area.bytes_mut(frame);
+        let turned = match track.tracked {
+            Tracked::Related(_) => {
+                // It goes back to whoever sent what it quotes, which came as `to` and went to `from`. A router on the way
+                // speaks for itself.
+                let src = if track.packet.src == track.quoted_dst { from.ip } else { track.packet.src };
+                let quoted = Ends { src: to.ip, dst: from.ip, ports: [to.port, from.port] };
+                nat::translate_error(bytes, at, version, src, to.ip, &quoted).map(|()| csum)
+            }
+            _ => {
+                let ends = Ends { src: from.ip, dst: to.ip, ports: [from.port, to.port] };
+                nat::translate(bytes, at, version, &ends, csum)
+            }
+        };
+        match turned {
+            Ok(csum) => frame.offload.csum = csum,
+            // `track` has read it.
+            Err(_) => note.verdict = Verdict::Drop(DropReason::IpHeader),
+        }
+    }
 }
 
 /// Where a packet leaves.

@@ -5,7 +5,7 @@
 
 use super::note::Note;
 use super::verdict::{Class, Verdict, Why};
-use super::{Private, View, hear, reach};
+use super::{Private, View, binding, hear, reach};
 use crate::config::gateway::{Action, Entry, Gateway, NO_MTU, is_link_local};
 use crate::config::uplink::KERNEL_IP;
 use crate::counter::DropReason;
@@ -66,7 +66,10 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
             note.verdict = Verdict::Drop(DropReason::SourceOurs);
         } else if note.dst == gateway.mac {
             match read(area.bytes(frame), note, gateway) {
-                Ok(hop) => asks.push(Ask { index, gateway, hop }),
+                Ok(hop) => {
+                    let dst = binding::real(view, private, index).unwrap_or(hop.dst);
+                    asks.push(Ask { index, gateway, hop: Hop { dst, ..hop } });
+                }
                 Err(verdict) => note.verdict = verdict,
             }
         } else if note.dst & GROUP_BIT != 0 && !gateway.is_kernels && matches!(note.ethertype(), ARP | IPV6) {
@@ -186,8 +189,15 @@ fn add(private: &Private, counter: NonZeroU16, bytes: &[u8], frame: &Frame) {
 
 /// Which way a packet to the switch's MAC goes on; else what becomes of it.
 #[cold]
-pub(super) fn way(view: &View, bytes: &[u8], note: &Note, gateway: &Gateway) -> Result<Leg, Verdict> {
+pub(super) fn way(
+    view: &View,
+    bytes: &[u8],
+    note: &Note,
+    gateway: &Gateway,
+    real: Option<u128>,
+) -> Result<Leg, Verdict> {
     let hop = read(bytes, note, gateway)?;
+    let hop = Hop { dst: real.unwrap_or(hop.dst), ..hop };
     lead(view, bytes, note, gateway, &hop, view.snapshot.routing.find(gateway.vrf, hop.dst))
 }
 
@@ -275,8 +285,8 @@ fn flow_hash(packet: &[u8], hop: &Hop) -> u32 {
 
 /// How long a packet to the switch's MAC may be for its route, and for the port by which it would leave.
 #[cold]
-pub(super) fn mtu_of_way(view: &View, bytes: &[u8], note: &Note) -> Option<u16> {
-    let leg = way(view, bytes, note, view.snapshot.gateway(note.fid)?).ok()?;
+pub(super) fn mtu_of_way(view: &View, bytes: &[u8], note: &Note, real: Option<u128>) -> Option<u16> {
+    let leg = way(view, bytes, note, view.snapshot.gateway(note.fid)?, real).ok()?;
     let port = mtu_of_port(view, &leg);
     port.into_iter().chain((leg.mtu != NO_MTU).then_some(leg.mtu)).min()
 }

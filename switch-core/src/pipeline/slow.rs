@@ -6,7 +6,7 @@ use super::hold::{HELD_PART, Held};
 use super::note::{Note, src_ethertype};
 use super::storm::Storms;
 use super::verdict::{Class, Verdict, Why};
-use super::{Chore, Private, View, hear, reach, reject, route, stand_in};
+use super::{Aside, Chore, Private, View, hear, reach, reject, route, stand_in};
 use crate::config::PORTS_MAX;
 use crate::config::gateway::{Action, Gateway, is_v4, link_local};
 use crate::counter::{DropReason, Event};
@@ -74,10 +74,10 @@ impl Default for Slow {
 /// Works off what was set aside and asks what is to be asked. What comes of it is in [`Slow::said`].
 pub(super) fn run(view: &View, pool: &mut Pool, private: &mut Private) {
     let mut aside = std::mem::take(&mut private.aside);
-    for (frame, note, why) in aside.drain(..) {
+    for Aside { frame, note, why, real } in aside.drain(..) {
         match why {
             Why::Host => host(view, pool, private, frame, &note),
-            Why::Hold => hold(view, pool, private, frame, note),
+            Why::Hold => hold(view, pool, private, frame, note, real),
             Why::NoNeighbour => {
                 refuse(view, pool, private, frame, &note, Reason::NoNeighbour, DropReason::NeighbourFailed);
             }
@@ -95,7 +95,7 @@ pub(super) fn run(view: &View, pool: &mut Pool, private: &mut Private) {
                 refuse(view, pool, private, frame, &note, Reason::Prohibited, DropReason::Prohibited);
             }
             Why::Scope => refuse(view, pool, private, frame, &note, Reason::Scope, DropReason::LinkScope),
-            Why::TooBig => too_big(view, pool, private, frame, &note),
+            Why::TooBig => too_big(view, pool, private, frame, &note, real),
             Why::Rejected => reject::run(view, pool, private, frame, &note),
         }
     }
@@ -266,9 +266,9 @@ fn speaks_for(view: &View, note: &Note, dst: u128) -> Option<u128> {
 }
 
 /// Holds a packet until its neighbour answers, and asks for that.
-fn hold(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note: Note) {
+fn hold(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note: Note, real: Option<u128>) {
     let way = match view.snapshot.gateway(note.fid) {
-        Some(gateway) => route::way(view, pool.area().bytes(&frame), &note, gateway),
+        Some(gateway) => route::way(view, pool.area().bytes(&frame), &note, gateway, real),
         None => Err(Verdict::Drop(DropReason::NoRoute)),
     };
     // It was one a moment ago, in the same snapshot.
@@ -298,10 +298,17 @@ fn hold(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note:
 }
 
 /// Cuts up what may be cut up; the sender of anything else is told how long it may be.
-fn too_big(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note: &Note) {
+fn too_big(
+    view: &View,
+    pool: &mut Pool,
+    private: &mut Private,
+    frame: Frame,
+    note: &Note,
+    real: Option<u128>,
+) {
     let mut frame = frame;
     let area = pool.area_shared();
-    let Some(mtu) = route::mtu_of_way(view, area.bytes(&frame), note) else {
+    let Some(mtu) = route::mtu_of_way(view, area.bytes(&frame), note, real) else {
         return private.drop(pool, view.in_port, DropReason::MtuExceeded, frame);
     };
     let cut = match (version_of(note), frame.offload.gso) {

@@ -31,7 +31,7 @@ pub(super) fn find(
     private: &mut Private,
 ) -> Option<StandIn> {
     let own = Some(StandIn { mac: gateway.mac, router: true });
-    if gateway.owns(target) {
+    if gateway.answers_for(target) {
         return own;
     }
     if asker == 0 || asker == V4_MAPPED {

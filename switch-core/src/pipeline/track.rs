@@ -100,9 +100,18 @@ fn track(
         let place = Some(places[index]).filter(|place| *place != u32::MAX && flows.holds(*place, &track.key));
         match found(view, track, place, keeper) {
             Ok(tracked) => track.tracked = tracked,
+            // Untranslated it means something else.
+            Err(reason) if is_bound(view, track, place) => note.verdict = flow::drop(reason),
             Err(reason) => judge(view, note, track, reason),
         }
     }
+}
+
+/// Whether what was found is a translated flow's, and the packet not an error about one.
+#[cold]
+fn is_bound(view: &View, track: &Track, place: Option<u32>) -> bool {
+    let is_error = matches!(track.packet.content, Content::Error { .. });
+    !is_error && place.is_some_and(|place| view.tables.flows.bound(place).is_some())
 }
 
 /// What fits no flow goes no further, unless flows are kept only to find the way back.
@@ -116,14 +125,33 @@ fn judge(view: &View, note: &mut Note, track: &mut Track, reason: DropReason) {
 
 /// What a packet is to the flow of its key.
 #[inline(always)]
-fn found(view: &View, track: &Track, place: Option<u32>, keeper: &Keeper) -> Result<Tracked, DropReason> {
+fn found(
+    view: &View,
+    track: &mut Track,
+    place: Option<u32>,
+    keeper: &mut Keeper,
+) -> Result<Tracked, DropReason> {
     let flows = &view.tables.flows;
     if let Content::Error { .. } = track.packet.content {
-        let alive = place.filter(|place| flows.is_alive(*place, view.now_s));
-        return alive.map(Tracked::Related).ok_or(DropReason::IcmpUnrelated);
+        return related(view, track, place).ok_or(DropReason::IcmpUnrelated);
     }
     let Some(place) = place else { return Ok(Tracked::Missing) };
-    match flows.pass(place, &track.seen(view)) {
+    let passed = flows.pass(place, &track.seen(view));
+    match passed {
+        Passed::Over => over(view, track, place, keeper),
+        passed => belongs(view, track, place, passed, keeper),
+    }
+}
+
+#[inline(always)]
+fn belongs(
+    view: &View,
+    track: &Track,
+    place: u32,
+    passed: Passed,
+    keeper: &Keeper,
+) -> Result<Tracked, DropReason> {
+    match passed {
         Passed::Known => Ok(Tracked::Known(place)),
         Passed::Moved(from) => {
             if keeper.watch.is_some() {
@@ -136,6 +164,46 @@ fn found(view: &View, track: &Track, place: Option<u32>, keeper: &Keeper) -> Res
     }
 }
 
+/// The flow of what an error quotes.
+#[cold]
+fn related(view: &View, track: &mut Track, place: Option<u32>) -> Option<Tracked> {
+    let (flows, place) = (&view.tables.flows, place?);
+    let place = if flows.is_reply(place) { answer(view, track, place)? } else { place };
+    flows.is_alive(place, view.now_s).then_some(Tracked::Related(place))
+}
+
+/// Nothing passes by the entry that was found: it is over, or it is the reply of a translated flow.
+#[cold]
+#[inline(never)]
+fn over(view: &View, track: &mut Track, place: u32, keeper: &mut Keeper) -> Result<Tracked, DropReason> {
+    let (flows, own) = (&view.tables.flows, (track.key, track.hash, track.side));
+    let place = match flows.is_reply(place) {
+        true => answer(view, track, place).ok_or(DropReason::FlowBusy)?,
+        false => place,
+    };
+    let passed = if track.by_reply { flows.pass(place, &track.seen(view)) } else { Passed::Over };
+    if passed != Passed::Over {
+        return belongs(view, track, place, passed, keeper);
+    }
+    // A translated flow that is over makes way: another may be bound to something else.
+    if flows.bound(place).is_some() && !keeper.clear(flows, place) {
+        return Err(DropReason::FlowBusy);
+    }
+    (track.key, track.hash, track.side) = own;
+    track.by_reply = false;
+    Ok(Tracked::Missing)
+}
+
+/// The flow whose answers have the key at `reply`; the packet is looked at as one of its from now on.
+fn answer(view: &View, track: &mut Track, reply: u32) -> Option<u32> {
+    let flows = &view.tables.flows;
+    let bound = flows.original(reply)?;
+    (track.key, track.hash) = flows.key(bound.other);
+    track.side ^= u8::from(bound.turned);
+    track.by_reply = true;
+    Some(bound.other)
+}
+
 /// Reads what a frame says of its flow.
 #[inline(always)]
 fn read(view: &View, bytes: &[u8], note: &Note, track: &mut Track) -> Result<Tracked, DropReason> {
@@ -145,6 +213,7 @@ fn read(view: &View, bytes: &[u8], note: &Note, track: &mut Track) -> Result<Tra
         _ => return Ok(Tracked::Not),
     };
     let packet = bytes.get(note.payload_at()..).unwrap_or_default();
+    track.by_reply = false;
     track.packet.read_again(packet, version).map_err(flow::why_unreadable)?;
     track.zone = view.snapshot.fids.get(usize::from(note.fid)).map_or(0, |fid| fid.zone);
     match track.packet.content {
@@ -175,6 +244,7 @@ fn read_quoted(
         return Err(DropReason::IcmpUnrelated);
     }
     (track.key, track.side) = Key::of(&quoted, track.zone);
+    track.quoted_dst = quoted.dst;
     // It comes from the other side than what it quotes.
     track.side ^= 1;
     track.hash = view.tables.flows.hash(&track.key);

@@ -9,7 +9,7 @@ use crate::wire::checksum::Csum;
 use crate::wire::gro::Train;
 use crate::wire::gso::{Gso, SEGMENTS_MAX, Segmenter};
 use crate::wire::packet::{Content, Packet};
-use crate::wire::{checksum, ethernet, ip, vnet};
+use crate::wire::{checksum, ethernet, ip, nat, vnet};
 use etherparse::SlicedPacket;
 use std::net::IpAddr;
 use switch_api::{
@@ -56,6 +56,9 @@ pub fn parser(data: &[u8]) {
     };
     let packet = &data[header.payload_at()..];
     flow_words(packet, version);
+    let ends = nat::Ends { src: 1, dst: 2, ports: [3, 4] };
+    _ = nat::translate(&mut copy, header.payload_at(), version, &ends, Csum::Unknown);
+    _ = nat::translate_error(&mut copy, header.payload_at(), version, 1, 2, &ends);
     let Ok(read) = ip::parse(packet, version) else { return };
     assert!(read.transport_at <= read.end && read.end <= packet.len());
     assert!(!read.later_fragment || read.fragment);
@@ -94,6 +97,9 @@ pub fn pipeline(data: &[u8]) {
     }
     if settings[2] & 1 == 0 {
         route(&mut rig);
+        if settings[3] & 1 == 0 {
+            translate(&mut rig);
+        }
     }
     let mut ns = 0;
     while let Some((head, tail)) = rest.split_first_chunk::<2>() {
@@ -142,6 +148,23 @@ pub(super) fn route(rig: &mut Rig) {
     for request in requests {
         let declared = rig.declare(&request);
         assert!(declared.is_ok(), "{request:?}: {declared:?}");
+    }
+}
+
+/// Rules of translation of every kind, about addresses that a few bytes of input hit; the source ports are few.
+fn translate(rig: &mut Rig) {
+    let rules = r#"[
+        {"name": "own", "kind": "destination", "address": "2.2.2.2", "protocol": "udp", "port": 514, "to": "3.0.0.9", "to_port": 9},
+        {"name": "all4", "kind": "destination", "address": "4.4.4.4", "to": "3.0.0.9"},
+        {"name": "all6", "kind": "destination", "address": "404::4", "to": "303::9"},
+        {"name": "one", "kind": "one-to-one", "external": "4.0.0.1", "internal": "2.0.0.9"},
+        {"name": "pool", "kind": "source", "from": ["2.0.0.0/8"], "to": ["3.9.9.9"], "ports": "514-517"},
+        {"name": "mask", "kind": "source"}
+    ]"#;
+    let rules: Vec<switch_api::Nat> = serde_json::from_str(rules).unwrap_or_else(|error| panic!("{error}"));
+    for rule in rules {
+        let declared = rig.declare(&Request::NatSet(Box::new(rule)));
+        assert!(declared.is_ok(), "{declared:?}");
     }
 }
 

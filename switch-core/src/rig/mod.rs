@@ -101,7 +101,9 @@ impl Rig {
         let clock = quanta::Clock::new();
         let pools = Pool::deal(area.clone(), frames, size.workers);
         let turns = pools.into_iter().zip(readers).enumerate().map(|(id, (pool, reader))| {
-            let pipeline = Pipeline::new(Private::new(counters[id].clone(), size.seed, &tables));
+            let mut private = Private::new(counters[id].clone(), size.seed, &tables);
+            private.worker = (id as u16, size.workers as u16);
+            let pipeline = Pipeline::new(private);
             Turn::new(id as u16, reader, tables.clone(), mail.clone(), pool, pipeline, clock.clone())
         });
         let turns = turns.collect();
@@ -142,7 +144,7 @@ impl Rig {
         let before = self.publisher.newest().map(|newest| newest.routing.clone()).unwrap_or_default();
         let snapshot = compile_after(&checked, &self.live, self.fdb_entries as u32, generation, &before);
         self.model = checked.model().clone();
-        if snapshot.policed {
+        if snapshot.policed || !snapshot.nat.is_idle() {
             self.counters.iter().for_each(|counters| counters.make_rules(RULES_MAX));
         }
         self.publisher.publish(snapshot);

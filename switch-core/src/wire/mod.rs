@@ -9,6 +9,7 @@
 //! | [`gro`] | segments of a TCP stream joined into a superframe |
 //! | [`gso`] | superframes: one frame that stands for a train of segments, cut up in software |
 //! | [`mss`] | what a TCP SYN offers, lowered to what its way carries |
+//! | [`nat`] | addresses and ports written anew, and what an ICMP error quotes of them |
 //! | [`packet`] | what a flow is told by: addresses, protocol, ports, TCP's words, what an ICMP error quotes |
 //! | [`transport`] | where TCP and UDP lie, checked once |
 //! | [`vnet`] | `virtio_net_hdr`, before every frame of a TAP; hostile |
@@ -23,6 +24,7 @@ pub mod ip;
 #[cfg(test)]
 pub(crate) mod made;
 pub mod mss;
+pub mod nat;
 pub mod packet;
 pub mod transport;
 pub mod vnet;

@@ -6,8 +6,8 @@ use prometheus_client::registry::Unit;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use switch_api::{
-    ApiError, BridgeStatus, Client, FlowList, FlowPage, NeighEntry, NeighFilter, Nothing, PoolStatus,
-    PortState, PortStatus, Request, RouteCount, Stats, Status, WorkerStatus,
+    ApiError, BridgeStatus, Client, FlowList, FlowPage, NatStatus, NeighEntry, NeighFilter, Nothing,
+    PoolStatus, PortState, PortStatus, Request, RouteCount, Stats, Status, WorkerStatus,
 };
 
 /// One look at the switch. The parts are asked for one after the other: what passes meanwhile is in the later ones alone.
@@ -21,6 +21,7 @@ pub struct Look {
     pub(super) neighbours: Vec<NeighEntry>,
     flows: FlowPage,
     routes: Vec<RouteCount>,
+    nats: Vec<NatStatus>,
     took_s: f64,
 }
 
@@ -38,6 +39,7 @@ pub fn look(client: &mut Client) -> Result<Look, ApiError> {
         neighbours: client.call(&Request::NeighList(NeighFilter::default()))?,
         flows: client.call(&Request::FlowList(flows))?,
         routes: client.call(&Request::RouteStats(Nothing {}))?,
+        nats: client.call(&Request::NatList(Nothing {}))?,
         took_s: 0.0,
     };
     look.took_s = started.elapsed().as_secs_f64();
@@ -60,6 +62,7 @@ impl Look {
             flows(&self.flows),
             super::control::families(self),
             routes(&self.routes),
+            nats(&self.nats),
         ];
         parts.into_iter().flatten().collect()
     }
@@ -305,6 +308,31 @@ fn routes(routes: &[RouteCount]) -> Vec<Family> {
         of(Family::counter("switch_route", "Bytes that went by a counted route").unit(Unit::Bytes), |r| {
             r.bytes
         }),
+    ]
+}
+
+fn nats(nats: &[NatStatus]) -> Vec<Family> {
+    let of = |mut family: Family, value: fn(&NatStatus) -> u64| {
+        for status in nats {
+            let labels = [("rule", status.nat.name.as_str()), ("kind", status.nat.kind.name())];
+            family = family.at(&labels, value(status));
+        }
+        family
+    };
+    vec![
+        of(
+            Family::gauge("switch_nat_flows", "Flows that a rule of network address translation translates"),
+            |nat| nat.flows,
+        ),
+        of(Family::counter("switch_nat_flows_made", "Flows that it has translated"), |nat| nat.flows_made),
+        of(
+            Family::counter("switch_nat_exhausted", "First packets for which none of its ports was free"),
+            |nat| nat.exhausted,
+        ),
+        of(Family::gauge("switch_nat_ports_used", "Most of its ports that are in use for one peer"), |nat| {
+            nat.ports_used.into()
+        }),
+        of(Family::gauge("switch_nat_ports", "Ports that it has for each peer"), |nat| nat.ports.into()),
     ]
 }
 

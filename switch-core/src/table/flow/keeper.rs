@@ -96,6 +96,17 @@ impl Keeper {
         !self.chunks.is_empty()
     }
 
+    /// Whether a place is one of this worker's.
+    pub(super) fn owns(&self, place: u32) -> bool {
+        // They were dealt in their order.
+        self.chunks.binary_search(&(place / CHUNK * CHUNK)).is_ok()
+    }
+
+    /// Whether a place is in a list of half-open flows.
+    pub(super) fn is_queued(&self, flows: &Flows, place: u32) -> bool {
+        flows.record(place).link() & QUEUED != 0
+    }
+
     /// A free place.
     pub(super) fn take(&mut self, flows: &Flows, port: u16) -> Option<u32> {
         if self.free != NONE {
@@ -182,14 +193,22 @@ impl Keeper {
 
     /// A dead flow's place becomes free; if the index cannot be written now, or a packet has begun another flow
     /// there, it is queued again. Whether it is free.
-    fn release(&mut self, flows: &Flows, port: u16, place: u32) -> bool {
-        let released = flows.take_back(place) && flows.unlink(place);
-        if released {
-            self.give(flows, place)
-        } else {
+    pub(super) fn release(&mut self, flows: &Flows, port: u16, place: u32) -> bool {
+        let released = self.retire(flows, place);
+        if !released {
             self.push(flows, port, place)
         }
         released
+    }
+
+    /// A dead flow's place becomes free, and that of its reply. Whether they are.
+    fn retire(&mut self, flows: &Flows, place: u32) -> bool {
+        let retired = flows.take_back(place) && flows.unlink_both(place);
+        if retired {
+            self.part(flows, place);
+            self.give(flows, place);
+        }
+        retired
     }
 
     /// Ends the oldest half-open flow of `port` among those in front of its list. Whether one was found.
@@ -234,9 +253,14 @@ impl Keeper {
     pub(super) fn look_at(&mut self, flows: &Flows, place: u32, now_s: u32) {
         let record: &Record = flows.record(place);
         let state = record.state();
+        // It goes with its flow.
+        if state.stage == Stage::Reply {
+            return;
+        }
         let is_over = record.age_s(now_s) > state.stage.timeout_s();
         // A free place is dead as well; what tells them apart is that the index leads to a flow.
-        if state.stage == Stage::Dead && (record.link() & QUEUED != 0 || !flows.leads_to(place)) {
+        let (is_queued, is_bound) = (self.is_queued(flows, place), record.bound().is_some());
+        if state.stage == Stage::Dead && (is_queued && !is_bound || !flows.leads_to(place)) {
             return;
         }
         if state.stage != Stage::Dead {
@@ -247,9 +271,11 @@ impl Keeper {
                 self.tell(What::Ended(Why::Timeout), record.key(), state);
             }
         }
-        // One in a list of half-open flows leaves it when its turn comes.
-        if record.link() & QUEUED == 0 && flows.take_back(place) && flows.unlink(place) {
-            self.give(flows, place);
+        // One in a list of half-open flows leaves it when its turn comes; what it was bound to does not wait for that.
+        if !is_queued {
+            self.retire(flows, place);
+        } else if is_bound && flows.take_back(place) && flows.unlink_both(place) {
+            self.part(flows, place);
         }
     }
 }

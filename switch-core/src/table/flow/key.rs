@@ -17,7 +17,7 @@ const ASKED_BY_LOWER: u64 = 1;
 const ASKED_BY_HIGHER: u64 = 2;
 
 /// An end of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct End {
     /// Address, IPv4 as IPv4-mapped.
     pub ip: u128,

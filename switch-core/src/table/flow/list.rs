@@ -1,8 +1,8 @@
 //! The flows that there are: listed, counted, ended.
 
-use super::key::Key;
+use super::key::{End, Key};
 use super::record::{Decision, Window};
-use super::state::{Stage, State};
+use super::state::State;
 use super::{ATTEMPTS, Counted, Flows};
 use crate::table::sync::{AtomicU32, Ordering};
 
@@ -15,10 +15,20 @@ pub struct Entry {
     pub state: State,
     /// What was decided.
     pub decision: Decision,
+    /// Source and destination of what its originator's packets become; none if they stay as they are.
+    pub becomes: Option<[End; 2]>,
     /// Seconds since its last packet.
     pub age_s: u32,
     /// Seconds until it is forgotten if nothing more comes.
     pub left_s: u32,
+}
+
+impl Entry {
+    /// Who began, and whom it really reaches: what policies are asked about.
+    pub fn real(&self) -> [End; 2] {
+        let (ends, origin) = (self.key.ends(), usize::from(self.state.origin()));
+        [ends[origin], self.becomes.map_or(ends[1 - origin], |[_, to]| to)]
+    }
 }
 
 impl Flows {
@@ -26,7 +36,7 @@ impl Flows {
     pub fn kill(&self, place: u32) -> bool {
         (0..ATTEMPTS).any(|_| {
             let state = self.record(place).state();
-            state.stage != Stage::Dead && self.end(place, state)
+            !state.stage.is_none() && self.end(place, state)
         })
     }
 
@@ -44,7 +54,14 @@ impl Flows {
         let (key, state, decision) = record.read()?;
         let age_s = record.age_s(now_s);
         let left_s = state.stage.timeout_s().checked_sub(age_s)?;
-        (state.stage != Stage::Dead).then_some(Entry { key, state, decision, age_s, left_s })
+        (!state.stage.is_none()).then_some(Entry {
+            key,
+            state,
+            decision,
+            becomes: self.becomes(place, state.origin()),
+            age_s,
+            left_s,
+        })
     }
 
     /// What each end of the flow at a place has said, by side.

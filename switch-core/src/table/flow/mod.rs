@@ -11,6 +11,7 @@
 //! | [`round`] | when it looks at what |
 //! | [`fragments`] | which flow the later fragments of a packet belong to |
 //! | [`list`] | the flows that there are, as they are listed, counted and ended |
+//! | [`bound`] | translated flows: two keys, two entries, one flow |
 //! | [`watch`] | what becomes of them, for whoever looks on |
 //!
 //! # Layout
@@ -29,6 +30,9 @@
 //! limit, or finds the table full, loses its own oldest half-open flows, never another's and never an
 //! established one; if it has none, the new flow is refused.
 
+pub mod bound;
+#[cfg(all(test, not(loom)))]
+mod bound_tests;
 pub mod fragments;
 pub mod keeper;
 pub mod key;
@@ -319,7 +323,7 @@ impl Flows {
     pub fn pass(&self, place: u32, seen: &Seen) -> Passed {
         let record = self.record(place);
         let state = record.state();
-        if state.stage == Stage::Dead || record.age_s(seen.now_s) > state.stage.timeout_s() {
+        if state.stage.is_none() || record.age_s(seen.now_s) > state.stage.timeout_s() {
             return Passed::Over;
         }
         let passed = match seen.packet.content {
@@ -405,7 +409,7 @@ impl Flows {
         let first = self.first(seen)?;
         self.make_room(keeper, seen.port)?;
         let place = keeper.take(self, seen.port).ok_or(Refusal::Full)?;
-        self.record(place).begin(&seen.key, first.state, seen.now_s, first.windows, decision);
+        self.record(place).begin(&seen.key, first.state, seen.now_s, first.windows, decision, None);
         let mut other = None;
         let outcome = self.insist(seen.hash, |present| {
             other = present;
@@ -449,7 +453,9 @@ impl Flows {
         let first = self.first(seen)?;
         let record = self.record(place);
         let before = record.state();
-        if before.flags & state::TAKEN_BACK != 0 && before.stage == Stage::Dead {
+        // A translated flow does not begin anew in its place: its owner gives it up first ([`Keeper::clear`]).
+        let is_given_up = before.flags & state::TAKEN_BACK != 0 && before.stage == Stage::Dead;
+        if is_given_up || before.stage == Stage::Reply || record.bound().is_some() {
             return Err(Refusal::Busy);
         }
         let counts = before.stage == Stage::Dead || before.port != seen.port;

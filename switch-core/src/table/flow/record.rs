@@ -4,22 +4,23 @@
 //! them odd; a reader that compares the key looks at the sequence before and after. State and decision are
 //! words of their own.
 
+use super::bound::Bound;
 use super::key::Key;
 use super::state::State;
 use crate::prefetch::prefetch;
 use crate::table::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
-/// What was decided about a flow: two words whose meaning belongs to whoever decides. Flat, so that a program in
-/// the kernel could read them as well.
+/// What was decided about a flow: a word whose meaning belongs to whoever decides. Flat, so that a program in
+/// the kernel could read it as well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
-    /// The words.
-    pub words: [u64; 2],
+    /// The word.
+    pub epoch: u64,
 }
 
 impl Decision {
     /// Nothing yet.
-    pub const NONE: Self = Self { words: [0; 2] };
+    pub const NONE: Self = Self { epoch: 0 };
 }
 
 /// What one end of a TCP flow has said so far. Of SCTP, `ack` is the tag that the end wants to see.
@@ -48,7 +49,9 @@ pub struct Record {
     stamp_s: AtomicU32,
     reach: [AtomicU64; 2],
     windows: [AtomicU32; 2],
-    decision: [AtomicU64; 2],
+    decision: AtomicU64,
+    /// The entry of the other key of a translated flow: [`super::bound`].
+    bound: AtomicU64,
 }
 
 const _: () = assert!(cfg!(loom) || size_of::<Record>() == 96);
@@ -101,7 +104,8 @@ pub(super) fn many(count: usize) -> Box<Records> {
         stamp_s: half(0),
         reach: std::array::from_fn(word),
         windows: std::array::from_fn(half),
-        decision: std::array::from_fn(word),
+        decision: word(0),
+        bound: word(0),
     };
     (0..count).map(record).collect()
 }
@@ -111,7 +115,7 @@ impl Record {
     #[inline(always)]
     pub fn touch(&self) {
         prefetch(&raw const self.sequence);
-        prefetch(&raw const self.decision[1]);
+        prefetch(&raw const self.bound);
     }
 
     /// Whether this is the entry of `key`. While it is written it is nobody's.
@@ -145,6 +149,7 @@ impl Record {
         now_s: u32,
         windows: [Window; 2],
         decision: Decision,
+        bound: Option<Bound>,
     ) {
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
@@ -152,6 +157,7 @@ impl Record {
         fence(Ordering::Release);
         self.key.iter().zip(key.words).for_each(|(place, word)| place.store(word, Ordering::Release));
         self.state.store(state.pack(), Ordering::Release);
+        self.bound.store(Bound::pack(bound), Ordering::Release);
         self.restart(now_s, windows, decision);
         self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
     }
@@ -167,7 +173,7 @@ impl Record {
     pub(super) fn copy_from(&self, other: &Self) {
         let Some((key, state, decision)) = other.read() else { return };
         let windows = [other.window(0), other.window(1)];
-        self.begin(&key, state, other.stamp_s.load(Ordering::Relaxed), windows, decision);
+        self.begin(&key, state, other.stamp_s.load(Ordering::Relaxed), windows, decision, other.bound());
     }
 
     /// Its state.
@@ -226,15 +232,24 @@ impl Record {
     /// What was decided.
     #[inline(always)]
     pub fn decision(&self) -> Decision {
-        let [first, second] = &self.decision;
-        Decision { words: [first.load(Ordering::Acquire), second.load(Ordering::Acquire)] }
+        Decision { epoch: self.decision.load(Ordering::Acquire) }
     }
 
-    /// Decides. The second word first: whoever finds the first one new finds the second as new.
+    /// Decides.
     #[inline(always)]
     pub fn decide(&self, decision: Decision) {
-        self.decision[1].store(decision.words[1], Ordering::Release);
-        self.decision[0].store(decision.words[0], Ordering::Release);
+        self.decision.store(decision.epoch, Ordering::Release);
+    }
+
+    /// The entry of its other key, of a translated flow.
+    #[inline(always)]
+    pub fn bound(&self) -> Option<Bound> {
+        Bound::unpack(self.bound.load(Ordering::Acquire))
+    }
+
+    /// It has no other entry any more. For its owner.
+    pub(super) fn unbind(&self) {
+        self.bound.store(Bound::pack(None), Ordering::Release);
     }
 
     pub(super) fn link(&self) -> u32 {

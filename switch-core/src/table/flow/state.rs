@@ -52,6 +52,12 @@ macro_rules! stages {
                 TIMEOUTS_S[self as usize & 31]
             }
 
+            /// Whether it is not a flow's: nothing passes by it alone.
+            #[inline(always)]
+            pub fn is_none(self) -> bool {
+                self as u8 <= Self::Reply as u8
+            }
+
             /// Whether nobody has answered yet: such a flow makes room for others of its port.
             #[inline(always)]
             pub fn is_half_open(self) -> bool {
@@ -70,6 +76,8 @@ macro_rules! stages {
 
 // Where RFC and Linux (nf_conntrack) differ, the reason says which was taken.
 stages! {
+    /// Not a flow: the other key of a translated one, which lives and ends with it.
+    Reply = "reply", 0, false;
     /// A SYN went out. 120 s, as Linux: a SYN is sent again for up to two minutes (RFC 9293 §3.8.3 wants three,
     /// hosts give up after 127 s).
     SynSent = "syn-sent", 120, true;

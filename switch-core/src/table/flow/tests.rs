@@ -42,7 +42,7 @@ impl Table {
                 Passed::Over => {}
             }
         }
-        self.flows.open(&mut self.keeper, &seen, Decision { words: [7, 7] })
+        self.flows.open(&mut self.keeper, &seen, Decision { epoch: 7 })
     }
 
     fn udp(&mut self, src: u128, dst: u128, port: u16) -> Result<Opened, Refusal> {
@@ -69,7 +69,7 @@ fn both_directions_are_one_flow() {
     assert_eq!(table.packet(&answer, 2), Ok(Opened::Known(place)));
     assert_eq!(table.flows.state(place).stage, Stage::UdpAnswered);
     assert_eq!(table.flows.state(place).port, 1, "who began it pays");
-    assert_eq!(table.flows.decision(place).words, [7, 7]);
+    assert_eq!(table.flows.decision(place).epoch, 7);
 }
 
 #[test]

@@ -1,0 +1,263 @@
+//! Translated flows (ADR 0026): a binding is a flow whose reply is not its mirror. It has two keys, that of the
+//! packets its originator sends and that of what becomes of them, and so two entries: the flow itself, and a *reply*
+//! that only says where the flow is. Each names the other, and each key says what the other's packets turn into.
+//!
+//! Both belong to one worker, begin and end together; the flow has the state, the windows and the decision. A packet is
+//! looked up once, whichever way it goes; an answer looks at one entry more.
+
+use super::keeper::Keeper;
+use super::key::{End, Key};
+use super::record::Decision;
+use super::state::{Stage, State};
+use super::watch::{What, Why, is_closed};
+use super::{Flows, Opened, Outcome, Refusal, Seen, Want};
+
+/// The rules that made a binding, by number; 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Which chose another destination.
+    pub destination: u16,
+    /// Which chose another source.
+    pub source: u16,
+}
+
+fn why(outcome: Outcome) -> Unbound {
+    match outcome {
+        Outcome::Kept => Unbound::Taken,
+        Outcome::Full => Unbound::Refused(Refusal::Full),
+        Outcome::Written | Outcome::Busy => Unbound::Refused(Refusal::Busy),
+    }
+}
+
+/// What an entry of a translated flow says of its other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Its place.
+    pub other: u32,
+    /// Who is the lower end in one key is the higher one in the other.
+    pub turned: bool,
+    /// What made it.
+    pub rules: Rules,
+}
+
+const TURNED: u64 = 1 << 31;
+
+impl Bound {
+    /// In a word: place and one, turned, two rules. 0 is none.
+    pub(super) fn pack(bound: Option<Self>) -> u64 {
+        bound.map_or(0, |it| {
+            u64::from(it.other + 1)
+                | if it.turned { TURNED } else { 0 }
+                | u64::from(it.rules.destination) << 32
+                | u64::from(it.rules.source) << 48
+        })
+    }
+
+    /// The reverse.
+    #[inline(always)]
+    pub(super) fn unpack(word: u64) -> Option<Self> {
+        let other = (word as u32 & !(TURNED as u32)).checked_sub(1)?;
+        let rules = Rules { destination: (word >> 32) as u16, source: (word >> 48) as u16 };
+        Some(Self { other, turned: word & TURNED != 0, rules })
+    }
+}
+
+/// What the packets of a flow that begins become.
+#[derive(Clone, Copy, Debug)]
+pub struct Binding {
+    /// Key of what they become.
+    pub key: Key,
+    /// Its hash.
+    pub hash: u64,
+    /// From which side of that key they come.
+    pub side: u8,
+    /// What made it.
+    pub rules: Rules,
+}
+
+/// Why a translated flow was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unbound {
+    /// What its packets would become is somebody else's already.
+    Taken,
+    /// As for every flow.
+    Refused(Refusal),
+}
+
+impl Flows {
+    /// Whether somebody's packets, or what becomes of them, have the key of this hash already.
+    #[inline]
+    pub fn is_taken(&self, hash: u64) -> bool {
+        self.index.get(self.index.home(hash), hash).is_some()
+    }
+
+    /// The other entry of the flow at `place`, if it is translated.
+    #[inline(always)]
+    pub fn bound(&self, place: u32) -> Option<Bound> {
+        self.record(place).bound()
+    }
+
+    /// Whether a place has the other key of a translated flow.
+    #[inline(always)]
+    pub fn is_reply(&self, place: u32) -> bool {
+        self.record(place).state().stage == Stage::Reply
+    }
+
+    /// Where the flow is whose answers have the key at `reply`. None if it ends at this moment.
+    pub fn original(&self, reply: u32) -> Option<Bound> {
+        let bound = self.record(reply).bound().filter(|_| self.is_reply(reply))?;
+        let back = self.records.get(bound.other as usize)?.bound()?;
+        (back.other == reply && !self.is_reply(bound.other)).then_some(bound)
+    }
+
+    /// The key of the flow at a place, its hash.
+    pub fn key(&self, place: u32) -> (Key, u64) {
+        let key = self.record(place).key();
+        (key, self.hash(&key))
+    }
+
+    /// Source and destination of what a packet of the translated flow at `place` becomes, which comes from `side` of the
+    /// flow's key. None if the flow ends at this moment.
+    #[inline]
+    pub fn becomes(&self, place: u32, side: u8) -> Option<[End; 2]> {
+        let bound = self.bound(place)?;
+        let from_origin = self.state(place).origin() == side;
+        let (of, side) =
+            if from_origin { (bound.other, side ^ u8::from(bound.turned)) } else { (place, side) };
+        let (key, ..) = self.records.get(of as usize)?.read()?;
+        // The key was this pair's if the pair is still one.
+        (self.record(bound.other).bound()?.other == place).then_some(())?;
+        let ends = key.ends();
+        Some([ends[usize::from(side & 1)], ends[usize::from(side & 1 ^ 1)]])
+    }
+
+    /// Makes the translated flow that `seen` begins. If the flow is there already, the packet is counted to it, and what
+    /// it is bound to stands.
+    pub fn open_bound(
+        &self,
+        keeper: &mut Keeper,
+        seen: &Seen,
+        decision: Decision,
+        binding: &Binding,
+    ) -> Result<Opened, Unbound> {
+        if let Some(place) = self.place(self.index.home(seen.hash), seen.hash) {
+            return self.open_again(keeper, place, seen, decision).map_err(Unbound::Refused);
+        }
+        if self.is_taken(binding.hash) || binding.key == seen.key {
+            return Err(Unbound::Taken);
+        }
+        let first = self.first(seen).map_err(Unbound::Refused)?;
+        self.make_room(keeper, seen.port).map_err(Unbound::Refused)?;
+        let full = Unbound::Refused(Refusal::Full);
+        let place = keeper.take(self, seen.port).ok_or(full)?;
+        let Some(reply) = keeper.take(self, seen.port) else {
+            keeper.give(self, place);
+            return Err(full);
+        };
+        let turned = binding.side != seen.side;
+        let bound = |other| Some(Bound { other, turned, rules: binding.rules });
+        let reply_state = State { stage: Stage::Reply, port: seen.port, scales: 0, flags: 0 };
+        let (now_s, windows) = (seen.now_s, first.windows);
+        self.record(reply).begin(
+            &binding.key,
+            reply_state,
+            0,
+            Default::default(),
+            Decision::NONE,
+            bound(place),
+        );
+        self.record(place).begin(&seen.key, first.state, now_s, windows, decision, bound(reply));
+        let put = |hash: u64, place: u32| {
+            self.insist(hash, |present| if present.is_some() { Want::Keep } else { Want::Put(place) })
+        };
+        let outcome = put(binding.hash, reply);
+        if outcome != Outcome::Written {
+            [place, reply].into_iter().for_each(|place| self.record(place).unbind());
+            keeper.give(self, reply);
+            keeper.give(self, place);
+            return Err(why(outcome));
+        }
+        self.count(State::DEAD, reply_state);
+        let outcome = put(seen.hash, place);
+        if outcome == Outcome::Written {
+            self.count(State::DEAD, first.state);
+            keeper.note(self, place, first.state);
+            return Ok(Opened::New(place));
+        }
+        // Both first packets at once on two workers: the other one's binding stands.
+        self.record(place).set_free();
+        keeper.release(self, seen.port, place);
+        match self.place(self.index.home(seen.hash), seen.hash) {
+            Some(other) => self.open_again(keeper, other, seen, decision).map_err(Unbound::Refused),
+            None => Err(why(outcome)),
+        }
+    }
+
+    /// Takes both entries of a flow out of the index. For its owner. Whether both are out.
+    pub(super) fn unlink_both(&self, place: u32) -> bool {
+        let reply = self.record(place).bound();
+        reply.is_none_or(|bound| self.unlink(bound.other)) && self.unlink(place)
+    }
+
+    /// The reply of a flow that is in the index no more, which from now on has none.
+    pub(super) fn part(&self, place: u32) -> Option<u32> {
+        let reply = self.record(place).bound()?.other;
+        let state = self.record(reply).state();
+        self.count(state, State { stage: Stage::Dead, ..state });
+        [place, reply].into_iter().for_each(|place| self.record(place).unbind());
+        Some(reply)
+    }
+
+    /// Every translated flow in a range of places: its rules, its key, the other key, and from which side of the latter its
+    /// originator's packets come.
+    pub fn scan_bound(&self, range: std::ops::Range<u32>, mut visit: impl FnMut(u32, Rules, Key, u8)) {
+        for place in range.start..range.end.min(self.dealt()) {
+            let (Some(bound), Some((_, state, _))) = (self.bound(place), self.record(place).read()) else {
+                continue;
+            };
+            if matches!(state.stage, Stage::Dead | Stage::Reply) {
+                continue;
+            }
+            let Some((reply, ..)) = self.records.get(bound.other as usize).and_then(|it| it.read()) else {
+                continue;
+            };
+            visit(place, bound.rules, reply, state.origin() ^ u8::from(bound.turned));
+        }
+    }
+}
+
+impl Keeper {
+    /// A translated flow that is over makes way for the next of its key, if it is this worker's: what it was bound to is
+    /// free again. Whether it did.
+    #[cold]
+    pub fn clear(&mut self, flows: &Flows, place: u32) -> bool {
+        if !self.owns(place) {
+            return false;
+        }
+        let state = flows.state(place);
+        if state.stage != Stage::Dead {
+            if !flows.end(place, state) {
+                return false;
+            }
+            if !is_closed(state.stage) {
+                self.tell(What::Ended(Why::Timeout), flows.record(place).key(), state);
+            }
+        }
+        if !(flows.take_back(place) && flows.unlink_both(place)) {
+            return false;
+        }
+        self.part(flows, place);
+        // One in a list of half-open flows is given back when its turn comes.
+        if !self.is_queued(flows, place) {
+            self.give(flows, place);
+        }
+        true
+    }
+
+    /// The reply of a flow that ends is free.
+    pub(super) fn part(&mut self, flows: &Flows, place: u32) {
+        if let Some(reply) = flows.part(place) {
+            self.give(flows, reply);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Translated flows beside others: both entries of one begin, count and end together, whatever ends them.
+
+use super::bound::{Binding, Rules, Unbound};
+use super::key::Key;
+use super::record::Decision;
+use super::state::Stage;
+use super::tests::{Table, packet};
+use super::*;
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+const RULES: Rules = Rules { destination: 3, source: 4 };
+
+fn udp(src: u128, dst: u128) -> Packet {
+    packet(src, dst, 17, [5, 6], Content::Udp)
+}
+
+impl Table {
+    /// A flow from `src` to `dst` whose packets become ones from `src2` to `dst2`.
+    fn bind(&mut self, from: [u128; 2], to: [u128; 2], port: u16) -> Result<Opened, Unbound> {
+        let (first, becomes) = (udp(from[0], from[1]), udp(to[0], to[1]));
+        let (key, side) = Key::of(&becomes, 1);
+        let binding = Binding { key, hash: self.flows.hash(&key), side, rules: RULES };
+        let (own, own_side) = Key::of(&first, 1);
+        let (hash, now_s) = (self.flows.hash(&own), self.now_s);
+        let seen = Seen { packet: &first, key: own, hash, side: own_side, port, now_s };
+        self.flows.open_bound(&mut self.keeper, &seen, Decision { epoch: 9 }, &binding)
+    }
+
+    fn place_of(&self, src: u128, dst: u128) -> Option<u32> {
+        self.flows.find(&Key::of(&udp(src, dst), 1).0)
+    }
+}
+
+#[test]
+fn each_key_leads_to_the_flow_and_says_what_the_others_packets_become() {
+    for (from, to) in [([1, 100], [1, 7]), ([1, 100], [200, 100]), ([50, 100], [40, 30]), ([9, 3], [2, 8])] {
+        let mut table = Table::new(256, false);
+        let Ok(Opened::New(place)) = table.bind(from, to, 1) else { panic!() };
+        assert_eq!(table.place_of(from[0], from[1]), Some(place));
+        let reply = table.place_of(to[0], to[1]).unwrap();
+        assert!(table.flows.is_reply(reply) && !table.flows.is_reply(place));
+        let bound = table.flows.original(reply).unwrap();
+        assert_eq!((bound.other, bound.rules), (place, RULES));
+        let side = Key::of(&udp(from[0], from[1]), 1).1;
+        let ips = |side| table.flows.becomes(place, side).unwrap().map(|end| end.ip);
+        assert_eq!(ips(side), to);
+        assert_eq!(ips(side ^ 1), [from[1], from[0]]);
+        // The answer's side, as the flow's key has it.
+        let answer = Key::of(&packet(to[1], to[0], 17, [6, 5], Content::Udp), 1).1;
+        assert_eq!(answer ^ u8::from(bound.turned), side ^ 1);
+        assert_eq!(table.flows.counted().all, 2);
+        let mut seen = Vec::new();
+        table.flows.scan_bound(0..256, |at, rules, key, _| seen.push((at, rules, key)));
+        assert_eq!(seen, [(place, RULES, Key::of(&udp(to[0], to[1]), 1).0)]);
+        let mut listed = 0;
+        table.flows.scan(0..256, table.now_s, |_, entry| {
+            listed += 1;
+            assert_eq!(entry.real().map(|end| end.ip), [from[0], to[1]]);
+        });
+        assert_eq!(listed, 1, "the reply is no flow");
+    }
+}
+
+#[test]
+fn what_is_anothers_is_not_taken_twice() {
+    let mut table = Table::new(256, false);
+    assert!(matches!(table.bind([1, 100], [200, 100], 1), Ok(Opened::New(_))));
+    assert_eq!(table.bind([2, 100], [200, 100], 1), Err(Unbound::Taken));
+    assert!(matches!(table.bind([2, 101], [200, 101], 1), Ok(Opened::New(_))), "another peer");
+    // A flow of its own with a key that is a reply's waits until that is gone.
+    assert_eq!(table.packet(&udp(200, 100), 2), Err(Refusal::Busy));
+    // Its first packet again, from another worker: counted to the flow that is there.
+    assert!(matches!(table.bind([1, 100], [201, 100], 1), Ok(Opened::Known(_))));
+    assert_eq!(table.flows.counted().all, 4);
+}
+
+/// By time, by deletion, by a flood of its own port, by another of its key: both entries are free again.
+#[test]
+fn both_entries_end_together() {
+    let mut table = Table::new(1024, false);
+    let half_open = table.flows.limits().half_open;
+    for round in 0..4u128 {
+        for n in 0..40 {
+            assert!(matches!(table.bind([n, 1000], [5000 + n, 1000], 1), Ok(Opened::New(_))), "{round} {n}");
+        }
+        assert_eq!(table.flows.counted(), Counted { all: 80, half_open: 40 });
+        match round {
+            0 => table.now_s += Stage::UdpOneWay.timeout_s() + 5,
+            1 => (0..40).for_each(|n| assert!(table.flows.kill(table.place_of(n, 1000).unwrap()))),
+            2 => {
+                for n in 0..20_000 {
+                    _ = table.packet(&udp(100_000 + n, 7), 1);
+                    assert!(table.flows.counted_of(1).half_open <= half_open);
+                }
+                assert!(
+                    (0..40).all(
+                        |n| table.place_of(n, 1000).is_none() && table.place_of(5000 + n, 1000).is_none()
+                    )
+                );
+                table.now_s += Stage::UdpOneWay.timeout_s() + 5;
+            }
+            _ => {
+                let places: Vec<u32> = (0..40).map(|n| table.place_of(n, 1000).unwrap()).collect();
+                for place in places {
+                    assert!(table.keeper.clear(&table.flows, place));
+                }
+                assert!(
+                    (0..40).all(
+                        |n| table.place_of(n, 1000).is_none() && table.place_of(5000 + n, 1000).is_none()
+                    )
+                );
+            }
+        }
+        // Queues of half-open flows turn, and rounds pass.
+        for _ in 0..40 {
+            table.now_s += 1;
+            table.sweep();
+        }
+        assert_eq!(table.flows.counted(), Counted { all: 0, half_open: 0 }, "round {round}");
+        assert_eq!(table.flows.counted_of(1).all, 0);
+    }
+}
+
+proptest! {
+    /// Beside a map: what is bound is found by both keys, and nothing else is, however it goes.
+    #[test]
+    fn a_map_says_the_same(steps in proptest::collection::vec((0u128..6, 0u128..4, 0u8..5), 1..300)) {
+        let mut table = Table::new(256, false);
+        let mut map: HashMap<(u128, u128), u128> = HashMap::new();
+        for (n, peer, what) in steps {
+            let (host, peer) = (n, 1000 + peer);
+            let outer = |try_: u128| 5000 + try_;
+            match what {
+                0 | 1 => {
+                    let free = (0..3).find(|t| !map.iter().any(|((_, p), o)| *p == peer && *o == outer(*t)));
+                    let is_known = map.contains_key(&(host, peer));
+                    if is_known {
+                        let known = table.bind([host, peer], [outer(9), peer], 1);
+                        prop_assert!(matches!(known, Ok(Opened::Known(_))));
+                    }
+                    if let Some(t) = free.filter(|_| !is_known) {
+                        for taken in 0..t {
+                            prop_assert_eq!(table.bind([host, peer], [outer(taken), peer], 1), Err(Unbound::Taken));
+                        }
+                        prop_assert!(matches!(table.bind([host, peer], [outer(t), peer], 1), Ok(Opened::New(_))));
+                        map.insert((host, peer), outer(t));
+                    }
+                }
+                2 => {
+                    let place = table.place_of(host, peer);
+                    prop_assert_eq!(place.is_some(), map.remove(&(host, peer)).is_some());
+                    if let Some(place) = place {
+                        prop_assert!(table.keeper.clear(&table.flows, place));
+                    }
+                }
+                3 => {
+                    table.now_s += 1;
+                    table.sweep();
+                    // What waits for an answer for too long is gone; keep them all alive.
+                    for (host, peer) in map.keys() {
+                        let again = table.packet(&udp(*host, *peer), 1);
+                        prop_assert!(matches!(again, Ok(Opened::Known(_))));
+                    }
+                }
+                _ => {
+                    let place = table.place_of(host, peer);
+                    if let Some(place) = place.filter(|_| map.remove(&(host, peer)).is_some()) {
+                        table.flows.kill(place);
+                        (0..20).for_each(|_| { table.now_s += 1; table.sweep(); });
+                        for (host, peer) in map.keys() {
+                            _ = table.packet(&udp(*host, *peer), 1);
+                        }
+                    }
+                }
+            }
+            for ((host, peer), outer) in &map {
+                let place = table.place_of(*host, *peer);
+                let reply = table.place_of(*outer, *peer).unwrap();
+                prop_assert_eq!(table.flows.original(reply).map(|bound| bound.other), place);
+            }
+            prop_assert_eq!(table.flows.counted().all, 2 * map.len() as u32);
+        }
+    }
+}

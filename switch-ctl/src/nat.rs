@@ -1,0 +1,150 @@
+//! `switch-ctl nat`.
+
+use crate::config::{read, refuse};
+use crate::output::{Output, thousands};
+use clap::Subcommand;
+use std::path::{Path, PathBuf};
+use switch_api::file::File;
+use switch_api::{
+    ApiError, ByName, Client, Code, Config, Done, Name, Nat, NatKind, NatStatus, Nothing, ObjectRef, Problem,
+    Request,
+};
+
+/// What can be done with network address translation.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Declares the rules of a file, each in place of the one of its name if there is one; `-` reads them from standard input.
+    ///
+    /// The file is one as `apply` reads it, with nothing but `[[nat]]` tables; other rules stay as they are. Flows that a rule
+    /// translates end when it changes.
+    #[command(
+        after_help = "Example of a file:\n  [[nat]]\n  name = \"web\"\n  kind = \"destination\"\n  address = \"192.0.2.10\"\n  protocol = \"tcp\"\n  port = 80\n  to = \"10.1.0.5\"\n  to_port = 8080\n\n  [[nat]]\n  name = \"out\"\n  kind = \"source\"\n  from = [\"10.1.0.0/16\"]\n  except = [\"10.0.0.0/8\"]\n  to = [\"192.0.2.1\", \"192.0.2.2\"]\n  ports = \"1024-65535\"\n\n  [[nat]]\n  name = \"mail\"\n  kind = \"one-to-one\"\n  external = \"192.0.2.25\"\n  internal = \"10.1.0.25\""
+    )]
+    Set {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Lists rules, the flows that they translate, and how many of their ports are in use.
+    #[command(after_help = "Example:\n  switch-ctl nat list")]
+    List,
+    /// Shows one rule.
+    Show {
+        /// Its name.
+        name: Name,
+    },
+    /// Removes a rule; flows that it translates end.
+    #[command(alias = "remove")]
+    Delete {
+        /// Its name.
+        name: Name,
+    },
+}
+
+pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiError> {
+    match verb {
+        Verb::Set { file } => set(file, client, output),
+        Verb::List => {
+            let rules = asked(client)?;
+            output.answer(&rules, |rules| list(rules, output));
+            Ok(())
+        }
+        Verb::Show { name } => {
+            let found = asked(client)?.into_iter().find(|status| status.nat.name == *name);
+            let found = found.ok_or_else(|| {
+                let text = format!("there is no rule of network address translation named {name}");
+                ApiError::new(Code::NotFound, text).hint("`switch-ctl nat list` shows those there are")
+            })?;
+            output.answer(&found, show);
+            Ok(())
+        }
+        Verb::Delete { name } => {
+            let done: Done = client.call(&Request::NatDelete(ByName { name: name.clone() }))?;
+            output.done(&done, &format!("rule {name} is gone"));
+            Ok(())
+        }
+    }
+}
+
+fn asked(client: &mut Client) -> Result<Vec<NatStatus>, ApiError> {
+    client.call(&Request::NatList(Nothing {}))
+}
+
+/// Declares every rule of a file. All of it is read before the first is declared.
+fn set(path: &Path, client: &mut Client, output: &Output) -> Result<(), ApiError> {
+    let (name, text) = read(path)?;
+    let file = File::read(&text).map_err(|complaints| refuse(&name, &text, &complaints, output))?;
+    let only = Config { nat: file.config.nat.clone(), ..Config::default() };
+    if file.config == Config::default() {
+        let error = format!("{name}: there is no [[nat]] table in it");
+        return Err(ApiError::new(Code::InvalidParams, error).hint("`switch-ctl nat set --help` shows one"));
+    }
+    if only != file.config {
+        let error = format!("{name}: `nat set` reads [[nat]] tables and nothing else");
+        return Err(ApiError::new(Code::InvalidParams, error).hint("use `apply` for a file that has more"));
+    }
+    for nat in &only.nat {
+        let done: Done =
+            client.call(&Request::NatSet(Box::new(nat.clone()))).map_err(|error: ApiError| {
+                let Some(field) = error.data.field.clone() else { return error };
+                let (object, field) = (Some(ObjectRef::of(nat)), Some(field));
+                let (message, hint) = (error.message, error.data.hint);
+                let complaints = file.complaints(&[Problem { object, field, message, hint }]);
+                ApiError { code: error.code, ..refuse(&name, &text, &complaints, output) }
+            })?;
+        output.done(&done, &format!("rule {} is in force", nat.name));
+    }
+    Ok(())
+}
+
+fn list(rules: &[NatStatus], output: &Output) -> String {
+    if rules.is_empty() {
+        return "no rules of network address translation".into();
+    }
+    let mut table = output.table(&["RULE", "KIND", "WHAT", "FLOWS", "MADE", "PORTS IN USE", "EXHAUSTED"]);
+    for status in rules {
+        table.add_row(vec![
+            status.nat.name.to_string(),
+            status.nat.kind.name().into(),
+            what(&status.nat),
+            thousands(status.flows),
+            thousands(status.flows_made),
+            ports(status),
+            thousands(status.exhausted),
+        ]);
+    }
+    table.to_string()
+}
+
+fn what(nat: &Nat) -> String {
+    let vrf = if nat.vrf.is_main() { String::new() } else { format!(" (vrf {})", nat.vrf) };
+    format!("{}{vrf}", nat.kind)
+}
+
+/// Of its ports, as many as the peer that most are in use for has.
+fn ports(status: &NatStatus) -> String {
+    match status.nat.kind {
+        NatKind::Source { .. } => {
+            format!("{} of {}", thousands(status.ports_used.into()), thousands(status.ports.into()))
+        }
+        _ => "-".into(),
+    }
+}
+
+fn show(status: &NatStatus) -> String {
+    let mut lines = vec![
+        format!("{} rule {}: {}", status.nat.kind.name(), status.nat.name, what(&status.nat)),
+        format!(
+            "translates {} flows, {} since it was declared",
+            thousands(status.flows),
+            thousands(status.flows_made)
+        ),
+    ];
+    if let NatKind::Source { .. } = status.nat.kind {
+        lines.push(format!(
+            "ports in use for one peer: {} at most; {} packets found none free",
+            ports(status),
+            thousands(status.exhausted)
+        ));
+    }
+    lines.join("\n")
+}
