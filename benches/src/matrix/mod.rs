@@ -11,7 +11,7 @@
 //! | [`search`] | throughput without loss |
 //! | [`result`] | medians and ratios |
 //! | [`table`], [`plot`] | as text, as a picture |
-//! | [`write`] | what is kept in the tree |
+//! | [`mod@write`] | what is kept in the tree |
 
 pub mod changes;
 pub mod churn;
