@@ -106,6 +106,8 @@ fn panels(results: &Results) -> Vec<Panel> {
     });
     let title = "L2, latency at half of what is carried without loss: p50, line to p99".into();
     panels.push(Panel { title, unit: "µs", bars: bars.collect() });
+    // What was not measured, as latencies without a search, has no place.
+    panels.retain(|panel| !panel.bars.is_empty());
     panels
 }
 
