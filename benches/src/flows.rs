@@ -76,14 +76,38 @@ impl Bench {
     /// One batch of the flows that `next` names, from one of the ports. Ticks of the pipeline.
     fn timed(&mut self, clock: &Clock, port: usize, protocol: u8, next: impl FnMut() -> u32) -> u64 {
         self.fill(port, protocol, next);
+        let ticks = self.go(clock, port);
+        self.drain();
+        ticks
+    }
+
+    /// Runs what one of the ports was filled with. Ticks of the pipeline.
+    #[inline(never)]
+    pub fn go(&mut self, clock: &Clock, port: usize) -> u64 {
         let world = World { snapshot: &self.snapshot, tables: &self.tables, now: self.now };
         let start = clock.raw();
         self.pipeline.run(world, port as u16, &mut self.batch, &mut self.pool, &mut NoLaps);
         // What a worker's turn does beside: flows that are over are looked for.
         self.pipeline.attend(world, &mut self.batch, &mut self.pool);
-        let ticks = clock.raw() - start;
-        self.drain();
-        ticks
+        clock.raw() - start
+    }
+
+    /// A batch by the first port of SYNs with sources that follow each other from `first` on.
+    pub fn syns(&mut self, first: u32) {
+        let mut flow = first;
+        self.fill(0, TCP, || {
+            flow += 1;
+            flow & 0x00ff_ffff
+        });
+    }
+
+    /// A batch by the first port of UDP from addresses that follow each other from `first` on, far from those of any rule.
+    pub fn strangers(&mut self, first: u32) {
+        let mut flow = first;
+        self.fill(0, UDP, || {
+            flow += 1;
+            flow & 0x000f_ffff | 0x00f0_0000
+        });
     }
 
     fn batch_of(&mut self, port: usize, protocol: u8, next: impl FnMut() -> u32) {
@@ -109,13 +133,17 @@ impl Bench {
         }
     }
 
-    fn drain(&mut self) {
-        for queue in &mut self.pipeline.private.queues[..2] {
+    /// Takes out what came of it: frames by the first port, and by the second.
+    pub fn drain(&mut self) -> [usize; 2] {
+        let mut counts = [0; 2];
+        for (queue, count) in self.pipeline.private.queues[..2].iter_mut().zip(&mut counts) {
+            *count = queue.len();
             for frame in queue.take(usize::MAX) {
                 self.pool.give(frame);
             }
         }
         self.pipeline.private.dirty.clear();
+        counts
     }
 
     /// Makes `flows` UDP flows, each answered. One port may have half of the table: each begins half of them.

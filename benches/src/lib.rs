@@ -13,6 +13,10 @@
 //! | [`pair`] | two pods on the switch |
 //! | [`outage`] | how long pods are cut off |
 //! | [`peers`] | what a user would run instead |
+//! | [`matrix`] | the switch beside them: devices, tasks, loads; tables and a picture |
+//! | [`rooms`] | each room by itself: time, allocations, instructions |
+//! | [`rules`] | rules by the thousand, the same for all |
+//! | [`machine`] | the machine in a line |
 //! | [`round_trips`] | UDP requests and their responses, timed |
 //! | [`cpu`] | what the machine's cores were busy for |
 //! | [`flows`] | flows through the whole pipeline |
@@ -32,12 +36,16 @@ pub mod figures;
 pub mod flood;
 pub mod flows;
 pub mod iperf;
+pub mod machine;
+pub mod matrix;
 pub mod outage;
 pub mod pair;
 pub mod peers;
 pub mod pipeline;
+pub mod rooms;
 pub mod round_trips;
 pub mod routed;
 pub mod routes;
+pub mod rules;
 pub mod sink;
 pub mod traffic;

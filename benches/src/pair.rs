@@ -15,7 +15,7 @@ pub struct Pair {
     pub pods: [Pod; 2],
     /// The switch between them.
     pub daemon: Daemon,
-    _node: Node,
+    node: Node,
 }
 
 impl Pair {
@@ -44,6 +44,11 @@ impl Pair {
         };
         let pods = [attach(1, kinds[0]), attach(2, kinds[1])];
         wait_until("ping", PATIENCE, || pods[0].reaches(&pods[1].ip));
-        Self { pods, daemon, _node: node }
+        Self { pods, daemon, node }
+    }
+
+    /// The daemon, the pods, and the node, which goes last.
+    pub fn apart(self) -> (Daemon, [Pod; 2], Node) {
+        (self.daemon, self.pods, self.node)
     }
 }

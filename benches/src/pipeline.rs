@@ -80,7 +80,8 @@ impl Bench {
         }
     }
 
-    fn fill(&mut self, port: usize) {
+    /// One batch by one of the ports, to be run.
+    pub fn fill(&mut self, port: usize) {
         for expected in &mut self.expected {
             let Some(mut frame) = self.pool.take() else { return };
             let template = self.sources[port].next_frame();
@@ -92,14 +93,15 @@ impl Bench {
         }
     }
 
+    /// Runs it.
     #[inline(never)]
-    fn go(&mut self, port: usize) {
+    pub fn go(&mut self, port: usize) {
         let world = World { snapshot: &self.snapshot, tables: &self.tables, now: self.now };
         self.pipeline.run(world, port as u16, &mut self.batch, &mut self.pool, &mut NoLaps);
     }
 
     /// Takes out what the other port was given; `strictly` checks that it is what went in.
-    fn drain(&mut self, port: usize, strictly: bool) {
+    pub fn drain(&mut self, port: usize, strictly: bool) {
         let other = 1 - port;
         let queue = &mut self.pipeline.private.queues[other];
         assert!(!strictly || queue.len() == BATCH_FRAMES, "{} of {BATCH_FRAMES} came out", queue.len());

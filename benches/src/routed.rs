@@ -2,13 +2,13 @@
 //! second, and any number of routes to them. What is timed is `Pipeline::run` and nothing else.
 
 use crate::pipeline::fresh;
-use crate::routes;
+use crate::{routes, rules};
 use quanta::Clock;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 use switch_api::{
-    Bridge, BridgeAddress, Name, NextHop, Owner, Port, PortKind, Prefix, Request, Route, RouteApply,
-    RouteKind, Vid,
+    Bridge, BridgeAddress, Name, NetworkPolicy, NextHop, Owner, Port, PortKind, Prefix, Request, Route,
+    RouteApply, RouteKind, Vid, Workload,
 };
 use switch_core::config::gateway::to_bits;
 use switch_core::config::snapshot::{Live, Snapshot, compile, compile_routes};
@@ -16,6 +16,7 @@ use switch_core::config::{Checked, CheckedRoutes, FDB_ENTRIES_DEFAULT, Model};
 use switch_core::counter::NoLaps;
 use switch_core::frame::{BATCH_FRAMES, Batch, Pool};
 use switch_core::pipeline::{Now, Pipeline, Tables, World};
+use switch_core::table::flow::FLOWS_DEFAULT;
 use switch_core::table::lpm::Change;
 use switch_core::table::{fdb, neigh};
 use switch_core::wire::checksum::{Csum, fold, sum};
@@ -35,8 +36,14 @@ pub struct Bench {
     model: Model,
     snapshot: Snapshot,
     batch: Batch,
+    /// What went in, in order.
+    sent: Vec<[u8; FRAME_LEN]>,
+    /// MACs of the gateways of both bridges.
+    gateways: [[u8; 6]; 2],
     template: [u8; FRAME_LEN],
     destinations: Vec<u32>,
+    /// Whether flows are kept, which a worker looks after once a turn.
+    is_policed: bool,
     now: Now,
 }
 
@@ -59,11 +66,31 @@ pub fn full_table(count: usize) -> Vec<Route> {
 impl Bench {
     /// `count` routes, and `flows` flows to random destinations that hit one.
     pub fn new(count: usize, flows: usize) -> Self {
+        Self::under(&[], count, flows)
+    }
+
+    /// The same; the second port is a workload that so many rules isolate, of which the last admits all flows. They are established: each
+    /// was answered.
+    pub fn policed(count: usize, flows: usize, rules: u32) -> Result<Self, String> {
+        let mut bench = Self::under(&rules::policies_last(rules, "198.51.100.0/24")?, count, flows);
+        bench.establish();
+        let counted = bench.tables.flows.counted();
+        if (counted.all as usize) < flows || counted.half_open > 0 {
+            return Err(format!(
+                "{} of {flows} flows are there, {} half-open",
+                counted.all, counted.half_open
+            ));
+        }
+        Ok(bench)
+    }
+
+    fn under(policies: &[NetworkPolicy], count: usize, flows: usize) -> Self {
         let name = |text: &str| -> Name { text.parse().unwrap_or_else(|error| panic!("{error}")) };
         let mut model = Model::default();
         let mut declare = |request: Request| {
             model = model.apply(&request).unwrap_or_else(|error| panic!("{error}"));
         };
+        policies.iter().for_each(|policy| declare(Request::PolicyAdd(Box::new(policy.clone()))));
         for (bridge, port, address) in [("br0", "a", "198.51.100.1/24"), ("br1", "b", "192.0.2.1/24")] {
             declare(Request::BridgeAdd(Bridge::new(name(bridge))));
             let address = address.parse().unwrap_or_else(|error| panic!("{error}"));
@@ -74,25 +101,34 @@ impl Bench {
                 vid,
                 owner: Owner::Operator,
             }));
+            let workload = (port == "b" && !policies.is_empty()).then(workload);
             let port = Port::new(name(port), name(bridge), PortKind::Memory { source: None });
-            declare(Request::PortAdd(Box::new(port)));
+            declare(Request::PortAdd(Box::new(Port { workload, ..port })));
         }
         declare(Request::RouteApply(RouteApply { add: full_table(count), ..RouteApply::default() }));
         let live = |_| Live { up: true, mtu: 1500, gso: false, lanes: std::iter::once(0).collect() };
         let live = (0..2).map(|id| (id, live(id))).collect();
         let checked = Checked::new(model, 1).unwrap_or_else(|error| panic!("{error}"));
         let snapshot = compile(&checked, &live, FDB_ENTRIES_DEFAULT as u32, 1);
-        let (pipeline, pool, tables) = fresh(1024);
+        let is_policed = !policies.is_empty();
+        // One port may begin half of the flows that there is room for.
+        let (pipeline, pool, tables) = fresh(if is_policed { 2 * FLOWS_DEFAULT } else { 1024 });
         let model = checked.model().clone();
         let fid = |bridge: &str| model.fids[&(model.bridges[&name(bridge)].id, Vid::DEFAULT)];
+        let station = |bridge: &str, address: IpAddr, mac: u64, port: u16| {
+            assert!(tables.neigh.pin(neigh::key(fid(bridge), to_bits(address)), mac));
+            tables.fdb.pin(fdb::key(mac, fid(bridge)), port);
+        };
         for hop in 0..NEXT_HOPS {
-            let mac = u64::from(hop) | 0x0200_0000_0100;
-            assert!(
-                tables.neigh.pin(neigh::key(fid("br1"), to_bits(IpAddr::from([192, 0, 2, 2 + hop]))), mac)
-            );
-            tables.fdb.pin(fdb::key(mac, fid("br1")), 1);
+            station("br1", IpAddr::from([192, 0, 2, 2 + hop]), u64::from(hop) | HOP_MACS, 1);
         }
-        let gateway = snapshot.gateway(fid("br0")).map_or(0, |gateway| gateway.mac);
+        for host in 0..flows.div_ceil(PORTS) {
+            station("br0", Ipv4Addr::from_bits(SENDER.to_bits() + host as u32).into(), SENDER_MAC, 0);
+        }
+        let gateways = ["br0", "br1"].map(|bridge| {
+            let mac = snapshot.gateway(fid(bridge)).map_or(0, |gateway| gateway.mac);
+            mac_bytes(mac)
+        });
         let own = |ip: &u32| [0xc633_6400, 0xc000_0200].iter().all(|net| ip & !0xff != *net);
         let found = routes::destinations(&routes::v4(count, 1), 2 * flows, 2);
         let destinations: Vec<u32> =
@@ -106,8 +142,11 @@ impl Bench {
             model,
             snapshot,
             batch,
-            template: template(gateway),
+            sent: Vec::with_capacity(BATCH_FRAMES),
+            gateways,
+            template: template(gateways[0]),
             destinations,
+            is_policed,
             now,
         }
     }
@@ -117,18 +156,8 @@ impl Bench {
         let mut ticks = 0;
         for _ in 0..batches {
             self.fill(seed);
-            let world = World { snapshot: &self.snapshot, tables: &self.tables, now: self.now };
-            let start = clock.raw();
-            self.pipeline.run(world, 0, &mut self.batch, &mut self.pool, &mut NoLaps);
-            ticks += clock.raw() - start;
-            let queue = &mut self.pipeline.private.queues[1];
-            assert_eq!(queue.len(), BATCH_FRAMES, "not every packet was routed");
-            for frame in queue.take(usize::MAX) {
-                let bytes = self.pool.area().bytes(&frame);
-                assert!(bytes[4] == 1 && bytes[22] == TTL - 1, "a packet was not routed right");
-                self.pool.give(frame);
-            }
-            self.pipeline.private.dirty.clear();
+            ticks += self.go(clock);
+            self.drain();
         }
         ticks as f64 / (batches * BATCH_FRAMES) as f64
     }
@@ -138,20 +167,96 @@ impl Bench {
         self.measure(&Clock::new(), batches, &mut 7);
     }
 
-    fn fill(&mut self, seed: &mut u64) {
+    /// One batch of random flows, to be run.
+    pub fn fill(&mut self, seed: &mut u64) {
         for _ in 0..BATCH_FRAMES {
-            let Some(mut frame) = self.pool.take() else { return };
             *seed ^= *seed << 13;
             *seed ^= *seed >> 7;
             *seed ^= *seed << 17;
-            let to = self.destinations[(*seed % self.destinations.len() as u64) as usize];
-            self.template[24..26].copy_from_slice(&[0, 0]);
-            self.template[30..34].copy_from_slice(&to.to_be_bytes());
-            let checksum = !fold(sum(&self.template[14..34]));
-            self.template[24..26].copy_from_slice(&checksum.to_be_bytes());
-            assert!(self.pool.area().fill(&mut frame, &self.template));
-            frame.offload.csum = Csum::Complete;
-            self.batch.push(frame);
+            self.push((*seed % self.destinations.len() as u64) as usize);
+        }
+    }
+
+    fn push(&mut self, flow: usize) {
+        let Some(mut frame) = self.pool.take() else { return };
+        // Destinations repeat where there are few routes: flows differ by what sends them.
+        let (host, port) = (flow / PORTS, FIRST_PORT + (flow % PORTS) as u16);
+        self.template[34..36].copy_from_slice(&port.to_be_bytes());
+        let sender = Ipv4Addr::from_bits(SENDER.to_bits() + host as u32);
+        write_addresses(&mut self.template, sender, self.destinations[flow].into());
+        assert!(self.pool.area().fill(&mut frame, &self.template));
+        frame.offload.csum = Csum::Complete;
+        self.batch.push(frame);
+        self.sent.push(self.template);
+    }
+
+    /// Runs it; ticks.
+    #[inline(never)]
+    pub fn go(&mut self, clock: &Clock) -> u64 {
+        let world = World { snapshot: &self.snapshot, tables: &self.tables, now: self.now };
+        let start = clock.raw();
+        self.pipeline.run(world, 0, &mut self.batch, &mut self.pool, &mut NoLaps);
+        if self.is_policed {
+            // What a worker's turn does beside: flows that are over are looked for.
+            self.pipeline.attend(world, &mut self.batch, &mut self.pool);
+        }
+        clock.raw() - start
+    }
+
+    /// Takes out what came of it, and looks at every byte: from the gateway to a next hop, a hop less, its checksum right, all
+    /// else as it was.
+    pub fn drain(&mut self) {
+        let queue = &mut self.pipeline.private.queues[1];
+        assert_eq!(queue.len(), BATCH_FRAMES, "not every packet was routed");
+        for (frame, sent) in queue.take(usize::MAX).zip(&self.sent) {
+            let bytes = self.pool.area().bytes(&frame);
+            let same = |range: std::ops::Range<usize>| bytes[range.clone()] == sent[range];
+            let is_right = bytes.len() == FRAME_LEN
+                && bytes[..5] == [2, 0, 0, 0, 1]
+                && bytes[5] < NEXT_HOPS
+                && bytes[6..12] == self.gateways[1]
+                && same(12..22)
+                && bytes[22] == TTL - 1
+                && bytes[23] == sent[23]
+                && fold(sum(&bytes[14..34])) == 0xffff
+                && same(26..FRAME_LEN);
+            assert!(is_right, "a packet was not routed right: {bytes:02x?}");
+            self.pool.give(frame);
+        }
+        self.sent.clear();
+        self.pipeline.private.dirty.clear();
+    }
+
+    /// A packet of every flow, and an answer to each, from the next hop that it went to.
+    fn establish(&mut self) {
+        let clock = Clock::new();
+        for first in (0..self.destinations.len()).step_by(BATCH_FRAMES) {
+            for n in 0..BATCH_FRAMES {
+                self.push((first + n) % self.destinations.len());
+            }
+            self.go(&clock);
+            let there: Vec<_> = self.pipeline.private.queues[1].take(usize::MAX).collect();
+            self.sent.clear();
+            for mut frame in there {
+                let mut back = [0; FRAME_LEN];
+                back.copy_from_slice(self.pool.area().bytes(&frame));
+                let (hop, ends) = (back[..6].to_vec(), back[26..34].to_vec());
+                let near: [u8; 4] = std::array::from_fn(|n| ends[n]);
+                let far: [u8; 4] = std::array::from_fn(|n| ends[4 + n]);
+                back[..6].copy_from_slice(&self.gateways[1]);
+                back[6..12].copy_from_slice(&hop);
+                back[34..38].rotate_left(2);
+                write_addresses(&mut back, far.into(), near.into());
+                assert!(self.pool.area().fill(&mut frame, &back));
+                frame.offload.csum = Csum::Complete;
+                self.batch.push(frame);
+            }
+            let world = World { snapshot: &self.snapshot, tables: &self.tables, now: self.now };
+            self.pipeline.run(world, 1, &mut self.batch, &mut self.pool, &mut NoLaps);
+            for frame in self.pipeline.private.queues[0].take(usize::MAX) {
+                self.pool.give(frame);
+            }
+            self.pipeline.private.dirty.clear();
         }
     }
 
@@ -175,17 +280,50 @@ impl Bench {
     }
 }
 
+/// Source ports that flows of one sender differ by, the first of them.
+const PORTS: usize = 50_000;
+const FIRST_PORT: u16 = 1024;
+/// Who sends; neighbouring addresses when there are more flows than ports.
+const SENDER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
+const SENDER_MAC: u64 = 0x0200_0000_0009;
+/// MACs of next hops, the first of them.
+const HOP_MACS: u64 = 0x0200_0000_0100;
+
+fn mac_bytes(mac: u64) -> [u8; 6] {
+    let [_, _, bytes @ ..] = mac.to_be_bytes();
+    bytes
+}
+
+/// What the second port is to policies.
+fn workload() -> Workload {
+    Workload {
+        namespace: "default".into(),
+        labels: Default::default(),
+        ports: Vec::new(),
+        addresses: Vec::new(),
+    }
+}
+
+/// Both addresses, and a checksum that is right.
+fn write_addresses(frame: &mut [u8; FRAME_LEN], from: Ipv4Addr, to: Ipv4Addr) {
+    frame[24..26].copy_from_slice(&[0, 0]);
+    frame[26..30].copy_from_slice(&from.octets());
+    frame[30..34].copy_from_slice(&to.octets());
+    let checksum = !fold(sum(&frame[14..34]));
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+}
+
 /// A UDP packet to the gateway.
-fn template(gateway: u64) -> [u8; FRAME_LEN] {
+fn template(gateway: [u8; 6]) -> [u8; FRAME_LEN] {
     let mut frame = [0; FRAME_LEN];
-    frame[..6].copy_from_slice(&gateway.to_be_bytes()[2..]);
-    frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
+    frame[..6].copy_from_slice(&gateway);
+    frame[6..12].copy_from_slice(&mac_bytes(SENDER_MAC));
     frame[12..14].copy_from_slice(&[8, 0]);
     frame[14] = 0x45;
     frame[17] = (FRAME_LEN - 14) as u8;
     frame[22] = TTL;
     frame[23] = 17;
-    frame[26..30].copy_from_slice(&[198, 51, 100, 9]);
-    frame[34..40].copy_from_slice(&[0, 7, 0, 7, 0, (FRAME_LEN - 34) as u8]);
+    let [high, low] = rules::PORT.to_be_bytes();
+    frame[34..40].copy_from_slice(&[high, low, high, low, 0, (FRAME_LEN - 34) as u8]);
     frame
 }

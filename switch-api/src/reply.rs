@@ -357,6 +357,9 @@ pub struct Stats {
     pub events: Vec<(String, u64)>,
     /// Cycles per packet of each stage.
     pub stages: Vec<StageCost>,
+    /// The same of each worker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub worker_stages: Vec<WorkerStages>,
     /// Packet memory.
     pub frames: FrameCounts,
     /// What memory is spent on.
@@ -430,4 +433,16 @@ pub struct StageCost {
     pub cycles_per_packet: f64,
     /// Packets the figure rests on.
     pub packets: u64,
+    /// Vectors (batches) that these packets came in.
+    #[serde(default)]
+    pub vectors: u64,
+}
+
+/// What the stages cost one worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStages {
+    /// The worker.
+    pub worker: u16,
+    /// Stages that packets went through, in order.
+    pub stages: Vec<StageCost>,
 }

@@ -141,7 +141,7 @@ enum Noun {
     /// What would become of a frame now, stage by stage, and why.
     Trace(Box<trace::Trace>),
     /// Counters, drop reasons, frames, cycles per stage.
-    Stats,
+    Stats(stats::Stats),
     /// What the daemon is and how it is.
     Status,
     /// Gather what is needed to find a fault from afar, in one archive.
@@ -243,7 +243,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Events(events) => events::run(events, &mut client, &output),
         Noun::Top(top) => top::run(top, &mut client, &output),
         Noun::Trace(trace) => trace::run(trace, &mut client, &output),
-        Noun::Stats => stats::run(&mut client, &output),
+        Noun::Stats(stats) => stats::run(stats, &mut client, &output),
         Noun::Status => daemon::status(&mut client, &output),
         Noun::Stop(stop) => daemon::stop(stop, &mut client, &output),
         Noun::Completion { .. }

@@ -90,6 +90,7 @@ const LINES: &[&str] = &[
     "history",
     "rollback 1 --dry-run",
     "stats",
+    "stats stages --seconds 0",
     "status",
     "support-bundle DIR/bundle.tar.gz",
     "bridge add other",
@@ -127,13 +128,15 @@ fn commands(node: &Node) -> BTreeSet<String> {
     let is_group = |name: &String| {
         names.range(format!("{name}-")..).next().is_some_and(|next| next.starts_with(&format!("{name}-")))
     };
-    names.iter().filter(|name| !is_group(name)).cloned().collect()
+    // One is both: it says everything alone, and has a command below it that says more of one thing.
+    names.iter().filter(|name| !is_group(name) || *name == "stats").cloned().collect()
 }
 
 /// Which command a line is.
 fn command_of<'a>(line: &str, commands: &'a BTreeSet<String>) -> Option<&'a String> {
     let words: Vec<_> = line.split(' ').collect();
-    (1..=words.len()).find_map(|n| commands.get(&words[..n].join("-")))
+    // The longest: of a command below another it is that.
+    (1..=words.len()).rev().find_map(|n| commands.get(&words[..n].join("-")))
 }
 
 #[test]

@@ -45,6 +45,18 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+    /// Put the switch beside what a user would run instead: a table, and a picture. `--quick` takes a few minutes.
+    Peers {
+        /// `--quick`, `--only NAME`, `--write` (docs/peers.* and the README), `--again` (no measuring), `--svg FILE`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Measure each room by itself: time, allocations, instructions. `cargo xtask bench --help` says more.
+    Bench {
+        /// What names have in them, `--compare`, `--save`, `--list`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// Run each fuzz target for a while. Needs cargo-fuzz and a nightly toolchain.
     Fuzz {
         /// Seconds for each.
@@ -71,6 +83,8 @@ fn main() -> ExitCode {
         Task::Test { only } => test::run_those(&only),
         Task::Setup => setup::everything(),
         Task::Figures { words } => figures(&words),
+        Task::Peers { words } => peers(&words),
+        Task::Bench { words } => bench(&words),
         Task::Fuzz { seconds } => fuzz::run_all(seconds),
         Task::Tidy => tidy::run(),
         Task::Zerocopy => zerocopy::run_in_machine(),
@@ -95,4 +109,23 @@ fn figures(words: &[String]) -> sh::Result {
     let mut command = sh::cargo("run --release --quiet --package switch-bench --bin switch-figures --");
     command.args(words);
     sh::run(command).map_err(|_| "a figure does not hold, see above".into())
+}
+
+/// Builds and runs the switch beside its peers.
+fn peers(words: &[String]) -> sh::Result {
+    setup::figures()?;
+    sh::run(sh::cargo(
+        "build --release --quiet --package switch-bench --package switch-core --package switch-cni",
+    ))?;
+    let mut command = sh::cargo("run --release --quiet --package switch-bench --bin switch-peers --");
+    command.args(words);
+    sh::run(command).map_err(|_| "the peers could not be measured, see above".into())
+}
+
+/// Builds and runs the benches of each room.
+fn bench(words: &[String]) -> sh::Result {
+    setup::bench()?;
+    let mut command = sh::cargo("run --release --quiet --package switch-bench --bin switch-rooms --");
+    command.args(words);
+    sh::run(command).map_err(|_| "see above".into())
 }

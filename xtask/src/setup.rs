@@ -72,6 +72,7 @@ const FIGURES: &[Need] = &[
     ("iperf3", "iperf3"),
     ("ethtool", "ethtool"),
     ("taskset", "util-linux"),
+    ("nft", "nftables"),
     ("/usr/lib/openvswitch-switch/ovs-vswitchd", "openvswitch-switch"),
     ("dpdk-testpmd", "dpdk-dev"),
     ("/usr/lib/x86_64-linux-gnu/librte_net_af_xdp.so.23", "librte-net-af-xdp23"),
@@ -88,6 +89,15 @@ pub fn figures() -> Result {
         eprintln!("xtask: {error}");
     }
     Ok(())
+}
+
+/// To count instructions.
+const BENCH: &[Need] = &[("clang", "clang"), ("valgrind", "valgrind")];
+
+/// For `cargo xtask bench`: no root, but to install what is missing.
+pub fn bench() -> Result {
+    let missing = missing(&[BENCH], has);
+    if missing.is_empty() || is_root() { install(&missing) } else { Err(not_root(&missing, has("apt-get"))) }
 }
 
 /// Everything.

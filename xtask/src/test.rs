@@ -65,7 +65,7 @@ const KERNEL: &[&str] = &[
 const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare", "install", "json"];
 /// The CNI plugin: every verb against the specification, podman and containerd as Debian has them.
 const CONTAINERS: &[&str] = &["verbs", "delegates", "kill", "published", "podman", "containerd"];
-const REGRESSIONS: &[&str] = &["simulation", "regressions"];
+const REGRESSIONS: &[&str] = &["simulation", "regressions", "rooms"];
 
 /// The tests of these names. Always of the whole workspace: cargo builds a library anew for each set of packages that asks
 /// for other features of it, and that took longer than all the tests.

@@ -72,17 +72,17 @@ fn main() -> ExitCode {
     }
     let wanted = |id: &str| options.ids.is_empty() || options.ids.iter().any(|wanted| wanted == id);
     if !options.json {
-        println!("machine: {}", machine());
+        println!("machine: {}", switch_bench::machine::line());
     }
     let bench = Bench { switchd: options.switchd.clone() };
     let all_hold = ALL.iter().filter(|(id, ..)| wanted(id)).map(|entry| show(entry, &bench, options.json));
     if all_hold.fold(true, |all, one| all & one) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn show((id, what, measure): &Entry, bench: &Bench, json: bool) -> bool {
+fn show((id, what, held, measure): &Entry, bench: &Bench, json: bool) -> bool {
     let measured = measure(bench);
     if json {
-        println!("{}", line(id, &measured));
+        println!("{}", line(id, *held, &measured));
         return measured.is_ok_and(|figure| figure.ok);
     }
     match measured {
@@ -95,21 +95,8 @@ fn show((id, what, measure): &Entry, bench: &Bench, json: bool) -> bool {
             figure.ok
         }
         Err(error) => {
-            println!("\n[{id}] {what}\n  could not be measured: {error}");
+            println!("\n[{id}] {what}\n  could not be measured ({}, bar {}): {error}", held.unit, held.bar);
             false
         }
     }
-}
-
-/// The machine in a line.
-fn machine() -> String {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field = |name: &str| {
-        let line = cpuinfo.lines().find(|line| line.starts_with(name));
-        line.and_then(|line| line.split(':').nth(1)).map_or("?", str::trim).to_owned()
-    };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let (model, family) = (field("model name"), field("cpu family"));
-    format!("{model} (family {family}), {cores} cores, Linux {}", kernel.trim())
 }

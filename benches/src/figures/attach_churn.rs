@@ -1,6 +1,6 @@
 //! [attach-churn] and [attach-churn-tap] Ports come and go under traffic. `CHURN_CYCLES` says how often, for soaks.
 
-use super::{Bar, Bench, Figure};
+use super::{Bench, Figure, Held};
 use crate::cycles::median;
 use std::time::{Duration, Instant};
 use switch_api::{ByName, Done, PortSettings, Request};
@@ -9,6 +9,9 @@ use switch_lab::{Daemon, Node, Options, Pod, wait_until};
 const CYCLES: usize = 1000;
 /// Resident memory may differ by what an allocator keeps for itself.
 const MEMORY_KIB_MAX: i64 = 1024;
+
+/// What it is held against.
+pub(super) const HELD: Held = Held::at_most("frames lost", 0.0);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     churn(bench, "attach-churn", Node::pod, Daemon::attach)
@@ -71,7 +74,7 @@ fn churn(
         ms(off),
         ms(on)
     );
-    let figure = Figure::new(id, lost as f64, "frames lost", Bar::AtMost, 0.0, detail);
+    let figure = Figure::new(id, lost as f64, HELD, detail);
     Ok(figure.only_if(grown <= MEMORY_KIB_MAX && leaked <= 0))
 }
 

@@ -1,7 +1,7 @@
 //! [busy-memory] A small node, busy: 30 pods, 100 000 flows, TCP and floods, with the daemon in a memory cgroup of
 //! 128 MiB. What counts is that nothing is killed and nothing stands still.
 
-use super::{Bar, Bench, Figure};
+use super::{Bench, Figure, Held};
 use crate::iperf::PATIENCE;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -28,6 +28,9 @@ const FIRST_PORT: u16 = 20_000;
 const LOOK_UP: Duration = Duration::from_millis(100);
 /// Of streams and floods.
 const SINK_PORT: u16 = 9000;
+
+/// What it is held against.
+pub(super) const HELD: Held = Held::at_most("kills and still seconds", 0.0);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let node = Node::new();
@@ -97,7 +100,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
         lost.iter().map(|(reason, frames)| format!("{frames} {reason}")).collect::<Vec<_>>().join(", "),
     );
     let value = (kills + still) as f64;
-    let figure = Figure::new("busy-memory", value, "kills and still seconds", Bar::AtMost, 0.0, detail);
+    let figure = Figure::new("busy-memory", value, HELD, detail);
     Ok(figure.only_if(flows >= 100_000 && memory.used_bytes <= memory.ceiling_bytes))
 }
 

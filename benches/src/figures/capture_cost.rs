@@ -1,7 +1,7 @@
 //! [capture-cost] What capturing one port costs the others: a source as fast as it goes from one port to another, with
 //! and without a capture of a third port, in turns, in one run.
 
-use super::{Bar, Bench, Figure};
+use super::{Bench, Figure, Held};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 use switch_api::{CaptureStart, CaptureStarted, Client, Done, MemorySource, Port, PortKind, Request, Stats};
@@ -13,6 +13,9 @@ const WINDOW: Duration = Duration::from_millis(1000);
 /// Frames a second of the port that is captured.
 const CAPTURED_PPS: u64 = 10_000;
 const BAR_PERCENT: f64 = 3.0;
+
+/// What it is held against.
+pub(super) const HELD: Held = Held::at_most("%", BAR_PERCENT);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let node = Node::new();
@@ -56,7 +59,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
         losses[0],
         losses[PAIRS - 1]
     );
-    Ok(Figure::new("capture-cost", median, "%", Bar::AtMost, BAR_PERCENT, detail).only_if(seen > 0))
+    Ok(Figure::new("capture-cost", median, HELD, detail).only_if(seen > 0))
 }
 
 fn packets_a_second(daemon: &Daemon) -> f64 {

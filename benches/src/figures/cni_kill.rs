@@ -5,7 +5,7 @@
 //! the one that is its turn. Before a request nothing of the step is done, before an answer all of it is and the plugin does not know.
 //! What a daemon leaves half done within a step is tried by the tests, at moments that have nothing to do with what it does.
 
-use super::{Bar, Bench, Figure};
+use super::{Bench, Figure, Held};
 use crate::containers::{self, Runtime};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Write};
@@ -22,6 +22,9 @@ const LONG: Duration = Duration::from_secs(10);
 const STEPS_MAX: usize = 100;
 /// How long the relay waits for the next thing to do.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// What it is held against.
+pub(super) const HELD: Held = Held::at_most("leaks", 0.0);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let (mut leaks, mut told) = (Vec::new(), Vec::new());
@@ -41,7 +44,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
         told.join("; "),
         if leaks.is_empty() { "nothing".into() } else { leaks.join("; ") }
     );
-    Ok(Figure::new("cni-kill", leaks.len() as f64, "leaks", Bar::AtMost, 0.0, detail))
+    Ok(Figure::new("cni-kill", leaks.len() as f64, HELD, detail))
 }
 
 /// A node with two containers that live.

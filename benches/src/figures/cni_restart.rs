@@ -1,7 +1,7 @@
 //! [cni-restart] The daemon stops and starts, and is killed and starts, under 100 containers that a runtime attached: they keep their
 //! devices, their addresses and their TCP connections, and the one that is cut off longest counts.
 
-use super::{Bar, Bench, Figure};
+use super::{Bench, Figure, Held};
 use crate::containers::{self, Runtime};
 use crate::outage::{self, PROBE_MS, Probes, RESTARTS, Stream, ms};
 use std::time::Duration;
@@ -13,6 +13,9 @@ const BAR_MS: f64 = 500.0;
 /// Between two chunks of one connection, of which there are half as many as pods: what two cores carry beside the probes.
 const CHUNK: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_secs(30);
+
+/// What it is held against.
+pub(super) const HELD: Held = Held::at_most("ms", BAR_MS);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let node = Node::new();
@@ -58,7 +61,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
         ms(outages.serving)
     );
     let holds = same == PODS && kept == wanted && (ports, leases) == (PODS + 1, PODS + 1);
-    Ok(Figure::new("cni-restart", outages.worst_ms(), "ms", Bar::AtMost, BAR_MS, detail).only_if(holds))
+    Ok(Figure::new("cni-restart", outages.worst_ms(), HELD, detail).only_if(holds))
 }
 
 /// A pod's device with its number, addresses and routes, as `ip` tells them; what is learned is not in it, and not that a device without

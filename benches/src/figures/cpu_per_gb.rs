@@ -1,7 +1,7 @@
 //! [cpu-per-gb] What a gigabyte of TCP from pod to pod costs the node: both ends, their kernels and the switch,
 //! beside the Linux bridge. Client and server have core 0, the switch has core 1.
 
-use super::{Bar, Bench, Figure};
+use super::{Bench, Figure, Held};
 use crate::cpu::busy_during;
 use crate::cycles::median;
 use crate::iperf::{self, Load};
@@ -11,6 +11,9 @@ use switch_lab::Pod;
 
 const ROUNDS: usize = 5;
 const BAR: f64 = 1.3;
+
+/// What it is held against.
+pub(super) const HELD: Held = Held::at_most("times the bridge", BAR);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let (switch, bridge) = (Pair::start(bench, Kind::Tap), Bridge::build());
@@ -32,7 +35,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
         middle(&theirs, |cost| cost.total),
         middle(&theirs, |cost| cost.rate),
     );
-    Ok(Figure::new("cpu-per-gb", median(ratios), "times the bridge", Bar::AtMost, BAR, detail))
+    Ok(Figure::new("cpu-per-gb", median(ratios), HELD, detail))
 }
 
 /// What was carried, and for what.

@@ -1,7 +1,7 @@
 //! [first-packet] Flows whose first packet goes to a neighbour that nobody has asked for yet: what is held while it is
 //! asked arrives, in front of what follows. A real daemon, a pod that sends, and a pod with an address for each flow.
 
-use super::{Bar, Bench, Figure};
+use super::{Bench, Figure, Held};
 use crate::iperf::PATIENCE;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -18,6 +18,9 @@ const PORT: u16 = 7200;
 const TOGETHER: usize = 50;
 /// After the last packet.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// What it is held against.
+pub(super) const HELD: Held = Held::at_least("first packets", FLOWS as f64);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let mut node = Router::new(1);
@@ -80,8 +83,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
          arrived first; {in_order} of them whole ({PACKETS} packets) and in order; drops: {}",
         if drops.is_empty() { "none".into() } else { drops.join(", ") }
     );
-    let figure =
-        Figure::new("first-packet", first as f64, "first packets", Bar::AtLeast, f64::from(FLOWS), detail);
+    let figure = Figure::new("first-packet", first as f64, HELD, detail);
     Ok(figure.only_if(in_order == FLOWS as usize))
 }
 

@@ -6,7 +6,7 @@
 //! with how many of each took longer than the bar. What is held against the bar is the switch's frame as it is: a
 //! virtual machine whose bare thread does not hold it does not hold it.
 
-use super::{Bar, Bench, Figure};
+use super::{Bench, Figure, Held};
 use rustix::net::{RecvFlags, SendFlags};
 use std::time::{Duration, Instant};
 use switch_api::{Mac, PortSettings};
@@ -21,6 +21,9 @@ const FIRST_FRAMES: usize = 800;
 const P99_US_MAX: f64 = 200.0;
 /// Before each first frame.
 const IDLE: Duration = Duration::from_millis(15);
+
+/// What it is held against.
+pub(super) const HELD: Held = Held::at_most("% of a core", BAR_PERCENT);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let node = Node::new();
@@ -65,7 +68,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
         p50 / bare_p50,
         p99 / bare_p99
     );
-    let figure = Figure::new("idle-cpu", percent, "% of a core", Bar::AtMost, BAR_PERCENT, detail);
+    let figure = Figure::new("idle-cpu", percent, HELD, detail);
     Ok(figure.only_if(p99 <= P99_US_MAX && sleeps > FIRST_FRAMES as u64))
 }
 

@@ -1,7 +1,7 @@
 //! [idle-xdp-port] What an idle port costs the machine: the daemon's memory, the kernel's, and the frames
 //! that wait in its rings.
 
-use super::{Bar, Bench, Figure};
+use super::{Bench, Figure, Held};
 use crate::cycles::median;
 use std::time::Duration;
 use switch_api::{ByName, Done, PortSettings, Request};
@@ -14,6 +14,9 @@ const BAR_KIB: f64 = 512.0;
 const ROUNDS: usize = 7;
 /// The kernel frees what a closed socket had after a grace period and from a work queue.
 const SETTLE: Duration = Duration::from_millis(1500);
+
+/// What it is held against.
+pub(super) const HELD: Held = Held::at_most("KiB", BAR_KIB);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let node = Node::new();
@@ -49,7 +52,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
         "{PORTS} ports attached and detached {ROUNDS} times; {machine:.0} KiB a port of kernel memory (slab, vmalloc, \
          page tables, per-core) and the daemon's own (spread {spread:.0}), and {frames:.0} KiB of frames in its rings"
     );
-    Ok(Figure::new("idle-xdp-port", machine + frames, "KiB", Bar::AtMost, BAR_KIB, detail))
+    Ok(Figure::new("idle-xdp-port", machine + frames, HELD, detail))
 }
 
 /// KiB that the kernel has in use for itself, and the daemon for itself. Not `MemAvailable`, which moves by

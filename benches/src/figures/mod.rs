@@ -2,6 +2,7 @@
 //! computed. Peers run beside the switch in the same run.
 
 pub mod attach_churn;
+pub mod blocked_time;
 pub mod boot_to_answer;
 pub mod busy_memory;
 pub mod capture_cost;
@@ -11,6 +12,7 @@ pub mod cni_kill;
 pub mod cni_restart;
 pub mod cpu_per_gb;
 pub mod cross_node_tcp;
+pub mod cycles;
 pub mod first_packet;
 pub mod flows;
 pub mod gro_tap;
@@ -22,6 +24,7 @@ pub mod lpm;
 pub mod mac_scale;
 pub mod many_ports;
 pub mod policy;
+pub mod quiet_cpu;
 pub mod restart_outage;
 pub mod route_churn;
 pub mod route_scale;
@@ -32,6 +35,7 @@ pub mod two_workers;
 pub mod udp_flood;
 pub mod udp_rr;
 pub mod xdp_forward;
+pub mod xdp_full_forward;
 
 use serde::Serialize;
 use std::path::PathBuf;
@@ -43,6 +47,29 @@ pub enum Bar {
     AtMost,
     /// The value must reach it.
     AtLeast,
+}
+
+/// What a figure is held against, known before it is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// Of what its value is.
+    pub unit: &'static str,
+    /// Which way its bar stands.
+    pub way: Bar,
+    /// The bar.
+    pub bar: f64,
+}
+
+impl Held {
+    /// It must not be more.
+    pub const fn at_most(unit: &'static str, bar: f64) -> Self {
+        Self { unit, way: Bar::AtMost, bar }
+    }
+
+    /// It must not be less.
+    pub const fn at_least(unit: &'static str, bar: f64) -> Self {
+        Self { unit, way: Bar::AtLeast, bar }
+    }
 }
 
 /// A measured figure.
@@ -64,7 +91,8 @@ pub struct Figure {
 
 impl Figure {
     /// Computes whether it holds.
-    pub fn new(id: &'static str, value: f64, unit: &'static str, way: Bar, bar: f64, detail: String) -> Self {
+    pub fn new(id: &'static str, value: f64, held: Held, detail: String) -> Self {
+        let Held { unit, way, bar } = held;
         let holds = match way {
             Bar::AtMost => value <= bar,
             Bar::AtLeast => value >= bar,
@@ -80,13 +108,13 @@ impl Figure {
     }
 }
 
-/// What came of a measurement, for programs: `id, value, unit, bar, ok, detail`, always. Of one that failed there is no value, and what
-/// it would have been held against was not come to: they are null.
-pub fn line(id: &str, measured: &Result<Figure, String>) -> serde_json::Value {
+/// What came of a measurement, for programs: `id, value, unit, bar, ok, detail`, always. Of one that failed there is no value: it is
+/// null, and the detail says why.
+pub fn line(id: &str, held: Held, measured: &Result<Figure, String>) -> serde_json::Value {
     match measured {
         Ok(figure) => serde_json::json!(figure),
         Err(error) => serde_json::json!({
-            "id": id, "value": null, "unit": null, "bar": null, "ok": false, "detail": error,
+            "id": id, "value": null, "unit": held.unit, "bar": held.bar, "ok": false, "detail": error,
         }),
     }
 }
@@ -98,71 +126,208 @@ pub struct Bench {
     pub switchd: PathBuf,
 }
 
-/// A figure's id, the sentence that says what it is, and how it is measured.
-pub type Entry = (&'static str, &'static str, fn(&Bench) -> Result<Figure, String>);
+/// A figure's id, the sentence that says what it is, what it is held against, and how it is measured.
+pub type Entry = (&'static str, &'static str, Held, fn(&Bench) -> Result<Figure, String>);
 
 /// All of them, in the order of the issues.
 pub const ALL: &[Entry] = &[
-    ("l2-pipeline", "L2 known unicast, pipeline alone, core cycles a packet", l2_pipeline::measure),
-    ("xdp-forward", "generator → switch → sink over veth, beside testpmd", xdp_forward::measure),
-    ("mac-scale", "100 000 MACs against 100 MACs", mac_scale::measure),
-    ("attach-churn", "1 000 attach/detach cycles under traffic", attach_churn::measure),
-    ("attach-churn-tap", "1 000 attach/detach cycles of a tap port under traffic", attach_churn::measure_tap),
-    ("idle-xdp-port", "memory of an idle xdp port", idle_xdp_port::measure),
-    ("tcp-vs-bridge", "TCP pod to pod over tap ports, beside the Linux bridge", tcp_vs_bridge::measure),
-    ("cpu-per-gb", "what a gigabyte of TCP costs the node, beside the Linux bridge", cpu_per_gb::measure),
-    ("udp-rr", "UDP requests and responses, beside testpmd", udp_rr::measure),
-    ("udp-flood", "a pod's UDP flood, beside Open vSwitch", udp_flood::measure),
-    ("gro-tap", "TCP from an xdp pod to a tap pod, joined, beside the Linux bridge", gro_tap::measure),
-    ("idle-110-ports", "memory and CPU of 110 idle tap ports", idle_tap_ports::measure),
-    ("busy-memory", "30 pods, 100 000 flows and floods in a cgroup of 128 MiB", busy_memory::measure),
-    ("many-ports", "250 tap and 250 xdp ports on one switch, and what each takes", many_ports::measure),
+    (
+        "l2-pipeline",
+        "L2 known unicast, pipeline alone, core cycles a packet",
+        l2_pipeline::HELD,
+        l2_pipeline::measure,
+    ),
+    (
+        "xdp-forward",
+        "generator → switch → sink over veth, beside testpmd",
+        xdp_forward::HELD,
+        xdp_forward::measure,
+    ),
+    ("mac-scale", "100 000 MACs against 100 MACs", mac_scale::HELD, mac_scale::measure),
+    ("attach-churn", "1 000 attach/detach cycles under traffic", attach_churn::HELD, attach_churn::measure),
+    (
+        "attach-churn-tap",
+        "1 000 attach/detach cycles of a tap port under traffic",
+        attach_churn::HELD,
+        attach_churn::measure_tap,
+    ),
+    ("idle-xdp-port", "memory of an idle xdp port", idle_xdp_port::HELD, idle_xdp_port::measure),
+    (
+        "tcp-vs-bridge",
+        "TCP pod to pod over tap ports, beside the Linux bridge",
+        tcp_vs_bridge::HELD,
+        tcp_vs_bridge::measure,
+    ),
+    (
+        "cpu-per-gb",
+        "what a gigabyte of TCP costs the node, beside the Linux bridge",
+        cpu_per_gb::HELD,
+        cpu_per_gb::measure,
+    ),
+    ("udp-rr", "UDP requests and responses, beside testpmd", udp_rr::HELD, udp_rr::measure),
+    ("udp-flood", "a pod's UDP flood, beside Open vSwitch", udp_flood::HELD, udp_flood::measure),
+    (
+        "gro-tap",
+        "TCP from an xdp pod to a tap pod, joined, beside the Linux bridge",
+        gro_tap::HELD,
+        gro_tap::measure,
+    ),
+    ("idle-110-ports", "memory and CPU of 110 idle tap ports", idle_tap_ports::HELD, idle_tap_ports::measure),
+    (
+        "busy-memory",
+        "30 pods, 100 000 flows and floods in a cgroup of 128 MiB",
+        busy_memory::HELD,
+        busy_memory::measure,
+    ),
+    (
+        "many-ports",
+        "250 tap and 250 xdp ports on one switch, and what each takes",
+        many_ports::HELD,
+        many_ports::measure,
+    ),
     (
         "two-workers",
         "two workers against one, on memory ports; how long a lane takes to move",
+        two_workers::HELD,
         two_workers::measure,
     ),
-    ("cni-add", "CNI ADD with 100 pods present, 200 at once, and 1 000 that come and go", cni_add::measure),
-    ("cni-kill", "plugin and daemon killed at every step of ADD and DEL: what is leaked", cni_kill::measure),
-    ("cni-restart", "100 containers while the daemon restarts, and is killed", cni_restart::measure),
-    ("boot-to-answer", "from the daemon's start to a container's first DNS answer", boot_to_answer::measure),
+    (
+        "cni-add",
+        "CNI ADD with 100 pods present, 200 at once, and 1 000 that come and go",
+        cni_add::HELD,
+        cni_add::measure,
+    ),
+    (
+        "cni-kill",
+        "plugin and daemon killed at every step of ADD and DEL: what is leaked",
+        cni_kill::HELD,
+        cni_kill::measure,
+    ),
+    (
+        "cni-restart",
+        "100 containers while the daemon restarts, and is killed",
+        cni_restart::HELD,
+        cni_restart::measure,
+    ),
+    (
+        "boot-to-answer",
+        "from the daemon's start to a container's first DNS answer",
+        boot_to_answer::HELD,
+        boot_to_answer::measure,
+    ),
     (
         "cross-node-tcp",
         "TCP pod to pod across two nodes, beside the kernel's own routing",
+        cross_node_tcp::HELD,
         cross_node_tcp::measure,
     ),
-    ("first-packet", "first packets to neighbours that are not known yet", first_packet::measure),
-    ("lpm4", "IPv4 longest-prefix match, 1 000 000 prefixes", lpm::v4),
-    ("lpm6", "IPv6 longest-prefix match, 250 000 prefixes", lpm::v6),
-    ("route-scale", "routed packets, 1 000 000 routes against 10", route_scale::measure),
-    ("route-churn", "10 000 route changes a second among 1 000 000, while forwarding", route_churn::measure),
-    ("flows-1m", "1 000 000 flows: memory, and cost a packet with random access", flows::many),
-    ("new-flows", "new flows a second, and what established ones keep beside them", flows::new),
+    (
+        "first-packet",
+        "first packets to neighbours that are not known yet",
+        first_packet::HELD,
+        first_packet::measure,
+    ),
+    ("lpm4", "IPv4 longest-prefix match, 1 000 000 prefixes", lpm::V4_HELD, lpm::v4),
+    ("lpm6", "IPv6 longest-prefix match, 250 000 prefixes", lpm::V6_HELD, lpm::v6),
+    ("route-scale", "routed packets, 1 000 000 routes against 10", route_scale::HELD, route_scale::measure),
+    (
+        "route-churn",
+        "10 000 route changes a second among 1 000 000, while forwarding",
+        route_churn::HELD,
+        route_churn::measure,
+    ),
+    (
+        "flows-1m",
+        "1 000 000 flows: memory, and cost a packet with random access",
+        flows::MANY_HELD,
+        flows::many,
+    ),
+    (
+        "new-flows",
+        "new flows a second, and what established ones keep beside them",
+        flows::NEW_HELD,
+        flows::new,
+    ),
     (
         "policy-established",
         "what a stateful policy adds to a packet of an established flow",
+        policy::ESTABLISHED_HELD,
         policy::established,
     ),
-    ("policy-scale", "100 000 rules against 10: established and new flows", policy::scale),
-    ("trace-latency", "one frame traced, with 250 ports and 100 000 MACs", trace_latency::measure),
-    ("capture-cost", "throughput that ports lose while another one is captured", capture_cost::measure),
+    (
+        "policy-scale",
+        "100 000 rules against 10: established and new flows",
+        policy::SCALE_HELD,
+        policy::scale,
+    ),
+    (
+        "trace-latency",
+        "one frame traced, with 250 ports and 100 000 MACs",
+        trace_latency::HELD,
+        trace_latency::measure,
+    ),
+    (
+        "capture-cost",
+        "throughput that ports lose while another one is captured",
+        capture_cost::HELD,
+        capture_cost::measure,
+    ),
     (
         "restart-outage",
         "100 tap pods cut off while the daemon restarts, and is killed",
+        restart_outage::HELD,
         restart_outage::measure,
     ),
     (
         "control-latency",
         "1 000 changes a second with 250 ports under load: from request to all workers have it",
+        changes::LATENCY_HELD,
         changes::latency,
     ),
     (
         "change-loss",
         "datagrams lost or overtaken beside such changes, which are not about them",
+        changes::LOSS_HELD,
         changes::loss,
     ),
-    ("stage-counters-cost", "what counting every stage's cycles costs the pipeline", stage_counters::measure),
-    ("idle-cpu", "CPU when idle with 8 ports, and the first frame after idle", idle_cpu::measure),
+    (
+        "stage-counters-cost",
+        "what counting every stage's cycles costs the pipeline",
+        stage_counters::HELD,
+        stage_counters::measure,
+    ),
+    ("l2-cycles", "the pipeline alone: L2 at 2 and at 100 000 MACs", cycles::L2_HELD, cycles::l2),
+    ("l3-cycles", "the pipeline alone: L3 at 10 and at 1 000 000 routes", cycles::L3_HELD, cycles::l3),
+    (
+        "policy-cycles",
+        "the pipeline alone: L2 + L3 + stateful policy, few and many flows and rules",
+        cycles::POLICY_HELD,
+        cycles::policy,
+    ),
+    (
+        "xdp-full-forward",
+        "generator → switch → sink over veth, L2 + L3 + policy, beside testpmd",
+        xdp_full_forward::HELD,
+        xdp_full_forward::measure,
+    ),
+    (
+        "blocked-time",
+        "packets lost while routes, policies and ports change",
+        blocked_time::HELD,
+        blocked_time::measure,
+    ),
+    (
+        "quiet-cpu",
+        "CPU a packet at a tenth of the load, and latency then",
+        quiet_cpu::HELD,
+        quiet_cpu::measure,
+    ),
+    (
+        "idle-cpu",
+        "CPU when idle with 8 ports, and the first frame after idle",
+        idle_cpu::HELD,
+        idle_cpu::measure,
+    ),
 ];
 
 #[cfg(test)]
@@ -172,9 +337,12 @@ mod tests {
 
     #[test]
     fn a_line_has_the_same_fields_whatever_came_of_it() {
-        let figure = |value| Figure::new("id", value, "ms", Bar::AtMost, 5.0, "how".into());
+        const HELD: Held = Held::at_most("ms", 5.0);
+        let figure = |value| Figure::new("id", value, HELD, "how".into());
         let fields = |measured: &Result<Figure, String>| {
-            let line = line("id", measured);
+            let line = line("id", HELD, measured);
+            // Of one that failed too.
+            assert!(line["unit"] == "ms" && line["bar"] == 5.0, "{line}");
             let object = line.as_object().unwrap_or_else(|| panic!("{line}")).clone();
             assert!(line["id"] == "id" && line["detail"].is_string(), "{line}");
             (object.keys().cloned().collect::<HashSet<_>>(), line["ok"].clone())

@@ -2,7 +2,7 @@
 //! is any of them cut off. A TCP connection goes on all the while, and a policy that forbids a pod something never lets a
 //! frame through. The worst pod is what counts. `RESTART_WORDS` are further words for the daemon.
 
-use super::{Bar, Bench, Figure};
+use super::{Bench, Figure, Held};
 use crate::outage::{self, PROBE_MS, Probes, RESTARTS, Stream, ms};
 use std::time::Duration;
 use switch_api::{Done, NetworkPolicy, PortSettings, PortState, PortStatus, Request, Workload};
@@ -12,6 +12,9 @@ use switch_lab::{Daemon, Node, Options, Pod, wait_until};
 const PODS: u8 = 100;
 const BAR_MS: f64 = 300.0;
 const LONG: Duration = Duration::from_secs(30);
+
+/// What it is held against.
+pub(super) const HELD: Held = Held::at_most("ms", BAR_MS);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let node = Node::new();
@@ -57,7 +60,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
         ms(outages.serving)
     );
     let holds = tcp > 0 && leaks == 0 && up == pods.len();
-    Ok(Figure::new("restart-outage", outages.worst_ms(), "ms", Bar::AtMost, BAR_MS, detail).only_if(holds))
+    Ok(Figure::new("restart-outage", outages.worst_ms(), HELD, detail).only_if(holds))
 }
 
 /// Nothing may enter the pod labelled `closed`.

@@ -2,7 +2,7 @@
 //! that do not. A real daemon that keeps its state, pods on two bridges, and a client that asks for a change, waits for the
 //! answer (every worker has it then) and takes the time.
 
-use super::{Bar, Bench, Figure};
+use super::{Bench, Figure, Held};
 use crate::iperf::PATIENCE;
 use crate::routed::full_table;
 use hdrhistogram::Histogram;
@@ -28,6 +28,9 @@ const WINDOW: u64 = 64;
 const BAR_MS: f64 = 10.0;
 /// What is longer counts as so long: an answer that is not there by then is an error.
 const LONGEST_NS: u64 = 60_000_000_000;
+
+/// What it is held against.
+pub(super) const HELD: Held = Held::at_most("ms, p99", BAR_MS);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let node = Node::new();
@@ -88,7 +91,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
         tally.lost,
         tally.overtaken,
     );
-    let figure = Figure::new("route-churn", ms(0.99), "ms, p99", Bar::AtMost, BAR_MS, detail);
+    let figure = Figure::new("route-churn", ms(0.99), HELD, detail);
     // Nine tenths of the rate: the last request of a second may end in the next.
     let enough = rate >= 0.9 * CHANGES_A_SECOND as f64 && tally.sent > 1_000;
     Ok(figure.only_if(enough && tally.lost == 0 && tally.overtaken == 0))

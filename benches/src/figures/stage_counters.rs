@@ -1,7 +1,7 @@
 //! [stage-counters-cost] What the counters of cycles a stage cost, which are always on: the pipeline alone with them as a worker has
 //! them (one batch of so many has its time taken), and without, in turns, in one run.
 
-use super::{Bar, Bench, Figure};
+use super::{Bench, Figure, Held};
 use crate::pipeline;
 use quanta::Clock;
 use switch_core::counter::stage::SAMPLE_EVERY;
@@ -12,6 +12,9 @@ const PAIRS: u32 = 1000;
 const WINDOWS: usize = 301;
 const BATCHES: usize = 16 * SAMPLE_EVERY as usize;
 const BAR_PERCENT: f64 = 1.0;
+
+/// What it is held against.
+pub(super) const HELD: Held = Held::at_most("%", BAR_PERCENT);
 
 pub(super) fn measure(_: &Bench) -> Result<Figure, String> {
     let clock = Clock::new();
@@ -39,6 +42,6 @@ pub(super) fn measure(_: &Bench) -> Result<Figure, String> {
         costs[quarter],
         costs[WINDOWS - 1 - quarter]
     );
-    let figure = Figure::new("stage-counters-cost", median, "%", Bar::AtMost, BAR_PERCENT, detail);
+    let figure = Figure::new("stage-counters-cost", median, HELD, detail);
     Ok(figure.only_if(sampled > 0))
 }

@@ -2,7 +2,7 @@
 //! make and take frames in memory, so that nobody else needs the cores: on a machine of two cores any generator beside
 //! the switch would be measured as well. Lanes move between the measurements, under full load.
 
-use super::{Bar, Bench, Figure};
+use super::{Bench, Figure, Held};
 use std::time::{Duration, Instant};
 use switch_api::{Done, MemorySource, PortKind, PortSet, PortSettings, Request};
 use switch_lab::node::xdp_port;
@@ -17,6 +17,9 @@ const SECONDS: f64 = 2.0;
 const ROUNDS: usize = 3;
 /// Moves whose time is taken.
 const MOVES: usize = 100;
+
+/// What it is held against.
+pub(super) const HELD: Held = Held::at_least("times one worker", BAR);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let node = Node::new();
@@ -54,7 +57,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
         percentile(&mut two, 50),
         percentile(&mut one, 50)
     );
-    Ok(Figure::new("two-workers", value, "times one worker", Bar::AtLeast, BAR, detail))
+    Ok(Figure::new("two-workers", value, HELD, detail))
 }
 
 fn name(pair: usize, end: usize) -> String {

@@ -2,7 +2,7 @@
 //! Open vSwitch's userspace datapath on the same kind of port, and the Linux bridge. The flood has core 0, the switch and
 //! Open vSwitch core 1; the bridge works on the sender's core. The sink is a pod as it is.
 
-use super::{Bar, Bench, Figure};
+use super::{Bench, Figure, Held};
 use crate::cpu::busy_during;
 use crate::cycles::median;
 use crate::flood::{Load, measure_plain};
@@ -18,6 +18,9 @@ const WINDOW: Duration = Duration::from_secs(1);
 const BAR: f64 = 1.2;
 /// Frame lengths without the check sequence: 64 and 1 514 bytes on the wire, as they are called.
 const LENGTHS: [usize; 2] = [60, 1514];
+
+/// What it is held against.
+pub(super) const HELD: Held = Held::at_least("times Open vSwitch", BAR);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let version = Ovs::version()?;
@@ -50,7 +53,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
          switching (the bridge's makes the flood too); the least ratio is held against the bar; {ROUNDS} rounds in turn, medians",
         said.join("; ")
     );
-    Ok(Figure::new("udp-flood", least, "times Open vSwitch", Bar::AtLeast, BAR, detail))
+    Ok(Figure::new("udp-flood", least, HELD, detail))
 }
 
 /// Of one device, small frames and large ones.
@@ -76,7 +79,7 @@ fn through_bridge() -> Result<Both, String> {
 }
 
 fn both(pods: &[Pod; 2], veth: bool, core: usize) -> Result<Both, String> {
-    let flood = |len| flood(pods, veth, Load { flows: FLOWS, len, window: WINDOW }, core);
+    let flood = |len| flood(pods, veth, Load::of_stations(FLOWS, len, WINDOW), core);
     Ok([flood(LENGTHS[0])?, flood(LENGTHS[1])?])
 }
 

@@ -1,7 +1,7 @@
 //! [xdp-forward] Generator → switch → sink over veth, beside DPDK's testpmd on the same cables in the same
 //! run. The generator has core 0; what is between has core 1, and pays for the sink's side of the cable.
 
-use super::{Bar, Bench, Figure};
+use super::{Bench, Figure, Held};
 use crate::cycles::median;
 use crate::flood::{Flooded, measure as flood};
 use crate::peers::{Testpmd, testpmd::CONFIGURATION};
@@ -15,6 +15,9 @@ const ROUNDS: usize = 5;
 const WINDOW: Duration = Duration::from_secs(2);
 const BAR: f64 = 1.1;
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What it is held against.
+pub(super) const HELD: Held = Held::at_least("times testpmd", BAR);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let version = Testpmd::version()?;
@@ -33,7 +36,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
         median(theirs),
         median(offered)
     );
-    Ok(Figure::new("xdp-forward", median(ratios), "times testpmd", Bar::AtLeast, BAR, detail))
+    Ok(Figure::new("xdp-forward", median(ratios), HELD, detail))
 }
 
 fn pods(node: &Node) -> [Pod; 2] {

@@ -26,8 +26,12 @@ pub struct Ovs {
     _database: Process,
     /// The pods.
     pub pods: [Pod; 2],
-    _node: Node,
+    node: Node,
 }
+
+/// What goes before the pods do.
+#[derive(Debug)]
+pub struct Between(#[expect(dead_code, reason = "kept until it is dropped")] (Process, Process, Node));
 
 impl Ovs {
     /// Starts it, and waits until a ping crosses it.
@@ -47,7 +51,22 @@ impl Ovs {
             Kind::Xdp => [home.xdp_pod(1)?, home.xdp_pod(2)?],
         };
         wait_until("Open vSwitch forwards", PATIENCE, || pods[0].reaches(&pods[1].ip));
-        Ok(Self { _switch: switch, _database: database, pods, _node: node })
+        Ok(Self { _switch: switch, _database: database, pods, node })
+    }
+
+    /// What is between the pods, and the pods.
+    pub fn apart(self) -> (Between, [Pod; 2]) {
+        (Between((self._switch, self._database, self.node)), self.pods)
+    }
+
+    /// Replaces its OpenFlow rules by these, one a line, as ovs-ofctl(8) reads them.
+    pub fn rules(&self, lines: &str) -> Result<(), String> {
+        let directory = self.node.directory().join("ovs");
+        let file = directory.join("rules");
+        std::fs::write(&file, lines).map_err(|error| format!("{}: {error}", file.display()))?;
+        let home = Home { node: &self.node, directory: &directory };
+        let bridge = format!("unix:{}", directory.join("br0.mgmt").display());
+        home.run("ovs-ofctl", &format!("-O OpenFlow14 --bundle replace-flows {bridge} {}", file.display()))
     }
 
     /// What it calls itself, or how it can be had.

@@ -16,8 +16,12 @@ pub struct Testpmd {
     _process: Process,
     /// The pods.
     pub pods: [Pod; 2],
-    _node: Node,
+    node: Node,
 }
+
+/// What goes before the pods do.
+#[derive(Debug)]
+pub struct Between(#[expect(dead_code, reason = "kept until it is dropped")] (Process, Node));
 
 impl Testpmd {
     /// Starts it, and waits until a ping crosses it. A ping has no checksum that the pods' kernels leave to a device.
@@ -34,7 +38,12 @@ impl Testpmd {
         let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let process = Process(child.map_err(|error| format!("dpdk-testpmd: {error}"))?);
         wait_until("testpmd forwards", PATIENCE, || pods[0].reaches(&pods[1].ip));
-        Ok(Self { _process: process, pods, _node: node })
+        Ok(Self { _process: process, pods, node })
+    }
+
+    /// What is between the pods, and the pods.
+    pub fn apart(self) -> (Between, [Pod; 2]) {
+        (Between((self._process, self.node)), self.pods)
     }
 
     /// What it calls itself, or how it can be had.

@@ -3,13 +3,14 @@
 use super::daemon::{Daemon, PortLife};
 use crate::config::model::no_such;
 use crate::config::snapshot::PortId;
-use crate::counter::{Counters, DropReason, Event, Stage};
+use crate::counter::{Counters, DropReason, Event, Stage, StageCounter};
 use crate::table::fdb::Entry;
 use crate::worker::thread::now;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use switch_api::{
     ApiError, BridgeStatus, DropCount, FdbEntry, FdbFilter, FrameCounts, Mac, Name, PortCounters, PortMemory,
-    PortState, PortStatus, Room, RouteCounts, StageCost, Stats, Status, Support, WorkerStatus,
+    PortState, PortStatus, Room, RouteCounts, StageCost, Stats, Status, Support, WorkerStages, WorkerStatus,
 };
 
 type Wanted = Box<dyn Fn(u64, u16, Entry) -> bool>;
@@ -285,19 +286,29 @@ impl Daemon {
             routes: crate::config::ROUTES_STATIC_MAX as u64,
         };
         stats.events = Event::ALL.iter().map(|event| (event.name().to_owned(), count(*event))).collect();
-        stats.stages = Stage::ALL.iter().filter_map(|stage| self.stage_cost(*stage)).collect();
+        stats.stages = stage_costs(&self.counters);
+        let of_one = |(worker, counters)| WorkerStages {
+            worker: worker as u16,
+            stages: stage_costs(std::slice::from_ref(counters)),
+        };
+        stats.worker_stages = self.counters.iter().enumerate().map(of_one).collect();
         stats
     }
+}
 
-    fn stage_cost(&self, stage: Stage) -> Option<StageCost> {
-        let sum = |of: fn(&crate::counter::StageCounter) -> u64| {
-            self.counters.iter().map(|counters| of(counters.stage(stage))).sum::<u64>()
+/// What each stage that packets went through costs these workers together.
+fn stage_costs(workers: &[Arc<Counters>]) -> Vec<StageCost> {
+    let cost = |stage: &Stage| {
+        let sum = |of: fn(&StageCounter) -> u64| {
+            workers.iter().map(|counters| of(counters.stage(*stage))).sum::<u64>()
         };
         let packets = sum(|stage| stage.packets.get());
         (packets > 0).then(|| StageCost {
             stage: stage.name().into(),
             cycles_per_packet: sum(|stage| stage.cycles.get()) as f64 / packets as f64,
             packets,
+            vectors: sum(|stage| stage.vectors.get()),
         })
-    }
+    };
+    Stage::ALL.iter().filter_map(cost).collect()
 }

@@ -79,6 +79,8 @@ pub struct StageCounter {
     pub cycles: Counter,
     /// Packets that went through.
     pub packets: Counter,
+    /// Vectors that they came in: batches.
+    pub vectors: Counter,
 }
 
 /// Buckets of the wake-latency histogram: powers of two of a microsecond, the last one open.

@@ -24,6 +24,7 @@ impl<'a> StopWatch<'a> {
             if lap > 0 {
                 counters.stage(stage).cycles.add(lap);
                 counters.stage(stage).packets.add(packets as u64);
+                counters.stage(stage).vectors.add(1);
             }
         }
     }

@@ -1,0 +1,152 @@
+//! [l2-cycles], [l3-cycles] and [policy-cycles] The pipeline alone on one core, small frames, in few and in many of whatever a lookup is
+//! among. The goal is what VPP takes; it was measured elsewhere, so it is scaled by what testpmd takes between null ports here and there.
+
+use super::{Bench, Figure, Held};
+use crate::cycles::{median, per_tick};
+use crate::peers::null;
+use crate::{pipeline, routed};
+use quanta::Clock;
+
+/// What it is held against.
+pub(super) const L2_HELD: Held = Held::at_most("core cycles a packet", 65.0);
+/// What it is held against.
+pub(super) const L3_HELD: Held = Held::at_most("core cycles a packet", 80.0);
+/// What it is held against, with [`FEW_FLOWS`].
+pub(super) const POLICY_HELD: Held = Held::at_most("core cycles a packet", 140.0);
+/// And with [`MANY_FLOWS`].
+const MANY_FLOWS_BAR: f64 = 190.0;
+
+const ROUNDS: usize = 7;
+const BATCHES: usize = 400;
+const FEW_FLOWS: usize = 1_000;
+const MANY_FLOWS: usize = 100_000;
+const RULES: [u32; 2] = [10, 10_000];
+
+/// VPP's cycles of a 2.6 GHz counter, from the same measurement as testpmd's packets below.
+const VPP_GHZ: f64 = 2.6;
+const VPP_L2: [f64; 2] = [48.0, 49.0];
+const VPP_L3: [f64; 2] = [57.0, 57.0];
+/// Stateful, without L3, 100 rules; it grows with rules.
+const VPP_POLICY: [f64; 2] = [103.0, 173.0];
+/// Packets a second of testpmd between null ports, where that was measured.
+const NULL_THERE: f64 = 90e6;
+
+/// With less it shares its core with other work, and is no yardstick.
+const NULL_LEAST: f64 = NULL_THERE / 3.0;
+
+/// One cell: what it is, and what a packet took in each round.
+struct Cell {
+    name: String,
+    cycles: Vec<f64>,
+    ns: Vec<f64>,
+    /// What VPP takes, in its own cycles.
+    vpp: f64,
+}
+
+impl Cell {
+    fn new(name: String, vpp: f64) -> Self {
+        Self { name, cycles: Vec::new(), ns: Vec::new(), vpp }
+    }
+
+    fn keep(&mut self, clock: &Clock, scale: f64, ticks: f64) {
+        self.cycles.push(ticks * scale);
+        self.ns.push(ticks * clock.delta_as_nanos(0, 1_000_000) as f64 / 1e6);
+    }
+
+    fn median(&self) -> f64 {
+        median(self.cycles.clone())
+    }
+
+    fn words(&self, null: &Result<f64, String>) -> String {
+        let ns = median(self.ns.clone());
+        let beside = match null {
+            Ok(pps) => {
+                let goal = self.vpp / VPP_GHZ * NULL_THERE / pps;
+                format!("; VPP's {} would be {goal:.1} ns here: {:.2} times", self.vpp, ns / goal)
+            }
+            Err(_) => format!("; VPP {} cycles elsewhere", self.vpp),
+        };
+        format!("{}: {:.1} cycles, {ns:.1} ns{beside}", self.name, self.median())
+    }
+}
+
+fn figure(id: &'static str, held: Held, cells: &[Cell], how: &str) -> Figure {
+    let null = null::testpmd().and_then(|pps| match pps < NULL_LEAST {
+        true => Err(format!("testpmd between null ports did {:.0} Mpps: its core is not its own", pps / 1e6)),
+        false => Ok(pps),
+    });
+    let worst = cells.iter().map(Cell::median).fold(0.0, f64::max);
+    let each: Vec<String> = cells.iter().map(|cell| cell.words(&null)).collect();
+    let scale = match &null {
+        Ok(pps) => {
+            format!("testpmd between null ports {:.0} Mpps here, 90 where VPP was measured", pps / 1e6)
+        }
+        Err(error) => format!("not scaled: {error}"),
+    };
+    let detail = format!("{}; {how}; {ROUNDS} rounds in turn, medians; {scale}", each.join("; "));
+    Figure::new(id, worst, held, detail)
+}
+
+pub(super) fn l2(_: &Bench) -> Result<Figure, String> {
+    let clock = Clock::new();
+    // A pair of stations is the least that speaks.
+    let mut benches = [1, 50_000].map(pipeline::Bench::new);
+    let names = ["1 pair of stations", "100 000 MACs"];
+    let mut cells: Vec<Cell> =
+        names.into_iter().zip(VPP_L2).map(|(name, vpp)| Cell::new(name.into(), vpp)).collect();
+    let mut allocations = 0;
+    for _ in 0..ROUNDS {
+        let scale = per_tick(&clock);
+        for (bench, cell) in benches.iter_mut().zip(&mut cells) {
+            let measured = bench.measure(&clock, 5, BATCHES);
+            allocations += measured.allocations;
+            cell.keep(&clock, scale, measured.ticks);
+        }
+    }
+    let how = format!("known unicast, every byte checked, {allocations} allocations");
+    Ok(figure("l2-cycles", L2_HELD, &cells, &how).only_if(allocations == 0))
+}
+
+pub(super) fn l3(_: &Bench) -> Result<Figure, String> {
+    let routes = [10, 1_000_000];
+    let mut benches = routes.map(|routes| routed::Bench::new(routes, FEW_FLOWS));
+    let mut cells: Vec<Cell> =
+        routes.iter().zip(VPP_L3).map(|(routes, vpp)| Cell::new(format!("{routes} routes"), vpp)).collect();
+    rounds(&mut benches, &mut cells);
+    let how = format!("{FEW_FLOWS} flows in random order, every byte checked");
+    Ok(figure("l3-cycles", L3_HELD, &cells, &how))
+}
+
+pub(super) fn policy(_: &Bench) -> Result<Figure, String> {
+    let (mut benches, mut cells) = (Vec::new(), Vec::new());
+    for (flows, vpp) in [FEW_FLOWS, MANY_FLOWS].into_iter().zip(VPP_POLICY) {
+        for rules in RULES {
+            benches.push(routed::Bench::policed(10, flows, rules)?);
+            cells.push(Cell::new(format!("{flows} flows, {rules} rules"), vpp));
+        }
+    }
+    rounds(&mut benches, &mut cells);
+    let (few, many) = cells.split_at(RULES.len());
+    let worst = |cells: &[Cell]| cells.iter().map(Cell::median).fold(0.0, f64::max);
+    let how = format!(
+        "L2 + L3 + stateful policy, established flows in random order towards the isolated port, every byte checked; bar with \
+         {MANY_FLOWS} flows {MANY_FLOWS_BAR}; VPP's are without L3, with 100 rules"
+    );
+    let mut figure = figure("policy-cycles", POLICY_HELD, &cells, &how);
+    let held = Figure::new(figure.id, worst(few), POLICY_HELD, std::mem::take(&mut figure.detail));
+    Ok(held.only_if(worst(many) <= MANY_FLOWS_BAR))
+}
+
+fn rounds(benches: &mut [routed::Bench], cells: &mut [Cell]) {
+    let (clock, mut seed) = (Clock::new(), 7);
+    for bench in benches.iter_mut() {
+        bench.measure(&clock, BATCHES, &mut seed);
+    }
+    for _ in 0..ROUNDS {
+        let scale = per_tick(&clock);
+        for (bench, cell) in benches.iter_mut().zip(cells.iter_mut()) {
+            let windows = (0..5).map(|_| bench.measure(&clock, BATCHES, &mut seed)).collect();
+            cell.keep(&clock, scale, median(windows));
+        }
+    }
+}

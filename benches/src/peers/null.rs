@@ -1,0 +1,77 @@
+//! testpmd between ports that give frames out of nothing and take them to nowhere: what moving them costs at the least, and a
+//! yardstick between machines.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Between two readings of its counters.
+const WINDOW: Duration = Duration::from_secs(1);
+/// Until it forwards.
+const START: Duration = Duration::from_secs(3);
+/// Readings; the median counts.
+const READINGS: usize = 5;
+/// For all of it.
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// Packets a second that it forwards on core 1 from one null port to the other.
+pub fn testpmd() -> Result<f64, String> {
+    let prefix = format!("--file-prefix=null{}", std::process::id());
+    let words = ["--no-pci", "--no-huge", "-m", "256", "-l", "0,1", "--main-lcore", "0", &prefix];
+    let devices = ["--vdev=net_null0", "--vdev=net_null1"];
+    let forwarding = ["--", "--total-num-mbufs=16384", "--forward-mode=io", "--auto-start", "-i"];
+    let mut command = Command::new("dpdk-testpmd");
+    command.args(words).args(devices).args(forwarding);
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let mut child = child.map_err(|error| format!("the peer dpdk-testpmd is missing ({error})"))?;
+    let (input, output) = (child.stdin.take(), child.stdout.take());
+    let (Some(mut input), Some(output)) = (input, output) else {
+        return Err("testpmd has no terminal".into());
+    };
+    let reader = std::thread::spawn(move || {
+        BufReader::new(output).lines().map_while(Result::ok).collect::<Vec<String>>()
+    });
+    let said = |error: std::io::Error| format!("testpmd: {error}");
+    std::thread::sleep(START);
+    for _ in 0..=READINGS {
+        writeln!(input, "show port stats 0").map_err(said)?;
+        std::thread::sleep(WINDOW);
+    }
+    writeln!(input, "quit").map_err(said)?;
+    drop(input);
+    let deadline = Instant::now() + LIMIT;
+    while child.try_wait().map_err(said)?.is_none() {
+        if Instant::now() > deadline {
+            child.kill().map_err(said)?;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    rates(&reader.join().map_err(|_| "testpmd's reader panicked")?)
+}
+
+/// The median of the rates that it tells, but for the first, which is since it began.
+fn rates(lines: &[String]) -> Result<f64, String> {
+    let rates: Vec<f64> = lines
+        .iter()
+        .filter_map(|line| line.trim().strip_prefix("Rx-pps:")?.split_whitespace().next()?.parse().ok())
+        .skip(1)
+        .filter(|rate| *rate > 0.0)
+        .collect();
+    if rates.is_empty() { Err("testpmd told no rates".into()) } else { Ok(crate::cycles::median(rates)) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+
+    use super::*;
+
+    #[test]
+    fn rates_are_read_from_what_it_prints() {
+        let lines = |rates: &[u64]| {
+            rates.iter().map(|rate| format!("  Rx-pps:     {rate}          Rx-bps: 9")).collect::<Vec<_>>()
+        };
+        assert_eq!(rates(&lines(&[0, 90, 80, 100])).unwrap(), 90.0);
+        assert!(rates(&lines(&[90])).is_err());
+    }
+}
