@@ -5,8 +5,11 @@ use super::result::{Results, Row};
 use super::task::Traffic;
 use plotters::prelude::*;
 
-const SIZE: (u32, u32) = (1080, 760);
-const PANELS: (usize, usize) = (2, 2);
+const WIDTH: u32 = 1080;
+/// What stands above the panels.
+const HEADER: u32 = 80;
+/// Panels beside each other.
+const COLUMNS: usize = 2;
 const OURS: RGBColor = RGBColor(0x1f, 0x6f, 0xb4);
 const THEIRS: RGBColor = RGBColor(0xb8, 0xb8, 0xb8);
 const INVALID: RGBColor = RGBColor(0xec, 0xdc, 0xdc);
@@ -16,6 +19,10 @@ const LABELS: i32 = 205;
 /// And what stands behind the longest bar.
 const VALUES: i32 = 110;
 const LINE: i32 = 28;
+/// Of a panel's height, what its title has.
+const TITLE: i32 = 34;
+/// And what is left below its bars.
+const BELOW: i32 = 14;
 
 /// A question and its answers.
 struct Panel {
@@ -33,15 +40,28 @@ struct Bar {
 
 /// Draws it; an SVG.
 pub fn svg(results: &Results) -> Result<String, String> {
+    let panels = panels(results);
+    // A row is as high as its longest panel, so that the picture has no holes.
+    let height = |row: &[Panel]| {
+        let bars = row.iter().map(|panel| panel.bars.len()).max().unwrap_or(0);
+        (TITLE + bars as i32 * LINE + BELOW) as u32
+    };
+    let heights: Vec<u32> = panels.chunks(COLUMNS).map(height).collect();
     let mut text = String::new();
     {
-        let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+        let size = (WIDTH, HEADER + heights.iter().sum::<u32>());
+        let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
         area.fill(&WHITE).map_err(said)?;
-        let (header, body) = area.split_vertically(56);
-        write(&header, "Beside what else there is", (16, 10), 25)?;
-        write(&header, &format!("{}; {}", results.machine, results.command), (16, 36), 16)?;
-        for (panel, area) in panels(results).iter().zip(body.split_evenly(PANELS)) {
-            draw(panel, &area)?;
+        let (header, mut rest) = area.split_vertically(HEADER);
+        write(&header, "The switch beside what one would run instead", (16, 10), 25)?;
+        write(&header, &results.machine, (16, 38), 15)?;
+        write(&header, &format!("made by {}", results.command), (16, 57), 15)?;
+        for (row, height) in panels.chunks(COLUMNS).zip(heights) {
+            let (this, below) = rest.split_vertically(height);
+            for (panel, area) in row.iter().zip(this.split_evenly((1, COLUMNS))) {
+                draw(panel, &area)?;
+            }
+            rest = below;
         }
         area.present().map_err(said)?;
     }
@@ -66,7 +86,7 @@ fn draw(panel: &Panel, area: &Area<'_>) -> Result<(), String> {
     let room = f64::from(width as i32 - LABELS - VALUES);
     let x = |value: f64| LABELS + (value / most.max(f64::MIN_POSITIVE) * room) as i32;
     for (n, bar) in panel.bars.iter().enumerate() {
-        let top = 34 + n as i32 * LINE;
+        let top = TITLE + n as i32 * LINE;
         write(area, &bar.label, (16, top + 3), 16)?;
         let rectangle = Rectangle::new([(LABELS, top), (x(bar.value), top + LINE - 8)], bar.color.filled());
         area.draw(&rectangle).map_err(said)?;

@@ -102,7 +102,7 @@ impl Model {
 }
 
 /// Addresses that a rule takes for itself.
-fn addresses(kind: &NatKind) -> Vec<IpAddr> {
+pub(super) fn addresses(kind: &NatKind) -> Vec<IpAddr> {
     match kind {
         NatKind::Source { to, .. } => to.clone(),
         NatKind::Destination { address, .. } => vec![*address],

@@ -268,6 +268,15 @@ impl Daemon {
                 down.port, down.port
             ));
         }
+        for way in &ways.out {
+            problems.extend(self.model.untaken(way).into_iter().map(|(nat, ip)| {
+                let address = ip.map_or("the NIC's own address".to_owned(), |ip| ip.to_string());
+                format!(
+                    "what comes by uplink {} to {address}, for rule {nat} of network address translation, is the kernel's: use `port set --masquerade on` or `--publish`, or an address in a network behind the switch",
+                    way.port
+                )
+            }));
+        }
         let is_generic = |way: &&WayOut| match self.ports.get(&way.id) {
             Some(PortLife::Up(door)) => door.mode == Some("generic"),
             _ => false,
