@@ -1,13 +1,12 @@
 //! `switch-ctl acl`.
 
-use crate::config::{read, refuse};
+use crate::one_kind::OneKind;
 use crate::output::{Output, thousands};
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
-use switch_api::file::File;
 use switch_api::{
     Acl, AclAction, AclPorts, AclRule, AclStatus, ApiError, ByName, Client, Code, Config, Done, Name,
-    Nothing, ObjectRef, Problem, Request,
+    Nothing, ObjectRef, Request,
 };
 
 /// What can be done with access control lists.
@@ -79,26 +78,11 @@ fn asked(client: &mut Client) -> Result<Vec<AclStatus>, ApiError> {
 
 /// Declares every list of a file. All of it is read before the first is declared.
 fn set(path: &Path, client: &mut Client, output: &Output) -> Result<(), ApiError> {
-    let (name, text) = read(path)?;
-    let file = File::read(&text).map_err(|complaints| refuse(&name, &text, &complaints, output))?;
-    let only = Config { acl: file.config.acl.clone(), ..Config::default() };
-    if file.config == Config::default() {
-        let error = format!("{name}: there is no [[acl]] table in it");
-        return Err(ApiError::new(Code::InvalidParams, error).hint("`switch-ctl acl set --help` shows one"));
-    }
-    if only != file.config {
-        let error = format!("{name}: `acl set` reads [[acl]] tables and nothing else");
-        return Err(ApiError::new(Code::InvalidParams, error).hint("use `apply` for a file that has more"));
-    }
-    for acl in &only.acl {
-        let done: Done =
-            client.call(&Request::AclSet(Box::new(acl.clone()))).map_err(|error: ApiError| {
-                let Some(field) = error.data.field.clone() else { return error };
-                let (object, field) = (Some(ObjectRef::of(acl)), Some(field));
-                let (message, hint) = (error.message, error.data.hint);
-                let complaints = file.complaints(&[Problem { object, field, message, hint }]);
-                ApiError { code: error.code, ..refuse(&name, &text, &complaints, output) }
-            })?;
+    let lists =
+        OneKind::read(path, "acl", |config| Config { acl: config.acl.clone(), ..Config::default() }, output)?;
+    for acl in &lists.only.acl {
+        let done = client.call::<Done>(&Request::AclSet(Box::new(acl.clone())));
+        let done = done.map_err(|error| lists.place(ObjectRef::of(acl), error, output))?;
         output.done(&done, &format!("access control list {} is in force", acl.name));
     }
     Ok(())

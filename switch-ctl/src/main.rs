@@ -20,6 +20,7 @@ mod metrics;
 mod namespace;
 mod nat;
 mod neigh;
+mod one_kind;
 mod output;
 mod outside;
 mod policy;

@@ -1,13 +1,11 @@
 //! `switch-ctl nat`.
 
-use crate::config::{read, refuse};
+use crate::one_kind::OneKind;
 use crate::output::{Output, thousands};
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
-use switch_api::file::File;
 use switch_api::{
-    ApiError, ByName, Client, Code, Config, Done, Name, Nat, NatKind, NatStatus, Nothing, ObjectRef, Problem,
-    Request,
+    ApiError, ByName, Client, Code, Config, Done, Name, Nat, NatKind, NatStatus, Nothing, ObjectRef, Request,
 };
 
 /// What can be done with network address translation.
@@ -71,26 +69,11 @@ fn asked(client: &mut Client) -> Result<Vec<NatStatus>, ApiError> {
 
 /// Declares every rule of a file. All of it is read before the first is declared.
 fn set(path: &Path, client: &mut Client, output: &Output) -> Result<(), ApiError> {
-    let (name, text) = read(path)?;
-    let file = File::read(&text).map_err(|complaints| refuse(&name, &text, &complaints, output))?;
-    let only = Config { nat: file.config.nat.clone(), ..Config::default() };
-    if file.config == Config::default() {
-        let error = format!("{name}: there is no [[nat]] table in it");
-        return Err(ApiError::new(Code::InvalidParams, error).hint("`switch-ctl nat set --help` shows one"));
-    }
-    if only != file.config {
-        let error = format!("{name}: `nat set` reads [[nat]] tables and nothing else");
-        return Err(ApiError::new(Code::InvalidParams, error).hint("use `apply` for a file that has more"));
-    }
-    for nat in &only.nat {
-        let done: Done =
-            client.call(&Request::NatSet(Box::new(nat.clone()))).map_err(|error: ApiError| {
-                let Some(field) = error.data.field.clone() else { return error };
-                let (object, field) = (Some(ObjectRef::of(nat)), Some(field));
-                let (message, hint) = (error.message, error.data.hint);
-                let complaints = file.complaints(&[Problem { object, field, message, hint }]);
-                ApiError { code: error.code, ..refuse(&name, &text, &complaints, output) }
-            })?;
+    let rules =
+        OneKind::read(path, "nat", |config| Config { nat: config.nat.clone(), ..Config::default() }, output)?;
+    for nat in &rules.only.nat {
+        let done = client.call::<Done>(&Request::NatSet(Box::new(nat.clone())));
+        let done = done.map_err(|error| rules.place(ObjectRef::of(nat), error, output))?;
         output.done(&done, &format!("rule {} is in force", nat.name));
     }
     Ok(())
