@@ -2,7 +2,7 @@
 //! another one, a *source* rule sends what leaves from another one, and *one-to-one* is both, for a pair of addresses.
 
 use crate::{IpProtocol, Name, Owner, PortRange, Prefix};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -22,6 +22,20 @@ pub struct Nat {
     pub owner: Owner,
 }
 
+/// An address. What is said of a rule that cannot be read does not tell where in it, so this tells what.
+fn ip<'de, D: Deserializer<'de>>(from: D) -> Result<IpAddr, D::Error> {
+    parsed(&String::deserialize(from)?)
+}
+
+fn ips<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpAddr>, D::Error> {
+    Vec::<String>::deserialize(from)?.iter().map(|text| parsed(text)).collect()
+}
+
+fn parsed<E: serde::de::Error>(text: &str) -> Result<IpAddr, E> {
+    text.parse()
+        .map_err(|_| E::custom(format!("{text:?} is no IP address: write one like 192.0.2.7 or 2001:db8::7")))
+}
+
 /// What a rule does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
@@ -39,7 +53,7 @@ pub enum NatKind {
         out: Option<Name>,
         /// The new source, one of these; a host's flows have the same. Empty: the switch's own address where the packet leaves
         /// (masquerade).
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "ips")]
         to: Vec<IpAddr>,
         /// New source ports, and identifiers of pings. Each worker has a part of them of its own.
         #[serde(default = "nat_ports", skip_serializing_if = "is_nat_ports")]
@@ -51,6 +65,7 @@ pub enum NatKind {
     /// What is sent to an address goes to another one.
     Destination {
         /// The address that it is sent to.
+        #[serde(deserialize_with = "ip")]
         address: IpAddr,
         /// Only this protocol: tcp, udp or sctp. Without it: everything, pings too.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,6 +74,7 @@ pub enum NatKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         port: Option<u16>,
         /// Where it goes.
+        #[serde(deserialize_with = "ip")]
         to: IpAddr,
         /// The port there, if it is another one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,8 +83,10 @@ pub enum NatKind {
     /// One address stands for another, both ways and with all its ports.
     OneToOne {
         /// By which it is known.
+        #[serde(deserialize_with = "ip")]
         external: IpAddr,
         /// Whose it is.
+        #[serde(deserialize_with = "ip")]
         internal: IpAddr,
     },
 }

@@ -553,6 +553,7 @@ fn a_device_is_given_other_addresses_in_place() {
     let refused = give("10.66.0.88/24", serde_json::json!([{"to": "10.98.0.0/16", "via": "192.0.2.1"}]));
     let refused = refused.unwrap_err();
     assert!(refused.message.contains("route to 10.98.0.0/16"), "{refused:?}");
+    assert!(refused.data.hint.as_ref().is_some_and(|hint| hint.contains("is the gateway in")), "{refused:?}");
     assert!(reaches(&pods[0].net, "10.66.0.77") && !reaches(&pods[0].net, "10.66.0.88"));
     assert!(pods[1].net.ip("route show 10.99.0.0/16").contains("via 10.66.0.1"));
     let kind = daemon.port("tap2").port.kind;

@@ -58,6 +58,11 @@ fn rules_are_set_shown_followed_and_go() {
         let told = String::from_utf8_lossy(&refused.stderr);
         assert!(!refused.status.success() && told.contains(place), "{told}");
     }
+    // What cannot be read is named.
+    write(&text.replace("\"10.2.0.2\"", "\"10.2.0.300\""));
+    let refused = run(&daemon, &["nat", "set", file]);
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(told.contains("\"10.2.0.300\" is no IP address"), "{told}");
     said(&run(&daemon, &["nat", "delete", "dns"]));
     assert_eq!(ask_udp(&client.net, "10.9.0.1:53"), None);
     assert!(!run(&daemon, &["nat", "show", "dns"]).status.success());

@@ -63,7 +63,10 @@ fn readdress(device: &tap::Place, before: &Addressing, after: &Addressing, mac: 
     })?;
     changed.map_err(|(step, error)| {
         let text = format!("the device in {}: {step}: {error}", device.shown());
-        ApiError::new(Code::System, text).field("addresses").hint("it has what it had before")
+        let is_far = matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH));
+        let why = if is_far { "; is the gateway in a network of one of the addresses?" } else { "" };
+        let refused = ApiError::new(Code::System, text).field(if is_far { "routes" } else { "addresses" });
+        refused.hint(format!("it has what it had before{why}"))
     })
 }
 
