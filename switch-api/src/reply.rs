@@ -281,6 +281,9 @@ pub struct WorkerStatus {
     pub turns: u64,
     /// Turns without a frame.
     pub empty_turns: u64,
+    /// Times it rested between two turns, at low load, to let frames gather.
+    #[serde(default)]
+    pub naps: u64,
     /// Times it went to sleep.
     pub sleeps: u64,
     /// Generation it uses.

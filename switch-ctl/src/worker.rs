@@ -13,7 +13,7 @@ pub enum Verb {
     Lanes,
     /// Moves lanes from busy workers to others. No frame is lost or overtaken by it; ports with `--worker` stay.
     Rebalance(Balance),
-    /// Shows how long workers take to wake up.
+    /// Shows how long workers take to wake up when another worker or a change rings for them.
     Wake,
 }
 
@@ -90,6 +90,7 @@ fn list(workers: &[WorkerStatus], output: &Output) -> String {
         "CORE",
         "TURNS",
         "EMPTY",
+        "NAPS",
         "SLEEPS",
         "FREE",
         "IN RINGS",
@@ -106,6 +107,7 @@ fn list(workers: &[WorkerStatus], output: &Output) -> String {
             worker.core.map_or("not pinned".into(), |core| core.to_string()).into(),
             thousands(worker.turns).into(),
             thousands(worker.empty_turns).into(),
+            thousands(worker.naps).into(),
             thousands(worker.sleeps).into(),
             frames.free.to_string().into(),
             frames.in_rings.to_string().into(),

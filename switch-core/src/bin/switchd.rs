@@ -23,6 +23,7 @@ use switch_core::pipeline::{Pipeline, Private, TableSizes, Tables};
 use switch_core::port::xdp::open::Engine;
 use switch_core::sandbox::{self, Folders, keeper};
 use switch_core::table::flow::FLOWS_DEFAULT;
+use switch_core::worker::naps::{NAP_US_DEFAULT, NAP_US_MAX};
 use switch_core::worker::thread::{IDLE_TURNS_DEFAULT, Notify};
 use switch_core::worker::{Mail, Start, Turn, start};
 
@@ -88,6 +89,10 @@ struct Options {
     /// Turns without a frame before a worker sleeps. 0: at once.
     #[arg(long, default_value_t = IDLE_TURNS_DEFAULT)]
     idle_turns: u32,
+    /// Microseconds that a worker rests between turns at low load, so that frames gather and asking costs less. Only while as
+    /// many come as without. 0: never, as quick as can be at the price of a core.
+    #[arg(long, default_value_t = NAP_US_DEFAULT, value_parser = clap::value_parser!(u64).range(..=NAP_US_MAX))]
+    nap_us: u64,
     /// Whether lanes move from busy workers to others by themselves: `auto` looks every second and moves what has been plainly
     /// uneven for ten; `off` waits for `switch-ctl worker rebalance`.
     #[arg(long, value_enum, default_value_t = Rebalance::Off)]
@@ -206,6 +211,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
             beats: engine.as_ref().ok().map(|engine| engine.beats().clone()),
             core: *core,
             idle_turns: options.idle_turns,
+            nap_us: options.nap_us,
             // A bell that cannot be rung costs a second: the next tick reads the reports.
             notify: Notify(Box::new(move || _ = bell.wake())),
         })?);

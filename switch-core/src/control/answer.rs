@@ -230,6 +230,7 @@ impl Daemon {
                     lanes: self.lanes_of(id as u16),
                     turns: life.turns.get(),
                     empty_turns: life.empty_turns.get(),
+                    naps: life.naps.get(),
                     sleeps: life.sleeps.get(),
                     generation: life.generation.get(),
                     frames: FrameCounts {

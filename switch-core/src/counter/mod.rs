@@ -93,6 +93,8 @@ pub struct Life {
     pub turns: Counter,
     /// Turns without a frame.
     pub empty_turns: Counter,
+    /// Times it rested between two turns (`worker::naps`).
+    pub naps: Counter,
     /// Times it slept.
     pub sleeps: Counter,
     /// Snapshot it uses.

@@ -7,6 +7,7 @@
 //! | [`handover`] | lanes move from worker to worker |
 //! | [`idle`] | falling asleep without missing a wake-up |
 //! | [`laps`] | cycles per stage |
+//! | [`naps`] | resting at low load, to let frames gather |
 //! | [`readable`] | which lanes have something, for those that are asked by a system call |
 //! | [`watch`] | what wakes a sleeping worker |
 //! | [`thread`] | the loop around the turn: pinning, beating, sleeping |
@@ -20,6 +21,8 @@ mod inbox_tests;
 pub mod laps;
 #[cfg(not(loom))]
 pub mod mail;
+#[cfg(not(loom))]
+pub mod naps;
 #[cfg(not(loom))]
 pub mod readable;
 #[cfg(not(loom))]

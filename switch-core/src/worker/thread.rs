@@ -1,5 +1,6 @@
 //! The loop around the turn: a pinned thread that beats, and sleeps when there is nothing to do.
 
+use super::naps::Naps;
 use super::readable::Readable;
 use super::turn::Turn;
 use super::watch::Watch;
@@ -7,6 +8,7 @@ use super::{Command, Mail};
 use crate::counter::Counters;
 use crate::pipeline::Now;
 use crate::port::xdp::beat::Beats;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -14,6 +16,9 @@ use std::time::Duration;
 /// Empty turns before a worker sleeps, unless `switchd --idle-turns` says otherwise. An empty turn takes
 /// well under a microsecond: a thousand of them bridge the gap between two packets of a busy flow.
 pub const IDLE_TURNS_DEFAULT: u32 = 1000;
+
+/// How much later than asked the kernel may end a worker's rest. Its own default, 50 µs, is half a nap.
+const TIMER_SLACK_NS: NonZeroU64 = NonZeroU64::new(1_000).unwrap();
 
 /// What a worker thread starts with.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ pub struct Start {
     pub core: Option<core_affinity::CoreId>,
     /// Empty turns before it sleeps.
     pub idle_turns: u32,
+    /// How long it naps at low load, microseconds; 0: never.
+    pub nap_us: u64,
     /// Tells the control thread that there are reports.
     pub notify: Notify,
 }
@@ -94,6 +101,9 @@ fn work(mut start: Start, mut watch: Watch, mut readable: Readable) {
     let mail = start.mail.clone();
     let bell = mail[usize::from(id)].waker.as_fd();
     let mut idle = 0;
+    let mut naps = Naps::new(start.nap_us);
+    // Refused, naps are as much longer as the kernel likes, which the trial of them shows.
+    _ = rustix::thread::set_current_timer_slack(Some(TIMER_SLACK_NS));
     watch.renew(bell, &mut start.turn);
     loop {
         let now = now();
@@ -116,8 +126,13 @@ fn work(mut start: Start, mut watch: Watch, mut readable: Readable) {
             return;
         }
         idle = if outcome.frames > 0 { 0 } else { idle + 1 };
-        if idle > start.idle_turns && sleep(&mut start, &watch) > 0 {
-            idle = 0;
+        if idle > start.idle_turns {
+            if sleep(&mut start, &watch) > 0 {
+                idle = 0;
+            }
+        } else if naps.after_turn(now.ns, outcome.frames) && start.turn.may_sleep() {
+            start.counters.life.naps.add(1);
+            std::thread::sleep(naps.length());
         }
     }
 }

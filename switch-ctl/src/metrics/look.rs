@@ -202,6 +202,7 @@ fn workers(workers: &[WorkerStatus]) -> Vec<Family> {
         of(Family::counter("switch_worker_empty_turns", "Turns of the worker without a frame"), |w| {
             w.empty_turns
         }),
+        of(Family::counter("switch_worker_naps", "Times the worker rested to let frames gather"), |w| w.naps),
         of(Family::counter("switch_worker_sleeps", "Times the worker went to sleep"), |w| w.sleeps),
         of(Family::gauge("switch_worker_lanes", "Lanes (queues of ports) the worker owns"), |w| {
             w.lanes.len() as u64

@@ -209,6 +209,7 @@ mod tests {
             lanes: vec![lane],
             turns: 1000 * n,
             empty_turns: 250 * n,
+            naps: 0,
             sleeps: 3 * n,
             generation: 1,
             frames,
