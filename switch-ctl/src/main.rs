@@ -59,7 +59,7 @@ struct Options {
     /// Seconds to wait for an answer.
     #[arg(long, global = true, default_value_t = 30)]
     timeout: u64,
-    /// Change also what this owner made: `cni`, `agent` or `operator`. It is told as an event.
+    /// Change also what this owner made: `operator`, `cni`, `agent` or `routes`. It is told as an event.
     #[arg(long, global = true, value_name = "OWNER")]
     override_owner: Option<Owner>,
     #[command(subcommand)]

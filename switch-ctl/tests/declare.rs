@@ -196,6 +196,62 @@ fn it_is_all_or_nothing() {
     daemon.assert_conserved();
 }
 
+/// Only addresses and routes of a device are others: it gets them where it stands, and what it is connected to goes on. What cannot be undoes
+/// them; a port that is down is closed and opened again.
+#[test]
+fn other_addresses_are_given_in_place() {
+    let node = Node::new();
+    let web = Net::new("web");
+    let daemon = node.start(&Options::beside(CTL));
+    let file = |name: &str, addresses: &str, more: &str| {
+        let port = format!(
+            "[[bridge]]\nname = \"br0\"\n\n[[port]]\nname = \"a\"\nbridge = \"br0\"\nkind = \"tap\"\nnetns = \"{}\"\n\
+             device = \"net1\"\naddresses = [{addresses}]\nroutes = [{{ to = \"10.99.0.0/16\", via = \"10.66.0.9\" }}]\n{more}\n",
+            web.path()
+        );
+        write(&node, name, &port).display().to_string()
+    };
+    let other = "\n[[port]]\nname = \"x\"\nbridge = \"br0\"\nkind = \"memory\"\n";
+    let has = |what: &str| web.ip("-o addr show net1").contains(what);
+    said(&daemon, &format!("apply {}", file("first.toml", "\"10.66.0.1/24\"", other)));
+    let index = || web.ip("-o link show net1").split(':').next().unwrap().to_owned();
+    let before = index();
+
+    let second = file("second.toml", "\"10.66.0.1/24\", \"10.66.0.2/24\"", other);
+    let done = said(&daemon, &format!("apply {second}"));
+    assert!(done.contains("~ port a") && done.contains("addresses"), "{done}");
+    assert!(has("10.66.0.1/24") && has("10.66.0.2/24") && index() == before, "{}", web.ip("-o addr"));
+
+    // Another port of the same file is closed and cannot be opened as what it shall be: all of it is undone.
+    let missing = other.replace("memory", "xdp\"\ndevice = \"nosuch");
+    let third = file("third.toml", "\"10.66.0.3/24\"", &missing);
+    let (code, told) = refused(&daemon, &format!("apply {third}"));
+    assert!(code == 4 && told.contains("nosuch"), "{code} {told}");
+    assert!(has("10.66.0.2/24") && !has("10.66.0.3/24"), "{}", web.ip("-o addr"));
+    // Nor is anything if the kernel refuses one of them.
+    let fourth = file("fourth.toml", "\"10.67.0.3/24\"", other);
+    let (code, told) = refused(&daemon, &format!("apply {fourth}"));
+    assert!(
+        code != 0 && told.contains("10.99.0.0/16") && told.contains("fourth.toml:11:10"),
+        "{code} {told}"
+    );
+    assert!(
+        has("10.66.0.2/24") && web.ip("route show 10.99.0.0/16").contains("10.66.0.9"),
+        "{}",
+        web.ip("-o addr")
+    );
+
+    said(&daemon, "rollback 2");
+    assert!(has("10.66.0.1/24") && !has("10.66.0.2/24") && index() == before, "{}", web.ip("-o addr"));
+
+    // There is no device: one is made that has them.
+    web.ip("link del net1");
+    wait_until("the port is down", LONG, || !said(&daemon, "port list").contains(" up "));
+    let done = said(&daemon, &format!("apply {second}"));
+    assert!(done.contains("± port a") && has("10.66.0.2/24"), "{done}");
+    daemon.assert_conserved();
+}
+
 /// What a person is shown, to the letter.
 #[test]
 fn all_that_is_wrong_is_told_at_once_with_its_place() {

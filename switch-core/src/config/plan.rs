@@ -8,8 +8,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use switch_api::{
     Action, AddressDelete, ApiError, ByName, ByNamespace, ByPolicy, Change, Config, FdbDelete, FieldChange,
-    Name, NeighDelete, Object, ObjectRef, Owner, Port, PortKind, PortLabel, PortSet, Problem, Request,
-    RouteApply, RouteDelete,
+    Name, NeighDelete, Object, ObjectRef, Owner, Port, PortAddress, PortKind, PortLabel, PortSet, Problem,
+    Request, RouteApply, RouteDelete,
 };
 
 /// What is to be done.
@@ -177,8 +177,8 @@ impl<'a, T: Object> Difference<'a, T> {
     }
 }
 
-/// What leads from `current` to `desired`.
-pub fn plan(current: &Config, desired: &Config) -> Plan {
+/// What leads from `current` to `desired`. The device of a port that is `down` cannot be changed in place.
+pub fn plan(current: &Config, desired: &Config, down: &BTreeSet<Name>) -> Plan {
     let bridges = Difference::of(&current.bridge, &desired.bridge);
     let vrfs = Difference::of(&current.vrf, &desired.vrf);
     let addresses = Difference::of(&current.address, &desired.address);
@@ -196,6 +196,7 @@ pub fn plan(current: &Config, desired: &Config) -> Plan {
     bridges.tell(changes, |_, _| false);
     vrfs.tell(changes, |_, _| false);
     addresses.tell(changes, |_, _| false);
+    let is_replaced = |before: &Port, after: &Port| is_replaced(before, after, down);
     ports.tell(changes, is_replaced);
     stations.tell(changes, |_, _| false);
     neighbours.tell(changes, |_, _| false);
@@ -234,7 +235,11 @@ pub fn plan(current: &Config, desired: &Config) -> Plan {
     }
 
     for (before, after) in &ports.change {
-        change_port(&mut plan, before, after, desired);
+        if is_replaced(before, after) {
+            replace_port(&mut plan, after, desired);
+        } else {
+            change_port(&mut plan, before, after);
+        }
     }
     // Only now are ports that move elsewhere off them.
     plan.each(&bridges.delete, |bridge| Request::BridgeDelete(ByName { name: bridge.name.clone() }));
@@ -290,6 +295,14 @@ impl Plan {
         })
     }
 
+    /// Ports whose devices get other addresses and routes.
+    pub fn addressed(&self) -> impl Iterator<Item = &Name> {
+        self.requests.iter().filter_map(|(_, request)| match request {
+            Request::PortAddress(set) => Some(&set.name),
+            _ => None,
+        })
+    }
+
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
@@ -304,21 +317,48 @@ fn seconds<'a, T>(pairs: &[(&'a T, &'a T)]) -> Vec<&'a T> {
     pairs.iter().map(|(_, after)| *after).collect()
 }
 
-/// Whether a port has to be closed for a change of it.
-fn is_replaced(before: &Port, after: &Port) -> bool {
-    (&before.bridge, &before.kind, &before.labels) != (&after.bridge, &after.kind, &after.labels)
+/// Whether a port has to be closed for a change of it. Addresses and routes of a device change in place, if there is one.
+fn is_replaced(before: &Port, after: &Port, down: &BTreeSet<Name>) -> bool {
+    let without_addresses = |port: &Port| {
+        let mut kind = port.kind.clone();
+        kind.addressed_mut().into_iter().for_each(|(addresses, routes)| {
+            addresses.clear();
+            routes.clear();
+        });
+        kind
+    };
+    let in_place = !down.contains(&after.name) && without_addresses(before) == without_addresses(after);
+    let same_kind = before.kind == after.kind || in_place;
+    !same_kind || (&before.bridge, &before.labels) != (&after.bridge, &after.labels)
 }
 
-fn change_port(plan: &mut Plan, before: &Port, after: &Port, desired: &Config) {
+/// What gives the device of a port the addresses and routes that it shall have; nothing if it has them.
+fn addressed(before: &Port, after: &Port) -> Option<PortAddress> {
+    let (mut had, mut has) = (before.kind.clone(), after.kind.clone());
+    let (addresses, routes) = has.addressed_mut()?;
+    let set = PortAddress {
+        name: after.name.clone(),
+        addresses: std::mem::take(addresses),
+        routes: std::mem::take(routes),
+        source_guard: None,
+    };
+    let same = had.addressed_mut().is_some_and(|had| (&*had.0, &*had.1) == (&set.addresses, &set.routes));
+    (!same).then_some(set)
+}
+
+fn replace_port(plan: &mut Plan, after: &Port, desired: &Config) {
+    plan.push(after, Request::PortDelete(ByName { name: after.name.clone() }));
+    plan.push(after, Request::PortAdd(Box::new(after.clone())));
+    // Its stations went with it.
+    for station in desired.fdb.iter().filter(|station| station.port == after.name) {
+        plan.push(station, Request::FdbAdd(station.clone()));
+    }
+}
+
+fn change_port(plan: &mut Plan, before: &Port, after: &Port) {
     let name = after.name.clone();
-    if is_replaced(before, after) {
-        plan.push(after, Request::PortDelete(ByName { name }));
-        plan.push(after, Request::PortAdd(Box::new(after.clone())));
-        // Its stations went with it.
-        for station in desired.fdb.iter().filter(|station| station.port == after.name) {
-            plan.push(station, Request::FdbAdd(station.clone()));
-        }
-        return;
+    if let Some(set) = addressed(before, after) {
+        plan.push(after, Request::PortAddress(set));
     }
     if before.settings != after.settings {
         let set = PortSet { name: name.clone(), settings: after.settings.clone() };

@@ -3,10 +3,11 @@
 use super::plan::{keep_macs, plan};
 use super::{Checked, Model};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use switch_api::{
-    Acl, AclAction, AclPorts, AclRule, AclTier, Bridge, BridgeAddress, Config, Limit, Mac, MemorySource,
-    Name, Namespace, Nat, NatKind, NetworkPolicy, Owner, Port, PortKind, PortLimits, PortSettings, Request,
-    Route, RouteKind, StaticMac, StaticNeighbour, Uplink, Vid, Vrf, Workload,
+    Acl, AclAction, AclPorts, AclRule, AclTier, Action, Bridge, BridgeAddress, Config, Limit, Mac,
+    MemorySource, Name, Namespace, Nat, NatKind, NetworkPolicy, Owner, Port, PortKind, PortLimits,
+    PortSettings, Request, Route, RouteKind, StaticMac, StaticNeighbour, Uplink, Vid, Vrf, Workload,
 };
 
 fn name(kind: &str, n: u8) -> Name {
@@ -144,8 +145,13 @@ fn of_others() -> Model {
     model.apply(&Request::PortAdd(Box::new(port))).unwrap()
 }
 
+/// No port is down.
+fn up() -> BTreeSet<Name> {
+    BTreeSet::new()
+}
+
 fn reach(model: &Model, desired: &Config) -> Model {
-    let plan = plan(&model.config(Owner::Operator), desired);
+    let plan = plan(&model.config(Owner::Operator), desired, &up());
     let (next, problems) = model.after(&plan);
     assert_eq!(problems, [], "{plan:?}");
     Checked::after(model, next, 1).unwrap_or_else(|error| panic!("{error}")).model().clone()
@@ -167,7 +173,7 @@ proptest! {
         let has = there.config(Owner::Operator);
         prop_assert_eq!(sorted(has.clone()), sorted(second.clone()));
         prop_assert_eq!(there.config(Owner::Cni), others.config(Owner::Cni));
-        let rest = plan(&has, &second);
+        let rest = plan(&has, &second, &up());
         prop_assert!(rest.is_empty() && rest.changes.is_empty(), "{:?}", rest);
         // A file of it says the same.
         let text = switch_api::file::write(&has).unwrap();
@@ -178,7 +184,7 @@ proptest! {
     /// A change is told exactly where something differs.
     #[test]
     fn what_is_told_is_what_differs(first in config(), second in config()) {
-        let plan = plan(&first, &second);
+        let plan = plan(&first, &second, &up());
         prop_assert_eq!(plan.changes.is_empty(), first == second);
         prop_assert_eq!(plan.is_empty(), first == second);
     }
@@ -196,7 +202,7 @@ fn what_is_anothers_is_refused_and_not_taken() {
     let mine = reach(&others, &Config { bridge: vec![bridge(0, 300)], ..Config::default() });
     let guest = Port { owner: Owner::Cni, ..port(7, 0, 0) };
     let shared = mine.apply(&Request::PortAdd(Box::new(guest))).unwrap();
-    let nothing = plan(&shared.config(Owner::Operator), &Config::default());
+    let nothing = plan(&shared.config(Owner::Operator), &Config::default(), &up());
     let (_, problems) = shared.after(&nothing);
     assert!(problems.len() == 1 && problems[0].message.contains("still has ports: p7"), "{problems:?}");
 }
@@ -210,7 +216,7 @@ fn a_port_keeps_the_mac_that_was_chosen() {
     let mut desired = wanted.clone();
     keep_macs(&current, &mut desired);
     assert_eq!(desired, current);
-    assert!(plan(&current, &desired).is_empty());
+    assert!(plan(&current, &desired, &up()).is_empty());
     // The same goes for an MTU that follows another, and not for one that nobody named.
     for (mtu_follows, kept) in [(true, Some(1400)), (false, None)] {
         let settings = |mtu| PortSettings { mtu, mtu_follows, ..PortSettings::default() };
@@ -222,4 +228,27 @@ fn a_port_keeps_the_mac_that_was_chosen() {
         keep_macs(&had, &mut desired);
         assert_eq!(desired.port[0].settings.mtu, kept);
     }
+}
+
+#[test]
+fn addresses_change_in_place_unless_there_is_no_device() {
+    let tap = |addresses: &[&str], queues| {
+        let mut port = Port::new("a".parse().unwrap(), "br0".parse().unwrap(), PortKind::tap("/run/netns/a"));
+        *port.kind.addressed_mut().unwrap().0 = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        if let PortKind::Tap { queues: has, .. } = &mut port.kind {
+            *has = queues;
+        }
+        Config { port: vec![port], ..Config::default() }
+    };
+    let (had, has) = (tap(&["10.0.0.1/24"], 1), tap(&["10.0.0.2/24"], 1));
+    let closes = |has: &Config, down: &BTreeSet<Name>| {
+        let plan = plan(&had, has, down);
+        let told = plan.changes[0].action;
+        assert_eq!(told == Action::Replace, !plan.closed().is_empty());
+        assert_eq!(told == Action::Change, plan.addressed().count() == 1);
+        told == Action::Replace
+    };
+    assert!(!closes(&has, &up()));
+    assert!(closes(&has, &["a".parse().unwrap()].into()), "there is no device");
+    assert!(closes(&tap(&["10.0.0.2/24"], 2), &up()), "it has other queues as well");
 }

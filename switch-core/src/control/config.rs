@@ -4,6 +4,7 @@
 use super::daemon::{Daemon, PortLife, json, not_kept};
 use super::devices::{remove_left_behind, with_mac};
 use super::history::History;
+use super::readdress::give_addresses;
 use crate::config::Checked;
 use crate::config::checked::places;
 use crate::config::plan::{Plan, keep_macs, plan, problems_of};
@@ -34,6 +35,8 @@ struct Exchanged {
     opened: Vec<PortId>,
     closed: Vec<Name>,
     mtus: Vec<(PortId, Port)>,
+    /// As they were, and as they are.
+    addressed: Vec<(Port, Port)>,
 }
 
 impl Daemon {
@@ -176,7 +179,7 @@ impl Daemon {
         }
         let mut problems = switch_api::file::foreign(&desired, apply.owner);
         problems.extend(self.model.collisions(apply.owner, &desired));
-        let plan = plan(current, &desired);
+        let plan = plan(current, &desired, &self.ports_down());
         let (model, impossible) = self.model.after(&plan);
         let known: BTreeSet<ObjectRef> = problems.iter().filter_map(|known| known.object.clone()).collect();
         let is_new = |problem: &Problem| problem.object.as_ref().is_none_or(|about| !known.contains(about));
@@ -260,6 +263,7 @@ impl Daemon {
             self.open_new(checked, port, manner, done)?;
         }
         self.set_mtus(checked, plan, done)?;
+        self.set_addresses(checked, plan, done)?;
         self.close_old(gone, done);
         for port in &late {
             self.open_new(checked, port, manner, done)?;
@@ -280,10 +284,7 @@ impl Daemon {
             (Err(error), Manner::Lenient) => PortLife::Down(error.to_string()),
             (Err(error), Manner::Strict) => {
                 remove_left_behind(port);
-                let text = format!("port {}: {}", port.name, error.message);
-                let mut refused = ApiError { message: text, ..error.clone() };
-                refused.data.problems = problems_of(Some(&ObjectRef::of(port)), error);
-                return Err(refused);
+                return Err(about(port, error));
             }
         };
         self.ports.insert(id, life);
@@ -306,6 +307,24 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    fn set_addresses(&self, checked: &Checked, plan: &Plan, done: &mut Exchanged) -> Result<(), ApiError> {
+        for name in plan.addressed() {
+            let there = (self.model.ports.get(name), checked.model().ports.get(name));
+            let (Some(before), Some(after)) = there else { continue };
+            let (before, after) = (before.object.clone(), after.object.clone());
+            give_addresses(&before, &after).map_err(|error| about(&after, error))?;
+            done.addressed.push((before, after));
+        }
+        Ok(())
+    }
+
+    /// Ports without a device that could be changed.
+    fn ports_down(&self) -> BTreeSet<Name> {
+        let is_up = |id| matches!(self.ports.get(&id), Some(PortLife::Up(_)));
+        let down = self.model.ports.values().filter(|port| !is_up(port.id));
+        down.map(|port| port.object.name.clone()).collect()
     }
 
     /// Closes ports, first for the workers and then for good.
@@ -344,6 +363,11 @@ impl Daemon {
                 tracing::error!("an MTU could not be put back: {error}");
             }
         }
+        for (had, has) in done.addressed {
+            if let Err(error) = give_addresses(&has, &had) {
+                tracing::error!("addresses could not be put back: {}", error.message);
+            }
+        }
         if !done.closed.is_empty() {
             done.closed.iter().for_each(|name| self.open_again(name));
             self.republish();
@@ -364,6 +388,14 @@ impl Daemon {
             }
         }
     }
+}
+
+/// The same error, and of which port it is.
+fn about(port: &Port, error: ApiError) -> ApiError {
+    let text = format!("port {}: {}", port.name, error.message);
+    let mut refused = ApiError { message: text, ..error.clone() };
+    refused.data.problems = problems_of(Some(&ObjectRef::of(port)), error);
+    refused
 }
 
 fn refusal(problems: Vec<Problem>) -> ApiError {

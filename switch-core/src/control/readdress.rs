@@ -51,7 +51,6 @@ fn is_there(added: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Changes the device of a port. On failure it is put back, as far as that is possible.
 fn readdress(device: &tap::Place, before: &Addressing, after: &Addressing, mac: Mac) -> Result<(), ApiError> {
     let (_, file) = enter(device.netns.as_deref())?;
     let changed = inside(file.as_ref(), || {
@@ -70,28 +69,34 @@ fn readdress(device: &tap::Place, before: &Addressing, after: &Addressing, mac: 
     })
 }
 
+/// Gives the device of a port that is up the addresses and routes that it `has` in place of those that it `had`. On failure it is put
+/// back, as far as that is possible.
+pub(super) fn give_addresses(had: &Port, has: &Port) -> Result<(), ApiError> {
+    let (Some(place), Some(Some(mac))) = (place(had), had.kind.clone().mac_mut().map(|mac| *mac)) else {
+        return Err(ApiError::new(Code::Internal, "a device without a MAC address"));
+    };
+    readdress(&place, &Addressing::of(had), &Addressing::of(has), mac)
+}
+
 impl Daemon {
     /// Gives a port's device other addresses and routes.
     pub(super) fn address_port(&mut self, request: &Request, name: &Name) -> Result<Value, ApiError> {
         let checked = self.check(request)?;
         let before = self.model.ports.get(name).ok_or_else(|| no_such("port", name))?;
-        let (id, had, has) = (before.id, &before.object, &checked.model().ports[name].object);
-        let (before, after) = (Addressing::of(had), Addressing::of(has));
-        let (Some(place), Some(Some(mac))) = (place(had), had.kind.clone().mac_mut().map(|mac| *mac)) else {
-            return Err(ApiError::new(Code::Internal, "a device without a MAC address"));
-        };
+        let (id, had) = (before.id, before.object.clone());
+        let has = checked.model().ports[name].object.clone();
         if !matches!(self.ports.get(&id), Some(PortLife::Up(_))) {
             let text = format!("port {name} is down: there is no device to give addresses to");
             return Err(ApiError::new(Code::Busy, text)
                 .field("name")
                 .hint(format!("`switch-ctl port show {name}` says why")));
         }
-        readdress(&place, &before, &after, mac)?;
+        give_addresses(&had, &has)?;
         let generation = self.publisher.generation();
         self.adopt(checked).inspect_err(|_| {
             // What was not kept was not published: the device goes back as well.
             if self.publisher.generation() == generation {
-                _ = readdress(&place, &after, &before, mac);
+                _ = give_addresses(&has, &had);
             }
         })
     }
