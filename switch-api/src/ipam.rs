@@ -180,6 +180,10 @@ pub struct LeaseAcquire {
     /// These and no others of their family; a family of which none is named gets any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
+    /// A port with these addresses is asked for next: the lease need not be on disk before that is, and is lost with a daemon that
+    /// dies in between.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub with_port: bool,
 }
 
 /// Which leases are meant; what is absent does not narrow.

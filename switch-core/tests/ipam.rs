@@ -13,11 +13,13 @@ use switch_api::{
     Client, Code, Done, Holder, Lease, LeaseAcquire, LeaseFilter, LeaseStatus, Name, Pool, PoolRange,
     PoolStatus, Released, Request,
 };
-use switch_lab::{Daemon, Node, Options};
+use switch_lab::{Daemon, Node, Options, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
 /// How often the daemon is killed.
 const KILLS: u64 = 12;
+/// Leases that clients are told of or release, at least, before it is.
+const ANSWERED: usize = 10;
 /// Clients that ask and release meanwhile.
 const CLIENTS: usize = 3;
 
@@ -39,7 +41,12 @@ fn holder(container: &str) -> Holder {
 }
 
 fn acquire(container: &str) -> Request {
-    Request::LeaseAcquire(LeaseAcquire { pool: pods(), holder: holder(container), addresses: Vec::new() })
+    Request::LeaseAcquire(LeaseAcquire {
+        pool: pods(),
+        holder: holder(container),
+        addresses: Vec::new(),
+        with_port: false,
+    })
 }
 
 fn release(container: &str) -> Request {
@@ -121,6 +128,9 @@ fn a_lease_that_was_acknowledged_survives_a_kill_and_none_is_given_twice() {
                 std::thread::spawn(move || churn(&socket, client, round, &told, &stop))
             })
             .collect();
+        // However slow the machine: some were told something.
+        let before = acknowledged;
+        wait_until("clients are answered", LONG, || told.lock().unwrap().len() >= before + ANSWERED);
         // Anywhere in a transaction: the pause has no relation to what it takes.
         std::thread::sleep(Duration::from_micros(20_000 + (round * 7_919_317) % 60_000));
         daemon.kill();
@@ -133,6 +143,44 @@ fn a_lease_that_was_acknowledged_survives_a_kill_and_none_is_given_twice() {
     }
     assert!(acknowledged > 100, "only {acknowledged} were acknowledged: this tested nothing");
     println!("{KILLS} kills, {acknowledged} leases acknowledged or released");
+}
+
+/// A lease that is for a port is on disk with the port, and with nothing less: a daemon that dies before that has not given the address
+/// to anybody. Asked for without a port it is on disk at once, whatever was said before.
+#[test]
+fn a_lease_for_a_port_is_on_disk_with_the_port() {
+    let with_port = |container| match acquire(container) {
+        Request::LeaseAcquire(wanted) => Request::LeaseAcquire(LeaseAcquire { with_port: true, ..wanted }),
+        other => other,
+    };
+    let node = Node::new();
+    let mut daemon = node.start(&switchd());
+    add_pool(&daemon, &["10.9.0.0/29"]);
+    let restarted = |mut daemon: Daemon| {
+        daemon.kill();
+        drop(daemon);
+        let daemon = node.start(&switchd());
+        let has: Vec<Lease> = leases(&daemon).into_iter().map(|status| status.lease).collect();
+        (daemon, has)
+    };
+    let _: Lease = daemon.call(&with_port("nobody"));
+    let has;
+    (daemon, has) = restarted(daemon);
+    assert_eq!(has, [], "it was on disk before its port");
+
+    let first: Lease = daemon.call(&with_port("first"));
+    daemon.bridge("br0");
+    let has;
+    (daemon, has) = restarted(daemon);
+    assert_eq!(has, [first.clone()], "it is on disk with whatever comes next");
+
+    let second: Lease = daemon.call(&with_port("second"));
+    let again: Lease = daemon.call(&acquire("second"));
+    assert_eq!(again, second);
+    let has;
+    (daemon, has) = restarted(daemon);
+    assert_eq!(has, [first, second], "who did not speak of a port was told of a lease that is not on disk");
+    daemon.assert_conserved();
 }
 
 #[test]

@@ -188,7 +188,8 @@ fn every_command_prints_json_when_asked() {
         }
         if line.starts_with("ipam lease release") {
             let holder = Holder { network: "n".into(), container: "c".into(), interface: "eth0".into() };
-            let lease = LeaseAcquire { pool: "p".parse().unwrap(), holder, addresses: Vec::new() };
+            let lease =
+                LeaseAcquire { pool: "p".parse().unwrap(), holder, addresses: Vec::new(), with_port: false };
             let _: Value = daemon.call(&Request::LeaseAcquire(lease));
         }
         let words = line.replace("DIR", &directory).replace("POD", bare.net.name());

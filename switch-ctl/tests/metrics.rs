@@ -351,8 +351,12 @@ fn what_can_run_out_is_told() {
     }
     let holder = switch_api::Holder { network: "n".into(), container: "c".into(), interface: "i".into() };
     let (pool, addresses) = ("pods".parse().unwrap(), Vec::new());
-    let _: Value =
-        daemon.call(&switch_api::Request::LeaseAcquire(switch_api::LeaseAcquire { pool, holder, addresses }));
+    let _: Value = daemon.call(&switch_api::Request::LeaseAcquire(switch_api::LeaseAcquire {
+        pool,
+        holder,
+        addresses,
+        with_port: false,
+    }));
     let scrape = Scrape::parse(&String::from_utf8(print(&daemon, "openmetrics").stdout).unwrap());
     let of = |state| {
         scrape.sum("switch_pool_addresses", &[("pool", "pods"), ("family", "ipv4"), ("state", state)])

@@ -36,7 +36,10 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<Value, Refusal> {
         );
     }
     let is_first = !conf.ipam.needs_interface();
-    let given = if is_first { ipam::acquire(&mut client, invocation, conf)? } else { Answer::default() };
+    let given = match is_first {
+        true => ipam::acquire(&mut client, invocation, conf, present.is_err())?,
+        false => Answer::default(),
+    };
     let present = present.map(|port| (port, seen.is_some()));
     let attached = attach(&mut client, invocation, conf, present, &given).and_then(|port| match is_first {
         true => Ok((port, given)),
@@ -55,7 +58,7 @@ fn address(
     conf: &Conf,
     port: Port,
 ) -> Result<(Port, Answer), Refusal> {
-    let given = ipam::acquire(client, invocation, conf)?;
+    let given = ipam::acquire(client, invocation, conf, false)?;
     let mut port = port;
     let mac = port.kind.mac_mut().and_then(|mac| *mac).map_or_else(|| mac_for(&given), Ok)?;
     port.kind = kind(invocation, conf, &port.name, mac, &given)?;
@@ -69,7 +72,7 @@ pub fn addresses_only(invocation: &Invocation, conf: &Conf) -> Result<Value, Ref
     let mut client = switch::connect(conf).map_err(switch::down)?;
     let holder = conf.holder(&invocation.container, &invocation.interface);
     pending::make_good(&mut client, conf, Some(&holder))?;
-    Ok(ipam::acquire(&mut client, invocation, conf)?.to_json(conf.version))
+    Ok(ipam::acquire(&mut client, invocation, conf, false)?.to_json(conf.version))
 }
 
 /// The port, up in every worker. `present`: the one there is, and whether its device is too.

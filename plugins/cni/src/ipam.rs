@@ -11,8 +11,13 @@ use switch_api::{
     Pool, PoolRange, Released, Request,
 };
 
-/// Addresses for the attachment. Asked again, it answers the same.
-pub fn acquire(client: &mut Client, invocation: &Invocation, conf: &Conf) -> Result<Answer, Refusal> {
+/// Addresses for the attachment. Asked again, it answers the same. `with_port`: a port with them is asked for next.
+pub fn acquire(
+    client: &mut Client,
+    invocation: &Invocation,
+    conf: &Conf,
+    with_port: bool,
+) -> Result<Answer, Refusal> {
     match &conf.ipam {
         Ipam::None if conf.ips.is_empty() && invocation.ips.is_empty() => Ok(Answer::default()),
         Ipam::None => Err(Refusal::new(
@@ -23,7 +28,7 @@ pub fn acquire(client: &mut Client, invocation: &Invocation, conf: &Conf) -> Res
         Ipam::Pool { pool, ranges, routes } => {
             let addresses = conf.ips.iter().chain(&invocation.ips).copied().collect();
             let holder = conf.holder(&invocation.container, &invocation.interface);
-            let wanted = LeaseAcquire { pool: pool.clone(), holder, addresses };
+            let wanted = LeaseAcquire { pool: pool.clone(), holder, addresses, with_port };
             let lease = lease(client, &wanted, ranges)?;
             Ok(answer(&lease, routes.as_deref()))
         }
@@ -39,6 +44,10 @@ fn lease(client: &mut Client, wanted: &LeaseAcquire, ranges: &[PoolRange]) -> Re
     let request = Request::LeaseAcquire(wanted.clone());
     match client.call(&request) {
         Err(error) if error.code == Code::NotFound && !ranges.is_empty() => {}
+        // A daemon of an older version, to which everything is on disk at once.
+        Err(error) if error.code == Code::InvalidParams && wanted.with_port => {
+            return lease(client, &LeaseAcquire { with_port: false, ..wanted.clone() }, ranges);
+        }
         outcome => return outcome,
     }
     let pool = Pool { name: wanted.pool.clone(), ranges: ranges.to_vec(), owner: Owner::Cni };

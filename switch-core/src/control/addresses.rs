@@ -17,7 +17,8 @@ impl Daemon {
     /// Answers what `owner` asks about addresses.
     pub(super) fn addresses(&mut self, request: &Request, owner: Owner) -> Result<Value, ApiError> {
         let now_s = now().s();
-        if self.book_in_doubt && !request.is_read_only() {
+        if !request.is_read_only() && (self.store.take_doubt() || self.book_in_doubt) {
+            self.book_in_doubt = true;
             self.restore_addresses()?;
         }
         let freed = self.book.expire(now_s);
@@ -26,14 +27,17 @@ impl Daemon {
             Request::LeaseList(filter) => return json(self.book.leases(filter)),
             Request::LeaseAcquire(wanted) => {
                 let (lease, change) = self.book.plan_acquire(wanted, owner, now_s)?;
-                self.keep_addresses(change, &freed)?;
+                self.keep_addresses(change, &freed, wanted.with_port)?;
+                if !wanted.with_port {
+                    self.store.sync().map_err(not_on_disk)?;
+                }
                 self.tell_full(&wanted.pool);
                 return json(lease);
             }
             Request::LeaseRelease(filter) => {
                 let leases = self.book.plan_release(filter)?;
                 let change = (!leases.is_empty()).then(|| Change::Released(leases.clone()));
-                self.keep_addresses(change, &freed)?;
+                self.keep_addresses(change, &freed, false)?;
                 return json(Released { leases });
             }
             Request::PoolAdd(pool) => self.book.plan_pool(pool, false)?,
@@ -44,19 +48,19 @@ impl Daemon {
         if !self.store.is_kept() {
             tracing::warn!("without --state, pools and leases are forgotten when this daemon ends");
         }
-        self.keep_addresses(Some(change), &freed)?;
+        self.keep_addresses(Some(change), &freed, false)?;
         json(self.done())
     }
 
-    /// To disk, and then to memory.
-    fn keep_addresses(&mut self, change: Option<Change>, freed: &[(Name, IpAddr)]) -> Result<(), ApiError> {
+    /// To disk, now or with the port that it is for, and then to memory.
+    fn keep_addresses(
+        &mut self,
+        change: Option<Change>,
+        freed: &[(Name, IpAddr)],
+        later: bool,
+    ) -> Result<(), ApiError> {
         let Some(change) = change else { return Ok(()) };
-        self.store.keep_addresses(&change, freed).map_err(|error| {
-            // Whether it is on disk nobody can say; it is looked at before the next change.
-            self.book_in_doubt = true;
-            ApiError::new(Code::System, format!("the change could not be kept: {error}"))
-                .hint("nothing was changed; see the space and rights of --state")
-        })?;
+        self.store.keep_addresses(&change, freed, later).map_err(not_on_disk)?;
         self.book.apply(change, now().s());
         Ok(())
     }
@@ -85,4 +89,10 @@ impl Daemon {
         self.book_in_doubt = false;
         Ok(())
     }
+}
+
+/// Whether it is on disk nobody can say; the store is read anew before the next change (`Store::take_doubt`).
+fn not_on_disk(error: String) -> ApiError {
+    ApiError::new(Code::System, format!("the change could not be kept: {error}"))
+        .hint("nothing was changed; see the space and rights of --state")
 }

@@ -9,7 +9,7 @@ use super::outside::Left;
 use crate::config::model::Declared;
 use crate::config::routes::{Place, Routes, Way, declared};
 use crate::ipam::{Change, Kept as Addresses};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::net::IpAddr;
@@ -49,6 +49,10 @@ struct Kept {
     path: PathBuf,
     /// None: it was closed after an error.
     database: Option<Database>,
+    /// A change was made that is on disk with the next one.
+    unsynced: bool,
+    /// It was closed after an error since somebody asked: whether the last changes are on disk nobody can say.
+    in_doubt: bool,
 }
 
 /// Why the store cannot be used.
@@ -91,7 +95,15 @@ impl Store {
             // An older version kept them with all else.
             false => move_routes(&database, &declared).map_err(failed)?,
         }
-        Ok((Self(Some(Kept { path: path.to_owned(), database: Some(database) })), declared))
+        Ok((
+            Self(Some(Kept {
+                path: path.to_owned(),
+                database: Some(database),
+                unsynced: false,
+                in_doubt: false,
+            })),
+            declared,
+        ))
     }
 
     /// Replaces what is kept. On return it is on disk.
@@ -174,21 +186,48 @@ impl Store {
         Ok(Addresses { pools: rows(&transaction, POOLS)?, leases: rows(&transaction, LEASES)?, held })
     }
 
-    /// Keeps a change of addresses, and forgets held ones that are free again. On return it is on disk.
-    pub fn keep_addresses(&mut self, change: &Change, freed: &[(Name, IpAddr)]) -> Result<(), String> {
+    /// Keeps a change of addresses, and forgets held ones that are free again. On return it is on disk; with `later`, it is so with
+    /// the next change of anything, and lost if there is none.
+    pub fn keep_addresses(
+        &mut self,
+        change: &Change,
+        freed: &[(Name, IpAddr)],
+        later: bool,
+    ) -> Result<(), String> {
         self.with(|database| {
-            let transaction = database.begin_write()?;
+            let mut transaction = database.begin_write()?;
+            if later {
+                transaction.set_durability(Durability::None)?;
+            }
             write_addresses(&transaction, change, freed)?;
             Ok(transaction.commit()?)
-        })
+        })?;
+        self.0.iter_mut().for_each(|kept| kept.unsynced = later);
+        Ok(())
+    }
+
+    /// What was kept for later is on disk on return.
+    pub fn sync(&mut self) -> Result<(), String> {
+        match &self.0 {
+            Some(kept) if kept.unsynced => self.with(|database| Ok(database.begin_write()?.commit()?)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an error has left it open what of the last changes is on disk; asked once.
+    pub fn take_doubt(&mut self) -> bool {
+        self.0.as_mut().is_some_and(|kept| std::mem::take(&mut kept.in_doubt))
     }
 
     /// Writes; whatever goes wrong closes the file.
     fn with(&mut self, write: impl FnOnce(&Database) -> Result<(), redb::Error>) -> Result<(), String> {
         let Some(kept) = &mut self.0 else { return Ok(()) };
         let written = write(kept.open()?);
+        // What was kept for later is on disk now as well, or lost.
+        kept.unsynced = false;
         written.map_err(|error| {
             kept.database = None;
+            kept.in_doubt = true;
             error.to_string()
         })
     }

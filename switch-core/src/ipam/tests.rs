@@ -24,7 +24,7 @@ fn holder(n: usize) -> Holder {
 
 fn wanted(n: usize, addresses: &[&str]) -> LeaseAcquire {
     let addresses = addresses.iter().map(|it| it.parse().unwrap()).collect();
-    LeaseAcquire { pool: name("p"), holder: holder(n), addresses }
+    LeaseAcquire { pool: name("p"), holder: holder(n), addresses, with_port: false }
 }
 
 fn book(subnets: &[&str]) -> Book {
