@@ -25,7 +25,7 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Start the switch on four namespaces, send real traffic through it, show what it did, clean up.
+    /// Start the switch on namespaces of its own, send real traffic through it, show what it did, clean up.
     Demo {
         /// Leave everything running and say how to talk to it.
         #[arg(long)]
@@ -68,7 +68,11 @@ enum Task {
     /// Boot an emulated machine whose network driver does zero-copy, and test the switch in it.
     Zerocopy,
     /// Build the programs, static, and a Debian package of them.
-    Package,
+    Package {
+        /// For another processor than this machine's: `amd64` or `arm64`.
+        #[arg(long)]
+        architecture: Option<String>,
+    },
     /// Put mistakes into a copy of the source, one at a time, and check that the tests notice.
     Mistakes {
         /// Only those whose description or file has this in it.
@@ -88,7 +92,7 @@ fn main() -> ExitCode {
         Task::Fuzz { seconds } => fuzz::run_all(seconds),
         Task::Tidy => tidy::run(),
         Task::Zerocopy => zerocopy::run_in_machine(),
-        Task::Package => package::release(),
+        Task::Package { architecture } => package::release(architecture.as_deref()),
         Task::Mistakes { only } => mistakes::run(&only),
     };
     match result {

@@ -1,11 +1,12 @@
 //! `cargo xtask package`: the three programs, linked statically so that any Linux of the processor runs them, and a Debian package of
 //! them with the unit, the drop-ins, manual pages and completions. `dpkg-deb` makes it: what a package is stays Debian's.
 
+use crate::setup;
 use crate::sh::{Result, capture, cargo, root, run, say};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Each program and where Debian looks for it.
 const PROGRAMS: &[(&str, &str)] =
@@ -38,6 +39,33 @@ const COMPLETIONS: &[(&str, &str)] = &[
     ("fish", "usr/share/fish/vendor_completions.d/switch-ctl.fish"),
 ];
 
+/// A processor that packages are made for.
+struct Processor {
+    /// As Debian names it.
+    debian: &'static str,
+    /// As Rust does.
+    rust: &'static str,
+    /// Links for it, elsewhere.
+    linker: &'static str,
+    /// Runs its programs elsewhere.
+    emulator: &'static str,
+}
+
+const PROCESSORS: &[Processor] = &[
+    Processor {
+        debian: "amd64",
+        rust: "x86_64-unknown-linux-gnu",
+        linker: "x86_64-linux-gnu-gcc",
+        emulator: "qemu-x86_64-static",
+    },
+    Processor {
+        debian: "arm64",
+        rust: "aarch64-unknown-linux-gnu",
+        linker: "aarch64-linux-gnu-gcc",
+        emulator: "qemu-aarch64-static",
+    },
+];
+
 /// What a package is made of, and for whom.
 pub struct Package<'a> {
     /// Where the programs are.
@@ -47,37 +75,56 @@ pub struct Package<'a> {
     pub version: &'a str,
     /// How dpkg-deb compresses it; see its `-Z`.
     pub compression: &'a str,
+    /// Runs the programs, if this machine cannot.
+    pub emulator: Option<&'a str>,
 }
 
-/// Builds the programs and packs them.
-pub fn release() -> Result {
-    let target = host()?;
-    say(&format!("the programs, static, for {target}"));
-    let mut build = cargo("build --release --quiet --target");
-    // With a target named, what runs while building (macros, build scripts) is built without the flag.
-    build.arg(&target).env("RUSTFLAGS", "-C target-feature=+crt-static");
-    run(build)?;
-    let programs = root().join("target").join(&target).join("release");
+/// Builds the programs and packs them, for this machine's processor or another.
+pub fn release(architecture: Option<&str>) -> Result {
+    let here = capture(Command::new("dpkg").arg("--print-architecture"))?;
+    let wanted = architecture.unwrap_or(here.trim());
+    let processor = PROCESSORS.iter().find(|processor| processor.debian == wanted);
+    let processor = processor.ok_or_else(|| {
+        let known: Vec<_> = PROCESSORS.iter().map(|processor| processor.debian).collect();
+        format!("no packages are made for {wanted:?}: it is one of {}", known.join(", "))
+    })?;
+    let emulator = (wanted != here.trim()).then_some(processor.emulator);
+    let programs = build(processor, emulator.is_some())?;
+    let package = Package {
+        programs: &programs,
+        architecture: wanted,
+        version: env!("CARGO_PKG_VERSION"),
+        compression: "xz",
+        emulator,
+    };
     for (program, _) in PROGRAMS {
         must_be_static(&programs.join(program))?;
     }
-    let architecture = capture(Command::new("dpkg").arg("--print-architecture"))?;
-    let package = Package {
-        programs: &programs,
-        architecture: architecture.trim(),
-        version: env!("CARGO_PKG_VERSION"),
-        compression: "xz",
-    };
+    package.must_run()?;
     let file = package.build(&root().join("target/package"))?;
     println!("{}, {} KiB; install it with `apt install {0}`", file.display(), size(&file)? / 1024);
     Ok(())
 }
 
-/// The processor and system that we run on, as Rust names it.
-fn host() -> Result<String> {
-    let said = capture(Command::new("rustc").arg("-vV"))?;
-    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).ok_or(format!("`rustc -vV` names no host:\n{said}"))
+/// Where the programs are.
+fn build(processor: &Processor, is_foreign: bool) -> Result<PathBuf> {
+    let target = processor.rust;
+    if is_foreign {
+        setup::cross()?;
+        if !setup::rust_target(target) {
+            return Err(format!("Rust's library for {target} is not here: `rustup target add {target}`"));
+        }
+    }
+    say(&format!("the programs, static, for {target}"));
+    let mut build = cargo("build --release --quiet --target");
+    // With a target named, what runs while building (macros, build scripts) is built without the flag.
+    build.arg(target).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    if is_foreign {
+        let name = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"));
+        build.env(name, processor.linker);
+    }
+    run(build)?;
+    Ok(root().join("target").join(target).join("release"))
 }
 
 /// A program that asks for a dynamic linker names it in a segment of its own.
@@ -91,6 +138,33 @@ fn must_be_static(program: &Path) -> Result {
 }
 
 impl Package<'_> {
+    /// One of its programs, to be run here.
+    fn run(&self, program: &str) -> Command {
+        let path = self.programs.join(program);
+        match self.emulator {
+            Some(emulator) => {
+                let mut command = Command::new(emulator);
+                command.arg(path);
+                command
+            }
+            None => Command::new(path),
+        }
+    }
+
+    /// Its programs start on its processor, and say who they are.
+    fn must_run(&self) -> Result {
+        for (program, _) in PROGRAMS {
+            // The plugin has no options: a runtime asks it by its environment (CNI specification, VERSION).
+            let said = capture(
+                self.run(program).arg("--version").env("CNI_COMMAND", "VERSION").stdin(Stdio::null()),
+            )?;
+            if ![self.version, "supportedVersions"].iter().any(|word| said.contains(word)) {
+                return Err(format!("{program} does not say that it is of version {}: {said}", self.version));
+            }
+        }
+        Ok(())
+    }
+
     /// Packs in `place`, which is emptied first; the package's path.
     pub fn build(&self, place: &Path) -> Result<PathBuf> {
         let name = format!("switchd_{}_{}", self.version, self.architecture);
@@ -118,12 +192,11 @@ impl Package<'_> {
 
     /// What the command line says of itself: manual pages and completions.
     fn generate(&self, tree: &Path) -> Result {
-        let ctl = self.programs.join("switch-ctl");
         let pages = tree.join("usr/share/man/man1");
         directory(&pages)?;
-        capture(Command::new(&ctl).arg("man").arg(&pages))?;
+        capture(self.run("switch-ctl").arg("man").arg(&pages))?;
         for (shell, to) in COMPLETIONS {
-            write(&tree.join(to), &capture(Command::new(&ctl).args(["completion", shell]))?, 0o644)?;
+            write(&tree.join(to), &capture(self.run("switch-ctl").args(["completion", shell]))?, 0o644)?;
         }
         capture(Command::new("gzip").args(["--no-name", "--best", "--recursive"]).arg(&pages))?;
         capture(

@@ -14,8 +14,14 @@ pub fn run() -> Result {
     let architecture = capture(Command::new("dpkg").arg("--print-architecture"))?;
     let programs = root().join("target/debug");
     let pack = |version| {
-        Package { programs: &programs, architecture: architecture.trim(), version, compression: "none" }
-            .build(&place)
+        Package {
+            programs: &programs,
+            architecture: architecture.trim(),
+            version,
+            compression: "none",
+            emulator: None,
+        }
+        .build(&place)
     };
     let (first, second) = (pack("0.1.0")?, pack("0.1.1")?);
     let empty = place.join("system");

@@ -22,9 +22,6 @@ const TEST: &[Need] = &[
     ("script", "bsdutils"),
     ("bird", "bird2"),
     ("traceroute", "traceroute"),
-    ("qemu-aarch64-static", "qemu-user-static"),
-    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
-    ("/usr/aarch64-linux-gnu/lib/libc.so", "libc6-dev-arm64-cross"),
     // The generator's AF_XDP comes from libbpf, which it builds.
     ("gcc", "gcc"),
     ("make", "make"),
@@ -43,6 +40,18 @@ const TEST: &[Need] = &[
     ("nft", "nftables"),
 ];
 
+/// To build for other processors, and to run what was built.
+const CROSS: &[Need] = &[
+    ("qemu-aarch64-static", "qemu-user-static"),
+    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+    ("/usr/aarch64-linux-gnu/lib/libc.so", "libc6-dev-arm64-cross"),
+];
+
+/// For `cargo xtask package --architecture`: no root, but to install what is missing.
+pub fn cross() -> Result {
+    there(CROSS)
+}
+
 /// For `cargo xtask demo`.
 pub fn demo() -> Result {
     ready(&[DEMO])
@@ -50,7 +59,7 @@ pub fn demo() -> Result {
 
 /// For `cargo xtask test`.
 pub fn test() -> Result {
-    ready(&[TEST])
+    ready(&[TEST, CROSS])
 }
 
 /// For the emulated machine.
@@ -64,7 +73,7 @@ const ZEROCOPY: &[Need] = &[
 
 /// For `cargo xtask zerocopy`.
 pub fn zerocopy() -> Result {
-    ready(&[TEST, ZEROCOPY])
+    ready(&[TEST, CROSS, ZEROCOPY])
 }
 
 /// What figures need beside that: the peers.
@@ -82,7 +91,7 @@ const FIGURES: &[Need] = &[
 /// others are measured.
 pub fn figures() -> Result {
     if !is_root() {
-        return Err(not_root(&missing(&[TEST, FIGURES], has), has("apt-get")));
+        return Err(not_root(&missing(&[TEST, CROSS, FIGURES], has), has("apt-get")));
     }
     test()?;
     if let Err(error) = install(&missing(&[FIGURES], has)) {
@@ -96,7 +105,11 @@ const BENCH: &[Need] = &[("clang", "clang"), ("valgrind", "valgrind")];
 
 /// For `cargo xtask bench`: no root, but to install what is missing.
 pub fn bench() -> Result {
-    let missing = missing(&[BENCH], has);
+    there(BENCH)
+}
+
+fn there(needs: &[Need]) -> Result {
+    let missing = missing(&[needs], has);
     if missing.is_empty() || is_root() { install(&missing) } else { Err(not_root(&missing, has("apt-get"))) }
 }
 
@@ -155,7 +168,8 @@ fn install(missing: &[Need]) -> Result {
         return Err(by_hand(missing));
     }
     let (names, line) = (names(missing), install_line(missing));
-    say(&format!("missing: {names}; installing"));
+    // Not where a figure's lines go.
+    eprintln!("xtask: missing: {names}; installing");
     // A fresh machine has no package lists, an old one has stale ones; either way the update is cheap.
     run(apt("update -q")).and_then(|()| run(apt(&line["apt-get ".len()..]))).map_err(|error| {
         format!("missing: {names}, and they could not be installed ({error}). Run: {line}")
@@ -168,7 +182,7 @@ fn install(missing: &[Need]) -> Result {
 
 fn apt(words: &str) -> Command {
     let mut command = Command::new("apt-get");
-    command.args(words.split_whitespace()).env("DEBIAN_FRONTEND", "noninteractive");
+    command.args(words.split_whitespace()).env("DEBIAN_FRONTEND", "noninteractive").stdout(std::io::stderr());
     command
 }
 
