@@ -8,6 +8,7 @@
 //! | [`sink`] | what the sink makes of what arrives: loss, reorder, latencies |
 //! | [`flood`] | a flood that no socket could send |
 //! | [`iperf`] | TCP between two pods |
+//! | [`tap_loops`] | two TAPs and a loop between them, by system calls or by `io_uring` |
 //! | [`changes`] | changes at a rate, and datagrams beside them |
 //! | [`containers`] | containers as a runtime attaches them |
 //! | [`pair`] | two pods on the switch |
@@ -48,4 +49,5 @@ pub mod routed;
 pub mod routes;
 pub mod rules;
 pub mod sink;
+pub mod tap_loops;
 pub mod traffic;

@@ -29,6 +29,7 @@ pub mod restart_outage;
 pub mod route_churn;
 pub mod route_scale;
 pub mod stage_counters;
+pub mod tap_io;
 pub mod tcp_vs_bridge;
 pub mod trace_latency;
 pub mod two_workers;
@@ -157,6 +158,12 @@ pub const ALL: &[Entry] = &[
         "TCP pod to pod over tap ports, beside the Linux bridge",
         tcp_vs_bridge::HELD,
         tcp_vs_bridge::measure,
+    ),
+    (
+        "tap-io",
+        "io_uring beside read and write on a TAP, frames moved a second",
+        tap_io::HELD,
+        tap_io::measure,
     ),
     (
         "cpu-per-gb",
