@@ -11,7 +11,7 @@ use crate::config::snapshot::{Live, PortId};
 use crate::counter::LaneLoad;
 use crate::frame::{Area, Frame, TxQueue};
 use crate::pipeline::hold::Luggage;
-use crate::port::pcap::PcapPort;
+use crate::port::pcap::{self, PcapPort};
 use crate::port::tap::TapPort;
 use crate::port::tap::device::{Descriptor, Offloads};
 use crate::port::traffic::TrafficPort;
@@ -163,7 +163,7 @@ impl Doors {
             PortKind::Pcap { read, write } => {
                 let port = PcapPort::open(read.as_deref().map(Path::new), write.as_deref().map(Path::new));
                 let port = port.map_err(|error| {
-                    ApiError::new(Code::System, format!("the capture cannot be used: {error}"))
+                    ApiError::new(Code::System, format!("the capture cannot be used: {}", pcap::why(&error)))
                         .field(if read.is_some() { "read" } else { "write" })
                         .hint("give a file beside the socket or the state, or in a folder that `switchd --files` names; read wants a pcap file (not pcapng)")
                 })?;

@@ -20,6 +20,8 @@ pub enum Event {
     FloodCopyMissed,
     /// A ring named a frame that its port did not have. The kernel or a driver is at fault.
     RingLied,
+    /// A capture that a port replays cannot be read to its end: it breaks off, or is no capture from there on.
+    ReplayBrokeOff,
     /// A neighbour made itself known.
     NeighLearned,
     /// A station claimed the address of another; that one is asked, and keeps it if it answers.
@@ -58,7 +60,7 @@ pub enum Event {
 
 impl Event {
     /// All, in order.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::MacLearned,
         Self::MacMoved,
         Self::LearnPortLimit,
@@ -67,6 +69,7 @@ impl Event {
         Self::LoopFound,
         Self::FloodCopyMissed,
         Self::RingLied,
+        Self::ReplayBrokeOff,
         Self::NeighLearned,
         Self::NeighDisputed,
         Self::NeighAsked,
@@ -97,6 +100,7 @@ impl Event {
             Self::LoopFound => "loop-found",
             Self::FloodCopyMissed => "flood-copy-missed",
             Self::RingLied => "ring-lied",
+            Self::ReplayBrokeOff => "replay-broke-off",
             Self::NeighLearned => "neigh-learned",
             Self::NeighDisputed => "neigh-disputed",
             Self::NeighAsked => "neigh-asked",

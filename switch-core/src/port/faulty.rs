@@ -117,6 +117,10 @@ impl Port for Faulty {
         self.inner.wait_on()
     }
 
+    fn is_asked_by_call(&self) -> bool {
+        self.inner.is_asked_by_call()
+    }
+
     fn may_sleep(&self) -> bool {
         self.arrived.is_empty() && self.delayed.is_empty() && self.inner.may_sleep()
     }

@@ -4,7 +4,7 @@
 //! File I/O may block. This port is for replays, tests and bug reports, not beside ports in production.
 
 use super::{Port, Remains, Sent, Serviced};
-use crate::counter::{Counters, DropReason};
+use crate::counter::{Counters, DropReason, Event};
 use crate::frame::{Area, Batch, Pool, TxQueue};
 use crate::wire::checksum::{self, Csum};
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
@@ -47,12 +47,22 @@ impl Capture {
     }
 }
 
+/// Why a file cannot be used. Of what the system said, the library's own words say nothing.
+pub fn why(error: &PcapError) -> String {
+    match error {
+        PcapError::IoError(error) => error.to_string(),
+        other => other.to_string(),
+    }
+}
+
 /// See the module.
 pub struct PcapPort {
     read: Option<PcapReader<BufReader<File>>>,
     write: Option<Capture>,
     /// Packets longer than a frame that nobody was told of yet.
     giants: u64,
+    /// The file broke off, and nobody was told yet.
+    broke_off: bool,
 }
 
 impl std::fmt::Debug for PcapPort {
@@ -67,7 +77,7 @@ impl PcapPort {
         let open = |path| PcapReader::new(BufReader::new(File::open(path).map_err(PcapError::IoError)?));
         let read = read.map(open).transpose()?;
         let write = write.map(Capture::create).transpose()?;
-        Ok(Self { read, write, giants: 0 })
+        Ok(Self { read, write, giants: 0, broke_off: false })
     }
 }
 
@@ -83,8 +93,9 @@ impl Port for PcapPort {
                     self.giants += 1;
                     pool.give(frame);
                 }
-                // The end, or a file that breaks off: either way nothing more can be read from it.
-                Some(Err(_)) | None => {
+                // The end, or a file that breaks off, which is told: either way nothing more can be read from it.
+                end @ (Some(Err(_)) | None) => {
+                    self.broke_off = end.is_some();
                     self.read = None;
                     return pool.give(frame);
                 }
@@ -95,7 +106,12 @@ impl Port for PcapPort {
     fn send(&mut self, pool: &mut Pool, queue: &mut TxQueue) -> Sent {
         let mut sent = Sent::default();
         for mut frame in queue.take(usize::MAX) {
-            if let Csum::Partial { start, field } = frame.offload.csum {
+            let csum = match frame.offload.csum {
+                // From a kernel that may leave it unfinished: nobody behind a file will finish it.
+                Csum::Unknown => checksum::state(pool.area().bytes(&frame)),
+                known => known,
+            };
+            if let Csum::Partial { start, field } = csum {
                 checksum::finish(pool.area().bytes_mut(&mut frame), start, field);
             }
             sent.packets += 1;
@@ -110,7 +126,10 @@ impl Port for PcapPort {
         sent
     }
 
-    fn service(&mut self, _: &mut Pool, _: bool, _: &Counters) -> Serviced {
+    fn service(&mut self, _: &mut Pool, _: bool, counters: &Counters) -> Serviced {
+        if std::mem::take(&mut self.broke_off) {
+            counters.event(Event::ReplayBrokeOff).add(1);
+        }
         let giants = std::mem::take(&mut self.giants);
         Serviced { dropped: (giants > 0).then_some((DropReason::Giant, giants)), ..Serviced::WELL }
     }

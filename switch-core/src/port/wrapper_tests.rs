@@ -3,11 +3,12 @@
 
 use super::faulty::{Faults, Faulty};
 use super::memory::{self, MemoryPeer};
-use super::pcap::Capture;
+use super::pcap::{Capture, PcapPort};
 use super::recorder::Recorder;
 use super::{Port, Remains, Sent, Serviced};
-use crate::counter::Counters;
-use crate::frame::{Area, AreaSize, Batch, Pool, TxQueue};
+use crate::counter::{Counters, Event};
+use crate::frame::{Area, AreaSize, Batch, Offload, Pool, TxQueue};
+use etherparse::PacketBuilder;
 use pcap_file::pcap::PcapReader;
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
@@ -162,6 +163,66 @@ fn send(recorder: &mut Recorder, pool: &mut Pool, queue: &mut TxQueue, numbers: 
         .collect();
     queue.extend(&mut frames.into_iter());
     recorder.send(pool, queue);
+}
+
+#[test]
+fn a_wrapped_tap_is_asked_only_when_it_is_readable() {
+    let faulty = Faulty::new(Box::new(Slow(Box::new(memory::wire().0))), Faults::default(), 1);
+    assert!(faulty.is_asked_by_call(), "a wrapped TAP would cost a call every turn");
+}
+
+/// A pod's kernel leaves checksums to whoever sends: a file has nobody behind it who would.
+#[test]
+fn what_a_pods_kernel_left_unfinished_is_finished_in_a_file() {
+    let file = File(std::env::temp_dir().join(format!("unfinished-{}.pcap", std::process::id())));
+    let mut port = PcapPort::open(None, Some(&file.0)).unwrap();
+    let (mut pool, mut queue) = (pool(), TxQueue::with_room());
+    let finished = {
+        let mut packet = Vec::new();
+        let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        builder
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .tcp(1000, 80, 7, 1024)
+            .write(&mut packet, b"hello")
+            .unwrap();
+        packet
+    };
+    let mut unfinished = finished.clone();
+    // The pseudo-header's sum (RFC 9293, 3.1), not complemented: addresses, protocol, length of header and payload.
+    let sum = [0x0a00, 0x0001, 0x0a00, 0x0002, 6, 25].iter().sum::<u32>();
+    unfinished[50..52].copy_from_slice(&(sum as u16).to_be_bytes());
+    for packet in [&unfinished, &finished] {
+        let mut frame = pool.take().unwrap();
+        assert!(pool.area().fill(&mut frame, packet));
+        frame.offload = Offload::default();
+        queue.extend(&mut std::iter::once(frame));
+    }
+    port.send(&mut pool, &mut queue);
+    drop(port);
+    let mut reader = PcapReader::new(std::fs::File::open(&file.0).unwrap()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(reader.next_packet().unwrap().unwrap().data, finished);
+    }
+}
+
+#[test]
+fn a_replay_that_breaks_off_is_told_of_once() {
+    let file = File(std::env::temp_dir().join(format!("broken-{}.pcap", std::process::id())));
+    let mut capture = Capture::create(&file.0).unwrap();
+    (0..3).for_each(|n| assert!(capture.write(&packet(n))));
+    drop(capture);
+    let whole = std::fs::read(&file.0).unwrap();
+    for (bytes, frames, told) in [(whole.len(), 3, 0), (whole.len() - 9, 2, 1)] {
+        std::fs::write(&file.0, &whole[..bytes]).unwrap();
+        let mut port = PcapPort::open(Some(&file.0), None).unwrap();
+        let (mut pool, mut batch, counters) = (pool(), Batch::new(), Counters::new(1));
+        for _ in 0..3 {
+            port.recv(&mut pool, &mut batch);
+            port.service(&mut pool, false, &counters);
+        }
+        assert_eq!((batch.len(), counters.event(Event::ReplayBrokeOff).get()), (frames, told));
+        batch.drain().for_each(|frame| pool.give(frame));
+    }
 }
 
 #[test]
