@@ -140,12 +140,11 @@ pub fn announce(sink: &mut End, flows: u32) -> Result<(), String> {
 /// Sends by the plan and hears at the sink, both on the calling thread: one core pays for both ends, the
 /// other is the switch's.
 pub fn run(source: &mut End, sink: &mut End, plan: &Plan) -> Result<Report, String> {
-    let templates: Vec<Vec<u8>> = (0..plan.flows)
-        .map(|flow| {
-            let len = plan.lengths[flow as usize % plan.lengths.len()];
-            udp_frame(server(flow), client(flow), flow, len)
-        })
-        .collect();
+    // Each flow in each length: the next frame has the next flow and the next length, whatever their numbers have in common.
+    let of_flow =
+        |flow| plan.lengths.iter().map(move |len| udp_frame(server(flow), client(flow), flow, *len));
+    let templates: Vec<Vec<u8>> = (0..plan.flows).flat_map(of_flow).collect();
+    let lengths = plan.lengths.len() as u64;
     let mut heard = Sink::new()?;
     let start = Instant::now();
     let mut sent = 0u64;
@@ -159,7 +158,8 @@ pub fn run(source: &mut End, sink: &mut End, plan: &Plan) -> Result<Report, Stri
             };
             for _ in 0..due {
                 // Rewritten every time: a recycled buffer keeps what the way through the switch left in it.
-                let mut frame = templates[(sent % u64::from(plan.flows)) as usize].clone();
+                let mut frame =
+                    templates[(sent % u64::from(plan.flows) * lengths + sent % lengths) as usize].clone();
                 stamp(&mut frame, sent, start.elapsed().as_nanos() as u64);
                 source.queue(&frame)?;
                 sent += 1;

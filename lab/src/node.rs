@@ -101,6 +101,11 @@ impl Node {
         &self.directory
     }
 
+    /// Packets that its end of a pod's cable has dropped, either way.
+    pub fn dropped(&self, pod: &Pod) -> Result<u64, String> {
+        device_counts(&self.net, &pod.device).map(|counts| counts[RX_DROPPED] + counts[TX_DROPPED])
+    }
+
     /// A pod with the address `10.66.0.N/24`, its cable plugged in. Device settings are the kernel's.
     pub fn pod(&self, n: u8) -> Pod {
         let (net, device) = (Net::new(&format!("pod{n}")), format!("pod{n}"));
@@ -187,6 +192,22 @@ impl Default for Node {
     }
 }
 
+/// Places of a device's counts (proc_pid_net(5)).
+const RX_BYTES: usize = 0;
+const RX_PACKETS: usize = 1;
+const RX_DROPPED: usize = 3;
+const TX_DROPPED: usize = 11;
+
+/// The sixteen counts of a device. Starts no process, whose end would interrupt a measurement.
+fn device_counts(net: &Net, device: &str) -> Result<[u64; 16], String> {
+    let reading = net.inside(|| std::fs::read_to_string("/proc/thread-self/net/dev"));
+    let said = reading.join().map_err(|_| "the reader panicked")?.map_err(|error| error.to_string())?;
+    let line = said.lines().find_map(|line| line.trim().strip_prefix(device)?.strip_prefix(':'));
+    let counts: Vec<u64> =
+        line.unwrap_or("").split_whitespace().map_while(|word| word.parse().ok()).collect();
+    counts.try_into().map_err(|_| format!("the kernel tells no statistics of {device}"))
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         // A daemon that was killed leaves its mount behind.
@@ -208,15 +229,15 @@ impl Pod {
         self.ip.rsplit('.').next().and_then(|n| n.parse().ok()).unwrap_or(0)
     }
 
-    /// Packets and bytes that its device has received (proc_pid_net(5)). Starts no process, whose end would
-    /// interrupt a measurement.
+    /// Packets and bytes that its device has received.
     pub fn received(&self) -> Result<(u64, u64), String> {
-        let reading = self.net.inside(|| std::fs::read_to_string("/proc/thread-self/net/dev"));
-        let said = reading.join().map_err(|_| "the reader panicked")?.map_err(|error| error.to_string())?;
-        let line = said.lines().find_map(|line| line.trim().strip_prefix("eth0:"));
-        let mut counts = line.unwrap_or("").split_whitespace().map_while(|word| word.parse().ok());
-        let (bytes, packets) = (counts.next(), counts.next());
-        packets.zip(bytes).ok_or_else(|| "the kernel tells no statistics of eth0".into())
+        let counts = device_counts(&self.net, "eth0")?;
+        Ok((counts[RX_PACKETS], counts[RX_BYTES]))
+    }
+
+    /// Packets that its device has dropped, either way.
+    pub fn dropped(&self) -> Result<u64, String> {
+        device_counts(&self.net, "eth0").map(|counts| counts[RX_DROPPED] + counts[TX_DROPPED])
     }
 
     /// Pings once; whether an answer came within a second.

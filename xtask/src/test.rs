@@ -27,6 +27,7 @@ const STEPS: &[Step] = &[
     step(Beside, "building what is shipped", setup::build_release),
     step(Beside, "loom", loom),
     step(Beside, "unit and oracle tests for aarch64, emulated", aarch64),
+    step(Beside, "fuzz targets: that they can be built", fuzz_targets),
     step(Next, "clippy", || run(cargo("clippy --workspace --all-targets --quiet -- -D warnings"))),
     step(Next, "docs", docs),
     step(Next, "building every test", build),
@@ -91,6 +92,13 @@ fn unit() -> Result {
 fn loom() -> Result {
     let mut command = cargo("test --package switch-core --lib loom_ -- --nocapture");
     command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", crate::sh::root().join("target/loom"));
+    run(command)
+}
+
+/// They are a workspace of their own, so nothing else would notice that they are left behind.
+fn fuzz_targets() -> Result {
+    let mut command = cargo("check --manifest-path fuzz/Cargo.toml --quiet");
+    command.env("CARGO_TARGET_DIR", crate::sh::root().join("target/fuzz"));
     run(command)
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask figures` builds and runs this: measures the figures that are asked for.
 
 use clap::Parser;
+use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use switch_bench::figures::{ALL, Bench, Entry, l2_pipeline, line, policy};
@@ -79,8 +80,16 @@ fn main() -> ExitCode {
     if all_hold.fold(true, |all, one| all & one) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// What somebody said who panicked.
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("it could not be set up, see above").to_owned()
+}
+
 fn show((id, what, held, measure): &Entry, bench: &Bench, json: bool) -> bool {
-    let measured = measure(bench);
+    // Cables and processes are set up by a laboratory that panics where it cannot go on: the figures after this one are measured.
+    let measured = catch_unwind(|| measure(bench)).unwrap_or_else(|panic| Err(said(&*panic)));
     if json {
         println!("{}", line(id, *held, &measured));
         return measured.is_ok_and(|figure| figure.ok);

@@ -5,6 +5,7 @@ use super::{Bench, Figure, Held};
 use crate::cycles::median;
 use crate::flood::Load;
 use crate::matrix::churn::{Churn, Rates, spare_pod};
+use crate::matrix::losses::Losses;
 use crate::matrix::switch;
 use crate::matrix::task::{Task, Traffic};
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     path.run(load)?;
     let (mut changed, mut calm, mut wrong, mut rates) = (Vec::new(), Vec::new(), 0, Vec::<Rates>::new());
     let spares = Node::new();
+    let before = Losses::of(&rig)?;
     for _ in 0..ROUNDS {
         let quiet = path.run(load)?;
         let churn = Churn::start(&rig, spare_pod(&spares))?;
@@ -36,13 +38,14 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
         wrong += flooded.wrong + quiet.wrong;
     }
     drop(path);
+    let places = Losses::of(&rig)?.since(&before);
     rig.daemon().ok_or("no daemon")?.assert_conserved();
     let middle = |of: fn(&Rates) -> f64| median(rates.iter().map(of).collect());
     let lost = median(changed.clone());
     let detail = format!(
         "{:.0} routes, {:.0} blocks of policies and {:.0} tap ports changed a second beside {RATE_PPS} packets a second (L2 + L3 + stateful \
          policy, over veth, default settings); lost in each round {changed:?}, in rounds without changes {calm:?}; blocked for \
-         {:.0} µs; {wrong} packets not as they should be; {ROUNDS} rounds of {:.1} s in turn, median",
+         {:.0} µs; all of it lost at: {places}; {wrong} packets not as they should be; {ROUNDS} rounds of {:.1} s in turn, median",
         middle(|rates| rates.routes),
         middle(|rates| rates.sets),
         middle(|rates| rates.ports),

@@ -7,6 +7,7 @@
 //! | [`rig`] | a device with a pod at either end |
 //! | [`switch`], [`linux`] | how the switch and the kernel are set up |
 //! | [`changes`], [`churn`] | what is lost while a device is changed, and the changes |
+//! | [`losses`] | where packets were lost |
 //! | [`run`] | rounds, devices alternating |
 //! | [`search`] | throughput without loss |
 //! | [`result`] | medians and ratios |
@@ -17,6 +18,7 @@ pub mod changes;
 pub mod churn;
 pub mod device;
 pub mod linux;
+pub mod losses;
 pub mod plot;
 pub mod result;
 pub mod rig;

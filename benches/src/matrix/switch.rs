@@ -20,7 +20,8 @@ pub const NETS: [u8; 2] = [201, 202];
 pub struct Between {
     /// The daemon.
     pub daemon: Daemon,
-    _node: Node,
+    /// The node.
+    pub node: Node,
 }
 
 /// Two pods by AF_XDP.
@@ -40,7 +41,7 @@ pub fn tap(bench: &Bench, _: Task) -> Result<Rig, String> {
 fn bridged(bench: &Bench, kind: Kind) -> Result<Rig, String> {
     let (daemon, pods, node) = Pair::start(bench, kind).apart();
     let cable = if kind == Kind::Tap { Cable::Tap } else { Cable::Veth };
-    Ok(Rig { between: Box::new(Between { daemon, _node: node }), pods, gateway: None, cable })
+    Ok(Rig { between: Box::new(Between { daemon, node }), pods, gateway: None, cable })
 }
 
 /// Two bridges with a gateway each, and a route; the receiver is isolated by so many rules, if any.
@@ -65,7 +66,7 @@ fn routed(bench: &Bench, rules: Option<u32>) -> Result<Rig, String> {
         wait_until("a pod reaches its gateway", PATIENCE, || pod.reaches(&format!("10.{net}.0.1")));
     }
     let gateway = Some(gateway_of(&pods[0], &format!("10.{}.0.1", NETS[0]))?);
-    Ok(Rig { between: Box::new(Between { daemon, _node: node }), pods, gateway, cable: Cable::Veth })
+    Ok(Rig { between: Box::new(Between { daemon, node }), pods, gateway, cable: Cable::Veth })
 }
 
 fn workload(pod: &Pod) -> Result<Workload, String> {
