@@ -84,14 +84,20 @@ impl<'a> Containerd<'a> {
         })
     }
 
-    /// A pod with a container that serves a page.
-    fn run(&self, name: &str) -> Pod {
+    /// A pod with a container that serves a page, also at a port of the node if one is given.
+    fn run(&self, name: &str, published: Option<u16>) -> Pod {
         let metadata =
             Message::default().with(1, name).with(2, format!("uid-{name}")).with(3, "shop").number(4, 0);
         let config = Message::default()
             .with(1, metadata)
             .with(2, name)
             .with(8, Message::default().with(1, format!("/{}", self.node.net.name())));
+        // TCP is protocol 0, which is not said.
+        let mapping = |port: u16| Message::default().number(2, 80).number(3, port.into());
+        let config = match published {
+            Some(port) => config.with(5, mapping(port)),
+            None => config,
+        };
         let asked = Message::default().with(1, &config);
         // The image is announced to CRI a moment after the import.
         wait_until("the image of the pause container is there", LONG, || {
@@ -224,9 +230,11 @@ fn two_pods_reach_each_other_and_the_node() {
     let runtime = Runtime::new();
     runtime.daemon.bridge("br0");
     runtime.host_port();
-    let network = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [runtime.conf]});
+    let mut plugin = runtime.conf.clone();
+    plugin["capabilities"] = json!({"portMappings": true});
+    let network = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin]});
     let containerd = Containerd::start(&runtime.node, &network);
-    let (a, b) = (containerd.run("a"), containerd.run("b"));
+    let (a, b) = (containerd.run("a", None), containerd.run("b", Some(8080)));
     assert_eq!((a.addresses.len(), b.addresses.len()), (2, 2), "both families");
     for (from, to) in [(&a, &b), (&b, &a)] {
         for address in &to.addresses {
@@ -240,6 +248,9 @@ fn two_pods_reach_each_other_and_the_node() {
     for address in a.addresses.iter().chain(&b.addresses) {
         assert!(runtime.node.net.run(&format!("ping -c 1 -W 2 {address}")).contains("1 received"));
     }
+    let fetch = "wget -q -O - http://10.88.0.1:8080/";
+    assert_eq!(containerd.exec(&a, fetch).as_deref(), Some(PAGE), "the published port");
+    assert_eq!(runtime.node.net.run("busybox wget -q -O - http://127.0.0.1:8080/").trim(), PAGE);
     for port in runtime.ports() {
         let labels = port.port.labels;
         assert_eq!(labels["k8s/namespace"], "shop");

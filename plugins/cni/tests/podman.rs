@@ -111,6 +111,7 @@ fn two_containers_reach_each_other_and_the_node() {
     podman.reaches("b", &a);
     podman.reaches("a", "10.88.0.1");
     assert_eq!(podman.run(&format!("exec a wget -q -O - http://{b}/")), PAGE);
+    assert_eq!(podman.run(&format!("exec b wget -q -O - http://{a}/")), PAGE);
     assert!(runtime.node.net.run(&format!("ping -c 1 -W 2 {b}")).contains("1 received"));
     let fetch = "wget -q -O - http://10.88.0.1:8080/";
     assert_eq!(podman.run(&format!("exec a {fetch}")), PAGE, "the published port");

@@ -78,6 +78,17 @@ fn check_names_what_differs() {
     a.net.ip("link set eth0 mtu 1300");
     differs(&["MTU of 1300, not 1500"]);
     a.net.ip("link set eth0 mtu 1500");
+    let mac = result["interfaces"][0]["mac"].as_str().unwrap();
+    a.net.ip("link set eth0 address 02:00:00:00:99:99");
+    differs(&["MAC address 02:00:00:00:99:99, not", mac]);
+    a.net.ip(&format!("link set eth0 address {mac}"));
+    // The plugin would be asked with another bridge: the port is on the one that it was made on.
+    let elsewhere = runtime.ask("CHECK", "1.1.0", &a, json!({"prevResult": result, "bridge": "br9"}));
+    assert!(
+        elsewhere.json["msg"].as_str().unwrap().contains("is on bridge br0, not br9"),
+        "{:#}",
+        elsewhere.json
+    );
     let lease = switch_api::LeaseFilter { container: Some("a".into()), ..Default::default() };
     let _: switch_api::Released =
         runtime.daemon.call_as(switch_api::Owner::Cni, &switch_api::Request::LeaseRelease(lease));
@@ -364,8 +375,12 @@ fn gc_removes_what_no_attachment_has_and_nothing_else() {
     assert_eq!(left, ["a", "b"], "the other network's, and the one that is valid");
     assert_eq!(runtime.ports().len(), 2);
     assert!(containers[1].has("eth0") && !containers[0].has("eth0") && containers[0].has("net9"));
+    // Its namespace went without a word to anybody.
+    let mut containers = containers.into_iter();
+    let (_a, b) = (containers.next(), containers.next());
+    drop(b);
     runtime.run("GC", &[], runtime.with("1.1.0", json!({"cni.dev/valid-attachments": []}))).ok();
-    assert_eq!(runtime.leases().len(), 1);
+    assert_eq!((runtime.leases().len(), runtime.ports().len()), (1, 1));
 }
 
 #[test]
