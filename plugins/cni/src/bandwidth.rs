@@ -13,7 +13,8 @@ const BURST_UNSAID: u64 = i32::MAX as u64;
 /// Reads it from `runtimeConfig`. No rate or one of 0: no limit.
 pub fn take(runtime: &mut Fields, problems: &mut Problems) -> PortLimits {
     let path = runtime.path("bandwidth");
-    let Some(mut said) = runtime.object("bandwidth", problems) else { return PortLimits::default() };
+    let Some(said) = runtime.object("bandwidth", problems) else { return PortLimits::default() };
+    let mut said = said.in_any_case(FIELDS);
     let mut limit = |rate: &str, burst: &str| {
         let rate_bits: u64 = said.take(rate, problems).unwrap_or(0);
         let burst_bits: u64 = said.take(burst, problems).unwrap_or(0);
@@ -67,6 +68,9 @@ mod tests {
         for none in [json!(null), json!({}), json!({"ingressRate": 0, "egressRate": null})] {
             assert_eq!(read(none), (PortLimits::default(), None));
         }
+        let said =
+            json!({"IngressRate": 8_000_000, "IngressBurst": 800_000, "EgressRate": 4001, "EgressBurst": 0});
+        assert_eq!(read(said), (wanted, None), "as containerd writes it");
         assert!(read(json!({"ingressRate": u64::MAX})).0.tx_bytes.unwrap().per_s <= LIMIT_MAX);
     }
 

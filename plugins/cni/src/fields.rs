@@ -33,6 +33,22 @@ impl Fields {
         Self { map, path: String::new() }
     }
 
+    /// The same, with the fields in `known` found whatever case their letters are in: containerd writes a Go structure's own names
+    /// (`HostPort` for `hostPort`), and a Go plugin reads either.
+    pub fn in_any_case(mut self, known: &[&str]) -> Self {
+        let odd: Vec<(String, &str)> = (self.map.keys())
+            .filter_map(|key| Some((key.clone(), *known.iter().find(|name| name.eq_ignore_ascii_case(key))?)))
+            .filter(|(key, name)| key != name)
+            .collect();
+        for (key, name) in odd {
+            if let Some(value) = self.map.remove(&key) {
+                // Said twice, the one that is written right counts.
+                self.map.entry(name).or_insert(value);
+            }
+        }
+        self
+    }
+
     /// A field's path.
     pub fn path(&self, field: &str) -> String {
         format!("{}{field}", self.path)

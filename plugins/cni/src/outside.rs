@@ -42,7 +42,7 @@ impl Outside {
             problems.add(format!("{path}: {LIST_MAX} at most"));
         }
         for mapping in mappings {
-            let mut mapping = Fields::new(mapping);
+            let mut mapping = Fields::new(mapping).in_any_case(MAPPING);
             let before = self.publish.len();
             let protocol = mapping.parse::<Protocol>("protocol", problems).unwrap_or_default();
             let host = mapping.take::<String>("hostIP", problems).filter(|text| !text.is_empty());
@@ -143,10 +143,15 @@ mod tests {
             {"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": ""},
             {"hostPort": 53, "containerPort": 5353, "protocol": "UDP", "hostIP": "192.0.2.1"},
             {"hostPort": 8080, "containerPort": 80},
+            {"HostPort": 53, "ContainerPort": 5353, "Protocol": "udp", "HostIP": "192.0.2.1"},
         ]});
         let outside = read(said).unwrap();
         let published: Vec<_> = outside.publish.iter().map(ToString::to_string).collect();
-        assert_eq!(published, ["tcp/8080:80", "udp/192.0.2.1:53:5353"], "one is said twice");
+        assert_eq!(
+            published,
+            ["tcp/8080:80", "udp/192.0.2.1:53:5353"],
+            "two are said twice, one as containerd writes it"
+        );
         assert!(outside.masquerade && outside.settings().no_masquerade.len() == 1);
         assert!(!read(json!({"ipMasq": false})).unwrap().masquerade);
         let other = PortSettings::default();
