@@ -489,6 +489,9 @@ pub struct PortSettings {
     pub mtu_follows: bool,
     /// The worker that serves it; none: the switch chooses.
     pub worker: Option<u16>,
+    /// The workers of its queues, queue by queue and from the beginning again, in place of one for all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub queue_workers: Vec<u16>,
     /// Whether flows are kept of what it sends and is sent, whatever else asks for it.
     pub track: bool,
     /// What it may say of itself; none: whatever it likes.
@@ -516,6 +519,14 @@ pub struct PortSettings {
     /// Ports of the node that lead to this port's addresses; a tap port's only. At most 64.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<Publish>,
+}
+
+impl PortSettings {
+    /// The workers of so many queues; none: the switch chooses.
+    pub fn workers(&self, queues: usize) -> Option<Vec<u16>> {
+        let named = if self.queue_workers.is_empty() { self.worker.as_slice() } else { &self.queue_workers };
+        (!named.is_empty()).then(|| named.iter().copied().cycle().take(queues).collect())
+    }
 }
 
 /// What a port may send from: MAC addresses, IP addresses, and what it may say of both in ARP (RFC 826) and

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
+use aya::programs::links::{FdLink, PinnedLink};
 use rustix::process::Signal;
 use std::time::Duration;
 use switch_api::{
@@ -45,6 +46,19 @@ fn refusal(daemon: &Daemon, port: switch_api::Port) -> ApiError {
 
 fn xdp_program(node: &Node, device: &str) -> bool {
     node.net.ip(&format!("link show dev {device}")).contains("xdp")
+}
+
+/// The link that is pinned for a device, and the program in it, by their kernel's numbers.
+fn link(node: &Node, device: &str) -> (u32, u32) {
+    let prefix = format!("link-{device}-");
+    let pins = std::fs::read_dir(node.directory().join("bpf")).unwrap().map(|entry| entry.unwrap().path());
+    let is_its = |path: &std::path::PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
+    };
+    let pins: Vec<_> = pins.filter(is_its).collect();
+    assert_eq!(pins.len(), 1, "{pins:?}");
+    let link = FdLink::from(PinnedLink::from_pin(&pins[0]).unwrap()).info().unwrap();
+    (link.id(), link.program_id())
 }
 
 #[test]
@@ -288,6 +302,7 @@ fn the_dead_man_decides_while_the_daemon_is_stopped_or_gone() {
     daemon.signal(Signal::CONT);
     wait_until("ping after SIGCONT", LONG, || pods[0].reaches("10.66.0.3"));
 
+    let before = link(&node, "pod1");
     daemon.kill();
     assert!(xdp_program(&node, "pod1"), "the pinned program vanished with the process");
     std::thread::sleep(Duration::from_millis(400));
@@ -298,6 +313,12 @@ fn the_dead_man_decides_while_the_daemon_is_stopped_or_gone() {
     for pod in &pods {
         assert!(is(&daemon, &pod.device, PortState::Up), "{}", daemon.log());
     }
+    let after = link(&node, "pod1");
+    assert_eq!(
+        after.0, before.0,
+        "the program was taken off and put on again: frames passed unguarded in between"
+    );
+    assert_ne!(after.1, before.1, "the program is still the dead daemon's");
     wait_until("ping after the restart", LONG, || pods[0].reaches("10.66.0.3"));
     daemon.assert_conserved();
 }

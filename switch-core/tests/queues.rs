@@ -281,6 +281,18 @@ fn no_frame_is_lost_or_overtaken_while_tap_lanes_move() {
     let pods = [node.bare_pod(1), node.bare_pod(2)];
     pods.iter().for_each(|pod| add_tap(&daemon, pod, 2));
     lanes_move_under_load(&daemon, &pods, WINDOW, 300);
+    // Each queue by its own worker, as it was told.
+    let place = |queue_workers: &[u16]| {
+        let settings = PortSettings { queue_workers: queue_workers.to_vec(), ..PortSettings::default() };
+        daemon.client().call::<Done>(&Request::PortSet(PortSet { name: "tap1".parse().unwrap(), settings }))
+    };
+    for workers in [[1, 0], [0, 1], [1, 1]] {
+        place(&workers).unwrap();
+        assert_eq!(daemon.port("tap1").workers, workers);
+    }
+    let refused = place(&[0, 2]).unwrap_err();
+    assert!(refused.message.contains("no worker 2, only 0 to 1"), "{refused:?}");
+    daemon.assert_conserved();
 }
 
 #[test]

@@ -214,9 +214,9 @@ pub struct Settings {
     /// Let the MTU of a pod's device follow what fits through the node's way out.
     #[arg(long)]
     mtu_follows: Option<Switch>,
-    /// The worker that serves it.
-    #[arg(long)]
-    worker: Option<u16>,
+    /// The worker that serves it, or those of its queues in turn: `0,1`.
+    #[arg(long, value_delimiter = ',', value_name = "WORKERS")]
+    worker: Vec<u16>,
     /// Keep flows (TCP, UDP and the like) of what it sends and is sent; `switch-ctl flow list` shows them.
     #[arg(long)]
     track: Option<Switch>,
@@ -274,6 +274,11 @@ impl Settings {
         };
         let or = |switch: Option<Switch>, before: bool| switch.map_or(before, bool::from);
         let before = self.outside.over(before);
+        let (worker, queue_workers) = match *self.worker.as_slice() {
+            [] => (before.worker, before.queue_workers.clone()),
+            [one] => (Some(one), Vec::new()),
+            ref several => (None, several.to_vec()),
+        };
         PortSettings {
             vlan,
             flood: Flood {
@@ -287,7 +292,8 @@ impl Settings {
             learn_limit: self.learn_limit.map_or(before.learn_limit, |limit| limit.0),
             mtu: self.mtu.or(before.mtu),
             mtu_follows: or(self.mtu_follows, before.mtu_follows),
-            worker: self.worker.or(before.worker),
+            worker,
+            queue_workers,
             track: or(self.track, before.track),
             source_guard: self.guard.over(before.source_guard),
             limits: self.limits.over(before.limits),

@@ -5,6 +5,7 @@
 //! | `wire/*` | headers, checksums, superframes cut and joined |
 //! | `table/fdb/*`, `table/flow/*`, `table/lpm/*`, `table/acl/*` | lookups, among few and among many |
 //! | `pipeline/bridged/*`, `routed/*`, `policy/*`, `new-flow/*`, `denied/*` | a batch through all stages. `pipeline/nat/*` comes with NAT |
+//! | `worker/*` | whole turns, also of two workers with frames for each other |
 //! | `api/*` | requests read, answers written; off the packet path |
 //!
 //! One registry, three measures: criterion takes the time of [`Work::run`], a counting allocator its allocations
@@ -16,6 +17,7 @@ pub mod instructions;
 mod pipeline;
 mod table;
 mod wire;
+mod worker;
 
 /// What is measured, over and over.
 pub trait Work {
@@ -61,7 +63,7 @@ fn only(work: impl FnMut() + 'static) -> Box<dyn Work> {
 
 /// All of them, room by room.
 pub fn all() -> Vec<Case> {
-    [wire::CASES, table::CASES, pipeline::CASES, api::CASES]
+    [wire::CASES, table::CASES, pipeline::CASES, worker::CASES, api::CASES]
         .into_iter()
         .flatten()
         .map(|case| Case { ..*case })
@@ -98,6 +100,7 @@ mod tests {
             "pipeline/policy/",
             "pipeline/new-flow/",
             "pipeline/denied/",
+            "worker/",
             "api/",
         ] {
             assert!(all.iter().any(|case| case.id.starts_with(group)), "{group}");

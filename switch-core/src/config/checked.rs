@@ -164,8 +164,23 @@ fn check_port(model: &Model, port: &Port, workers: u16, problems: &mut Vec<Probl
             problem("settings.vlan.vids", "a trunk needs at least one VLAN".into());
         }
     }
-    if let Some(worker) = port.settings.worker.filter(|worker| *worker >= workers) {
-        problem("settings.worker", format!("there is no worker {worker}, only 0 to {}", workers - 1));
+    let named = [
+        ("settings.worker", port.settings.worker.as_slice()),
+        ("settings.queue_workers", &port.settings.queue_workers),
+    ];
+    for (field, named) in named {
+        if let Some(worker) = named.iter().find(|worker| **worker >= workers) {
+            problem(field, format!("there is no worker {worker}, only 0 to {}", workers - 1));
+        }
+    }
+    if port.settings.worker.is_some() && !port.settings.queue_workers.is_empty() {
+        problem(
+            "settings.queue_workers",
+            "one worker for all queues is named as well: leave out one of the two".into(),
+        );
+    }
+    if port.settings.queue_workers.len() > usize::from(QUEUES_MAX) {
+        problem("settings.queue_workers", format!("more than {QUEUES_MAX} queues are not served"));
     }
     let mtu_range = if has_own_device(&port.kind) { OWN_MTU_RANGE } else { MTU_RANGE };
     if let Some(mtu) = port.settings.mtu.filter(|mtu| !mtu_range.contains(mtu)) {

@@ -379,12 +379,12 @@ impl Daemon {
     fn move_to_workers(&mut self, plan: &Plan) {
         for name in plan.set() {
             let Some(port) = self.model.ports.get(name) else { continue };
-            let (id, worker) = (port.id, port.object.settings.worker);
-            if let (Some(worker), Some(PortLife::Up(door))) = (worker, self.ports.get(&id)) {
-                let wanted = vec![worker; door.workers.len()];
-                if let Err(error) = self.move_lanes(id, &wanted) {
-                    tracing::warn!(port = %name, "its lanes stay where they are: {error}");
-                }
+            let id = port.id;
+            if let Some(PortLife::Up(door)) = self.ports.get(&id)
+                && let Some(wanted) = port.object.settings.workers(door.workers.len())
+                && let Err(error) = self.move_lanes(id, &wanted)
+            {
+                tracing::warn!(port = %name, "its lanes stay where they are: {error}");
             }
         }
     }

@@ -429,8 +429,9 @@ impl Daemon {
         if before.object.settings.mtu != after.settings.mtu {
             self.set_device_mtu(id, after)?;
         }
-        if let (Some(worker), Some(PortLife::Up(door))) = (after.settings.worker, self.ports.get(&id)) {
-            let wanted = vec![worker; door.workers.len()];
+        if let Some(PortLife::Up(door)) = self.ports.get(&id)
+            && let Some(wanted) = after.settings.workers(door.workers.len())
+        {
             self.move_lanes(id, &wanted)?;
         }
         self.adopt(checked)

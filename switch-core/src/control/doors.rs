@@ -28,7 +28,7 @@ use crate::worker::{Command, Mail, Report, thread};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use switch_api::{ApiError, Code, Mac, PortKind, WhenDead};
+use switch_api::{ApiError, Code, Mac, PortKind, PortSettings, WhenDead};
 
 /// How long a worker may take to answer. It answers between two batches, so a millisecond is long; a
 /// worker that needs seconds has lost its core.
@@ -134,7 +134,7 @@ impl Doors {
 
     /// Makes a port's lanes, once there is memory for them.
     fn make(&mut self, id: PortId, port: &switch_api::Port) -> Result<Made, ApiError> {
-        let (kind, worker) = (&port.kind, port.settings.worker);
+        let (kind, settings) = (&port.kind, &port.settings);
         Ok(match kind {
             PortKind::Xdp { device, .. } => {
                 let cable = cable::Wanted::of(port);
@@ -145,20 +145,20 @@ impl Doors {
                         self.fresh.push(wanted.clone());
                     }
                 }
-                let (door, lanes) = self.open_xdp(id, device, kind, worker)?;
+                let (door, lanes) = self.open_xdp(id, device, kind, settings)?;
                 (Door { cable, ..door }, lanes)
             }
             PortKind::Tap { queues, .. } => {
                 self.admit(id, &Wants::Tap(u32::from(*queues)))?;
-                self.open_tap(port, worker)?
+                self.open_tap(port)?
             }
             PortKind::Host { .. } => {
                 self.admit(id, &Wants::Tap(1))?;
-                self.open_tap(port, worker)?
+                self.open_tap(port)?
             }
             PortKind::Memory { source } => {
                 self.admit(id, &Wants::Nothing)?;
-                self.simple(Box::new(TrafficPort::new(source.as_ref())), worker)
+                self.simple(Box::new(TrafficPort::new(source.as_ref())), settings)
             }
             PortKind::Pcap { read, write } => {
                 let port = PcapPort::open(read.as_deref().map(Path::new), write.as_deref().map(Path::new));
@@ -168,14 +168,14 @@ impl Doors {
                         .hint("give a file beside the socket or the state, or in a folder that `switchd --files` names; read wants a pcap file (not pcapng)")
                 })?;
                 self.admit(id, &Wants::Nothing)?;
-                self.simple(Box::new(port), worker)
+                self.simple(Box::new(port), settings)
             }
         })
     }
 
-    fn simple(&self, port: Box<dyn Port>, worker: Option<u16>) -> Made {
+    fn simple(&self, port: Box<dyn Port>, settings: &PortSettings) -> Made {
         let door = Door {
-            workers: vec![worker.unwrap_or_else(|| self.least_loaded())],
+            workers: self.spread(1, settings),
             ifindex: 0,
             mtu: self.mtu_max(),
             gso: false,
@@ -192,7 +192,7 @@ impl Doors {
         (door, vec![port])
     }
 
-    fn open_tap(&self, port: &switch_api::Port, worker: Option<u16>) -> Result<Made, ApiError> {
+    fn open_tap(&self, port: &switch_api::Port) -> Result<Made, ApiError> {
         let wanted = Wanted::of(port)
             .ok_or_else(|| ApiError::new(Code::Internal, "a tap port without a MAC address"))?;
         let tap = tap::open(&wanted)?;
@@ -204,7 +204,7 @@ impl Doors {
         let lane = |descriptor: &Arc<Descriptor>| Box::new(TapPort::new(descriptor.clone())) as Box<dyn Port>;
         let lanes: Vec<_> = tap.descriptors().iter().map(lane).collect();
         let door = Door {
-            workers: self.spread(lanes.len() as u32, worker),
+            workers: self.spread(lanes.len() as u32, &port.settings),
             ifindex: 0,
             mtu: link.mtu as u16,
             gso: true,
@@ -221,14 +221,11 @@ impl Doors {
         Ok((door, lanes))
     }
 
-    /// Workers for the queues of a port. Several queues are for several workers, unless one was named.
-    fn spread(&self, queues: u32, worker: Option<u16>) -> Vec<u16> {
-        let first = worker.unwrap_or_else(|| self.least_loaded());
-        let of = |queue: u32| match worker {
-            Some(worker) => worker,
-            None => ((u32::from(first) + queue) % self.mail.len() as u32) as u16,
-        };
-        (0..queues).map(of).collect()
+    /// Workers for the queues of a port. Several queues are for several workers, unless some were named.
+    fn spread(&self, queues: u32, settings: &PortSettings) -> Vec<u16> {
+        let first = self.least_loaded();
+        let of = |queue: u32| ((u32::from(first) + queue) % self.mail.len() as u32) as u16;
+        settings.workers(queues as usize).unwrap_or_else(|| (0..queues).map(of).collect())
     }
 
     fn open_xdp(
@@ -236,7 +233,7 @@ impl Doors {
         id: PortId,
         name: &str,
         kind: &PortKind,
-        worker: Option<u16>,
+        settings: &PortSettings,
     ) -> Result<Made, ApiError> {
         let PortKind::Xdp { mode, queues, ring_size, busy_poll_us, take, when_dead, dead_after_ms, .. } =
             kind
@@ -252,7 +249,7 @@ impl Doors {
             let text = format!("{name} has {present} queues that the switch can serve, not {queues}");
             return Err(ApiError::new(Code::InvalidParams, text).field("queues"));
         }
-        let workers = self.spread(queues, worker);
+        let workers = self.spread(queues, settings);
         let wants = Wants::Xdp { workers: workers.clone(), ring_size: *ring_size };
         let region = self.admit(id, &wants)?.unwrap_or(0);
         let settings = Settings {

@@ -142,7 +142,7 @@ impl Daemon {
         let mut lanes = Vec::new();
         for (name, port) in &self.model.ports {
             let Some(PortLife::Up(door)) = self.ports.get(&port.id) else { continue };
-            let movable = port.object.settings.worker.is_none();
+            let movable = port.object.settings.workers(1).is_none();
             for (queue, worker) in door.workers.iter().enumerate() {
                 let queue = queue as u16;
                 let seen = self.loads.seen.iter().find(|seen| (seen.port, seen.queue) == (port.id, queue));

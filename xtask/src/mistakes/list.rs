@@ -4,6 +4,30 @@ use super::Mistake;
 
 pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
+        what: "a worker naps although its clients wait for their answers",
+        file: "worker/naps.rs",
+        right: "self.frames * other_ns * 2 >= other.frames * elapsed_ns",
+        wrong: "self.frames + other_ns + other.frames + elapsed_ns > 0",
+        test: "naps",
+        loom: false,
+    },
+    Mistake {
+        what: "a file keeps a checksum that a pod's kernel left unfinished",
+        file: "port/pcap.rs",
+        right: "Csum::Unknown => checksum::state(pool.area().bytes(&frame)),",
+        wrong: "Csum::Unknown => Csum::Complete,",
+        test: "wrapper_tests",
+        loom: false,
+    },
+    Mistake {
+        what: "a port without a device is given addresses in place",
+        file: "config/plan.rs",
+        right: "!down.contains(&after.name) && without_addresses(before)",
+        wrong: "!down.contains(&before.bridge) && without_addresses(before)",
+        test: "plan_tests",
+        loom: false,
+    },
+    Mistake {
         what: "a first fragment is read as a whole packet",
         file: "wire/packet.rs",
         right: "const MORE_OR_OFFSET: u16 = 0x3fff;",
