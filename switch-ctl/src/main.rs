@@ -50,7 +50,15 @@ use switch_api::{ApiError, Client, Owner};
 /// found; 5 exists already; 6 busy; 7 a limit; 8 not supported here; 9 no answer in time; 10 versions
 /// differ.
 #[derive(Debug, Parser)]
-#[command(name = "switch-ctl", version)]
+#[command(
+    name = "switch-ctl",
+    version,
+    after_help = "\
+Examples:
+  switch-ctl status
+  switch-ctl port list
+  switch-ctl port add tap --help    # each help has examples to paste"
+)]
 struct Options {
     /// The daemon's socket.
     #[arg(long, global = true, env = "SWITCHD_SOCKET", default_value = switch_api::DEFAULT_SOCKET)]

@@ -226,6 +226,7 @@ fn every_command_has_an_example_that_works_when_pasted() {
         })
         .collect();
     assert!(all.len() > 80 && all.iter().any(|(name, _)| name == "port add xdp"), "{all:?}");
+    all.push((String::new(), examples(&help(Path::new(CTL), &[]))));
     all.push(("switchd".into(), examples(&help(&switchd(), &[]))));
     let without: Vec<_> =
         all.iter().filter(|(_, examples)| examples.is_empty()).map(|(name, _)| name).collect();

@@ -61,7 +61,7 @@ impl Manifest {
         for path in &self.state {
             match std::fs::remove_dir_all(root.at(path)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(crate::files::refused(&path, &error));
+                    return Err(crate::files::refused(path, &error));
                 }
                 _ => {}
             }

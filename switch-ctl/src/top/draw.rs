@@ -159,7 +159,11 @@ pub fn talkers(view: &View, port: Option<&Name>) -> Table<'static> {
             number(talker.flows as f64),
         ])
     });
-    Table::new(rows, widths).header(head)
+    let table = Table::new(rows, widths).header(head);
+    match view.flows_left_out() {
+        0 => table,
+        more => table.footer(Row::new([format!("{} flows more", short(more.into()))]).dim()),
+    }
 }
 
 /// The first of them.

@@ -237,6 +237,15 @@ fn stages_of_each_worker_are_shown_in_cycles_a_packet() {
 }
 
 #[test]
+fn more_flows_than_a_look_takes_are_counted() {
+    let mut view = View::default();
+    (1..3).for_each(|n| view.add(Sample { flows: Flows { all: 20_005, ..flows(2) }, ..sample(n) }));
+    assert!(row(&screen(&view), "20k flows more").0 > row(&screen(&view), "10.66.0.2").0);
+    (3..5).for_each(|n| view.add(sample(n)));
+    assert!(!screen(&view).iter().any(|line| line.contains("flows more")));
+}
+
+#[test]
 fn without_flows_it_says_how_to_have_them() {
     let mut view = View::default();
     (1..3).for_each(|n| view.add(Sample { flows: Flows::default(), ..sample(n) }));

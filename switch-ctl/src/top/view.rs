@@ -272,6 +272,13 @@ impl View {
         talkers
     }
 
+    /// Flows that were not looked at: there are more than a look takes.
+    pub fn flows_left_out(&self) -> u32 {
+        let left_out =
+            |flows: &Flows| flows.all.saturating_sub(u32::try_from(flows.seen.len()).unwrap_or(u32::MAX));
+        self.last.as_ref().map_or(0, |last| left_out(&last.flows))
+    }
+
     /// A port's queues, each with the worker that serves it.
     pub fn lanes(&self, port: &Name) -> Vec<(u16, LaneStatus)> {
         let workers = self.last.iter().flat_map(|last| &last.workers);
