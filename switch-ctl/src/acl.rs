@@ -9,15 +9,34 @@ use switch_api::{
     Nothing, ObjectRef, Request,
 };
 
+/// A list, declared as one would paste it, and what is done with it then.
+macro_rules! with_a_list {
+    ($then:literal) => {
+        concat!(
+            "\
+Examples:
+  echo '
+  [[acl]]
+  name = \"metadata\"
+  applies_to = { all = true }
+  [[acl.egress]]
+  action = \"reject\"
+  protocol = \"tcp\"
+  destination = [\"169.254.169.254/32\"]
+  destination_ports = [80, \"8000-8080\"]
+  ' | switch-ctl acl set -",
+            $then
+        )
+    };
+}
+
 /// What can be done with access control lists.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Declares the lists of a file, each in place of the one of its name if there is one; `-` reads them from standard input.
     ///
     /// The file is one as `apply` reads it, with nothing but `[[acl]]` tables; other lists stay as they are.
-    #[command(
-        after_help = "Example of a file:\n  [[acl]]\n  name = \"metadata\"\n  applies_to = { all = true }\n\n  [[acl.egress]]\n  action = \"reject\"\n  protocol = \"tcp\"\n  destination = [\"169.254.169.254/32\"]\n  destination_ports = [80, \"8000-8080\"]"
-    )]
+    #[command(after_help = with_a_list!(""))]
     Set {
         /// The file.
         file: PathBuf,
@@ -26,7 +45,7 @@ pub enum Verb {
     #[command(after_help = "Example:\n  switch-ctl acl list")]
     List,
     /// Shows one list: its rules, the ports that it is for, what the rules decided.
-    #[command(after_help = "Example:\n  switch-ctl acl show metadata")]
+    #[command(after_help = with_a_list!("\n  switch-ctl acl show metadata"))]
     Show {
         /// Its name.
         name: Name,
@@ -35,7 +54,7 @@ pub enum Verb {
     #[command(after_help = "Example:\n  switch-ctl acl stats")]
     Stats,
     /// Removes a list.
-    #[command(alias = "remove", after_help = "Example:\n  switch-ctl acl delete metadata")]
+    #[command(alias = "remove", after_help = with_a_list!("\n  switch-ctl acl delete metadata"))]
     Delete {
         /// Its name.
         name: Name,

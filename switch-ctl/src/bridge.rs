@@ -13,8 +13,13 @@ use switch_api::{
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Lists bridges.
+    #[command(after_help = "Example:\n  switch-ctl bridge list")]
     List,
     /// Adds a bridge.
+    #[command(after_help = "\
+Examples:
+  switch-ctl bridge add br1 --ageing-s 60
+  switch-ctl bridge add wan --vrf red --reverse-path strict")]
     Add {
         /// Its name.
         name: Name,
@@ -22,6 +27,10 @@ pub enum Verb {
         settings: Settings,
     },
     /// Changes a bridge; what is not named stays.
+    #[command(after_help = "\
+Examples:
+  switch-ctl bridge set br0 --neigh-suppress on --mss-clamp on
+  switch-ctl bridge set br0 --ageing-s 300 --neigh-suppress off")]
     Set {
         /// The bridge.
         name: Name,
@@ -29,6 +38,10 @@ pub enum Verb {
         settings: Settings,
     },
     /// Removes a bridge without ports.
+    #[command(after_help = "\
+Examples:
+  switch-ctl bridge add br1
+  switch-ctl bridge delete br1")]
     Delete {
         /// The bridge.
         name: Name,
@@ -127,8 +140,13 @@ impl Settings {
 #[derive(Debug, Subcommand)]
 pub enum Address {
     /// Gives the bridge an address and its network, like 10.1.0.1/24 or fd00:1::1/64.
+    #[command(after_help = "\
+Examples:
+  switch-ctl bridge address add br0 10.68.0.1/24 --vid 30
+  switch-ctl bridge address add br0 fd66::1/64")]
     Add(Which),
     /// Takes it away.
+    #[command(after_help = "Example:\n  switch-ctl bridge address delete br0 10.67.0.1/24 --vid 20")]
     Delete(Which),
 }
 

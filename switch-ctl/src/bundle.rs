@@ -65,7 +65,8 @@ const DAEMON_FILES: &[&str] = &["status", "limits", "smaps_rollup", "cgroup", "c
 #[command(after_help = "\
 Examples:
   switch-ctl support-bundle
-  switch-ctl support-bundle /tmp/node7.tar.gz && tar tzf /tmp/node7.tar.gz")]
+  switch-ctl support-bundle node7.tar.gz && tar tzf node7.tar.gz
+  switch-ctl support-bundle - | tar tz")]
 pub struct Bundle {
     /// The archive; `-` is standard output. Without it, one named after the time, here.
     file: Option<PathBuf>,

@@ -29,10 +29,11 @@ const NANOSECONDS: u8 = 9;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  switch-ctl capture --port web 'tcp port 443'                 on the terminal
-  switch-ctl capture --port web --port db -w incident.pcapng   for later
-  switch-ctl capture -w - | wireshark -k -i -                  into Wireshark (or: | tcpdump -n -r -)
-  switch-ctl capture --reason hairpin --count 10               what is dropped, and why
+  switch-ctl capture --port web 'icmp or tcp port 443'       # on the terminal
+  switch-ctl capture --port web --port db -w incident.pcapng # for later
+  switch-ctl capture -w - | wireshark -k -i -                # into Wireshark
+  switch-ctl capture -w - | tcpdump -n -r -                  # as tcpdump says
+  switch-ctl capture --reason hairpin --count 10             # what is dropped
   switch-ctl capture --bpf \"$(tcpdump -y EN10MB -ddd 'ip[8] < 5')\"")]
 pub struct Capture {
     /// Only of this port; may be given several times. Without it, of all.
@@ -179,9 +180,9 @@ impl Sink {
         let to: Box<dyn Write> = if path == Path::new("-") {
             Box::new(std::io::stdout())
         } else {
-            Box::new(std::io::BufWriter::new(File::create(path).map_err(|error| {
-                ApiError::new(Code::System, format!("cannot write {}: {error}", path.display()))
-            })?))
+            Box::new(std::io::BufWriter::new(
+                File::create(path).map_err(|error| crate::files::refused(path, &error))?,
+            ))
         };
         let writer = PcapNgWriter::new(to).map_err(broken)?;
         Ok(Self::Pcapng { writer: Box::new(writer), interfaces: Vec::new(), snaplen })

@@ -1,8 +1,9 @@
 //! `switch-ctl export`, `diff`, `apply`, `confirm`, `history`, `rollback`: all that the operator declares, as a file.
 
+use crate::files;
 use crate::output::{Output, print_raw};
 use clap::Args;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use switch_api::file::{self, Complaint, File};
@@ -16,7 +17,10 @@ const VALUE_SHOWN_MAX: usize = 60;
 
 /// Which file to compare.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  switch-ctl diff switch.toml")]
+#[command(after_help = "\
+Examples:
+  switch-ctl export > switch.toml
+  switch-ctl diff switch.toml")]
 pub struct Diff {
     /// The file; `-` is standard input.
     file: PathBuf,
@@ -24,10 +28,11 @@ pub struct Diff {
 
 /// Which file to apply, and how.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  switch-ctl export > switch.toml\n  switch-ctl apply switch.toml --dry-run\n  \
-                  switch-ctl apply switch.toml --confirm-within 60s && switch-ctl confirm"
-)]
+#[command(after_help = "\
+Examples:
+  (switch-ctl export; printf '\\n[[bridge]]\\nname = \"br1\"\\n') > switch.toml
+  switch-ctl apply switch.toml --dry-run
+  switch-ctl apply switch.toml --confirm-within 60s && switch-ctl confirm")]
 pub struct Apply {
     /// The file; `-` is standard input.
     file: PathBuf,
@@ -41,7 +46,13 @@ pub struct Apply {
 
 /// Where to go back to.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  switch-ctl history\n  switch-ctl rollback 3 --dry-run")]
+#[command(after_help = "\
+Examples:
+  (switch-ctl export; printf '\\n[[bridge]]\\nname = \"br1\"\\n') > switch.toml
+  switch-ctl apply switch.toml --confirm-within 60s
+  switch-ctl rollback              # undone now; else by itself after 60 s
+  switch-ctl apply switch.toml && switch-ctl history
+  switch-ctl rollback 1 --dry-run")]
 pub struct Rollback {
     /// A number of `switch-ctl history`. Without one, what waits to be confirmed is undone now.
     number: Option<u64>,
@@ -172,17 +183,9 @@ fn send(
 }
 
 pub(crate) fn read(path: &Path) -> Result<(String, String), ApiError> {
-    let (name, text) = if path == Path::new("-") {
-        let mut text = String::new();
-        ("standard input".into(), std::io::stdin().read_to_string(&mut text).map(|_| text))
-    } else {
-        (path.display().to_string(), std::fs::read_to_string(path))
-    };
-    let failed = |error: std::io::Error| {
-        let code = if error.kind() == std::io::ErrorKind::NotFound { Code::NotFound } else { Code::System };
-        ApiError::new(code, format!("{name}: {error}"))
-    };
-    text.map_err(failed).map(|text| (name.clone(), text))
+    let is_input = path == Path::new("-");
+    let name = if is_input { "standard input".into() } else { path.display().to_string() };
+    Ok((name, files::text(path)?))
 }
 
 /// People are shown each complaint with its line; programs are given the same with line and column.

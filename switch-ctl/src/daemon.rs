@@ -6,6 +6,10 @@ use switch_api::{ApiError, Client, Done, Nothing, OutsideStatus, Request, Status
 
 /// How to stop.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  switch-ctl stop             # devices stay for the next daemon
+  switch-ctl stop --detach    # what the switch made goes too")]
 pub struct Stop {
     /// Also take every XDP program off its device. Without it they stay, and what each port's
     /// --when-dead says holds until the next daemon takes over.

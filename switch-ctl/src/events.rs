@@ -14,9 +14,9 @@ use switch_api::{ApiError, Client, Done, EventsSubscribe, Happened, Missed, Noth
 Examples:
   switch-ctl events
   switch-ctl events --recent
-  switch-ctl --json events | jq -r 'select(.what == \"port-down\") | .port'
-  switch-ctl events --only policy-drop                 # the first packet of each flow that a policy stops
-  switch-ctl events --only acl-log                     # what rules with `log = true` decide
+  switch-ctl --json events --recent | jq -r '.[] | .what' | sort | uniq -c
+  switch-ctl events --only policy-drop    # the first packet of each flow
+  switch-ctl events --only acl-log        # what rules with `log = true` say
   switch-ctl events --only port-down --only loop --count 1")]
 pub struct Events {
     /// Show what the daemon kept of what happened before, and end.

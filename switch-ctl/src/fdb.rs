@@ -10,8 +10,14 @@ use switch_api::{
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Lists stations.
+    #[command(after_help = "\
+Examples:
+  switch-ctl fdb list
+  switch-ctl fdb list --port web
+  switch-ctl fdb list --bridge br0 --vid 20")]
     List(Filter),
     /// Declares a station: never aged, never moved.
+    #[command(after_help = "Example:\n  switch-ctl fdb add 02:00:00:00:00:09 --bridge br0 --port db")]
     Add {
         /// Its MAC address.
         mac: Mac,
@@ -26,6 +32,10 @@ pub enum Verb {
         vid: Vid,
     },
     /// Removes a station, declared or learned.
+    #[command(after_help = "\
+Examples:
+  switch-ctl fdb add 02:00:00:00:00:09 --bridge br0 --port db
+  switch-ctl fdb delete 02:00:00:00:00:09 --bridge br0")]
     Delete {
         /// Its MAC address.
         mac: Mac,
@@ -37,6 +47,10 @@ pub enum Verb {
         vid: Vid,
     },
     /// Forgets learned stations.
+    #[command(after_help = "\
+Examples:
+  switch-ctl fdb flush
+  switch-ctl fdb flush --port db")]
     Flush(Filter),
 }
 

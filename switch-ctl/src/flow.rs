@@ -12,6 +12,10 @@ use switch_api::{
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Lists flows: who began, whom with, how far, and when it is forgotten.
+    #[command(after_help = "\
+Examples:
+  switch-ctl flow list
+  switch-ctl flow list --protocol tcp --number 5432 --state established")]
     List {
         #[command(flatten)]
         filter: Filter,
@@ -22,9 +26,11 @@ pub enum Verb {
     /// Says what is known of one flow: its state and why that may last so long, what each end has said, which rules admitted it.
     #[command(after_help = "\
 Examples:
-  switch-ctl flow explain tcp 10.66.0.2:40000 10.66.0.1:5432
-  switch-ctl flow explain udp [fd66::2]:40000 [fd66::1]:53
-  switch-ctl flow explain icmp 10.66.0.2 10.66.0.1 --id 7")]
+  switch-ctl port set web --track on
+  ip netns exec web ping -c 1 -e 7 10.66.0.3
+  switch-ctl flow explain icmp 10.66.0.2 10.66.0.3 --id 7
+  switch-ctl flow explain tcp 10.66.0.2:40000 10.66.0.3:5432
+  switch-ctl flow explain udp '[fd66::2]:40000' '[fd66::3]:53'")]
     Explain {
         /// The protocol: tcp, udp, sctp, icmp, icmpv6, or a number.
         #[arg(value_parser = parse_protocol)]
@@ -44,8 +50,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   switch-ctl flow watch --port web
-  switch-ctl flow watch --protocol tcp --number 5432 --duration 10
-  switch-ctl --json flow watch | jq -r 'select(.what == \"flow-ended\") | .why'")]
+  switch-ctl flow watch --protocol tcp --number 5432 --duration 3
+  switch-ctl --json flow watch --duration 3 | jq -r '.what'")]
     Watch {
         #[command(flatten)]
         filter: Filter,
@@ -57,6 +63,10 @@ Examples:
         duration: Option<u64>,
     },
     /// Ends flows. What still comes of them is judged as if it were new.
+    #[command(after_help = "\
+Examples:
+  switch-ctl flow delete --port web --protocol tcp
+  switch-ctl flow delete --all")]
     Delete {
         #[command(flatten)]
         filter: Filter,

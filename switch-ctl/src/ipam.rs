@@ -24,12 +24,26 @@ pub enum Verb {
 #[derive(Debug, Subcommand)]
 pub enum PoolVerb {
     /// Lists pools and how full they are.
+    #[command(after_help = "Example:\n  switch-ctl ipam pool list")]
     List,
     /// Adds a pool.
+    #[command(after_help = "\
+Examples:
+  switch-ctl ipam pool add pods --range 10.88.0.0/24,gateway=10.88.0.1
+  switch-ctl ipam pool add dual --range fd89::/64 \\
+    --range 10.89.0.0/24,exclude=10.89.0.2-10.89.0.9")]
     Add(PoolArgs),
     /// Replaces the ranges of a pool. Refused if a lease would lie outside.
+    #[command(after_help = "\
+Examples:
+  switch-ctl ipam pool add pods --range 10.88.0.0/24
+  switch-ctl ipam pool set pods --range 10.88.0.0/23")]
     Set(PoolArgs),
     /// Removes a pool without leases.
+    #[command(after_help = "\
+Examples:
+  switch-ctl ipam pool add pods --range 10.88.0.0/24
+  switch-ctl ipam pool delete pods")]
     Delete {
         /// The pool.
         name: Name,
@@ -51,8 +65,13 @@ pub struct PoolArgs {
 #[derive(Debug, Subcommand)]
 pub enum LeaseVerb {
     /// Lists leases.
+    #[command(after_help = "\
+Examples:
+  switch-ctl ipam lease list
+  switch-ctl ipam lease list --address 10.88.0.2")]
     List(Filter),
     /// Releases leases: those of containers that are gone. What has one still uses its address.
+    #[command(after_help = "Example:\n  switch-ctl ipam lease release --earlier-boot")]
     Release(Filter),
 }
 

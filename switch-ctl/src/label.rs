@@ -9,6 +9,11 @@ use switch_api::{
 
 /// What changes.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  switch-ctl port label web app=web --namespace shop
+  switch-ctl port label db app=db --namespace shop --named-port sql=5432
+  switch-ctl port label lab --none")]
 pub struct Label {
     /// The port.
     name: Name,

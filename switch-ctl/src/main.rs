@@ -8,6 +8,7 @@ mod config;
 mod daemon;
 mod events;
 mod fdb;
+mod files;
 mod filter;
 mod flow;
 mod guard;
@@ -17,6 +18,7 @@ mod label;
 mod limit;
 mod live;
 mod metrics;
+mod mistyped;
 mod namespace;
 mod nat;
 mod neigh;
@@ -40,7 +42,7 @@ use output::Output;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use switch_api::{ApiError, Client, Code, Owner};
+use switch_api::{ApiError, Client, Owner};
 
 /// Talks to switchd: ports, bridges, stations, flows, routes, neighbours, policies, workers, counters.
 ///
@@ -48,7 +50,15 @@ use switch_api::{ApiError, Client, Code, Owner};
 /// found; 5 exists already; 6 busy; 7 a limit; 8 not supported here; 9 no answer in time; 10 versions
 /// differ.
 #[derive(Debug, Parser)]
-#[command(name = "switch-ctl", version)]
+#[command(
+    name = "switch-ctl",
+    version,
+    after_help = "\
+Examples:
+  switch-ctl status
+  switch-ctl port list
+  switch-ctl port add tap --help    # each help has examples to paste"
+)]
 struct Options {
     /// The daemon's socket.
     #[arg(long, global = true, env = "SWITCHD_SOCKET", default_value = switch_api::DEFAULT_SOCKET)]
@@ -108,8 +118,7 @@ enum Noun {
     #[command(subcommand)]
     Worker(worker::Verb),
     /// Print all that the operator declared, as a file for `apply`.
-    ///
-    /// Example: switch-ctl export > switch.toml
+    #[command(after_help = "Example:\n  switch-ctl export > switch.toml")]
     Export,
     /// Compare what is declared with a file: what `apply` would change.
     Diff(config::Diff),
@@ -118,12 +127,14 @@ enum Noun {
     /// What is not in the file goes, but for what others declared (the CNI plugin, an agent): that is never touched.
     Apply(config::Apply),
     /// Keep what was applied with --confirm-within.
-    ///
-    /// Example: switch-ctl confirm
+    #[command(after_help = "\
+Examples:
+  (switch-ctl export; printf '\\n[[bridge]]\\nname = \"br1\"\\n') > switch.toml
+  switch-ctl apply switch.toml --confirm-within 60s
+  switch-ctl confirm")]
     Confirm,
     /// List what was applied, to go back to.
-    ///
-    /// Example: switch-ctl history
+    #[command(after_help = "Example:\n  switch-ctl history")]
     History,
     /// Go back to what was declared before.
     Rollback(config::Rollback),
@@ -144,6 +155,7 @@ enum Noun {
     /// Counters, drop reasons, frames, cycles per stage.
     Stats(stats::Stats),
     /// What the daemon is and how it is.
+    #[command(after_help = "Example:\n  switch-ctl status")]
     Status,
     /// Gather what is needed to find a fault from afar, in one archive.
     SupportBundle(bundle::Bundle),
@@ -160,6 +172,10 @@ enum Noun {
     /// Refused while containers are attached.
     Uninstall(install::Uninstall),
     /// Print the completion script of a shell.
+    #[command(after_help = "\
+Examples:
+  source <(switch-ctl completion bash)
+  switch-ctl completion zsh > _switch-ctl")]
     Completion {
         /// Which shell.
         shell: clap_complete::Shell,
@@ -173,7 +189,9 @@ enum Noun {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = Options::try_parse().unwrap_or_else(|error| {
+        mistyped::explain(error, &Options::command(), std::env::args().skip(1)).exit()
+    });
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -257,6 +275,5 @@ fn run(options: &Options) -> Result<(), ApiError> {
 }
 
 fn write_man_pages(directory: &std::path::Path) -> Result<(), ApiError> {
-    clap_mangen::generate_to(Options::command(), directory)
-        .map_err(|error| ApiError::new(Code::System, format!("{}: {error}", directory.display())))
+    clap_mangen::generate_to(Options::command(), directory).map_err(|error| files::refused(directory, &error))
 }

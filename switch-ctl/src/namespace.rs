@@ -10,6 +10,7 @@ use switch_api::{ApiError, ByNamespace, Client, Done, Namespace, Nothing, Owner,
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Gives a namespace its labels, all of them.
+    #[command(after_help = "Example:\n  switch-ctl namespace set shop team=a env=prod")]
     Set {
         /// Its name.
         name: String,
@@ -18,11 +19,16 @@ pub enum Verb {
         labels: Vec<(String, String)>,
     },
     /// Takes its labels away.
+    #[command(after_help = "\
+Examples:
+  switch-ctl namespace set shop team=a
+  switch-ctl namespace delete shop")]
     Delete {
         /// Its name.
         name: String,
     },
     /// Lists namespaces that have labels.
+    #[command(after_help = "Example:\n  switch-ctl namespace list")]
     List,
 }
 

@@ -8,6 +8,24 @@ use switch_api::{
     ApiError, ByName, Client, Code, Config, Done, Name, Nat, NatKind, NatStatus, Nothing, ObjectRef, Request,
 };
 
+/// A rule, declared as one would paste it, and what is done with it then.
+macro_rules! with_a_rule {
+    ($then:literal) => {
+        concat!(
+            "\
+Examples:
+  echo '
+  [[nat]]
+  name = \"mail\"
+  kind = \"one-to-one\"
+  external = \"192.0.2.25\"
+  internal = \"10.66.0.3\"
+  ' | switch-ctl nat set -",
+            $then
+        )
+    };
+}
+
 /// What can be done with network address translation.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -15,9 +33,30 @@ pub enum Verb {
     ///
     /// The file is one as `apply` reads it, with nothing but `[[nat]]` tables; other rules stay as they are. Flows that a rule
     /// translates end when it changes.
-    #[command(
-        after_help = "Example of a file:\n  [[nat]]\n  name = \"web\"\n  kind = \"destination\"\n  address = \"192.0.2.10\"\n  protocol = \"tcp\"\n  port = 80\n  to = \"10.1.0.5\"\n  to_port = 8080\n\n  [[nat]]\n  name = \"out\"\n  kind = \"source\"\n  from = [\"10.1.0.0/16\"]\n  except = [\"10.0.0.0/8\"]\n  to = [\"192.0.2.1\", \"192.0.2.2\"]\n  ports = \"1024-65535\"\n\n  [[nat]]\n  name = \"mail\"\n  kind = \"one-to-one\"\n  external = \"192.0.2.25\"\n  internal = \"10.1.0.25\""
-    )]
+    #[command(after_help = "\
+Examples:
+  echo '
+  [[nat]]
+  name = \"web\"
+  kind = \"destination\"
+  address = \"192.0.2.10\"
+  protocol = \"tcp\"
+  port = 80
+  to = \"10.66.0.2\"
+  to_port = 8080
+  [[nat]]
+  name = \"out\"
+  kind = \"source\"
+  from = [\"10.66.0.0/16\"]
+  except = [\"10.0.0.0/8\"]
+  to = [\"192.0.2.1\", \"192.0.2.2\"]
+  ports = \"1024-65535\"
+  [[nat]]
+  name = \"mail\"
+  kind = \"one-to-one\"
+  external = \"192.0.2.25\"
+  internal = \"10.66.0.3\"
+  ' | switch-ctl nat set -")]
     Set {
         /// The file.
         file: PathBuf,
@@ -26,12 +65,13 @@ pub enum Verb {
     #[command(after_help = "Example:\n  switch-ctl nat list")]
     List,
     /// Shows one rule.
+    #[command(after_help = with_a_rule!("\n  switch-ctl nat show mail"))]
     Show {
         /// Its name.
         name: Name,
     },
     /// Removes a rule; flows that it translates end.
-    #[command(alias = "remove")]
+    #[command(alias = "remove", after_help = with_a_rule!("\n  switch-ctl nat delete mail"))]
     Delete {
         /// Its name.
         name: Name,

@@ -13,12 +13,14 @@ use switch_api::{
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Lists neighbours.
+    #[command(after_help = "Example:\n  switch-ctl neigh list --bridge br0")]
     List {
         /// Only of this bridge.
         #[arg(long)]
         bridge: Option<Name>,
     },
     /// Declares a neighbour: never asked for, never forgotten.
+    #[command(after_help = "Example:\n  switch-ctl neigh add 10.66.0.9 02:00:00:00:00:09 --bridge br0")]
     Add {
         /// Its address.
         address: IpAddr,
@@ -32,6 +34,10 @@ pub enum Verb {
         vid: Vid,
     },
     /// Forgets a neighbour, declared or learned.
+    #[command(after_help = "\
+Examples:
+  switch-ctl neigh add 10.66.0.9 02:00:00:00:00:09 --bridge br0
+  switch-ctl neigh delete 10.66.0.9 --bridge br0")]
     Delete {
         /// Its address.
         address: IpAddr,

@@ -2,36 +2,74 @@
 
 mod diff;
 
+use crate::files;
 use crate::output::{Output, thousands};
 use clap::Subcommand;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use switch_api::{
     ApiError, ByPolicy, Client, Code, Done, EndpointRef, IcmpKind, Judgement, NetworkPolicy, PolicyAnswer,
     PolicyExplain, PolicyFilter, PolicyStatus, PolicyType, Protocol, Request, RuleCount,
 };
 
+/// A policy by which nobody reaches the pods of the namespace `default`, declared as one would paste it, and what is done then.
+macro_rules! with_a_policy {
+    ($verb:literal, $then:literal) => {
+        concat!(
+            "\
+Examples:
+  echo '{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy,
+    metadata: {name: quiet}, spec: {podSelector: {}}}' |
+    switch-ctl policy ",
+            $verb,
+            " -",
+            $then
+        )
+    };
+}
+
+/// What to do about a file that is none.
+const EXAMPLE: &str =
+    "`switch-ctl policy add --help` shows one; `kubectl get networkpolicy -o yaml` prints them as well";
+
 /// What can be done with network policies.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Declares the NetworkPolicies of a YAML or JSON file, as Kubernetes has them; `-` reads them from standard
     /// input. One that is there already is refused.
+    #[command(after_help = "\
+Examples:
+  echo '
+  apiVersion: networking.k8s.io/v1
+  kind: NetworkPolicy
+  metadata: {name: db-from-web, namespace: shop}
+  spec:
+    podSelector: {matchLabels: {app: db}}
+    ingress:
+    - from: [{podSelector: {matchLabels: {app: web}}}]
+      ports: [{port: 5432}]
+  ' | switch-ctl policy add -")]
     Add {
         /// The file.
         file: PathBuf,
     },
     /// The same, in place of those of the same name.
+    #[command(after_help = with_a_policy!("set", ""))]
     Set {
         /// The file.
         file: PathBuf,
     },
     /// Lists policies.
+    #[command(after_help = "\
+Examples:
+  switch-ctl policy list
+  switch-ctl policy list --namespace shop")]
     List {
         /// Only of this namespace.
         #[arg(long, short)]
         namespace: Option<String>,
     },
     /// Shows one policy: what it says, which ports it selects, what its rules decided.
+    #[command(after_help = with_a_policy!("set", "\n  switch-ctl policy show quiet"))]
     Show {
         /// Its name.
         name: String,
@@ -47,7 +85,7 @@ pub enum Verb {
         namespace: Option<String>,
     },
     /// Removes a policy.
-    #[command(alias = "delete")]
+    #[command(alias = "delete", after_help = with_a_policy!("set", "\n  switch-ctl policy remove quiet"))]
     Remove {
         /// Its name.
         name: String,
@@ -55,8 +93,12 @@ pub enum Verb {
         #[arg(long, short, default_value = "default")]
         namespace: String,
     },
-    /// Says whether a first packet would pass, and which rule decides, of a policy or of an access control list: `policy explain web db tcp 5432`,
-    /// `policy explain 10.1.0.2 10.1.0.3` for ICMP and the like. Ends with 0 also if it would not pass.
+    /// Says whether a first packet would pass, and which rule decides, of a policy or of an access control list. Ends with 0 also if
+    /// it would not pass.
+    #[command(after_help = "\
+Examples:
+  switch-ctl policy explain web db tcp 5432
+  switch-ctl policy explain 10.66.0.2 10.66.0.3 --icmp 8/0")]
     Explain {
         /// From: an address, or a port of the switch.
         from: EndpointRef,
@@ -141,7 +183,7 @@ fn declare(
     output: &Output,
     request: fn(Box<NetworkPolicy>) -> Request,
 ) -> Result<(), ApiError> {
-    for policy in policies_of(file, &text_of(file)?)? {
+    for policy in policies_of(file, &files::text(file)?)? {
         let name = format!("{}/{}", policy.metadata.namespace, policy.metadata.name);
         let done: Done = client.call(&request(Box::new(policy)))?;
         output.done(&done, &format!("policy {name} is in force"));
@@ -155,22 +197,11 @@ fn policies_of(file: &Path, text: &str) -> Result<Vec<NetworkPolicy>, ApiError> 
         .map_err(|error| ApiError { message: format!("{}: {}", file.display(), error.message), ..error })
 }
 
-/// The text of a file, or of the standard input if it is called `-`.
-pub(crate) fn text_of(file: &Path) -> Result<String, ApiError> {
-    let mut text = String::new();
-    let outcome = if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).map(drop)
-    } else {
-        std::fs::read_to_string(file).map(|read| text = read)
-    };
-    outcome.map_err(|error| ApiError::new(Code::InvalidParams, format!("{}: {error}", file.display())))?;
-    Ok(text)
-}
-
 /// The policies of a text: YAML documents, of which JSON is one, each a policy or a list of them.
 fn read(text: &str) -> Result<Vec<NetworkPolicy>, ApiError> {
-    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(text)
-        .map_err(|error| ApiError::new(Code::InvalidParams, format!("it is no YAML: {error}")))?;
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(text).map_err(|error| {
+        ApiError::new(Code::InvalidParams, format!("it is no YAML: {error}")).hint(EXAMPLE)
+    })?;
     let mut policies = Vec::new();
     for document in documents {
         let is_list = document["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
@@ -178,7 +209,9 @@ fn read(text: &str) -> Result<Vec<NetworkPolicy>, ApiError> {
             serde_json::Value::Null => continue,
             mut list if is_list => match list["items"].take() {
                 serde_json::Value::Array(items) => items,
-                _ => return Err(ApiError::new(Code::InvalidParams, "a list without items").field("items")),
+                _ => return Err(ApiError::new(Code::InvalidParams, "a list without items")
+                    .field("items")
+                    .hint("write the policies below `items:`, or each as a document of its own, with --- between")),
             },
             object => vec![object],
         };
@@ -187,7 +220,7 @@ fn read(text: &str) -> Result<Vec<NetworkPolicy>, ApiError> {
         }
     }
     match policies.is_empty() {
-        true => Err(ApiError::new(Code::InvalidParams, "there is no NetworkPolicy in it")),
+        true => Err(ApiError::new(Code::InvalidParams, "there is no NetworkPolicy in it").hint(EXAMPLE)),
         false => Ok(policies),
     }
 }
@@ -198,13 +231,15 @@ fn policy(object: serde_json::Value) -> Result<NetworkPolicy, ApiError> {
             let text = format!(
                 "{field} is missing: say `apiVersion: networking.k8s.io/v1` and `kind: NetworkPolicy`"
             );
-            return Err(ApiError::new(Code::InvalidParams, text).field(field));
+            return Err(ApiError::new(Code::InvalidParams, text).field(field).hint(EXAMPLE));
         }
     }
     let name = object["metadata"]["name"].as_str().unwrap_or("?").to_owned();
     serde_path_to_error::deserialize(object).map_err(|error| {
         let path = error.path().to_string();
-        ApiError::new(Code::InvalidParams, format!("policy {name}: {}", error.into_inner())).field(path)
+        ApiError::new(Code::InvalidParams, format!("policy {name}: {}", error.into_inner()))
+            .field(path)
+            .hint(EXAMPLE)
     })
 }
 

@@ -14,14 +14,17 @@ use switch_api::{
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Lists ports.
+    #[command(after_help = "Example:\n  switch-ctl port list")]
     List,
     /// Shows one port with everything known of it.
+    #[command(after_help = "Example:\n  switch-ctl port show web")]
     Show {
         /// The port.
         name: Name,
     },
     /// Tries what a device can do, and says what a port on it would get and why. Takes no frame; the device
     /// must not be a port.
+    #[command(after_help = "Example:\n  switch-ctl port probe eth0")]
     Probe {
         /// The device.
         device: String,
@@ -30,6 +33,12 @@ pub enum Verb {
     #[command(subcommand)]
     Add(Box<Kind>),
     /// Changes a port's settings; what is not named stays.
+    #[command(after_help = "\
+Examples:
+  switch-ctl port set web --isolated on
+  switch-ctl port set web --limit-rx-bytes 12.5M --limit-tx-packets 10k
+  switch-ctl port set db --storm-pps 1000 --learn-limit 4
+  switch-ctl port set lab --source-addresses 10.67.0.2")]
     Set {
         /// The port.
         name: Name,
@@ -41,6 +50,7 @@ pub enum Verb {
     /// Says what a port is to network policies: namespace, labels, named ports. What is not named stays.
     Label(label::Label),
     /// Closes and removes a port.
+    #[command(after_help = "Example:\n  switch-ctl port delete lab")]
     Delete {
         /// The port.
         name: Name,
@@ -57,6 +67,12 @@ pub enum Kind {
     /// A way out by a NIC that stays the host's: only packets to networks behind the switch are taken.
     Uplink(uplink::Uplink),
     /// AF_XDP on a network device.
+    #[command(after_help = "\
+Examples:
+  switch-ctl port add xdp fast --bridge br0 --device fast0 \\
+    --netns lab --pod-device eth1 --address 10.66.0.4/24
+  switch-ctl port add xdp nic --bridge br0 --device eth0 \\
+    --take 0x0800,10.9.0.0/16")]
     Xdp {
         #[command(flatten)]
         common: Common,
@@ -93,6 +109,10 @@ pub enum Kind {
         dead_after_ms: Option<u32>,
     },
     /// Frames made and counted in memory, for benches.
+    #[command(after_help = "\
+Examples:
+  switch-ctl port add memory sink --bridge br0
+  switch-ctl port add memory load --bridge br0 --flows 2 --rate-pps 500")]
     Memory {
         #[command(flatten)]
         common: Common,
@@ -113,6 +133,9 @@ pub enum Kind {
         rate_pps: u64,
     },
     /// Replays a capture into the switch, writes what the switch sends.
+    #[command(
+        after_help = "Example:\n  switch-ctl port add pcap record --bridge br0 --write /run/first/record.pcap"
+    )]
     Pcap {
         #[command(flatten)]
         common: Common,
@@ -449,7 +472,8 @@ fn memory(port: &PortStatus) -> String {
     format!("{} ({})", bytes(port.memory_bytes), parts.join(", "))
 }
 
-fn made_of(port: &Port) -> String {
+/// What it is made of, in a few words.
+pub fn made_of(port: &Port) -> String {
     match &port.kind {
         kind if let Some(device) = kind.shared_nic() => format!("uplink {device}"),
         PortKind::Xdp { device, pod: None, .. } => format!("xdp {device}"),

@@ -9,7 +9,8 @@ use switch_api::{ApiError, Cidr, Client, DeviceRoute, Done, Name, PortAddress, R
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  switch-ctl port address web 10.66.0.7/24 fd66::7/64 --route 0.0.0.0/0,10.66.0.1
+  switch-ctl port address web 10.66.0.7/24 --route 0.0.0.0/0,10.66.0.1
+  switch-ctl port address db 10.66.0.3/24 fd66::3/64
   switch-ctl port address web                          # none")]
 pub struct Addresses {
     /// The port.

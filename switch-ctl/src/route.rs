@@ -16,18 +16,32 @@ use switch_api::{
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Lists routes.
+    #[command(after_help = "\
+Examples:
+  switch-ctl route list
+  switch-ctl route list --vrf main")]
     List {
         /// Only of this routing table.
         #[arg(long)]
         vrf: Option<Name>,
     },
-    /// Adds a route: `route add 10.9.0.0/16 via 10.1.0.2`, `… via 10.1.0.2*3 10.1.0.3*1`, `… blackhole`.
+    /// Adds a route: by next hops, among which flows are shared by weight, or to nowhere.
+    #[command(after_help = "\
+Examples:
+  switch-ctl route add 10.9.0.0/16 via 10.66.0.2
+  switch-ctl route add 10.10.0.0/16 via '10.66.0.2*3' 10.66.0.3 --count
+  switch-ctl route add 192.0.2.0/24 blackhole")]
     Add(Box<Add>),
     /// Changes many routes at once, all of them or none: a line for each.
     ///
     /// `[add|replace|delete] NETWORK via ADDRESS[*WEIGHT]… [dev BRIDGE] [vid VLAN] [metric N] [mtu BYTES] [count] [vrf NAME]`, with `blackhole`,
     /// `unreachable` or `prohibit` in place of `via …`; or what `ip route` and `ip -o route` print. A line without a verb
     /// replaces. What stands behind # is left out. The order of lines does not count: what is deleted goes first.
+    #[command(after_help = "\
+Examples:
+  echo '10.9.0.0/16 via 10.66.0.2
+  10.10.0.0/16 via 10.66.0.2*3 10.66.0.3
+  blackhole 192.0.2.0/24' | switch-ctl route apply -")]
     Apply {
         /// The file, or - for the standard input.
         file: PathBuf,
@@ -43,6 +57,10 @@ pub enum Verb {
         parts: bool,
     },
     /// Removes the routes to a network.
+    #[command(after_help = "\
+Examples:
+  switch-ctl route add 10.9.0.0/16 via 10.66.0.2
+  switch-ctl route delete 10.9.0.0/16")]
     Delete {
         /// The network.
         prefix: Prefix,
@@ -54,12 +72,17 @@ pub enum Verb {
         vrf: Name,
     },
     /// Shows what went by the routes that are counted (`route add … --count`).
+    #[command(after_help = "\
+Examples:
+  switch-ctl route add 10.9.0.0/16 via 10.66.0.2 --count
+  switch-ctl route stats")]
     Stats {
         /// Only of this routing table.
         #[arg(long)]
         vrf: Option<Name>,
     },
     /// Says what becomes of a packet to an address, and why.
+    #[command(after_help = "Example:\n  switch-ctl route get 10.67.0.2")]
     Get {
         /// The address.
         address: IpAddr,
@@ -203,7 +226,7 @@ fn apply(
         let message = format!("{}: {}", file.display(), error.message);
         ApiError { message, ..error }
     };
-    let lines = reading.read(&crate::policy::text_of(file)?).map_err(of_file)?;
+    let lines = reading.read(&crate::files::text(file)?).map_err(of_file)?;
     let requests = lines::requests(&lines, switch_api::codec::LINE_LEN_MAX - ENVELOPE_BYTES);
     let changes = requests.len();
     if changes > 1 && !parts {

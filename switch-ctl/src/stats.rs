@@ -9,6 +9,10 @@ use switch_api::{
 
 /// What to say of all that is counted.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  switch-ctl stats
+  switch-ctl --json stats | jq .drops")]
 pub struct Stats {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -25,6 +29,10 @@ enum Verb {
 
 /// Of when.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  switch-ctl stats stages
+  switch-ctl stats stages --seconds 0     # since the daemon started")]
 struct Stages {
     /// Over so many seconds from now; 0: since the daemon started.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=3600))]
@@ -52,7 +60,7 @@ fn read(client: &mut Client) -> Result<Reading, ApiError> {
 }
 
 /// What happened between two readings.
-fn since(before: &[WorkerStages], mut after: Vec<WorkerStages>) -> Vec<WorkerStages> {
+pub fn since(before: &[WorkerStages], mut after: Vec<WorkerStages>) -> Vec<WorkerStages> {
     for worker in &mut after {
         let Some(then) = before.iter().find(|then| then.worker == worker.worker) else { continue };
         for stage in &mut worker.stages {

@@ -6,12 +6,19 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use switch_api::{Cidr, DeviceRoute, HOST_DEVICE_DEFAULT, Mac, PodEnd, PortKind, TAP_DEVICE_DEFAULT};
 
-const TAP_EXAMPLES: &str = "Examples:
-  switch-ctl port add tap web --bridge br0 --netns web --address 10.66.0.2/24 --route 0.0.0.0/0,10.66.0.1
-  switch-ctl port add tap db --bridge br0 --netns /proc/4711/ns/net --address fd66::3/64 --mtu 9000";
-const HOST_EXAMPLES: &str = "Examples:
-  switch-ctl port add host node --bridge br0 --address 10.66.0.1/24
-  switch-ctl port add host node6 --bridge br0 --device switch6 --address fd66::1/64";
+const TAP_EXAMPLES: &str = "\
+Examples:
+  ip netns add app
+  switch-ctl port add tap app --bridge br0 --netns app \\
+    --address 10.66.0.4/24 --route 0.0.0.0/0,10.66.0.1
+  switch-ctl port add tap vm --bridge br0 --device vm0 --trunk 10,20-29
+  switch-ctl port add tap pid --bridge br0 --device pid0 \\
+    --netns /proc/$$/ns/net";
+const HOST_EXAMPLES: &str = "\
+Examples:
+  switch-ctl port add host node --bridge br0 --address 10.66.0.250/24
+  switch-ctl port add host node6 --bridge br0 --device switch6 \\
+    --address fd66::250/64";
 
 /// A tap port.
 #[derive(Debug, Args)]

@@ -24,11 +24,14 @@ const SOURCE_PORT: u16 = 40_000;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  switch-ctl trace --in web --dst 02:00:00:00:00:02 --ip '10.66.0.2>10.66.0.3' --tcp 443
-  switch-ctl trace --live 'icmp and host 10.66.0.2' --count 5 --for 10s
+  switch-ctl trace --in web --dst 02:00:00:00:00:09 \\
+    --ip '10.66.0.2>10.66.0.3' --tcp 443
   switch-ctl trace --in web --src 02:42:00:00:00:02 --arp 10.66.0.1
-  switch-ctl trace --in uplink --pcap incident.pcapng --frame 17
-  switch-ctl trace --in web --hex 'ffffffffffff 020000000001 0806 0001080006040001 …'")]
+  switch-ctl trace --live 'icmp and host 10.66.0.2' --count 2 --for 10s
+  switch-ctl capture --port web --count 2 --duration 10 -w web.pcapng
+  switch-ctl trace --in web --pcap web.pcapng --frame 2
+  switch-ctl trace --in web --hex 'ffffffffffff 020000000001 0806
+    0001080006040001 020000000001 0a420002 000000000000 0a420001'")]
 pub struct Trace {
     /// The port by which it comes in.
     #[arg(long = "in", value_name = "PORT", required_unless_present = "live")]
@@ -222,7 +225,7 @@ fn nth(path: &Path, n: usize) -> Result<Vec<u8>, ApiError> {
     let unreadable = |error: String| {
         wrong(format!("{}: {error}", path.display()), "--pcap takes a pcap or pcapng file of Ethernet frames")
     };
-    let mut file = BufReader::new(File::open(path).map_err(|error| unreadable(error.to_string()))?);
+    let mut file = BufReader::new(File::open(path).map_err(|error| crate::files::refused(path, &error))?);
     let mut magic = [0; 4];
     file.read_exact(&mut magic).map_err(|error| unreadable(error.to_string()))?;
     file.rewind().map_err(|error| unreadable(error.to_string()))?;

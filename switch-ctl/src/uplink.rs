@@ -4,11 +4,13 @@ use crate::port::{Common, Mode};
 use clap::Args;
 use switch_api::PortKind;
 
-const EXAMPLES: &str = "Examples:
-  switch-ctl bridge add wan && switch-ctl port add uplink up0 --bridge wan --device eth0
-  switch-ctl port probe eth0         says beforehand whether eth0 can be shared
-  switch-ctl vrf list                says what it takes, and what stands in the way
-  switch-ctl port delete up0         everything goes by the kernel again";
+const EXAMPLES: &str = "\
+Examples:
+  switch-ctl port probe eth0       # says beforehand whether it can be shared
+  switch-ctl bridge add wan
+  switch-ctl port add uplink up0 --bridge wan --device eth0
+  switch-ctl vrf list              # what it takes, and what stands in the way
+  switch-ctl port delete up0       # everything goes by the kernel again";
 
 /// An uplink.
 #[derive(Debug, Args)]

@@ -8,8 +8,13 @@ use switch_api::{ApiError, ByName, Client, Done, Name, Nothing, Prefix, Request,
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Lists routing tables, how they leave, and what stands in the way.
+    #[command(after_help = "Example:\n  switch-ctl vrf list")]
     List,
     /// Sets a routing table; what is not named stays.
+    #[command(after_help = "\
+Examples:
+  switch-ctl vrf set red --uplink none
+  switch-ctl vrf set main --mirror true")]
     Set {
         /// Its name: `main`, or that of `bridge add --vrf`.
         name: Name,
@@ -17,6 +22,10 @@ pub enum Verb {
         settings: Settings,
     },
     /// Forgets what was set: `main` leads to the kernel again, any other nowhere.
+    #[command(after_help = "\
+Examples:
+  switch-ctl vrf set red --uplink none
+  switch-ctl vrf delete red")]
     Delete {
         /// The table.
         name: Name,

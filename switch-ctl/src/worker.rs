@@ -8,12 +8,19 @@ use switch_api::{ApiError, Client, LaneStatus, Nothing, Rebalance, Rebalanced, R
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Lists workers, their cores, lanes and frames.
+    #[command(after_help = "Example:\n  switch-ctl worker list")]
     List,
     /// Shows what each lane (a queue of a port) costs its worker, averaged over the last seconds.
+    #[command(after_help = "Example:\n  switch-ctl worker lanes")]
     Lanes,
     /// Moves lanes from busy workers to others. No frame is lost or overtaken by it; ports with `--worker` stay.
+    #[command(after_help = "\
+Examples:
+  switch-ctl worker rebalance --dry-run
+  switch-ctl worker rebalance")]
     Rebalance(Balance),
     /// Shows how long workers take to wake up when another worker or a change rings for them.
+    #[command(after_help = "Example:\n  switch-ctl worker wake")]
     Wake,
 }
 

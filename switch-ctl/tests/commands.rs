@@ -52,6 +52,15 @@ fn exit_codes_tell_refusals_apart() {
         ("port set m --limit-rx-bytes 12.5", 2, "is no number"),
         ("port set m --limit-rx-bytes 1M,0", 2, "rx_bytes: a rate and a burst are 1 to"),
         ("no such noun", 2, "unrecognized"),
+        ("acl set /nofile.toml", 4, "see with `ls` what is there"),
+        ("nat set nofile.toml", 4, "it was looked for in /"),
+        ("policy set nofile.yaml", 4, "it was looked for in /"),
+        ("policy diff nofile.yaml", 4, "it was looked for in /"),
+        ("route apply nofile", 4, "it was looked for in /"),
+        ("apply switch.toml", 4, "it was looked for in /"),
+        ("diff /", 1, "name a file in it"),
+        ("trace --in m --pcap nofile.pcap", 4, "it was looked for in /"),
+        ("capture -w /nofolder/c.pcapng", 4, "see with `ls` what is there"),
     ];
     for (line, expected, says) in cases {
         let output = run(&daemon, line);

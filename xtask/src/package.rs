@@ -24,6 +24,7 @@ const FILES: &[(&str, &str)] = &[
     ("deploy/README.md", "usr/share/doc/switchd/deploy.md"),
     ("docs/CNI.md", "usr/share/doc/switchd/CNI.md"),
     ("docs/API.md", "usr/share/doc/switchd/API.md"),
+    ("docs/API-EXAMPLES.md", "usr/share/doc/switchd/API-EXAMPLES.md"),
     ("deploy/grafana/switch.json", "usr/share/doc/switchd/grafana/switch.json"),
     // Not in /etc/cni/net.d: a runtime would call us from there before anybody said so.
     ("deploy/cni/10-switch.conflist", "usr/share/doc/switchd/cni/10-switch.conflist"),
@@ -195,10 +196,14 @@ impl Package<'_> {
         let pages = tree.join("usr/share/man/man1");
         directory(&pages)?;
         capture(self.run("switch-ctl").arg("man").arg(&pages))?;
+        let daemon = capture(self.run("switchd").arg("--man"))?;
+        write(&tree.join("usr/share/man/man8/switchd.8"), &daemon, 0o644)?;
         for (shell, to) in COMPLETIONS {
             write(&tree.join(to), &capture(self.run("switch-ctl").args(["completion", shell]))?, 0o644)?;
         }
-        capture(Command::new("gzip").args(["--no-name", "--best", "--recursive"]).arg(&pages))?;
+        capture(
+            Command::new("gzip").args(["--no-name", "--best", "--recursive"]).arg(tree.join("usr/share/man")),
+        )?;
         capture(
             Command::new("gzip")
                 .args(["--no-name", "--best"])

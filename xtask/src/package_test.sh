@@ -32,6 +32,7 @@ preset switchd.service
 start switchd.service"
 switchd --version; switch-ctl --version
 zcat /usr/share/man/man1/switch-ctl.1.gz | grep -q 'switch-ctl' || fail "there is no manual page"
+zcat /usr/share/man/man8/switchd.8.gz | grep -q 'state' || fail "there is no manual page of the daemon"
 echo '{"cniVersion": "1.1.0"}' | CNI_COMMAND=VERSION /usr/lib/cni/switch-cni | grep -q '"1.1.0"' || fail "the plugin does not answer"
 
 # As the unit starts it, but for the shared bpffs.

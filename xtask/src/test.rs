@@ -63,7 +63,18 @@ const KERNEL: &[&str] = &[
     "nat", "service", "sandbox", "outside", "frames", "xdp", "workers", "clients", "owners", "versions",
 ];
 /// The command line against a running daemon.
-const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare", "install", "json"];
+const COMMANDS: &[&str] = &[
+    "operate",
+    "commands",
+    "filter",
+    "metrics",
+    "declare",
+    "install",
+    "json",
+    "help",
+    "api_examples",
+    "counters",
+];
 /// The CNI plugin: every verb against the specification, podman and containerd as Debian has them.
 const CONTAINERS: &[&str] = &["verbs", "delegates", "kill", "published", "podman", "containerd"];
 const REGRESSIONS: &[&str] = &["simulation", "regressions", "rooms"];

@@ -1,6 +1,6 @@
 //! The daemon: wiring only.
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,9 +36,17 @@ const FRAMES_DEFAULT: u32 = 1024;
 /// 4.3 MiB, of which only what was written into costs memory.
 const LARGE_FRAMES: u32 = 64;
 
+/// Lines that can be pasted; `switch-ctl/tests/help.rs` does.
+const EXAMPLES: &str = "\
+Examples:
+  mkdir -p /run/switchd && switchd
+  mkdir -p /run/switchd /var/lib/switchd && \\
+    switchd --state /var/lib/switchd/state
+  mkdir -p /run/first && switchd --socket /run/first/two.sock --memory 256M";
+
 /// A userspace switch for container edge nodes: AF_XDP ports, pinned workers, one snapshot.
 #[derive(Debug, Parser)]
-#[command(name = "switchd", version, about)]
+#[command(name = "switchd", version, after_help = EXAMPLES)]
 struct Options {
     /// Where to listen for switch-ctl and switch-cni.
     #[arg(long, default_value = switch_api::DEFAULT_SOCKET)]
@@ -115,6 +123,9 @@ struct Options {
     /// Keep every right the process was started with: for debuggers, and to tell a refusal of the sandbox from others.
     #[arg(long)]
     no_sandbox: bool,
+    /// Print the manual page.
+    #[arg(long, hide = true)]
+    man: bool,
     /// Be the keeper of this bpffs; see `sandbox::keeper`.
     #[arg(long, hide = true)]
     keeper: Option<PathBuf>,
@@ -143,6 +154,10 @@ fn main() -> ExitCode {
     let options = Options::parse();
     if let Some(bpffs) = &options.keeper {
         return keeper::keep(bpffs).into();
+    }
+    if options.man {
+        let page = clap_mangen::Man::new(Options::command()).section("8");
+        return page.render(&mut std::io::stdout()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,

@@ -42,8 +42,9 @@ impl Conflist {
     pub fn read(path: Option<&Path>) -> Result<Self, ApiError> {
         let text = match path {
             None => DEFAULT.to_owned(),
-            Some(path) => std::fs::read_to_string(path)
-                .map_err(|error| ApiError::new(Code::System, format!("{}: {error}", path.display())))?,
+            Some(path) => {
+                std::fs::read_to_string(path).map_err(|error| crate::files::refused(path, &error))?
+            }
         };
         Self::parse(text)
     }

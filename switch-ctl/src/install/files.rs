@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use switch_api::{ApiError, Code};
 
 fn failed(path: &Path) -> impl Fn(std::io::Error) -> ApiError {
-    let path = path.display().to_string();
-    move |error| ApiError::new(Code::System, format!("{path}: {error}"))
+    let path = path.to_owned();
+    move |error| crate::files::refused(&path, &error)
 }
 
 /// Puts a file of the installed system in place, noted. One that is there as it should be is nobody's business; another one

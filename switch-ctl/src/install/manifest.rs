@@ -33,7 +33,7 @@ impl Manifest {
         let text = match std::fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(ApiError::new(Code::System, format!("{}: {error}", path.display()))),
+            Err(error) => return Err(crate::files::refused(&path, &error)),
         };
         serde_json::from_slice(&text).map(Some).map_err(|error| {
             ApiError::new(Code::System, format!("{}: {error}", path.display()))
@@ -61,7 +61,7 @@ impl Manifest {
         for path in &self.state {
             match std::fs::remove_dir_all(root.at(path)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(ApiError::new(Code::System, format!("{}: {error}", path.display())));
+                    return Err(crate::files::refused(path, &error));
                 }
                 _ => {}
             }

@@ -60,6 +60,10 @@ const READABLE: u32 = 0o644;
 
 /// What to install.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  switch-ctl install
+  switch-ctl install --from target/release --conflist pods.conflist")]
 pub struct Install {
     /// Install below this directory instead of `/`.
     #[arg(long, default_value = "/")]
@@ -74,6 +78,7 @@ pub struct Install {
 
 /// What to take away.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  switch-ctl uninstall")]
 pub struct Uninstall {
     /// The directory that `install` was given.
     #[arg(long, default_value = "/")]
@@ -156,8 +161,7 @@ fn programs(asked: &Install, root: &Root) -> Result<[Vec<u8>; 3], ApiError> {
                 ApiError::new(Code::NotFound, text).hint("say where the programs are with --from DIR")
             );
         };
-        *program = std::fs::read(path)
-            .map_err(|error| ApiError::new(Code::System, format!("{}: {error}", path.display())))?;
+        *program = std::fs::read(path).map_err(|error| crate::files::refused(path, &error))?;
     }
     Ok(programs)
 }

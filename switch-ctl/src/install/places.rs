@@ -43,10 +43,9 @@ impl Root {
     pub fn new(path: &Path) -> Result<Self, ApiError> {
         match path.is_dir() {
             true => Ok(Self(path.to_path_buf())),
-            false => {
-                Err(ApiError::new(Code::NotFound, format!("{} is no directory", path.display()))
-                    .field("root"))
-            }
+            false => Err(ApiError::new(Code::NotFound, format!("{} is no directory", path.display()))
+                .field("root")
+                .hint("make it, or name the directory that the system's tree is mounted at")),
         }
     }
 

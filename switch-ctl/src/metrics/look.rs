@@ -47,6 +47,37 @@ pub fn look(client: &mut Client) -> Result<Look, ApiError> {
 }
 
 impl Look {
+    /// At a switch on which nothing is and nothing happened.
+    #[cfg(test)]
+    pub fn at_nothing() -> Self {
+        let status = Status {
+            daemon: String::new(),
+            pid: 0,
+            uptime_s: 0,
+            generation: 0,
+            workers: 0,
+            frames: Default::default(),
+            memory: Default::default(),
+            xdp: switch_api::Support { ok: true, detail: String::new() },
+            sandbox: None,
+            outside: None,
+            pod_mtu: None,
+        };
+        Self {
+            status,
+            stats: Stats::default(),
+            ports: Vec::new(),
+            bridges: Vec::new(),
+            workers: Vec::new(),
+            pools: Vec::new(),
+            neighbours: Vec::new(),
+            flows: FlowPage { flows: Vec::new(), next: None, all: 0, half_open: 0, room: 0 },
+            routes: Vec::new(),
+            nats: Vec::new(),
+            took_s: 0.0,
+        }
+    }
+
     /// All metrics.
     pub fn families(&self) -> Vec<Family> {
         let parts = [

@@ -13,6 +13,8 @@
 
 mod control;
 mod family;
+#[cfg(test)]
+mod guide;
 mod listen;
 mod look;
 mod serve;
@@ -34,9 +36,9 @@ const DAEMON_WAIT_MAX: Duration = Duration::from_secs(5);
 #[command(after_help = "\
 Examples:
   switch-ctl metrics
-  switch-ctl metrics --format prometheus | sponge /var/lib/node_exporter/switch.prom
+  switch-ctl metrics --format prometheus > switch.prom
   switch-ctl metrics --listen 127.0.0.1:9477
-  switch-ctl metrics --listen unix:/run/switchd/metrics.sock
+  switch-ctl metrics --listen unix:/run/first/metrics.sock
 
 A dashboard for Grafana is deploy/grafana/switch.json.")]
 pub struct Metrics {

@@ -1,8 +1,8 @@
 //! `switch-ctl policy diff`: what a change would cut and open, before it is made.
 
-use super::{policies_of, text_of};
-use crate::flow;
+use super::policies_of;
 use crate::output::{Output, thousands};
+use crate::{files, flow};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use switch_api::file::File;
@@ -17,10 +17,13 @@ use switch_api::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  echo '{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy,
+    metadata: {name: quiet}, spec: {podSelector: {}}}' > policies.yaml
   switch-ctl policy diff policies.yaml      # as `policy set` would have it
-  switch-ctl policy diff switch.toml        # as `apply` would have it, labels of ports and namespaces too
-  switch-ctl policy diff --remove db-from-web --namespace shop
-  switch-ctl --json policy diff policies.yaml | jq '.flows_cut'")]
+  switch-ctl --json policy diff policies.yaml | jq '.flows_cut'
+  switch-ctl policy set policies.yaml && switch-ctl policy diff --remove quiet
+  switch-ctl export > switch.toml
+  switch-ctl policy diff switch.toml        # as `apply` would have it")]
 pub struct Diff {
     /// NetworkPolicies in YAML or JSON, or a file for `apply` (named .toml, or with a line that begins with `[[`);
     /// `-` is standard input.
@@ -38,7 +41,7 @@ pub fn run(diff: &Diff, client: &mut Client, output: &Output) -> Result<(), ApiE
     let gone = |name: &String| ByPolicy { name: name.clone(), namespace: diff.namespace.clone() };
     let mut asked = PolicyDiff { delete: diff.remove.iter().map(gone).collect(), ..PolicyDiff::default() };
     if let Some(file) = &diff.file {
-        let text = text_of(file)?;
+        let text = files::text(file)?;
         if is_declaration(file, &text) {
             asked.config = Some(Box::new(declared(file, &text)?));
         } else {

@@ -1,15 +1,19 @@
-//! A view on a screen: ports, drops, workers, one below the other, and the keys in the last line.
+//! A view on a screen: a heading, a page, the keys in the last line. The page of everything: ports, drops, talkers, workers, one
+//! below the other.
 
-use super::view::{HISTORY, View};
+use super::pages;
+use super::view::{HISTORY, Page, View, WorkerLine};
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout};
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Row, Table};
-use switch_api::PortState;
+use switch_api::{Name, PortState};
 
 /// Lines of drops, their heading among them.
-const DROP_LINES: u16 = 6;
+const DROP_LINES: u16 = 5;
+/// Lines of talkers, their heading among them.
+const TALKER_LINES: u16 = 5;
 /// Workers that are shown.
 const WORKERS_MAX: usize = 4;
 /// A rate, from nothing to the most of its line.
@@ -17,22 +21,40 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 
 /// Draws.
 pub fn draw(frame: &mut Frame, view: &View) {
-    let workers = view.workers();
-    let worker_lines = workers.len().min(WORKERS_MAX) as u16 + 1;
+    let lines = [Constraint::Length(1), Constraint::Min(3), Constraint::Length(1)];
+    let areas = Layout::vertical(lines).split(frame.area());
+    frame.render_widget(head(view), areas[0]);
+    let keys = match &view.page {
+        Page::Overview => {
+            overview(frame, areas[1], view);
+            "up/down choose   Enter port   w stages   s order   p pause   q quit"
+        }
+        Page::Port(name) => {
+            pages::port(frame, areas[1], view, name);
+            "up/down other port   Esc back   w stages   p pause   q quit"
+        }
+        Page::Stages => {
+            pages::stages(frame, areas[1], view);
+            "Esc back   p pause   q quit"
+        }
+    };
+    frame.render_widget(Line::from(keys).dim(), areas[2]);
+}
+
+fn overview(frame: &mut Frame, area: Rect, view: &View) {
+    let lines = view.workers();
+    let worker_lines = lines.len().min(WORKERS_MAX) as u16 + 1;
     let areas = Layout::vertical([
-        Constraint::Length(1),
         Constraint::Min(3),
         Constraint::Length(DROP_LINES),
+        Constraint::Length(TALKER_LINES),
         Constraint::Length(worker_lines),
-        Constraint::Length(1),
     ])
-    .split(frame.area());
-    frame.render_widget(head(view), areas[0]);
-    frame.render_widget(ports(view), areas[1]);
-    frame.render_widget(drops(view), areas[2]);
-    frame.render_widget(self::workers(&workers), areas[3]);
-    let keys = "s order   up/down scroll   p pause   q quit";
-    frame.render_widget(Line::from(keys).dim(), areas[4]);
+    .split(area);
+    frame.render_widget(ports(view, areas[0].height.saturating_sub(1)), areas[0]);
+    frame.render_widget(drops(view), areas[1]);
+    frame.render_widget(talkers(view, None), areas[2]);
+    frame.render_widget(workers(&lines, WORKERS_MAX), areas[3]);
 }
 
 fn head(view: &View) -> Line<'static> {
@@ -40,6 +62,10 @@ fn head(view: &View) -> Line<'static> {
     let up = last.ports.iter().filter(|port| port.state == PortState::Up).count();
     let frames = &last.stats.frames;
     let paused = if view.paused { "  PAUSED" } else { "" };
+    if let Page::Port(name) = &view.page {
+        let state = last.ports.iter().find(|port| port.port.name == *name).map(|port| state(port.state).0);
+        return Line::from(format!("{name}   {}{paused}", state.unwrap_or("gone"))).bold();
+    }
     Line::from(format!(
         "{up} of {} ports up   {} of {} frames free, {} unaccounted   by {}{paused}",
         last.ports.len(),
@@ -51,17 +77,26 @@ fn head(view: &View) -> Line<'static> {
     .bold()
 }
 
-fn heading<const N: usize>(words: [&'static str; N]) -> Row<'static> {
+/// A port's state in a word, and its colour.
+fn state(state: PortState) -> (&'static str, Color) {
+    match state {
+        PortState::Up => ("up", Color::Green),
+        PortState::Down => ("down", Color::Red),
+        PortState::Looped => ("looped", Color::Red),
+    }
+}
+
+pub fn heading<const N: usize>(words: [&'static str; N]) -> Row<'static> {
     Row::new(words.map(Cell::from)).style(Style::new().reversed())
 }
 
-fn ports(view: &View) -> Table<'static> {
-    let rows = view.ports().into_iter().skip(view.skip).map(|line| {
-        let (state, colour) = match line.state {
-            PortState::Up => ("up", Color::Green),
-            PortState::Down => ("down", Color::Red),
-            PortState::Looped => ("looped", Color::Red),
-        };
+/// As many as there is room for, the one that is chosen among them.
+fn ports(view: &View, room: u16) -> Table<'static> {
+    let chosen = view.cursor();
+    let skip = (chosen + 1).saturating_sub(room.max(1).into());
+    let rows = view.ports().into_iter().enumerate().skip(skip).map(|(at, line)| {
+        let (state, colour) = state(line.state);
+        let style = if at == chosen { Style::new().bold().underlined() } else { Style::new() };
         Row::new([
             Cell::from(line.name.to_string()),
             Cell::from(state).style(Style::new().fg(colour)),
@@ -72,6 +107,7 @@ fn ports(view: &View) -> Table<'static> {
             number(line.drops),
             Cell::from(bars(&line.history)),
         ])
+        .style(style)
     });
     let widths = [
         Constraint::Min(10),
@@ -88,17 +124,53 @@ fn ports(view: &View) -> Table<'static> {
 }
 
 fn drops(view: &View) -> Table<'static> {
-    let rows = view.drops().into_iter().map(|(reason, port, rate, all)| {
-        Row::new([Cell::from(reason), Cell::from(port.to_string()), number(rate), number(all as f64)])
+    let rows = view.drops().into_iter().map(|line| {
+        let numbers = [number(line.rate), number(line.all as f64)];
+        let [now, all] = numbers;
+        Row::new([Cell::from(line.reason), Cell::from(line.port.to_string()), now, all])
     });
     let widths = [Constraint::Length(24), Constraint::Min(10), Constraint::Length(8), Constraint::Length(8)];
     Table::new(rows, widths).header(heading(["DROPPED", "PORT", "NOW/s", "ALL"]))
 }
 
-fn workers(lines: &[super::view::WorkerLine]) -> Table<'static> {
+/// Who speaks with whom; of one port, if one is named.
+pub fn talkers(view: &View, port: Option<&Name>) -> Table<'static> {
+    let talkers = view.talkers(port);
+    let widths = [
+        Constraint::Min(20),
+        Constraint::Min(20),
+        Constraint::Length(10),
+        Constraint::Length(7),
+        Constraint::Length(7),
+        Constraint::Length(7),
+    ];
+    let head = heading(["TALKER", "TO", "PORT", "ACTIVE", "NEW/s", "FLOWS"]);
+    if talkers.is_empty() {
+        let words = "no flows are kept: `switch-ctl port set NAME --track on`";
+        return Table::new([Row::new([words]).dim()], [Constraint::Min(60)]).header(head);
+    }
+    let rows = talkers.into_iter().map(|talker| {
+        Row::new([
+            Cell::from(talker.from.to_string()),
+            Cell::from(talker.to.to_string()),
+            Cell::from(talker.port.map_or("-".to_owned(), |port| port.to_string())),
+            number(talker.active as f64),
+            number(talker.new),
+            number(talker.flows as f64),
+        ])
+    });
+    let table = Table::new(rows, widths).header(head);
+    match view.flows_left_out() {
+        0 => table,
+        more => table.footer(Row::new([format!("{} flows more", short(more.into()))]).dim()),
+    }
+}
+
+/// The first of them.
+pub fn workers(lines: &[WorkerLine], most: usize) -> Table<'static> {
     let rows: Vec<_> = lines
         .iter()
-        .take(WORKERS_MAX)
+        .take(most)
         .map(|line| {
             let core = line.core.map_or("not pinned".into(), |core| format!("core {core}"));
             Row::new([
@@ -108,6 +180,7 @@ fn workers(lines: &[super::view::WorkerLine]) -> Table<'static> {
                 number(line.sleeps),
                 Cell::from(line.lanes.to_string()),
                 Cell::from(line.free.to_string()),
+                line.cycles.map_or(Cell::from("-"), number),
             ])
         })
         .collect();
@@ -118,16 +191,18 @@ fn workers(lines: &[super::view::WorkerLine]) -> Table<'static> {
         Constraint::Length(8),
         Constraint::Length(6),
         Constraint::Length(8),
+        Constraint::Length(10),
     ];
-    Table::new(rows, widths).header(heading(["WORKER", "BUSY", "TURNS/s", "SLEEPS/s", "LANES", "FREE"]))
+    let head = heading(["WORKER", "BUSY", "TURNS/s", "SLEEPS/s", "LANES", "FREE", "CYCLES/PKT"]);
+    Table::new(rows, widths).header(head)
 }
 
-fn number(value: f64) -> Cell<'static> {
+pub fn number(value: f64) -> Cell<'static> {
     Cell::from(short(value))
 }
 
 /// A number in at most six places.
-fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     match value {
         v if v >= 1e10 => format!("{:.0}G", v / 1e9),
         v if v >= 1e9 => format!("{:.2}G", v / 1e9),
@@ -139,144 +214,11 @@ fn short(value: f64) -> String {
 }
 
 /// The highest of them is a full bar; none at all is the lowest.
-fn bars(history: &[f64]) -> String {
+pub fn bars(history: &[f64]) -> String {
     let most = history.iter().copied().fold(0.0, f64::max);
     let bar = |rate: &f64| {
         let part = if most > 0.0 { rate / most } else { 0.0 };
         BARS[((part * 7.0).round() as usize).min(7)]
     };
     history.iter().map(bar).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::view::Sample;
-    use super::*;
-    use ratatui::Terminal;
-    use ratatui::backend::TestBackend;
-    use ratatui::crossterm::event::KeyCode;
-    use switch_api::{
-        DropCount, FrameCounts, LaneStatus, Port, PortCounters, PortKind, PortMemory, PortStatus, Stats,
-        WorkerStatus,
-    };
-
-    fn port(name: &str, state: PortState, packets: u64, drops: u64) -> PortStatus {
-        let port =
-            Port::new(name.parse().unwrap(), "br0".parse().unwrap(), PortKind::Memory { source: None });
-        let counters = PortCounters {
-            rx_packets: packets,
-            rx_bytes: packets * 100,
-            tx_packets: packets / 2,
-            tx_bytes: packets * 50,
-            drops,
-        };
-        PortStatus {
-            port,
-            state,
-            reason: None,
-            mode: None,
-            mode_reason: None,
-            workers: vec![0],
-            mtu: 1500,
-            memory_bytes: 0,
-            memory: PortMemory::default(),
-            learned: 0,
-            counters,
-        }
-    }
-
-    /// `n` seconds after the start: `busy` has had 20 000 packets each second, `lossy` lost 5.
-    fn sample(n: u64) -> Sample {
-        let frames = FrameCounts { total: 1536, free: 1400, ..FrameCounts::default() };
-        let drop = DropCount {
-            reason: "hairpin".into(),
-            meaning: String::new(),
-            port: "lossy".parse().unwrap(),
-            frames: 5 * n,
-        };
-        let lane = LaneStatus {
-            port: "busy".parse().unwrap(),
-            queue: 0,
-            busy_percent: 50.0,
-            frames_per_s: 20_000.0,
-            ns_per_frame: 100.0,
-            rx_packets: 20_000 * n,
-            tx_packets: 0,
-        };
-        let worker = WorkerStatus {
-            id: 0,
-            core: Some(1),
-            lanes: vec![lane],
-            turns: 1000 * n,
-            empty_turns: 250 * n,
-            naps: 0,
-            sleeps: 3 * n,
-            generation: 1,
-            frames,
-            wake_latency_us: Vec::new(),
-            wake_latency_sum_us: 0,
-        };
-        let ports = vec![
-            port("lossy", PortState::Up, 10 * n, 5 * n),
-            port("busy", PortState::Up, 20_000 * n, 0),
-            port("gone", PortState::Down, 0, 0),
-        ];
-        let stats = Stats { frames, drops: vec![drop], ..Stats::default() };
-        Sample { at_s: n as f64, stats, ports, workers: vec![worker] }
-    }
-
-    fn screen(view: &View) -> Vec<String> {
-        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
-        terminal.draw(|frame| draw(frame, view)).unwrap();
-        let buffer = terminal.backend().buffer();
-        let line = |y| (0..80).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
-        (0..24).map(line).collect()
-    }
-
-    fn row<'a>(lines: &'a [String], name: &str) -> (usize, &'a str) {
-        let found = lines.iter().enumerate().find(|(_, line)| line.starts_with(name));
-        found.map(|(at, line)| (at, line.as_str())).unwrap_or_else(|| panic!("no {name} in {lines:#?}"))
-    }
-
-    #[test]
-    fn rates_drops_and_workers_fit_on_80_by_24() {
-        let mut view = View::default();
-        assert!(screen(&view)[0].contains("waiting"));
-        (1..4).for_each(|n| view.add(sample(n)));
-        let lines = screen(&view);
-        assert!(lines[0].starts_with("2 of 3 ports up   1400 of 1536 frames free"), "{lines:#?}");
-        let (busy, text) = row(&lines, "busy");
-        let words: Vec<_> = text.split_whitespace().collect();
-        assert_eq!(words, ["busy", "up", "20k", "16M", "10k", "8.00M", "0", "▁██"], "{lines:#?}");
-        assert!(busy < row(&lines, "lossy").0, "the busiest first");
-        let drops: Vec<_> = row(&lines, "hairpin").1.split_whitespace().collect();
-        assert_eq!(drops, ["hairpin", "lossy", "5", "15"]);
-        let worker: Vec<_> = row(&lines, "0 core 1").1.split_whitespace().collect();
-        assert_eq!(worker, ["0", "core", "1", "75", "%", "1000", "3", "1", "1400"]);
-        assert!(lines[23].contains("q quit"));
-    }
-
-    #[test]
-    fn keys_sort_pause_scroll_and_end() {
-        let mut view = View::default();
-        (1..4).for_each(|n| view.add(sample(n)));
-        assert!(view.key(KeyCode::Char('s')));
-        let lines = screen(&view);
-        assert!(
-            lines[0].contains("by drops") && row(&lines, "lossy").0 < row(&lines, "busy").0,
-            "{lines:#?}"
-        );
-        assert!(view.key(KeyCode::Char('s')) && view.key(KeyCode::Down));
-        let lines = screen(&view);
-        assert!(
-            lines[0].contains("by name") && !lines.iter().any(|line| line.starts_with("busy")),
-            "{lines:#?}"
-        );
-        assert!(view.key(KeyCode::Up) && view.key(KeyCode::Char('p')));
-        let before = screen(&view);
-        view.add(sample(9));
-        assert_eq!(screen(&view), before, "paused");
-        assert!(before[0].contains("PAUSED"));
-        assert!(!view.key(KeyCode::Char('q')) && !view.key(KeyCode::Esc));
-    }
 }

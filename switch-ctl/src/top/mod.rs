@@ -3,9 +3,15 @@
 //! | module | what |
 //! |---|---|
 //! | [`view`] | what was seen, and what of it is shown: samples, rates, order, keys |
-//! | [`draw`] | a view on a screen |
+//! | [`talkers`] | who speaks with whom, from the flows that are kept |
+//! | [`draw`] | a view on a screen: all of the switch |
+//! | [`pages`] | one port; what each stage costs each worker |
 
 mod draw;
+mod pages;
+mod talkers;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use crate::output::Output;
@@ -16,13 +22,16 @@ use std::time::{Duration, Instant};
 use switch_api::{ApiError, Client, Code, Nothing, Request};
 use view::{Sample, View};
 
-/// The switch, live: ports with their rates, what is dropped and why, workers. s sorts, p pauses, q ends.
+/// The switch, live: ports with their rates, what is dropped and why, who speaks with whom, workers. Enter on a port: all of it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
   switch-ctl top --interval 2
 
-Keys: s the next order (rate, drops, name), up and down scroll, p or blank pauses, q or Ctrl-C ends.")]
+Keys: up and down choose a port, Enter shows all of it, w what each stage costs
+each worker, Esc goes back; s the next order (rate, drops, name), p or blank
+pauses, q or Ctrl-C ends. Who speaks with whom is known of ports whose flows are
+kept: `switch-ctl port set NAME --track on`.")]
 pub struct Top {
     /// Seconds between two looks.
     #[arg(long, default_value_t = 1.0, value_parser = parse_interval)]
@@ -39,8 +48,10 @@ pub fn run(top: &Top, client: &mut Client, output: &Output) -> Result<(), ApiErr
         return Err(ApiError::new(Code::InvalidParams, "`top` needs a terminal")
             .hint("`switch-ctl --json stats` and `switch-ctl --json port list` are for scripts"));
     }
-    let mut terminal = ratatui::try_init()
-        .map_err(|error| ApiError::new(Code::System, format!("the terminal cannot be used: {error}")))?;
+    let mut terminal = ratatui::try_init().map_err(|error| {
+        ApiError::new(Code::System, format!("the terminal cannot be used: {error}"))
+            .hint("mind TERM, or use `switch-ctl stats`, which needs none")
+    })?;
     let ended = watch(&mut terminal, Duration::from_secs_f64(top.interval), client);
     ratatui::restore();
     ended
@@ -51,7 +62,10 @@ fn watch(
     interval: Duration,
     client: &mut Client,
 ) -> Result<(), ApiError> {
-    let failed = |error: std::io::Error| ApiError::new(Code::System, format!("the terminal broke: {error}"));
+    let failed = |error: std::io::Error| {
+        ApiError::new(Code::System, format!("the terminal broke: {error}"))
+            .hint("begin it again; `switch-ctl stats` needs none")
+    };
     let (mut view, started) = (View::default(), Instant::now());
     let mut next = started;
     loop {
@@ -78,5 +92,6 @@ fn look(client: &mut Client, started: Instant) -> Result<Sample, ApiError> {
         stats: client.call(&Request::StatsGet(Nothing {}))?,
         ports: client.call(&Request::PortList(Nothing {}))?,
         workers: client.call(&Request::WorkerList(Nothing {}))?,
+        flows: talkers::look(client)?,
     })
 }

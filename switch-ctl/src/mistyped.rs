@@ -1,0 +1,37 @@
+//! A mistyped command: which was meant. clap's own measure (Jaro) does not see that two letters changed places: of `tpa` it made
+//! `pcap`. Here it is the fewest letters left out, put in, changed, or changed places with their neighbour.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, Error};
+
+/// Letters that may be wrong, of so many one.
+const LETTERS_A_MISTAKE: usize = 3;
+
+/// The complaint about a command that is not there, with what was meant instead of what clap thinks; any other as it is.
+pub fn explain(mut error: Error, root: &Command, words: impl Iterator<Item = String>) -> Error {
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else { return error };
+    if error.kind() != ErrorKind::InvalidSubcommand {
+        return error;
+    }
+    let near = nearest(typed, group(root, typed, words));
+    if !near.is_empty() {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(near));
+    }
+    error
+}
+
+/// The group of commands that the mistyped word was to name one of.
+fn group<'a>(root: &'a Command, typed: &str, words: impl Iterator<Item = String>) -> &'a Command {
+    let named = words.take_while(|word| word != typed);
+    named.fold(root, |group, word| group.find_subcommand(&word).unwrap_or(group))
+}
+
+/// The names that take the fewest mistakes, if those are few.
+fn nearest(typed: &str, group: &Command) -> Vec<String> {
+    let shown = group.get_subcommands().filter(|command| !command.is_hide_set());
+    let names = shown.map(|command| command.get_name().to_owned());
+    let mistakes: Vec<_> = names.map(|name| (strsim::damerau_levenshtein(typed, &name), name)).collect();
+    let may_be = typed.chars().count().div_ceil(LETTERS_A_MISTAKE);
+    let fewest = mistakes.iter().map(|(count, _)| *count).min().filter(|count| *count <= may_be);
+    mistakes.into_iter().filter(|(count, _)| Some(*count) == fewest).map(|(_, name)| name).collect()
+}
