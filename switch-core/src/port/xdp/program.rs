@@ -5,8 +5,9 @@
 //! the same link: no frame passes unguarded in between. A program that is not ours is left alone.
 
 use super::beat::Beats;
-use super::networks::{Behind, Networks};
+use super::networks::Networks;
 use crate::config::snapshot::{Rule, parse_rule};
+use crate::config::taken::{SharedPorts, Taken};
 use crate::wire::ethernet;
 use aya::maps::{Array, Map, MapData, MapError, XskMap};
 use aya::programs::links::{FdLink, PinnedLink};
@@ -195,8 +196,11 @@ impl Attached {
         };
         let queue_worker = ebpf.take_map("queue_worker").and_then(|map| Array::try_from(map).ok());
         let queue_worker = queue_worker.ok_or_else(missing)?;
-        let networks = ebpf.take_map("networks").filter(|_| settings.take == Take::Networks);
-        let networks = networks.and_then(Networks::new);
+        let networks = match settings.take {
+            Take::Networks => ebpf.take_map("networks").zip(ebpf.take_map("shares")),
+            _ => None,
+        };
+        let networks = networks.and_then(|(trie, shares)| Networks::new(trie, shares));
         Ok(Self { sockets, queue_worker, networks, _link: link, pin, hook, adopted: is_adopted })
     }
 
@@ -210,14 +214,14 @@ impl Attached {
         set_workers(&mut self.queue_worker, workers)
     }
 
-    /// Tells the program of an uplink what is not behind the switch any more.
-    pub fn narrow(&mut self, behind: &Behind) -> Result<(), MapError> {
-        self.networks.as_mut().map_or(Ok(()), |networks| networks.narrow(behind))
+    /// Tells the program of an uplink what is the kernel's again.
+    pub fn narrow(&mut self, taken: &Taken, ports: &SharedPorts) -> Result<(), MapError> {
+        self.networks.as_mut().map_or(Ok(()), |networks| networks.narrow(taken, ports))
     }
 
-    /// Tells the program of an uplink what is behind the switch.
-    pub fn become_all(&mut self, behind: &Behind) -> Result<(), MapError> {
-        self.networks.as_mut().map_or(Ok(()), |networks| networks.become_all(behind))
+    /// Tells the program of an uplink what it takes.
+    pub fn become_all(&mut self, taken: &Taken, ports: &SharedPorts) -> Result<(), MapError> {
+        self.networks.as_mut().map_or(Ok(()), |networks| networks.become_all(taken, ports))
     }
 
     /// Takes the program off the device.
