@@ -313,12 +313,8 @@ static __attribute__((always_inline)) int is_behind_us(const struct config *cfg,
 	return 0;
 }
 
-static __attribute__((always_inline)) int is_ours(const struct config *cfg, const struct xdp_md *ctx)
+static __attribute__((always_inline)) int is_ours(const struct config *cfg, const u8 *data, const u8 *end)
 {
-	const u8 *data = (const u8 *)(long)ctx->data;
-	const u8 *end = (const u8 *)(long)ctx->data_end;
-	if (cfg->take == TAKE_NETWORKS)
-		return is_behind_us(cfg, data, end);
 	if (cfg->take != TAKE_MATCHING)
 		return cfg->take == TAKE_EVERYTHING;
 	for (u32 i = 0; i < RULES_MAX; i++) {
@@ -330,13 +326,15 @@ static __attribute__((always_inline)) int is_ours(const struct config *cfg, cons
 	return 0;
 }
 
-static __attribute__((always_inline)) int steer(struct xdp_md *ctx)
+static __attribute__((always_inline)) int steer(struct xdp_md *ctx, int is_uplink)
 {
 	u32 zero = 0, queue = ctx->rx_queue_index;
 	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
 	if (!cfg)
 		return XDP_PASS;
-	if (!is_ours(cfg, ctx))
+	const u8 *data = (const u8 *)(long)ctx->data;
+	const u8 *end = (const u8 *)(long)ctx->data_end;
+	if (!(is_uplink ? is_behind_us(cfg, data, end) : is_ours(cfg, data, end)))
 		return XDP_PASS;
 	if (!is_alive(cfg, queue))
 		return cfg->dead_action;
@@ -344,19 +342,32 @@ static __attribute__((always_inline)) int steer(struct xdp_md *ctx)
 	return bpf_redirect_map(&sockets, queue, cfg->dead_action);
 }
 
-// The same program twice: one says that it can live with a frame in several buffers (Linux 5.18), which a
+// Each program twice: one says that it can live with a frame in several buffers (Linux 5.18), which a
 // device with a large MTU asks for; the other is for kernels that do not know the flag. Only the first
-// buffer is looked at, and every header we look at is in it.
+// buffer is looked at, and every header we look at is in it. An uplink has programs of its own, so that
+// no other port waits for the verifier to walk through what only uplinks do.
 SEC("xdp.frags")
 int switch_port_frags(struct xdp_md *ctx)
 {
-	return steer(ctx);
+	return steer(ctx, 0);
 }
 
 SEC("xdp")
 int switch_port(struct xdp_md *ctx)
 {
-	return steer(ctx);
+	return steer(ctx, 0);
+}
+
+SEC("xdp.frags")
+int switch_uplink_frags(struct xdp_md *ctx)
+{
+	return steer(ctx, 1);
+}
+
+SEC("xdp")
+int switch_uplink(struct xdp_md *ctx)
+{
+	return steer(ctx, 1);
 }
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -112,7 +112,7 @@ fn load(directory: &Path) -> Result<Ebpf, AttachError> {
 /// the way, so that a kernel without what we need says so when the daemon starts.
 pub fn beats(directory: &Path) -> Result<Beats, AttachError> {
     let mut ebpf = load(directory)?;
-    load_program(&mut ebpf)?;
+    load_program(&mut ebpf, &Take::Everything)?;
     match ebpf.map("beats") {
         Some(Map::Array(data)) => {
             Beats::map(data.fd().as_fd()).map_err(|error| AttachError::Load(error.to_string()))
@@ -121,13 +121,18 @@ pub fn beats(directory: &Path) -> Result<Beats, AttachError> {
     }
 }
 
-/// The program's two forms, the one for frames of several buffers first.
-const FORMS: [&str; 2] = ["switch_port_frags", "switch_port"];
+/// The two forms of a program, the one for frames of several buffers first.
+fn forms(take: &Take) -> [&'static str; 2] {
+    match take {
+        Take::Networks => ["switch_uplink_frags", "switch_uplink"],
+        Take::Everything | Take::Nothing | Take::Matching { .. } => ["switch_port_frags", "switch_port"],
+    }
+}
 
 /// Gives the program to the kernel's verifier, in the first form it takes.
-fn load_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, AttachError> {
+fn load_program<'a>(ebpf: &'a mut Ebpf, take: &Take) -> Result<&'a mut Xdp, AttachError> {
     let mut refused = AttachError::Load("the object has no program".into());
-    for form in FORMS {
+    for form in forms(take) {
         match program(ebpf, form)?.load() {
             Ok(()) => return program(ebpf, form),
             Err(error) => refused = AttachError::Load(chain(&error)),
@@ -185,7 +190,7 @@ impl Attached {
         let missing = || AttachError::Load("the object lacks one of its maps".into());
         let sockets =
             ebpf.take_map("sockets").and_then(|map| XskMap::try_from(map).ok()).ok_or_else(missing)?;
-        let xdp = load_program(&mut ebpf)?;
+        let xdp = load_program(&mut ebpf, &settings.take)?;
         let pin = pin_path(directory, device, ifindex);
         remove_stale_pins(directory, device, &pin);
         let adopted = adopt(xdp, &pin);
