@@ -238,7 +238,8 @@ fn what_is_made_of_nics_is_refused_with_the_reason_and_beside_a_shared_nic_it_go
         ("link add link nic name copy type macvlan", "copy", "macvlan"),
     ] {
         net.ip(make);
-        net.ip(&format!("link set {device} up"));
+        // A VRF's is larger than any port takes, which would be said first.
+        net.ip(&format!("link set {device} mtu 1500 up"));
         let (said, hint) = refusal(&daemon, device);
         assert!(said.contains(&format!("device {device} is a {kind}, made of other devices")), "{said}");
         assert!(hint.contains("host port") && hint.contains("name a NIC"), "{hint}");
