@@ -1,6 +1,8 @@
-//! An uplink on a NIC that stays the host's, where it counts: in an emulated machine, on virtio-net with several queues, zero-copy and generic.
-//! `cargo xtask zerocopy` boots the machine and runs this file in it; it needs the devices that are made there and runs
-//! nowhere else. The NIC (MAC 52:54:00:00:00:04) is joined with another (52:54:00:00:01:04), which is a host beside the node.
+//! An uplink on a NIC that stays the host's, where it counts: in an emulated machine, on virtio-net with several queues,
+//! zero-copy and generic, and on an e1000e, whose driver has no XDP of its own; and what is made of NICs, with the
+//! kernel's own VLANs, bonds and bridges. `cargo xtask zerocopy` boots the machine and runs this file in it; it needs the
+//! devices that are made there and runs nowhere else. Each NIC (MAC 52:54:00:00:00:0N) is joined with another
+//! (52:54:00:00:01:0N), which is a host beside the node.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
@@ -9,7 +11,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
-use switch_api::{ByName, Done, Nothing, Port, PortKind, PortState, Request, VrfStatus, XdpMode};
+use switch_api::{
+    ByDevice, ByName, Done, Nothing, Port, PortKind, PortState, ProbeReply, Request, VrfStatus, XdpMode,
+};
 use switch_lab::cross::Router;
 use switch_lab::session::Session;
 use switch_lab::transfer::tcp;
@@ -110,16 +114,32 @@ fn add(daemon: &Daemon, mode: XdpMode) {
     let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
 }
 
-#[test]
-fn a_session_and_a_lease_outlive_whatever_happens_to_the_switch() {
-    let mut node = Router::new(1);
+/// Moves cable `n`: the NIC into the node as `nic`, the other into a host beside it, with 10.90.0.1.
+fn cable(node: &Net, n: u8) -> Net {
     let far = Net::new("far");
     let run = |words: String| switch_lab::net::run("ip", &words.split(' ').collect::<Vec<_>>());
-    run(format!("link set {} netns {} name nic", device("52:54:00:00:00:04"), node.node.net.name()));
-    run(format!("link set {} netns {} name eth0", device("52:54:00:00:01:04"), far.name()));
-    node.node.net.ip("link set nic up");
+    run(format!("link set {} netns {} name nic", device(&format!("52:54:00:00:00:0{n}")), node.name()));
+    run(format!("link set {} netns {} name eth0", device(&format!("52:54:00:00:01:0{n}")), far.name()));
+    node.ip("link set nic up");
     far.ip("link set eth0 up");
     far.ip("addr add 10.90.0.1/24 dev eth0");
+    far
+}
+
+#[test]
+fn on_virtio_net_a_session_and_a_lease_outlive_whatever_happens_to_the_switch() {
+    outlive(4, 2, &[(XdpMode::Auto, "zero-copy"), (XdpMode::Generic, "generic")]);
+}
+
+#[test]
+fn on_e1000e_a_session_and_a_lease_outlive_whatever_happens_to_the_switch() {
+    outlive(5, 1, &[(XdpMode::Auto, "generic")]);
+}
+
+/// On cable `n`, whose NIC has so many queues, in each of these modes, which run as the kernel says.
+fn outlive(n: u8, queues: usize, modes: &[(XdpMode, &str)]) {
+    let mut node = Router::new(1);
+    let far = cable(&node.node.net, n);
     far.ip(&format!("route add 10.1.0.0/24 via {LEASED}"));
     let options = Options::new(env!("CARGO_BIN_EXE_switchd")).keeping_state().with("--cores 0,1");
     let mut daemon = node.start(&options);
@@ -128,7 +148,7 @@ fn a_session_and_a_lease_outlive_whatever_happens_to_the_switch() {
     // The node's default route leads to the far host, whose route to pods leads back: what is not caught goes round.
     let lease = Lease::begin(&node.node.net, &far, node.node.directory());
     let mut session = Session::open(&far, &node.node.net, LEASED.parse().unwrap(), EMULATED);
-    for (mode, runs) in [(XdpMode::Auto, "zero-copy"), (XdpMode::Generic, "generic")] {
+    for (mode, runs) in modes.iter().copied() {
         let began = std::time::Instant::now();
         let reaches = |ttl: &str| {
             let said = far.try_run("ping -n -c 1 -W 2 10.1.0.2");
@@ -143,11 +163,11 @@ fn a_session_and_a_lease_outlive_whatever_happens_to_the_switch() {
         wait_until("pods by the kernel", EMULATED, || reaches("ttl=62"));
         add(&daemon, mode);
         let port = daemon.port("up");
-        assert_eq!((port.mode.as_deref(), port.workers.len()), (Some(runs), 2), "{port:?}");
+        assert_eq!((port.mode.as_deref(), port.workers.len()), (Some(runs), queues), "{port:?}");
         check(&mut session, "attached");
         let vrfs: Vec<VrfStatus> = daemon.call(&Request::VrfList(Nothing {}));
         let warned = vrfs[0].problems.iter().any(|problem| problem.contains("ethtool -K nic gro off"));
-        assert_eq!(warned, mode == XdpMode::Generic, "{vrfs:?}");
+        assert_eq!(warned, runs == "generic", "{vrfs:?}");
         wait_until("pods past the kernel", EMULATED, || reaches("ttl=63"));
         let pod = &node.pods[0];
         assert_eq!(tcp(&far, &pod.net, "10.1.0.2".parse().unwrap(), 300_000), 300_000, "TCP in, {runs}");
@@ -189,4 +209,79 @@ fn a_session_and_a_lease_outlive_whatever_happens_to_the_switch() {
         println!("{runs}: {:.1} s", began.elapsed().as_secs_f64());
     }
     daemon.stop(true);
+}
+
+/// What somebody is told who wants an uplink on a device: the reason, and what to do.
+fn refusal(daemon: &Daemon, device: &str) -> (String, String) {
+    let port = Port::new("up".parse().unwrap(), "wan".parse().unwrap(), PortKind::uplink(device));
+    let refused = daemon.client().call::<Done>(&Request::PortAdd(Box::new(port)));
+    let probe: ProbeReply = daemon.call(&Request::PortProbe(ByDevice { device: device.into() }));
+    let shared = probe.tried.iter().find(|tried| tried.what == "shared uplink").unwrap();
+    let error = refused.unwrap_err();
+    assert!(!shared.works && shared.detail == error.message, "{probe:?}");
+    (error.message, error.data.hint.unwrap_or_default())
+}
+
+#[test]
+fn what_is_made_of_nics_is_refused_with_the_reason_and_beside_a_shared_nic_it_goes_on() {
+    let mut node = Router::new(1);
+    let far = cable(&node.node.net, 6);
+    let daemon = node.start(&Options::new(env!("CARGO_BIN_EXE_switchd")).with("--cores 0,1"));
+    node.pod(&daemon, 2);
+    daemon.bridge("wan");
+    let net = &node.node.net;
+    for (make, device, kind) in [
+        ("link add link nic name nic.7 type vlan id 7", "nic.7", "vlan"),
+        ("link add bond0 type bond mode active-backup", "bond0", "bond"),
+        ("link add lan type bridge", "lan", "bridge"),
+        ("link add red type vrf table 7", "red", "vrf"),
+        ("link add link nic name copy type macvlan", "copy", "macvlan"),
+    ] {
+        net.ip(make);
+        // A VRF's is larger than any port takes, which would be said first.
+        net.ip(&format!("link set {device} mtu 1500 up"));
+        let (said, hint) = refusal(&daemon, device);
+        assert!(said.contains(&format!("device {device} is a {kind}, made of other devices")), "{said}");
+        assert!(hint.contains("host port") && hint.contains("name a NIC"), "{hint}");
+    }
+    net.ip("link delete copy");
+    for (master, kind) in [("bond0", "bond"), ("lan", "bridge"), ("red", "vrf")] {
+        // A bond takes only what is down.
+        net.ip("link set nic down");
+        net.ip(&format!("link set nic master {master}"));
+        net.ip("link set nic up");
+        let (said, hint) = refusal(&daemon, "nic");
+        assert!(said.contains(&format!("a member of {master} ({kind})")), "{said}");
+        assert!(hint.contains("ip link set DEV nomaster"), "{hint}");
+        net.ip("link set nic nomaster");
+    }
+    net.ip("link set nic up");
+    // The NIC itself is shared, and its VLANs stay the kernel's, to the pods as to everybody.
+    net.ip("addr add 10.90.0.2/24 dev nic");
+    net.ip("addr add 10.97.0.2/24 dev nic.7");
+    net.ip("link set nic.7 up");
+    far.ip("link add link eth0 name eth0.7 type vlan id 7");
+    far.ip("addr add 10.97.0.1/24 dev eth0.7");
+    far.ip("link set eth0.7 up");
+    far.ip("route add 10.1.0.0/24 via 10.90.0.2");
+    let mut session = Session::open(&far, net, "10.97.0.2".parse().unwrap(), EMULATED);
+    add(&daemon, XdpMode::Auto);
+    let reaches = |address: &str, ttl: &str| {
+        let said = far.try_run(&format!("ping -n -c 1 -W 2 {address}"));
+        String::from_utf8_lossy(&said.stdout).contains(ttl)
+    };
+    wait_until("pods past the kernel", EMULATED, || reaches("10.1.0.2", "ttl=63"));
+    session.types("beside an uplink");
+    far.ip("route replace 10.1.0.0/24 via 10.97.0.2");
+    wait_until("pods by the VLAN, which is the kernel's", EMULATED, || reaches("10.1.0.2", "ttl=62"));
+    // It becomes a member of a bond while it is shared.
+    net.ip("link set nic down");
+    net.ip("link set nic master bond0");
+    net.ip("link set nic up");
+    let why = || daemon.port("up").reason.unwrap_or_default();
+    wait_until("its uplink ends", EMULATED, || why().contains("a member of bond0 (bond)"));
+    net.ip("link set nic nomaster");
+    net.ip("link set nic up");
+    wait_until("its uplink is back", EMULATED, || daemon.port("up").state == PortState::Up);
+    daemon.assert_conserved();
 }

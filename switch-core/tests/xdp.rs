@@ -446,3 +446,36 @@ fn stations_of_a_port_that_goes_down_are_forgotten() {
     assert!(sockets[1].recv(LONG, |frame| has_mark(frame, 5)).is_some(), "the declared station is not there");
     daemon.assert_conserved();
 }
+
+/// Frames of one burst, more than one batch after another lets a lane grow to.
+const BURST: u64 = 600;
+
+/// Each turn takes in one batch, however much came: what the kernel has left of what it was given says that it wants more.
+#[test]
+fn a_port_on_which_bursts_come_gives_the_kernel_more_frames_to_receive_into() {
+    let node = Node::new();
+    let daemon = node.start(&switchd().with("--frames 4096"));
+    daemon.bridge("br0");
+    let pod = node.pod(1);
+    add(
+        &daemon,
+        port_with("pod1", |kind| {
+            if let PortKind::Xdp { dead_after_ms, .. } = kind {
+                // What comes while the daemon is stopped is received.
+                *dead_after_ms = 60_000;
+            }
+        }),
+    );
+    let socket = RawSocket::open(&pod.net, "eth0").unwrap();
+    let received = || daemon.port("pod1").counters.rx_packets;
+    let whole = (0..12).any(|_| {
+        let before = received();
+        daemon.signal(rustix::process::Signal::STOP);
+        (0..BURST).for_each(|_| socket.send(&plain(station(9), station(1), 1, 60)));
+        daemon.signal(rustix::process::Signal::CONT);
+        std::thread::sleep(SHORT);
+        received() >= before + BURST
+    });
+    assert!(whole, "no burst was received whole: {:?}", daemon.port("pod1").counters);
+    daemon.assert_conserved();
+}

@@ -60,7 +60,8 @@ fn docs() -> Result {
 const KERNEL: &[&str] = &[
     "traffic", "loops", "routing", "routes", "linux", "uplink", "shared", "ports", "tap", "control",
     "trouble", "segments", "joined", "limits", "ipam", "queues", "memory", "mirror", "bgp", "policy", "acl",
-    "nat", "service", "sandbox", "outside", "frames", "xdp", "workers", "clients", "owners", "versions",
+    "nat", "nat_nic", "service", "sandbox", "outside", "frames", "xdp", "workers", "clients", "owners",
+    "versions",
 ];
 /// The command line against a running daemon.
 const COMMANDS: &[&str] = &[

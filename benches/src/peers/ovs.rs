@@ -36,6 +36,40 @@ pub struct Between(#[expect(dead_code, reason = "kept until it is dropped")] (Pr
 impl Ovs {
     /// Starts it, and waits until a ping crosses it.
     pub fn start(kind: Kind) -> Result<Self, String> {
+        let (switch, database, node) = Self::serve()?;
+        let directory = node.directory().join("ovs");
+        let home = Home { node: &node, directory: &directory };
+        home.bridge("br0")?;
+        let pods = [home.pod(kind, "br0", 1)?, home.pod(kind, "br0", 2)?];
+        wait_until("Open vSwitch forwards", PATIENCE, || pods[0].reaches(&pods[1].ip));
+        Ok(Self { _switch: switch, _database: database, pods, node })
+    }
+
+    /// Two bridges with a pod each, in one switch, joined by a veth whose ends are `afxdp` ports: two nodes, and what serves both
+    /// is one process, whose polling thread has core 1 for itself. Waits until a ping crosses it.
+    pub fn across(kind: Kind) -> Result<Self, String> {
+        let (switch, database, node) = Self::serve()?;
+        let directory = node.directory().join("ovs");
+        let home = Home { node: &node, directory: &directory };
+        node.net.ip("link add wire1 type veth peer name wire2");
+        let pod = |n: u8| {
+            let (bridge, wire) = (format!("br{n}"), format!("wire{n}"));
+            home.bridge(&bridge)?;
+            node.net.ip(&format!("link set {wire} up"));
+            home.vsctl(&format!("add-port {bridge} {wire} -- set interface {wire} type=afxdp"))?;
+            home.pod(kind, &bridge, n)
+        };
+        let pods = [pod(1)?, pod(2)?];
+        if kind == Kind::Xdp {
+            // It carries on what a pod's kernel leaves unfinished, and nobody finishes it.
+            pods.iter().for_each(|pod| drop(pod.net.run("ethtool -K eth0 tx off")));
+        }
+        wait_until("Open vSwitch forwards", PATIENCE, || pods[0].reaches(&pods[1].ip));
+        Ok(Self { _switch: switch, _database: database, pods, node })
+    }
+
+    /// A switch without bridges, its database, and their namespace.
+    fn serve() -> Result<(Process, Process, Node), String> {
         Self::version()?;
         let node = Node::new();
         let directory = node.directory().join("ovs");
@@ -45,13 +79,7 @@ impl Ovs {
         home.vsctl("--no-wait init")?;
         home.vsctl("--no-wait set Open_vSwitch . other_config:pmd-cpu-mask=2")?;
         let switch = home.start("taskset", &format!("-c 1 {DAEMON} unix:{}", home.socket()))?;
-        home.vsctl("add-br br0 -- set bridge br0 datapath_type=netdev")?;
-        let pods = match kind {
-            Kind::Tap => [home.tap_pod(1)?, home.tap_pod(2)?],
-            Kind::Xdp => [home.xdp_pod(1)?, home.xdp_pod(2)?],
-        };
-        wait_until("Open vSwitch forwards", PATIENCE, || pods[0].reaches(&pods[1].ip));
-        Ok(Self { _switch: switch, _database: database, pods, node })
+        Ok((switch, database, node))
     }
 
     /// What is between the pods, and the pods.
@@ -126,11 +154,22 @@ impl Home<'_> {
         self.run("ovs-vsctl", &format!("--timeout=20 --db=unix:{} {words}", self.socket()))
     }
 
+    fn bridge(&self, name: &str) -> Result<(), String> {
+        self.vsctl(&format!("add-br {name} -- set bridge {name} datapath_type=netdev"))
+    }
+
+    fn pod(&self, kind: Kind, bridge: &str, n: u8) -> Result<Pod, String> {
+        match kind {
+            Kind::Tap => self.tap_pod(bridge, n),
+            Kind::Xdp => self.xdp_pod(bridge, n),
+        }
+    }
+
     /// A pod whose device is an `internal` port, moved to it.
-    fn tap_pod(&self, n: u8) -> Result<Pod, String> {
+    fn tap_pod(&self, bridge: &str, n: u8) -> Result<Pod, String> {
         let pod = self.node.bare_pod(n);
         let device = &pod.device;
-        self.vsctl(&format!("add-port br0 {device} -- set interface {device} type=internal"))?;
+        self.vsctl(&format!("add-port {bridge} {device} -- set interface {device} type=internal"))?;
         self.node.net.ip(&format!(
             "link set {device} netns {} name eth0 address {}",
             pod.net.name(),
@@ -141,10 +180,10 @@ impl Home<'_> {
         Ok(pod)
     }
 
-    fn xdp_pod(&self, n: u8) -> Result<Pod, String> {
+    fn xdp_pod(&self, bridge: &str, n: u8) -> Result<Pod, String> {
         let pod = self.node.pod(n);
         let device = &pod.device;
-        self.vsctl(&format!("add-port br0 {device} -- set interface {device} type=afxdp"))?;
+        self.vsctl(&format!("add-port {bridge} {device} -- set interface {device} type=afxdp"))?;
         Ok(pod)
     }
 }

@@ -228,15 +228,15 @@ pub fn compile(model: &Model, before: &Routing) -> (BTreeMap<u16, Arc<Gateway>>,
         gateways.extend(here.iter().filter_map(|way| Some((way.fid, model.gateway_of(way, *number)?))));
     }
     for bridge in model.bridges.values() {
-        let nat = model.nat_addresses(&bridge.object.vrf);
+        let nat: Vec<u128> = model.nat_ips(&bridge.object.vrf).into_iter().map(to_bits).collect();
         if nat.is_empty() {
             continue;
         }
         for (_, fid) in model.fids.range((bridge.id, Vid::MIN)..=(bridge.id, Vid::MAX)) {
-            // On an uplink the kernel answers.
-            let Some(gateway) = gateways.get_mut(fid).filter(|gateway| !gateway.is_kernels) else { continue };
+            let Some(gateway) = gateways.get_mut(fid) else { continue };
             let here = nat.iter().copied().filter(|ip| gateway.covers(*ip) && !gateway.owns(*ip));
             gateway.stands_for = here.collect();
+            gateway.stands_for.sort_unstable();
         }
     }
     let gateways = gateways.into_iter().map(|(fid, gateway)| (fid, Arc::new(gateway))).collect();

@@ -48,6 +48,7 @@ pub mod plan;
 mod plan_tests;
 pub mod policies;
 pub mod publish;
+mod published;
 pub mod rates;
 pub mod routes;
 #[cfg(test)]
@@ -55,6 +56,7 @@ mod routing_tests;
 pub mod shared;
 pub mod snapshot;
 pub mod source_guard;
+pub mod taken;
 pub mod uplink;
 
 pub use checked::Checked;

@@ -8,7 +8,7 @@ use crate::policy::Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use switch_api::{ApiError, Code, IpProtocol, Name, Nat, NatKind, Prefix};
+use switch_api::{ApiError, Code, IpProtocol, Name, Nat, NatKind, PortRange, Prefix};
 
 /// What a rule counts: flows that it made, and packets for which no port was free.
 pub const SLOTS_OF_NAT: u32 = 2;
@@ -93,12 +93,6 @@ impl Model {
         }
         best.map(|(_, nat, to, port)| (nat, to, port))
     }
-
-    /// Addresses that are translation's in a routing table.
-    pub(super) fn nat_addresses(&self, vrf: &Name) -> BTreeSet<u128> {
-        let rules = self.nats.values().map(|placed| &placed.nat).filter(|nat| nat.vrf == *vrf);
-        rules.flat_map(|nat| addresses(&nat.kind)).map(to_bits).collect()
-    }
 }
 
 /// Addresses that a rule takes for itself.
@@ -118,18 +112,22 @@ fn network(prefix: &Prefix) -> Network {
 
 /// What workers read of the rules.
 pub fn compile(model: &Model) -> Compiled {
-    let mut compiled = Compiled::default();
+    let mut compiled = Compiled { published: model.published(), ..Compiled::default() };
     if model.nats.is_empty() {
         return compiled;
     }
     let vrfs = number_vrfs(model);
+    let nics = model.nics.values().flat_map(|nic| &nic.addresses);
+    compiled.nics = nics.map(|own| to_bits(own.address)).collect();
     let mut sources = Vec::new();
     for placed in model.nats.values() {
         // A table that no bridge has leads nobody anywhere.
         let Some(vrf) = vrfs.get(&placed.nat.vrf).copied() else { continue };
         let rule = placed.id;
         compiled.slots.insert(rule, placed.slot);
-        compiled.addresses.extend(addresses(&placed.nat.kind).into_iter().map(|ip| (vrf, to_bits(ip))));
+        // What a NIC's own address has beyond a rule is the kernel's.
+        let lone = addresses(&placed.nat.kind).into_iter().filter(|ip| !model.is_nics(*ip));
+        compiled.addresses.extend(lone.map(|ip| (vrf, to_bits(ip))));
         match &placed.nat.kind {
             NatKind::Source { from, except, out, to, ports, priority } => {
                 let networks = |prefixes: &[Prefix]| prefixes.iter().map(network).collect();
@@ -140,7 +138,8 @@ pub fn compile(model: &Model) -> Compiled {
                     except: networks(except),
                     out: out.as_ref().map(|bridge| fids_of(model, bridge)),
                     to: to.iter().copied().map(to_bits).collect(),
-                    ports: (ports.first, u32::from(ports.last - ports.first) + 1),
+                    ports: span(*ports),
+                    on_a_nic: span(super::taken::on_a_nic(*ports)),
                 };
                 sources.push((*priority, &placed.nat.name, source));
             }
@@ -160,6 +159,10 @@ pub fn compile(model: &Model) -> Compiled {
     sources.sort_by_key(|(priority, name, _)| (*priority, (*name).clone()));
     compiled.sources = sources.into_iter().map(|(.., source)| source).collect();
     compiled
+}
+
+fn span(ports: PortRange) -> (u16, u32) {
+    (ports.first, u32::from(ports.last - ports.first) + 1)
 }
 
 fn fids_of(model: &Model, bridge: &Name) -> Box<[u16]> {

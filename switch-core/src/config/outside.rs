@@ -115,7 +115,7 @@ fn is_global(address: IpAddr) -> bool {
 }
 
 /// Each published port leads to the first address of either version.
-fn forwards(port: &Port) -> Vec<Forward> {
+pub(super) fn forwards(port: &Port) -> Vec<Forward> {
     let addresses = port.kind.pod_addresses().unwrap_or_default();
     let to = |v4: bool| own(addresses).find(|address| address.is_ipv4() == v4);
     let targets: Vec<IpAddr> = [to(true), to(false)].into_iter().flatten().collect();

@@ -8,7 +8,7 @@ use super::model::Model;
 use super::uplink::{ToKernel, untagged};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use switch_api::{Mac, Name, Nat, NatKind, Port, PortKind, Prefix, Uplink, Vid, Vlan};
+use switch_api::{Mac, Name, Port, PortKind, Prefix, Uplink, Vid, Vlan};
 
 /// Addresses of one NIC that are known here: beyond them the kernel is as likely to have a mistake as a use.
 pub const NIC_ADDRESSES_MAX: usize = 256;
@@ -131,40 +131,6 @@ impl Model {
             ..Gateway::default()
         })
     }
-
-    /// Rules of network address translation whose answers, or whose packets, come by an uplink and are not taken from it: those of
-    /// the NIC's own addresses, which the kernel has, and of addresses that are in no network behind the switch.
-    pub fn untaken(&self, way: &WayOut) -> Vec<(Name, Option<IpAddr>)> {
-        let Some(bridge) = self.bridges.get(&way.bridge) else { return Vec::new() };
-        let behind = self.behind(way);
-        let is_taken = |ip: IpAddr| {
-            let longest =
-                behind.iter().filter(|(prefix, _)| prefix.contains(ip)).max_by_key(|(it, _)| it.len);
-            longest.is_some_and(|(_, is)| *is)
-        };
-        let untaken = |nat: &Nat| match &nat.kind {
-            NatKind::Source { out: Some(out), .. } if *out != way.bridge => None,
-            NatKind::Source { to, .. } if to.is_empty() => Some(None),
-            kind => super::nats::addresses(kind).into_iter().find(|ip| !is_taken(*ip)).map(Some),
-        };
-        let rules = self.nats.values().map(|placed| &*placed.nat).filter(|nat| nat.vrf == bridge.object.vrf);
-        rules.filter_map(|nat| Some((nat.name.clone(), untaken(nat)?))).collect()
-    }
-
-    /// What the program of an uplink takes: the networks behind the switch, and of them not the kernel's own addresses.
-    pub fn behind(&self, way: &WayOut) -> BTreeMap<Prefix, bool> {
-        let Some(bridge) = self.bridges.get(&way.bridge) else { return BTreeMap::new() };
-        let mut behind: BTreeMap<Prefix, bool> =
-            self.announced(&bridge.object.vrf).into_iter().map(|network| (network.prefix, true)).collect();
-        let own = self.nics.get(&way.id).map_or(&[][..], |nic| &nic.addresses);
-        let hosts: Vec<Prefix> = own
-            .iter()
-            .filter(|own| behind.keys().any(|prefix| prefix.contains(own.address)))
-            .map(|own| Prefix::host(own.address))
-            .collect();
-        behind.extend(hosts.into_iter().map(|host| (host, false)));
-        behind
-    }
 }
 
 /// Every contradiction about uplinks.
@@ -206,7 +172,7 @@ pub(super) fn check(model: &Model, problems: &mut Vec<Problem>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::Checked;
     use crate::config::gateway::Action;
@@ -219,7 +185,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn after(model: &Model, request: Request) -> Model {
+    pub(in crate::config) fn after(model: &Model, request: Request) -> Model {
         model.apply(&request).unwrap()
     }
 
@@ -233,7 +199,7 @@ mod tests {
     }
 
     /// Pods on `br0`, an uplink that is open on `wan`; the kernel has an address in the pods' network, too.
-    fn model() -> Model {
+    pub(in crate::config) fn model() -> Model {
         let mut model = Model::default();
         for bridge in ["br0", "wan"] {
             model = after(&model, Request::BridgeAdd(Bridge::new(name(bridge))));
@@ -250,9 +216,6 @@ mod tests {
     fn the_kernel_is_the_station_at_an_uplink() {
         let model = model();
         let way = model.way_out_of(&name("wan")).unwrap();
-        let behind: Vec<_> =
-            model.behind(&way).into_iter().map(|(prefix, is)| (prefix.to_string(), is)).collect();
-        assert_eq!(behind, [("10.1.0.0/24".into(), true), ("10.1.0.250/32".into(), false)]);
         let live = [(way.id, Live { up: true, mtu: 1500, ..Live::default() })];
         let snapshot = compile(&Checked::new(model, 1).unwrap(), &HashMap::from(live), 16, 1);
         let facts = &snapshot.fids[usize::from(way.fid)];
@@ -283,31 +246,6 @@ mod tests {
         (ways.translated, ways.direct) = ([true, false], vec![prefix("10.0.0.0/8")]);
         let translated = ["0.0.0.0/0", "192.0.2.0/24", "8.0.0.0/6", "10.2.0.0/16", "::/0"];
         assert_eq!(translated.map(|text| ways.is_translated(prefix(text))), [true, true, true, false, false]);
-    }
-
-    #[test]
-    fn rules_of_translation_that_an_uplink_does_not_serve_are_known() {
-        let nat = |name: &str, kind: serde_json::Value| {
-            let mut nat = kind;
-            nat["name"] = name.into();
-            Request::NatSet(Box::new(serde_json::from_value(nat).unwrap()))
-        };
-        let json = |text: &str| serde_json::from_str(text).unwrap();
-        let rules = [
-            nat("a", json(r#"{"kind": "source"}"#)),
-            nat("b", json(r#"{"kind": "source", "out": "br0"}"#)),
-            nat("c", json(r#"{"kind": "destination", "address": "10.1.0.77", "to": "10.1.0.2"}"#)),
-            nat("d", json(r#"{"kind": "destination", "address": "203.0.113.7", "to": "10.1.0.2"}"#)),
-            nat("e", json(r#"{"kind": "source", "to": ["10.1.0.250"]}"#)),
-        ];
-        let model = rules.into_iter().fold(model(), |model, rule| after(&model, rule));
-        let way = model.way_out_of(&"wan".parse().unwrap()).unwrap();
-        let untaken = model.untaken(&way).into_iter();
-        let shown: Vec<_> =
-            untaken.map(|(name, ip)| (name.to_string(), ip.map(|ip| ip.to_string()))).collect();
-        // The NIC has 10.1.0.250, in a network behind the switch.
-        let wanted = [("a", None), ("d", Some("203.0.113.7")), ("e", Some("10.1.0.250"))];
-        assert_eq!(shown, wanted.map(|(name, ip)| (name.to_owned(), ip.map(str::to_owned))));
     }
 
     #[test]

@@ -245,7 +245,8 @@ pub fn compile_after(
         }
         let translated = vids_of(&port.object.settings.vlan)
             .filter_map(|vid| gateways.get(&fid_of(vid)))
-            .any(|gateway| nat.concerns(gateway.vrf));
+            .any(|gateway| nat.concerns(gateway.vrf))
+            || !nat.published.is_empty() && model.has_uplink(&bridge.object.vrf);
         let routed = vids_of(&port.object.settings.vlan).any(|vid| gateways.contains_key(&fid_of(vid)));
         let (mss_clamp, reverse_path) = (bridge.object.mss_clamp, bridge.object.reverse_path);
         let subject = model.policing.subject(port.id).cloned().unwrap_or_default();

@@ -116,6 +116,19 @@ impl Model {
             .map(|own| Announced { prefix: own.address.network(), gateway: own.address.address })
             .collect()
     }
+
+    /// What of a routing table its kernel sends here: networks, and addresses of translation that lie in none of them. The
+    /// latter are behind the first of the switch's own addresses of their version; without one nobody could be told the way.
+    pub fn led_here(&self, vrf: &Name) -> BTreeSet<Announced> {
+        let mut led = self.announced(vrf);
+        let lone = |ip: &IpAddr| !led.iter().any(|network| network.prefix.contains(*ip));
+        let lone: Vec<IpAddr> = self.nat_ips(vrf).into_iter().filter(lone).collect();
+        for ip in lone {
+            let gateway = led.iter().map(|own| own.gateway).find(|own| own.is_ipv4() == ip.is_ipv4());
+            led.extend(gateway.map(|gateway| Announced { prefix: Prefix::host(ip), gateway }));
+        }
+        led
+    }
 }
 
 fn is_host(port: &Port) -> bool {

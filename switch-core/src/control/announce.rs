@@ -140,7 +140,7 @@ impl Daemon {
             }
             let table = self.model.vrf(name).kernel_table;
             let device = kernel.as_ref().and_then(|kernel| self.device_of(kernel));
-            for network in self.model.announced(name) {
+            for network in self.model.led_here(name) {
                 let (prefix, address) = (network.prefix, network.gateway);
                 routes.insert(Ours { table, prefix, way: None });
                 if let (Some(device), Some(kernel)) = (device, &kernel) {
@@ -186,7 +186,7 @@ impl Daemon {
         };
         let mut announced = Vec::new();
         if let Some(kernel) = &kernel {
-            announced = self.model.announced(name).into_iter().map(|network| network.prefix).collect();
+            announced = self.model.led_here(name).into_iter().map(|network| network.prefix).collect();
             if self.device_of(kernel).is_none() {
                 let text =
                     format!("port {} is down; the kernel answers \"unreachable\" for pods", kernel.port);
@@ -199,7 +199,7 @@ impl Daemon {
         let mirrored = leads_out.then(|| self.mirror_status(&vrf, &ways, &mut problems)).flatten();
         let uplinks = self.uplink_statuses(name, &ways, &mut problems);
         if announced.is_empty() && !uplinks.is_empty() {
-            announced = self.model.announced(name).into_iter().map(|network| network.prefix).collect();
+            announced = self.model.led_here(name).into_iter().map(|network| network.prefix).collect();
         }
         let (port, device) = kernel.map(|kernel| (kernel.port, kernel.device)).unzip();
         VrfStatus { vrf, port, device, uplinks, announced, mirrored, problems }

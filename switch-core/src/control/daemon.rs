@@ -400,6 +400,9 @@ impl Daemon {
         if let Some(PortLife::Up(door)) = &mut life {
             // What an uplink took goes by the kernel before the routes do.
             door.let_go();
+            if gone.kind.shared_nic().is_some() {
+                self.see_taken_in(id);
+            }
         }
         let is_down = matches!(life, Some(PortLife::Down(_)));
         match self.adopt(checked) {

@@ -8,6 +8,7 @@ use super::tap::{self, Tap, Wanted};
 use super::uplinks::shareable;
 use crate::config::checked::QUEUES_MAX;
 use crate::config::snapshot::{Live, PortId};
+use crate::config::taken::{SharedPorts, Taken};
 use crate::counter::LaneLoad;
 use crate::frame::{Area, Frame, TxQueue};
 use crate::pipeline::hold::Luggage;
@@ -15,7 +16,6 @@ use crate::port::pcap::{self, PcapPort};
 use crate::port::tap::TapPort;
 use crate::port::tap::device::{Descriptor, Offloads};
 use crate::port::traffic::TrafficPort;
-use crate::port::xdp::networks::Behind;
 use crate::port::xdp::open::{Device, Engine, How, OpenError};
 use crate::port::xdp::program::{AttachError, Attached, Hook, Settings};
 use crate::port::xdp::promiscuous::Promiscuous;
@@ -71,7 +71,10 @@ pub struct Door {
 impl Door {
     /// The program of an uplink takes nothing any more.
     pub(super) fn let_go(&mut self) {
-        let narrowed = self.attached.as_mut().map_or(Ok(()), |attached| attached.narrow(&Behind::new()));
+        let narrowed = self
+            .attached
+            .as_mut()
+            .map_or(Ok(()), |attached| attached.narrow(&Taken::new(), &SharedPorts::new()));
         if let Err(error) = narrowed {
             tracing::error!("a program takes frames that go nowhere, until it is taken off: {error}");
         }

@@ -14,12 +14,15 @@ const TIMES: u8 = 2;
 /// Who tells. One is enough, and every node has it.
 const WORKER: u16 = 0;
 
+/// MAC, own addresses, and those of translation that it answers for.
+type Known = (u64, Box<[Own]>, Box<[u128]>);
+
 /// What was told of each gateway.
 #[derive(Debug, Default)]
 pub(super) struct Announced {
     generation: u64,
     /// By filtering identifier.
-    told: BTreeMap<u16, (u64, Box<[Own]>)>,
+    told: BTreeMap<u16, Known>,
     /// Still to be told, and how often.
     due: VecDeque<(u16, u8)>,
 }
@@ -32,17 +35,12 @@ impl Announced {
         }
         let gateways =
             (0..).zip(snapshot.fids.iter()).filter_map(|(fid, facts)| Some((fid, facts.gateway.as_deref()?)));
-        // Of its own the kernel tells itself.
-        let gateways = gateways.filter(|(_, gateway)| !gateway.is_kernels);
-        let gateways: BTreeMap<u16, &Gateway> = gateways.collect();
+        let gateways = gateways.filter_map(|(fid, gateway)| Some((fid, known(gateway)?)));
+        let gateways: BTreeMap<u16, Known> = gateways.collect();
         self.told.retain(|fid, _| gateways.contains_key(fid));
         for (fid, gateway) in gateways {
-            let as_told = self
-                .told
-                .get(&fid)
-                .is_some_and(|(mac, own)| (*mac, own) == (gateway.mac, &gateway.addresses));
-            if !as_told {
-                self.told.insert(fid, (gateway.mac, gateway.addresses.clone()));
+            if self.told.get(&fid) != Some(&gateway) {
+                self.told.insert(fid, gateway);
                 self.due.retain(|(due, _)| *due != fid);
                 self.due.push_back((fid, TIMES));
             }
@@ -56,6 +54,13 @@ impl Announced {
         self.due.extend(now.iter().filter(|(_, left)| *left > 1).map(|(fid, left)| (*fid, left - 1)));
         now.into_iter().map(|(fid, _)| fid).collect()
     }
+}
+
+/// What there is to tell of a gateway. Of its own addresses the kernel tells itself.
+fn known(gateway: &Gateway) -> Option<Known> {
+    let own = if gateway.is_kernels { Box::default() } else { gateway.addresses.clone() };
+    let is_something = !own.is_empty() || !gateway.stands_for.is_empty();
+    is_something.then(|| (gateway.mac, own, gateway.stands_for.clone()))
 }
 
 impl Daemon {
@@ -110,6 +115,16 @@ mod tests {
         shared.fids = [FidFacts { gateway: Some(Arc::new(kernels)), ..FidFacts::default() }].into();
         announced.look(&shared);
         assert_eq!(announced.next(), [] as [u16; 0]);
+        // But of an address of translation there.
+        let stands =
+            |ips: &[u128]| Gateway { stands_for: ips.into(), is_kernels: true, ..Gateway::default() };
+        for (generation, ips) in [(2, &[9][..]), (3, &[9, 10])] {
+            let gateway = Some(Arc::new(stands(ips)));
+            shared.generation = generation;
+            shared.fids = [FidFacts { gateway, ..FidFacts::default() }].into();
+            announced.look(&shared);
+            assert_eq!((announced.next(), announced.next(), announced.next()), (vec![0], vec![0], vec![]));
+        }
     }
 
     #[test]

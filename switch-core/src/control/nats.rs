@@ -48,7 +48,8 @@ impl Daemon {
 
     /// Numbers of the rules there are.
     pub(super) fn nat_rules(&self) -> BTreeSet<u16> {
-        self.model.nats.values().map(|placed| placed.id).collect()
+        let declared = self.model.nats.values().map(|placed| placed.id);
+        declared.chain(self.model.published_numbers()).collect()
     }
 
     /// Ends the flows of rules that are there no more, or mean something else. Every worker has seen that.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use switch_api::PortRange;
 
 /// What a pod's device does, by IP version, setting and value (Documentation/networking/ip-sysctl.rst).
 const NEIGHBOURLY: [(&str, &str, &[u8]); 4] = [
@@ -31,4 +32,25 @@ pub fn be_neighbourly(device: &str) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Ports that the kernel takes for connections of the host's own, both IP versions (`ip_local_port_range`).
+pub fn local_ports() -> Option<PortRange> {
+    read_range(&std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?)
+}
+
+fn read_range(text: &str) -> Option<PortRange> {
+    let mut ports = text.split_whitespace().map(|word| word.parse().ok());
+    Some(PortRange { first: ports.next()??, last: ports.next()?? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_read_as_the_kernel_writes_it() {
+        assert_eq!(read_range("32768\t60999\n"), Some(PortRange { first: 32_768, last: 60_999 }));
+        assert_eq!((read_range(""), read_range("1 x")), (None, None));
+    }
 }

@@ -9,6 +9,7 @@ use crate::config::Model;
 use crate::config::gateway::{from_bits, to_bits};
 use crate::config::shared::{NIC_ADDRESSES_MAX, Nic, Nics, WayOut, Ways};
 use crate::config::snapshot::PortId;
+use crate::config::taken::Whose;
 use crate::port::xdp::socket::joins_segments;
 use crate::table::neigh::{key, unkey};
 use crate::table::wide::Key;
@@ -27,12 +28,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use switch_api::{ApiError, Code, Mac, Name, Prefix, UplinkStatus};
+use std::time::Duration;
+use switch_api::{ApiError, Code, Mac, Name, PortRange, Prefix, UplinkStatus};
 
 /// Groups of rtnetlink (include/uapi/linux/rtnetlink.h): neighbours, addresses of both versions.
 const GROUPS: [u32; 3] = [3, 5, 9];
 /// Messages of news that are read before anybody else is served: the rest is read a moment later.
 const NEWS_AT_ONCE: usize = 256;
+/// Rings of 4096 frames are taken in within this, ms.
+const SETTLE_MS_MAX: u32 = 20;
 /// Kinds of devices that make one of others, or of a part of one: XDP runs below them.
 const BUILT_ON_OTHERS: [&str; 8] =
     ["bond", "bridge", "team", "vlan", "macvlan", "ipvlan", "vrf", "openvswitch"];
@@ -106,6 +110,20 @@ impl Daemon {
         Arc::new(self.uplinks.nics.clone())
     }
 
+    /// After an uplink's program takes nothing any more: what it took before is still in its rings, and workers get a moment to take it in,
+    /// until nothing more comes. Only then its routes go.
+    pub(super) fn see_taken_in(&self, id: PortId) {
+        let received =
+            || self.counters.iter().map(|counters| counters.port(id).rx_packets.get()).sum::<u64>();
+        let mut before = received();
+        for _ in 0..SETTLE_MS_MAX {
+            std::thread::sleep(Duration::from_millis(1));
+            if std::mem::replace(&mut before, received()) == before {
+                break;
+            }
+        }
+    }
+
     /// Uplinks that are open.
     fn uplinks_of(model: &Model) -> Vec<WayOut> {
         model.vrf_names().into_iter().flat_map(|vrf| model.ways_out(vrf)).collect()
@@ -114,10 +132,10 @@ impl Daemon {
     /// Before a model is in force: what is not behind the switch in it is not taken any more.
     pub(super) fn narrow_uplinks(&mut self, next: &Model) {
         for way in Self::uplinks_of(next) {
-            let behind = next.behind(&way);
+            let (taken, ports) = (next.taken(&way), next.shared_ports(&way));
             if let Some(PortLife::Up(door)) = self.ports.get_mut(&way.id)
                 && let Some(attached) = &mut door.attached
-                && let Err(error) = attached.narrow(&behind)
+                && let Err(error) = attached.narrow(&taken, &ports)
             {
                 tracing::error!(port = %way.port, "its program takes what is not behind the switch: {error}");
             }
@@ -127,10 +145,10 @@ impl Daemon {
     /// When a model is in force: what is behind the switch is taken.
     pub(super) fn widen_uplinks(&mut self) {
         for way in Self::uplinks_of(&self.model) {
-            let behind = self.model.behind(&way);
+            let (taken, ports) = (self.model.taken(&way), self.model.shared_ports(&way));
             if let Some(PortLife::Up(door)) = self.ports.get_mut(&way.id)
                 && let Some(attached) = &mut door.attached
-                && let Err(error) = attached.become_all(&behind)
+                && let Err(error) = attached.become_all(&taken, &ports)
             {
                 tracing::error!(port = %way.port, "its program does not take all that is behind the switch: {error}");
             }
@@ -251,14 +269,15 @@ impl Daemon {
             let device = port.object.kind.shared_nic()?.to_owned();
             let nic = self.model.nics.get(&port.id);
             let way = ways.out.iter().find(|way| way.id == port.id);
-            let takes = way.map(|way| self.model.behind(way)).unwrap_or_default();
+            let takes = way.map(|way| self.model.taken(way)).unwrap_or_default();
+            let is_ours = |whose: Whose| matches!(whose, Whose::Switchs | Whose::Asked);
             Some(UplinkStatus {
                 port: port.object.name.clone(),
                 device,
                 up: way.is_some(),
                 mac: nic.map(|nic| nic.mac),
                 addresses: nic.map(|nic| nic.addresses.clone()).unwrap_or_default(),
-                takes: takes.into_iter().filter_map(|(prefix, is)| is.then_some(prefix)).collect(),
+                takes: takes.into_iter().filter(|(_, it)| is_ours(*it)).map(|(prefix, _)| prefix).collect(),
             })
         });
         let all: Vec<UplinkStatus> = status.collect();
@@ -270,13 +289,13 @@ impl Daemon {
         }
         for way in &ways.out {
             problems.extend(self.model.untaken(way).into_iter().map(|(nat, ip)| {
-                let address = ip.map_or("the NIC's own address".to_owned(), |ip| ip.to_string());
                 format!(
-                    "what comes by uplink {} to {address}, for rule {nat} of network address translation, is the kernel's: use `port set --masquerade on` or `--publish`, or an address in a network behind the switch",
+                    "what comes by uplink {} to {ip}, for rule {nat} of network address translation, is the kernel's, whose own address it is: name a protocol and a port, or use another address",
                     way.port
                 )
             }));
         }
+        problems.extend(ways.out.iter().filter_map(|way| self.collision(way)));
         let is_generic = |way: &&WayOut| match self.ports.get(&way.id) {
             Some(PortLife::Up(door)) => door.mode == Some("generic"),
             _ => false,
@@ -288,6 +307,21 @@ impl Daemon {
             ));
         }
         all
+    }
+
+    /// Ports of a NIC's own address that both the kernel and the switch would take for new connections.
+    fn collision(&self, way: &WayOut) -> Option<String> {
+        let shared = self.model.shared_ports(way);
+        let local = super::sysctl::local_ports()?;
+        let both = |range: &&PortRange| {
+            range.first != range.last && range.first <= local.last && local.first <= range.last
+        };
+        let range = shared.values().flatten().find(both)?;
+        Some(format!(
+            "ports {range} of the NIC's own address on uplink {} are translation's, and the kernel takes {local} for the host's own connections, whose answers would be lost: sysctl -w net.ipv4.ip_local_port_range='1024 {}'",
+            way.port,
+            range.first.saturating_sub(1)
+        ))
     }
 
     /// An uplink's NIC is not what it was; what it is now is for opening it again to say.

@@ -61,6 +61,8 @@ pub struct Source {
     pub to: Box<[u128]>,
     /// New ports: the first, and how many.
     pub ports: (u16, u32),
+    /// The same, where the new source is the kernel's own address on a NIC that it shares.
+    pub on_a_nic: (u16, u32),
 }
 
 /// What destinations are looked up by: routing table, address, protocol and port; 0 is any.
@@ -71,12 +73,16 @@ pub type Wanted = (u16, u128, u8, u16);
 pub struct Compiled {
     /// Where it goes.
     pub destinations: HashMap<Wanted, Target>,
+    /// The same of the node's published ports, by bridge and VLAN of the uplink that they come by.
+    pub published: HashMap<Wanted, Target>,
     /// Addresses that stand for another: the external one and the rule, by routing table and internal one.
     pub one_to_one: HashMap<(u16, u128), (u128, u16)>,
     /// In their order.
     pub sources: Vec<Source>,
     /// Addresses that are translation's, by routing table: nobody has them.
     pub addresses: HashSet<(u16, u128)>,
+    /// Addresses that are the kernel's own, on NICs that it shares.
+    pub nics: HashSet<u128>,
     /// Where rules count, by their number: flows made, then packets for which no port was free.
     pub slots: HashMap<u16, u32>,
 }
@@ -95,13 +101,14 @@ pub struct NewSource {
 impl Compiled {
     /// Whether there is no rule.
     pub fn is_idle(&self) -> bool {
-        self.slots.is_empty()
+        self.slots.is_empty() && self.published.is_empty()
     }
 
     /// Whether some rule is about a routing table.
     pub fn concerns(&self, vrf: u16) -> bool {
         let of = |key: &(u16, u128)| key.0 == vrf;
-        self.addresses.iter().any(of)
+        self.destinations.keys().any(|(of, ..)| *of == vrf)
+            || self.addresses.iter().any(of)
             || self.one_to_one.keys().any(of)
             || self.sources.iter().any(|rule| rule.vrf == vrf)
     }
@@ -114,6 +121,12 @@ impl Compiled {
         }
         let find = |protocol, port| self.destinations.get(&(vrf, dst, protocol, port)).copied();
         find(protocol, port).or_else(|| find(protocol, 0)).or_else(|| find(0, 0))
+    }
+
+    /// Where what comes by an uplink to a published port goes.
+    #[inline]
+    pub fn published(&self, fid: u16, dst: u128, protocol: u8, port: u16) -> Option<Target> {
+        self.published.get(&(fid, dst, protocol, port)).copied()
     }
 
     /// Whether an address is translation's.
@@ -153,7 +166,8 @@ impl Compiled {
             };
             // A rule without an address of this version is not about it.
             if let Some(ip) = ip {
-                return Some(NewSource { ip, ports: Some(rule.ports), rule: rule.rule });
+                let ports = if self.nics.contains(&ip) { rule.on_a_nic } else { rule.ports };
+                return Some(NewSource { ip, ports: Some(ports), rule: rule.rule });
             }
         }
         None

@@ -80,7 +80,11 @@ pub(super) fn hear(
     mac: u64,
     claim: Claim,
 ) {
-    // Who speaks for another station, or for an address that is not of this network, is not believed.
+    // Who speaks for another station, or for an address that is not of this network, is not believed. At an uplink it is the
+    // kernel that knows its neighbours.
+    if gateway.is_kernels {
+        return;
+    }
     if mac != note.src() || !gateway.covers(ip) || gateway.owns(ip) || ip as u32 == 0 {
         return;
     }

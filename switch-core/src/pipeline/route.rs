@@ -72,7 +72,10 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
                 }
                 Err(verdict) => note.verdict = verdict,
             }
-        } else if note.dst & GROUP_BIT != 0 && !gateway.is_kernels && matches!(note.ethertype(), ARP | IPV6) {
+        } else if note.dst & GROUP_BIT != 0
+            && (!gateway.is_kernels || !gateway.stands_for.is_empty())
+            && matches!(note.ethertype(), ARP | IPV6)
+        {
             note.verdict = hear::group(view, area.bytes(frame), note, gateway, private);
         }
     }

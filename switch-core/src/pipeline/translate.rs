@@ -10,10 +10,10 @@ use super::note::Note;
 use super::refusals::{Refused, Who};
 use super::verdict::Verdict;
 use super::{Private, View};
-use crate::config::gateway::Action;
+use crate::config::gateway::{Action, Gateway};
 use crate::counter::{DropReason, Event};
 use crate::frame::{Area, Frame};
-use crate::nat::{NewSource, part_of, tries};
+use crate::nat::{NewSource, Target, part_of, tries};
 use crate::table::flow::bound::{Binding, Rules, Unbound};
 use crate::table::flow::key::{End, Key};
 use crate::table::flow::watch::What;
@@ -22,7 +22,7 @@ use crate::wire::ethernet::{IPV4, IPV6};
 use crate::wire::hop;
 use crate::wire::ip::Version;
 use crate::wire::nat::has_ports;
-use crate::wire::packet::{Content, Packet};
+use crate::wire::packet::{Content, Packet, flags};
 
 /// Where each packet really goes.
 #[inline(never)]
@@ -97,7 +97,8 @@ fn begin(view: &View, note: &Note, packet: &Packet) -> Result<Turn, DropReason> 
         return Ok(Turn::Stays);
     };
     let nat = &view.snapshot.nat;
-    if let Some(target) = nat.destination(gateway.vrf, packet.dst, packet.protocol, packet.ports[1]) {
+    let declared = nat.destination(gateway.vrf, packet.dst, packet.protocol, packet.ports[1]);
+    if let Some(target) = declared.or_else(|| published(view, note, gateway, packet)) {
         let port = if target.port == 0 { packet.ports[1] } else { target.port };
         return Ok(Turn::Begins { to: End { ip: target.ip, port }, target });
     }
@@ -105,6 +106,19 @@ fn begin(view: &View, note: &Note, packet: &Packet) -> Result<Turn, DropReason> 
         true => Err(DropReason::NatNone),
         false => Ok(Turn::Stays),
     }
+}
+
+/// Where a published port leads that is asked for by an uplink. What is no beginning may be of a flow that the kernel translates,
+/// from before there was an uplink: it goes on to the kernel, whose address it is.
+fn published(view: &View, note: &Note, gateway: &Gateway, packet: &Packet) -> Option<Target> {
+    let begins = match packet.content {
+        Content::Tcp(tcp) => tcp.flags & (flags::SYN | flags::ACK) == flags::SYN,
+        _ => true,
+    };
+    let target = gateway
+        .is_kernels
+        .then(|| view.snapshot.nat.published(note.fid, packet.dst, packet.protocol, packet.ports[1]));
+    target.flatten().filter(|_| begins)
 }
 
 /// Makes every flow known that begins here and goes on, with what it was admitted by and what it is bound to.

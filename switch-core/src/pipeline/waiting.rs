@@ -92,8 +92,11 @@ impl Pipeline {
                 }
             };
             let Some(gateway) = view.snapshot.gateway(fid) else { continue };
-            let link_local = gateway.speaks_v6().then_some(gateway.link_local);
-            for ip in gateway.addresses.iter().map(|own| own.ip).chain(link_local) {
+            let own = gateway.addresses.iter().map(|own| own.ip);
+            let own = own.chain(gateway.speaks_v6().then_some(gateway.link_local));
+            // The kernel tells of its own itself.
+            let own = own.filter(|_| !gateway.is_kernels);
+            for ip in own.chain(gateway.stands_for.iter().copied()) {
                 slow::announce(pool, &mut self.private, fid, gateway.mac, ip);
                 if self.private.slow.said.is_full() {
                     self.speak(world, 0, batch, pool);

@@ -198,12 +198,14 @@ impl XdpPort {
     }
 
     fn refill(&mut self, pool: &mut Pool) {
-        // The kernel took more than half of what it had in one turn: it wants more at hand.
-        if self.primed && self.in_fill * 2 < self.fill_target {
-            self.fill_target = (self.fill_target * 2).min(self.rings.fill.size());
+        // The kernel has used more than half of what it was given since the last turn: it wants more at hand. What it has left is
+        // in the ring; what it received waits for a turn of ours, of which each takes in a batch alone.
+        let free = pool.free_of(self.region) as u32;
+        if self.primed && self.rings.fill.left() * 2 < self.fill_target {
+            self.fill_target = grown(self.fill_target, self.rings.fill.size(), self.in_fill + free);
         }
         // Whatever one port wants, the others find something in the pool.
-        let spare = (pool.free_of(self.region) / 2) as u32;
+        let spare = free / 2;
         let wanted = self.fill_target.saturating_sub(self.in_fill).min(spare);
         if wanted == 0 {
             return;
@@ -218,6 +220,12 @@ impl XdpPort {
         self.primed = self.in_fill == self.fill_target;
         self.rings.fill.publish();
     }
+}
+
+/// What a lane has at hand for the kernel from now on: twice as many as before, but no more than the ring holds, and not more than half of
+/// what is there, its own and the free ones. Never less than before: what the kernel has it does not give back.
+fn grown(target: u32, ring: u32, there: u32) -> u32 {
+    (target * 2).min(ring).min(there / 2).max(target)
 }
 
 impl Port for XdpPort {
@@ -332,5 +340,26 @@ impl Port for XdpPort {
         // The kernel waits for its own readers before close returns: after it, no frame is written.
         drop(socket);
         Remains { frames: Vec::new(), holder: Some(holder) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_grows_with_what_comes_and_leaves_others_half() {
+        assert_eq!([grown(64, 1024, 1088), grown(512, 1024, 4096)], [128, 1024]);
+        assert_eq!(
+            [grown(1024, 1024, 9000), grown(512, 1024, 1088), grown(544, 1024, 700)],
+            [1024, 544, 544]
+        );
+        // Two lanes that want all there is: neither takes the other's, and some are free.
+        let (all, mut one, mut two) = (1024, IDLE_FRAMES, IDLE_FRAMES);
+        for _ in 0..10 {
+            one = grown(one, 1024, all - two);
+            two = grown(two, 1024, all - one);
+        }
+        assert!(one + two <= all * 7 / 8, "{one} and {two}");
     }
 }

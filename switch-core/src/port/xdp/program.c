@@ -15,6 +15,7 @@ typedef long long s64;
 #define __uint(name, value) int (*name)[value]
 #define __type(name, value) typeof(value) *name
 
+#define BPF_MAP_TYPE_HASH 1
 #define BPF_MAP_TYPE_ARRAY 2
 #define BPF_MAP_TYPE_LPM_TRIE 11
 #define BPF_MAP_TYPE_XSKMAP 17
@@ -40,7 +41,14 @@ static u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
 #define QUEUES_MAX 64
 #define WORKERS_MAX 64
 #define RULES_MAX 16
-#define NETWORKS_MAX 2048
+#define NETWORKS_MAX 16384
+#define SHARES_MAX 65536
+
+#define TCP 6
+#define UDP 17
+#define SCTP 132
+#define ICMP 1
+#define ICMPV6 58
 
 enum { TAKE_EVERYTHING, TAKE_NOTHING, TAKE_MATCHING, TAKE_NETWORKS };
 
@@ -81,7 +89,10 @@ struct network {
 	u16 address[8];
 };
 
-// 1: the network is behind the switch. 0: it is not, though a larger one is; the kernel's own addresses.
+// Whose the packets to a network are. KERNELS is the kernel's own address in a larger one that is the switch's; ASKED is an
+// address that the switch answers questions about, too; of SHARED, the kernel's own, some ports are the switch's.
+enum { KERNELS, SWITCHS, ASKED, SHARED };
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -89,6 +100,20 @@ struct {
 	__type(key, struct network);
 	__type(value, u32);
 } networks SEC(".maps");
+
+// 64 ports of one address and protocol, of which one bit each says whether it is the switch's.
+struct share {
+	u16 address[8]; // as in struct network
+	u32 what; // protocol, and above it the port without its lowest 6 bits
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, SHARES_MAX);
+	__type(key, struct share);
+	__type(value, u64);
+} shares SEC(".maps");
 
 // Which worker serves a queue: whose beat counts for it.
 struct {
@@ -146,39 +171,150 @@ static __attribute__((always_inline)) int rule_matches(const struct rule *rule, 
 	}
 }
 
-// To the device's own MAC, and to a network behind the switch. Groups, ARP, neighbour discovery, what is tagged and
-// what is the host's own are the kernel's.
+static __attribute__((always_inline)) u32 whose(const struct network *to)
+{
+	u32 *found = bpf_map_lookup_elem(&networks, to);
+	return found ? *found : KERNELS;
+}
+
+static __attribute__((always_inline)) void set_v4(struct network *to, const u16 *words)
+{
+	to->address[5] = 0xffff;
+	to->address[6] = words[0];
+	to->address[7] = words[1];
+}
+
+static __attribute__((always_inline)) void set_v6(struct network *to, const u16 *words)
+{
+	for (int i = 0; i < 8; i++)
+		to->address[i] = words[i];
+}
+
+static __attribute__((always_inline)) int is_our_port(const struct network *to, u32 protocol, const u8 *port)
+{
+	struct share key = {};
+	for (int i = 0; i < 8; i++)
+		key.address[i] = to->address[i];
+	u32 number = port[0] << 8 | port[1];
+	key.what = protocol | (number >> 6) << 8;
+	u64 *bits = bpf_map_lookup_elem(&shares, &key);
+	return bits && *bits >> (number & 63) & 1;
+}
+
+// Of a packet that is quoted in an error, from the address that the error is told to: 8 bytes of what is behind its headers.
+static __attribute__((always_inline)) int is_quote_of_ours(const struct network *to, u32 protocol, const u8 *quoted)
+{
+	switch (protocol) {
+	case TCP:
+	case UDP:
+	case SCTP:
+		return is_our_port(to, protocol, quoted);
+	case ICMP:
+		return quoted[0] == 8 && is_our_port(to, protocol, quoted + 4);
+	case ICMPV6:
+		return quoted[0] == 128 && is_our_port(to, protocol, quoted + 4);
+	default:
+		return 0;
+	}
+}
+
+// To a port, or an identifier, that is the switch's: an address of the kernel's is shared. Fragments are the kernel's.
+static __attribute__((always_inline)) int shares_v4(const struct network *to, const u8 *ip, const u8 *end)
+{
+	const u8 *rest = ip + (ip[0] & 15) * 4;
+	if (rest + 8 > end || (*(const u16 *)(ip + 6) & 0xff3f))
+		return 0;
+	if (ip[9] == TCP || ip[9] == UDP || ip[9] == SCTP)
+		return is_our_port(to, ip[9], rest + 2);
+	if (ip[9] != ICMP)
+		return 0;
+	if (rest[0] == 0)
+		return is_our_port(to, ICMP, rest + 4);
+	// Unreachable, time exceeded, parameter problem.
+	if ((rest[0] != 3 && rest[0] != 11 && rest[0] != 12) || rest + 36 > end)
+		return 0;
+	const u8 *inner = rest + 8;
+	const u16 *from = (const u16 *)(inner + 12);
+	const u8 *quoted = inner + (inner[0] & 15) * 4;
+	if (from[0] != to->address[6] || from[1] != to->address[7] || quoted + 8 > end)
+		return 0;
+	return is_quote_of_ours(to, inner[9], quoted);
+}
+
+static __attribute__((always_inline)) int shares_v6(const struct network *to, const u8 *ip, const u8 *end)
+{
+	const u8 *rest = ip + 40;
+	if (rest + 8 > end)
+		return 0;
+	if (ip[6] == TCP || ip[6] == UDP || ip[6] == SCTP)
+		return is_our_port(to, ip[6], rest + 2);
+	if (ip[6] != ICMPV6)
+		return 0;
+	if (rest[0] == 129)
+		return is_our_port(to, ICMPV6, rest + 4);
+	// Unreachable, too big, time exceeded, parameter problem.
+	if (rest[0] < 1 || rest[0] > 4 || rest + 56 > end)
+		return 0;
+	const u16 *from = (const u16 *)(rest + 16);
+	u16 differs = 0;
+	for (int i = 0; i < 8; i++)
+		differs |= from[i] ^ to->address[i];
+	return !differs && is_quote_of_ours(to, rest[14], rest + 48);
+}
+
+// A question of ARP for an address that only the switch answers for.
+static __attribute__((always_inline)) int arp_asks_us(struct network *to, const u8 *data, const u8 *end)
+{
+	if (data + 42 > end || data[20] != 0 || data[21] != 1)
+		return 0;
+	set_v4(to, (const u16 *)(data + 38));
+	return whose(to) == ASKED;
+}
+
+// The same of neighbour discovery, to a group.
+static __attribute__((always_inline)) int nd_asks_us(struct network *to, const u8 *data, const u8 *end)
+{
+	if (data + 78 > end || data[20] != ICMPV6 || data[54] != 135)
+		return 0;
+	set_v6(to, (const u16 *)(data + 62));
+	return whose(to) == ASKED;
+}
+
+// To the device's own MAC, and to a network behind the switch, or to an address or port of its translation; and questions for
+// such addresses. All other groups, ARP and neighbour discovery, what is tagged and what is the host's own are the kernel's.
 static __attribute__((always_inline)) int is_behind_us(const struct config *cfg, const u8 *data, const u8 *end)
 {
 	struct network to = { .len = 128 };
 	const u16 *words = (const u16 *)data;
-	if (data + 14 > end ||
+	if (data + 14 > end)
+		return 0;
+	int is_group = data[0] & 1;
+	if (!is_group &&
 	    ((words[0] ^ cfg->mac[0]) | (words[1] ^ cfg->mac[1]) | (words[2] ^ cfg->mac[2])))
 		return 0;
+	if (data[12] == 0x08 && data[13] == 0x06)
+		return arp_asks_us(&to, data, end);
 	if (data[12] == 0x08 && data[13] == 0x00) {
-		if (data + 34 > end)
+		if (is_group || data + 34 > end)
 			return 0;
-		to.address[5] = 0xffff;
-		to.address[6] = words[15];
-		to.address[7] = words[16];
-	} else if (data[12] == 0x86 && data[13] == 0xdd) {
+		set_v4(&to, words + 15);
+		u32 of = whose(&to);
+		return of == SHARED ? shares_v4(&to, data + 14, end) : of;
+	}
+	if (data[12] == 0x86 && data[13] == 0xdd) {
+		if (is_group)
+			return nd_asks_us(&to, data, end);
 		if (data + 54 > end)
 			return 0;
-		for (int i = 0; i < 8; i++)
-			to.address[i] = words[19 + i];
-	} else {
-		return 0;
+		set_v6(&to, words + 19);
+		u32 of = whose(&to);
+		return of == SHARED ? shares_v6(&to, data + 14, end) : of;
 	}
-	u32 *is_behind = bpf_map_lookup_elem(&networks, &to);
-	return is_behind && *is_behind;
+	return 0;
 }
 
-static __attribute__((always_inline)) int is_ours(const struct config *cfg, const struct xdp_md *ctx)
+static __attribute__((always_inline)) int is_ours(const struct config *cfg, const u8 *data, const u8 *end)
 {
-	const u8 *data = (const u8 *)(long)ctx->data;
-	const u8 *end = (const u8 *)(long)ctx->data_end;
-	if (cfg->take == TAKE_NETWORKS)
-		return is_behind_us(cfg, data, end);
 	if (cfg->take != TAKE_MATCHING)
 		return cfg->take == TAKE_EVERYTHING;
 	for (u32 i = 0; i < RULES_MAX; i++) {
@@ -190,13 +326,15 @@ static __attribute__((always_inline)) int is_ours(const struct config *cfg, cons
 	return 0;
 }
 
-static __attribute__((always_inline)) int steer(struct xdp_md *ctx)
+static __attribute__((always_inline)) int steer(struct xdp_md *ctx, int is_uplink)
 {
 	u32 zero = 0, queue = ctx->rx_queue_index;
 	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
 	if (!cfg)
 		return XDP_PASS;
-	if (!is_ours(cfg, ctx))
+	const u8 *data = (const u8 *)(long)ctx->data;
+	const u8 *end = (const u8 *)(long)ctx->data_end;
+	if (!(is_uplink ? is_behind_us(cfg, data, end) : is_ours(cfg, data, end)))
 		return XDP_PASS;
 	if (!is_alive(cfg, queue))
 		return cfg->dead_action;
@@ -204,19 +342,32 @@ static __attribute__((always_inline)) int steer(struct xdp_md *ctx)
 	return bpf_redirect_map(&sockets, queue, cfg->dead_action);
 }
 
-// The same program twice: one says that it can live with a frame in several buffers (Linux 5.18), which a
+// Each program twice: one says that it can live with a frame in several buffers (Linux 5.18), which a
 // device with a large MTU asks for; the other is for kernels that do not know the flag. Only the first
-// buffer is looked at, and every header we look at is in it.
+// buffer is looked at, and every header we look at is in it. An uplink has programs of its own, so that
+// no other port waits for the verifier to walk through what only uplinks do.
 SEC("xdp.frags")
 int switch_port_frags(struct xdp_md *ctx)
 {
-	return steer(ctx);
+	return steer(ctx, 0);
 }
 
 SEC("xdp")
 int switch_port(struct xdp_md *ctx)
 {
-	return steer(ctx);
+	return steer(ctx, 0);
+}
+
+SEC("xdp.frags")
+int switch_uplink_frags(struct xdp_md *ctx)
+{
+	return steer(ctx, 1);
+}
+
+SEC("xdp")
+int switch_uplink(struct xdp_md *ctx)
+{
+	return steer(ctx, 1);
 }
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

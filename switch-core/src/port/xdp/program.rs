@@ -5,8 +5,9 @@
 //! the same link: no frame passes unguarded in between. A program that is not ours is left alone.
 
 use super::beat::Beats;
-use super::networks::{Behind, Networks};
+use super::networks::Networks;
 use crate::config::snapshot::{Rule, parse_rule};
+use crate::config::taken::{SharedPorts, Taken};
 use crate::wire::ethernet;
 use aya::maps::{Array, Map, MapData, MapError, XskMap};
 use aya::programs::links::{FdLink, PinnedLink};
@@ -111,7 +112,7 @@ fn load(directory: &Path) -> Result<Ebpf, AttachError> {
 /// the way, so that a kernel without what we need says so when the daemon starts.
 pub fn beats(directory: &Path) -> Result<Beats, AttachError> {
     let mut ebpf = load(directory)?;
-    load_program(&mut ebpf)?;
+    load_program(&mut ebpf, &Take::Everything)?;
     match ebpf.map("beats") {
         Some(Map::Array(data)) => {
             Beats::map(data.fd().as_fd()).map_err(|error| AttachError::Load(error.to_string()))
@@ -120,13 +121,18 @@ pub fn beats(directory: &Path) -> Result<Beats, AttachError> {
     }
 }
 
-/// The program's two forms, the one for frames of several buffers first.
-const FORMS: [&str; 2] = ["switch_port_frags", "switch_port"];
+/// The two forms of a program, the one for frames of several buffers first.
+fn forms(take: &Take) -> [&'static str; 2] {
+    match take {
+        Take::Networks => ["switch_uplink_frags", "switch_uplink"],
+        Take::Everything | Take::Nothing | Take::Matching { .. } => ["switch_port_frags", "switch_port"],
+    }
+}
 
 /// Gives the program to the kernel's verifier, in the first form it takes.
-fn load_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, AttachError> {
+fn load_program<'a>(ebpf: &'a mut Ebpf, take: &Take) -> Result<&'a mut Xdp, AttachError> {
     let mut refused = AttachError::Load("the object has no program".into());
-    for form in FORMS {
+    for form in forms(take) {
         match program(ebpf, form)?.load() {
             Ok(()) => return program(ebpf, form),
             Err(error) => refused = AttachError::Load(chain(&error)),
@@ -184,7 +190,7 @@ impl Attached {
         let missing = || AttachError::Load("the object lacks one of its maps".into());
         let sockets =
             ebpf.take_map("sockets").and_then(|map| XskMap::try_from(map).ok()).ok_or_else(missing)?;
-        let xdp = load_program(&mut ebpf)?;
+        let xdp = load_program(&mut ebpf, &settings.take)?;
         let pin = pin_path(directory, device, ifindex);
         remove_stale_pins(directory, device, &pin);
         let adopted = adopt(xdp, &pin);
@@ -195,8 +201,11 @@ impl Attached {
         };
         let queue_worker = ebpf.take_map("queue_worker").and_then(|map| Array::try_from(map).ok());
         let queue_worker = queue_worker.ok_or_else(missing)?;
-        let networks = ebpf.take_map("networks").filter(|_| settings.take == Take::Networks);
-        let networks = networks.and_then(Networks::new);
+        let networks = match settings.take {
+            Take::Networks => ebpf.take_map("networks").zip(ebpf.take_map("shares")),
+            _ => None,
+        };
+        let networks = networks.and_then(|(trie, shares)| Networks::new(trie, shares));
         Ok(Self { sockets, queue_worker, networks, _link: link, pin, hook, adopted: is_adopted })
     }
 
@@ -210,14 +219,14 @@ impl Attached {
         set_workers(&mut self.queue_worker, workers)
     }
 
-    /// Tells the program of an uplink what is not behind the switch any more.
-    pub fn narrow(&mut self, behind: &Behind) -> Result<(), MapError> {
-        self.networks.as_mut().map_or(Ok(()), |networks| networks.narrow(behind))
+    /// Tells the program of an uplink what is the kernel's again.
+    pub fn narrow(&mut self, taken: &Taken, ports: &SharedPorts) -> Result<(), MapError> {
+        self.networks.as_mut().map_or(Ok(()), |networks| networks.narrow(taken, ports))
     }
 
-    /// Tells the program of an uplink what is behind the switch.
-    pub fn become_all(&mut self, behind: &Behind) -> Result<(), MapError> {
-        self.networks.as_mut().map_or(Ok(()), |networks| networks.become_all(behind))
+    /// Tells the program of an uplink what it takes.
+    pub fn become_all(&mut self, taken: &Taken, ports: &SharedPorts) -> Result<(), MapError> {
+        self.networks.as_mut().map_or(Ok(()), |networks| networks.become_all(taken, ports))
     }
 
     /// Takes the program off the device.

@@ -131,6 +131,12 @@ impl<T: Copy> Ring<T> {
         self.size() - self.own.wrapping_sub(self.other)
     }
 
+    /// Entries that were shown to the kernel and that it has not taken yet.
+    #[inline(always)]
+    pub fn left(&mut self) -> u32 {
+        self.size() - self.room(self.size())
+    }
+
     /// Puts an entry; the caller asked for `room` before. The kernel sees it after [`Ring::publish`].
     #[inline(always)]
     pub fn put(&mut self, entry: T) {
