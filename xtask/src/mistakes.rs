@@ -5,6 +5,7 @@ mod acl;
 mod list;
 mod nat;
 mod races;
+mod ways;
 
 use crate::sh::{Result, root, say};
 use acl::ACLS;
@@ -14,6 +15,7 @@ use races::RACES;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use ways::WAYS;
 
 struct Mistake {
     what: &'static str,
@@ -25,7 +27,7 @@ struct Mistake {
 }
 
 fn all() -> impl Iterator<Item = &'static Mistake> {
-    MISTAKES.iter().chain(ACLS).chain(NAT).chain(RACES)
+    MISTAKES.iter().chain(ACLS).chain(NAT).chain(WAYS).chain(RACES)
 }
 
 /// Mistakes whose place is not in the source any more, or not there alone.

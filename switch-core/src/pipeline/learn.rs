@@ -7,28 +7,42 @@ use super::verdict::Verdict;
 use super::{Moved, Private, View};
 use crate::counter::{DropReason, Event};
 use crate::frame::BATCH_FRAMES;
-use crate::table::fdb::{self, Learned};
+use crate::table::fdb::{self, Fdb, Learned};
 
 #[inline]
 pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
     let table = &view.tables.fdb;
     let mut homes = [0u32; BATCH_FRAMES];
+    // Neighbours often come from one station, and often go to one.
+    let (mut src, mut dst) = ((0, 0), (0, 0));
     for (note, home) in notes.iter_mut().zip(&mut homes) {
-        *home = table.home(fdb::key(note.src(), note.fid));
-        table.touch(*home);
-        note.dst_home = table.home(fdb::key(note.dst, note.fid));
-        table.touch(note.dst_home);
+        follow(table, &mut src, fdb::key(note.src(), note.fid));
+        follow(table, &mut dst, fdb::key(note.dst, note.fid));
+        (*home, note.dst_home) = (src.1, dst.1);
     }
     let (limit, limits) = (view.facts.learn_limit, view.snapshot.limits);
+    let mut known = 0;
     for (note, home) in notes.iter_mut().zip(&homes) {
         if !note.is_undecided() {
             continue;
         }
         let key = fdb::key(note.src(), note.fid);
-        let learned = table.learn(*home, key, view.in_port, view.now_s, limit, limits);
-        if !matches!(learned, Learned::Known) {
-            note_news(view, private, note, learned);
+        if key == known {
+            continue;
         }
+        match table.learn(*home, key, view.in_port, view.now_s, limit, limits) {
+            Learned::Known => known = key,
+            learned => note_news(view, private, note, learned),
+        }
+    }
+}
+
+/// The place of `key`, which is asked for; `last` is the key before it and its place.
+#[inline(always)]
+fn follow(table: &Fdb, last: &mut (u64, u32), key: u64) {
+    if key != last.0 {
+        *last = (key, table.home(key));
+        table.touch(last.1);
     }
 }
 
