@@ -7,18 +7,22 @@ use super::verdict::Verdict;
 use super::{Moved, Private, View};
 use crate::counter::{DropReason, Event};
 use crate::frame::BATCH_FRAMES;
-use crate::table::fdb::{self, Fdb, Learned};
+use crate::table::fdb::{self, Learned};
 
 #[inline]
 pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
     let table = &view.tables.fdb;
     let mut homes = [0u32; BATCH_FRAMES];
-    // Neighbours often come from one station, and often go to one.
-    let (mut src, mut dst) = ((0, 0), (0, 0));
+    // Neighbours often come from one station and go to one.
+    let (mut before, mut places) = ((0, 0), (0, 0));
     for (note, home) in notes.iter_mut().zip(&mut homes) {
-        follow(table, &mut src, fdb::key(note.src(), note.fid));
-        follow(table, &mut dst, fdb::key(note.dst, note.fid));
-        (*home, note.dst_home) = (src.1, dst.1);
+        let keys = (fdb::key(note.src(), note.fid), fdb::key(note.dst, note.fid));
+        if keys != before {
+            (before, places) = (keys, (table.home(keys.0), table.home(keys.1)));
+            table.touch(places.0);
+            table.touch(places.1);
+        }
+        (*home, note.dst_home) = places;
     }
     let (limit, limits) = (view.facts.learn_limit, view.snapshot.limits);
     let mut known = 0;
@@ -34,15 +38,6 @@ pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
             Learned::Known => known = key,
             learned => note_news(view, private, note, learned),
         }
-    }
-}
-
-/// The place of `key`, which is asked for; `last` is the key before it and its place.
-#[inline(always)]
-fn follow(table: &Fdb, last: &mut (u64, u32), key: u64) {
-    if key != last.0 {
-        *last = (key, table.home(key));
-        table.touch(last.1);
     }
 }
 

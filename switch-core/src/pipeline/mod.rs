@@ -112,6 +112,7 @@ use std::sync::Arc;
 use storm::Storms;
 use verdict::{Fit, Why};
 pub use watch::Watch;
+pub use ways::WAYS_BYTES;
 use ways::Ways;
 
 /// Learned state, shared by all workers.

@@ -58,6 +58,9 @@ pub(super) struct Way {
 // A line.
 const _: () = assert!(size_of::<Way>() == 64);
 
+/// Bytes that a worker's ways take.
+pub const WAYS_BYTES: usize = SETS * size_of::<[Way; 2]>();
+
 /// See the module.
 #[derive(Debug)]
 pub struct Ways {

@@ -50,6 +50,8 @@ struct Lab {
     rig: Rig,
     peers: Vec<MemoryPeer>,
     remembers: bool,
+    /// Packets sent so far; each carries its number.
+    sent: u8,
 }
 
 impl Lab {
@@ -59,7 +61,7 @@ impl Lab {
         rig.add_port_to("br1", "p2", PortSettings::default(), Box::new(port), 0).unwrap();
         peers.push(peer);
         rig.counters[0].make_routes(8);
-        let mut lab = Self { rig, peers, remembers };
+        let mut lab = Self { rig, peers, remembers, sent: 0 };
         [98, 99].into_iter().for_each(|network| lab.lead(network, 7, None));
         lab
     }
@@ -79,7 +81,8 @@ impl Lab {
                 let to = [[10, 1, 0, 7], [10, 1, 0, 8], [98, 1, 1, 1], [99, 1, 1, 1], [99, 2, 2, 2]][to];
                 let mut frame = Vec::new();
                 let packet = PacketBuilder::ethernet2(mac(0), OWN).ipv4([10, 0, 0, 9], to, ttl).udp(1, 2);
-                packet.write(&mut frame, &vec![3; len]).unwrap();
+                self.sent = self.sent.wrapping_add(1);
+                packet.write(&mut frame, &vec![self.sent; len]).unwrap();
                 assert!(self.peers[0].send(frame));
             }
             Op::Say { port, station, address, asks } => {
@@ -120,7 +123,16 @@ impl Lab {
         }
         let counted = (1..4).filter_map(|counter| counters.route(std::num::NonZeroU16::new(counter)?));
         counts.extend(counted.flat_map(|route| [route.packets.get(), route.bytes.get()]));
-        let left = |peer| drain(peer).into_iter().filter(|frame: &Vec<u8>| !looks_like_one(frame)).collect();
+        let left = |peer| {
+            let left = drain(peer).into_iter().filter(|frame| !looks_like_one(frame));
+            let mut left: Vec<_> = left.collect();
+            // Neighbours are asked, and let go of, in no order of theirs; what goes to one of them is in order.
+            left.sort_by_key(|frame| match frame[12..14] == [8, 6] {
+                true => frame[38..42].to_vec(),
+                false => frame[30..34].to_vec(),
+            });
+            left
+        };
         (self.peers.iter().map(left).collect(), counts)
     }
 }
