@@ -8,6 +8,7 @@ use crate::counter::{DropReason, Event};
 use crate::pipeline::probe::looks_like_one;
 use crate::port::memory::{self, MemoryPeer};
 use crate::rig::Rig;
+use crate::wire::ip;
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
 use switch_api::{NextHop, PortSet, PortSettings, Request, Route, RouteApply, RouteKind, Vid};
@@ -126,10 +127,12 @@ impl Lab {
         let left = |peer| {
             let left = drain(peer).into_iter().filter(|frame| !looks_like_one(frame));
             let mut left: Vec<_> = left.collect();
-            // Neighbours are asked, and let go of, in no order of theirs; what goes to one of them is in order.
-            left.sort_by_key(|frame| match frame[12..14] == [8, 6] {
-                true => frame[38..42].to_vec(),
-                false => frame[30..34].to_vec(),
+            // Neighbours are asked, let go of and given up in no order of theirs; what goes to one of them is in order, and so is
+            // what is told about one: an error quotes where the packet was to go.
+            left.sort_by_key(|frame| match (frame[12..14] == [8, 6], frame[23] == ip::ICMP) {
+                (true, _) => frame[38..42].to_vec(),
+                (_, true) => frame[58..62].to_vec(),
+                _ => frame[30..34].to_vec(),
             });
             left
         };
