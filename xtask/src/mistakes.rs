@@ -6,6 +6,7 @@ mod list;
 mod nat;
 mod races;
 mod uplink;
+mod ways;
 
 use crate::sh::{Result, root, say};
 use acl::ACLS;
@@ -16,6 +17,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use uplink::UPLINK;
+use ways::WAYS;
 
 struct Mistake {
     what: &'static str,
@@ -27,7 +29,7 @@ struct Mistake {
 }
 
 fn all() -> impl Iterator<Item = &'static Mistake> {
-    MISTAKES.iter().chain(ACLS).chain(NAT).chain(RACES).chain(UPLINK)
+    MISTAKES.iter().chain(ACLS).chain(NAT).chain(WAYS).chain(RACES).chain(UPLINK)
 }
 
 /// Mistakes whose place is not in the source any more, or not there alone.

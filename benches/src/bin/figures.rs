@@ -38,6 +38,8 @@ enum Spin {
     L3,
     /// Those of flows that a policy admitted.
     Policy,
+    /// Routed ones of such flows.
+    RoutedPolicy,
 }
 
 impl Spin {
@@ -45,6 +47,9 @@ impl Spin {
         match self {
             Self::L2 => switch_bench::pipeline::Bench::new(l2_pipeline::PAIRS).spin(batches),
             Self::L3 => switch_bench::routed::Bench::new(10, SPIN_FLOWS).spin(batches),
+            Self::RoutedPolicy => {
+                switch_bench::routed::Bench::policed(10, SPIN_FLOWS, SPIN_RULES)?.spin(batches);
+            }
             Self::Policy => policy::few_rules(SPIN_FLOWS as u32)?.spin(SPIN_FLOWS as u32, batches),
         }
         Ok(())
@@ -53,6 +58,8 @@ impl Spin {
 
 /// Flows of what is spun.
 const SPIN_FLOWS: usize = 1000;
+/// Rules of what is spun with policies.
+const SPIN_RULES: u32 = 10;
 
 fn main() -> ExitCode {
     let options = Options::parse();

@@ -19,7 +19,7 @@ use switch_core::control::uplinks::Uplinks;
 use switch_core::counter::Counters;
 use switch_core::frame::area::{AreaError, CHUNKS_MAX, LARGE_CHUNK_BYTES, REGIONS_MAX};
 use switch_core::frame::{Area, AreaSize, Frame, Pool};
-use switch_core::pipeline::{Pipeline, Private, TableSizes, Tables};
+use switch_core::pipeline::{Pipeline, Private, TableSizes, Tables, WAYS_BYTES};
 use switch_core::port::xdp::open::Engine;
 use switch_core::sandbox::{self, Folders, keeper};
 use switch_core::table::flow::FLOWS_DEFAULT;
@@ -198,7 +198,8 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let seed = random()?;
     let tables = Arc::new(Tables::new(options.tables(), [seed[0], seed[1]]));
     let counters: Vec<_> = cores.iter().map(|_| Arc::new(Counters::new(PORTS_MAX))).collect();
-    let tables_bytes = tables.bytes() + counters.iter().map(|counters| counters.bytes()).sum::<usize>();
+    let of_workers = counters.iter().map(|counters| counters.bytes() + WAYS_BYTES);
+    let tables_bytes = tables.bytes() + of_workers.sum::<usize>();
     let budget = Budget::new(Sizes {
         ceiling: options.memory,
         tables: tables_bytes as u64,

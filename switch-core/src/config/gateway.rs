@@ -60,6 +60,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// Whether it answers to `ip`.
+    #[inline]
     pub fn owns(&self, ip: u128) -> bool {
         self.addresses.iter().any(|own| own.ip == ip) || ip == self.link_local && self.speaks_v6()
     }

@@ -73,6 +73,9 @@ impl From<DropReason> for Denied {
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
     for (index, (frame, note)) in frames.iter().zip(notes).enumerate() {
         let track = &private.flows.tracks[index];
+        if is_settled(view, note, track) {
+            continue;
+        }
         let mut asking = Asking::new(&private.counters);
         let outcome = match note.verdict {
             // A pod always reaches itself.
@@ -98,6 +101,20 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
             stop(view, area.bytes(frame), note, denied, private, index);
         }
     }
+}
+
+/// Whether a packet is of a flow that what is said of its two ends has admitted as it stands: nearly all are.
+#[inline(always)]
+fn is_settled(view: &View, note: &Note, track: &Track) -> bool {
+    let (Verdict::Port(port), Tracked::Known(place)) = (note.verdict, track.tracked) else { return false };
+    let Some(to) = view.snapshot.port(port) else { return false };
+    is_itself(view, to, track) && view.tables.flows.decision(place) == flow::decision(view, note.verdict)
+}
+
+/// Whoever poses as another end of a flow is asked as anybody: the flow says nothing about it.
+#[inline(always)]
+fn is_itself(view: &View, to: &PortFacts, track: &Track) -> bool {
+    to.subject.ingress.is_none() || view.facts.subject.may_be(track.packet.src)
 }
 
 /// Drops a packet, and tells of it if it is the first of its flow.
@@ -253,10 +270,8 @@ fn tracked(
     asking: &mut Asking,
 ) -> Result<(), Denied> {
     let (flows, decision) = (&view.tables.flows, flow::decision(view, note.verdict));
-    // Whoever poses as another end of a flow is asked as anybody: the flow says nothing about it.
-    let is_itself = to.subject.ingress.is_none() || view.facts.subject.may_be(track.packet.src);
     match track.tracked {
-        Tracked::Known(place) if is_itself => {
+        Tracked::Known(place) if is_itself(view, to, track) => {
             let before = flows.decision(place);
             if before == decision {
                 return Ok(());

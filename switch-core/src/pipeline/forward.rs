@@ -15,6 +15,8 @@ pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
     // Neighbours mostly are of one bridge and go one way: both are looked up when they change.
     let mut ageing = (0, reach::ageing_s(view, 0));
     let mut way = (view.in_port, unicast(view, view.in_port));
+    // Often they go to one station.
+    let mut last = (0, Verdict::Undecided);
     for note in notes.iter_mut() {
         if !note.is_undecided() {
             continue;
@@ -22,13 +24,20 @@ pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
         note.verdict = if note.dst & GROUP_BIT != 0 {
             group(view, note, private)
         } else {
+            let key = fdb::key(note.dst, note.fid);
+            if key == last.0 {
+                note.verdict = last.1;
+                continue;
+            }
             if note.fid != ageing.0 {
                 ageing = (note.fid, reach::ageing_s(view, note.fid));
             }
-            match table.lookup(note.dst_home, fdb::key(note.dst, note.fid), view.now_s, ageing.1) {
-                Some(port) if port == way.0 => way.1,
+            match table.lookup(note.dst_home, key, view.now_s, ageing.1) {
                 Some(port) => {
-                    way = (port, unicast(view, port));
+                    if port != way.0 {
+                        way = (port, unicast(view, port));
+                    }
+                    last = (key, way.1);
                     way.1
                 }
                 None => reach::flood(view, note, private, Class::UnknownUnicast),

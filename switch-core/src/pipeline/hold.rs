@@ -107,6 +107,7 @@ pub struct Holds {
     due_ns: u64,
     /// [`crate::table::neigh::Neighbours::changes`] when it was last looked at.
     seen: u32,
+    poked: u64,
 }
 
 /// What is due for a neighbour that is waited for.
@@ -132,6 +133,7 @@ impl Default for Holds {
             by_port: vec![0; PORTS_MAX].into(),
             due_ns: u64::MAX,
             seen: 0,
+            poked: 0,
         }
     }
 }
@@ -193,9 +195,17 @@ impl Holds {
         Ok(())
     }
 
-    /// Looks at all of them at the next opportunity.
+    /// Looks at all of them at the next opportunity: of one that is waited for the answer may be there.
     pub fn poke(&mut self) {
         self.seen = self.seen.wrapping_sub(1);
+        self.poked += 1;
+    }
+
+    /// Grows whenever packets may begin to wait for a neighbour that others know. They are not to be overtaken, so what is
+    /// remembered of neighbours is asked for again.
+    #[inline(always)]
+    pub fn poked(&self) -> u64 {
+        self.poked
     }
 
     /// Whether somebody may have answered since the last look, or something is due.

@@ -13,21 +13,30 @@ use crate::table::fdb::{self, Learned};
 pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
     let table = &view.tables.fdb;
     let mut homes = [0u32; BATCH_FRAMES];
+    // Neighbours often come from one station and go to one.
+    let (mut before, mut places) = ((0, 0), (0, 0));
     for (note, home) in notes.iter_mut().zip(&mut homes) {
-        *home = table.home(fdb::key(note.src(), note.fid));
-        table.touch(*home);
-        note.dst_home = table.home(fdb::key(note.dst, note.fid));
-        table.touch(note.dst_home);
+        let keys = (fdb::key(note.src(), note.fid), fdb::key(note.dst, note.fid));
+        if keys != before {
+            (before, places) = (keys, (table.home(keys.0), table.home(keys.1)));
+            table.touch(places.0);
+            table.touch(places.1);
+        }
+        (*home, note.dst_home) = places;
     }
     let (limit, limits) = (view.facts.learn_limit, view.snapshot.limits);
+    let mut known = 0;
     for (note, home) in notes.iter_mut().zip(&homes) {
         if !note.is_undecided() {
             continue;
         }
         let key = fdb::key(note.src(), note.fid);
-        let learned = table.learn(*home, key, view.in_port, view.now_s, limit, limits);
-        if !matches!(learned, Learned::Known) {
-            note_news(view, private, note, learned);
+        if key == known {
+            continue;
+        }
+        match table.learn(*home, key, view.in_port, view.now_s, limit, limits) {
+            Learned::Known => known = key,
+            learned => note_news(view, private, note, learned),
         }
     }
 }

@@ -53,6 +53,7 @@ mod translate;
 pub mod verdict;
 mod waiting;
 pub mod watch;
+mod ways;
 
 #[cfg(test)]
 mod acl_tests;
@@ -84,6 +85,8 @@ mod routing_tests;
 mod tests;
 #[cfg(test)]
 mod track_tests;
+#[cfg(test)]
+mod ways_tests;
 
 use crate::config::PORTS_MAX;
 use crate::config::snapshot::{PortFacts, PortId, Snapshot};
@@ -109,6 +112,8 @@ use std::sync::Arc;
 use storm::Storms;
 use verdict::{Fit, Why};
 pub use watch::Watch;
+pub use ways::WAYS_BYTES;
+use ways::Ways;
 
 /// Learned state, shared by all workers.
 #[derive(Debug)]
@@ -237,6 +242,8 @@ pub struct Private {
     pub loop_watch: LoopWatch,
     /// Packets that wait for their neighbour.
     pub holds: Holds,
+    /// Where routed packets went.
+    ways: Ways,
     /// The queue of the port by which the batch came in.
     pub in_queue: u16,
     /// A neighbour was heard that another worker may wait for; the worker's turn tells it.
@@ -315,7 +322,7 @@ impl Private {
         _ = self.announces.try_push(Word::Advertise(said));
     }
 
-    /// `secret` marks this daemon's loop probes; of `tables` it will hold places.
+    /// `secret` marks this daemon's loop probes, and scatters what it remembers; of `tables` it will hold places.
     pub fn new(counters: Arc<Counters>, secret: u64, tables: &Tables) -> Self {
         Self {
             worker: (0, 1),
@@ -326,6 +333,7 @@ impl Private {
             meters: Meters::new(PORTS_MAX),
             loop_watch: LoopWatch::new(PORTS_MAX, secret),
             holds: Holds::default(),
+            ways: Ways::new(secret),
             in_queue: 0,
             news: false,
             moves: ArrayVec::new(),

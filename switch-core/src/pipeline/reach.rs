@@ -23,6 +23,16 @@ pub(super) fn port_of(view: &View, fid: u16, mac: u64, home: u32) -> Option<Port
     }
 }
 
+/// The last second in which [`port_of`] will say the same as now, if the FDB's epoch stays.
+pub(super) fn until_s(view: &View, fid: u16, mac: u64, home: u32) -> u32 {
+    match view.snapshot.fids.get(usize::from(fid)) {
+        Some(facts) if facts.sole.is_none() => {
+            view.tables.fdb.until_s(home, fdb::key(mac, fid), view.now_s, facts.ageing_s)
+        }
+        _ => u32::MAX,
+    }
+}
+
 /// To everybody, if the port's storm limit admits it.
 #[inline]
 pub(super) fn flood(view: &View, note: &Note, private: &mut Private, class: Class) -> Verdict {

@@ -1,12 +1,14 @@
 //! `route`: what is sent to the bridge's own MAC goes to another bridge, or to the switch itself. The batch
-//! is classified first; then one plain loop for each thing that is looked up: where asked for the way back, the route,
-//! the neighbour, the neighbour's port. What needs thought (no neighbour yet, nothing to arrive at, a question for the switch)
-//! is set aside for [`super::slow`].
+//! is classified first. What goes where others went a moment ago follows them ([`super::ways`]); for the rest there is one plain
+//! loop for each thing that is looked up: where asked for the way back, the route, the neighbour, the neighbour's port. What needs
+//! thought (no neighbour yet, nothing to arrive at, a question for the switch) is set aside for [`super::slow`].
 
 use super::note::Note;
 use super::verdict::{Class, Verdict, Why};
+use super::ways::{self, Way};
 use super::{Private, View, binding, hear, reach};
 use crate::config::gateway::{Action, Entry, Gateway, NO_MTU, is_link_local};
+use crate::config::snapshot::{PortFacts, PortId};
 use crate::config::uplink::KERNEL_IP;
 use crate::counter::DropReason;
 use crate::frame::{Area, BATCH_FRAMES, Frame};
@@ -16,25 +18,37 @@ use crate::table::wide::Key;
 use crate::wire::Malformed;
 use crate::wire::ethernet::{ARP, GROUP_BIT, IPV4, IPV6};
 use crate::wire::gso;
+use crate::wire::hop::V4_MAPPED;
 use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{self, Version};
 use arrayvec::ArrayVec;
 use std::num::NonZeroU16;
 use switch_api::ReversePath;
 
-/// A packet whose route is looked up.
+/// A packet whose way is looked for.
+#[derive(Clone, Copy)]
 struct Ask<'a> {
-    /// Its place in the batch.
-    index: usize,
+    /// Where it goes.
+    dst: u128,
     gateway: &'a Gateway,
-    hop: Hop,
+    /// Bytes of it.
+    len: u32,
+    /// Where its way is kept.
+    set: u16,
+    /// Its place in the batch.
+    index: u8,
+    /// It does not simply follow others: it has no hop left, or its source is of its link alone.
+    is_odd: bool,
 }
+
+// Two to a line: what else a header says is read again where it is asked for.
+const _: () = assert!(size_of::<Ask>() == 32);
 
 /// A packet on its way out: to which neighbour, on which bridge and VLAN.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Leg {
-    /// Its place in the batch.
-    index: usize,
+    /// Which [`Ask`] it answers.
+    ask: usize,
     /// Bridge and VLAN.
     pub fid: u16,
     /// The neighbour.
@@ -45,12 +59,16 @@ pub(super) struct Leg {
     mtu: u16,
     /// Where it is counted.
     counter: Option<NonZeroU16>,
+    /// The next packet to its destination will have the same one: it is kept.
+    lasts: bool,
+    /// It leads to the node's kernel.
+    to_kernel: bool,
     /// The neighbour's station, and where the FDB keeps it.
     mac: u64,
     station_home: u32,
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
     let mut asks = ArrayVec::<Ask, BATCH_FRAMES>::new();
     let mut here = (0, None);
@@ -65,10 +83,12 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
         if note.src() == gateway.mac {
             note.verdict = Verdict::Drop(DropReason::SourceOurs);
         } else if note.dst == gateway.mac {
-            match read(area.bytes(frame), note, gateway) {
-                Ok(hop) => {
-                    let dst = binding::real(view, private, index).unwrap_or(hop.dst);
-                    asks.push(Ask { index, gateway, hop: Hop { dst, ..hop } });
+            match header(area.bytes(frame), note, gateway) {
+                Ok(Header { dst, len, is_odd }) => {
+                    let dst = binding::real(view, private, index).unwrap_or(dst);
+                    let set = private.ways.set(gateway.vrf, dst);
+                    private.ways.touch(set);
+                    asks.push(Ask { dst, gateway, len, set, index: index as u8, is_odd });
                 }
                 Err(verdict) => note.verdict = verdict,
             }
@@ -80,34 +100,112 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
         }
     }
     if view.facts.reverse_path != ReversePath::Off {
-        check_sources(view, notes, &mut asks);
+        check_sources(view, area, frames, notes, &mut asks);
     }
-    let mut legs = find_routes(view, area, frames, notes, &asks, private);
-    find_stations(view, notes, &mut legs, private);
-    find_ports(view, notes, &legs, private);
+    let epoch = ways::epoch(view, &private.holds);
+    follow(view, area, frames, notes, &mut asks, private, epoch);
+    if !asks.is_empty() {
+        search(view, area, frames, notes, &asks, private, epoch);
+    }
+}
+
+/// What goes to a destination to which something went lately goes the same way. The others are left.
+#[inline(always)]
+fn follow(
+    view: &View,
+    area: &Area,
+    frames: &[Frame],
+    notes: &mut [Note],
+    asks: &mut ArrayVec<Ask, BATCH_FRAMES>,
+    private: &Private,
+    epoch: u64,
+) {
+    let mut left = 0;
+    for n in 0..asks.len() {
+        let ask = &asks[n];
+        let (frame, note) = (&frames[usize::from(ask.index)], &mut notes[usize::from(ask.index)]);
+        let way = match private.ways.find(ask.set, epoch, ask.gateway.vrf, ask.dst, view.now_s) {
+            Some(way) if leads(way, view, ask, frame) => way,
+            _ => {
+                asks[left] = *ask;
+                left += 1;
+                continue;
+            }
+        };
+        note.verdict = Verdict::Port(way.port);
+        note.set_src(way.src);
+        (note.dst, note.fid, note.routed) = (way.mac, way.fid, true);
+        if let Some(counter) = way.counter {
+            add(private, counter, area.bytes(frame), frame);
+        }
+    }
+    asks.truncate(left);
+}
+
+/// Whether a packet can go this way as it is. Of superframes the segments would have to be measured: they are few.
+#[inline(always)]
+fn leads(way: &Way, view: &View, ask: &Ask, frame: &Frame) -> bool {
+    let stays = ask.is_odd | (ask.len > u32::from(way.mtu)) | frame.offload.gso.is_some();
+    let is_barred = (way.isolated & view.facts.isolated) | (way.to_kernel & view.facts.to_kernel);
+    !(stays | is_barred)
+}
+
+/// Looks up the ways that nobody went lately.
+#[inline(never)]
+fn search(
+    view: &View,
+    area: &Area,
+    frames: &[Frame],
+    notes: &mut [Note],
+    asks: &[Ask],
+    private: &mut Private,
+    epoch: u64,
+) {
+    let mut legs = find_routes(view, area, frames, notes, asks, private);
+    find_stations(view, notes, asks, &mut legs, private);
+    find_ports(view, notes, asks, &legs, private, epoch);
     if legs.iter().any(|leg| leg.counter.is_some()) {
-        count(area, frames, notes, &legs, private);
+        count(area, frames, notes, asks, &legs, private);
     }
 }
 
 /// Drops what did not come the way that leads back to its source. Link-local sources have no route: they are on the link,
 /// and go no further.
 #[inline(never)]
-fn check_sources(view: &View, notes: &mut [Note], asks: &mut ArrayVec<Ask, BATCH_FRAMES>) {
-    let mut values = [0; BATCH_FRAMES];
+fn check_sources(
+    view: &View,
+    area: &Area,
+    frames: &[Frame],
+    notes: &mut [Note],
+    asks: &mut ArrayVec<Ask, BATCH_FRAMES>,
+) {
+    let (mut sources, mut values) = ([0; BATCH_FRAMES], [0; BATCH_FRAMES]);
+    for (ask, source) in asks.iter().zip(&mut sources) {
+        *source = read_again(area, frames, notes, ask).map_or(0, |hop| hop.src);
+    }
     let values = &mut values[..asks.len()];
-    view.snapshot.routing.find_each(values, |n| (asks[n].gateway.vrf, asks[n].hop.src));
-    let mut values = values.iter();
+    view.snapshot.routing.find_each(values, |n| (asks[n].gateway.vrf, sources[n]));
+    let mut found = values.iter().zip(&sources);
     asks.retain(|ask| {
-        let note = &mut notes[ask.index];
+        let note = &mut notes[usize::from(ask.index)];
         let by = (view.facts.reverse_path == ReversePath::Strict).then_some(note.fid);
-        let entry = values.next().and_then(|value| view.snapshot.routing.entry(*value));
-        let leads_back = is_link_local(ask.hop.src) || leads_back(view, entry.map(|entry| entry.action), by);
+        let leads_back = found.next().is_some_and(|(value, source)| {
+            let entry = view.snapshot.routing.entry(*value);
+            is_link_local(*source) || leads_back(view, entry.map(|entry| entry.action), by)
+        });
         if !leads_back {
             note.verdict = Verdict::Drop(DropReason::ReversePath);
         }
         leads_back
     });
+}
+
+/// The header of a packet that was read a moment ago, and its destination as it really is.
+#[inline]
+fn read_again(area: &Area, frames: &[Frame], notes: &[Note], ask: &Ask) -> Result<Hop, Verdict> {
+    let index = usize::from(ask.index);
+    let hop = read(area.bytes(&frames[index]), &notes[index], ask.gateway)?;
+    Ok(Hop { dst: ask.dst, ..hop })
 }
 
 /// Whether an action leads to somebody (by this bridge and VLAN): what Linux asks in `__fib_validate_source`
@@ -141,19 +239,21 @@ fn find_routes(
     let mut legs = ArrayVec::new();
     let mut values = [0; BATCH_FRAMES];
     let values = &mut values[..asks.len()];
-    view.snapshot.routing.find_each(values, |n| (asks[n].gateway.vrf, asks[n].hop.dst));
-    for (ask, value) in asks.iter().zip(values) {
-        let (frame, note) = (&frames[ask.index], &mut notes[ask.index]);
+    view.snapshot.routing.find_each(values, |n| (asks[n].gateway.vrf, asks[n].dst));
+    for (n, (ask, value)) in asks.iter().zip(values).enumerate() {
+        let index = usize::from(ask.index);
+        let hop = read_again(area, frames, notes, ask);
+        let (frame, note) = (&frames[index], &mut notes[index]);
         let bytes = area.bytes(frame);
         let entry = view.snapshot.routing.entry(*value);
-        match lead(view, bytes, note, ask.gateway, &ask.hop, entry) {
+        match hop.and_then(|hop| lead(view, bytes, note, ask.gateway, &hop, entry)) {
             Ok(mut leg) => {
                 if let Some(gso) = frame.offload.gso {
                     // Of a superframe the segments are what an MTU is about.
                     leg.len = gso::longest(bytes, gso) - note.payload_at();
                 }
                 view.tables.neigh.touch(leg.home);
-                legs.push(Leg { index: ask.index, ..leg });
+                legs.push(Leg { ask: n, ..leg });
             }
             Err(verdict) => {
                 note.verdict = verdict;
@@ -171,12 +271,13 @@ fn find_routes(
 /// Counts what goes on by counted routes; what is set aside, held or cut up comes by here again.
 #[cold]
 #[inline(never)]
-fn count(area: &Area, frames: &[Frame], notes: &[Note], legs: &[Leg], private: &Private) {
+fn count(area: &Area, frames: &[Frame], notes: &[Note], asks: &[Ask], legs: &[Leg], private: &Private) {
     for leg in legs {
+        let index = usize::from(asks[leg.ask].index);
         if let Some(counter) = leg.counter
-            && matches!(notes[leg.index].verdict, Verdict::Port(_) | Verdict::Flood(_))
+            && matches!(notes[index].verdict, Verdict::Port(_) | Verdict::Flood(_))
         {
-            add(private, counter, area.bytes(&frames[leg.index]), &frames[leg.index]);
+            add(private, counter, area.bytes(&frames[index]), &frames[index]);
         }
     }
 }
@@ -202,6 +303,36 @@ pub(super) fn way(
     let hop = read(bytes, note, gateway)?;
     let hop = Hop { dst: real.unwrap_or(hop.dst), ..hop };
     lead(view, bytes, note, gateway, &hop, view.snapshot.routing.find(gateway.vrf, hop.dst))
+}
+
+/// What is asked of each header.
+struct Header {
+    dst: u128,
+    /// Bytes of the packet.
+    len: u32,
+    /// See [`Ask`].
+    is_odd: bool,
+}
+
+/// Reads what most packets are; all others are read with care.
+#[inline(always)]
+fn header(bytes: &[u8], note: &Note, gateway: &Gateway) -> Result<Header, Verdict> {
+    if note.ethertype() == IPV4
+        && let Some(plain) = hop::read_plain(bytes.get(note.payload_at()..).unwrap_or_default())
+        && is_ordinary_v4(plain.src) & is_ordinary_v4(plain.dst)
+        && !gateway.owns(V4_MAPPED | u128::from(plain.src))
+    {
+        let dst = V4_MAPPED | u128::from(plain.dst);
+        return Ok(Header { dst, len: u32::from(plain.len), is_odd: plain.ttl <= 1 });
+    }
+    header_with_care(bytes, note, gateway)
+}
+
+#[inline(never)]
+fn header_with_care(bytes: &[u8], note: &Note, gateway: &Gateway) -> Result<Header, Verdict> {
+    let hop = read(bytes, note, gateway)?;
+    let is_odd = (hop.ttl <= 1) | is_link_local(hop.src);
+    Ok(Header { dst: hop.dst, len: hop.len as u32, is_odd })
 }
 
 /// Reads a packet to the switch's MAC; an error is what becomes of one that is not routed.
@@ -235,11 +366,11 @@ fn lead(
         Some(entry) => entry,
         None => return Err(Verdict::Aside(Why::NoRoute)),
     };
-    let (fid, next) = match action {
-        Action::Link(fid) => (fid, hop.dst),
+    let (fid, next, lasts) = match action {
+        Action::Link(fid) => (fid, hop.dst, true),
         // The kernel found no other way for it than back to us: it would go round until its TTL ends it.
         Action::Kernel(_) if view.facts.to_kernel => return Err(Verdict::Aside(Why::FromKernel)),
-        Action::Kernel(fid) => (fid, KERNEL_IP),
+        Action::Kernel(fid) => (fid, KERNEL_IP, true),
         Action::Via(group) => next_hop(view, packet, hop, group)?,
         Action::Local => return Err(Verdict::Aside(Why::Host)),
         Action::Broadcast => return Err(Verdict::Drop(DropReason::DirectedBroadcast)),
@@ -256,17 +387,20 @@ fn lead(
     }
     let key = neigh::key(fid, next);
     let home = view.tables.neigh.home(key);
-    Ok(Leg { index: 0, fid, key, home, len: hop.len, mtu, counter, mac: 0, station_home: 0 })
+    let to_kernel = matches!(action, Action::Kernel(_));
+    let leg =
+        Leg { ask: 0, fid, key, home, len: hop.len, mtu, counter, lasts, to_kernel, mac: 0, station_home: 0 };
+    Ok(leg)
 }
 
 /// The next hop of a packet's flow. Later fragments have no ports: the flow of a packet that was cut is its
-/// addresses and protocol, for all of its fragments.
+/// addresses and protocol, for all of its fragments. Whether all flows to its destination take it is said as well.
 #[inline]
-fn next_hop(view: &View, packet: &[u8], hop: &Hop, group: u16) -> Result<(u16, u128), Verdict> {
+fn next_hop(view: &View, packet: &[u8], hop: &Hop, group: u16) -> Result<(u16, u128, bool), Verdict> {
     let group = view.snapshot.routing.group(group).ok_or(Verdict::Aside(Why::NoRoute))?;
     let hash = if group.needs_hash() { flow_hash(packet, hop) } else { 0 };
     let next = group.hop(hash).ok_or(Verdict::Aside(Why::NoRoute))?;
-    Ok((next.fid, next.ip))
+    Ok((next.fid, next.ip, !group.needs_hash()))
 }
 
 #[inline]
@@ -311,15 +445,17 @@ fn malformed(reason: Malformed) -> Verdict {
     })
 }
 
+/// Not of 0/8, of 127/8 or of everything from 224/4 up.
+#[inline(always)]
+fn is_ordinary_v4(ip: u32) -> bool {
+    ((ip >> 24).wrapping_sub(1) < 223) & (ip >> 24 != 127)
+}
+
 /// Addresses that no packet over a router may have (RFC 1812 §5.3.7, RFC 4291 §2).
 #[inline]
 fn check(hop: &Hop, packet: &[u8], gateway: &Gateway) -> Result<(), Verdict> {
     let (source, destination) = match hop.version {
-        Version::V4 => {
-            // 0/8, 127/8 and everything from 224/4 up.
-            let ordinary = |ip: u128| ((ip as u32 >> 24).wrapping_sub(1) < 223) & (ip as u32 >> 24 != 127);
-            (ordinary(hop.src), ordinary(hop.dst))
-        }
+        Version::V4 => (is_ordinary_v4(hop.src as u32), is_ordinary_v4(hop.dst as u32)),
         // :: and ::1, groups, IPv4-mapped.
         Version::V6 => {
             let ordinary = |ip: u128| ip > 1 && ip >> 120 != 0xff && ip >> 32 != 0xffff;
@@ -344,6 +480,7 @@ fn check(hop: &Hop, packet: &[u8], gateway: &Gateway) -> Result<(), Verdict> {
 fn find_stations(
     view: &View,
     notes: &mut [Note],
+    asks: &[Ask],
     legs: &mut ArrayVec<Leg, BATCH_FRAMES>,
     private: &mut Private,
 ) {
@@ -368,26 +505,39 @@ fn find_stations(
             Found::Failed => Why::NoNeighbour,
             Found::Unknown => Why::Hold,
         };
-        notes[leg.index].verdict = Verdict::Aside(why);
+        notes[usize::from(asks[leg.ask].index)].verdict = Verdict::Aside(why);
     }
     legs.truncate(kept);
 }
 
 /// The port of each station, and whether the packet fits through it.
 #[inline]
-fn find_ports(view: &View, notes: &mut [Note], legs: &[Leg], private: &mut Private) {
+fn find_ports(
+    view: &View,
+    notes: &mut [Note],
+    asks: &[Ask],
+    legs: &[Leg],
+    private: &mut Private,
+    epoch: u64,
+) {
     for leg in legs {
+        let ask = &asks[leg.ask];
+        let note = &mut notes[usize::from(ask.index)];
         let verdict = match reach::port_of(view, leg.fid, leg.mac, leg.station_home) {
             None if leg.len > usize::from(leg.mtu) => Verdict::Aside(Why::TooBig),
-            None => reach::flood(view, &notes[leg.index], private, Class::UnknownUnicast),
+            None => reach::flood(view, note, private, Class::UnknownUnicast),
             Some(port) => match view.snapshot.port(port).filter(|to| to.open) {
                 None => Verdict::Drop(DropReason::PortClosed),
                 Some(to) if to.isolated && view.facts.isolated => Verdict::Drop(DropReason::Isolated),
                 Some(to) if leg.len > usize::from(to.mtu.min(leg.mtu)) => Verdict::Aside(Why::TooBig),
-                Some(_) => Verdict::Port(port),
+                Some(to) => {
+                    if leg.lasts {
+                        keep(view, ask, leg, (port, to), private, epoch);
+                    }
+                    Verdict::Port(port)
+                }
             },
         };
-        let note = &mut notes[leg.index];
         note.verdict = verdict;
         // What is set aside or dropped keeps its addresses: its sender is told where it came from.
         if let (Verdict::Port(_) | Verdict::Flood(_), Some(out)) = (verdict, view.snapshot.gateway(leg.fid)) {
@@ -395,4 +545,33 @@ fn find_ports(view: &View, notes: &mut [Note], legs: &[Leg], private: &mut Priva
             (note.dst, note.fid, note.routed) = (leg.mac, leg.fid, true);
         }
     }
+}
+
+/// Keeps a way for those that come after it.
+#[inline]
+fn keep(
+    view: &View,
+    ask: &Ask,
+    leg: &Leg,
+    (port, to): (PortId, &PortFacts),
+    private: &mut Private,
+    epoch: u64,
+) {
+    let Some(out) = view.snapshot.gateway(leg.fid) else { return };
+    let neighbour_until_s = view.tables.neigh.until_s(leg.home, leg.key, view.now_s);
+    let way = Way {
+        dst: ask.dst,
+        mac: leg.mac,
+        src: out.mac,
+        epoch,
+        until_s: neighbour_until_s.min(reach::until_s(view, leg.fid, leg.mac, leg.station_home)),
+        vrf: ask.gateway.vrf,
+        fid: leg.fid,
+        port,
+        mtu: to.mtu.min(leg.mtu),
+        counter: leg.counter,
+        isolated: to.isolated,
+        to_kernel: leg.to_kernel,
+    };
+    private.ways.keep(ask.set, way);
 }

@@ -55,8 +55,10 @@ pub(super) fn rest(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note
 #[inline]
 pub(super) fn confirm(view: &View, notes: &mut [Note], private: &mut Private) {
     for (index, note) in notes.iter_mut().enumerate() {
+        let begins = private.flows.tracks[index].tracked == Tracked::Missing;
         let goes = matches!(note.verdict, Verdict::Port(_) | Verdict::Flood(_));
-        if goes
+        if begins
+            && goes
             && let Err(reason) = flow::confirm(view, private, index, flow::decision(view, note.verdict))
             && !view.snapshot.lenient
         {
@@ -98,6 +100,13 @@ fn track(
             continue;
         }
         let place = Some(places[index]).filter(|place| *place != u32::MAX && flows.holds(*place, &track.key));
+        // Most packets first: they are of a flow that goes on.
+        if let Some(place) = place
+            && flows.streams(place, &track.packet, view.now_s)
+        {
+            track.tracked = Tracked::Known(place);
+            continue;
+        }
         match found(view, track, place, keeper) {
             Ok(tracked) => track.tracked = tracked,
             // Untranslated it means something else.

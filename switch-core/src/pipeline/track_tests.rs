@@ -103,6 +103,25 @@ fn both_ways_are_one_flow_whichever_port_is_tracked() {
     }
 }
 
+/// A stream that goes on is in use, however long ago it began: five hours of a packet every hundred seconds, in bursts.
+#[test]
+fn a_flow_lives_while_it_is_used_and_no_longer() {
+    let mut lab = Lab::new(0, 1);
+    lab.send(0, udp(0));
+    lab.send(1, udp(1));
+    for n in 0..180 {
+        for from in [0, 0, 1] {
+            assert_eq!(lab.send(usize::from(from), udp(from)), 1, "{n}");
+        }
+        assert_eq!(lab.flows(), [Stage::UdpStream], "{n}");
+        lab.now.ns += 100 * S;
+    }
+    assert_eq!(lab.rig.counters[0].event(Event::FlowNew).get(), 1);
+    lab.now.ns += 300 * S;
+    lab.send(0, udp(0));
+    assert_eq!(lab.rig.counters[0].event(Event::FlowNew).get(), 2, "it was over");
+}
+
 #[test]
 fn nothing_is_kept_where_nobody_asks() {
     let mut lab = Lab::new(9, 1);

@@ -348,7 +348,7 @@ impl Bucket {
 
 /// Spreads a seed over all 64 bits (the finisher of splitmix64): a small one would make neighbouring keys
 /// neighbours in the table.
-pub(super) fn mix(seed: u64) -> u64 {
+pub(crate) fn mix(seed: u64) -> u64 {
     let seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let seed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let seed = (seed ^ (seed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -358,7 +358,7 @@ pub(super) fn mix(seed: u64) -> u64 {
 /// Multiply and fold: every bit of the result depends on every bit of both. With a secret on each, whoever does not know
 /// them cannot choose words that meet.
 #[inline(always)]
-pub(super) fn fold(a: u64, b: u64) -> u64 {
+pub(crate) fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     (product >> 64) as u64 ^ product as u64
 }

@@ -20,7 +20,12 @@ fn word(of: &AtomicU32) -> AtomicU32 {
 impl Fdb {
     /// See the module.
     pub fn copy(&self) -> Self {
-        Self { table: self.table.copy(), entries: word(&self.entries), learned: words(&self.learned) }
+        Self {
+            table: self.table.copy(),
+            entries: word(&self.entries),
+            learned: words(&self.learned),
+            epoch: AtomicU64::new(self.epoch()),
+        }
     }
 }
 
@@ -36,6 +41,7 @@ impl Neighbours {
             waiting_by_port: words(&self.waiting_by_port),
             changes: word(&self.changes),
             holders: AtomicU64::new(0),
+            epoch: AtomicU64::new(self.epoch()),
         }
     }
 }

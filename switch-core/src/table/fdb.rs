@@ -8,7 +8,7 @@
 //! shared by whoever comes first: a port below its share can always learn, whatever the others do.
 
 use super::atomic::{AtomicTable, Outcome, Want};
-use super::sync::{AtomicU32, Ordering};
+use super::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// In the value: the second, modulo this (24 days), where it was last heard from.
 const SECONDS: u32 = 1 << 21;
@@ -132,6 +132,7 @@ pub struct Fdb {
     pub(super) table: AtomicTable,
     pub(super) entries: AtomicU32,
     pub(super) learned: Box<[AtomicU32]>,
+    pub(super) epoch: AtomicU64,
 }
 
 impl Fdb {
@@ -142,6 +143,7 @@ impl Fdb {
             table: AtomicTable::new(entries, seed),
             entries: AtomicU32::new(0),
             learned: (0..ports).map(|_| AtomicU32::new(0)).collect(),
+            epoch: AtomicU64::new(0),
         }
     }
 
@@ -162,6 +164,21 @@ impl Fdb {
     pub fn lookup(&self, home: u32, key: u64, now_s: u32, ageing_s: u32) -> Option<u16> {
         let entry = Entry::unpack(self.table.get(home, key)?);
         (!entry.is_old(now_s, ageing_s)).then_some(entry.port)
+    }
+
+    /// The last second in which [`Fdb::lookup`] will say the same of `key` as now, if nobody changes it: then the epoch is another.
+    pub fn until_s(&self, home: u32, key: u64, now_s: u32, ageing_s: u32) -> u32 {
+        match self.table.get(home, key).map(Entry::unpack) {
+            None => 0,
+            Some(entry) if entry.is_static => u32::MAX,
+            Some(entry) => (now_s + ageing_s).saturating_sub(entry.age_s(now_s)),
+        }
+    }
+
+    /// Grows when a station is not any more where it was. Read it before what is to be remembered with it.
+    #[inline(always)]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// Notes that `key` was heard from behind `port`.
@@ -229,6 +246,8 @@ impl Fdb {
         }
         if let Some(port) = from {
             self.learned[usize::from(port)].fetch_sub(1, Ordering::Relaxed);
+            // Behind the entry: who sees this sees that.
+            self.epoch.fetch_add(1, Ordering::Release);
         }
         if let Some(port) = to {
             self.learned[usize::from(port)].fetch_add(1, Ordering::Relaxed);

@@ -113,11 +113,12 @@ pub fn fold(total: u64) -> u16 {
 }
 
 /// Whether an IPv4 header without options has the right checksum (RFC 791 §3.1): its words add up to all ones, which are
-/// the same in either byte order.
+/// the same in either byte order. A sum folds to all ones if it is a multiple of them and not 0, which says so without folding.
 #[inline(always)]
 pub fn is_right(header: &[u8; 20]) -> bool {
     let (words, _) = header.as_chunks::<4>();
-    fold(words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum()) == 0xffff
+    let total: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    total.is_multiple_of(0xffff) && total != 0
 }
 
 /// Looks at a whole frame and says whether its TCP or UDP checksum is unfinished. A frame we cannot
@@ -181,6 +182,19 @@ mod tests {
         fn sum_is_rfc1071(bytes: Vec<u8>) {
             // 0 and 0xffff are the same number in one's complement; fold keeps them apart as the twin does.
             prop_assert_eq!(fold(sum(&bytes)), rfc1071(&bytes));
+        }
+
+        /// A header is right if its words fold to all ones: those that do are few, so each is made right as well.
+        #[test]
+        fn a_right_header_folds_to_all_ones(mut header: [u8; 20], zero: bool) {
+            if zero { header = [0; 20]; }
+            prop_assert_eq!(is_right(&header), rfc1071(&header) == 0xffff);
+            header[10..12].fill(0);
+            let checksum = !rfc1071(&header);
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            prop_assert!(is_right(&header));
+            header[3] ^= 1;
+            prop_assert!(!is_right(&header));
         }
 
         /// At every length around the blocks, and as large as frames get.

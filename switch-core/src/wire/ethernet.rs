@@ -73,8 +73,9 @@ pub fn parse(frame: &[u8]) -> Result<Ethernet, Malformed> {
 /// Writes both addresses, the low 48 bits of a word each.
 #[inline(always)]
 pub fn set_addresses(frame: &mut [u8], dst: u64, src: u64) {
-    frame[..6].copy_from_slice(&dst.to_be_bytes()[2..]);
-    frame[6..12].copy_from_slice(&src.to_be_bytes()[2..]);
+    let (head, tail) = frame[..12].split_at_mut(8);
+    head.copy_from_slice(&(dst << 16 | src >> 32 & 0xffff).to_be_bytes());
+    tail.copy_from_slice(&(src as u32).to_be_bytes());
 }
 
 /// Writes a C-tag into `frame`, whose first [`TAG_LEN`] bytes are room in front of an untagged frame.

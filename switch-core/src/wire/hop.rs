@@ -3,7 +3,7 @@
 
 use super::checksum::{fold, is_right, sum};
 use super::ip::Version;
-use super::{Malformed, be16};
+use super::{Malformed, be16, be32};
 
 /// An IPv4 address as 128 bits.
 pub const V4_MAPPED: u128 = 0xffff << 32;
@@ -35,6 +35,29 @@ impl Hop {
     pub fn is_v4(self) -> bool {
         self.version == Version::V4
     }
+}
+
+/// A packet as a router sees most: IPv4 without options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// Source.
+    pub src: u32,
+    /// Destination.
+    pub dst: u32,
+    /// Time to live.
+    pub ttl: u8,
+    /// Bytes of the packet.
+    pub len: u16,
+}
+
+/// Reads what most packets are. None: [`read`] says what it is, or what is wrong with it.
+#[inline(always)]
+pub fn read_plain(packet: &[u8]) -> Option<Plain> {
+    let header = packet.first_chunk::<20>()?;
+    let len = be16(header, 2);
+    let fits = (header[0] == 0x45) & (len >= 20) & (usize::from(len) <= packet.len());
+    let plain = Plain { src: be32(header, 12), dst: be32(header, 16), ttl: header[8], len };
+    (fits & is_right(header)).then_some(plain)
 }
 
 /// Reads the header. IPv4's checksum is verified (RFC 1812 §5.2.2): a router that does not would make a
@@ -101,18 +124,22 @@ fn read_v6(packet: &[u8]) -> Result<Hop, Malformed> {
     })
 }
 
-/// One hop further: TTL or hop limit less one, and IPv4's checksum to match (RFC 1624, equation 3: the
-/// old word's complement is taken out, the new word put in). The caller has read the header.
-#[inline]
+/// One hop further: TTL or hop limit less one, and IPv4's checksum to match: the word that holds the TTL is less by 0x100, so
+/// its complement is more by as much, with the carry added (RFC 1624, equation 3, for this one change). The caller has read the
+/// header, and that the TTL is not 0.
+#[inline(always)]
 pub fn step(packet: &mut [u8], version: Version) {
     match version {
         Version::V6 => packet[7] = packet[7].wrapping_sub(1),
         Version::V4 => {
-            let before = be16(packet, 8);
-            let after = before.wrapping_sub(1 << 8);
-            packet[8] = (after >> 8) as u8;
-            let total = u64::from(!be16(packet, 10)) + u64::from(!before) + u64::from(after);
-            packet[10..12].copy_from_slice(&(!fold(total)).to_be_bytes());
+            let Some(words) = packet.get_mut(8..12).and_then(|words| words.first_chunk_mut::<4>()) else {
+                return;
+            };
+            let [ttl, protocol, high, low] = *words;
+            let before = u16::from_be_bytes([high, low]);
+            let after = before.wrapping_add(0x100 + u16::from(before >= 0xfeff));
+            let [high, low] = after.to_be_bytes();
+            *words = [ttl.wrapping_sub(1), protocol, high, low];
         }
     }
 }
@@ -175,6 +202,29 @@ mod tests {
             }
         }
 
+        /// The short way reads what the long one does, or leaves it to it.
+        #[test]
+        fn plain_packets_are_read_as_all_others(src: [u8; 16], dst: [u8; 16], ttl: u8, at in 0usize..20, change: u8, cut in 0usize..50) {
+            let mut packet = packet(false, src, dst, ttl, &[7; 20]);
+            // Another byte, under a right checksum more often than not.
+            packet[at] ^= change & (change >> 4);
+            if at % 4 != 3 {
+                packet[10..12].fill(0);
+                let checksum = !fold(sum(&packet[..20]));
+                packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+            }
+            packet.truncate(packet.len().saturating_sub(cut / 2 * (cut % 2)));
+            let long = read(&packet, Version::V4);
+            match read_plain(&packet) {
+                Some(Plain { src, dst, ttl, len }) => {
+                    let long = long.unwrap();
+                    let ends = [src, dst].map(|ip| V4_MAPPED | u128::from(ip));
+                    prop_assert_eq!((ends, ttl, usize::from(len), 20), ([long.src, long.dst], long.ttl, long.len, long.header_len));
+                }
+                None => prop_assert!(long.is_err() || long.is_ok_and(|hop| hop.header_len > 20)),
+            }
+        }
+
         #[test]
         fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80), v6: bool) {
             let version = if v6 { Version::V6 } else { Version::V4 };
@@ -183,6 +233,21 @@ mod tests {
                 _ = has_source_route(&bytes[..hop.header_len]);
             }
             _ = has_source_route(&bytes);
+        }
+    }
+
+    /// Equation 3 of RFC 1624 as it stands there, for every checksum and some TTLs.
+    #[test]
+    fn a_step_is_what_the_rfc_says() {
+        for (ttl, checksum) in [1, 2, 64, 255].iter().flat_map(|ttl| (0..=u16::MAX).map(|sum| (*ttl, sum))) {
+            let mut packet = [0; 20];
+            (packet[8], packet[9]) = (ttl, 17);
+            packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+            let before = be16(&packet, 8);
+            let total = u64::from(!checksum) + u64::from(!before) + u64::from(before - 0x100);
+            step(&mut packet, Version::V4);
+            assert_eq!(be16(&packet, 10), !fold(total), "{ttl} {checksum:04x}");
+            assert_eq!(be16(&packet, 8), before - 0x100);
         }
     }
 

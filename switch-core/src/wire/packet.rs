@@ -180,14 +180,15 @@ impl Packet {
         if !is_plain || segment.len() < SHORT_HEADER_LEN {
             return false;
         }
-        self.content = match head[9] {
-            UDP => Content::Udp,
+        // Written where it is known: a content that is handed on is written whole, and copied.
+        match head[9] {
+            UDP => self.content = Content::Udp,
             TCP => match tcp(segment) {
-                Ok(segment) => Content::Tcp(segment),
+                Ok(segment) => self.content = Content::Tcp(segment),
                 Err(_) => return false,
             },
             _ => return false,
-        };
+        }
         self.src = V4_MAPPED | u128::from(be32(head, 12));
         self.dst = V4_MAPPED | u128::from(be32(head, 16));
         self.protocol = head[9];

@@ -509,6 +509,12 @@ impl Turn {
         &self.pipeline
     }
 
+    /// The same, to be changed.
+    #[cfg(test)]
+    pub(crate) fn pipeline_mut(&mut self) -> &mut Pipeline {
+        &mut self.pipeline
+    }
+
     /// Its pool, for tests.
     pub fn pool(&self) -> &Pool {
         &self.pool

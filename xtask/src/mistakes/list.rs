@@ -398,8 +398,8 @@ pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
         what: "the two directions of a flow have two keys",
         file: "table/flow/key.rs",
-        right: "let side = u64::from(swapped);",
-        wrong: "let side = u64::from(swapped && packet.protocol == 6);",
+        right: "let [lower, higher] = ends;",
+        wrong: "let [lower, higher] = if swapped && packet.protocol != 6 { [ends[1], ends[0]] } else { ends };",
         test: "a_key_has_no_direction",
         loom: false,
     },
@@ -518,7 +518,7 @@ pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
         what: "what is too long for its route is counted before it is cut up",
         file: "pipeline/route.rs",
-        right: "&& matches!(notes[leg.index].verdict, Verdict::Port(_) | Verdict::Flood(_))",
+        right: "&& matches!(notes[index].verdict, Verdict::Port(_) | Verdict::Flood(_))",
         wrong: "&& true",
         test: "each_packet_of_a_counted_route",
         loom: false,

@@ -62,7 +62,7 @@ pub(super) const RACES: &[Mistake] = &[
     Mistake {
         what: "a reader of a flow's entry does not look at the sequence again",
         file: "table/flow/record.rs",
-        right: "differ == 0 && before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before",
+        right: "differ | u64::from(moved | before & 1) == 0",
         wrong: "differ == 0",
         test: "loom_a_place_that_is_used_again",
         loom: true,

@@ -2,6 +2,7 @@
 //! have one key; which end a packet came from is a bit beside it.
 
 use crate::table::atomic::{fold, mix};
+use crate::wire::hop::V4_MAPPED;
 use crate::wire::packet::{Content, Packet};
 
 /// Five words: two addresses (lower end first), and a word of ports, protocol, zone and kind.
@@ -29,27 +30,20 @@ impl Key {
     /// The key of a packet, and the side it comes from: 0 if its source is the lower end.
     #[inline(always)]
     pub fn of(packet: &Packet, zone: u16) -> (Self, u8) {
-        let [from, to] = packet.ports;
-        let swapped = (packet.src > packet.dst) | ((packet.src == packet.dst) & (from > to));
-        let side = u64::from(swapped);
+        // Both: an IPv6 packet may say that it comes from an IPv4-mapped address.
+        let are_v4 = ((packet.src ^ V4_MAPPED) | (packet.dst ^ V4_MAPPED)) >> 32 == 0;
+        let (swapped, ends, ports) = match are_v4 {
+            true => in_order_v4([packet.src as u32, packet.dst as u32], packet.ports),
+            false => in_order([packet.src, packet.dst], packet.ports),
+        };
         let kind = match packet.content {
             Content::Query { answer } if swapped == answer => ASKED_BY_LOWER,
             Content::Query { .. } => ASKED_BY_HIGHER,
             _ => 0,
         };
-        // No branch: which end is lower cannot be predicted.
-        let mask = u128::from(side).wrapping_neg();
-        let differ = (packet.src ^ packet.dst) & mask;
-        let (lower, higher) = (packet.src ^ differ, packet.dst ^ differ);
-        let ports = (from ^ to) & mask as u16;
-        let (lower_port, higher_port) = (from ^ ports, to ^ ports);
-        let tail = u64::from(lower_port) << 48
-            | u64::from(higher_port) << 32
-            | u64::from(packet.protocol) << 24
-            | kind << 16
-            | u64::from(zone);
-        let words = [(lower >> 64) as u64, lower as u64, (higher >> 64) as u64, higher as u64, tail];
-        (Self { words }, side as u8)
+        let tail = ports << 32 | u64::from(packet.protocol) << 24 | kind << 16 | u64::from(zone);
+        let [lower, higher] = ends;
+        (Self { words: [lower[0], lower[1], higher[0], higher[1], tail] }, u8::from(swapped))
     }
 
     /// Its ends, by side.
@@ -80,7 +74,59 @@ impl Key {
     }
 }
 
+/// Ends as words of a key: whether the source is the higher one, both addresses in order, and their ports.
+type Ordered = (bool, [[u64; 2]; 2], u64);
+
+/// No branch: which end is lower cannot be predicted.
+#[inline(always)]
+fn in_order([src, dst]: [u128; 2], [from, to]: [u16; 2]) -> Ordered {
+    let swapped = (src > dst) | ((src == dst) & (from > to));
+    let mask = u128::from(swapped).wrapping_neg();
+    let differ = (src ^ dst) & mask;
+    let words = |ip: u128| [(ip >> 64) as u64, ip as u64];
+    let ports = (from ^ to) & mask as u16;
+    let ports = u64::from(from ^ ports) << 16 | u64::from(to ^ ports);
+    (swapped, [words(src ^ differ), words(dst ^ differ)], ports)
+}
+
+/// The same of IPv4: an address and its port are one word, and the order that of words.
+#[inline(always)]
+fn in_order_v4([src, dst]: [u32; 2], [from, to]: [u16; 2]) -> Ordered {
+    let end = |ip: u32, port: u16| u64::from(ip) << 16 | u64::from(port);
+    let (source, destination) = (end(src, from), end(dst, to));
+    let (lower, higher) = (source.min(destination), source.max(destination));
+    let words = |end: u64| [0, V4_MAPPED as u64 | end >> 16];
+    (source > destination, [words(lower), words(higher)], (lower & 0xffff) << 16 | higher & 0xffff)
+}
+
 /// Secrets of the hash.
 pub(super) fn seeds(seed: [u64; 2]) -> [u64; 6] {
     std::array::from_fn(|i| mix(mix(seed[i % 2]).wrapping_add(i as u64)))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// An address of either version; few of them, so that ends are often the same.
+    fn address() -> impl Strategy<Value = u128> {
+        prop_oneof![
+            any::<u32>().prop_map(|ip| V4_MAPPED | u128::from(ip)),
+            V4_MAPPED..V4_MAPPED + 2,
+            any::<u128>()
+        ]
+    }
+
+    proptest! {
+        /// The short way for IPv4 orders as the one for all addresses does, and is taken for nothing else.
+        #[test]
+        fn ends_are_ordered_as_numbers(src in address(), dst in address(), ports in [0u16..3, 0u16..3], zone: u16) {
+            let packet = Packet { src, dst, ports, protocol: 17, content: Content::Udp, ..Packet::EMPTY };
+            let (key, side) = Key::of(&packet, zone);
+            let (from, to) = (End { ip: src, port: ports[0] }, End { ip: dst, port: ports[1] });
+            prop_assert_eq!(key.ends(), [from.min(to), from.max(to)]);
+            prop_assert_eq!((side == 1, key.protocol(), key.zone()), (from > to, 17, zone));
+        }
+    }
 }

@@ -318,6 +318,13 @@ impl Flows {
         self.record(place).state()
     }
 
+    /// Whether one more packet changes nothing about the flow at `place`, whose key has been compared: it is UDP, went both ways, and had
+    /// one this second. Then it passes, as [`Flows::pass`] would say, which is to be asked about all others.
+    #[inline(always)]
+    pub fn streams(&self, place: u32, packet: &Packet, now_s: u32) -> bool {
+        matches!(packet.content, Content::Udp) & self.record(place).streams(now_s)
+    }
+
     /// Counts a packet to the flow at `place`, whose key has been compared.
     #[inline]
     pub fn pass(&self, place: u32, seen: &Seen) -> Passed {

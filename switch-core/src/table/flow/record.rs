@@ -6,7 +6,7 @@
 
 use super::bound::Bound;
 use super::key::Key;
-use super::state::State;
+use super::state::{STAGE_MASK, Stage, State};
 use crate::prefetch::prefetch;
 use crate::table::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -126,7 +126,15 @@ impl Record {
         for (word, stored) in key.words.iter().zip(&self.key) {
             differ |= word ^ stored.load(Ordering::Acquire);
         }
-        differ == 0 && before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before
+        let moved = self.sequence.load(Ordering::Relaxed) ^ before;
+        differ | u64::from(moved | before & 1) == 0
+    }
+
+    /// Whether it is a UDP flow in both directions, of which a packet came this second: one more changes nothing.
+    #[inline(always)]
+    pub fn streams(&self, now_s: u32) -> bool {
+        let streams = self.state.load(Ordering::Acquire) & STAGE_MASK == Stage::UdpStream as u32;
+        streams & (self.stamp_s.load(Ordering::Relaxed) >= now_s)
     }
 
     /// Its key; for its owner, or for whoever does not mind a torn one.

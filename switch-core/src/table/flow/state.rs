@@ -127,6 +127,9 @@ stages! {
     BothWays = "both-ways", 600, false;
 }
 
+/// Where a packed state has its stage.
+pub(super) const STAGE_MASK: u32 = 31;
+
 /// Half a word: stage 5 bits, port 10, two scales of 4, flags 9.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
@@ -162,7 +165,7 @@ impl State {
     /// The reverse.
     #[inline(always)]
     pub fn unpack(word: u32) -> Self {
-        let stage = Stage::ALL.get(word as usize & 31).copied().unwrap_or_default();
+        let stage = Stage::ALL.get((word & STAGE_MASK) as usize).copied().unwrap_or_default();
         Self {
             stage,
             port: (word >> 5) as u16 & 0x3ff,

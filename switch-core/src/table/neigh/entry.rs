@@ -85,6 +85,20 @@ impl Entry {
         self.state == State::Static || self.state == State::Known && self.age_s(now_s) <= FRESH_S
     }
 
+    /// Whether it may be sent to.
+    pub(super) fn has_station(self) -> bool {
+        matches!(self.state, State::Known | State::Static)
+    }
+
+    /// Whether all that follows of this entry follows of `next`: the same station, for as long.
+    pub(super) fn goes_on_as(self, next: Option<Self>) -> bool {
+        next.is_some_and(|next| {
+            let lasts =
+                next.state == State::Static || self.state == State::Known && next.stamp_s >= self.stamp_s;
+            next.has_station() && next.mac == self.mac && lasts
+        })
+    }
+
     pub(super) fn is_waiting(self) -> bool {
         matches!(self.state, State::Asked | State::Failed)
     }

@@ -114,6 +114,7 @@ pub struct Neighbours {
     pub(super) waiting_by_port: Box<[AtomicU32]>,
     pub(super) changes: AtomicU32,
     pub(super) holders: AtomicU64,
+    pub(super) epoch: AtomicU64,
 }
 
 impl Neighbours {
@@ -129,6 +130,7 @@ impl Neighbours {
             waiting_by_port: counts(),
             changes: AtomicU32::new(0),
             holders: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
         }
     }
 
@@ -155,6 +157,24 @@ impl Neighbours {
             State::Failed if !entry.is_old(now_s) => Found::Failed,
             State::Asked | State::Failed => Found::Unknown,
         }
+    }
+
+    /// The last second in which a neighbour whose station is known may be sent to without another look, if nobody changes it:
+    /// then the epoch is another. Who is stale is looked at again each second, and so asked.
+    pub fn until_s(&self, home: u32, key: Key, now_s: u32) -> u32 {
+        match self.table.get(home, key).map(Entry::unpack) {
+            Some(Entry { state: State::Static, .. }) => u32::MAX,
+            Some(entry) if entry.is_fresh(now_s) => entry.stamp_s.saturating_add(FRESH_S),
+            Some(entry) if entry.has_station() => now_s,
+            _ => 0,
+        }
+    }
+
+    /// Grows when a neighbour has not any more the station that it had, or is to be asked sooner than was thought. Read it
+    /// before what is to be remembered with it.
+    #[inline(always)]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// A packet that came in by `port` waits for `key`: whether to ask everybody.
@@ -384,6 +404,10 @@ impl Neighbours {
             Outcome::Written => {
                 before.inspect(|entry| self.count(*entry, u32::MAX));
                 after.inspect(|entry| self.count(*entry, 1));
+                if before.is_some_and(|before| before.has_station() && !before.goes_on_as(after)) {
+                    // Behind the entry: who sees this sees that.
+                    self.epoch.fetch_add(1, Ordering::Release);
+                }
                 Some(())
             }
             Outcome::Kept => Some(()),

@@ -1,0 +1,117 @@
+//! Where packets to an address went last: what `route` finds out in half a dozen lookups that wait for each other (route,
+//! next hop, neighbour, station, port), kept in one line. Private to a worker, and nothing but a memory: whoever finds
+//! nothing here asks the tables, which say the same.
+//!
+//! # What a way is good for
+//! A way is made of a snapshot, an entry of the neighbours and one of the FDB. It holds while none of them is different,
+//! which is one comparison: the snapshot's generation, the epochs of both tables and that of the packets that wait are numbers
+//! that only grow, so that their sum is the same only if each of them is. What only time changes (a neighbour that is to be asked again, a
+//! station that ages) has its second in the way. What depends on the packet or on where it came in (its length, what is
+//! isolated, the kernel's own) is compared with each.
+//!
+//! # Layout
+//! Two ways to a set, the younger in front. The secret of the hash keeps a hostile sender from choosing addresses that push
+//! each other out; the worst that full sets cost is the lookups.
+
+use super::View;
+use super::hold::Holds;
+use crate::config::snapshot::PortId;
+use crate::prefetch::prefetch;
+use crate::table::atomic::{fold, mix};
+use std::num::NonZeroU16;
+
+/// Sets; with two ways in each 512 KiB, half of a second-level cache. Of a thousand destinations three in a hundred share their set with two
+/// others.
+const SETS: usize = 4096;
+const _: () = assert!(SETS.is_power_of_two());
+
+/// See the module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(align(64))]
+pub(super) struct Way {
+    /// Destination.
+    pub dst: u128,
+    /// Its neighbour's station, low 48 bits.
+    pub mac: u64,
+    /// The gateway's own MAC where it leaves, low 48 bits.
+    pub src: u64,
+    /// Of all that it was made of; 0 if it was not.
+    pub epoch: u64,
+    /// The last second in which it holds.
+    pub until_s: u32,
+    /// The routing table.
+    pub vrf: u16,
+    /// Bridge and VLAN that it leads to.
+    pub fid: u16,
+    /// The port by which it leaves.
+    pub port: PortId,
+    /// Longest packet, by its route and its port.
+    pub mtu: u16,
+    /// Where it is counted.
+    pub counter: Option<NonZeroU16>,
+    /// Not from an isolated port.
+    pub isolated: bool,
+    /// Not from the node's kernel: it leads there.
+    pub to_kernel: bool,
+}
+
+// A line.
+const _: () = assert!(size_of::<Way>() == 64);
+
+/// Bytes that a worker's ways take.
+pub const WAYS_BYTES: usize = SETS * size_of::<[Way; 2]>();
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ways {
+    sets: Box<[[Way; 2]]>,
+    secrets: [u64; 2],
+}
+
+impl Ways {
+    /// None yet.
+    pub(super) fn new(secret: u64) -> Self {
+        let secrets = [mix(secret), mix(!secret)];
+        Self { sets: vec![[Way::default(); 2]; SETS].into(), secrets }
+    }
+
+    /// The set of a destination in a routing table.
+    #[inline(always)]
+    pub(super) fn set(&self, vrf: u16, dst: u128) -> u16 {
+        let [one, other] = self.secrets;
+        (fold((dst >> 64) as u64 ^ u64::from(vrf) ^ one, dst as u64 ^ other) as usize % SETS) as u16
+    }
+
+    /// Asks for a set's lines: [`Ways::find`] will read them.
+    #[inline(always)]
+    pub(super) fn touch(&self, set: u16) {
+        let [young, old] = &self.sets[usize::from(set) % SETS];
+        prefetch(young);
+        prefetch(old);
+    }
+
+    /// The way to a destination, if it is known and still holds.
+    #[inline(always)]
+    pub(super) fn find(&self, set: u16, epoch: u64, vrf: u16, dst: u128, now_s: u32) -> Option<&Way> {
+        let is_it = |way: &Way| (way.dst == dst) & (way.epoch == epoch) & (way.vrf == vrf);
+        let [young, old] = &self.sets[usize::from(set) % SETS];
+        let way = if is_it(young) { young } else { Some(old).filter(|way| is_it(way))? };
+        (now_s <= way.until_s).then_some(way)
+    }
+
+    /// Keeps a way, in the place of its predecessor or of the older one.
+    pub(super) fn keep(&mut self, set: u16, way: Way) {
+        let [young, old] = &mut self.sets[usize::from(set) % SETS];
+        let is_hers = young.dst == way.dst && young.vrf == way.vrf;
+        if !is_hers && young.epoch == way.epoch {
+            *old = *young;
+        }
+        *young = way;
+    }
+}
+
+/// What a way that is made now is made of. Never 0, which is that of no way.
+#[inline]
+pub(super) fn epoch(view: &View, holds: &Holds) -> u64 {
+    1 + view.snapshot.generation + view.tables.fdb.epoch() + view.tables.neigh.epoch() + holds.poked()
+}

@@ -1,0 +1,179 @@
+//! The memory of ways against its dull twin, a switch that remembers none: whatever is sent, said, declared and forgotten, both do
+//! the same, frame by frame and count by count.
+
+use super::Now;
+use super::routing_tests::{MS, OWN, arp_frame, drain, mac, rig};
+use super::ways::{Way, Ways};
+use crate::counter::{DropReason, Event};
+use crate::pipeline::probe::looks_like_one;
+use crate::port::memory::{self, MemoryPeer};
+use crate::rig::Rig;
+use crate::wire::ip;
+use etherparse::PacketBuilder;
+use proptest::prelude::*;
+use switch_api::{NextHop, PortSet, PortSettings, Request, Route, RouteApply, RouteKind, Vid};
+
+/// What may happen.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    /// A packet from br0 to one of the destinations, this long, with this TTL.
+    Send { to: usize, len: usize, ttl: u8 },
+    /// A host says by one of br1's ports that it has an address: one of two stations, two addresses, asking or answering.
+    Say { port: usize, station: u8, address: u8, asks: bool },
+    /// A station of br1 is heard behind a port, and nothing is said of addresses.
+    Move { port: usize, station: u8 },
+    /// Seconds pass.
+    Wait(u64),
+    /// A network has another next hop, and MTU.
+    Lead { network: u8, hop: u8, mtu: Option<u16> },
+    /// A port of br1 is isolated or not, takes packets of this length, and loops back to nobody.
+    Set { port: usize, isolated: bool, mtu: u16 },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let (port, station) = (1usize..3, 1u8..3);
+    prop_oneof![
+        10 => (0usize..5, prop_oneof![Just(40), Just(600), Just(1300)], prop_oneof![9 => Just(64u8), 1 => 0u8..3])
+            .prop_map(|(to, len, ttl)| Op::Send { to, len, ttl }),
+        4 => (port.clone(), station.clone(), 7u8..9, any::<bool>())
+            .prop_map(|(port, station, address, asks)| Op::Say { port, station, address, asks }),
+        2 => (port.clone(), station).prop_map(|(port, station)| Op::Move { port, station }),
+        2 => prop_oneof![3 => Just(1u64), 2 => Just(20), 1 => Just(31), 1 => Just(301), 1 => Just(700)].prop_map(Op::Wait),
+        1 => (98u8..100, 7u8..9, prop_oneof![Just(None), Just(Some(576))])
+            .prop_map(|(network, hop, mtu)| Op::Lead { network, hop, mtu }),
+        1 => (port, any::<bool>(), prop_oneof![Just(576u16), Just(1500)])
+            .prop_map(|(port, isolated, mtu)| Op::Set { port, isolated, mtu }),
+    ]
+}
+
+/// A switch: p0 on br0, p1 and p2 on br1, two networks behind br1's hosts.
+struct Lab {
+    rig: Rig,
+    peers: Vec<MemoryPeer>,
+    remembers: bool,
+    /// Packets sent so far; each carries its number.
+    sent: u8,
+}
+
+impl Lab {
+    fn new(remembers: bool) -> Self {
+        let (mut rig, mut peers) = rig(1, 1024);
+        let (port, peer) = memory::wire();
+        rig.add_port_to("br1", "p2", PortSettings::default(), Box::new(port), 0).unwrap();
+        peers.push(peer);
+        rig.counters[0].make_routes(8);
+        let mut lab = Self { rig, peers, remembers, sent: 0 };
+        [98, 99].into_iter().for_each(|network| lab.lead(network, 7, None));
+        lab
+    }
+
+    fn lead(&mut self, network: u8, hop: u8, mtu: Option<u16>) {
+        let prefix = format!("{network}.0.0.0/8").parse().unwrap();
+        let hop = NextHop { address: [10, 1, 0, hop].into(), bridge: None, vid: Vid::DEFAULT, weight: 1 };
+        let route = Route { mtu, count: network == 98, ..Route::new(prefix, RouteKind::Via, vec![hop]) };
+        let apply = RouteApply { replace: vec![route], ..RouteApply::default() };
+        self.rig.declare(&Request::RouteApply(apply)).unwrap();
+    }
+
+    /// Does it, and says all that can be seen from outside.
+    fn go(&mut self, op: Op, now: Now) -> (Vec<Vec<Vec<u8>>>, Vec<u64>) {
+        match op {
+            Op::Send { to, len, ttl } => {
+                let to = [[10, 1, 0, 7], [10, 1, 0, 8], [98, 1, 1, 1], [99, 1, 1, 1], [99, 2, 2, 2]][to];
+                let mut frame = Vec::new();
+                let packet = PacketBuilder::ethernet2(mac(0), OWN).ipv4([10, 0, 0, 9], to, ttl).udp(1, 2);
+                self.sent = self.sent.wrapping_add(1);
+                packet.write(&mut frame, &vec![self.sent; len]).unwrap();
+                assert!(self.peers[0].send(frame));
+            }
+            Op::Say { port, station, address, asks } => {
+                let says = arp_frame(asks, (station, [10, 1, 0, address]), [10, 1, 0, 1], OWN);
+                assert!(self.peers[port].send(says));
+            }
+            Op::Move { port, station } => {
+                let mut frame = [[0xff; 6], mac(station)].concat();
+                frame.extend([0x88, 0xb5]);
+                frame.resize(60, 0);
+                assert!(self.peers[port].send(frame));
+            }
+            Op::Wait(_) => {}
+            Op::Lead { network, hop, mtu } => self.lead(network, hop, mtu),
+            Op::Set { port, isolated, mtu } => {
+                for (name, settings) in [
+                    (
+                        format!("p{port}"),
+                        PortSettings { isolated, mtu: Some(mtu), ..PortSettings::default() },
+                    ),
+                    ("p0".to_owned(), PortSettings { isolated, ..PortSettings::default() }),
+                ] {
+                    self.rig
+                        .declare(&Request::PortSet(PortSet { name: name.parse().unwrap(), settings }))
+                        .unwrap();
+                }
+            }
+        }
+        if !self.remembers {
+            self.rig.turns[0].pipeline_mut().private.ways = Ways::new(1);
+        }
+        self.rig.settle(now);
+        let counters = &self.rig.counters[0];
+        let mut counts: Vec<u64> = Event::ALL.iter().map(|event| counters.event(*event).get()).collect();
+        for port in 0..3 {
+            counts.extend(DropReason::ALL.iter().map(|reason| counters.drops(port, *reason).get()));
+            counts.push(counters.port(port).tx_packets.get());
+        }
+        let counted = (1..4).filter_map(|counter| counters.route(std::num::NonZeroU16::new(counter)?));
+        counts.extend(counted.flat_map(|route| [route.packets.get(), route.bytes.get()]));
+        let left = |peer| {
+            let left = drain(peer).into_iter().filter(|frame| !looks_like_one(frame));
+            let mut left: Vec<_> = left.collect();
+            // Neighbours are asked, let go of and given up in no order of theirs; what goes to one of them is in order, and so is
+            // what is told about one: an error quotes where the packet was to go.
+            left.sort_by_key(|frame| match (frame[12..14] == [8, 6], frame[23] == ip::ICMP) {
+                (true, _) => frame[38..42].to_vec(),
+                (_, true) => frame[58..62].to_vec(),
+                _ => frame[30..34].to_vec(),
+            });
+            left
+        };
+        (self.peers.iter().map(left).collect(), counts)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(target_arch = "x86_64") { 96 } else { 8 }))]
+
+    #[test]
+    fn who_remembers_ways_does_what_who_looks_them_up_does(ops in proptest::collection::vec(op(), 20..160)) {
+        let (mut clever, mut dull) = (Lab::new(true), Lab::new(false));
+        let mut now = Now { ns: 1000 * MS };
+        for op in ops {
+            now.ns += MS;
+            if let Op::Wait(seconds) = op {
+                now.ns += seconds * 1000 * MS;
+            }
+            prop_assert_eq!(clever.go(op, now), dull.go(op, now), "{:?}", op);
+        }
+        clever.rig.assert_conserved();
+    }
+}
+
+fn way(dst: u128, epoch: u64) -> Way {
+    Way { dst, epoch, until_s: 9, port: dst as u16, ..Way::default() }
+}
+
+#[test]
+fn a_set_keeps_the_two_youngest_and_none_of_another_epoch_table_or_time() {
+    let mut ways = Ways::new(5);
+    let port = |ways: &Ways, dst, epoch, vrf, now_s| ways.find(3, epoch, vrf, dst, now_s).map(|way| way.port);
+    (1..=3).for_each(|dst| ways.keep(3, way(dst, 7)));
+    assert_eq!([1, 2, 3].map(|dst| port(&ways, dst, 7, 0, 9)), [None, Some(2), Some(3)]);
+    assert_eq!(port(&ways, 3, 8, 0, 9), None, "made of something else");
+    assert_eq!(port(&ways, 3, 7, 1, 9), None, "another table's");
+    assert_eq!(port(&ways, 3, 7, 0, 10), None, "too old");
+    // What is kept again takes its own place; what does not hold any more makes way first.
+    ways.keep(3, way(3, 7));
+    assert_eq!([2, 3].map(|dst| port(&ways, dst, 7, 0, 9)), [Some(2), Some(3)]);
+    ways.keep(3, way(4, 8));
+    assert_eq!([2, 3, 4].map(|dst| port(&ways, dst, 8, 0, 9)), [None, None, Some(4)]);
+}
