@@ -95,12 +95,18 @@ pub struct AclRule {
     /// The protocol. None: any, and also what is not IP, unless the rule names addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<IpProtocol>,
-    /// Networks of one of which the source is.
+    /// Networks of one of which the source is, if it is in none of `source_sets`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source: Vec<Prefix>,
-    /// Networks of one of which the destination is.
+    /// Address sets of one of which the source is, if it is in none of `source`. One without members is about nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_sets: Vec<Name>,
+    /// Networks of one of which the destination is, if it is in none of `destination_sets`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub destination: Vec<Prefix>,
+    /// Address sets of one of which the destination is, if it is in none of `destination`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destination_sets: Vec<Name>,
     /// Source ports; only with TCP, UDP or SCTP.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source_ports: Vec<PortRange>,
@@ -126,13 +132,20 @@ impl AclRule {
             action,
             protocol: None,
             source: Vec::new(),
+            source_sets: Vec::new(),
             destination: Vec::new(),
+            destination_sets: Vec::new(),
             source_ports: Vec::new(),
             destination_ports: Vec::new(),
             icmp: Vec::new(),
             staged: false,
             log: false,
         }
+    }
+
+    /// Address sets that it names.
+    pub fn sets(&self) -> impl Iterator<Item = &Name> {
+        self.source_sets.iter().chain(&self.destination_sets)
     }
 }
 

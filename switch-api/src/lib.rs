@@ -11,6 +11,7 @@
 //! | [`ipam`] | address pools and leases |
 //! | [`limit`] | how fast a port may send and be sent |
 //! | [`acl`] | access control lists |
+//! | [`address_set`] | networks and addresses that rules share |
 //! | [`nat`] | network address translation |
 //! | [`policy`] | network policies, and the workloads they are about |
 //! | [`policy_diff`] | what a change of them would cut or open |
@@ -30,6 +31,7 @@
 //! | [`client`] | a blocking client over the Unix socket |
 
 pub mod acl;
+pub mod address_set;
 pub mod bridge;
 pub mod capture;
 pub mod cidr;
@@ -58,6 +60,7 @@ pub mod trace;
 pub mod vrf;
 
 pub use acl::*;
+pub use address_set::*;
 pub use bridge::*;
 pub use capture::*;
 pub use cidr::Cidr;

@@ -1,6 +1,7 @@
 //! What can be asked: one variant per JSON-RPC method.
 
 use crate::acl::Acl;
+use crate::address_set::{AddressSet, AddressSetMembers, AddressSetUpdate};
 use crate::capture::CaptureStart;
 use crate::config::{ConfigApply, ConfigExport, ConfigRollback};
 use crate::event::EventsSubscribe;
@@ -208,6 +209,21 @@ pub enum Request {
     /// Lists access control lists, and what their rules decided.
     #[serde(rename = "acl.list")]
     AclList(Nothing),
+    /// Declares an address set, in place of the one of that name if there is one.
+    #[serde(rename = "address_set.set")]
+    AddressSetSet(AddressSet),
+    /// Changes members of an address set: all of it or nothing.
+    #[serde(rename = "address_set.update")]
+    AddressSetUpdate(AddressSetUpdate),
+    /// Removes an address set that no rule names.
+    #[serde(rename = "address_set.delete")]
+    AddressSetDelete(ByName),
+    /// Lists address sets, without their members.
+    #[serde(rename = "address_set.list")]
+    AddressSetList(Nothing),
+    /// Lists the members of one, by pages.
+    #[serde(rename = "address_set.members")]
+    AddressSetMembers(AddressSetMembers),
     /// Declares a rule of network address translation, in place of the one of that name if there is one.
     #[serde(rename = "nat.set")]
     NatSet(Box<Nat>),
@@ -277,6 +293,8 @@ impl Request {
                     | Self::PolicyExplain(_)
                     | Self::PolicyDiff(_)
                     | Self::AclList(_)
+                    | Self::AddressSetList(_)
+                    | Self::AddressSetMembers(_)
                     | Self::NatList(_)
                     | Self::PoolList(_)
                     | Self::LeaseList(_)

@@ -170,12 +170,15 @@ fn about(rule: &AclRule) -> String {
         items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     }
     let mut parts: Vec<String> = rule.protocol.iter().map(ToString::to_string).collect();
-    let sides =
-        [("from", &rule.source, &rule.source_ports), ("to", &rule.destination, &rule.destination_ports)];
-    for (word, prefixes, ports) in sides {
-        if !prefixes.is_empty() || !ports.is_empty() {
+    let sides = [
+        ("from", &rule.source, &rule.source_sets, &rule.source_ports),
+        ("to", &rule.destination, &rule.destination_sets, &rule.destination_ports),
+    ];
+    for (word, prefixes, sets, ports) in sides {
+        if !prefixes.is_empty() || !sets.is_empty() || !ports.is_empty() {
             parts.push(word.into());
             parts.extend((!prefixes.is_empty()).then(|| all(prefixes)));
+            parts.extend((!sets.is_empty()).then(|| format!("set {}", all(sets))));
             parts.extend((!ports.is_empty()).then(|| format!("port {}", all(ports))));
         }
     }
@@ -194,6 +197,8 @@ mod tests {
         let tcp = serde_json::json!({"action": "deny", "protocol": "tcp", "source": ["10.0.0.0/8", "fd00::/8"],
             "destination_ports": [80, "8000-8080"]});
         assert_eq!(rule(tcp), "tcp from 10.0.0.0/8,fd00::/8 to port 80,8000-8080");
+        let sets = serde_json::json!({"action": "deny", "source": ["10.0.0.0/8"], "source_sets": ["a", "b"], "destination_sets": ["c"]});
+        assert_eq!(rule(sets), "from 10.0.0.0/8 set a,b to set c");
         let ping = serde_json::json!({"action": "allow", "protocol": "icmp", "icmp": [8, "3/4"]});
         assert_eq!(rule(ping), "icmp type 8,3/4");
     }

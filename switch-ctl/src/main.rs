@@ -1,6 +1,7 @@
 //! The switch's command line: one file a noun, everything through `switch-api`.
 
 mod acl;
+mod address_set;
 mod bridge;
 mod bundle;
 mod capture;
@@ -98,6 +99,9 @@ enum Noun {
     /// Access control lists: ordered rules, before and after network policies.
     #[command(subcommand)]
     Acl(acl::Verb),
+    /// Address sets: networks and addresses that rules of access control lists share.
+    #[command(subcommand)]
+    AddressSet(address_set::Verb),
     /// Network address translation: other addresses for what is routed.
     #[command(subcommand)]
     Nat(nat::Verb),
@@ -231,6 +235,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Vrf(verb) => vrf::run(verb, &mut client, &output),
         Noun::Policy(verb) => policy::run(verb, &mut client, &output),
         Noun::Acl(verb) => acl::run(verb, &mut client, &output),
+        Noun::AddressSet(verb) => address_set::run(verb, &mut client, &output),
         Noun::Nat(verb) => nat::run(verb, &mut client, &output),
         Noun::Namespace(verb) => namespace::run(verb, &mut client, &output),
         Noun::Worker(verb) => worker::run(verb, &mut client, &output),

@@ -53,7 +53,11 @@ fn rule(rule: &AclRule) -> Vec<(&'static str, String)> {
             && !other.is_empty()
             && !one.iter().any(|it| is_v4(it) == v4 && other.iter().any(|it| is_v4(it) == v4))
     };
-    if never(&rule.source, &rule.destination, true) && never(&rule.source, &rule.destination, false) {
+    // A set has members of both versions, or may.
+    if rule.sets().next().is_none()
+        && never(&rule.source, &rule.destination, true)
+        && never(&rule.source, &rule.destination, false)
+    {
         problems.push(("destination", "source and destination are of different IP versions".to_owned()));
     }
     let has_ports = rule.protocol.is_some_and(|protocol| protocol.has_ports());
@@ -72,6 +76,8 @@ fn rule(rule: &AclRule) -> Vec<(&'static str, String)> {
     let lens = [
         ("source", rule.source.len()),
         ("destination", rule.destination.len()),
+        ("source_sets", rule.source_sets.len()),
+        ("destination_sets", rule.destination_sets.len()),
         ("source_ports", rule.source_ports.len()),
         ("destination_ports", rule.destination_ports.len()),
         ("icmp", rule.icmp.len()),

@@ -13,6 +13,8 @@
 //! | [`check`] | what is wrong with a list, in sentences |
 //! | [`classes`] | classes of services and of source ports |
 //! | [`identities`] | classes of addresses |
+//! | [`sets`] | address sets, as they are declared |
+//! | [`grow`] | tables that grow by a kind of address |
 //! | [`cross`] | two classifications become one |
 //! | [`plain`] | the dull twin: what tests and fuzzing hold the tables against |
 //! | [`compile`] | the tables, and the memory they need before it is taken |
@@ -21,8 +23,10 @@ pub mod check;
 mod classes;
 pub mod compile;
 mod cross;
+mod grow;
 mod identities;
 pub mod plain;
+pub mod sets;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +36,7 @@ use classes::{Services, Sources};
 use hashbrown::HashMap;
 use identities::Identities;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use switch_api::{Acl, AclAction, Labels, Name, PolicyType, Workload};
 
 /// Most lists: of an administrator and of who manages a node for him, not one for each pod of a cluster.
@@ -71,6 +76,8 @@ pub struct Input<'a> {
     pub ports: Vec<Candidate<'a>>,
     /// Labels of namespaces that have any.
     pub namespaces: &'a BTreeMap<String, Labels>,
+    /// Address sets there are.
+    pub sets: &'a sets::Sets,
 }
 
 /// How many slots a list has: one for each rule.
@@ -238,7 +245,7 @@ const SLOT_AT: u32 = ACTION_BITS + 2;
 const _: () = assert!(crate::policy::RULES_MAX <= 1 << (32 - SLOT_AT));
 
 /// The rules of one direction and tier that are for the same ports, in their order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Chain {
     /// By identity.
     source_rows: Box<[u32]>,
@@ -246,22 +253,25 @@ struct Chain {
     destination_columns: Box<[u32]>,
     ends: cross::Table,
     /// By class of service.
-    service_rows: Box<[u32]>,
+    service_rows: Arc<[u32]>,
     /// By class of source port.
-    source_port_columns: Box<[u32]>,
+    source_port_columns: Arc<[u32]>,
     words: cross::Table,
     /// Slot and action of the rule that decides; 0: none does.
     verdicts: cross::Table,
+    growth: grow::Growth,
 }
 
 /// Compiled lists.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Compiled {
     identities: Identities,
-    services: Services,
-    sources: Sources,
-    chains: Box<[Chain]>,
-    subjects: HashMap<u16, Subject>,
+    services: Arc<Services>,
+    sources: Arc<Sources>,
+    chains: Arc<[Arc<Chain>]>,
+    /// By chain.
+    sayings: Arc<[compile::Saying]>,
+    subjects: Arc<HashMap<u16, Subject>>,
     /// Bytes that it takes.
     pub bytes: usize,
 }

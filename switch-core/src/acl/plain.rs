@@ -1,9 +1,10 @@
 //! The dull twin: the rules in their order, each compared word by word, with no tables.
 
+use super::sets::Sets;
 use super::{Header, Input, Ruling, applies};
 use crate::policy::to_bits;
 use crate::wire::hop::V4_MAPPED;
-use switch_api::{AclRule, AclTier, IpProtocol, PolicyType, Prefix};
+use switch_api::{AclRule, AclTier, IpProtocol, Name, PolicyType, Prefix};
 
 /// What the lists of a tier say of a packet in one direction of a port: the first rule that is about it, staged ones
 /// among them or not.
@@ -28,7 +29,7 @@ pub fn judge(
             PolicyType::Egress => (&list.acl.egress, list.slot + list.acl.ingress.len() as u32),
         };
         for (rule, slot) in rules.iter().zip(first..) {
-            if (staged || !rule.staged) && is_about(rule, header) {
+            if (staged || !rule.staged) && is_about(rule, header, input.sets) {
                 return Some(Ruling { slot, action: rule.action, staged: rule.staged, log: rule.log });
             }
         }
@@ -36,12 +37,17 @@ pub fn judge(
     None
 }
 
-fn is_about(rule: &AclRule, header: &Header) -> bool {
-    let is_in = |prefixes: &[Prefix], end: usize| {
-        prefixes.is_empty()
-            || header.ends.is_some_and(|ends| prefixes.iter().any(|prefix| contains(prefix, ends[end])))
+fn is_about(rule: &AclRule, header: &Header, all: &Sets) -> bool {
+    let is_in = |prefixes: &[Prefix], sets: &[Name], end: usize| {
+        let is_member = |ip, set: &Name| {
+            all.get(set).is_some_and(|set| set.members(None).any(|member| contains(&member, ip)))
+        };
+        let is_named = |ip| {
+            prefixes.iter().any(|prefix| contains(prefix, ip)) || sets.iter().any(|set| is_member(ip, set))
+        };
+        prefixes.is_empty() && sets.is_empty() || header.ends.is_some_and(|ends| is_named(ends[end]))
     };
-    if !is_in(&rule.source, 0) || !is_in(&rule.destination, 1) {
+    if !is_in(&rule.source, &rule.source_sets, 0) || !is_in(&rule.destination, &rule.destination_sets, 1) {
         return false;
     }
     let Some(protocol) = rule.protocol else { return true };

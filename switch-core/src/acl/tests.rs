@@ -2,6 +2,7 @@
 //! much.
 
 use super::compile::{TooMuch, compile};
+use super::sets::{MemberChange, Set, Sets};
 use super::{Candidate, Compiled, Header, Input, Placed, check, plain, rule_name, slots_of};
 use crate::policy::to_bits;
 use proptest::prelude::*;
@@ -45,6 +46,40 @@ fn prefixes() -> impl Strategy<Value = Vec<Prefix>> {
     prop::collection::vec(prop::sample::select(&NETWORKS[..]).prop_map(|it| it.parse().unwrap()), 0..3)
 }
 
+const SETS: [&str; 3] = ["s0", "s1", "s2"];
+
+fn set_names() -> impl Strategy<Value = Vec<Name>> {
+    prop::collection::vec(prop::sample::select(&SETS[..]).prop_map(name), 0..2)
+}
+
+/// A member that comes to a set or goes.
+fn member_change() -> impl Strategy<Value = MemberChange> {
+    let host = prop::sample::select(&ADDRESSES[..]).prop_map(|ip| Prefix::host(ip.parse().unwrap()));
+    let network = prop::sample::select(&NETWORKS[..]).prop_map(|it| it.parse().unwrap());
+    let wider = (host.clone(), 0u8..=128)
+        .prop_map(|(host, len): (Prefix, u8)| Prefix { len: len % (host.bits() + 1), ..host }.network());
+    let member = prop_oneof![host, network, wider];
+    (prop::sample::select(&SETS[..]), member, prop::bool::weighted(0.7))
+        .prop_map(|(set, member, is)| MemberChange { set: name(set), member, is })
+}
+
+/// Those that are a change, made.
+fn put(sets: &mut Sets, changes: &[MemberChange]) -> Vec<MemberChange> {
+    let is_change = |change: &&MemberChange| {
+        let mut set = sets.get(&change.set).cloned().unwrap_or_default();
+        let is_new = set.put(change.member, change.is);
+        sets.insert(change.set.clone(), set);
+        is_new
+    };
+    changes.iter().filter(is_change).cloned().collect()
+}
+
+fn no_sets() -> Sets {
+    let mut sets = Sets::default();
+    SETS.iter().for_each(|set| sets.insert(name(set), Set::default()));
+    sets
+}
+
 fn ranges() -> impl Strategy<Value = Vec<PortRange>> {
     let port = || prop::sample::select(&PORTS[..]);
     let range = (port(), port()).prop_map(|(a, b)| PortRange { first: a.min(b), last: a.max(b) });
@@ -61,17 +96,28 @@ fn rule() -> impl Strategy<Value = AclRule> {
     let icmp = (prop::sample::select(&[0u8, 3, 8, 128, 129, 255][..]), code);
     let icmp = prop::collection::vec(icmp.prop_map(|(kind, code)| IcmpKind { kind, code }), 0..3);
     let staged = prop::bool::weighted(0.2);
-    let flags = (staged, prop::bool::weighted(0.2));
+    let flags = (staged, prop::bool::weighted(0.2), [set_names(), set_names()]);
     let parts = (action(), protocol, prefixes(), prefixes(), ranges(), ranges(), icmp, flags);
     parts.prop_map(
-        |(action, protocol, source, destination, source_ports, destination_ports, icmp, (staged, log))| {
+        |(
+            action,
+            protocol,
+            source,
+            destination,
+            source_ports,
+            destination_ports,
+            icmp,
+            (staged, log, sets),
+        )| {
             let ports = protocol.is_some_and(IpProtocol::has_ports);
             let messages = protocol.is_some_and(IpProtocol::is_icmp);
             AclRule {
                 action,
                 protocol,
                 source,
+                source_sets: sets[0].clone(),
                 destination,
+                destination_sets: sets[1].clone(),
                 source_ports: if ports { source_ports } else { Vec::new() },
                 destination_ports: if ports { destination_ports } else { Vec::new() },
                 icmp: if messages { icmp } else { Vec::new() },
@@ -159,16 +205,34 @@ fn agree(compiled: &Compiled, input: &Input, header: &Header) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
-    fn the_tables_say_what_the_rules_say(acls in acls(), headers in prop::collection::vec(header(), 1..80)) {
+    fn the_tables_say_what_the_rules_say(
+        acls in acls(),
+        headers in prop::collection::vec(header(), 1..80),
+        had in prop::collection::vec(member_change(), 0..12),
+        steps in prop::collection::vec(prop::collection::vec(member_change(), 1..4), 0..12),
+    ) {
         let (web, other) = (workload("web"), workload("other"));
         let names = [name("p0"), name("p1"), name("p2"), name("p3")];
         let workloads = [None, None, Some(&web), Some(&other)];
         let ports = names.iter().zip(workloads).zip(3..);
         let ports = ports.map(|((name, workload), port)| Candidate { port, name, workload }).collect();
         let namespaces = BTreeMap::new();
-        let input = Input { acls: placed(&acls), ports, namespaces: &namespaces };
-        let compiled = compile(&input).unwrap();
+        let mut sets = no_sets();
+        put(&mut sets, &had);
+        let input = Input { acls: placed(&acls), ports, namespaces: &namespaces, sets: &sets.clone() };
+        let mut compiled = compile(&input).unwrap();
         headers.iter().for_each(|header| agree(&compiled, &input, header));
+        // Members that come and go are followed as if all were made anew.
+        for step in steps {
+            let changes = put(&mut sets, &step);
+            let input = Input { sets: &sets, ..input.clone() };
+            compiled = compiled.changed(&changes, &sets).unwrap().expect("few kinds of addresses");
+            headers.iter().for_each(|header| agree(&compiled, &input, header));
+            let anew = compile(&input).unwrap();
+            for port in &input.ports {
+                prop_assert_eq!(compiled.subject(port.port), anew.subject(port.port));
+            }
+        }
     }
 }
 
@@ -191,7 +255,7 @@ fn list(ingress: Vec<AclRule>) -> Acl {
 fn compiled(acl: &Acl) -> Result<Compiled, TooMuch> {
     let (own, namespaces) = (name("p"), BTreeMap::new());
     let ports = vec![Candidate { port: 1, name: &own, workload: None }];
-    compile(&Input { acls: vec![Placed { acl, slot: 0 }], ports, namespaces: &namespaces })
+    compile(&Input { acls: vec![Placed { acl, slot: 0 }], ports, namespaces: &namespaces, sets: &no_sets() })
 }
 
 fn net(n: usize) -> Prefix {

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`model`] | the declared objects, and `(Model, Request) → Model'` |
 //! | [`acls`] | access control lists, and the ports that they are for |
+//! | [`sets`] | address sets that their rules name |
 //! | [`nats`] | network address translation, and what of it workers read |
 //! | [`addresses`] | gateway addresses and declared neighbours |
 //! | [`plan`] | what leads from what is declared to what shall be |
@@ -52,6 +53,7 @@ pub mod rates;
 pub mod routes;
 #[cfg(test)]
 mod routing_tests;
+pub mod sets;
 pub mod shared;
 pub mod snapshot;
 pub mod source_guard;

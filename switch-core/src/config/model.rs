@@ -6,8 +6,10 @@ use super::mirrored::Mirrored;
 use super::nats::PlacedNat;
 use super::policies::{PlacedPolicy, Policing, PolicyKey};
 use super::routes::Routes;
+use super::sets::CheckedSets;
 use super::shared::Nics;
 use super::{BRIDGES_MAX, FIDS_MAX, PORTS_MAX, STATIC_MACS_MAX};
+use crate::acl::sets::Sets;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,6 +43,9 @@ pub struct Declared {
     pub namespaces: Vec<Namespace>,
     /// Access control lists.
     pub acls: Vec<Acl>,
+    /// Address sets: each member is kept by itself.
+    #[serde(skip)]
+    pub sets: Sets,
     /// Network address translation.
     pub nats: Vec<Nat>,
 }
@@ -87,6 +92,8 @@ pub struct Model {
     pub acls: BTreeMap<Name, PlacedAcl>,
     /// The same, compiled.
     pub listed: Listed,
+    /// Address sets.
+    pub sets: Sets,
     /// Network address translation by name.
     pub nats: BTreeMap<Name, PlacedNat>,
     /// What makes this node's derived MACs its own.
@@ -101,6 +108,12 @@ impl Model {
         let mut next = self.clone();
         if super::routes::concerns(request) {
             next.routes = self.routes.after(request)?;
+            return Ok(next);
+        }
+        if super::sets::concerns(request) {
+            let CheckedSets { sets, listed, .. } = CheckedSets::after(self, request)?;
+            next.sets = sets;
+            listed.into_iter().for_each(|listed| next.listed = listed);
             return Ok(next);
         }
         match request {
@@ -192,6 +205,7 @@ impl Model {
         for policy in &declared.policies {
             model.add_policy(policy)?;
         }
+        model.sets = declared.sets;
         for acl in &declared.acls {
             model.set_acl(acl)?;
         }
@@ -219,6 +233,7 @@ impl Model {
             policies: self.policies.values().map(|placed| (*placed.policy).clone()).collect(),
             namespaces: self.declared_namespaces(),
             acls: self.acls.values().map(|placed| (*placed.acl).clone()).collect(),
+            sets: self.sets.clone(),
             nats: self.nats.values().map(|placed| (*placed.nat).clone()).collect(),
         }
     }

@@ -40,6 +40,7 @@ impl Model {
             route: routes.map(|(vrf, place, way)| declared(vrf, place, way)).collect(),
             namespace: of(owner, self.declared_namespaces().iter()),
             policy: of(owner, self.policies.values().map(|placed| &*placed.policy)),
+            address_set: self.declared_sets(owner),
             acl: of(owner, self.acls.values().map(|placed| &*placed.acl)),
             nat: of(owner, self.nats.values().map(|placed| &*placed.nat)),
         }
@@ -82,6 +83,7 @@ impl Model {
         of(owner, self.addresses.iter(), &desired.address, all);
         of(owner, self.ports.values().map(|port| &port.object), &desired.port, all);
         of(owner, self.policies.values().map(|placed| &*placed.policy), &desired.policy, all);
+        of(owner, self.plain_sets().iter(), &desired.address_set, all);
         of(owner, self.acls.values().map(|placed| &*placed.acl), &desired.acl, all);
         of(owner, self.nats.values().map(|placed| &*placed.nat), &desired.nat, all);
         of(owner, self.vrfs.values(), &desired.vrf, all);
@@ -188,6 +190,7 @@ pub fn plan(current: &Config, desired: &Config) -> Plan {
     let routes = Difference::of(&current.route, &desired.route);
     let namespaces = Difference::of(&current.namespace, &desired.namespace);
     let policies = Difference::of(&current.policy, &desired.policy);
+    let sets = Difference::of(&current.address_set, &desired.address_set);
     let acls = Difference::of(&current.acl, &desired.acl);
     let nats = Difference::of(&current.nat, &desired.nat);
 
@@ -202,6 +205,7 @@ pub fn plan(current: &Config, desired: &Config) -> Plan {
     routes.tell(changes, |_, _| false);
     namespaces.tell(changes, |_, _| false);
     policies.tell(changes, |_, _| false);
+    sets.tell(changes, |_, _| false);
     acls.tell(changes, |_, _| false);
     nats.tell(changes, |_, _| false);
 
@@ -249,8 +253,12 @@ pub fn plan(current: &Config, desired: &Config) -> Plan {
     plan.each(&seconds(&namespaces.change), |namespace| Request::NamespaceSet(namespace.clone()));
     plan.each(&policies.add, |policy| Request::PolicyAdd(Box::new(policy.clone())));
     plan.each(&seconds(&policies.change), |policy| Request::PolicySet(Box::new(policy.clone())));
+    plan.each(&sets.add, |set| Request::AddressSetSet(set.clone()));
+    plan.each(&seconds(&sets.change), |set| Request::AddressSetSet(set.clone()));
     plan.each(&acls.add, |acl| Request::AclSet(Box::new(acl.clone())));
     plan.each(&seconds(&acls.change), |acl| Request::AclSet(Box::new(acl.clone())));
+    // Only now does no rule name them.
+    plan.each(&sets.delete, |set| Request::AddressSetDelete(ByName { name: set.name.clone() }));
     plan.each(&nats.add, |nat| Request::NatSet(Box::new(nat.clone())));
     plan.each(&seconds(&nats.change), |nat| Request::NatSet(Box::new(nat.clone())));
     plan

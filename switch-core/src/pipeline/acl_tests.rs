@@ -140,6 +140,51 @@ fn a_list_is_stateful_and_a_change_ends_what_it_allowed() {
     net.rig.assert_conserved();
 }
 
+/// A rule is about whoever is in its set now; a flow of who comes to it stops, and goes on when he is gone. The rule is never touched.
+#[test]
+fn a_set_is_followed_by_rules_and_flows() {
+    let mut net = shop(&[]);
+    let update = |net: &mut Net, set: &str, add: &[&str], remove: &[&str]| {
+        let update = serde_json::json!({"name": set, "add": add, "remove": remove});
+        net.rig.declare(&Request::AddressSetUpdate(serde_json::from_value(update).unwrap()))
+    };
+    for set in ["blocked", "also"] {
+        let set = serde_json::from_value(serde_json::json!({"name": set})).unwrap();
+        net.rig.declare(&Request::AddressSetSet(set)).unwrap();
+    }
+    set(
+        &mut net,
+        serde_json::json!({
+            "name": "l", "applies_to": {"ports": ["p0"]},
+            "ingress": [{"action": "deny", "source_sets": ["blocked", "also"], "source": ["10.0.0.3/32"]}],
+        }),
+    );
+    let question = sent(1, 0, Udp, 53);
+    assert!(arrives(&mut net, 1, 0, question.clone()), "a set without members is about nobody");
+    assert!(!passes(&mut net, 2, 0, Udp, 53), "the network is named beside them");
+    let epochs = |net: &Net| net.rig.snapshot().ports.iter().map(|port| port.epoch).collect::<Vec<_>>();
+    let before = epochs(&net);
+    update(&mut net, "blocked", &["10.0.0.2"], &[]).unwrap();
+    let after = epochs(&net);
+    assert!(
+        before[0] != after[0] && before[1..] == after[1..],
+        "ports without such rules judge nothing again"
+    );
+    assert!(!arrives(&mut net, 1, 0, question.clone()) && !arrives(&mut net, 0, 1, answer(&question)));
+    update(&mut net, "also", &["10.0.0.0/24"], &[]).unwrap();
+    update(&mut net, "blocked", &[], &["10.0.0.2"]).unwrap();
+    assert!(!arrives(&mut net, 1, 0, question.clone()), "the network in the other set has it");
+    update(&mut net, "also", &[], &["10.0.0.0/24"]).unwrap();
+    assert_eq!(epochs(&net), before, "what is said is what was said");
+    assert!(arrives(&mut net, 1, 0, question.clone()) && arrives(&mut net, 0, 1, answer(&question)));
+    let named = net.rig.declare(&Request::AddressSetDelete(ByName { name: "also".parse().unwrap() }));
+    assert_eq!(named.unwrap_err().code, Code::Busy);
+    delete(&mut net, "l");
+    net.rig.declare(&Request::AddressSetDelete(ByName { name: "also".parse().unwrap() })).unwrap();
+    assert_eq!(update(&mut net, "also", &[], &[]).unwrap_err().code, Code::NotFound);
+    net.rig.assert_conserved();
+}
+
 /// ICMP by type: an answer's flow is judged as its question.
 #[test]
 fn pings_by_their_type() {

@@ -2,7 +2,8 @@
 //! packet what their dull twin says.
 
 use crate::acl::compile::compile;
-use crate::acl::{Candidate, Header, Input, Placed, check, plain, slots_of};
+use crate::acl::sets::{MemberChange, Set, Sets};
+use crate::acl::{Candidate, Compiled, Header, Input, Placed, check, plain, slots_of};
 use crate::wire::hop::V4_MAPPED;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,6 +11,9 @@ use switch_api::{
     Acl, AclAction, AclPorts, AclRule, AclTier, IcmpKind, IpProtocol, Name, Owner, PolicyType, PortRange,
     Prefix,
 };
+
+/// Address sets there are.
+const SETS: usize = 2;
 
 /// Bytes, as long as there are some; then zeros.
 struct Bytes<'a>(std::slice::Iter<'a, u8>);
@@ -76,8 +80,12 @@ impl Bytes<'_> {
             _ => AclAction::Pass,
         };
         let protocol = (self.byte() & 3 != 0).then(|| IpProtocol(self.protocol()));
+        let flags = self.byte();
         let mut rule =
-            AclRule { protocol, staged: self.byte() & 3 == 3, log: byte & 0x40 != 0, ..AclRule::all(action) };
+            AclRule { protocol, staged: flags & 3 == 3, log: byte & 0x40 != 0, ..AclRule::all(action) };
+        let sets =
+            |at: u8| (0..SETS).filter(|n| flags >> at >> n & 1 == 1).filter_map(|n| name("s", n)).collect();
+        (rule.source_sets, rule.destination_sets) = (sets(2), sets(4));
         rule.source = self.several(2, Self::prefix);
         rule.destination = self.several(2, Self::prefix);
         if protocol.is_some_and(IpProtocol::has_ports) {
@@ -108,9 +116,22 @@ impl Bytes<'_> {
         })
     }
 
-    fn header(&mut self) -> Header {
-        if self.byte() == 0 {
-            return Header::NOT_IP;
+    /// A member comes to a set or goes.
+    fn change(&mut self) -> Option<MemberChange> {
+        let [set, is] = [self.byte(), self.byte()];
+        Some(MemberChange {
+            set: name("s", usize::from(set) % SETS)?,
+            member: self.prefix(),
+            is: is & 3 != 3,
+        })
+    }
+
+    /// None: something else happens before the next packet.
+    fn header(&mut self) -> Option<Header> {
+        match self.byte() {
+            0 => return Some(Header::NOT_IP),
+            0xa5 => return None,
+            _ => {}
         }
         let bits = |ip: IpAddr| match ip {
             IpAddr::V4(ip) => V4_MAPPED | u128::from(ip.to_bits()),
@@ -118,12 +139,12 @@ impl Bytes<'_> {
         };
         let ends = [bits(self.address()), bits(self.address())];
         let has = self.byte();
-        Header {
+        Some(Header {
             ends: Some(ends),
             protocol: self.protocol(),
             source_port: (has & 1 == 1).then(|| self.word()),
             number: (has & 2 == 2).then(|| self.word()),
-        }
+        })
     }
 }
 
@@ -146,12 +167,17 @@ pub fn acl(data: &[u8]) {
     let acls: Vec<Placed> = lists.iter().map(place).collect();
     let names: Vec<Name> = (0..3).filter_map(|n| name("p", n)).collect();
     let ports = names.iter().zip(0..).map(|(name, port)| Candidate { port, name, workload: None }).collect();
-    let (namespaces, mut packets) = (BTreeMap::new(), 0);
-    let input = Input { acls, ports, namespaces: &namespaces };
-    let Ok(compiled) = compile(&input) else { return };
+    let (namespaces, mut packets, mut sets) = (BTreeMap::new(), 0, Sets::default());
+    (0..SETS).filter_map(|n| name("s", n)).for_each(|name| sets.insert(name, Set::default()));
+    let input = Input { acls, ports, namespaces: &namespaces, sets: &sets.clone() };
+    let Ok(mut compiled) = compile(&input) else { return };
     while packets < 64 && !(bytes.is_over() && packets > 0) {
         packets += 1;
-        let header = bytes.header();
+        let Some(header) = bytes.header() else {
+            follow(&mut compiled, &mut sets, bytes.several(4, Bytes::change));
+            continue;
+        };
+        let input = Input { sets: &sets, ..input.clone() };
         for (port, direction) in
             (0..3).flat_map(|port| [(port, PolicyType::Ingress), (port, PolicyType::Egress)])
         {
@@ -165,6 +191,20 @@ pub fn acl(data: &[u8]) {
                 assert_eq!(compiled.rehearse(chains, &header), rehearsed, "{}", place());
             }
         }
+    }
+}
+
+/// Members of sets come and go, and the tables follow.
+fn follow(compiled: &mut Compiled, sets: &mut Sets, changes: Vec<Option<MemberChange>>) {
+    let mut changes: Vec<MemberChange> = changes.into_iter().flatten().collect();
+    changes.retain(|change| {
+        let mut set = sets.get(&change.set).cloned().unwrap_or_default();
+        let is_new = set.put(change.member, change.is);
+        sets.insert(change.set.clone(), set);
+        is_new
+    });
+    if let Ok(Some(changed)) = compiled.changed(&changes, sets) {
+        *compiled = changed;
     }
 }
 

@@ -4,6 +4,46 @@ use super::Mistake;
 
 pub(super) const ACLS: &[Mistake] = &[
     Mistake {
+        what: "a network that comes to a set leaves out what lies in it",
+        file: "acl/identities.rs",
+        right: "if !is_covered && place.len < place.bits() {",
+        wrong: "if false {",
+        test: "acl::tests",
+        loom: false,
+    },
+    Mistake {
+        what: "what goes from a set takes those along that are in it by themselves",
+        file: "acl/identities.rs",
+        right: "true => others = Some(*below),",
+        wrong: "true => concerned.push((*below, held.clone())),",
+        test: "acl::tests",
+        loom: false,
+    },
+    Mistake {
+        what: "a new kind of address is thought of as the one before it",
+        file: "acl/grow.rs",
+        right: "for identity in rows.len()..identities.len() {\n                let terms = identities.terms(identity);",
+        wrong: "for identity in rows.len()..identities.len() {\n                let terms = identities.terms(identity - 1);",
+        test: "acl::tests",
+        loom: false,
+    },
+    Mistake {
+        what: "a member that comes leaves flows alone",
+        file: "acl/compile.rs",
+        right: "self.sets.iter().for_each(|set| sets.get(set).map_or(0, Set::digest).hash(&mut hasher));",
+        wrong: "",
+        test: "a_set_is_followed",
+        loom: false,
+    },
+    Mistake {
+        what: "a set that rules name is deleted",
+        file: "config/sets.rs",
+        right: "if !users.is_empty() {",
+        wrong: "if false {",
+        test: "a_set_is_followed",
+        loom: false,
+    },
+    Mistake {
         what: "a reset stands where nobody waits for it",
         file: "host/reset.rs",
         right: "true => (asked.ack_number(), None),",
@@ -54,8 +94,8 @@ pub(super) const ACLS: &[Mistake] = &[
     Mistake {
         what: "an address is only in the smallest of the networks that rules name",
         file: "acl/identities.rs",
-        right: "stack.iter().map(|(_, term)| *term).collect();",
-        wrong: "vec![term];",
+        right: "here.extend(stack.last()",
+        wrong: "here.extend(stack.get(usize::MAX)",
         test: "acl::tests",
         loom: false,
     },
