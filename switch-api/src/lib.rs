@@ -11,6 +11,7 @@
 //! | [`ipam`] | address pools and leases |
 //! | [`limit`] | how fast a port may send and be sent |
 //! | [`acl`] | access control lists |
+//! | [`acl_match`] | what their rules say of packets beyond addresses and ports |
 //! | [`address_set`] | networks and addresses that rules share |
 //! | [`nat`] | network address translation |
 //! | [`policy`] | network policies, and the workloads they are about |
@@ -31,6 +32,7 @@
 //! | [`client`] | a blocking client over the Unix socket |
 
 pub mod acl;
+pub mod acl_match;
 pub mod address_set;
 pub mod bridge;
 pub mod capture;
@@ -60,6 +62,7 @@ pub mod trace;
 pub mod vrf;
 
 pub use acl::*;
+pub use acl_match::*;
 pub use address_set::*;
 pub use bridge::*;
 pub use capture::*;

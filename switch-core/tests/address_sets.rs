@@ -91,6 +91,13 @@ fn kib(daemon: &Daemon) -> u64 {
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
+/// How long the control thread, which is the process's first, has run.
+fn control_time(daemon: &Daemon) -> Duration {
+    let path = format!("/proc/{0}/task/{0}/schedstat", daemon.pid());
+    let text = std::fs::read_to_string(path).unwrap();
+    Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
+}
+
 /// Puts questions and waits for each answer, until it is told to end: how many were put, and how many were not answered.
 fn questions(
     from: &switch_lab::Pod,
@@ -203,22 +210,23 @@ fn a_thousand_changes_a_second_beside_traffic_and_a_hundred_thousand_rules() {
         assert_eq!(done.added + done.removed, 1, "change {n}");
     };
     (0..400).for_each(|n| change(&mut client, n));
-    let (before, begun) = (kib(&daemon), Instant::now());
+    let (before, worked, begun) = (kib(&daemon), control_time(&daemon), Instant::now());
     for n in 0..CHANGES {
         change(&mut client, n);
         let due = CHANGES_TAKE * (n + 1) / CHANGES;
         std::thread::sleep(due.saturating_sub(begun.elapsed()));
     }
     let (took, after) = (begun.elapsed(), kib(&daemon));
+    let each = (control_time(&daemon) - worked) / CHANGES;
     is_over.store(true, Ordering::Relaxed);
     let (put, lost) = asked();
     println!(
-        "{CHANGES} changes in {took:?}; {put} questions, {lost} lost; {before} KiB before, {after} after"
+        "{CHANGES} changes in {took:?}, {each:?} of the control thread each; {put} questions, {lost} lost; {before} KiB before, {after} after"
     );
     assert!(put > 100 && lost == 0, "{lost} of {put} questions were not answered");
     assert!(after < before + GROWTH_KIB, "{before} KiB before, {after} after");
-    let rate = f64::from(CHANGES) / took.as_secs_f64();
-    assert!(rate > 500.0, "only {rate} changes a second, on a machine that does much else");
+    // How many a second there are depends on who else is on the machine; what each costs does not.
+    assert!(each < CHANGES_TAKE / CHANGES, "a change costs {each:?}: there cannot be a thousand a second");
 
     let sets =
         |daemon: &Daemon| -> Vec<AddressSetStatus> { daemon.call(&Request::AddressSetList(Nothing {})) };

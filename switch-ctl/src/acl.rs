@@ -155,7 +155,8 @@ fn rules(lists: &[AclStatus], output: &Output) -> String {
     let mut table = output.table(&["RULE", "ACTION", "ABOUT", "PACKETS"]);
     for status in lists {
         for (rule, count) in in_order(&status.acl).zip(&status.rules) {
-            let flags = [(rule.staged, ", staged"), (rule.log, ", log")];
+            let stateless = rule.stateless || status.acl.stateless && rule.action == AclAction::Allow;
+            let flags = [(rule.staged, ", staged"), (stateless, ", stateless"), (rule.log, ", log")];
             let flags: String = flags.into_iter().filter_map(|(is, text)| is.then_some(text)).collect();
             let action = format!("{:?}{flags}", rule.action).to_lowercase();
             table.add_row(vec![count.rule.clone(), action, about(rule), thousands(count.packets)]);
@@ -183,6 +184,12 @@ fn about(rule: &AclRule) -> String {
         }
     }
     parts.extend((!rule.icmp.is_empty()).then(|| format!("type {}", all(&rule.icmp))));
+    parts.extend(rule.tcp_flags.map(|flags| format!("flags {flags}")));
+    parts.extend(rule.fragment.map(|fragment| format!("fragment {fragment}")));
+    parts.extend((!rule.source_mac.is_empty()).then(|| format!("from mac {}", all(&rule.source_mac))));
+    parts
+        .extend((!rule.destination_mac.is_empty()).then(|| format!("to mac {}", all(&rule.destination_mac))));
+    parts.extend((!rule.vlan.is_empty()).then(|| format!("vlan {}", all(&rule.vlan))));
     if parts.is_empty() { "everything".into() } else { parts.join(" ") }
 }
 

@@ -131,6 +131,7 @@ fn rules(count: usize) -> (Compiled, u32) {
         applies_to: AclPorts { all: true, ..AclPorts::default() },
         ingress: (0..count).map(rule).collect(),
         egress: Vec::new(),
+        stateless: false,
         owner: Owner::Operator,
     };
     let (own, namespaces) = (parse("p"), BTreeMap::new());

@@ -1,7 +1,7 @@
 //! What is wrong with a list, in sentences: what would never match is refused as well, for nobody meant that.
 
 use super::RULE_ITEMS_MAX;
-use switch_api::{Acl, AclRule, Prefix};
+use switch_api::{Acl, AclAction, AclRule, IpProtocol, Prefix};
 
 /// A problem: the field, and a sentence.
 pub type Problem = (String, String);
@@ -73,7 +73,26 @@ fn rule(rule: &AclRule) -> Vec<(&'static str, String)> {
     if !rule.icmp.is_empty() && !rule.protocol.is_some_and(|protocol| protocol.is_icmp()) {
         problems.push(("icmp", "only ICMP has types: say `protocol = \"icmp\"`, or `\"icmpv6\"`".to_owned()));
     }
+    if rule.stateless && rule.action != AclAction::Allow {
+        let text = "only what is allowed could be a flow: leave `stateless` out, or say `action = \"allow\"`";
+        problems.push(("stateless", text.to_owned()));
+    }
+    if rule.tcp_flags.is_some() && rule.protocol != Some(IpProtocol::TCP) {
+        problems.push(("tcp_flags", "only TCP has these flags: say `protocol = \"tcp\"`".to_owned()));
+    }
+    for (field, macs) in [("source_mac", &rule.source_mac), ("destination_mac", &rule.destination_mac)] {
+        let first = macs.first().map(|it| it.mask);
+        if let Some(other) = macs.iter().find(|it| Some(it.mask) != first) {
+            let text = format!(
+                "the MACs of one rule have the same mask, and {other} has another; make two rules of it"
+            );
+            problems.push((field, text));
+        }
+    }
     let lens = [
+        ("source_mac", rule.source_mac.len()),
+        ("destination_mac", rule.destination_mac.len()),
+        ("vlan", rule.vlan.len()),
         ("source", rule.source.len()),
         ("destination", rule.destination.len()),
         ("source_sets", rule.source_sets.len()),

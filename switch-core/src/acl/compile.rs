@@ -2,6 +2,7 @@
 
 use super::classes::{Services, Sources};
 use super::cross::{Bits, Distinct, Table, add, cross, words_of};
+use super::fields::{Field, Step};
 use super::grow::{Grounds, Growth, KINDS_MAX, Side, grown};
 use super::identities::Identities;
 use super::sets::{MemberChange, Set, Sets};
@@ -34,6 +35,9 @@ pub enum TooMuch {
     /// There are too many different ports.
     #[error("the access control lists tell {0} ranges of ports apart, and {max} is the most", max = u16::MAX)]
     Classes(usize),
+    /// There are too many masks.
+    #[error("the access control lists name {0} masks of MACs, and {max} is the most", max = super::fields::MAC_MASKS_MAX)]
+    Masks(usize),
     /// There are too many kinds of addresses.
     #[error("the access control lists tell {0} kinds of addresses apart, and {VALUE_MAX} is the most")]
     Identities(usize),
@@ -90,6 +94,7 @@ struct Shared {
     identities: Identities,
     services: Services,
     sources: Sources,
+    fields: Vec<Field>,
 }
 
 /// Rules that are asked together: a direction, lists by their places in the order, and whether staged rules are among them.
@@ -106,18 +111,35 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
     let chains: Vec<Vec<Rule>> = keys.iter().map(|key| rules_of(key, &lists)).collect();
     let sayings: Vec<Saying> = chains.iter().map(|rules| Saying::of(rules)).collect();
     number_epochs(&mut subjects, &sayings, input.sets);
+    for subject in subjects.values_mut() {
+        let rules = |subject: &Subject| subject.all().flat_map(|chain| &chains[chain as usize]);
+        let fragments = rules(subject).any(|it| it.rule.fragment.is_some());
+        (subject.stateless, subject.fragments) = (rules(subject).any(|it| it.ruling.stateless), fragments);
+    }
+    let stateless = subjects.values().any(|subject| subject.stateless);
     let shared = Shared::new(&chains, input.sets)?;
     let mut budget = Budget::default();
     let by_identity = 2 * size_of::<u32>() * shared.identities.len();
     let by_class = size_of::<u32>() * (usize::from(shared.services.len) + usize::from(shared.sources.len));
-    let own = shared.identities.bytes() + shared.services.bytes() + shared.sources.bytes();
+    let fields = shared.fields.iter().map(Field::bytes).sum::<usize>();
+    let own = fields + shared.identities.bytes() + shared.services.bytes() + shared.sources.bytes();
     budget.take_bytes(own + chains.len() * (by_identity + by_class))?;
     let chains = chains.iter().map(|rules| chain(rules, &shared, &mut budget).map(Arc::new));
     let chains = chains.collect::<Result<Vec<_>, _>>()?;
-    let Shared { identities, services, sources } = shared;
+    let Shared { identities, services, sources, fields } = shared;
     let (services, sources, bytes) = (Arc::new(services), Arc::new(sources), budget.bytes);
     let (chains, sayings) = (chains.into(), sayings.into());
-    Ok(Compiled { identities, services, sources, chains, sayings, subjects: Arc::new(subjects), bytes })
+    Ok(Compiled {
+        identities,
+        services,
+        sources,
+        fields: fields.into(),
+        chains,
+        sayings,
+        subjects: Arc::new(subjects),
+        bytes,
+        stateless,
+    })
 }
 
 impl Compiled {
@@ -191,7 +213,7 @@ fn chains_of(input: &Input, lists: &[&Placed]) -> (Vec<Key>, HashMap<u16, Subjec
             after: tier(direction, AclTier::After),
         };
         let (ingress, egress) = (chains(PolicyType::Ingress), chains(PolicyType::Egress));
-        let subject = Subject { ingress, egress, epoch: 0 };
+        let subject = Subject { ingress, egress, ..Subject::default() };
         if subject.is_listed() {
             subjects.insert(port.port, subject);
         }
@@ -214,10 +236,7 @@ fn rules_of<'a>((direction, lists, staged): &Key, all: &[&Placed<'a>]) -> Vec<Ru
             PolicyType::Egress => list.slot + list.acl.ingress.len() as u32,
         };
         let rules = rules(list, *direction).iter().zip(first..).filter(|(rule, _)| *staged || !rule.staged);
-        chain.extend(rules.map(|(rule, slot)| Rule {
-            rule,
-            ruling: Ruling { slot, action: rule.action, staged: rule.staged, log: rule.log },
-        }));
+        chain.extend(rules.map(|(rule, slot)| Rule { rule, ruling: Ruling::of(slot, rule, list.acl) }));
     }
     chain
 }
@@ -234,7 +253,7 @@ pub(super) struct Saying {
 impl Saying {
     fn of(rules: &[Rule]) -> Self {
         let mut hasher = DefaultHasher::new();
-        rules.iter().for_each(|rule| rule.rule.hash(&mut hasher));
+        rules.iter().for_each(|rule| (rule.rule, rule.ruling.stateless).hash(&mut hasher));
         let named = rules.iter().flat_map(|rule| rule.rule.sets());
         let sets: BTreeSet<&Name> = named.collect();
         Self { rules: hasher.finish(), sets: sets.into_iter().cloned().collect() }
@@ -257,11 +276,9 @@ pub(super) fn number_epochs(subjects: &mut HashMap<u16, Subject>, sayings: &[Say
 }
 
 fn epoch_of(subject: &Subject, epochs: &[u64]) -> u64 {
-    let Subject { ingress, egress, .. } = subject;
-    let tiers = [ingress.before, ingress.after, egress.before, egress.after];
     let epoch = |chain: Option<u32>| chain.map(|chain| epochs[chain as usize]);
     let mut hasher = DefaultHasher::new();
-    tiers.map(|tier| (epoch(tier.enforced), epoch(tier.rehearsed))).hash(&mut hasher);
+    subject.tiers().map(|tier| (epoch(tier.enforced), epoch(tier.rehearsed))).hash(&mut hasher);
     // 0 is that nothing is said at all.
     hasher.finish() | 1
 }
@@ -277,13 +294,14 @@ impl Shared {
         if most > usize::from(u16::MAX) {
             return Err(TooMuch::Classes(most));
         }
+        let fields = Field::all(rules.clone())?;
         let (services, sources) = (Services::new(rules.clone()), Sources::new(rules));
-        Ok(Self { identities, services, sources })
+        Ok(Self { identities, services, sources, fields })
     }
 }
 
 fn chain(rules: &[Rule], shared: &Shared, budget: &mut Budget) -> Result<Chain, TooMuch> {
-    let Shared { identities, services, sources } = shared;
+    let Shared { identities, services, sources, fields } = shared;
     let about = rules.iter().map(|rule| rule.rule);
     let mut source = Side::of(rules.len(), about.clone().map(|it| (&it.source, &it.source_sets)), identities);
     let mut destination =
@@ -293,7 +311,16 @@ fn chain(rules: &[Rule], shared: &Shared, budget: &mut Budget) -> Result<Chain, 
     let (ends, left) = cross(&source.distinct.all(), &destination.distinct.all(), budget)?;
     let (service_rows, rows) = by_class(rules, services.len, budget, |rule| services.ranges(rule))?;
     let (source_port_columns, columns) = by_class(rules, sources.len, budget, |rule| sources.ranges(rule))?;
-    let (words, right) = cross(&rows, &columns, budget)?;
+    let (words, mut right) = cross(&rows, &columns, budget)?;
+    let mut further = Vec::new();
+    for (n, field) in
+        fields.iter().enumerate().filter(|(_, field)| rules.iter().any(|it| field.is_named(it.rule)))
+    {
+        let (columns, sets) = by_class(rules, field.len(), budget, |rule| field.ranges(rule))?;
+        let (table, both) = cross(&right.all(), &sets, budget)?;
+        further.push(Step { field: n, columns, table });
+        right = both;
+    }
     let (right, said) = (right.all(), rules.iter().map(|rule| packed(rule.ruling)).collect::<Vec<u32>>());
     let verdicts = Table::of_first(&left.all(), &right, budget, &said)?;
     let names_sets = rules.iter().any(|rule| rule.rule.sets().next().is_some());
@@ -311,6 +338,7 @@ fn chain(rules: &[Rule], shared: &Shared, budget: &mut Budget) -> Result<Chain, 
         service_rows,
         source_port_columns,
         words,
+        further: further.into(),
         verdicts,
         growth,
     })

@@ -5,14 +5,14 @@ use crate::counter::{DropReason, Event};
 use switch_api::{Acl, ByName, Code, NetworkPolicy, Protocol, Request};
 
 /// Pods `db`, `web` and `other`, 10.0.0.1 to 3, behind ports p0 to p2.
-fn shop(policies: &[NetworkPolicy]) -> Net {
+pub(super) fn shop(policies: &[NetworkPolicy]) -> Net {
     let pods = [pod("db", "10.0.0.1"), pod("web", "10.0.0.2"), pod("other", "10.0.0.3")];
     let mut net = net(vec![], &pods, policies);
     introduce(&mut net);
     net
 }
 
-fn set(net: &mut Net, acl: serde_json::Value) {
+pub(super) fn set(net: &mut Net, acl: serde_json::Value) {
     let acl: Acl = serde_json::from_value(acl).unwrap();
     net.rig.declare(&Request::AclSet(Box::new(acl))).unwrap();
 }
@@ -22,12 +22,12 @@ fn delete(net: &mut Net, name: &str) {
 }
 
 /// From a pod to another, both by number, and a port.
-fn sent(from: usize, to: usize, protocol: Protocol, port: u16) -> Vec<u8> {
+pub(super) fn sent(from: usize, to: usize, protocol: Protocol, port: u16) -> Vec<u8> {
     let ip = |n: usize| format!("10.0.0.{}", n + 1).parse().unwrap();
     packet((mac(to), mac(from)), ip(from), ip(to), (protocol, port), 7)
 }
 
-fn passes(net: &mut Net, from: usize, to: usize, protocol: Protocol, port: u16) -> bool {
+pub(super) fn passes(net: &mut Net, from: usize, to: usize, protocol: Protocol, port: u16) -> bool {
     arrives(net, from, to, sent(from, to, protocol, port))
 }
 

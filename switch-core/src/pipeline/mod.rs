@@ -55,6 +55,8 @@ mod waiting;
 pub mod watch;
 
 #[cfg(test)]
+mod acl_field_tests;
+#[cfg(test)]
 mod acl_tests;
 #[cfg(test)]
 mod back_tests;

@@ -3,13 +3,13 @@
 
 use crate::acl::compile::compile;
 use crate::acl::sets::{MemberChange, Set, Sets};
-use crate::acl::{Candidate, Compiled, Header, Input, Placed, check, plain, slots_of};
+use crate::acl::{Candidate, Compiled, FrameHead, Header, Input, Part, Placed, check, plain, slots_of};
 use crate::wire::hop::V4_MAPPED;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use switch_api::{
-    Acl, AclAction, AclPorts, AclRule, AclTier, IcmpKind, IpProtocol, Name, Owner, PolicyType, PortRange,
-    Prefix,
+    Acl, AclAction, AclPorts, AclRule, AclTier, FragmentMatch, IcmpKind, IpProtocol, Mac, MacMask, Name,
+    Owner, PolicyType, PortRange, Prefix, TcpFlags,
 };
 
 /// Address sets there are.
@@ -86,6 +86,17 @@ impl Bytes<'_> {
         let sets =
             |at: u8| (0..SETS).filter(|n| flags >> at >> n & 1 == 1).filter_map(|n| name("s", n)).collect();
         (rule.source_sets, rule.destination_sets) = (sets(2), sets(4));
+        rule.tcp_flags = (flags & 0x40 != 0 && protocol == Some(IpProtocol::TCP))
+            .then_some(TcpFlags { mask: byte & 0x37, value: byte & 0x12 });
+        if flags & 0x80 != 0 {
+            let wanted =
+                [FragmentMatch::Any, FragmentMatch::First, FragmentMatch::Later, FragmentMatch::None];
+            rule.fragment = wanted.get(usize::from(self.byte() & 7)).copied();
+            let mask = if byte & 8 != 0 { MacMask::ALL } else { Mac([0xff, 0xff, 0xff, 0xf0, 0, 0]) };
+            let mac = |bits: u64| MacMask { mac: Mac::from_u64(bits & mask.to_u64()), mask };
+            rule.source_mac = self.several(2, |bytes| mac(bytes.mac()));
+            rule.destination_mac = self.several(1, |bytes| mac(bytes.mac()));
+        }
         rule.source = self.several(2, Self::prefix);
         rule.destination = self.several(2, Self::prefix);
         if protocol.is_some_and(IpProtocol::has_ports) {
@@ -108,12 +119,19 @@ impl Bytes<'_> {
         Some(Acl {
             name: name("l", n)?,
             tier,
+            stateless: whom & 64 != 0,
             priority: u16::from(self.byte() & 3),
             applies_to: AclPorts { ports, workloads: None, all: whom & 128 != 0 },
             ingress: self.several(6, Self::rule),
             egress: self.several(6, Self::rule),
             owner: Owner::Operator,
         })
+    }
+
+    /// One of few.
+    fn mac(&mut self) -> u64 {
+        let byte = u64::from(self.byte());
+        0x02_00_00_00_00_00 | (byte >> 4) << 16 | byte & 3
     }
 
     /// A member comes to a set or goes.
@@ -144,6 +162,12 @@ impl Bytes<'_> {
             protocol: self.protocol(),
             source_port: (has & 1 == 1).then(|| self.word()),
             number: (has & 2 == 2).then(|| self.word()),
+            flags: (has & 4 == 4).then_some(has),
+            part: *[Part::Whole, Part::First, Part::Later]
+                .get(usize::from(has >> 3 & 3))
+                .unwrap_or(&Part::Whole),
+            frame: (has & 32 == 32)
+                .then(|| FrameHead { macs: [self.mac(), self.mac()], vlan: self.word() & 0xfff }),
         })
     }
 }
