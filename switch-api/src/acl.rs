@@ -113,9 +113,15 @@ pub struct AclRule {
     /// Source ports; only with TCP, UDP or SCTP.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source_ports: Vec<PortRange>,
+    /// Port sets of one of which the source port is, if it is in none of `source_ports`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_port_sets: Vec<Name>,
     /// Destination ports; only with TCP, UDP or SCTP.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub destination_ports: Vec<PortRange>,
+    /// Port sets of one of which the destination port is, if it is in none of `destination_ports`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destination_port_sets: Vec<Name>,
     /// Types, and codes, of messages; only with ICMP or ICMPv6.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub icmp: Vec<IcmpKind>,
@@ -158,7 +164,9 @@ impl AclRule {
             destination: Vec::new(),
             destination_sets: Vec::new(),
             source_ports: Vec::new(),
+            source_port_sets: Vec::new(),
             destination_ports: Vec::new(),
+            destination_port_sets: Vec::new(),
             icmp: Vec::new(),
             tcp_flags: None,
             fragment: None,
@@ -169,6 +177,11 @@ impl AclRule {
             stateless: false,
             log: false,
         }
+    }
+
+    /// Port sets that it names.
+    pub fn port_sets(&self) -> impl Iterator<Item = &Name> {
+        self.source_port_sets.iter().chain(&self.destination_port_sets)
     }
 
     /// Address sets that it names.

@@ -12,6 +12,7 @@
 //! | [`limit`] | how fast a port may send and be sent |
 //! | [`acl`] | access control lists |
 //! | [`acl_match`] | what their rules say of packets beyond addresses and ports |
+//! | [`port_set`] | ports that rules share |
 //! | [`address_set`] | networks and addresses that rules share |
 //! | [`nat`] | network address translation |
 //! | [`policy`] | network policies, and the workloads they are about |
@@ -53,6 +54,7 @@ pub mod object;
 pub mod owner;
 pub mod policy;
 pub mod policy_diff;
+pub mod port_set;
 pub mod prefix;
 pub mod publish;
 pub mod reply;
@@ -87,6 +89,7 @@ pub use object::*;
 pub use owner::{NoOwner, Owner};
 pub use policy::*;
 pub use policy_diff::*;
+pub use port_set::*;
 pub use prefix::Prefix;
 pub use publish::Publish;
 pub use reply::*;

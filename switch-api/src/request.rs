@@ -11,6 +11,7 @@ use crate::policy::{
     ByNamespace, ByPolicy, Namespace, NetworkPolicy, PolicyExplain, PolicyFilter, PortLabel,
 };
 use crate::policy_diff::PolicyDiff;
+use crate::port_set::PortRangeSet;
 use crate::route::{
     AddressDelete, BridgeAddress, NeighDelete, NeighFilter, Route, RouteApply, RouteDelete, RouteFilter,
     RouteGet, StaticNeighbour,
@@ -209,6 +210,15 @@ pub enum Request {
     /// Lists access control lists, and what their rules decided.
     #[serde(rename = "acl.list")]
     AclList(Nothing),
+    /// Declares a port set, in place of the one of that name if there is one.
+    #[serde(rename = "port_set.set")]
+    PortSetSet(PortRangeSet),
+    /// Removes a port set that no rule names.
+    #[serde(rename = "port_set.delete")]
+    PortSetDelete(ByName),
+    /// Lists port sets.
+    #[serde(rename = "port_set.list")]
+    PortSetList(Nothing),
     /// Declares an address set, in place of the one of that name if there is one.
     #[serde(rename = "address_set.set")]
     AddressSetSet(AddressSet),
@@ -293,6 +303,7 @@ impl Request {
                     | Self::PolicyExplain(_)
                     | Self::PolicyDiff(_)
                     | Self::AclList(_)
+                    | Self::PortSetList(_)
                     | Self::AddressSetList(_)
                     | Self::AddressSetMembers(_)
                     | Self::NatList(_)

@@ -205,7 +205,7 @@ fn a_thousand_changes_a_second_beside_traffic_and_a_hundred_thousand_rules() {
     let asked = questions(other, db, &is_over);
     let change = |client: &mut switch_api::Client, n: u32| {
         let fresh = [member(99_000 + n / 2 % 500)];
-        let (add, remove): (&[_], &[_]) = if n % 2 == 0 { (&fresh, &[]) } else { (&[], &fresh) };
+        let (add, remove): (&[_], &[_]) = if n.is_multiple_of(2) { (&fresh, &[]) } else { (&[], &fresh) };
         let done: AddressSetDone = client.call(&update("blocked", add, remove)).unwrap();
         assert_eq!(done.added + done.removed, 1, "change {n}");
     };

@@ -172,15 +172,22 @@ fn about(rule: &AclRule) -> String {
     }
     let mut parts: Vec<String> = rule.protocol.iter().map(ToString::to_string).collect();
     let sides = [
-        ("from", &rule.source, &rule.source_sets, &rule.source_ports),
-        ("to", &rule.destination, &rule.destination_sets, &rule.destination_ports),
+        ("from", &rule.source, &rule.source_sets, &rule.source_ports, &rule.source_port_sets),
+        (
+            "to",
+            &rule.destination,
+            &rule.destination_sets,
+            &rule.destination_ports,
+            &rule.destination_port_sets,
+        ),
     ];
-    for (word, prefixes, sets, ports) in sides {
-        if !prefixes.is_empty() || !sets.is_empty() || !ports.is_empty() {
+    for (word, prefixes, sets, ports, port_sets) in sides {
+        if !prefixes.is_empty() || !sets.is_empty() || !ports.is_empty() || !port_sets.is_empty() {
             parts.push(word.into());
             parts.extend((!prefixes.is_empty()).then(|| all(prefixes)));
             parts.extend((!sets.is_empty()).then(|| format!("set {}", all(sets))));
             parts.extend((!ports.is_empty()).then(|| format!("port {}", all(ports))));
+            parts.extend((!port_sets.is_empty()).then(|| format!("port set {}", all(port_sets))));
         }
     }
     parts.extend((!rule.icmp.is_empty()).then(|| format!("type {}", all(&rule.icmp))));

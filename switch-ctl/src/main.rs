@@ -26,6 +26,7 @@ mod output;
 mod outside;
 mod policy;
 mod port;
+mod port_set;
 mod readdress;
 mod route;
 mod stats;
@@ -99,6 +100,9 @@ enum Noun {
     /// Access control lists: ordered rules, before and after network policies.
     #[command(subcommand)]
     Acl(acl::Verb),
+    /// Port sets: ports that rules of access control lists share.
+    #[command(subcommand)]
+    PortSet(port_set::Verb),
     /// Address sets: networks and addresses that rules of access control lists share.
     #[command(subcommand)]
     AddressSet(address_set::Verb),
@@ -235,6 +239,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Vrf(verb) => vrf::run(verb, &mut client, &output),
         Noun::Policy(verb) => policy::run(verb, &mut client, &output),
         Noun::Acl(verb) => acl::run(verb, &mut client, &output),
+        Noun::PortSet(verb) => port_set::run(verb, &mut client, &output),
         Noun::AddressSet(verb) => address_set::run(verb, &mut client, &output),
         Noun::Nat(verb) => nat::run(verb, &mut client, &output),
         Noun::Namespace(verb) => namespace::run(verb, &mut client, &output),

@@ -57,6 +57,10 @@ const LINES: &[&str] = &[
     "policy show web --namespace shop",
     "policy explain 10.1.0.77 t tcp 80",
     "policy remove web --namespace shop",
+    "port-set set DIR/port-sets.toml",
+    "port-set list",
+    "port-set show web",
+    "port-set delete web",
     "address-set create blocked",
     "address-set set DIR/sets.toml",
     "address-set add blocked 192.0.2.7 2001:db8::/32",
@@ -171,6 +175,7 @@ fn every_command_prints_json_when_asked() {
         "policy.json",
         r#"{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"web","namespace":"shop"},"spec":{"podSelector":{},"ingress":[{}]}}"#,
     );
+    put("port-sets.toml", "[[port_set]]\nname = \"web\"\nports = [80, \"8000-8080\"]\n");
     put("sets.toml", "[[address_set]]\nname = \"other\"\nmembers = [\"10.1.0.78\"]\n");
     put("list", "10.1.0.79 # a comment\n");
     put(

@@ -61,6 +61,13 @@ fn rule(rule: &AclRule) -> Vec<(&'static str, String)> {
         problems.push(("destination", "source and destination are of different IP versions".to_owned()));
     }
     let has_ports = rule.protocol.is_some_and(|protocol| protocol.has_ports());
+    let port_sets = [
+        ("source_port_sets", &rule.source_port_sets),
+        ("destination_port_sets", &rule.destination_port_sets),
+    ];
+    for (field, _) in port_sets.into_iter().filter(|(_, sets)| !sets.is_empty() && !has_ports) {
+        problems.push((field, "only TCP, UDP and SCTP have ports: say which `protocol`".to_owned()));
+    }
     for (field, ports) in
         [("source_ports", &rule.source_ports), ("destination_ports", &rule.destination_ports)]
     {
@@ -90,6 +97,8 @@ fn rule(rule: &AclRule) -> Vec<(&'static str, String)> {
         }
     }
     let lens = [
+        ("source_port_sets", rule.source_port_sets.len()),
+        ("destination_port_sets", rule.destination_port_sets.len()),
         ("source_mac", rule.source_mac.len()),
         ("destination_mac", rule.destination_mac.len()),
         ("vlan", rule.vlan.len()),

@@ -6,7 +6,10 @@ use super::fields::{Field, Step};
 use super::grow::{Grounds, Growth, KINDS_MAX, Side, grown};
 use super::identities::Identities;
 use super::sets::{MemberChange, Set, Sets};
-use super::{Chain, Chains, Compiled, Input, MEMORY_MAX, Placed, Ruling, Subject, Tier, applies, packed};
+use super::{
+    ADDRESSES_MEMORY_MAX, Chain, Chains, Compiled, Input, MEMORY_MAX, Placed, Ruling, Subject, Tier, applies,
+    packed,
+};
 use crate::table::lpm::VALUE_MAX;
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
@@ -26,6 +29,9 @@ pub enum TooMuch {
     /// The tables would be too large.
     #[error("the access control lists would take at least {} MiB compiled, and {} MiB is the most", .0 >> 20, MEMORY_MAX >> 20)]
     Bytes(usize),
+    /// What leads from addresses to them would be.
+    #[error("the networks and address sets that access control lists name would take {} MiB to find an address in, and {} MiB is the most", .0 >> 20, ADDRESSES_MEMORY_MAX >> 20)]
+    Addresses(usize),
     /// Making them would.
     #[error("compiling the access control lists would take at least {} MiB meanwhile, and {} MiB is the most", .0 >> 20, MEANWHILE_MAX >> 20)]
     Meanwhile(usize),
@@ -122,12 +128,13 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
     let by_identity = 2 * size_of::<u32>() * shared.identities.len();
     let by_class = size_of::<u32>() * (usize::from(shared.services.len) + usize::from(shared.sources.len));
     let fields = shared.fields.iter().map(Field::bytes).sum::<usize>();
-    let own = fields + shared.identities.bytes() + shared.services.bytes() + shared.sources.bytes();
+    let addresses = shared.identities.fits()?;
+    let own = fields + shared.services.bytes() + shared.sources.bytes();
     budget.take_bytes(own + chains.len() * (by_identity + by_class))?;
     let chains = chains.iter().map(|rules| chain(rules, &shared, &mut budget).map(Arc::new));
     let chains = chains.collect::<Result<Vec<_>, _>>()?;
     let Shared { identities, services, sources, fields } = shared;
-    let (services, sources, bytes) = (Arc::new(services), Arc::new(sources), budget.bytes);
+    let (services, sources, bytes) = (Arc::new(services), Arc::new(sources), budget.bytes + addresses);
     let (chains, sayings) = (chains.into(), sayings.into());
     Ok(Compiled {
         identities,
@@ -154,8 +161,9 @@ impl Compiled {
         if like.len() > KINDS_MAX {
             return Ok(None);
         }
+        let addresses = identities.fits()?;
         let mut budget = Budget { bytes: self.bytes - self.identities.bytes(), ..Budget::default() };
-        budget.take_bytes(identities.bytes() + self.chains.len() * 2 * size_of::<u32>() * like.len())?;
+        budget.take_bytes(self.chains.len() * 2 * size_of::<u32>() * like.len())?;
         let mut chains = self.chains.clone();
         if !like.is_empty() {
             let grown = self.chains.iter().map(|chain| grown(chain, &identities, like, &mut budget));
@@ -168,7 +176,7 @@ impl Compiled {
         }
         let mut subjects = (*self.subjects).clone();
         number_epochs(&mut subjects, &self.sayings, sets);
-        let (bytes, subjects) = (budget.bytes, Arc::new(subjects));
+        let (bytes, subjects) = (budget.bytes + addresses, Arc::new(subjects));
         Ok(Some(Self { identities, chains, subjects, bytes, ..self.clone() }))
     }
 

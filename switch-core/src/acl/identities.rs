@@ -4,6 +4,7 @@
 //! A member of a set that comes or goes changes the network that it is and those that lie in it. Whatever of their new combinations
 //! of terms occurred before has its identity; one that is new gets the next number, and what was not concerned is shared.
 
+use super::ADDRESSES_MEMORY_MAX;
 use super::compile::TooMuch;
 use super::sets::{CHUNK, MemberChange, Set};
 use crate::policy::to_bits;
@@ -133,7 +134,7 @@ impl Identities {
             changes[usize::from(place.address.is_ipv6())].push(change(&place, identity + 1));
             held.push((place, Held { own: Own::of(&own), identity }));
         }
-        new.fits()?;
+        new.has_numbers()?;
         let [v4, v6] = changes.map(|mut changes| Lpm::default().changed(&mut changes));
         let (places, made) = (Map::default().insert_many(held), new.len());
         Ok(Self { v4, v6, places, made, ..new })
@@ -152,7 +153,7 @@ impl Identities {
         if next.len() > 2 * self.made + IDLE_MAX {
             return Ok(None);
         }
-        next.fits()?;
+        next.has_numbers()?;
         let [mut v4, mut v6] = lookups;
         if !v4.is_empty() {
             next.v4 = self.v4.changed(&mut v4);
@@ -237,7 +238,13 @@ impl Identities {
         number
     }
 
-    fn fits(&self) -> Result<(), TooMuch> {
+    /// The bytes that it takes, if they are not too many.
+    pub fn fits(&self) -> Result<usize, TooMuch> {
+        let bytes = self.bytes();
+        if bytes > ADDRESSES_MEMORY_MAX { Err(TooMuch::Addresses(bytes)) } else { Ok(bytes) }
+    }
+
+    fn has_numbers(&self) -> Result<(), TooMuch> {
         if self.len() > VALUE_MAX as usize { Err(TooMuch::Identities(self.len())) } else { Ok(()) }
     }
 

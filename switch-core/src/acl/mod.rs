@@ -53,6 +53,11 @@ pub const RULE_ITEMS_MAX: usize = 1024;
 /// both there.
 pub const MEMORY_MAX: usize = 128 << 20;
 
+/// Most bytes that networks and members of sets may take beside that, to find an address in: a full set of IPv6 addresses that have nothing in
+/// common takes 150 MiB (1.6 KiB each), one of IPv4 60. A change of members shares what it does not change: old and new are not both
+/// there.
+pub const ADDRESSES_MEMORY_MAX: usize = 256 << 20;
+
 /// A declared list, and the first of its slots: its ingress rules, then its egress rules.
 #[derive(Clone, Copy, Debug)]
 pub struct Placed<'a> {

@@ -9,7 +9,8 @@ use switch_api::{ADDRESS_SET_MEMBERS_MAX, AddressSet, Name, Owner, Prefix};
 
 /// Most sets: of an administrator and of who manages a node for him, as lists are.
 pub const SETS_MAX: usize = 1024;
-/// Most members of all sets together: as declared and compiled they take some 100 bytes each, and random IPv6 addresses some 300 more.
+/// Most members of all sets together: as declared they take some 80 bytes each.
+/// What they take compiled is counted by itself: [`super::ADDRESSES_MEMORY_MAX`].
 pub const MEMBERS_MAX: usize = 4 * ADDRESS_SET_MEMBERS_MAX;
 /// Entries that are copied together when one of them changes: a page of memory.
 pub(super) const CHUNK: usize = 128;

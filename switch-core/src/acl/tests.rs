@@ -161,6 +161,8 @@ fn rule() -> impl Strategy<Value = AclRule> {
                 source_sets: sets[0].clone(),
                 destination,
                 destination_sets: sets[1].clone(),
+                source_port_sets: Vec::new(),
+                destination_port_sets: Vec::new(),
                 source_ports: if ports { source_ports } else { Vec::new() },
                 destination_ports: if ports { destination_ports } else { Vec::new() },
                 icmp: if messages { icmp } else { Vec::new() },
@@ -276,7 +278,7 @@ proptest! {
         acls in acls(),
         headers in prop::collection::vec(header(), 1..80),
         had in prop::collection::vec(member_change(), 0..12),
-        steps in prop::collection::vec(prop::collection::vec(member_change(), 1..4), 0..12),
+        steps in prop::collection::vec(prop::collection::vec(member_change(), 1..4), 0..6),
     ) {
         let (web, other) = (workload("web"), workload("other"));
         let names = [name("p0"), name("p1"), name("p2"), name("p3")];

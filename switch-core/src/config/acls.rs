@@ -18,6 +18,8 @@ pub struct PlacedAcl {
     pub slot: Slot,
     /// As declared.
     pub acl: Arc<Acl>,
+    /// The same with the ports of the sets that its rules name.
+    pub resolved: Arc<Acl>,
 }
 
 /// Compiled lists. They follow from the rest of the model, and are equal where it is.
@@ -50,6 +52,7 @@ impl Model {
     pub(super) fn concerns_acls(&self, request: &Request) -> bool {
         match request {
             Request::AclSet(_) | Request::AclDelete(_) => true,
+            Request::PortSetSet(set) => self.lists_with_ports(&set.name).next().is_some(),
             Request::PortAdd(_)
             | Request::PortDelete(_)
             | Request::PortLabel(_)
@@ -75,7 +78,9 @@ impl Model {
             Some(before) => before.slot,
             None => self.free_slots(slots_of(acl))?,
         };
-        self.acls.insert(acl.name.clone(), PlacedAcl { slot, acl: Arc::new(Acl { owner, ..acl.clone() }) });
+        let acl = Arc::new(Acl { owner, ..acl.clone() });
+        let resolved = self.resolved(&acl)?;
+        self.acls.insert(acl.name.clone(), PlacedAcl { slot, acl, resolved });
         Ok(())
     }
 
@@ -100,7 +105,7 @@ impl Model {
             Candidate { port: port.id, name, workload }
         });
         Input {
-            acls: self.acls.values().map(|it| Placed { acl: &it.acl, slot: it.slot }).collect(),
+            acls: self.acls.values().map(|it| Placed { acl: &it.resolved, slot: it.slot }).collect(),
             ports: ports.collect(),
             namespaces: &self.namespaces,
             sets: &self.sets,

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`model`] | the declared objects, and `(Model, Request) → Model'` |
 //! | [`acls`] | access control lists, and the ports that they are for |
+//! | [`port_sets`] | port sets that they name, too |
 //! | [`sets`] | address sets that their rules name |
 //! | [`nats`] | network address translation, and what of it workers read |
 //! | [`addresses`] | gateway addresses and declared neighbours |
@@ -48,6 +49,7 @@ pub mod plan;
 #[cfg(test)]
 mod plan_tests;
 pub mod policies;
+pub mod port_sets;
 pub mod publish;
 pub mod rates;
 pub mod routes;

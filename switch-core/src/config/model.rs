@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use switch_api::{
     Acl, ApiError, Bridge, BridgeAddress, Code, Labels, Name, Namespace, Nat, NetworkPolicy, Owner, Port,
-    Request, Route, RouteApply, StaticMac, StaticNeighbour, Vid, Vlan, Vrf,
+    PortRangeSet, Request, Route, RouteApply, StaticMac, StaticNeighbour, Vid, Vlan, Vrf,
 };
 
 /// What is kept on disk: the objects, without their numbers.
@@ -41,6 +41,8 @@ pub struct Declared {
     pub policies: Vec<NetworkPolicy>,
     /// Labels of namespaces.
     pub namespaces: Vec<Namespace>,
+    /// Port sets.
+    pub port_sets: Vec<PortRangeSet>,
     /// Access control lists.
     pub acls: Vec<Acl>,
     /// Address sets: each member is kept by itself.
@@ -88,6 +90,8 @@ pub struct Model {
     pub namespace_owners: BTreeMap<String, Owner>,
     /// The policies, compiled.
     pub policing: Policing,
+    /// Port sets by name.
+    pub port_sets: BTreeMap<Name, PortRangeSet>,
     /// Access control lists by name.
     pub acls: BTreeMap<Name, PlacedAcl>,
     /// The same, compiled.
@@ -147,6 +151,8 @@ impl Model {
             Request::PolicyAdd(policy) => next.add_policy(policy)?,
             Request::PolicySet(policy) => next.set_policy(policy)?,
             Request::PolicyDelete(by) => next.delete_policy(by)?,
+            Request::PortSetSet(set) => next.set_ports(set)?,
+            Request::PortSetDelete(by) => next.delete_ports(&by.name)?,
             Request::AclSet(acl) => next.set_acl(acl)?,
             Request::AclDelete(by) => next.delete_acl(&by.name)?,
             Request::NatSet(nat) => next.set_nat(nat)?,
@@ -206,6 +212,9 @@ impl Model {
             model.add_policy(policy)?;
         }
         model.sets = declared.sets;
+        for set in &declared.port_sets {
+            model.set_ports(set)?;
+        }
         for acl in &declared.acls {
             model.set_acl(acl)?;
         }
@@ -232,6 +241,7 @@ impl Model {
             vrfs: self.vrfs.values().cloned().collect(),
             policies: self.policies.values().map(|placed| (*placed.policy).clone()).collect(),
             namespaces: self.declared_namespaces(),
+            port_sets: self.port_sets.values().cloned().collect(),
             acls: self.acls.values().map(|placed| (*placed.acl).clone()).collect(),
             sets: self.sets.clone(),
             nats: self.nats.values().map(|placed| (*placed.nat).clone()).collect(),

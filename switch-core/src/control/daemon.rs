@@ -234,6 +234,7 @@ impl Daemon {
             Request::NeighAdd(_) | Request::NeighDelete(_) => self.change_neighbour(request),
             Request::PolicyList(filter) => json(self.list_policies(filter)),
             Request::AclList(_) => json(self.list_acls()),
+            Request::PortSetList(_) => json(self.list_port_sets()),
             Request::AddressSetList(_) => json(self.list_sets()),
             Request::AddressSetMembers(asked) => json(self.members_of(asked)?),
             Request::AddressSetSet(AddressSet { name, .. })
@@ -249,6 +250,8 @@ impl Daemon {
             | Request::PolicyAdd(_)
             | Request::PolicySet(_)
             | Request::PolicyDelete(_)
+            | Request::PortSetSet(_)
+            | Request::PortSetDelete(_)
             | Request::AclSet(_)
             | Request::AclDelete(_)
             | Request::NatSet(_)

@@ -3,8 +3,8 @@
 use super::daemon::{Daemon, not_kept};
 use crate::config::sets::{CheckedSets, compile_sets, no_such_set};
 use switch_api::{
-    ADDRESS_SET_PAGE_MAX, AddressSetDone, AddressSetMembers, AddressSetStatus, ApiError, Name, Prefix,
-    Request,
+    ADDRESS_SET_PAGE_MAX, AddressSetDone, AddressSetMembers, AddressSetStatus, ApiError, Name, PortSetStatus,
+    Prefix, Request,
 };
 
 impl Daemon {
@@ -29,6 +29,13 @@ impl Daemon {
             removed: difference.members.len() - added,
             members: self.model.sets.get(name).map_or(0, |set| set.len()),
         })
+    }
+
+    /// Port sets, and which lists name them.
+    pub(super) fn list_port_sets(&self) -> Vec<PortSetStatus> {
+        let users = |name| self.model.lists_with_ports(name).map(|acl| acl.name.clone()).collect();
+        let sets = self.model.port_sets.iter();
+        sets.map(|(name, set)| PortSetStatus { set: set.clone(), used_by: users(name) }).collect()
     }
 
     /// Sets, without their members.

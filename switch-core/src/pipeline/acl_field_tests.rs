@@ -6,6 +6,7 @@ use crate::counter::DropReason;
 use crate::wire::checksum::{fold, sum};
 use serde_json::json;
 use switch_api::Protocol::{Tcp, Udp};
+use switch_api::{ByName, Code, PortSet, PortSettings, Request};
 
 /// A list about what `db` is sent.
 fn list(net: &mut Net, rules: serde_json::Value) {
@@ -147,5 +148,53 @@ fn what_is_stateless_keeps_no_flow_and_implies_no_answer() {
     assert_eq!(flows(&net), 1);
     set(&mut net, closed(json!([{"action": "deny"}])));
     assert!(arrives(&mut net, 1, 0, question.clone()) && !arrives(&mut net, 0, 1, answer(&question)));
+    net.rig.assert_conserved();
+}
+
+/// Ports that rules share by a name; a set that changes changes its rules.
+#[test]
+fn port_sets_are_followed() {
+    let mut net = shop(&[]);
+    let put = |net: &mut Net, ports: serde_json::Value| {
+        let set = serde_json::from_value(json!({"name": "web", "ports": ports})).unwrap();
+        net.rig.declare(&Request::PortSetSet(set))
+    };
+    let rule = json!({"action": "deny", "protocol": "udp", "destination_ports": [9], "destination_port_sets": ["web"]});
+    let acl = json!({"name": "l", "applies_to": {"ports": ["p0"]}, "ingress": [rule]});
+    let absent = net.rig.declare(&Request::AclSet(Box::new(serde_json::from_value(acl.clone()).unwrap())));
+    assert_eq!(absent.unwrap_err().data.field.as_deref(), Some("ingress[0].destination_port_sets"));
+    put(&mut net, json!([80, "8000-8080"])).unwrap();
+    set(&mut net, acl);
+    let blocked = |net: &mut Net| [9, 80, 8042, 443].map(|port| !passes(net, 1, 0, Udp, port));
+    assert_eq!(blocked(&mut net), [true, true, true, false]);
+    put(&mut net, json!([443])).unwrap();
+    assert_eq!(blocked(&mut net), [true, false, false, true], "a flow that was allowed stops");
+    assert_eq!(put(&mut net, json!([])).unwrap_err().data.field.as_deref(), Some("ports"));
+    let gone =
+        |net: &mut Net| net.rig.declare(&Request::PortSetDelete(ByName { name: "web".parse().unwrap() }));
+    assert_eq!(gone(&mut net).unwrap_err().code, Code::Busy);
+    net.rig.declare(&Request::AclDelete(ByName { name: "l".parse().unwrap() })).unwrap();
+    gone(&mut net).unwrap();
+}
+
+/// A port with a limit begins no more flows than that at a time; what others begin with it does not count, nor what is over.
+#[test]
+fn a_port_begins_no_more_flows_than_it_may() {
+    let mut net = shop(&[]);
+    let limit = |net: &mut Net, most: u32| {
+        let settings: PortSettings =
+            serde_json::from_value(json!({"limits": {"connections": most}})).unwrap();
+        let name = "p1".parse().unwrap();
+        net.rig.declare(&Request::PortSet(PortSet { name, settings }))
+    };
+    assert_eq!(limit(&mut net, 0).unwrap_err().data.field.as_deref(), Some("settings.limits"));
+    limit(&mut net, 3).unwrap();
+    let begun = [1, 2, 3, 4].map(|port| passes(&mut net, 1, 0, Udp, port));
+    assert_eq!((begun, net.rig.drops(DropReason::ConnectionLimit)), ([true, true, true, false], 1));
+    assert!(passes(&mut net, 1, 0, Udp, 2), "a flow that there is goes on");
+    assert!(passes(&mut net, 2, 1, Udp, 5), "another began it");
+    assert!(passes(&mut net, 2, 0, Udp, 6), "another port has no limit");
+    limit(&mut net, 4).unwrap();
+    assert!(passes(&mut net, 1, 0, Udp, 4) && !passes(&mut net, 1, 0, Udp, 7));
     net.rig.assert_conserved();
 }

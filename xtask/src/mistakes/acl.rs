@@ -4,6 +4,22 @@ use super::Mistake;
 
 pub(super) const ACLS: &[Mistake] = &[
     Mistake {
+        what: "a port may begin as many connections as it likes",
+        file: "pipeline/flow.rs",
+        right: "may_begin(view)?;\n    let opened",
+        wrong: "let opened",
+        test: "a_port_begins_no_more",
+        loom: false,
+    },
+    Mistake {
+        what: "a port set that changes leaves its rules as they were",
+        file: "config/port_sets.rs",
+        right: "self.port_sets.insert(set.name.clone(), PortRangeSet { owner, ..set.clone() });\n        self.resolve_lists()",
+        wrong: "self.port_sets.insert(set.name.clone(), PortRangeSet { owner, ..set.clone() });\n        Ok(())",
+        test: "port_sets_are_followed",
+        loom: false,
+    },
+    Mistake {
         what: "a diff forgets the lists behind policies",
         file: "acl/world.rs",
         right: "before.or(policy).or_else(|| tier(lists.after.enforced).and_then(said));",

@@ -47,7 +47,8 @@ impl Node {
         let made = part::make(&runs, width, &child);
         let span = Span::new(arena, &made.words, &made.moved);
         let word = made.word(span.start());
-        let (routes, children): (Box<[Route]>, Box<[(u16, Arc<Node>)]>) = (routes.into(), children.into());
+        let routes: Box<[Route]> = routes.into();
+        let children: Box<[(u16, Arc<Self>)]> = children.into();
         // With the reference counts.
         let bytes = 16
             + size_of::<Self>()
