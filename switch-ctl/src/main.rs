@@ -100,8 +100,8 @@ enum Noun {
     /// Access control lists: ordered rules, before and after network policies.
     #[command(subcommand)]
     Acl(acl::Verb),
-    /// Port sets: ports that rules of access control lists share.
-    #[command(subcommand)]
+    /// Port sets: ports that rules of access control lists share. (`port set` is another command.)
+    #[command(subcommand, name = "port-group")]
     PortSet(port_set::Verb),
     /// Address sets: networks and addresses that rules of access control lists share.
     #[command(subcommand)]

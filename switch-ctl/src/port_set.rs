@@ -1,4 +1,4 @@
-//! `switch-ctl port-set`.
+//! `switch-ctl port-group`.
 
 use crate::one_kind::OneKind;
 use crate::output::Output;
@@ -23,16 +23,16 @@ pub enum Verb {
         file: PathBuf,
     },
     /// Lists sets, their ports, and which lists name them.
-    #[command(after_help = "Example:\n  switch-ctl port-set list")]
+    #[command(after_help = "Example:\n  switch-ctl port-group list")]
     List,
     /// Shows one set.
-    #[command(after_help = "Example:\n  switch-ctl port-set show web")]
+    #[command(after_help = "Example:\n  switch-ctl port-group show web")]
     Show {
         /// Its name.
         name: Name,
     },
     /// Removes a set that no rule names.
-    #[command(after_help = "Example:\n  switch-ctl port-set delete web")]
+    #[command(after_help = "Example:\n  switch-ctl port-group delete web")]
     Delete {
         /// Its name.
         name: Name,
@@ -50,7 +50,7 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
             let found = asked(client)?.into_iter().find(|status| status.set.name == *name);
             let found = found.ok_or_else(|| {
                 ApiError::new(Code::NotFound, format!("there is no port set named {name}"))
-                    .hint("`switch-ctl port-set list` shows those there are")
+                    .hint("`switch-ctl port-group list` shows those there are")
             })?;
             output.answer(&found, |status| table(std::slice::from_ref(status), output));
         }

@@ -93,5 +93,5 @@ fn problems(set: &PortRangeSet) -> Vec<(String, String)> {
 }
 
 fn no_such_ports(name: &Name) -> ApiError {
-    no_such("port set", name).hint("`switch-ctl port-set list` shows those there are")
+    no_such("port set", name).hint("`switch-ctl port-group list` shows those there are")
 }
