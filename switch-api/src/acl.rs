@@ -2,7 +2,7 @@
 //! that rules are made of, [`IpProtocol`], [`PortRange`] and [`IcmpKind`], are read as numbers or as text.
 
 use crate::policy::{LabelSelector, RuleCount};
-use crate::{Name, Owner, Prefix};
+use crate::{FragmentMatch, MacMask, Name, Owner, Prefix, TcpFlags, VlanRange};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
@@ -23,6 +23,9 @@ pub struct Acl {
     pub priority: u16,
     /// The ports that it is for.
     pub applies_to: AclPorts,
+    /// All its rules that allow are `stateless`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stateless: bool,
     /// Rules about what ports are sent: what goes to the station behind them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ingress: Vec<AclRule>,
@@ -95,24 +98,55 @@ pub struct AclRule {
     /// The protocol. None: any, and also what is not IP, unless the rule names addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<IpProtocol>,
-    /// Networks of one of which the source is.
+    /// Networks of one of which the source is, if it is in none of `source_sets`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source: Vec<Prefix>,
-    /// Networks of one of which the destination is.
+    /// Address sets of one of which the source is, if it is in none of `source`. One without members is about nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_sets: Vec<Name>,
+    /// Networks of one of which the destination is, if it is in none of `destination_sets`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub destination: Vec<Prefix>,
+    /// Address sets of one of which the destination is, if it is in none of `destination`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destination_sets: Vec<Name>,
     /// Source ports; only with TCP, UDP or SCTP.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source_ports: Vec<PortRange>,
+    /// Port sets of one of which the source port is, if it is in none of `source_ports`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_port_sets: Vec<Name>,
     /// Destination ports; only with TCP, UDP or SCTP.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub destination_ports: Vec<PortRange>,
+    /// Port sets of one of which the destination port is, if it is in none of `destination_ports`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destination_port_sets: Vec<Name>,
     /// Types, and codes, of messages; only with ICMP or ICMPv6.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub icmp: Vec<IcmpKind>,
+    /// TCP flags, like `syn,!ack`; only with TCP. Of a flow they are its first packet's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_flags: Option<TcpFlags>,
+    /// Fragments, or whole packets. Fragments of a flow that is known are asked about as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fragment: Option<FragmentMatch>,
+    /// Source MACs, all with the same mask, as the frame comes in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_mac: Vec<MacMask>,
+    /// Destination MACs, all with the same mask, as the frame comes in: of what is routed, the gateway's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destination_mac: Vec<MacMask>,
+    /// VLANs in one of which the frame comes in, with a tag or without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vlan: Vec<VlanRange>,
     /// It only rehearses: what it would have decided is counted, and decided as if it were not there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub staged: bool,
+    /// No flow is kept of what it allows: each packet is judged by itself, and answers pass only where a rule allows them. Only with
+    /// `allow`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stateless: bool,
     /// The event `acl-log` tells of what it decides: of a flow the first packet, so many a second, the rest counted. What is denied is
     /// told of anyway (`policy-drop`); of a staged rule, that it would have.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -126,13 +160,33 @@ impl AclRule {
             action,
             protocol: None,
             source: Vec::new(),
+            source_sets: Vec::new(),
             destination: Vec::new(),
+            destination_sets: Vec::new(),
             source_ports: Vec::new(),
+            source_port_sets: Vec::new(),
             destination_ports: Vec::new(),
+            destination_port_sets: Vec::new(),
             icmp: Vec::new(),
+            tcp_flags: None,
+            fragment: None,
+            source_mac: Vec::new(),
+            destination_mac: Vec::new(),
+            vlan: Vec::new(),
             staged: false,
+            stateless: false,
             log: false,
         }
+    }
+
+    /// Port sets that it names.
+    pub fn port_sets(&self) -> impl Iterator<Item = &Name> {
+        self.source_port_sets.iter().chain(&self.destination_port_sets)
+    }
+
+    /// Address sets that it names.
+    pub fn sets(&self) -> impl Iterator<Item = &Name> {
+        self.source_sets.iter().chain(&self.destination_sets)
     }
 }
 
@@ -281,7 +335,7 @@ impl FromStr for IcmpKind {
 }
 
 /// A number without a sign or blanks.
-fn number<T: FromStr>(text: &str) -> Option<T> {
+pub(crate) fn number<T: FromStr>(text: &str) -> Option<T> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| digits)
 }
@@ -321,7 +375,7 @@ macro_rules! as_word {
         }
     )*};
 }
-as_word!(IpProtocol, PortRange, IcmpKind);
+as_word!(IpProtocol, PortRange, IcmpKind, VlanRange);
 
 /// One list in the answer to [`crate::Request::AclList`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,8 +2,8 @@
 //! read from is in [`crate::file`].
 
 use crate::{
-    Acl, Bridge, BridgeAddress, Lease, Name, Namespace, Nat, NetworkPolicy, Owner, Pool, Port, Route,
-    StaticMac, StaticNeighbour, Vid, Vrf,
+    Acl, AddressSet, Bridge, BridgeAddress, Lease, Name, Namespace, Nat, NetworkPolicy, Owner, Pool, Port,
+    PortRangeSet, Route, StaticMac, StaticNeighbour, Vid, Vrf,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -39,6 +39,12 @@ pub struct Config {
     /// Network policies, as Kubernetes has them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policy: Vec<NetworkPolicy>,
+    /// Port sets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub port_set: Vec<PortRangeSet>,
+    /// Address sets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub address_set: Vec<AddressSet>,
     /// Access control lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub acl: Vec<Acl>,
@@ -168,6 +174,22 @@ impl Object for Nat {
     owned!();
 }
 
+impl Object for PortRangeSet {
+    const NOUN: &'static str = "port_set";
+    fn key(&self) -> String {
+        self.name.to_string()
+    }
+    owned!();
+}
+
+impl Object for AddressSet {
+    const NOUN: &'static str = "address_set";
+    fn key(&self) -> String {
+        self.name.to_string()
+    }
+    owned!();
+}
+
 impl Object for Acl {
     const NOUN: &'static str = "acl";
     fn key(&self) -> String {
@@ -199,6 +221,8 @@ impl Config {
         of(noun, &self.route, &mut keys);
         of(noun, &self.namespace, &mut keys);
         of(noun, &self.policy, &mut keys);
+        of(noun, &self.port_set, &mut keys);
+        of(noun, &self.address_set, &mut keys);
         of(noun, &self.acl, &mut keys);
         of(noun, &self.nat, &mut keys);
         keys
@@ -208,7 +232,7 @@ impl Config {
 /// One object, by its kind and what tells it from others of that kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectRef {
-    /// The kind: `bridge`, `vrf`, `address`, `port`, `fdb`, `neigh`, `route`, `namespace`, `policy`, `acl`, `nat`.
+    /// The kind: `bridge`, `vrf`, `address`, `port`, `fdb`, `neigh`, `route`, `namespace`, `policy`, `port_set`, `address_set`, `acl`, `nat`.
     pub noun: String,
     /// Its name, or what it has instead: `10.1.0.1/24 on br0`.
     pub key: String,

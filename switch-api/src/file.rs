@@ -12,8 +12,21 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 /// Problems that are shown of one file: what a person reads at a time.
 const SHOWN_MAX: usize = 32;
 /// What a file may have, one list of tables each.
-const NOUNS: [&str; 11] =
-    ["bridge", "vrf", "address", "port", "fdb", "neigh", "route", "namespace", "policy", "acl", "nat"];
+const NOUNS: [&str; 13] = [
+    "bridge",
+    "vrf",
+    "address",
+    "port",
+    "fdb",
+    "neigh",
+    "route",
+    "namespace",
+    "policy",
+    "port_set",
+    "address_set",
+    "acl",
+    "nat",
+];
 
 /// Something wrong at a place of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +118,8 @@ impl<'a> Reading<'_, 'a> {
             route: self.list(),
             namespace: self.list(),
             policy: self.list(),
+            port_set: self.list(),
+            address_set: self.list(),
             acl: self.list(),
             nat: self.list(),
         }
@@ -322,6 +337,8 @@ pub fn foreign(config: &Config, owner: Owner) -> Vec<Problem> {
     of(&config.route, owner, &mut problems);
     of(&config.namespace, owner, &mut problems);
     of(&config.policy, owner, &mut problems);
+    of(&config.port_set, owner, &mut problems);
+    of(&config.address_set, owner, &mut problems);
     of(&config.acl, owner, &mut problems);
     of(&config.nat, owner, &mut problems);
     problems

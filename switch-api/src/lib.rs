@@ -11,6 +11,9 @@
 //! | [`ipam`] | address pools and leases |
 //! | [`limit`] | how fast a port may send and be sent |
 //! | [`acl`] | access control lists |
+//! | [`acl_match`] | what their rules say of packets beyond addresses and ports |
+//! | [`port_set`] | ports that rules share |
+//! | [`address_set`] | networks and addresses that rules share |
 //! | [`nat`] | network address translation |
 //! | [`policy`] | network policies, and the workloads they are about |
 //! | [`policy_diff`] | what a change of them would cut or open |
@@ -30,6 +33,8 @@
 //! | [`client`] | a blocking client over the Unix socket |
 
 pub mod acl;
+pub mod acl_match;
+pub mod address_set;
 pub mod bridge;
 pub mod capture;
 pub mod cidr;
@@ -49,6 +54,7 @@ pub mod object;
 pub mod owner;
 pub mod policy;
 pub mod policy_diff;
+pub mod port_set;
 pub mod prefix;
 pub mod publish;
 pub mod reply;
@@ -58,6 +64,8 @@ pub mod trace;
 pub mod vrf;
 
 pub use acl::*;
+pub use acl_match::*;
+pub use address_set::*;
 pub use bridge::*;
 pub use capture::*;
 pub use cidr::Cidr;
@@ -81,6 +89,7 @@ pub use object::*;
 pub use owner::{NoOwner, Owner};
 pub use policy::*;
 pub use policy_diff::*;
+pub use port_set::*;
 pub use prefix::Prefix;
 pub use publish::Publish;
 pub use reply::*;

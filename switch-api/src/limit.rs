@@ -41,7 +41,7 @@ impl Limit {
     }
 }
 
-/// The limits of a port. What is above is dropped. A superframe counts as the segments that it stands for; bytes are
+/// The limits of a port. What is above is dropped, and of connections those that would be new. A superframe counts as the segments that it stands for; bytes are
 /// those on the wire from the destination MAC on, without FCS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -58,6 +58,10 @@ pub struct PortLimits {
     /// Bytes of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tx_bytes: Option<Limit>,
+    /// Flows that began at the port and are not over, at most: connections of TCP and SCTP, and what speaks with each other over other
+    /// protocols. 1 or more. Those that it has when it gets the limit stay. What is translated counts twice, for it is kept twice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
 }
 
 impl PortLimits {
@@ -66,7 +70,7 @@ impl PortLimits {
         *self == Self::default()
     }
 
-    /// Each, by its field's name.
+    /// Each rate, by its field's name.
     pub fn each(&self) -> [(&'static str, Option<Limit>); 4] {
         [
             ("rx_packets", self.rx_packets),

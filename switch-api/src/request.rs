@@ -1,6 +1,7 @@
 //! What can be asked: one variant per JSON-RPC method.
 
 use crate::acl::Acl;
+use crate::address_set::{AddressSet, AddressSetMembers, AddressSetUpdate};
 use crate::capture::CaptureStart;
 use crate::config::{ConfigApply, ConfigExport, ConfigRollback};
 use crate::event::EventsSubscribe;
@@ -10,6 +11,7 @@ use crate::policy::{
     ByNamespace, ByPolicy, Namespace, NetworkPolicy, PolicyExplain, PolicyFilter, PortLabel,
 };
 use crate::policy_diff::PolicyDiff;
+use crate::port_set::PortRangeSet;
 use crate::route::{
     AddressDelete, BridgeAddress, NeighDelete, NeighFilter, Route, RouteApply, RouteDelete, RouteFilter,
     RouteGet, StaticNeighbour,
@@ -208,6 +210,30 @@ pub enum Request {
     /// Lists access control lists, and what their rules decided.
     #[serde(rename = "acl.list")]
     AclList(Nothing),
+    /// Declares a port set, in place of the one of that name if there is one.
+    #[serde(rename = "port_set.set")]
+    PortSetSet(PortRangeSet),
+    /// Removes a port set that no rule names.
+    #[serde(rename = "port_set.delete")]
+    PortSetDelete(ByName),
+    /// Lists port sets.
+    #[serde(rename = "port_set.list")]
+    PortSetList(Nothing),
+    /// Declares an address set, in place of the one of that name if there is one.
+    #[serde(rename = "address_set.set")]
+    AddressSetSet(AddressSet),
+    /// Changes members of an address set: all of it or nothing.
+    #[serde(rename = "address_set.update")]
+    AddressSetUpdate(AddressSetUpdate),
+    /// Removes an address set that no rule names.
+    #[serde(rename = "address_set.delete")]
+    AddressSetDelete(ByName),
+    /// Lists address sets, without their members.
+    #[serde(rename = "address_set.list")]
+    AddressSetList(Nothing),
+    /// Lists the members of one, by pages.
+    #[serde(rename = "address_set.members")]
+    AddressSetMembers(AddressSetMembers),
     /// Declares a rule of network address translation, in place of the one of that name if there is one.
     #[serde(rename = "nat.set")]
     NatSet(Box<Nat>),
@@ -277,6 +303,9 @@ impl Request {
                     | Self::PolicyExplain(_)
                     | Self::PolicyDiff(_)
                     | Self::AclList(_)
+                    | Self::PortSetList(_)
+                    | Self::AddressSetList(_)
+                    | Self::AddressSetMembers(_)
                     | Self::NatList(_)
                     | Self::PoolList(_)
                     | Self::LeaseList(_)

@@ -260,3 +260,39 @@ fn who_is_rejected_hears_it_at_once() {
     daemon.assert_conserved();
     bridged_daemon.assert_conserved();
 }
+
+/// What a list that changes would cut is said before it is applied: pairs of workloads, and flows there are.
+#[test]
+fn a_diff_judges_by_lists_as_well() {
+    let (_node, daemon, pods) = shop(&switchd());
+    let [db, web, _] = &pods[..] else { panic!() };
+    let list = |action: &str| {
+        serde_json::json!({
+            "name": "db", "applies_to": {"ports": ["tap1"]},
+            "ingress": [{"action": action, "protocol": "udp", "destination_ports": [5432]}],
+        })
+    };
+    set(&daemon, list("allow"));
+    assert_eq!(datagrams(&web.net, &db.net, "10.66.0.1", 5432), 10);
+    let mut config: switch_api::Config = daemon.call(&Request::ConfigExport(Default::default()));
+    let diff = |config: &switch_api::Config| -> switch_api::PolicyDiffAnswer {
+        let asked = switch_api::PolicyDiff { config: Some(Box::new(config.clone())), ..Default::default() };
+        daemon.call(&Request::PolicyDiff(Box::new(asked)))
+    };
+    let same = diff(&config);
+    assert!(same.pairs.is_empty() && same.flows_cut == 0 && same.flows_judged > 0, "{same:?}");
+    config.acl = vec![serde_json::from_value(list("deny")).unwrap()];
+    let answer = diff(&config);
+    let from_web = |pair: &&switch_api::PairChange| {
+        let port = |end: &switch_api::DiffEnd| end.port.as_ref().map(|port| port.to_string());
+        port(&pair.from).as_deref() == Some("tap2") && port(&pair.to).as_deref() == Some("tap1")
+    };
+    let pair = answer.pairs.iter().find(from_web).unwrap();
+    assert_eq!((pair.effect, pair.rule.as_deref()), (switch_api::Effect::Cut, Some("acl db ingress 1")));
+    assert_eq!((pair.ports.len(), pair.ports[0].first, pair.ports[0].last), (1, 5432, 5432));
+    assert!(
+        answer.flows_cut >= 1 && answer.flows[0].rule.as_deref() == Some("acl db ingress 1"),
+        "{answer:?}"
+    );
+    assert_eq!(datagrams(&web.net, &db.net, "10.66.0.1", 5432), 10, "nothing was changed");
+}

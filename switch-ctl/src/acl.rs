@@ -174,7 +174,8 @@ fn rules(lists: &[AclStatus], output: &Output) -> String {
     let mut table = output.table(&["RULE", "ACTION", "ABOUT", "PACKETS"]);
     for status in lists {
         for (rule, count) in in_order(&status.acl).zip(&status.rules) {
-            let flags = [(rule.staged, ", staged"), (rule.log, ", log")];
+            let stateless = rule.stateless || status.acl.stateless && rule.action == AclAction::Allow;
+            let flags = [(rule.staged, ", staged"), (stateless, ", stateless"), (rule.log, ", log")];
             let flags: String = flags.into_iter().filter_map(|(is, text)| is.then_some(text)).collect();
             let action = format!("{:?}{flags}", rule.action).to_lowercase();
             table.add_row(vec![count.rule.clone(), action, about(rule), thousands(count.packets)]);
@@ -189,16 +190,32 @@ fn about(rule: &AclRule) -> String {
         items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     }
     let mut parts: Vec<String> = rule.protocol.iter().map(ToString::to_string).collect();
-    let sides =
-        [("from", &rule.source, &rule.source_ports), ("to", &rule.destination, &rule.destination_ports)];
-    for (word, prefixes, ports) in sides {
-        if !prefixes.is_empty() || !ports.is_empty() {
+    let sides = [
+        ("from", &rule.source, &rule.source_sets, &rule.source_ports, &rule.source_port_sets),
+        (
+            "to",
+            &rule.destination,
+            &rule.destination_sets,
+            &rule.destination_ports,
+            &rule.destination_port_sets,
+        ),
+    ];
+    for (word, prefixes, sets, ports, port_sets) in sides {
+        if !prefixes.is_empty() || !sets.is_empty() || !ports.is_empty() || !port_sets.is_empty() {
             parts.push(word.into());
             parts.extend((!prefixes.is_empty()).then(|| all(prefixes)));
+            parts.extend((!sets.is_empty()).then(|| format!("set {}", all(sets))));
             parts.extend((!ports.is_empty()).then(|| format!("port {}", all(ports))));
+            parts.extend((!port_sets.is_empty()).then(|| format!("port set {}", all(port_sets))));
         }
     }
     parts.extend((!rule.icmp.is_empty()).then(|| format!("type {}", all(&rule.icmp))));
+    parts.extend(rule.tcp_flags.map(|flags| format!("flags {flags}")));
+    parts.extend(rule.fragment.map(|fragment| format!("fragment {fragment}")));
+    parts.extend((!rule.source_mac.is_empty()).then(|| format!("from mac {}", all(&rule.source_mac))));
+    parts
+        .extend((!rule.destination_mac.is_empty()).then(|| format!("to mac {}", all(&rule.destination_mac))));
+    parts.extend((!rule.vlan.is_empty()).then(|| format!("vlan {}", all(&rule.vlan))));
     if parts.is_empty() { "everything".into() } else { parts.join(" ") }
 }
 
@@ -213,6 +230,8 @@ mod tests {
         let tcp = serde_json::json!({"action": "deny", "protocol": "tcp", "source": ["10.0.0.0/8", "fd00::/8"],
             "destination_ports": [80, "8000-8080"]});
         assert_eq!(rule(tcp), "tcp from 10.0.0.0/8,fd00::/8 to port 80,8000-8080");
+        let sets = serde_json::json!({"action": "deny", "source": ["10.0.0.0/8"], "source_sets": ["a", "b"], "destination_sets": ["c"]});
+        assert_eq!(rule(sets), "from 10.0.0.0/8 set a,b to set c");
         let ping = serde_json::json!({"action": "allow", "protocol": "icmp", "icmp": [8, "3/4"]});
         assert_eq!(rule(ping), "icmp type 8,3/4");
     }

@@ -157,6 +157,8 @@ impl Gathering {
             ("stations", Request::FdbList(Default::default())),
             ("flows", Request::FlowList(Default::default())),
             ("policies", Request::PolicyList(Default::default())),
+            ("port-sets", Request::PortSetList(Default::default())),
+            ("address-sets", Request::AddressSetList(Default::default())),
             ("acls", Request::AclList(Default::default())),
             ("nats", Request::NatList(Default::default())),
             ("namespaces", Request::NamespaceList(Nothing {})),

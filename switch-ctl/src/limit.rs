@@ -1,4 +1,4 @@
-//! The rate limits of a port: `--limit-rx-packets` and the like.
+//! The limits of a port: `--limit-rx-packets` and the like, `--limit-connections`.
 
 use crate::output::thousands;
 use switch_api::{Limit, PortLimits};
@@ -22,10 +22,26 @@ pub struct Limits {
     /// Bytes a second that it may be sent, and how many at once; `off` for no limit.
     #[arg(long, value_name = "BYTES[,BURST]", value_parser = parse)]
     limit_tx_bytes: Option<OneLimit>,
+    /// Flows that may begin at the port and not be over: `1000`, `10k`; `off` for no limit. One more is dropped (connection-limit). A port
+    /// with a limit has its flows tracked.
+    #[arg(long, value_name = "FLOWS", value_parser = count)]
+    limit_connections: Option<Count>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct OneLimit(Option<Limit>);
+
+/// A number of flows, or none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Count(Option<u32>);
+
+fn count(text: &str) -> Result<Count, String> {
+    if text == "off" {
+        return Ok(Count(None));
+    }
+    let many = |_| format!("{text} flows are more than there can be");
+    Ok(Count(Some(u32::try_from(number(text)?).map_err(many)?)))
+}
 
 fn parse(text: &str) -> Result<OneLimit, String> {
     if text == "off" {
@@ -70,12 +86,13 @@ impl Limits {
             rx_bytes: or(self.limit_rx_bytes, before.rx_bytes),
             tx_packets: or(self.limit_tx_packets, before.tx_packets),
             tx_bytes: or(self.limit_tx_bytes, before.tx_bytes),
+            connections: self.limit_connections.map_or(before.connections, |count| count.0),
         }
     }
 }
 
 /// Lines of `port show`.
-pub fn show(limits: &PortLimits) -> [(&'static str, String); 4] {
+pub fn show(limits: &PortLimits) -> [(&'static str, String); 5] {
     let line = |limit: Option<Limit>, burst: fn(Limit) -> u64| {
         limit.map_or("off".into(), |limit| {
             format!("{} a second, {} at once", thousands(limit.per_s), thousands(burst(limit)))
@@ -86,6 +103,7 @@ pub fn show(limits: &PortLimits) -> [(&'static str, String); 4] {
         ("limit rx bytes", line(limits.rx_bytes, Limit::burst_bytes)),
         ("limit tx packets", line(limits.tx_packets, Limit::burst_packets)),
         ("limit tx bytes", line(limits.tx_bytes, Limit::burst_bytes)),
+        ("limit connections", limits.connections.map_or("off".into(), |most| thousands(most.into()))),
     ]
 }
 
@@ -96,6 +114,8 @@ mod tests {
     #[test]
     fn limits_are_read_as_people_write_them() {
         let limit = |per_s, burst| Ok(OneLimit(Some(Limit { per_s, burst })));
+        assert_eq!((count("10k"), count("off")), (Ok(Count(Some(10_000))), Ok(Count(None))));
+        assert!(count("5G").is_err() && count("1,2").is_err());
         assert_eq!(parse("1500"), limit(1500, None));
         assert_eq!(parse("12.5M,64k"), limit(12_500_000, Some(64_000)));
         assert_eq!(parse("1G"), limit(1_000_000_000, None));

@@ -1,6 +1,7 @@
 //! The switch's command line: one file a noun, everything through `switch-api`.
 
 mod acl;
+mod address_set;
 mod bridge;
 mod bundle;
 mod capture;
@@ -27,6 +28,7 @@ mod output;
 mod outside;
 mod policy;
 mod port;
+mod port_set;
 mod readdress;
 mod route;
 mod stats;
@@ -108,6 +110,12 @@ enum Noun {
     /// Access control lists: ordered rules, before and after network policies.
     #[command(subcommand)]
     Acl(acl::Verb),
+    /// Port sets: ports that rules of access control lists share. (`port set` is another command.)
+    #[command(subcommand, name = "port-group")]
+    PortSet(port_set::Verb),
+    /// Address sets: networks and addresses that rules of access control lists share.
+    #[command(subcommand)]
+    AddressSet(address_set::Verb),
     /// Network address translation: other addresses for what is routed.
     #[command(subcommand)]
     Nat(nat::Verb),
@@ -249,6 +257,8 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Vrf(verb) => vrf::run(verb, &mut client, &output),
         Noun::Policy(verb) => policy::run(verb, &mut client, &output),
         Noun::Acl(verb) => acl::run(verb, &mut client, &output),
+        Noun::PortSet(verb) => port_set::run(verb, &mut client, &output),
+        Noun::AddressSet(verb) => address_set::run(verb, &mut client, &output),
         Noun::Nat(verb) => nat::run(verb, &mut client, &output),
         Noun::Namespace(verb) => namespace::run(verb, &mut client, &output),
         Noun::Worker(verb) => worker::run(verb, &mut client, &output),

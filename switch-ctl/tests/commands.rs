@@ -93,6 +93,8 @@ fn limits_are_set_shown_and_taken_away() {
     assert!(line_of("limit rx bytes").ends_with("off"));
     let traced = said("trace --in m --dst 02:00:00:00:00:02");
     assert!(traced.contains("limited to 10000 packets a second, none used here"), "{traced}");
+    said("port set m --limit-connections 2k");
+    assert!(line_of("limit connections").ends_with("2 000"));
     // What is not named stays.
     said("port set m --limit-rx-packets off");
     assert!(line_of("limit rx packets").ends_with("off") && !line_of("limit tx bytes").ends_with("off"));

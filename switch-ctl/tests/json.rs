@@ -57,6 +57,18 @@ const LINES: &[&str] = &[
     "policy show web --namespace shop",
     "policy explain 10.1.0.77 t tcp 80",
     "policy remove web --namespace shop",
+    "port-group set DIR/port-sets.toml",
+    "port-group list",
+    "port-group show web",
+    "port-group delete web",
+    "address-set create blocked",
+    "address-set set DIR/sets.toml",
+    "address-set add blocked 192.0.2.7 2001:db8::/32",
+    "address-set remove blocked 192.0.2.7",
+    "address-set load blocked DIR/list",
+    "address-set list",
+    "address-set show blocked",
+    "address-set delete other",
     "acl set DIR/acl.toml",
     "acl list",
     "acl show a",
@@ -163,6 +175,9 @@ fn every_command_prints_json_when_asked() {
         "policy.json",
         r#"{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"web","namespace":"shop"},"spec":{"podSelector":{},"ingress":[{}]}}"#,
     );
+    put("port-sets.toml", "[[port_set]]\nname = \"web\"\nports = [80, \"8000-8080\"]\n");
+    put("sets.toml", "[[address_set]]\nname = \"other\"\nmembers = [\"10.1.0.78\"]\n");
+    put("list", "10.1.0.79 # a comment\n");
     put(
         "acl.toml",
         "[[acl]]\nname = \"a\"\napplies_to.all = true\n[[acl.ingress]]\naction = \"deny\"\nsource = [\"10.1.0.77/32\"]\n",

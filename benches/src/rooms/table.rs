@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use switch_api::{Acl, AclAction, AclPorts, AclRule, AclTier, IpProtocol, Name, Owner, PortRange, Prefix};
 use switch_core::acl::compile::compile;
+use switch_core::acl::sets::Sets;
 use switch_core::acl::{Candidate, Compiled, Header, Input, Placed};
 use switch_core::table::fdb::{Fdb, Limits, key};
 use switch_core::table::flow::key::Key;
@@ -130,12 +131,17 @@ fn rules(count: usize) -> (Compiled, u32) {
         applies_to: AclPorts { all: true, ..AclPorts::default() },
         ingress: (0..count).map(rule).collect(),
         egress: Vec::new(),
+        stateless: false,
         owner: Owner::Operator,
     };
     let (own, namespaces) = (parse("p"), BTreeMap::new());
     let ports = vec![Candidate { port: 1, name: &own, workload: None }];
-    let compiled =
-        compile(&Input { acls: vec![Placed { acl: &acl, slot: 0 }], ports, namespaces: &namespaces });
+    let compiled = compile(&Input {
+        acls: vec![Placed { acl: &acl, slot: 0 }],
+        ports,
+        namespaces: &namespaces,
+        sets: &Sets::default(),
+    });
     let compiled = compiled.unwrap_or_else(|error| panic!("{error}"));
     let chain = compiled.subject(1).ingress.before.enforced.unwrap_or_else(|| panic!("no chain"));
     (compiled, chain)

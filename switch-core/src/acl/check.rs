@@ -1,7 +1,7 @@
 //! What is wrong with a list, in sentences: what would never match is refused as well, for nobody meant that.
 
 use super::RULE_ITEMS_MAX;
-use switch_api::{Acl, AclRule, Prefix};
+use switch_api::{Acl, AclAction, AclRule, IpProtocol, Prefix};
 
 /// A problem: the field, and a sentence.
 pub type Problem = (String, String);
@@ -53,10 +53,21 @@ fn rule(rule: &AclRule) -> Vec<(&'static str, String)> {
             && !other.is_empty()
             && !one.iter().any(|it| is_v4(it) == v4 && other.iter().any(|it| is_v4(it) == v4))
     };
-    if never(&rule.source, &rule.destination, true) && never(&rule.source, &rule.destination, false) {
+    // A set has members of both versions, or may.
+    if rule.sets().next().is_none()
+        && never(&rule.source, &rule.destination, true)
+        && never(&rule.source, &rule.destination, false)
+    {
         problems.push(("destination", "source and destination are of different IP versions".to_owned()));
     }
     let has_ports = rule.protocol.is_some_and(|protocol| protocol.has_ports());
+    let port_sets = [
+        ("source_port_sets", &rule.source_port_sets),
+        ("destination_port_sets", &rule.destination_port_sets),
+    ];
+    for (field, _) in port_sets.into_iter().filter(|(_, sets)| !sets.is_empty() && !has_ports) {
+        problems.push((field, "only TCP, UDP and SCTP have ports: say which `protocol`".to_owned()));
+    }
     for (field, ports) in
         [("source_ports", &rule.source_ports), ("destination_ports", &rule.destination_ports)]
     {
@@ -69,9 +80,32 @@ fn rule(rule: &AclRule) -> Vec<(&'static str, String)> {
     if !rule.icmp.is_empty() && !rule.protocol.is_some_and(|protocol| protocol.is_icmp()) {
         problems.push(("icmp", "only ICMP has types: say `protocol = \"icmp\"`, or `\"icmpv6\"`".to_owned()));
     }
+    if rule.stateless && rule.action != AclAction::Allow {
+        let text = "only what is allowed could be a flow: leave `stateless` out, or say `action = \"allow\"`";
+        problems.push(("stateless", text.to_owned()));
+    }
+    if rule.tcp_flags.is_some() && rule.protocol != Some(IpProtocol::TCP) {
+        problems.push(("tcp_flags", "only TCP has these flags: say `protocol = \"tcp\"`".to_owned()));
+    }
+    for (field, macs) in [("source_mac", &rule.source_mac), ("destination_mac", &rule.destination_mac)] {
+        let first = macs.first().map(|it| it.mask);
+        if let Some(other) = macs.iter().find(|it| Some(it.mask) != first) {
+            let text = format!(
+                "the MACs of one rule have the same mask, and {other} has another; make two rules of it"
+            );
+            problems.push((field, text));
+        }
+    }
     let lens = [
+        ("source_port_sets", rule.source_port_sets.len()),
+        ("destination_port_sets", rule.destination_port_sets.len()),
+        ("source_mac", rule.source_mac.len()),
+        ("destination_mac", rule.destination_mac.len()),
+        ("vlan", rule.vlan.len()),
         ("source", rule.source.len()),
         ("destination", rule.destination.len()),
+        ("source_sets", rule.source_sets.len()),
+        ("destination_sets", rule.destination_sets.len()),
         ("source_ports", rule.source_ports.len()),
         ("destination_ports", rule.destination_ports.len()),
         ("icmp", rule.icmp.len()),

@@ -5,7 +5,7 @@ use super::Header;
 use crate::wire::ip::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use std::collections::BTreeSet;
 use std::ops::Range;
-use switch_api::{AclRule, IcmpKind, IpProtocol};
+use switch_api::{AclRule, IcmpKind, IpProtocol, Protocol};
 
 /// Numbers there are: ports, or types with codes.
 const NUMBERS: usize = 1 << 16;
@@ -125,6 +125,13 @@ impl Services {
                 *self.tables[numbered].get(usize::from(number)).unwrap_or(&self.of[numbered].start)
             }
         }
+    }
+
+    /// The first port of each class of a protocol's destination ports.
+    pub fn starts(&self, protocol: Protocol) -> Vec<u16> {
+        let table = &self.tables[protocol as usize];
+        let begins = |(n, class): &(usize, &u16)| *n == 0 || table[n - 1] != **class;
+        table.iter().enumerate().filter(begins).map(|(n, _)| n as u16).collect()
     }
 
     /// The classes that a rule is about.

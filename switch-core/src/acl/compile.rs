@@ -2,16 +2,24 @@
 
 use super::classes::{Services, Sources};
 use super::cross::{Bits, Distinct, Table, add, cross, words_of};
-use super::identities::{Identities, Term};
-use super::{Chain, Chains, Compiled, Input, MEMORY_MAX, Placed, Ruling, Subject, Tier, applies, packed};
+use super::fields::{Field, Step};
+use super::grow::{Grounds, Growth, KINDS_MAX, Side, grown};
+use super::identities::Identities;
+use super::sets::{MemberChange, Set, Sets};
+use super::{
+    ADDRESSES_MEMORY_MAX, Chain, Chains, Compiled, Input, MEMORY_MAX, Placed, Ruling, Subject, Tier, applies,
+    packed,
+};
 use crate::table::lpm::VALUE_MAX;
 use hashbrown::HashMap;
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
-use switch_api::{AclRule, AclTier, PolicyType, Prefix};
+use std::sync::Arc;
+use switch_api::{AclRule, AclTier, Name, PolicyType};
 
 /// Most bytes that sets of rules may take meanwhile. They are gone when the tables are made.
-const MEANWHILE_MAX: usize = 64 << 20;
+pub(super) const MEANWHILE_MAX: usize = 64 << 20;
 /// Most steps, each of which looks at up to 64 rules at once: so many take a core some tenths of a second, for which the control thread is held up.
 const STEPS_MAX: usize = 1 << 27;
 
@@ -21,6 +29,9 @@ pub enum TooMuch {
     /// The tables would be too large.
     #[error("the access control lists would take at least {} MiB compiled, and {} MiB is the most", .0 >> 20, MEMORY_MAX >> 20)]
     Bytes(usize),
+    /// What leads from addresses to them would be.
+    #[error("the networks and address sets that access control lists name would take {} MiB to find an address in, and {} MiB is the most", .0 >> 20, ADDRESSES_MEMORY_MAX >> 20)]
+    Addresses(usize),
     /// Making them would.
     #[error("compiling the access control lists would take at least {} MiB meanwhile, and {} MiB is the most", .0 >> 20, MEANWHILE_MAX >> 20)]
     Meanwhile(usize),
@@ -30,6 +41,9 @@ pub enum TooMuch {
     /// There are too many different ports.
     #[error("the access control lists tell {0} ranges of ports apart, and {max} is the most", max = u16::MAX)]
     Classes(usize),
+    /// There are too many masks.
+    #[error("the access control lists name {0} masks of MACs, and {max} is the most", max = super::fields::MAC_MASKS_MAX)]
+    Masks(usize),
     /// There are too many kinds of addresses.
     #[error("the access control lists tell {0} kinds of addresses apart, and {VALUE_MAX} is the most")]
     Identities(usize),
@@ -40,6 +54,8 @@ pub enum TooMuch {
 pub(super) struct Budget {
     bytes: usize,
     steps: usize,
+    /// Bytes beside the tables that are kept for changes to come.
+    grounds: usize,
 }
 
 impl Budget {
@@ -49,7 +65,14 @@ impl Budget {
         self.take_bytes(rows * columns * size_of::<u32>())
     }
 
-    fn take_bytes(&mut self, bytes: usize) -> Result<(), TooMuch> {
+    /// Whether there is room to keep so much for changes to come. It is not needed to look up: who has none compiles anew.
+    fn take_grounds(&mut self, bytes: usize) -> bool {
+        let fits = self.grounds + bytes <= MEANWHILE_MAX;
+        self.grounds += if fits { bytes } else { 0 };
+        fits
+    }
+
+    pub(super) fn take_bytes(&mut self, bytes: usize) -> Result<(), TooMuch> {
         self.bytes += bytes;
         if self.bytes > MEMORY_MAX { Err(TooMuch::Bytes(self.bytes)) } else { Ok(()) }
     }
@@ -77,6 +100,7 @@ struct Shared {
     identities: Identities,
     services: Services,
     sources: Sources,
+    fields: Vec<Field>,
 }
 
 /// Rules that are asked together: a direction, lists by their places in the order, and whether staged rules are among them.
@@ -91,21 +115,75 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
         return Ok(Compiled::default());
     }
     let chains: Vec<Vec<Rule>> = keys.iter().map(|key| rules_of(key, &lists)).collect();
-    let epochs: Vec<u64> = chains.iter().map(|rules| epoch(rules)).collect();
+    let sayings: Vec<Saying> = chains.iter().map(|rules| Saying::of(rules)).collect();
+    number_epochs(&mut subjects, &sayings, input.sets);
     for subject in subjects.values_mut() {
-        subject.epoch = epoch_of(subject, &epochs);
+        let rules = |subject: &Subject| subject.all().flat_map(|chain| &chains[chain as usize]);
+        let fragments = rules(subject).any(|it| it.rule.fragment.is_some());
+        (subject.stateless, subject.fragments) = (rules(subject).any(|it| it.ruling.stateless), fragments);
     }
-    let shared = Shared::new(&chains)?;
+    let stateless = subjects.values().any(|subject| subject.stateless);
+    let shared = Shared::new(&chains, input.sets)?;
     let mut budget = Budget::default();
     let by_identity = 2 * size_of::<u32>() * shared.identities.len();
     let by_class = size_of::<u32>() * (usize::from(shared.services.len) + usize::from(shared.sources.len));
-    let own = shared.identities.bytes() + shared.services.bytes() + shared.sources.bytes();
+    let fields = shared.fields.iter().map(Field::bytes).sum::<usize>();
+    let addresses = shared.identities.fits()?;
+    let own = fields + shared.services.bytes() + shared.sources.bytes();
     budget.take_bytes(own + chains.len() * (by_identity + by_class))?;
-    let chains = chains.iter().map(|rules| chain(rules, &shared, &mut budget));
+    let chains = chains.iter().map(|rules| chain(rules, &shared, &mut budget).map(Arc::new));
     let chains = chains.collect::<Result<Vec<_>, _>>()?;
-    let Shared { identities, services, sources } = shared;
-    let bytes = budget.bytes;
-    Ok(Compiled { identities, services, sources, chains: chains.into(), subjects, bytes })
+    let Shared { identities, services, sources, fields } = shared;
+    let (services, sources, bytes) = (Arc::new(services), Arc::new(sources), budget.bytes + addresses);
+    let (chains, sayings) = (chains.into(), sayings.into());
+    Ok(Compiled {
+        identities,
+        services,
+        sources,
+        fields: fields.into(),
+        chains,
+        sayings,
+        subjects: Arc::new(subjects),
+        bytes,
+        stateless,
+    })
+}
+
+impl Compiled {
+    /// These after members of sets came and went, with the sets that there are now: it costs what the changes do. None: all is to be
+    /// compiled anew.
+    pub fn changed(&self, changes: &[MemberChange], sets: &Sets) -> Result<Option<Self>, TooMuch> {
+        if self.is_idle() {
+            return Ok(Some(self.clone()));
+        }
+        let Some(identities) = self.identities.changed(changes)? else { return Ok(None) };
+        let like = identities.like();
+        if like.len() > KINDS_MAX {
+            return Ok(None);
+        }
+        let addresses = identities.fits()?;
+        let mut budget = Budget { bytes: self.bytes - self.identities.bytes(), ..Budget::default() };
+        budget.take_bytes(self.chains.len() * 2 * size_of::<u32>() * like.len())?;
+        let mut chains = self.chains.clone();
+        if !like.is_empty() {
+            let grown = self.chains.iter().map(|chain| grown(chain, &identities, like, &mut budget));
+            let Ok(Some(all)) =
+                grown.map(Result::transpose).collect::<Option<Result<Vec<_>, _>>>().transpose()
+            else {
+                return Ok(None);
+            };
+            chains = all.into_iter().map(Arc::new).collect();
+        }
+        let mut subjects = (*self.subjects).clone();
+        number_epochs(&mut subjects, &self.sayings, sets);
+        let (bytes, subjects) = (budget.bytes + addresses, Arc::new(subjects));
+        Ok(Some(Self { identities, chains, subjects, bytes, ..self.clone() }))
+    }
+
+    /// Whether any rule names a set.
+    pub fn names(&self, set: &Name) -> bool {
+        self.sayings.iter().any(|saying| saying.sets.binary_search(set).is_ok())
+    }
 }
 
 /// The chains there are, and which of them are each port's.
@@ -143,7 +221,7 @@ fn chains_of(input: &Input, lists: &[&Placed]) -> (Vec<Key>, HashMap<u16, Subjec
             after: tier(direction, AclTier::After),
         };
         let (ingress, egress) = (chains(PolicyType::Ingress), chains(PolicyType::Egress));
-        let subject = Subject { ingress, egress, epoch: 0 };
+        let subject = Subject { ingress, egress, ..Subject::default() };
         if subject.is_listed() {
             subjects.insert(port.port, subject);
         }
@@ -166,84 +244,123 @@ fn rules_of<'a>((direction, lists, staged): &Key, all: &[&Placed<'a>]) -> Vec<Ru
             PolicyType::Egress => list.slot + list.acl.ingress.len() as u32,
         };
         let rules = rules(list, *direction).iter().zip(first..).filter(|(rule, _)| *staged || !rule.staged);
-        chain.extend(rules.map(|(rule, slot)| Rule {
-            rule,
-            ruling: Ruling { slot, action: rule.action, staged: rule.staged, log: rule.log },
-        }));
+        chain.extend(rules.map(|(rule, slot)| Rule { rule, ruling: Ruling::of(slot, rule, list.acl) }));
     }
     chain
 }
 
-/// A number made of all that a chain says.
-fn epoch(rules: &[Rule]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    rules.iter().for_each(|rule| rule.rule.hash(&mut hasher));
-    hasher.finish()
+/// What a chain says: what its rules do, and whom those sets have that they name.
+#[derive(Debug)]
+pub(super) struct Saying {
+    /// A number made of the rules.
+    rules: u64,
+    /// Sets that they name, by name.
+    pub sets: Box<[Name]>,
+}
+
+impl Saying {
+    fn of(rules: &[Rule]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        rules.iter().for_each(|rule| (rule.rule, rule.ruling.stateless).hash(&mut hasher));
+        let named = rules.iter().flat_map(|rule| rule.rule.sets());
+        let sets: BTreeSet<&Name> = named.collect();
+        Self { rules: hasher.finish(), sets: sets.into_iter().cloned().collect() }
+    }
+
+    fn epoch(&self, sets: &Sets) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.rules.hash(&mut hasher);
+        self.sets.iter().for_each(|set| sets.get(set).map_or(0, Set::digest).hash(&mut hasher));
+        hasher.finish()
+    }
+}
+
+/// Gives every port the number of all that is said of it.
+pub(super) fn number_epochs(subjects: &mut HashMap<u16, Subject>, sayings: &[Saying], sets: &Sets) {
+    let epochs: Vec<u64> = sayings.iter().map(|saying| saying.epoch(sets)).collect();
+    for subject in subjects.values_mut() {
+        subject.epoch = epoch_of(subject, &epochs);
+    }
 }
 
 fn epoch_of(subject: &Subject, epochs: &[u64]) -> u64 {
-    let Subject { ingress, egress, .. } = subject;
-    let tiers = [ingress.before, ingress.after, egress.before, egress.after];
     let epoch = |chain: Option<u32>| chain.map(|chain| epochs[chain as usize]);
     let mut hasher = DefaultHasher::new();
-    tiers.map(|tier| (epoch(tier.enforced), epoch(tier.rehearsed))).hash(&mut hasher);
+    subject.tiers().map(|tier| (epoch(tier.enforced), epoch(tier.rehearsed))).hash(&mut hasher);
     // 0 is that nothing is said at all.
     hasher.finish() | 1
 }
 
 impl Shared {
-    fn new(chains: &[Vec<Rule>]) -> Result<Self, TooMuch> {
+    fn new(chains: &[Vec<Rule>], sets: &Sets) -> Result<Self, TooMuch> {
         let rules = chains.iter().flatten().map(|rule| rule.rule);
         let prefixes = rules.clone().flat_map(|rule| rule.source.iter().chain(&rule.destination));
-        let identities = Identities::new(prefixes)?;
+        let named: BTreeSet<&Name> = rules.clone().flat_map(AclRule::sets).collect();
+        let sets: Vec<_> = named.into_iter().filter_map(|name| Some((name, sets.get(name)?))).collect();
+        let identities = Identities::new(prefixes, &sets)?;
         let most = Services::count(rules.clone()).max(Sources::count(rules.clone()));
         if most > usize::from(u16::MAX) {
             return Err(TooMuch::Classes(most));
         }
+        let fields = Field::all(rules.clone())?;
         let (services, sources) = (Services::new(rules.clone()), Sources::new(rules));
-        Ok(Self { identities, services, sources })
+        Ok(Self { identities, services, sources, fields })
     }
 }
 
 fn chain(rules: &[Rule], shared: &Shared, budget: &mut Budget) -> Result<Chain, TooMuch> {
-    let Shared { identities, services, sources } = shared;
-    let (source_rows, rows) = by_address(rules, identities, budget, |rule| &rule.source)?;
-    let (destination_columns, columns) = by_address(rules, identities, budget, |rule| &rule.destination)?;
-    let (ends, left) = cross(&rows, &columns, budget)?;
+    let Shared { identities, services, sources, fields } = shared;
+    let about = rules.iter().map(|rule| rule.rule);
+    let mut source = Side::of(rules.len(), about.clone().map(|it| (&it.source, &it.source_sets)), identities);
+    let mut destination =
+        Side::of(rules.len(), about.map(|it| (&it.destination, &it.destination_sets)), identities);
+    let source_rows = by_address(&mut source, rules, identities, budget)?;
+    let destination_columns = by_address(&mut destination, rules, identities, budget)?;
+    let (ends, left) = cross(&source.distinct.all(), &destination.distinct.all(), budget)?;
     let (service_rows, rows) = by_class(rules, services.len, budget, |rule| services.ranges(rule))?;
     let (source_port_columns, columns) = by_class(rules, sources.len, budget, |rule| sources.ranges(rule))?;
-    let (words, right) = cross(&rows, &columns, budget)?;
-    let said: Vec<u32> = rules.iter().map(|rule| packed(rule.ruling)).collect();
-    let verdicts = Table::of_first(&left, &right, budget, &said)?;
-    Ok(Chain { source_rows, destination_columns, ends, service_rows, source_port_columns, words, verdicts })
+    let (words, mut right) = cross(&rows, &columns, budget)?;
+    let mut further = Vec::new();
+    for (n, field) in
+        fields.iter().enumerate().filter(|(_, field)| rules.iter().any(|it| field.is_named(it.rule)))
+    {
+        let (columns, sets) = by_class(rules, field.len(), budget, |rule| field.ranges(rule))?;
+        let (table, both) = cross(&right.all(), &sets, budget)?;
+        further.push(Step { field: n, columns, table });
+        right = both;
+    }
+    let (right, said) = (right.all(), rules.iter().map(|rule| packed(rule.ruling)).collect::<Vec<u32>>());
+    let verdicts = Table::of_first(&left.all(), &right, budget, &said)?;
+    let names_sets = rules.iter().any(|rule| rule.rule.sets().next().is_some());
+    let grounds = Grounds { source, destination, left, right: right.into(), said: said.into() };
+    let growth = match names_sets {
+        false => Growth::Alike,
+        true if budget.take_grounds(grounds.bytes()) => Growth::From(Arc::new(grounds)),
+        true => Growth::Anew,
+    };
+    let (service_rows, source_port_columns) = (service_rows.into(), source_port_columns.into());
+    Ok(Chain {
+        source_rows,
+        destination_columns,
+        ends,
+        service_rows,
+        source_port_columns,
+        words,
+        further: further.into(),
+        verdicts,
+        growth,
+    })
 }
 
-/// By identity, the rules that may be about a packet with such an address: which of the sets that occur, and these.
+/// By identity, which of the sets of rules that occur may be about a packet with such an address.
 fn by_address(
+    side: &mut Side,
     rules: &[Rule],
     identities: &Identities,
     budget: &mut Budget,
-    side: impl Fn(&AclRule) -> &Vec<Prefix>,
-) -> Result<(Box<[u32]>, Vec<Bits>), TooMuch> {
-    let words = words_of(rules.len());
-    budget.take_steps(identities.len() * words)?;
-    let mut anybody = vec![0; words];
-    let mut by_term: HashMap<Term, Vec<usize>> = HashMap::new();
-    for (n, rule) in rules.iter().enumerate() {
-        let prefixes = side(rule.rule);
-        if prefixes.is_empty() {
-            add(&mut anybody, n);
-        }
-        prefixes.iter().for_each(|prefix| by_term.entry(identities.term(prefix)).or_default().push(n));
-    }
-    let mut distinct = Distinct::default();
-    let numbers = (0..identities.len()).map(|identity| {
-        let mut bits = anybody.clone();
-        let terms = identities.terms(identity).iter().filter_map(|term| by_term.get(term));
-        terms.flatten().for_each(|rule| add(&mut bits, *rule));
-        distinct.number(&bits)
-    });
-    Ok((numbers.collect(), distinct.all()))
+) -> Result<Box<[u32]>, TooMuch> {
+    budget.take_steps(identities.len() * words_of(rules.len()))?;
+    Ok((0..identities.len()).map(|identity| side.number(identities.terms(identity))).collect())
 }
 
 /// The same by class of what else a packet has.

@@ -12,27 +12,38 @@
 //! |---|---|
 //! | [`check`] | what is wrong with a list, in sentences |
 //! | [`classes`] | classes of services and of source ports |
+//! | [`fields`] | classes of what else a packet has: TCP flags, fragments, MACs, VLANs |
 //! | [`identities`] | classes of addresses |
+//! | [`sets`] | address sets, as they are declared |
+//! | [`grow`] | tables that grow by a kind of address |
 //! | [`cross`] | two classifications become one |
 //! | [`plain`] | the dull twin: what tests and fuzzing hold the tables against |
+//! | [`world`] | lists and policies together |
 //! | [`compile`] | the tables, and the memory they need before it is taken |
 
 pub mod check;
 mod classes;
 pub mod compile;
 mod cross;
+mod fields;
+mod grow;
 mod identities;
 pub mod plain;
+pub mod sets;
 #[cfg(test)]
 mod tests;
+pub mod world;
 
 use crate::policy::Slot;
 use crate::wire::ip::{ICMP, ICMPV6, SCTP, TCP, UDP};
+use crate::wire::packet::flags::SYN;
 use classes::{Services, Sources};
+use fields::Field;
 use hashbrown::HashMap;
 use identities::Identities;
 use std::collections::BTreeMap;
-use switch_api::{Acl, AclAction, Labels, Name, PolicyType, Workload};
+use std::sync::Arc;
+use switch_api::{Acl, AclAction, AclRule, Labels, Name, PolicyType, Workload};
 
 /// Most lists: of an administrator and of who manages a node for him, not one for each pod of a cluster.
 pub const ACLS_MAX: usize = 4096;
@@ -41,6 +52,11 @@ pub const RULE_ITEMS_MAX: usize = 1024;
 /// Most bytes that compiled lists may take, so that an edge node with 1 GiB lives while the old tables and the new ones are
 /// both there.
 pub const MEMORY_MAX: usize = 128 << 20;
+
+/// Most bytes that networks and members of sets may take beside that, to find an address in: a full set of IPv6 addresses that have nothing in
+/// common takes 150 MiB (1.6 KiB each), one of IPv4 60. A change of members shares what it does not change: old and new are not both
+/// there.
+pub const ADDRESSES_MEMORY_MAX: usize = 256 << 20;
 
 /// A declared list, and the first of its slots: its ingress rules, then its egress rules.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +87,8 @@ pub struct Input<'a> {
     pub ports: Vec<Candidate<'a>>,
     /// Labels of namespaces that have any.
     pub namespaces: &'a BTreeMap<String, Labels>,
+    /// Address sets there are.
+    pub sets: &'a sets::Sets,
 }
 
 /// How many slots a list has: one for each rule.
@@ -108,13 +126,48 @@ pub struct Header {
     pub source_port: Option<u16>,
     /// Destination port, or ICMP type (high byte) and code.
     pub number: Option<u16>,
+    /// TCP flags; none: it is not TCP, or a later fragment.
+    pub flags: Option<u8>,
+    /// Which part of a packet it is.
+    pub part: Part,
+    /// The frame that it came in by; none: nobody knows any more.
+    pub frame: Option<FrameHead>,
+}
+
+/// Which part of an IP packet a packet is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    #[default]
+    Whole,
+    /// The first fragment.
+    First,
+    /// A later one.
+    Later,
+}
+
+/// What a frame says of itself as it comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHead {
+    /// Source and destination, in the low 48 bits.
+    pub macs: [u64; 2],
+    /// Its VLAN.
+    pub vlan: u16,
 }
 
 impl Header {
     /// What is not IP.
-    pub const NOT_IP: Self = Self { ends: None, protocol: 0, source_port: None, number: None };
+    pub const NOT_IP: Self = Self {
+        ends: None,
+        protocol: 0,
+        source_port: None,
+        number: None,
+        flags: None,
+        part: Part::Whole,
+        frame: None,
+    };
 
-    /// Of a packet whose ports and ICMP type are known.
+    /// Of a packet whose ports and ICMP type are known: a whole one, which begins a connection if it is TCP.
     pub fn new(ends: [u128; 2], protocol: u8, ports: [u16; 2], icmp: [u8; 2]) -> Self {
         let is_v4 = ends[0] >> 32 == crate::wire::hop::V4_MAPPED >> 32;
         let (source_port, number) = match protocol {
@@ -124,21 +177,24 @@ impl Header {
             ICMPV6 if !is_v4 => (None, Some(u16::from_be_bytes(icmp))),
             _ => (None, None),
         };
-        Self { ends: Some(ends), protocol, source_port, number }
+        let flags = (protocol == TCP).then_some(SYN);
+        Self { ends: Some(ends), protocol, source_port, number, flags, ..Self::NOT_IP }
     }
 
     /// The question that this packet answers: as its flow's originator sent it.
     pub fn turned(self) -> Self {
         let ends = self.ends.map(|[src, dst]| [dst, src]);
+        let turned = |frame: FrameHead| FrameHead { macs: [frame.macs[1], frame.macs[0]], ..frame };
+        let frame = self.frame.map(turned);
         match self.protocol {
             ICMP | ICMPV6 => {
                 let number = self.number.map(|number| {
                     let [kind, code] = number.to_be_bytes();
                     u16::from_be_bytes([question(self.protocol, kind), code])
                 });
-                Self { ends, number, ..self }
+                Self { ends, number, frame, ..self }
             }
-            _ => Self { ends, source_port: self.number, number: self.source_port, ..self },
+            _ => Self { ends, source_port: self.number, number: self.source_port, frame, ..self },
         }
     }
 }
@@ -196,12 +252,26 @@ pub struct Subject {
     pub egress: Chains,
     /// A number made of all that the rules say: another one means that they say something else; 0: no rule says anything.
     pub epoch: u64,
+    /// Rules tell fragments from whole packets: those of a known flow are asked about.
+    pub fragments: bool,
+    /// Rules allow without keeping flows.
+    pub stateless: bool,
 }
 
 impl Subject {
     /// Whether any list has rules for it.
     pub fn is_listed(&self) -> bool {
         self.ingress.is_some() || self.egress.is_some()
+    }
+
+    /// All its tiers.
+    fn tiers(&self) -> [Tier; 4] {
+        [self.ingress.before, self.ingress.after, self.egress.before, self.egress.after]
+    }
+
+    /// All its chains.
+    fn all(&self) -> impl Iterator<Item = u32> + use<> {
+        self.tiers().into_iter().flat_map(|tier| [tier.enforced, tier.rehearsed]).flatten()
     }
 
     /// The chains of a direction.
@@ -224,6 +294,16 @@ pub struct Ruling {
     pub staged: bool,
     /// It is to be told of.
     pub log: bool,
+    /// No flow is to be kept of what it allows.
+    pub stateless: bool,
+}
+
+impl Ruling {
+    /// What a rule of a list says.
+    fn of(slot: Slot, rule: &AclRule, list: &Acl) -> Self {
+        let stateless = rule.action == AclAction::Allow && (rule.stateless || list.stateless);
+        Self { slot, action: rule.action, staged: rule.staged, log: rule.log, stateless }
+    }
 }
 
 /// Bits of a verdict that say what the rule does; 0: there is no rule.
@@ -232,13 +312,15 @@ const ACTION_BITS: u32 = 3;
 const STAGED: u32 = 1 << ACTION_BITS;
 /// What it decides is to be told of.
 const LOG: u32 = STAGED << 1;
+/// No flow is kept of it.
+const STATELESS: u32 = LOG << 1;
 /// Where the slot begins.
-const SLOT_AT: u32 = ACTION_BITS + 2;
+const SLOT_AT: u32 = ACTION_BITS + 3;
 
 const _: () = assert!(crate::policy::RULES_MAX <= 1 << (32 - SLOT_AT));
 
 /// The rules of one direction and tier that are for the same ports, in their order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Chain {
     /// By identity.
     source_rows: Box<[u32]>,
@@ -246,22 +328,30 @@ struct Chain {
     destination_columns: Box<[u32]>,
     ends: cross::Table,
     /// By class of service.
-    service_rows: Box<[u32]>,
+    service_rows: Arc<[u32]>,
     /// By class of source port.
-    source_port_columns: Box<[u32]>,
+    source_port_columns: Arc<[u32]>,
     words: cross::Table,
+    /// Other fields that its rules name, each with what it makes of the class so far.
+    further: Arc<[fields::Step]>,
     /// Slot and action of the rule that decides; 0: none does.
     verdicts: cross::Table,
+    growth: grow::Growth,
 }
 
 /// Compiled lists.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Compiled {
     identities: Identities,
-    services: Services,
-    sources: Sources,
-    chains: Box<[Chain]>,
-    subjects: HashMap<u16, Subject>,
+    services: Arc<Services>,
+    sources: Arc<Sources>,
+    fields: Arc<[Field]>,
+    chains: Arc<[Arc<Chain>]>,
+    /// By chain.
+    sayings: Arc<[compile::Saying]>,
+    subjects: Arc<HashMap<u16, Subject>>,
+    /// Some rule allows without keeping flows.
+    pub stateless: bool,
     /// Bytes that it takes.
     pub bytes: usize,
 }
@@ -286,15 +376,23 @@ impl Compiled {
     /// What a chain says of a packet: the first rule that is about it, if there is one.
     #[inline]
     pub fn judge(&self, chain: u32, header: &Header) -> Option<Ruling> {
-        let chain = &self.chains[chain as usize];
-        let [source, destination] = match header.ends {
-            Some(ends) => ends.map(|ip| self.identities.of(ip) as usize),
-            None => [identities::NOBODY; 2],
+        let identities = match header.ends {
+            Some(ends) => ends.map(|ip| self.identities.of(ip)),
+            None => [identities::NOBODY as u32; 2],
         };
+        self.judge_as(chain, identities, header)
+    }
+
+    /// The same of a packet between two such addresses.
+    #[inline(always)]
+    fn judge_as(&self, chain: u32, identities: [u32; 2], header: &Header) -> Option<Ruling> {
+        let chain = &self.chains[chain as usize];
+        let [source, destination] = identities.map(|identity| identity as usize);
         let service = usize::from(self.services.of(header));
         let source_port = usize::from(self.sources.of(header.source_port));
         let ends = chain.ends.at(chain.source_rows[source], chain.destination_columns[destination]);
         let words = chain.words.at(chain.service_rows[service], chain.source_port_columns[source_port]);
+        let words = chain.further.iter().fold(words, |words, step| step.at(words, &self.fields, header));
         let verdict = chain.verdicts.at(ends, words);
         let action = match verdict & ((1 << ACTION_BITS) - 1) {
             0 => return None,
@@ -303,8 +401,9 @@ impl Compiled {
             3 => AclAction::Pass,
             _ => AclAction::Reject,
         };
-        let (staged, log) = (verdict & STAGED != 0, verdict & LOG != 0);
-        Some(Ruling { slot: verdict >> SLOT_AT, action, staged, log })
+        let is = |bit: u32| verdict & bit != 0;
+        let (staged, log, stateless) = (is(STAGED), is(LOG), is(STATELESS));
+        Some(Ruling { slot: verdict >> SLOT_AT, action, staged, log, stateless })
     }
 }
 
@@ -317,5 +416,6 @@ fn packed(ruling: Ruling) -> u32 {
         AclAction::Reject => 4,
     };
     let flag = |is: bool, bit| if is { bit } else { 0 };
-    ruling.slot << SLOT_AT | flag(ruling.log, LOG) | flag(ruling.staged, STAGED) | action
+    let flags = flag(ruling.log, LOG) | flag(ruling.staged, STAGED) | flag(ruling.stateless, STATELESS);
+    ruling.slot << SLOT_AT | flags | action
 }

@@ -2,13 +2,16 @@
 //! much.
 
 use super::compile::{TooMuch, compile};
-use super::{Candidate, Compiled, Header, Input, Placed, check, plain, rule_name, slots_of};
-use crate::policy::to_bits;
+use super::sets::{MemberChange, Set, Sets};
+use super::world::Judging;
+use super::{Candidate, Compiled, FrameHead, Header, Input, Part, Placed, check, plain, rule_name, slots_of};
+use crate::policy::diff::World;
+use crate::policy::{End, to_bits};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use switch_api::{
-    Acl, AclAction, AclPorts, AclRule, AclTier, AclWorkloads, IcmpKind, IpProtocol, LabelSelector, Labels,
-    Name, Owner, PolicyType, PortRange, Prefix, Workload,
+    Acl, AclAction, AclPorts, AclRule, AclTier, AclWorkloads, FragmentMatch, IcmpKind, IpProtocol,
+    LabelSelector, Labels, Mac, MacMask, Name, Owner, PolicyType, PortRange, Prefix, Workload,
 };
 
 const NETWORKS: [&str; 10] = [
@@ -45,6 +48,81 @@ fn prefixes() -> impl Strategy<Value = Vec<Prefix>> {
     prop::collection::vec(prop::sample::select(&NETWORKS[..]).prop_map(|it| it.parse().unwrap()), 0..3)
 }
 
+const MACS: [&str; 5] =
+    ["02:00:00:00:00:01", "02:00:00:00:00:02", "02:42:00:00:00:01", "02:42:00:ff:00:01", "ff:ff:ff:ff:ff:ff"];
+const MASKED: [&str; 4] = [
+    "02:42:00:00:00:00/ff:ff:00:00:00:00",
+    "02:00:00:00:00:00/ff:00:00:00:00:00",
+    "01:00:00:00:00:00/01:00:00:00:00:00",
+    "00:00:00:00:00:01/00:00:00:00:00:ff",
+];
+const VLANS: [u16; 4] = [1, 10, 20, 4094];
+
+/// What a rule says beyond addresses and ports; mostly nothing.
+fn further() -> impl Strategy<Value = AclRule> {
+    let flags = prop::sample::select(&["syn,!ack", "fin,psh,urg", "!syn", "rst"][..])
+        .prop_map(|it| it.parse().unwrap());
+    let parts = [FragmentMatch::Any, FragmentMatch::First, FragmentMatch::Later, FragmentMatch::None];
+    let macs = || {
+        let hosts = prop::collection::vec(prop::sample::select(&MACS[..]), 1..3);
+        let masked = prop::collection::vec(prop::sample::select(&MASKED[..]), 1);
+        let read =
+            |texts: Vec<&str>| texts.into_iter().map(|it| it.parse::<MacMask>().unwrap()).collect::<Vec<_>>();
+        prop::option::weighted(0.2, prop_oneof![hosts, masked])
+            .prop_map(move |it| it.map(read).unwrap_or_default())
+    };
+    let vlan = prop::collection::vec(
+        prop::sample::select(&["1", "5-10", "20-4094"][..]).prop_map(|it| it.parse().unwrap()),
+        0..2,
+    );
+    let vlan = prop::option::weighted(0.3, vlan).prop_map(Option::unwrap_or_default);
+    let fragment = prop::option::weighted(0.2, prop::sample::select(parts.to_vec()));
+    (prop::option::weighted(0.5, flags), fragment, macs(), macs(), vlan).prop_map(
+        |(tcp_flags, fragment, source_mac, destination_mac, vlan)| AclRule {
+            tcp_flags,
+            fragment,
+            source_mac,
+            destination_mac,
+            vlan,
+            ..AclRule::all(AclAction::Deny)
+        },
+    )
+}
+
+const SETS: [&str; 3] = ["s0", "s1", "s2"];
+
+fn set_names() -> impl Strategy<Value = Vec<Name>> {
+    prop::collection::vec(prop::sample::select(&SETS[..]).prop_map(name), 0..2)
+}
+
+/// A member that comes to a set or goes.
+fn member_change() -> impl Strategy<Value = MemberChange> {
+    let host = prop::sample::select(&ADDRESSES[..]).prop_map(|ip| Prefix::host(ip.parse().unwrap()));
+    let network = prop::sample::select(&NETWORKS[..]).prop_map(|it| it.parse().unwrap());
+    let wider = (host.clone(), 0u8..=128)
+        .prop_map(|(host, len): (Prefix, u8)| Prefix { len: len % (host.bits() + 1), ..host }.network());
+    let member = prop_oneof![host, network, wider];
+    (prop::sample::select(&SETS[..]), member, prop::bool::weighted(0.7))
+        .prop_map(|(set, member, is)| MemberChange { set: name(set), member, is })
+}
+
+/// Those that are a change, made.
+fn put(sets: &mut Sets, changes: &[MemberChange]) -> Vec<MemberChange> {
+    let is_change = |change: &&MemberChange| {
+        let mut set = sets.get(&change.set).cloned().unwrap_or_default();
+        let is_new = set.put(change.member, change.is);
+        sets.insert(change.set.clone(), set);
+        is_new
+    };
+    changes.iter().filter(is_change).cloned().collect()
+}
+
+fn no_sets() -> Sets {
+    let mut sets = Sets::default();
+    SETS.iter().for_each(|set| sets.insert(name(set), Set::default()));
+    sets
+}
+
 fn ranges() -> impl Strategy<Value = Vec<PortRange>> {
     let port = || prop::sample::select(&PORTS[..]);
     let range = (port(), port()).prop_map(|(a, b)| PortRange { first: a.min(b), last: a.max(b) });
@@ -61,21 +139,40 @@ fn rule() -> impl Strategy<Value = AclRule> {
     let icmp = (prop::sample::select(&[0u8, 3, 8, 128, 129, 255][..]), code);
     let icmp = prop::collection::vec(icmp.prop_map(|(kind, code)| IcmpKind { kind, code }), 0..3);
     let staged = prop::bool::weighted(0.2);
-    let flags = (staged, prop::bool::weighted(0.2));
+    let flags = (staged, prop::bool::weighted(0.2), [set_names(), set_names()], further());
     let parts = (action(), protocol, prefixes(), prefixes(), ranges(), ranges(), icmp, flags);
     parts.prop_map(
-        |(action, protocol, source, destination, source_ports, destination_ports, icmp, (staged, log))| {
+        |(
+            action,
+            protocol,
+            source,
+            destination,
+            source_ports,
+            destination_ports,
+            icmp,
+            (staged, log, sets, further),
+        )| {
             let ports = protocol.is_some_and(IpProtocol::has_ports);
             let messages = protocol.is_some_and(IpProtocol::is_icmp);
             AclRule {
                 action,
                 protocol,
                 source,
+                source_sets: sets[0].clone(),
                 destination,
+                destination_sets: sets[1].clone(),
+                source_port_sets: Vec::new(),
+                destination_port_sets: Vec::new(),
                 source_ports: if ports { source_ports } else { Vec::new() },
                 destination_ports: if ports { destination_ports } else { Vec::new() },
                 icmp: if messages { icmp } else { Vec::new() },
+                tcp_flags: further.tcp_flags.filter(|_| protocol == Some(IpProtocol::TCP)),
+                fragment: further.fragment,
+                source_mac: further.source_mac,
+                destination_mac: further.destination_mac,
+                vlan: further.vlan,
                 staged,
+                stateless: action == AclAction::Allow && log,
                 log,
             }
         },
@@ -93,7 +190,17 @@ fn acls() -> impl Strategy<Value = Vec<Acl>> {
         });
         let ports = if whom & 1 == 1 { vec![name("p1"), name("nobody")] } else { vec![] };
         let applies_to = AclPorts { ports, workloads, all: whom & 4 == 4 };
-        Acl { name: name("x"), tier, priority, applies_to, ingress, egress, owner: Owner::Operator }
+        let stateless = priority == 2;
+        Acl {
+            name: name("x"),
+            tier,
+            priority,
+            applies_to,
+            stateless,
+            ingress,
+            egress,
+            owner: Owner::Operator,
+        }
     });
     prop::collection::vec(list, 0..5).prop_map(|mut lists| {
         // Not in the order of their names.
@@ -123,11 +230,19 @@ fn header() -> impl Strategy<Value = Header> {
         source_port,
         prop::option::of(number),
     );
-    parts.prop_map(|(ends, protocol, source_port, number)| Header {
+    let frame = (0..MACS.len(), 0..MACS.len(), 0..VLANS.len()).prop_map(|(from, to, vlan)| [from, to, vlan]);
+    let more = (any::<u8>(), 0u8..3, prop::option::weighted(0.9, frame));
+    (parts, more).prop_map(|((ends, protocol, source_port, number), more)| Header {
         ends: ends.map(|(src, dst)| [src, dst]),
         protocol,
         source_port,
         number,
+        flags: Some(more.0).filter(|_| more.0 & 0x80 == 0),
+        part: [Part::Whole, Part::First, Part::Later][usize::from(more.1)],
+        frame: more.2.map(|[from, to, vlan]| FrameHead {
+            macs: [from, to].map(|n| MACS[n].parse::<Mac>().unwrap().to_u64()),
+            vlan: VLANS[vlan],
+        }),
     })
 }
 
@@ -159,16 +274,71 @@ fn agree(compiled: &Compiled, input: &Input, header: &Header) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
-    fn the_tables_say_what_the_rules_say(acls in acls(), headers in prop::collection::vec(header(), 1..80)) {
+    fn the_tables_say_what_the_rules_say(
+        acls in acls(),
+        headers in prop::collection::vec(header(), 1..80),
+        had in prop::collection::vec(member_change(), 0..12),
+        steps in prop::collection::vec(prop::collection::vec(member_change(), 1..4), 0..6),
+    ) {
         let (web, other) = (workload("web"), workload("other"));
         let names = [name("p0"), name("p1"), name("p2"), name("p3")];
         let workloads = [None, None, Some(&web), Some(&other)];
         let ports = names.iter().zip(workloads).zip(3..);
         let ports = ports.map(|((name, workload), port)| Candidate { port, name, workload }).collect();
         let namespaces = BTreeMap::new();
-        let input = Input { acls: placed(&acls), ports, namespaces: &namespaces };
-        let compiled = compile(&input).unwrap();
+        let mut sets = no_sets();
+        put(&mut sets, &had);
+        let input = Input { acls: placed(&acls), ports, namespaces: &namespaces, sets: &sets.clone() };
+        let mut compiled = compile(&input).unwrap();
         headers.iter().for_each(|header| agree(&compiled, &input, header));
+        // Members that come and go are followed as if all were made anew.
+        for step in steps {
+            let changes = put(&mut sets, &step);
+            let input = Input { sets: &sets, ..input.clone() };
+            compiled = compiled.changed(&changes, &sets).unwrap().expect("few kinds of addresses");
+            headers.iter().for_each(|header| agree(&compiled, &input, header));
+            let anew = compile(&input).unwrap();
+            for port in &input.ports {
+                prop_assert_eq!(compiled.subject(port.port), anew.subject(port.port));
+            }
+        }
+    }
+}
+
+proptest! {
+    /// What a diff is judged by says what the lists of both ends say, one after the other.
+    #[test]
+    fn both_ends_are_asked_in_order(
+        acls in acls(),
+        ends in prop::collection::vec((prop::sample::select(&ADDRESSES[..5]), prop::sample::select(&ADDRESSES[..5])), 1..8),
+        port in prop::sample::select(&PORTS[..]),
+        tcp in any::<bool>(),
+    ) {
+        let (web, other) = (workload("web"), workload("other"));
+        let names = [name("p0"), name("p1")];
+        let ports = names.iter().zip([Some(&web), Some(&other)]).zip(3..);
+        let ports = ports.map(|((name, workload), port)| Candidate { port, name, workload }).collect();
+        let (namespaces, sets) = (BTreeMap::new(), no_sets());
+        let input = Input { acls: placed(&acls), ports, namespaces: &namespaces, sets: &sets };
+        let (lists, policies) = (compile(&input).unwrap(), crate::policy::Compiled::default());
+        let world = Judging { policies: &policies, lists: &lists };
+        let protocol = if tcp { 6 } else { 17 };
+        for (from, to) in ends {
+            let ips = [from, to].map(|ip| to_bits(ip.parse().unwrap()));
+            let asked = world.ask(End { port: Some(3), ip: ips[0] }, End { port: Some(4), ip: ips[1] });
+            let header = Header::new(ips, protocol, [switch_api::EXPLAIN_SOURCE_PORT, port], [0; 2]);
+            let mut expected = Ok(None);
+            for (port, direction) in [(3, PolicyType::Egress), (4, PolicyType::Ingress)] {
+                let tiers = [AclTier::Before, AclTier::After];
+                let mut said = tiers.into_iter().filter_map(|tier| plain::judge(&input, port, direction, tier, false, &header));
+                match said.find(|ruling| ruling.action != AclAction::Pass) {
+                    Some(ruling) if ruling.action.stops() => expected = expected.and(Err(ruling.slot)),
+                    Some(ruling) => expected = expected.map(|_: Option<u32>| Some(ruling.slot)),
+                    None => {}
+                }
+            }
+            prop_assert_eq!(world.answer(&asked, protocol, Some(port)), expected);
+        }
     }
 }
 
@@ -182,6 +352,7 @@ fn list(ingress: Vec<AclRule>) -> Acl {
         tier: AclTier::Before,
         priority: 1,
         applies_to: AclPorts { all: true, ..AclPorts::default() },
+        stateless: false,
         ingress,
         egress: vec![],
         owner: Owner::Operator,
@@ -191,7 +362,7 @@ fn list(ingress: Vec<AclRule>) -> Acl {
 fn compiled(acl: &Acl) -> Result<Compiled, TooMuch> {
     let (own, namespaces) = (name("p"), BTreeMap::new());
     let ports = vec![Candidate { port: 1, name: &own, workload: None }];
-    compile(&Input { acls: vec![Placed { acl, slot: 0 }], ports, namespaces: &namespaces })
+    compile(&Input { acls: vec![Placed { acl, slot: 0 }], ports, namespaces: &namespaces, sets: &no_sets() })
 }
 
 fn net(n: usize) -> Prefix {
@@ -239,6 +410,8 @@ fn an_epoch_is_what_the_rules_say() {
     let later = Acl { tier: AclTier::After, ..deny.clone() };
     assert_eq!(epoch(&deny), epoch(&renamed));
     let staged = list(vec![AclRule { staged: true, ..AclRule::all(AclAction::Deny) }]);
+    let stateless = Acl { stateless: true, ..allow.clone() };
+    assert_ne!(epoch(&allow), epoch(&stateless));
     for other in [&allow, &turned, &later, &staged] {
         assert_ne!(epoch(&deny), epoch(other), "{other:?}");
     }
@@ -275,6 +448,18 @@ fn what_never_matches_is_refused_with_its_place() {
             "ingress[1].destination",
         ),
         (AclRule { source_ports: vec![port; 2000], ..good.clone() }, "ingress[1].source_ports"),
+        (AclRule { stateless: true, ..good.clone() }, "ingress[1].stateless"),
+        (
+            AclRule { protocol: Some(IpProtocol::UDP), tcp_flags: "syn".parse().ok(), ..good.clone() },
+            "ingress[1].tcp_flags",
+        ),
+        (
+            AclRule {
+                source_mac: vec![MACS[0].parse().unwrap(), MASKED[0].parse().unwrap()],
+                ..good.clone()
+            },
+            "ingress[1].source_mac",
+        ),
     ] {
         let problems = check::acl(&list(vec![good.clone(), rule]));
         assert_eq!(problems.iter().map(|(field, _)| field.as_str()).collect::<Vec<_>>(), [field]);

@@ -3,7 +3,8 @@
 
 use super::model::{Model, no_such};
 use super::policies::refusal;
-use crate::acl::compile::compile;
+use crate::acl::compile::{TooMuch, compile};
+use crate::acl::sets::Sets;
 use crate::acl::{self, ACLS_MAX, Candidate, Compiled, Input, Placed, slots_of};
 use crate::policy::Slot;
 use std::ops::Deref;
@@ -17,6 +18,8 @@ pub struct PlacedAcl {
     pub slot: Slot,
     /// As declared.
     pub acl: Arc<Acl>,
+    /// The same with the ports of the sets that its rules name.
+    pub resolved: Arc<Acl>,
 }
 
 /// Compiled lists. They follow from the rest of the model, and are equal where it is.
@@ -38,11 +41,18 @@ impl Deref for Listed {
     }
 }
 
+pub(super) fn too_much(error: TooMuch) -> ApiError {
+    ApiError::new(Code::Limit, error.to_string()).hint(
+        "nothing was changed; use fewer rules, or fewer that name both a source and a destination of their own",
+    )
+}
+
 impl Model {
     /// Whether lists have to be compiled anew after a change.
     pub(super) fn concerns_acls(&self, request: &Request) -> bool {
         match request {
             Request::AclSet(_) | Request::AclDelete(_) => true,
+            Request::PortSetSet(set) => self.lists_with_ports(&set.name).next().is_some(),
             Request::PortAdd(_)
             | Request::PortDelete(_)
             | Request::PortLabel(_)
@@ -54,6 +64,7 @@ impl Model {
 
     pub(super) fn set_acl(&mut self, acl: &Acl) -> Result<(), ApiError> {
         refusal(acl::check::acl(acl))?;
+        self.check_sets_of(acl)?;
         let before = self.acls.remove(&acl.name);
         if self.acls.len() >= ACLS_MAX {
             let text = format!("no more than {ACLS_MAX} access control lists are possible");
@@ -67,7 +78,9 @@ impl Model {
             Some(before) => before.slot,
             None => self.free_slots(slots_of(acl))?,
         };
-        self.acls.insert(acl.name.clone(), PlacedAcl { slot, acl: Arc::new(Acl { owner, ..acl.clone() }) });
+        let acl = Arc::new(Acl { owner, ..acl.clone() });
+        let resolved = self.resolved(&acl)?;
+        self.acls.insert(acl.name.clone(), PlacedAcl { slot, acl, resolved });
         Ok(())
     }
 
@@ -76,13 +89,14 @@ impl Model {
     }
 
     pub(super) fn compile_acls(&mut self) -> Result<(), ApiError> {
-        let compiled = compile(&self.acl_input()).map_err(|error| {
-            ApiError::new(Code::Limit, error.to_string()).hint(
-                "nothing was changed; use fewer rules, or fewer that name both a source and a destination of their own",
-            )
-        })?;
-        self.listed = Listed(Arc::new(compiled));
+        self.listed = self.compiled_acls(&self.sets)?;
         Ok(())
+    }
+
+    /// The lists, were these the address sets.
+    pub(super) fn compiled_acls(&self, sets: &Sets) -> Result<Listed, ApiError> {
+        let compiled = compile(&Input { sets, ..self.acl_input() }).map_err(too_much)?;
+        Ok(Listed(Arc::new(compiled)))
     }
 
     fn acl_input(&self) -> Input<'_> {
@@ -91,9 +105,10 @@ impl Model {
             Candidate { port: port.id, name, workload }
         });
         Input {
-            acls: self.acls.values().map(|it| Placed { acl: &it.acl, slot: it.slot }).collect(),
+            acls: self.acls.values().map(|it| Placed { acl: &it.resolved, slot: it.slot }).collect(),
             ports: ports.collect(),
             namespaces: &self.namespaces,
+            sets: &self.sets,
         }
     }
 

@@ -6,6 +6,8 @@
 //! |---|---|
 //! | [`model`] | the declared objects, and `(Model, Request) → Model'` |
 //! | [`acls`] | access control lists, and the ports that they are for |
+//! | [`port_sets`] | port sets that they name, too |
+//! | [`sets`] | address sets that their rules name |
 //! | [`nats`] | network address translation, and what of it workers read |
 //! | [`addresses`] | gateway addresses and declared neighbours |
 //! | [`plan`] | what leads from what is declared to what shall be |
@@ -47,12 +49,14 @@ pub mod plan;
 #[cfg(test)]
 mod plan_tests;
 pub mod policies;
+pub mod port_sets;
 pub mod publish;
 mod published;
 pub mod rates;
 pub mod routes;
 #[cfg(test)]
 mod routing_tests;
+pub mod sets;
 pub mod shared;
 pub mod snapshot;
 pub mod source_guard;

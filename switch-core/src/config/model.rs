@@ -6,14 +6,16 @@ use super::mirrored::Mirrored;
 use super::nats::PlacedNat;
 use super::policies::{PlacedPolicy, Policing, PolicyKey};
 use super::routes::Routes;
+use super::sets::CheckedSets;
 use super::shared::Nics;
 use super::{BRIDGES_MAX, FIDS_MAX, PORTS_MAX, STATIC_MACS_MAX};
+use crate::acl::sets::Sets;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use switch_api::{
     Acl, ApiError, Bridge, BridgeAddress, Code, Labels, Name, Namespace, Nat, NetworkPolicy, Owner, Port,
-    Request, Route, RouteApply, StaticMac, StaticNeighbour, Vid, Vlan, Vrf,
+    PortRangeSet, Request, Route, RouteApply, StaticMac, StaticNeighbour, Vid, Vlan, Vrf,
 };
 
 /// What is kept on disk: the objects, without their numbers.
@@ -39,8 +41,13 @@ pub struct Declared {
     pub policies: Vec<NetworkPolicy>,
     /// Labels of namespaces.
     pub namespaces: Vec<Namespace>,
+    /// Port sets.
+    pub port_sets: Vec<PortRangeSet>,
     /// Access control lists.
     pub acls: Vec<Acl>,
+    /// Address sets: each member is kept by itself.
+    #[serde(skip)]
+    pub sets: Sets,
     /// Network address translation.
     pub nats: Vec<Nat>,
 }
@@ -83,10 +90,14 @@ pub struct Model {
     pub namespace_owners: BTreeMap<String, Owner>,
     /// The policies, compiled.
     pub policing: Policing,
+    /// Port sets by name.
+    pub port_sets: BTreeMap<Name, PortRangeSet>,
     /// Access control lists by name.
     pub acls: BTreeMap<Name, PlacedAcl>,
     /// The same, compiled.
     pub listed: Listed,
+    /// Address sets.
+    pub sets: Sets,
     /// Network address translation by name.
     pub nats: BTreeMap<Name, PlacedNat>,
     /// What makes this node's derived MACs its own.
@@ -101,6 +112,12 @@ impl Model {
         let mut next = self.clone();
         if super::routes::concerns(request) {
             next.routes = self.routes.after(request)?;
+            return Ok(next);
+        }
+        if super::sets::concerns(request) {
+            let CheckedSets { sets, listed, .. } = CheckedSets::after(self, request)?;
+            next.sets = sets;
+            listed.into_iter().for_each(|listed| next.listed = listed);
             return Ok(next);
         }
         match request {
@@ -134,6 +151,8 @@ impl Model {
             Request::PolicyAdd(policy) => next.add_policy(policy)?,
             Request::PolicySet(policy) => next.set_policy(policy)?,
             Request::PolicyDelete(by) => next.delete_policy(by)?,
+            Request::PortSetSet(set) => next.set_ports(set)?,
+            Request::PortSetDelete(by) => next.delete_ports(&by.name)?,
             Request::AclSet(acl) => next.set_acl(acl)?,
             Request::AclDelete(by) => next.delete_acl(&by.name)?,
             Request::NatSet(nat) => next.set_nat(nat)?,
@@ -192,6 +211,10 @@ impl Model {
         for policy in &declared.policies {
             model.add_policy(policy)?;
         }
+        model.sets = declared.sets;
+        for set in &declared.port_sets {
+            model.set_ports(set)?;
+        }
         for acl in &declared.acls {
             model.set_acl(acl)?;
         }
@@ -218,7 +241,9 @@ impl Model {
             vrfs: self.vrfs.values().cloned().collect(),
             policies: self.policies.values().map(|placed| (*placed.policy).clone()).collect(),
             namespaces: self.declared_namespaces(),
+            port_sets: self.port_sets.values().cloned().collect(),
             acls: self.acls.values().map(|placed| (*placed.acl).clone()).collect(),
+            sets: self.sets.clone(),
             nats: self.nats.values().map(|placed| (*placed.nat).clone()).collect(),
         }
     }

@@ -84,6 +84,11 @@ impl Model {
                 others.put(self.policy(&meta.namespace, &meta.name), &**policy);
             }
             Request::PolicyDelete(by) => others.touch(self.policy(&by.namespace, &by.name)),
+            Request::PortSetSet(set) => others.put(self.port_sets.get(&set.name), set),
+            Request::PortSetDelete(by) => others.touch(self.port_sets.get(&by.name)),
+            Request::AddressSetSet(set) => others.put(self.plain_set(&set.name).as_ref(), set),
+            Request::AddressSetUpdate(update) => others.touch(&self.plain_set(&update.name)),
+            Request::AddressSetDelete(by) => others.touch(&self.plain_set(&by.name)),
             Request::AclSet(acl) => others.put(self.acl(&acl.name), &**acl),
             Request::AclDelete(by) => others.touch(self.acl(&by.name)),
             Request::NatSet(nat) => others.put(self.nat(&nat.name), &**nat),
@@ -130,6 +135,9 @@ impl Model {
             | Request::PolicyExplain(_)
             | Request::PolicyDiff(_)
             | Request::AclList(_)
+            | Request::PortSetList(_)
+            | Request::AddressSetList(_)
+            | Request::AddressSetMembers(_)
             | Request::NatList(_)
             | Request::PoolList(_)
             | Request::LeaseList(_) => {}

@@ -40,6 +40,8 @@ impl Model {
             route: routes.map(|(vrf, place, way)| declared(vrf, place, way)).collect(),
             namespace: of(owner, self.declared_namespaces().iter()),
             policy: of(owner, self.policies.values().map(|placed| &*placed.policy)),
+            port_set: of(owner, self.port_sets.values()),
+            address_set: self.declared_sets(owner),
             acl: of(owner, self.acls.values().map(|placed| &*placed.acl)),
             nat: of(owner, self.nats.values().map(|placed| &*placed.nat)),
         }
@@ -82,6 +84,8 @@ impl Model {
         of(owner, self.addresses.iter(), &desired.address, all);
         of(owner, self.ports.values().map(|port| &port.object), &desired.port, all);
         of(owner, self.policies.values().map(|placed| &*placed.policy), &desired.policy, all);
+        of(owner, self.port_sets.values(), &desired.port_set, all);
+        of(owner, self.plain_sets().iter(), &desired.address_set, all);
         of(owner, self.acls.values().map(|placed| &*placed.acl), &desired.acl, all);
         of(owner, self.nats.values().map(|placed| &*placed.nat), &desired.nat, all);
         of(owner, self.vrfs.values(), &desired.vrf, all);
@@ -188,6 +192,8 @@ pub fn plan(current: &Config, desired: &Config, down: &BTreeSet<Name>) -> Plan {
     let routes = Difference::of(&current.route, &desired.route);
     let namespaces = Difference::of(&current.namespace, &desired.namespace);
     let policies = Difference::of(&current.policy, &desired.policy);
+    let port_sets = Difference::of(&current.port_set, &desired.port_set);
+    let sets = Difference::of(&current.address_set, &desired.address_set);
     let acls = Difference::of(&current.acl, &desired.acl);
     let nats = Difference::of(&current.nat, &desired.nat);
 
@@ -203,6 +209,8 @@ pub fn plan(current: &Config, desired: &Config, down: &BTreeSet<Name>) -> Plan {
     routes.tell(changes, |_, _| false);
     namespaces.tell(changes, |_, _| false);
     policies.tell(changes, |_, _| false);
+    port_sets.tell(changes, |_, _| false);
+    sets.tell(changes, |_, _| false);
     acls.tell(changes, |_, _| false);
     nats.tell(changes, |_, _| false);
 
@@ -254,8 +262,15 @@ pub fn plan(current: &Config, desired: &Config, down: &BTreeSet<Name>) -> Plan {
     plan.each(&seconds(&namespaces.change), |namespace| Request::NamespaceSet(namespace.clone()));
     plan.each(&policies.add, |policy| Request::PolicyAdd(Box::new(policy.clone())));
     plan.each(&seconds(&policies.change), |policy| Request::PolicySet(Box::new(policy.clone())));
+    plan.each(&port_sets.add, |set| Request::PortSetSet(set.clone()));
+    plan.each(&seconds(&port_sets.change), |set| Request::PortSetSet(set.clone()));
+    plan.each(&sets.add, |set| Request::AddressSetSet(set.clone()));
+    plan.each(&seconds(&sets.change), |set| Request::AddressSetSet(set.clone()));
     plan.each(&acls.add, |acl| Request::AclSet(Box::new(acl.clone())));
     plan.each(&seconds(&acls.change), |acl| Request::AclSet(Box::new(acl.clone())));
+    // Only now does no rule name them.
+    plan.each(&port_sets.delete, |set| Request::PortSetDelete(ByName { name: set.name.clone() }));
+    plan.each(&sets.delete, |set| Request::AddressSetDelete(ByName { name: set.name.clone() }));
     plan.each(&nats.add, |nat| Request::NatSet(Box::new(nat.clone())));
     plan.each(&seconds(&nats.change), |nat| Request::NatSet(Box::new(nat.clone())));
     plan

@@ -47,7 +47,16 @@ fn acl(n: u8, deny: bool) -> Acl {
     let rule = AclRule::all(if deny { AclAction::Deny } else { AclAction::Pass });
     let applies_to = AclPorts { ports: vec![name("p", n)], ..AclPorts::default() };
     let (tier, priority, owner) = (AclTier::Before, n.into(), Owner::Operator);
-    Acl { name: name("acl", n), tier, priority, applies_to, ingress: vec![rule], egress: vec![], owner }
+    Acl {
+        name: name("acl", n),
+        tier,
+        priority,
+        applies_to,
+        stateless: false,
+        ingress: vec![rule],
+        egress: vec![],
+        owner,
+    }
 }
 
 fn nat(n: u8, to: bool) -> Nat {

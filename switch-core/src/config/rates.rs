@@ -45,7 +45,7 @@ impl Rates {
         let bytes = |limit: switch_api::Limit| Rate { per_s: limit.per_s, burst: limit.burst_bytes() };
         let rx = Pace { packets: limits.rx_packets.map(packets), bytes: limits.rx_bytes.map(bytes) };
         let tx = Pace { packets: limits.tx_packets.map(packets), bytes: limits.tx_bytes.map(bytes) };
-        (!limits.is_none()).then_some(Self { rx, tx })
+        limits.each().iter().any(|(_, limit)| limit.is_some()).then_some(Self { rx, tx })
     }
 }
 
@@ -75,6 +75,9 @@ impl Share {
 
 /// Tells what is wrong with limits.
 pub(super) fn check(limits: &PortLimits, mut problem: impl FnMut(String)) {
+    if limits.connections == Some(0) {
+        problem("connections: 1 or more; leave the limit out for none, and let a rule of an access control list deny all".into());
+    }
     let is_possible = |n: u64| (1..=LIMIT_MAX).contains(&n);
     for (field, limit) in limits.each() {
         let Some(limit) = limit else { continue };

@@ -97,6 +97,8 @@ pub struct PortFacts {
     pub acl: acl::Subject,
     /// What it may say of itself.
     pub source_guard: Option<Arc<Guard>>,
+    /// Flows that may begin at it and not be over.
+    pub connections: Option<u32>,
     /// How fast it may send and be sent.
     pub rates: Option<Arc<Rates>>,
 }
@@ -384,7 +386,7 @@ fn port_facts(port: &Port, live: Live, fid_of: impl Fn(Vid) -> u16) -> PortFacts
         mss_clamp: false,
         reverse_path: ReversePath::Off,
         to_kernel: false,
-        tracked: settings.track,
+        tracked: settings.track || settings.limits.connections.is_some(),
         translated: false,
         is_node: matches!(port.kind, PortKind::Host { .. }),
         returns: match &port.kind {
@@ -396,6 +398,7 @@ fn port_facts(port: &Port, live: Live, fid_of: impl Fn(Vid) -> u16) -> PortFacts
         subject: Subject::default(),
         acl: acl::Subject::default(),
         source_guard: settings.source_guard.as_ref().map(|guard| Arc::new(Guard::new(guard))),
+        connections: settings.limits.connections,
         rates: Rates::new(&settings.limits).map(Arc::new),
     }
 }

@@ -5,6 +5,7 @@ use super::daemon::{Daemon, PortLife, json, not_kept};
 use super::devices::{remove_left_behind, with_mac};
 use super::history::History;
 use super::readdress::give_addresses;
+use crate::acl::sets::Difference;
 use crate::config::Checked;
 use crate::config::checked::places;
 use crate::config::plan::{Plan, keep_macs, plan, problems_of};
@@ -214,7 +215,8 @@ impl Daemon {
             Some([]) => None,
             _ => Some(routes),
         };
-        if let Err(error) = self.store.keep_config(&checked.model().declared(), routes, &history) {
+        let sets = Difference::of(&self.model.sets, &checked.model().sets);
+        if let Err(error) = self.store.keep_config(&checked.model().declared(), routes, &sets, &history) {
             self.put_back(exchanged);
             return Err(not_kept(error));
         }

@@ -31,7 +31,10 @@ use hashbrown::HashMap;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use switch_api::{ApiError, Code, Done, FdbFilter, HelloReply, Name, Port, Request, Role, Support};
+use switch_api::{
+    AddressSet, AddressSetUpdate, ApiError, ByName, Code, Done, FdbFilter, HelloReply, Name, Port, Request,
+    Role, Support,
+};
 
 /// A port as the daemon knows it.
 #[derive(Debug)]
@@ -231,6 +234,12 @@ impl Daemon {
             Request::NeighAdd(_) | Request::NeighDelete(_) => self.change_neighbour(request),
             Request::PolicyList(filter) => json(self.list_policies(filter)),
             Request::AclList(_) => json(self.list_acls()),
+            Request::PortSetList(_) => json(self.list_port_sets()),
+            Request::AddressSetList(_) => json(self.list_sets()),
+            Request::AddressSetMembers(asked) => json(self.members_of(asked)?),
+            Request::AddressSetSet(AddressSet { name, .. })
+            | Request::AddressSetUpdate(AddressSetUpdate { name, .. })
+            | Request::AddressSetDelete(ByName { name }) => json(self.change_sets(request, name)?),
             Request::NatList(_) => json(self.list_nats()),
             Request::PolicyExplain(asked) => json(self.explain_policy(asked)?),
             Request::PolicyDiff(asked) => json(self.diff_policies(asked)?),
@@ -241,6 +250,8 @@ impl Daemon {
             | Request::PolicyAdd(_)
             | Request::PolicySet(_)
             | Request::PolicyDelete(_)
+            | Request::PortSetSet(_)
+            | Request::PortSetDelete(_)
             | Request::AclSet(_)
             | Request::AclDelete(_)
             | Request::NatSet(_)

@@ -169,7 +169,21 @@ fn text_of(config: &Config) -> Result<Arc<str>, ApiError> {
 }
 
 fn objects_of(config: &Config) -> usize {
-    let Config { bridge, vrf, address, port, fdb, neigh, route, namespace, policy, acl, nat } = config;
+    let Config {
+        bridge,
+        vrf,
+        address,
+        port,
+        fdb,
+        neigh,
+        route,
+        namespace,
+        policy,
+        port_set,
+        address_set,
+        acl,
+        nat,
+    } = config;
     bridge.len()
         + vrf.len()
         + address.len()
@@ -179,6 +193,8 @@ fn objects_of(config: &Config) -> usize {
         + route.len()
         + namespace.len()
         + policy.len()
+        + port_set.len()
+        + address_set.len()
         + acl.len()
         + nat.len()
 }

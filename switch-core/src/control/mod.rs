@@ -43,6 +43,7 @@
 //! | [`bpffs`] | the directory where XDP links are pinned |
 
 mod acls;
+mod sets;
 
 mod addresses;
 mod advertise;

@@ -6,15 +6,17 @@
 
 use super::history::{History, Past, Pending};
 use super::outside::Left;
+use crate::acl::sets::{Difference, Set, Sets};
 use crate::config::model::Declared;
 use crate::config::routes::{Place, Routes, Way, declared};
 use crate::ipam::{Change, Kept as Addresses};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use switch_api::{Lease, Name, Prefix, Route};
+use switch_api::{Lease, Name, Owner, Prefix, Route};
 
 /// Pages of the file that are kept in memory: what a change touches, many times over. The library's own default is
 /// a GiB, which a million routes would fill.
@@ -26,6 +28,10 @@ const TABLE: Rows = TableDefinition::new("declared");
 const KEY: &str = "v1";
 /// Declared routes by table, network and metric: where they lead.
 const ROUTES: Rows = TableDefinition::new("routes-v1");
+/// Address sets by name: whose each is.
+const SETS: Rows = TableDefinition::new("address-sets-v1");
+/// Their members, by set and network.
+const MEMBERS: Rows = TableDefinition::new("address-set-members-v1");
 /// Pools by name.
 const POOLS: Rows = TableDefinition::new("ipam-pools-v1");
 /// Leases by pool and holder.
@@ -90,6 +96,7 @@ impl Store {
             None => Declared::default(),
             Some(bytes) => serde_json::from_slice(&bytes).map_err(strange)?,
         };
+        declared.sets = read_sets(&database).map_err(failed)?.map_err(strange)?;
         match declared.routes.is_empty() {
             true => declared.routes = read_routes(&database).map_err(failed)?.map_err(strange)?,
             // An older version kept them with all else.
@@ -121,11 +128,21 @@ impl Store {
         })
     }
 
-    /// Keeps a change of everything: what is declared, what it changed of routes, and that it happened.
+    /// Keeps where `sets` differ from those that are kept. On return it is on disk.
+    pub fn keep_sets(&mut self, sets: &Sets, difference: &Difference) -> Result<(), String> {
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            write_sets(&transaction, sets, difference)?;
+            Ok(transaction.commit()?)
+        })
+    }
+
+    /// Keeps a change of everything: what is declared, what it changed of routes and of address sets, and that it happened.
     pub fn keep_config(
         &mut self,
         declared: &Declared,
         routes: Option<&Routes>,
+        sets: &Difference,
         history: &History,
     ) -> Result<(), String> {
         let bytes = serde_json::to_vec(declared).map_err(|error| error.to_string())?;
@@ -133,6 +150,7 @@ impl Store {
             let transaction = database.begin_write()?;
             transaction.open_table(TABLE)?.insert(KEY, bytes.as_slice())?;
             routes.map_or(Ok(()), |routes| write_routes(&transaction, routes))?;
+            write_sets(&transaction, &declared.sets, sets)?;
             write_history(&transaction, history)?;
             Ok(transaction.commit()?)
         })
@@ -271,6 +289,60 @@ fn write_routes(transaction: &WriteTransaction, routes: &Routes) -> Result<(), r
         }
     }
     Ok(())
+}
+
+fn write_sets(
+    transaction: &WriteTransaction,
+    sets: &Sets,
+    difference: &Difference,
+) -> Result<(), redb::Error> {
+    if difference.is_empty() {
+        return Ok(());
+    }
+    let (mut kept, mut members) = (transaction.open_table(SETS)?, transaction.open_table(MEMBERS)?);
+    for name in &difference.sets {
+        match sets.get(name) {
+            Some(set) => _ = kept.insert(name.as_str(), text(&(set.owner, set.declared)).as_bytes())?,
+            None => _ = kept.remove(name.as_str())?,
+        }
+    }
+    for change in &difference.members {
+        let key = text(&(&change.set, change.member));
+        match change.is {
+            true => _ = members.insert(key.as_str(), &[][..])?,
+            false => _ = members.remove(key.as_str())?,
+        }
+    }
+    Ok(())
+}
+
+/// The address sets that are kept, each member in a row.
+fn read_sets(database: &Database) -> Result<Result<Sets, serde_json::Error>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let (kept, members) = match (transaction.open_table(SETS), transaction.open_table(MEMBERS)) {
+        (Ok(kept), Ok(members)) => (kept, members),
+        (Err(redb::TableError::TableDoesNotExist(_)), _) => return Ok(Ok(Sets::default())),
+        (Err(error), _) | (_, Err(error)) => return Err(error.into()),
+    };
+    let mut sets: BTreeMap<Name, Set> = BTreeMap::new();
+    for row in kept.iter()? {
+        let (key, value) = row?;
+        let read = serde_json::from_str(&text(&key.value()))
+            .and_then(|name: Name| Ok((name, serde_json::from_slice::<(Owner, bool)>(value.value())?)));
+        match read {
+            Ok((name, (owner, declared))) => _ = sets.insert(name, Set::new(owner, declared)),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    for row in members.iter()? {
+        match serde_json::from_str::<(Name, Prefix)>(row?.0.value()) {
+            Ok((name, member)) => _ = sets.get_mut(&name).map(|set| set.put(member, true)),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    let mut all = Sets::default();
+    sets.into_iter().for_each(|(name, set)| all.insert(name, set));
+    Ok(Ok(all))
 }
 
 /// An entry never changes once it is there.

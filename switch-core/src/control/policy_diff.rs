@@ -1,9 +1,10 @@
-//! What a change of policies would cut and open: judged by the live tables and by those that would be made, and
+//! What a change of policies and access control lists would cut and open: judged by the live tables and by those that would be made, and
 //! nothing is changed. The control thread is held up for some 100 ms at most by pairs, and for one walk over the
 //! flow table.
 
 use super::daemon::Daemon;
 use super::flows::Names;
+use crate::acl::world::Judging;
 use crate::config::Model;
 use crate::config::gateway::from_bits;
 use crate::config::policies::{addresses_of, key_of};
@@ -74,8 +75,9 @@ impl<'a> Both<'a> {
         Self { before, after, numbers: stays.collect() }
     }
 
-    fn diff(&self) -> Diff<'a> {
-        Diff::new(&self.before.policing.0, &self.after.policing.0)
+    /// What judges, before and after.
+    fn worlds(&self) -> [Judging<'a>; 2] {
+        [self.before, self.after].map(|model| Judging { policies: &model.policing.0, lists: &model.listed.0 })
     }
 
     /// The ends that are judged: workloads that are there before and after, by their addresses, and blocks.
@@ -99,7 +101,9 @@ impl<'a> Both<'a> {
             taken.extend(model.policing.node_addresses());
         }
         let policies = self.before.policies.values().chain(self.after.policies.values());
-        let (blocks, unjudged) = blocks(policies.map(|placed| &placed.policy.spec), &taken);
+        let specs = policies.map(|placed| &placed.policy.spec);
+        let (blocks, unjudged) =
+            blocks(specs, [self.before, self.after].into_iter().flat_map(networks), &taken);
         for (addresses, ip) in blocks {
             ends.push(Ends { ip, port: None });
             names.push(DiffEnd { port: None, addresses });
@@ -110,7 +114,8 @@ impl<'a> Both<'a> {
     /// What becomes of pairs of ends.
     fn pairs(&self) -> PolicyDiffAnswer {
         let (ends, names, blocks_unjudged) = self.ends();
-        let mut diff = self.diff();
+        let [before, after] = self.worlds();
+        let mut diff = Diff::new(&before, &after);
         // By effect, as far as there is room, and how many there are.
         let mut listed: [Vec<PairChange>; 2] = Default::default();
         let mut found = 0;
@@ -149,8 +154,9 @@ impl<'a> Both<'a> {
 
     /// What becomes of the flows that there are.
     fn flows(&self, daemon: &Daemon, answer: &mut PolicyDiffAnswer) {
-        let diff = self.diff();
-        let owners = [self.before, self.after].map(|model| model.policing.owners());
+        let [before, after] = self.worlds();
+        let diff = Diff::new(&before, &after);
+        let owners = [self.before, self.after].map(owners);
         let names = Names::of(daemon);
         let hosts: BTreeSet<u16> = self
             .before
@@ -192,21 +198,41 @@ impl<'a> Both<'a> {
         let [from, to] = entry.real().map(|end| end.ip);
         let began = (entry.state.port, *self.numbers.get(&entry.state.port)?);
         let of = |ip: u128| Some((*owners[0].get(&ip)?, *owners[1].get(&ip)?));
-        // What comes by the node's port is asked about as a stranger's, or the node's if the address is.
-        let began = (!hosts.contains(&began.0)).then_some(began);
+        // What comes by the node's port is asked about as a stranger's, or the node's if the address is, unless lists are for that port.
+        let is_listed =
+            self.before.listed.subject(began.0).is_listed() || self.after.listed.subject(began.1).is_listed();
+        let began = (!hosts.contains(&began.0) || is_listed).then_some(began);
         Some([Ends { ip: from, port: began }, Ends { ip: to, port: of(to) }])
     }
 
-    /// Ports that get their first policy.
+    /// Ports that get their first policy or list.
     fn newly_tracked(&self, daemon: &Daemon) -> Vec<Name> {
         let live = daemon.publisher.current();
         let is_new = |id: &u16, later: &u16| {
             let isolated = self.after.policing.subject(*later).is_some_and(|subject| subject.is_isolated());
-            isolated && !live.port(*id).is_some_and(|port| port.tracked)
+            (isolated || self.after.listed.subject(*later).is_listed())
+                && !live.port(*id).is_some_and(|port| port.tracked)
         };
         let new = self.numbers.iter().filter(|(id, later)| is_new(id, later));
         new.filter_map(|(id, _)| daemon.name_of(*id)).cloned().collect()
     }
+}
+
+/// Networks that rules of lists name.
+fn networks(model: &Model) -> impl Iterator<Item = Cidr> + '_ {
+    let rules = model.acls.values().flat_map(|placed| placed.acl.ingress.iter().chain(&placed.acl.egress));
+    let named = rules.flat_map(|rule| rule.source.iter().chain(&rule.destination));
+    named.filter_map(|network| network.to_string().parse().ok())
+}
+
+/// Whose addresses are which port's: workloads', and those of other devices that the switch made.
+fn owners(model: &Model) -> HashMap<u128, u16> {
+    let ports = model.ports.values();
+    let declared =
+        ports.flat_map(|port| addresses_of(&port.object).into_iter().map(|ip| (to_bits(ip), port.id)));
+    let mut owners: HashMap<u128, u16> = declared.collect();
+    owners.extend(model.policing.owners());
+    owners
 }
 
 /// An address as a network of its own.

@@ -73,6 +73,7 @@ reasons! {
     FlowState = "flow-state": "it does not fit what its flow has come to: an answer before the question, a wrong SCTP tag",
     NoFlow = "no-flow": "nothing begins so and there is no flow it belongs to: TCP without SYN (see `switchd --flow-pickup`), an answer nobody asked for",
     FlowPortLimit = "flow-port-limit": "the port has as many flows as it may; `switch-ctl flow list --port NAME` shows them",
+    ConnectionLimit = "connection-limit": "as many flows as may (`port set NAME --limit-connections`) began at the port and are not over; `switch-ctl flow list --port NAME` shows them",
     FlowTableFull = "flow-table-full": "there are as many flows as the table holds; see `switchd --flows`",
     FlowBusy = "flow-busy": "another worker was making a flow at the same place; the sender's next attempt will do",
     IcmpUnrelated = "icmp-unrelated": "an ICMP error about a packet of no flow, or sent to somebody else than the packet's sender",

@@ -5,14 +5,14 @@ use crate::counter::{DropReason, Event};
 use switch_api::{Acl, ByName, Code, NetworkPolicy, Protocol, Request};
 
 /// Pods `db`, `web` and `other`, 10.0.0.1 to 3, behind ports p0 to p2.
-fn shop(policies: &[NetworkPolicy]) -> Net {
+pub(super) fn shop(policies: &[NetworkPolicy]) -> Net {
     let pods = [pod("db", "10.0.0.1"), pod("web", "10.0.0.2"), pod("other", "10.0.0.3")];
     let mut net = net(vec![], &pods, policies);
     introduce(&mut net);
     net
 }
 
-fn set(net: &mut Net, acl: serde_json::Value) {
+pub(super) fn set(net: &mut Net, acl: serde_json::Value) {
     let acl: Acl = serde_json::from_value(acl).unwrap();
     net.rig.declare(&Request::AclSet(Box::new(acl))).unwrap();
 }
@@ -22,12 +22,12 @@ fn delete(net: &mut Net, name: &str) {
 }
 
 /// From a pod to another, both by number, and a port.
-fn sent(from: usize, to: usize, protocol: Protocol, port: u16) -> Vec<u8> {
+pub(super) fn sent(from: usize, to: usize, protocol: Protocol, port: u16) -> Vec<u8> {
     let ip = |n: usize| format!("10.0.0.{}", n + 1).parse().unwrap();
     packet((mac(to), mac(from)), ip(from), ip(to), (protocol, port), 7)
 }
 
-fn passes(net: &mut Net, from: usize, to: usize, protocol: Protocol, port: u16) -> bool {
+pub(super) fn passes(net: &mut Net, from: usize, to: usize, protocol: Protocol, port: u16) -> bool {
     arrives(net, from, to, sent(from, to, protocol, port))
 }
 
@@ -137,6 +137,51 @@ fn a_list_is_stateful_and_a_change_ends_what_it_allowed() {
     set(&mut net, closed("allow"));
     // Judged as its question, whoever speaks first.
     assert!(arrives(&mut net, 1, 0, answer(&question)) && arrives(&mut net, 0, 1, question));
+    net.rig.assert_conserved();
+}
+
+/// A rule is about whoever is in its set now; a flow of who comes to it stops, and goes on when he is gone. The rule is never touched.
+#[test]
+fn a_set_is_followed_by_rules_and_flows() {
+    let mut net = shop(&[]);
+    let update = |net: &mut Net, set: &str, add: &[&str], remove: &[&str]| {
+        let update = serde_json::json!({"name": set, "add": add, "remove": remove});
+        net.rig.declare(&Request::AddressSetUpdate(serde_json::from_value(update).unwrap()))
+    };
+    for set in ["blocked", "also"] {
+        let set = serde_json::from_value(serde_json::json!({"name": set})).unwrap();
+        net.rig.declare(&Request::AddressSetSet(set)).unwrap();
+    }
+    set(
+        &mut net,
+        serde_json::json!({
+            "name": "l", "applies_to": {"ports": ["p0"]},
+            "ingress": [{"action": "deny", "source_sets": ["blocked", "also"], "source": ["10.0.0.3/32"]}],
+        }),
+    );
+    let question = sent(1, 0, Udp, 53);
+    assert!(arrives(&mut net, 1, 0, question.clone()), "a set without members is about nobody");
+    assert!(!passes(&mut net, 2, 0, Udp, 53), "the network is named beside them");
+    let epochs = |net: &Net| net.rig.snapshot().ports.iter().map(|port| port.epoch).collect::<Vec<_>>();
+    let before = epochs(&net);
+    update(&mut net, "blocked", &["10.0.0.2"], &[]).unwrap();
+    let after = epochs(&net);
+    assert!(
+        before[0] != after[0] && before[1..] == after[1..],
+        "ports without such rules judge nothing again"
+    );
+    assert!(!arrives(&mut net, 1, 0, question.clone()) && !arrives(&mut net, 0, 1, answer(&question)));
+    update(&mut net, "also", &["10.0.0.0/24"], &[]).unwrap();
+    update(&mut net, "blocked", &[], &["10.0.0.2"]).unwrap();
+    assert!(!arrives(&mut net, 1, 0, question.clone()), "the network in the other set has it");
+    update(&mut net, "also", &[], &["10.0.0.0/24"]).unwrap();
+    assert_eq!(epochs(&net), before, "what is said is what was said");
+    assert!(arrives(&mut net, 1, 0, question.clone()) && arrives(&mut net, 0, 1, answer(&question)));
+    let named = net.rig.declare(&Request::AddressSetDelete(ByName { name: "also".parse().unwrap() }));
+    assert_eq!(named.unwrap_err().code, Code::Busy);
+    delete(&mut net, "l");
+    net.rig.declare(&Request::AddressSetDelete(ByName { name: "also".parse().unwrap() })).unwrap();
+    assert_eq!(update(&mut net, "also", &[], &[]).unwrap_err().code, Code::NotFound);
     net.rig.assert_conserved();
 }
 

@@ -12,7 +12,7 @@ use super::note::Note;
 use super::refusals::{Logged, Refusals, Refused, Who};
 use super::verdict::{Verdict, Why};
 use super::{Private, View};
-use crate::acl::{Chains, Header, Ruling, Tier};
+use crate::acl::{Chains, FrameHead, Header, Part, Ruling, Tier};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, Frame};
@@ -24,11 +24,17 @@ use crate::table::flow::watch::What;
 use crate::wire::ethernet::{ARP, IPV4, IPV6};
 use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{self, ICMP, ICMPV6, SCTP, TCP, UDP, Version};
+use crate::wire::packet::Content;
 use arrayvec::ArrayVec;
-use switch_api::AclAction;
+use switch_api::{AclAction, Mac};
 
 /// Neighbour discovery (RFC 4861 §4): router solicitation to redirect.
 const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
+
+/// Of a tag, the bits that are the VLAN (IEEE 802.1Q).
+const VID_MASK: u16 = 0x0fff;
+/// Where a TCP header has its flags (RFC 9293 §3.1).
+const TCP_FLAGS_AT: usize = 13;
 
 /// What is read of a frame.
 enum Read {
@@ -55,11 +61,13 @@ struct Asking<'a> {
     counters: &'a Counters,
     /// What was decided and is to be told.
     logged: ArrayVec<Ruling, RULINGS_MAX>,
+    /// A rule allows it that keeps no flows.
+    stateless: bool,
 }
 
 impl<'a> Asking<'a> {
     fn new(counters: &'a Counters) -> Self {
-        Self { counters, logged: ArrayVec::new() }
+        Self { counters, logged: ArrayVec::new(), stateless: false }
     }
 }
 
@@ -93,9 +101,12 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
             }
             _ => continue,
         };
-        let logged = asking.logged;
+        let (logged, stateless) = (asking.logged, asking.stateless);
         if !logged.is_empty() {
             log(view, area.bytes(frame), note, &logged, private, Some(index));
+        }
+        if stateless {
+            forgo(view, &mut private.flows.tracks[index]);
         }
         if let Err(denied) = outcome {
             stop(view, area.bytes(frame), note, denied, private, index);
@@ -108,13 +119,26 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
 fn is_settled(view: &View, note: &Note, track: &Track) -> bool {
     let (Verdict::Port(port), Tracked::Known(place)) = (note.verdict, track.tracked) else { return false };
     let Some(to) = view.snapshot.port(port) else { return false };
-    is_itself(view, to, track) && view.tables.flows.decision(place) == flow::decision(view, note.verdict)
+    // Of a flow that is allowed fragments need not be.
+    let is_asked = track.packet.fragment.is_some() && asks_fragments(view, to);
+    !is_asked
+        && is_itself(view, to, track)
+        && view.tables.flows.decision(place) == flow::decision(view, note.verdict)
 }
 
 /// Whoever poses as another end of a flow is asked as anybody: the flow says nothing about it.
 #[inline(always)]
 fn is_itself(view: &View, to: &PortFacts, track: &Track) -> bool {
     to.subject.ingress.is_none() || view.facts.subject.may_be(track.packet.src)
+}
+
+/// No flow is made of a packet, unless its addresses or its way back are to be known by it.
+#[cold]
+fn forgo(view: &View, track: &mut Track) {
+    let is_needed = view.facts.translated || view.snapshot.returns;
+    if track.tracked == Tracked::Missing && !is_needed {
+        track.tracked = Tracked::Not;
+    }
 }
 
 /// Drops a packet, and tells of it if it is the first of its flow.
@@ -191,10 +215,11 @@ pub(super) fn copy(
         return Ok(());
     }
     let mut asking = Asking::new(&private.counters);
-    let outcome = match read(area.bytes(frame), note) {
+    let bytes = area.bytes(frame);
+    let outcome = match read(view, bytes, note) {
         Ok(Read::Exempt) => return Ok(()),
         Ok(Read::NotIp) if to.subject.ingress.is_some() => Err(DropReason::PolicyOpaque.into()),
-        Ok(Read::NotIp) => ingress(view, &Header::NOT_IP, view.facts, to, &mut asking),
+        Ok(Read::NotIp) => ingress(view, &not_ip(view, bytes, note), view.facts, to, &mut asking),
         Ok(Read::Packet(packet)) => ingress(view, &packet, view.facts, to, &mut asking),
         Err(reason) => Err(reason.into()),
     };
@@ -273,13 +298,22 @@ fn tracked(
     match track.tracked {
         Tracked::Known(place) if is_itself(view, to, track) => {
             let before = flows.decision(place);
-            if before == decision {
+            // Of a flow that is allowed fragments need not be.
+            let is_asked = track.packet.fragment.is_some() && asks_fragments(view, to);
+            if before == decision && !is_asked {
                 return Ok(());
             }
             if flows.state(place).origin() == track.side {
-                both(view, &header(track), view.facts, to, asking)?;
+                both(view, &header(view, bytes, note, track), view.facts, to, asking)?;
             } else {
-                both(view, &header(track).turned(), to, view.facts, asking)?;
+                both(view, &answered(view, bytes, note, track), to, view.facts, asking)?;
+            }
+            if asking.stateless && flows.state(place).origin() != track.side {
+                // Of a flow that was kept before answers are allowed no more for being that.
+                both(view, &header(view, bytes, note, track), view.facts, to, asking)?;
+            }
+            if is_asked || asking.stateless {
+                return Ok(());
             }
             flows.decide(place, decision);
             // What was never decided is not judged again, but for the first time.
@@ -292,22 +326,70 @@ fn tracked(
         // About a flow that is allowed; if it is asked about again, by its own next packet.
         Tracked::Related(place) if flows.decision(place) == decision => Ok(()),
         Tracked::Related(_) => Err(DropReason::PolicyRelated.into()),
-        Tracked::Missing => both(view, &header(track), view.facts, to, asking),
-        Tracked::Not | Tracked::Control => match read(bytes, note)? {
+        // An error about what no flow is kept of is judged by itself, where rules want that.
+        Tracked::Control if is_error(track) && !(view.facts.acl.stateless || to.acl.stateless) => {
+            Err(DropReason::IcmpUnrelated.into())
+        }
+        Tracked::Missing => both(view, &header(view, bytes, note, track), view.facts, to, asking),
+        Tracked::Not | Tracked::Control => match read(view, bytes, note)? {
             Read::Exempt => Ok(()),
             Read::NotIp if view.facts.subject.is_isolated() || to.subject.is_isolated() => {
                 Err(DropReason::PolicyOpaque.into())
             }
-            Read::NotIp => both(view, &Header::NOT_IP, view.facts, to, asking),
+            Read::NotIp => both(view, &not_ip(view, bytes, note), view.facts, to, asking),
             Read::Packet(packet) => both(view, &packet, view.facts, to, asking),
         },
     }
 }
 
 /// The packet as `track` read it; a later fragment has its first one's ports.
-fn header(track: &Track) -> Header {
+fn header(view: &View, bytes: &[u8], note: &Note, track: &Track) -> Header {
     let packet = &track.packet;
-    Header::new([packet.src, packet.dst], packet.protocol, packet.ports, packet.icmp)
+    let header = Header::new([packet.src, packet.dst], packet.protocol, packet.ports, packet.icmp);
+    let flags = match (track.tracked, packet.content) {
+        (Tracked::Missing, Content::Tcp(tcp)) => Some(tcp.flags),
+        (Tracked::Missing, _) => None,
+        // Of a flow it is its first packet that is judged, whichever is at hand.
+        _ => header.flags,
+    };
+    let part = match packet.fragment {
+        None => Part::Whole,
+        Some(_) if packet.content == Content::Later => Part::Later,
+        Some(_) => Part::First,
+    };
+    Header { flags, part, frame: Some(frame_head(view, bytes, note)), ..header }
+}
+
+/// The packet that an answer answers. Of a routed one nobody knows any more in which frame it came.
+fn answered(view: &View, bytes: &[u8], note: &Note, track: &Track) -> Header {
+    let header = header(view, bytes, note, track).turned();
+    if note.routed { Header { frame: None, ..header } } else { header }
+}
+
+/// Whether rules of one of two ports tell fragments from whole packets.
+fn asks_fragments(view: &View, to: &PortFacts) -> bool {
+    view.facts.acl.fragments || to.acl.fragments
+}
+
+/// Whether it is an ICMP error.
+fn is_error(track: &Track) -> bool {
+    matches!(track.packet.content, Content::Error { .. })
+}
+
+/// The frame as it came in: a note has the MACs and the VLAN by which a routed one leaves.
+fn frame_head(view: &View, bytes: &[u8], note: &Note) -> FrameHead {
+    let mac = |at: usize| {
+        let mac = bytes.get(at..).and_then(|bytes| bytes.first_chunk::<6>());
+        mac.map_or(0, |mac| Mac(*mac).to_u64())
+    };
+    let tag = if note.tagged { note.tci & VID_MASK } else { 0 };
+    // A tag with no VLAN only has a priority.
+    let vlan = if tag == 0 { view.facts.vlans.untagged.1 } else { tag };
+    FrameHead { macs: [mac(6), mac(0)], vlan }
+}
+
+fn not_ip(view: &View, bytes: &[u8], note: &Note) -> Header {
+    Header { frame: Some(frame_head(view, bytes, note)), ..Header::NOT_IP }
 }
 
 fn way_out(view: &View, bytes: &[u8], note: &Note, track: &Track, asking: &mut Asking) -> Result<(), Denied> {
@@ -317,10 +399,10 @@ fn way_out(view: &View, bytes: &[u8], note: &Note, track: &Track, asking: &mut A
         // An answer. What it answers was admitted, or it will be asked again once it is known where it goes.
         return Ok(());
     }
-    match read(bytes, note)? {
+    match read(view, bytes, note)? {
         Read::Exempt => Ok(()),
         Read::NotIp if view.facts.subject.egress.is_some() => Err(DropReason::PolicyOpaque.into()),
-        Read::NotIp => egress(view, &Header::NOT_IP, view.facts, asking),
+        Read::NotIp => egress(view, &not_ip(view, bytes, note), view.facts, asking),
         Read::Packet(packet) => egress(view, &packet, view.facts, asking),
     }
 }
@@ -417,6 +499,7 @@ fn listed(view: &View, header: &Header, tier: Tier, asking: &mut Asking) -> Opti
         }
     }
     let ruling = does?;
+    asking.stateless |= ruling.stateless;
     let denied = |reason| Some(Err(Denied { reason, slot: Some(ruling.slot) }));
     match ruling.action {
         AclAction::Allow => Some(Ok(())),
@@ -439,7 +522,7 @@ fn count(verdict: Result<Slot, Slot>, counters: &Counters) -> Result<(), Slot> {
     verdict.map(drop)
 }
 
-fn read(bytes: &[u8], note: &Note) -> Result<Read, DropReason> {
+fn read(view: &View, bytes: &[u8], note: &Note) -> Result<Read, DropReason> {
     let version = match note.ethertype() {
         ARP => return Ok(Read::Exempt),
         IPV4 => Version::V4,
@@ -456,15 +539,22 @@ fn read(bytes: &[u8], note: &Note) -> Result<Read, DropReason> {
     }
     let (protocol, ends) = (read.protocol, [hop.src, hop.dst]);
     let head = transport.first_chunk::<4>().ok_or(DropReason::PolicyOpaque);
-    Ok(Read::Packet(match protocol {
+    let header = match protocol {
         // A later fragment has no ports: only rules that are about none are about it.
-        _ if read.later_fragment => Header { ends: Some(ends), protocol, source_port: None, number: None },
+        _ if read.later_fragment => Header { ends: Some(ends), protocol, ..Header::NOT_IP },
         TCP | UDP | SCTP | ICMP | ICMPV6 => {
             let [a, b, c, d] = *head?;
             Header::new(ends, protocol, [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])], [a, b])
         }
         _ => Header::new(ends, protocol, [0; 2], [0; 2]),
-    }))
+    };
+    let flags = header.flags.and_then(|_| transport.get(TCP_FLAGS_AT).copied());
+    let part = match read.fragment && (read.later_fragment || read.more) {
+        false => Part::Whole,
+        true if read.later_fragment => Part::Later,
+        true => Part::First,
+    };
+    Ok(Read::Packet(Header { flags, part, frame: Some(frame_head(view, bytes, note)), ..header }))
 }
 
 /// Only from the link itself: a router would have taken one from the hop limit.

@@ -113,6 +113,7 @@ pub(super) fn confirm(
     if track.tracked != Tracked::Missing {
         return Ok(());
     }
+    may_begin(view)?;
     let opened = view.tables.flows.open(keeper, &track.seen(view), decision);
     count_evicted(keeper, &private.counters);
     let place = match opened {
@@ -129,6 +130,18 @@ pub(super) fn confirm(
     };
     track.tracked = Tracked::Known(place);
     Ok(())
+}
+
+/// Whether one more flow may begin at the port that a packet came in by. Two workers that ask at once may both be told so: a port has at
+/// most one flow too many for each.
+#[inline]
+pub(super) fn may_begin(view: &View) -> Result<(), DropReason> {
+    match view.facts.connections {
+        Some(most) if view.tables.flows.counted_of(view.in_port).all >= most => {
+            Err(DropReason::ConnectionLimit)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Flows that made room for others.

@@ -56,6 +56,8 @@ pub mod watch;
 mod ways;
 
 #[cfg(test)]
+mod acl_field_tests;
+#[cfg(test)]
 mod acl_tests;
 #[cfg(test)]
 mod back_tests;

@@ -126,9 +126,15 @@ fn is_bound(view: &View, track: &Track, place: Option<u32>) -> bool {
 /// What fits no flow goes no further, unless flows are kept only to find the way back.
 #[cold]
 fn judge(view: &View, note: &mut Note, track: &mut Track, reason: DropReason) {
-    match view.snapshot.lenient {
-        true => track.tracked = Tracked::Not,
-        false => note.verdict = flow::drop(reason),
+    // What rules allow without keeping flows has errors that no flow knows: `admit` judges them.
+    let to = if let Verdict::Port(port) = note.verdict { view.snapshot.port(port) } else { None };
+    let is_judged = view.facts.judged || to.is_some_and(|to| to.judged);
+    match reason {
+        _ if view.snapshot.lenient => track.tracked = Tracked::Not,
+        DropReason::IcmpUnrelated if view.snapshot.listed.stateless && is_judged => {
+            track.tracked = Tracked::Control
+        }
+        _ => note.verdict = flow::drop(reason),
     }
 }
 

@@ -182,6 +182,7 @@ fn open(
     index: usize,
     (verdict, source, rules): (Verdict, Option<NewSource>, Rules),
 ) -> Result<u32, DropReason> {
+    flow::may_begin(view)?;
     let (worker, workers) = private.worker;
     let Flowing { tracks, keeper, .. } = &mut private.flows;
     let track = &mut tracks[index];

@@ -1,5 +1,5 @@
-//! What a change of policies does to first packets, judged by the tables before it and after it: by the same lookup as
-//! the packets themselves.
+//! What a change of policies, or of what else judges, does to first packets, judged by the tables before it and after it: by the same
+//! lookup as the packets themselves.
 //!
 //! A pair of ends needs to be judged only if one of them has another epoch afterwards. Pairs about which the same
 //! is to be asked, before and after, have the same answer, which is looked for once; what remains is bounded, and
@@ -10,6 +10,7 @@ use crate::wire::hop::V4_MAPPED;
 use crate::wire::ip::{ICMP, SCTP, TCP, UDP};
 use hashbrown::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash;
 use std::rc::Rc;
 use switch_api::{Cidr, Effect, Peer, PolicySpec, PortsChange, Protocol};
 
@@ -20,6 +21,42 @@ pub const PAIRS_MAX: usize = 1 << 19;
 const JUDGED_MAX: usize = 1 << 22;
 /// Most blocks of addresses that are judged as ends: a person's policies name fewer.
 pub const BLOCKS_MAX: usize = 256;
+
+/// What first packets are judged by.
+pub trait World {
+    /// What is asked about them, whatever their ports.
+    type Asked: Clone + Eq + Hash;
+    /// A number made of all that is said of a port.
+    fn epoch(&self, port: u16) -> u64;
+    /// The first port of each range of a protocol's destination ports that is not told apart.
+    fn starts(&self, protocol: Protocol) -> BTreeSet<u16>;
+    /// What is asked about first packets between two ends.
+    fn ask(&self, from: End, to: End) -> Self::Asked;
+    /// What is said of a packet with this protocol and, if it has one, this destination port: the rule that lets it pass, none if nobody
+    /// has anything to say; else the rule that does not.
+    fn answer(&self, asked: &Self::Asked, protocol: u8, port: Option<u16>) -> Result<Option<Slot>, Slot>;
+}
+
+impl World for Compiled {
+    type Asked = Question;
+
+    fn epoch(&self, port: u16) -> u64 {
+        self.subject(port).map_or(0, |subject| subject.epoch)
+    }
+
+    fn starts(&self, protocol: Protocol) -> BTreeSet<u16> {
+        self.classes.starts(protocol).into_iter().collect()
+    }
+
+    fn ask(&self, from: End, to: End) -> Question {
+        self.question(from, to)
+    }
+
+    fn answer(&self, asked: &Question, protocol: u8, port: Option<u16>) -> Result<Option<Slot>, Slot> {
+        let ends = self.ends(asked, self.class(protocol, port));
+        ends.into_iter().flatten().try_fold(None, |_, verdict| verdict.map(Some))
+    }
+}
 
 /// An end, before and after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +81,9 @@ impl Ends {
 #[derive(Clone, Copy, Debug)]
 struct Kind {
     ports: PortsChange,
-    before: u16,
-    after: u16,
+    protocol: u8,
+    /// One of them; none: they are no ports.
+    port: Option<u16>,
 }
 
 /// What becomes of first packets of some ports.
@@ -71,21 +109,21 @@ pub struct Pair {
 }
 
 /// Two compiled tables, and what was found out about their differences.
-#[derive(Debug)]
-pub struct Diff<'a> {
-    before: &'a Compiled,
-    after: &'a Compiled,
+#[allow(missing_debug_implementations, reason = "what is asked need not be shown")]
+pub struct Diff<'a, W: World> {
+    before: &'a W,
+    after: &'a W,
     kinds: Vec<Kind>,
-    known: HashMap<[Question; 2], Rc<Vec<Changed>>>,
+    known: HashMap<[W::Asked; 2], Rc<Vec<Changed>>>,
     /// Pairs that are still judged.
     pairs_left: usize,
     /// Pairs that were not judged: the change is about too many.
     pub unjudged: usize,
 }
 
-impl<'a> Diff<'a> {
+impl<'a, W: World> Diff<'a, W> {
     /// Of two tables.
-    pub fn new(before: &'a Compiled, after: &'a Compiled) -> Self {
+    pub fn new(before: &'a W, after: &'a W) -> Self {
         let kinds = kinds(before, after);
         Self { before, after, kinds, known: HashMap::new(), pairs_left: PAIRS_MAX, unjudged: 0 }
     }
@@ -93,8 +131,8 @@ impl<'a> Diff<'a> {
     /// What the tables say of a first packet: before, and after.
     pub fn judge(&self, from: Ends, to: Ends, protocol: u8, port: u16) -> [Result<Option<Slot>, Slot>; 2] {
         let asked = self.questions(from, to);
-        let class = |tables: &Compiled| tables.class(protocol, Some(port));
-        [self.before.answer(&asked[0], class(self.before)), self.after.answer(&asked[1], class(self.after))]
+        let port = Some(port);
+        [self.before.answer(&asked[0], protocol, port), self.after.answer(&asked[1], protocol, port)]
     }
 
     /// The pairs of these ends of which the tables say something else, each told once.
@@ -116,12 +154,11 @@ impl<'a> Diff<'a> {
 
     /// Whether what the policies of an end say is another thing.
     fn is_touched(&self, end: Ends) -> bool {
-        let epoch = |tables: &Compiled, port| tables.subject(port).map_or(0, |subject| subject.epoch);
-        end.port.is_some_and(|(before, after)| epoch(self.before, before) != epoch(self.after, after))
+        end.port.is_some_and(|(before, after)| self.before.epoch(before) != self.after.epoch(after))
     }
 
-    fn questions(&self, from: Ends, to: Ends) -> [Question; 2] {
-        [self.before.question(from.before(), to.before()), self.after.question(from.after(), to.after())]
+    fn questions(&self, from: Ends, to: Ends) -> [W::Asked; 2] {
+        [self.before.ask(from.before(), to.before()), self.after.ask(from.after(), to.after())]
     }
 
     /// What becomes of a pair; none if so many were judged already that this one is not.
@@ -139,11 +176,11 @@ impl<'a> Diff<'a> {
         Some(changed)
     }
 
-    fn compare(&self, asked: &[Question; 2]) -> Vec<Changed> {
+    fn compare(&self, asked: &[W::Asked; 2]) -> Vec<Changed> {
         let mut changed: BTreeMap<(Effect, Option<Slot>), Vec<PortsChange>> = BTreeMap::new();
         for kind in &self.kinds {
-            let before = self.before.answer(&asked[0], kind.before);
-            let after = self.after.answer(&asked[1], kind.after);
+            let before = self.before.answer(&asked[0], kind.protocol, kind.port);
+            let after = self.after.answer(&asked[1], kind.protocol, kind.port);
             let key = match (before, after) {
                 (Ok(_), Err(slot)) => (Effect::Cut, Some(slot)),
                 (Err(_), Ok(slot)) => (Effect::Open, slot),
@@ -167,20 +204,17 @@ fn append(ports: &mut Vec<PortsChange>, more: PortsChange) {
 }
 
 /// Ports by what either table tells apart. Later fragments are none: they are their first one's.
-fn kinds(before: &Compiled, after: &Compiled) -> Vec<Kind> {
-    let class = |tables: &Compiled, protocol, port| tables.class(protocol, port);
+fn kinds<W: World>(before: &W, after: &W) -> Vec<Kind> {
     let ports = PortsChange { protocol: None, first: 0, last: u16::MAX };
-    let other = Kind { ports, before: class(before, ICMP, None), after: class(after, ICMP, None) };
+    let other = Kind { ports, protocol: ICMP, port: None };
     let mut kinds = vec![other];
     for (protocol, number) in [(Protocol::Tcp, TCP), (Protocol::Udp, UDP), (Protocol::Sctp, SCTP)] {
-        let tables = [before, after];
-        let starts: BTreeSet<u16> = tables.iter().flat_map(|it| it.classes.starts(protocol)).collect();
+        let starts: BTreeSet<u16> = [before, after].into_iter().flat_map(|it| it.starts(protocol)).collect();
         let mut next = starts.iter().skip(1).map(|next| next - 1).chain([u16::MAX]);
         for first in &starts {
             let last = next.next().unwrap_or(u16::MAX);
             let ports = PortsChange { protocol: Some(protocol), first: *first, last };
-            let of = |tables| class(tables, number, Some(*first));
-            kinds.push(Kind { ports, before: of(before), after: of(after) });
+            kinds.push(Kind { ports, protocol: number, port: Some(*first) });
         }
     }
     kinds
@@ -198,11 +232,12 @@ fn span(cidr: Cidr) -> (u128, u128) {
     (bits & !mask, bits | mask)
 }
 
-/// The blocks that policies name, and everybody, each with one address that stands for it: one that is in no smaller
+/// The blocks that policies name, others that are named, and everybody, each with one address that stands for it: one that is in no smaller
 /// block and not among `taken`. A block of which nothing is left is left out. At most [`BLOCKS_MAX`]; of how many
 /// more there are.
 pub fn blocks<'a>(
     specs: impl Iterator<Item = &'a PolicySpec>,
+    others: impl Iterator<Item = Cidr>,
     taken: &BTreeSet<u128>,
 ) -> (Vec<(Cidr, u128)>, usize) {
     let rules = specs.flat_map(|spec| {
@@ -215,6 +250,7 @@ pub fn blocks<'a>(
     // By where they begin, the larger first: what lies in a block follows it.
     let all: BTreeMap<(u128, u8), (u128, Cidr)> = named
         .copied()
+        .chain(others)
         .chain(everybody)
         .map(|cidr| {
             let (first, last) = span(cidr);

@@ -61,7 +61,7 @@ proptest! {
         let taken: BTreeSet<u128> =
             one.pods.iter().flat_map(|pod| pod.addresses.iter().copied()).chain(one.node.iter().copied()).collect();
         let specs = before.policies.iter().chain(&after.policies).map(|policy| &policy.spec);
-        let (blocks, unjudged) = blocks(specs, &taken);
+        let (blocks, unjudged) = blocks(specs, std::iter::empty(), &taken);
         prop_assert_eq!(unjudged, 0);
         let pods = one.pods.iter().flat_map(|pod| pod.addresses.iter().map(move |ip| (pod.port, *ip)));
         let mut ends: Vec<Ends> = pods.map(|(port, ip)| Ends { ip, port: Some((port, port)) }).collect();
@@ -134,7 +134,7 @@ fn blocks_are_stood_for_by_what_no_smaller_one_has() {
     }))
     .unwrap();
     let taken = BTreeSet::from([plain::ip("10.0.1.2"), plain::ip("10.0.0.0"), plain::ip("::")]);
-    let (found, more) = blocks([&policy.spec].into_iter(), &taken);
+    let (found, more) = blocks([&policy.spec].into_iter(), std::iter::empty(), &taken);
     let found: Vec<_> = found.iter().map(|(cidr, ip)| (cidr.to_string(), *ip)).collect();
     let expected = [
         ("::/0", "::1"),

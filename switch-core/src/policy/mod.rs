@@ -284,12 +284,11 @@ impl Compiled {
         }
     }
 
-    /// What the policies of both ends say: the rule that allows, the receiver's if both ends have one, none if no
-    /// policy isolates either; else the rule that does not.
-    pub fn answer(&self, question: &Question, class: u16) -> Result<Option<Slot>, Slot> {
-        let asked = [question.egress, question.ingress];
-        let mut asked = asked.into_iter().flatten().map(|(set, identity)| self.judge(set, identity, class));
-        asked.try_fold(None, |_, verdict| verdict.map(Some))
+    /// What the policies of the sender and of the receiver say: the rule that allows, or the one that does not; none if no policy isolates
+    /// that end.
+    pub fn ends(&self, question: &Question, class: u16) -> [Option<Result<Slot, Slot>>; 2] {
+        let judge = |(set, identity)| self.judge(set, identity, class);
+        [question.egress.map(judge), question.ingress.map(judge)]
     }
 
     /// What the policies of `port` say of a first packet in `direction`, with `peer` at the other end. None: they

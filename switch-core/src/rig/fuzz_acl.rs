@@ -2,14 +2,18 @@
 //! packet what their dull twin says.
 
 use crate::acl::compile::compile;
-use crate::acl::{Candidate, Header, Input, Placed, check, plain, slots_of};
+use crate::acl::sets::{MemberChange, Set, Sets};
+use crate::acl::{Candidate, Compiled, FrameHead, Header, Input, Part, Placed, check, plain, slots_of};
 use crate::wire::hop::V4_MAPPED;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use switch_api::{
-    Acl, AclAction, AclPorts, AclRule, AclTier, IcmpKind, IpProtocol, Name, Owner, PolicyType, PortRange,
-    Prefix,
+    Acl, AclAction, AclPorts, AclRule, AclTier, FragmentMatch, IcmpKind, IpProtocol, Mac, MacMask, Name,
+    Owner, PolicyType, PortRange, Prefix, TcpFlags,
 };
+
+/// Address sets there are.
+const SETS: usize = 2;
 
 /// Bytes, as long as there are some; then zeros.
 struct Bytes<'a>(std::slice::Iter<'a, u8>);
@@ -76,8 +80,23 @@ impl Bytes<'_> {
             _ => AclAction::Pass,
         };
         let protocol = (self.byte() & 3 != 0).then(|| IpProtocol(self.protocol()));
+        let flags = self.byte();
         let mut rule =
-            AclRule { protocol, staged: self.byte() & 3 == 3, log: byte & 0x40 != 0, ..AclRule::all(action) };
+            AclRule { protocol, staged: flags & 3 == 3, log: byte & 0x40 != 0, ..AclRule::all(action) };
+        let sets =
+            |at: u8| (0..SETS).filter(|n| flags >> at >> n & 1 == 1).filter_map(|n| name("s", n)).collect();
+        (rule.source_sets, rule.destination_sets) = (sets(2), sets(4));
+        rule.tcp_flags = (flags & 0x40 != 0 && protocol == Some(IpProtocol::TCP))
+            .then_some(TcpFlags { mask: byte & 0x37, value: byte & 0x12 });
+        if flags & 0x80 != 0 {
+            let wanted =
+                [FragmentMatch::Any, FragmentMatch::First, FragmentMatch::Later, FragmentMatch::None];
+            rule.fragment = wanted.get(usize::from(self.byte() & 7)).copied();
+            let mask = if byte & 8 != 0 { MacMask::ALL } else { Mac([0xff, 0xff, 0xff, 0xf0, 0, 0]) };
+            let mac = |bits: u64| MacMask { mac: Mac::from_u64(bits & mask.to_u64()), mask };
+            rule.source_mac = self.several(2, |bytes| mac(bytes.mac()));
+            rule.destination_mac = self.several(1, |bytes| mac(bytes.mac()));
+        }
         rule.source = self.several(2, Self::prefix);
         rule.destination = self.several(2, Self::prefix);
         if protocol.is_some_and(IpProtocol::has_ports) {
@@ -100,6 +119,7 @@ impl Bytes<'_> {
         Some(Acl {
             name: name("l", n)?,
             tier,
+            stateless: whom & 64 != 0,
             priority: u16::from(self.byte() & 3),
             applies_to: AclPorts { ports, workloads: None, all: whom & 128 != 0 },
             ingress: self.several(6, Self::rule),
@@ -108,9 +128,28 @@ impl Bytes<'_> {
         })
     }
 
-    fn header(&mut self) -> Header {
-        if self.byte() == 0 {
-            return Header::NOT_IP;
+    /// One of few.
+    fn mac(&mut self) -> u64 {
+        let byte = u64::from(self.byte());
+        0x02_00_00_00_00_00 | (byte >> 4) << 16 | byte & 3
+    }
+
+    /// A member comes to a set or goes.
+    fn change(&mut self) -> Option<MemberChange> {
+        let [set, is] = [self.byte(), self.byte()];
+        Some(MemberChange {
+            set: name("s", usize::from(set) % SETS)?,
+            member: self.prefix(),
+            is: is & 3 != 3,
+        })
+    }
+
+    /// None: something else happens before the next packet.
+    fn header(&mut self) -> Option<Header> {
+        match self.byte() {
+            0 => return Some(Header::NOT_IP),
+            0xa5 => return None,
+            _ => {}
         }
         let bits = |ip: IpAddr| match ip {
             IpAddr::V4(ip) => V4_MAPPED | u128::from(ip.to_bits()),
@@ -118,12 +157,18 @@ impl Bytes<'_> {
         };
         let ends = [bits(self.address()), bits(self.address())];
         let has = self.byte();
-        Header {
+        Some(Header {
             ends: Some(ends),
             protocol: self.protocol(),
             source_port: (has & 1 == 1).then(|| self.word()),
             number: (has & 2 == 2).then(|| self.word()),
-        }
+            flags: (has & 4 == 4).then_some(has),
+            part: *[Part::Whole, Part::First, Part::Later]
+                .get(usize::from(has >> 3 & 3))
+                .unwrap_or(&Part::Whole),
+            frame: (has & 32 == 32)
+                .then(|| FrameHead { macs: [self.mac(), self.mac()], vlan: self.word() & 0xfff }),
+        })
     }
 }
 
@@ -146,12 +191,17 @@ pub fn acl(data: &[u8]) {
     let acls: Vec<Placed> = lists.iter().map(place).collect();
     let names: Vec<Name> = (0..3).filter_map(|n| name("p", n)).collect();
     let ports = names.iter().zip(0..).map(|(name, port)| Candidate { port, name, workload: None }).collect();
-    let (namespaces, mut packets) = (BTreeMap::new(), 0);
-    let input = Input { acls, ports, namespaces: &namespaces };
-    let Ok(compiled) = compile(&input) else { return };
+    let (namespaces, mut packets, mut sets) = (BTreeMap::new(), 0, Sets::default());
+    (0..SETS).filter_map(|n| name("s", n)).for_each(|name| sets.insert(name, Set::default()));
+    let input = Input { acls, ports, namespaces: &namespaces, sets: &sets.clone() };
+    let Ok(mut compiled) = compile(&input) else { return };
     while packets < 64 && !(bytes.is_over() && packets > 0) {
         packets += 1;
-        let header = bytes.header();
+        let Some(header) = bytes.header() else {
+            follow(&mut compiled, &mut sets, bytes.several(4, Bytes::change));
+            continue;
+        };
+        let input = Input { sets: &sets, ..input.clone() };
         for (port, direction) in
             (0..3).flat_map(|port| [(port, PolicyType::Ingress), (port, PolicyType::Egress)])
         {
@@ -165,6 +215,20 @@ pub fn acl(data: &[u8]) {
                 assert_eq!(compiled.rehearse(chains, &header), rehearsed, "{}", place());
             }
         }
+    }
+}
+
+/// Members of sets come and go, and the tables follow.
+fn follow(compiled: &mut Compiled, sets: &mut Sets, changes: Vec<Option<MemberChange>>) {
+    let mut changes: Vec<MemberChange> = changes.into_iter().flatten().collect();
+    changes.retain(|change| {
+        let mut set = sets.get(&change.set).cloned().unwrap_or_default();
+        let is_new = set.put(change.member, change.is);
+        sets.insert(change.set.clone(), set);
+        is_new
+    });
+    if let Ok(Some(changed)) = compiled.changed(&changes, sets) {
+        *compiled = changed;
     }
 }
 

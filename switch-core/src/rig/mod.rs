@@ -6,6 +6,7 @@ mod agree;
 pub mod fuzz;
 pub mod fuzz_acl;
 
+use crate::config::sets::{self, CheckedSets, compile_sets};
 use crate::config::snapshot::{Live, PortId, compile_after, compile_routes};
 use crate::config::{Checked, CheckedRoutes, Model, PORTS_MAX, Publisher, publish, routes};
 use crate::counter::{Counters, DropReason};
@@ -133,6 +134,15 @@ impl Rig {
             let snapshot = compile_routes(&self.model, &routes, self.publisher.current(), generation);
             self.model.routes = routes.into();
             self.publisher.publish(snapshot);
+        } else if sets::concerns(request) {
+            let CheckedSets { sets, listed, .. } = CheckedSets::after(&self.model, request)?;
+            self.model.sets = sets;
+            if let Some(listed) = listed {
+                self.model.listed = listed;
+                let generation = self.publisher.generation() + 1;
+                let snapshot = compile_sets(&self.model, self.publisher.current(), generation);
+                self.publisher.publish(snapshot);
+            }
         } else {
             self.publish(Checked::new(self.model.apply(request)?, self.turns.len() as u16)?);
         }

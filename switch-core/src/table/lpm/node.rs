@@ -19,10 +19,13 @@ pub struct Route {
 /// See the module.
 #[derive(Debug)]
 pub struct Node {
-    span: Span,
+    /// Its memory, for as long as it lives.
+    _span: Span,
     word: u64,
     routes: Box<[Route]>,
     children: Box<[(u16, Arc<Node>)]>,
+    /// See [`Self::bytes`]; counted when it is made, for a table that is changed often is asked often.
+    bytes: usize,
 }
 
 /// Bits that a node has behind `depth` others. IPv4 ends with the third; the lengths that are frequent end
@@ -44,7 +47,16 @@ impl Node {
         let made = part::make(&runs, width, &child);
         let span = Span::new(arena, &made.words, &made.moved);
         let word = made.word(span.start());
-        Self { span, word, routes: routes.into(), children: children.into() }
+        let routes: Box<[Route]> = routes.into();
+        let children: Box<[(u16, Arc<Self>)]> = children.into();
+        // With the reference counts.
+        let bytes = 16
+            + size_of::<Self>()
+            + span.bytes()
+            + size_of_val(&*routes)
+            + size_of_val(&*children)
+            + children.iter().map(|(_, child)| child.bytes).sum::<usize>();
+        Self { _span: span, word, routes, children, bytes }
     }
 
     /// The value of exactly this prefix, of which `depth` bits lead here.
@@ -65,12 +77,7 @@ impl Node {
 
     /// Bytes of memory, with those below.
     pub fn bytes(&self) -> usize {
-        // With the reference counts.
-        16 + size_of::<Self>()
-            + self.span.bytes()
-            + size_of_val(&*self.routes)
-            + size_of_val(&*self.children)
-            + self.children.iter().map(|(_, child)| child.bytes()).sum::<usize>()
+        self.bytes
     }
 }
 
