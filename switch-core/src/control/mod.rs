@@ -41,6 +41,7 @@
 //! | [`uplinks`] | NICs that the node's kernel shares: its addresses and neighbours there |
 //! | [`capture`] | copies of frames, for one client |
 //! | [`bpffs`] | the directory where XDP links are pinned |
+//! | [`upkeep`] | the host ports' devices stay as they are declared |
 
 mod acls;
 
@@ -92,3 +93,4 @@ pub mod tap;
 mod tick;
 mod trace;
 pub mod uplinks;
+mod upkeep;
