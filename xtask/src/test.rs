@@ -60,6 +60,7 @@ const KERNEL: &[&str] = &[
     "traffic", "loops", "routing", "routes", "linux", "uplink", "shared", "ports", "tap", "control",
     "trouble", "segments", "joined", "limits", "ipam", "queues", "memory", "mirror", "bgp", "policy", "acl",
     "nat", "service", "sandbox", "outside", "frames", "xdp", "workers", "clients", "owners", "versions",
+    "state", "logging",
 ];
 /// The command line against a running daemon.
 const COMMANDS: &[&str] = &["operate", "commands", "filter", "metrics", "declare", "install", "json"];

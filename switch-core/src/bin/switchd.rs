@@ -4,7 +4,7 @@ use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use switch_api::Support;
+use switch_api::{ApiError, Support};
 use switch_core::config::mirrored::MIRRORED_MAX;
 use switch_core::config::{FDB_ENTRIES_DEFAULT, NEIGHBOURS_DEFAULT, PORTS_MAX, publish};
 use switch_core::control::bpffs;
@@ -142,7 +142,8 @@ fn main() -> ExitCode {
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("switchd: {error}");
+            let hint = error.downcast_ref::<ApiError>().and_then(|error| error.data.hint.as_deref());
+            eprintln!("switchd: {error}{}", hint.map_or(String::new(), |hint| format!("; {hint}")));
             ExitCode::FAILURE
         }
     }

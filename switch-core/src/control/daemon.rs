@@ -502,7 +502,7 @@ impl Daemon {
     pub fn restore(&mut self, declared: crate::config::model::Declared, seed: u64) -> Result<(), ApiError> {
         self.restore_addresses()?;
         self.restore_outside();
-        self.history = self.store.history().map_err(|error| ApiError::new(Code::System, error))?;
+        self.history = self.store.history().map_err(no_history)?;
         let checked = Checked::new(Model::from_declared(declared, seed)?, self.doors.mail.len() as u16)?;
         self.model = checked.model().clone();
         for name in self.model.ports.keys().cloned().collect::<Vec<_>>() {
@@ -573,3 +573,8 @@ pub(super) fn not_kept(error: String) -> ApiError {
 pub(super) fn json(value: impl serde::Serialize) -> Result<Value, ApiError> {
     serde_json::to_value(value).map_err(|error| ApiError::new(Code::Internal, error.to_string()))
 }
+fn no_history(error: String) -> ApiError {
+    ApiError::new(Code::System, format!("the history of changes in --state cannot be used: {error}"))
+        .hint("put back a copy of the file, or move it away to start empty")
+}
+
