@@ -33,6 +33,7 @@
 //! | [`live`] | real frames followed through the stages |
 //! | [`owners`] | who asks, and whose objects that may touch |
 //! | [`outside`] | masquerade and published ports, by the node's kernel |
+//! | [`overload`] | workers that have more to do than time |
 //! | [`persist`] | what was declared and leased, on disk |
 //! | [`routes`] | routes listed, and a choice explained |
 //! | [`trace`] | what would become of a frame, in words |
@@ -78,6 +79,7 @@ pub mod owners;
 pub mod peer;
 pub mod persist;
 mod policies;
+mod overload;
 mod policy_diff;
 mod probe;
 mod readdress;

@@ -31,6 +31,7 @@ impl Daemon {
         self.doors.shrink(now_s);
         self.look_at_loads();
         self.rebalance_unasked();
+        self.look_for_overload();
         self.look_for_news(now_s);
         self.forget_captures();
         if self.reopened.elapsed() > REOPEN_PAUSE {
