@@ -33,6 +33,7 @@ Examples:
   switch-ctl capture --port web --port db -w incident.pcapng   for later
   switch-ctl capture -w - | wireshark -k -i -                  into Wireshark (or: | tcpdump -n -r -)
   switch-ctl capture --reason hairpin --count 10               what is dropped, and why
+  switch-ctl capture --stage admit --duration 10               what policies and access control lists decided
   switch-ctl capture --bpf \"$(tcpdump -y EN10MB -ddd 'ip[8] < 5')\"")]
 pub struct Capture {
     /// Only of this port; may be given several times. Without it, of all.
@@ -44,6 +45,10 @@ pub struct Capture {
     /// Only what is dropped for this reason; may be given several times. `switch-ctl stats` names them.
     #[arg(long)]
     reason: Vec<String>,
+    /// Of what comes in only what was decided about at this stage: parse, guard, learn, track, translate, route, forward, admit,
+    /// rewrite or egress. `switch-ctl trace` shows a frame's way through all of them.
+    #[arg(long, conflicts_with_all = ["reason", "direction"])]
+    stage: Option<String>,
     /// Write pcapng to this file, - for standard output. Port, direction and verdict go with each packet.
     #[arg(short, long, value_name = "FILE")]
     write: Option<PathBuf>,
@@ -129,6 +134,7 @@ impl Capture {
             ports: self.port.clone(),
             directions: directions.collect(),
             reasons: self.reason.clone(),
+            stage: self.stage.clone(),
             filter,
             snaplen: self.snaplen,
         })
