@@ -23,6 +23,7 @@
 //! | [`numbers`] | numbers for what becomes of destinations |
 //! | [`owners`] | what of another owner's a request would touch |
 //! | [`outside`] | what that kernel does for pods: masquerade, published ports |
+//! | [`unique`] | no address on two ports |
 //! | [`uplink`] | the way to the node's kernel |
 //! | [`shared`] | the ways out by NICs that it shares |
 //! | [`publish`] | how a snapshot reaches every worker, and how one knows that it did |
@@ -55,6 +56,7 @@ mod routing_tests;
 pub mod shared;
 pub mod snapshot;
 pub mod source_guard;
+mod unique;
 pub mod uplink;
 
 pub use checked::Checked;

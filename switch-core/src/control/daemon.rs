@@ -67,6 +67,8 @@ pub struct Daemon {
     pub book: Book,
     /// The disk may know more than the book: a write ended in an error.
     pub(super) book_in_doubt: bool,
+    /// Whose ports are to come still.
+    pub(super) young_leases: super::leaks::Young,
     /// Entries of the FDB.
     pub fdb_entries: u32,
     /// Since when it runs.
@@ -139,6 +141,7 @@ impl Daemon {
             book_in_doubt: false,
             fdb_entries,
             started: Instant::now(),
+            young_leases: Default::default(),
             sweep_part: 0,
             reopened: Instant::now(),
             loops_told: 0,

@@ -27,6 +27,7 @@
 //! | [`neighbours`] | declared neighbours, and those that were learned |
 //! | [`nats`] | rules of translation, and what they translate |
 //! | [`flows`] | flows listed and ended |
+//! | [`leaks`] | leases that no port has |
 //! | [`links`] | the kernel's devices, by netlink |
 //! | [`rtnl`], [`sysctl`] | requests to the kernel's routing netlink; what it does not take |
 //! | [`latency`] | how long requests take |
@@ -68,6 +69,7 @@ pub mod history;
 mod lanes;
 pub mod latency;
 pub mod links;
+mod leaks;
 mod live;
 pub mod mirror;
 mod nats;
