@@ -16,6 +16,7 @@ mod ipam;
 mod label;
 mod limit;
 mod live;
+mod log;
 mod metrics;
 mod namespace;
 mod nat;
@@ -147,6 +148,9 @@ enum Noun {
     Status,
     /// Gather what is needed to find a fault from afar, in one archive.
     SupportBundle(bundle::Bundle),
+    /// What the daemon says in its log, and how much.
+    #[command(subcommand)]
+    Log(log::Verb),
     /// Stop the daemon.
     Stop(daemon::Stop),
     /// Make the switch the network of this node's containers.
@@ -246,6 +250,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Trace(trace) => trace::run(trace, &mut client, &output),
         Noun::Stats(stats) => stats::run(stats, &mut client, &output),
         Noun::Status => daemon::status(&mut client, &output),
+        Noun::Log(verb) => log::run(verb, &mut client, &output),
         Noun::Stop(stop) => daemon::stop(stop, &mut client, &output),
         Noun::Completion { .. }
         | Noun::Man { .. }

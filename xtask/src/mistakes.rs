@@ -2,12 +2,14 @@
 //! this shows that each of the clever places has a test that notices.
 
 mod acl;
+mod daemon;
 mod list;
 mod nat;
 mod races;
 
 use crate::sh::{Result, root, say};
 use acl::ACLS;
+use daemon::DAEMON;
 use list::MISTAKES;
 use nat::NAT;
 use races::RACES;
@@ -25,7 +27,7 @@ struct Mistake {
 }
 
 fn all() -> impl Iterator<Item = &'static Mistake> {
-    MISTAKES.iter().chain(ACLS).chain(NAT).chain(RACES)
+    MISTAKES.iter().chain(ACLS).chain(NAT).chain(DAEMON).chain(RACES)
 }
 
 /// Mistakes whose place is not in the source any more, or not there alone.

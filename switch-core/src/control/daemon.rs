@@ -110,6 +110,8 @@ pub struct Daemon {
     pub uplinks: Uplinks,
     /// What the process has given up; none if nobody looked.
     pub sandbox: Option<Support>,
+    /// Its log; none if that is another program's.
+    pub log: Option<super::log::Log>,
     /// Set by `daemon.stop`: whether to detach.
     pub stopping: Option<bool>,
 }
@@ -139,9 +141,9 @@ impl Daemon {
             history: History::default(),
             book: Book::default(),
             book_in_doubt: false,
+            young_leases: Default::default(),
             fdb_entries,
             started: Instant::now(),
-            young_leases: Default::default(),
             sweep_part: 0,
             reopened: Instant::now(),
             loops_told: 0,
@@ -163,6 +165,7 @@ impl Daemon {
             flow_watch: None,
             watches_ended: Vec::new(),
             sandbox: None,
+            log: None,
             stopping: None,
         }
     }
@@ -197,6 +200,8 @@ impl Daemon {
             Request::WorkerList(_) => json(self.list_workers()),
             Request::WorkerRebalance(how) => json(self.rebalance(how.dry_run, Rules::ASKED)?),
             Request::StatsGet(_) => json(self.stats()),
+            Request::LogGet(_) => json(self.log_status()?),
+            Request::LogLevel(set) => json(self.set_log_level(&set.level)?),
             Request::EventsSubscribe(asked) => {
                 // What happens from the answer on is told.
                 self.set_listened(true);
@@ -272,6 +277,7 @@ impl Daemon {
 
     /// A request was answered.
     pub(super) fn note_latency(&mut self, method: &str, took: Duration) {
+        tracing::debug!(method, ?took, "answered");
         self.latencies.note(method, took);
     }
 
@@ -567,6 +573,11 @@ fn hello_reply(version: u32, role: Role) -> Result<Value, ApiError> {
     })
 }
 
+fn no_history(error: String) -> ApiError {
+    ApiError::new(Code::System, format!("the history of changes in --state cannot be used: {error}"))
+        .hint("put back a copy of the file, or move it away to start empty")
+}
+
 /// The refusal of a change that did not get to disk.
 pub(super) fn not_kept(error: String) -> ApiError {
     ApiError::new(Code::System, format!("the change could not be kept: {error}"))
@@ -576,8 +587,3 @@ pub(super) fn not_kept(error: String) -> ApiError {
 pub(super) fn json(value: impl serde::Serialize) -> Result<Value, ApiError> {
     serde_json::to_value(value).map_err(|error| ApiError::new(Code::Internal, error.to_string()))
 }
-fn no_history(error: String) -> ApiError {
-    ApiError::new(Code::System, format!("the history of changes in --state cannot be used: {error}"))
-        .hint("put back a copy of the file, or move it away to start empty")
-}
-

@@ -30,20 +30,21 @@
 //! | [`leaks`] | leases that no port has |
 //! | [`links`] | the kernel's devices, by netlink |
 //! | [`rtnl`], [`sysctl`] | requests to the kernel's routing netlink; what it does not take |
+//! | [`log`] | what the daemon says, how much, and how often |
 //! | [`latency`] | how long requests take |
 //! | [`live`] | real frames followed through the stages |
+//! | [`overload`] | workers that have more to do than time |
 //! | [`owners`] | who asks, and whose objects that may touch |
 //! | [`outside`] | masquerade and published ports, by the node's kernel |
-//! | [`overload`] | workers that have more to do than time |
 //! | [`persist`] | what was declared and leased, on disk |
 //! | [`routes`] | routes listed, and a choice explained |
 //! | [`trace`] | what would become of a frame, in words |
 //! | [`news`] | what happens, for whoever asked to be told |
 //! | [`feed`] | what subscribers are told unasked |
+//! | [`upkeep`] | the host ports' devices stay as they are declared |
 //! | [`uplinks`] | NICs that the node's kernel shares: its addresses and neighbours there |
 //! | [`capture`] | copies of frames, for one client |
 //! | [`bpffs`] | the directory where XDP links are pinned |
-//! | [`upkeep`] | the host ports' devices stay as they are declared |
 
 mod acls;
 
@@ -68,20 +69,21 @@ mod gratuitous;
 pub mod history;
 mod lanes;
 pub mod latency;
-pub mod links;
 mod leaks;
+pub mod links;
 mod live;
+pub mod log;
 pub mod mirror;
 mod nats;
 mod neighbours;
 pub mod news;
 mod nexthop;
 pub mod outside;
+mod overload;
 pub mod owners;
 pub mod peer;
 pub mod persist;
 mod policies;
-mod overload;
 mod policy_diff;
 mod probe;
 mod readdress;
@@ -96,5 +98,5 @@ mod sysctl;
 pub mod tap;
 mod tick;
 mod trace;
-pub mod uplinks;
 mod upkeep;
+pub mod uplinks;

@@ -33,6 +33,7 @@ impl Daemon {
         self.rebalance_unasked();
         self.look_for_overload();
         self.look_for_news(now_s);
+        self.tell_left_out();
         self.forget_captures();
         if self.reopened.elapsed() > REOPEN_PAUSE {
             self.reopen_fallen();
