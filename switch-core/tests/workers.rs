@@ -110,9 +110,9 @@ fn a_worker_with_more_to_do_than_time_is_told_of_once_and_when_it_is_over() {
         let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
     }
     let overloaded = ("worker-overloaded".to_owned(), "0".to_owned());
-    wait_until("it is told", 3 * LONG, || told() == [overloaded.clone()]);
+    wait_until("it is told", 3 * LONG, || told() == std::slice::from_ref(&overloaded));
     std::thread::sleep(LONG);
-    assert_eq!(told(), [overloaded.clone()], "told more than once");
+    assert_eq!(told(), std::slice::from_ref(&overloaded), "told more than once");
     let _: Done = daemon.call(&Request::PortDelete(ByName { name: "source".parse().unwrap() }));
     let over = ("worker-recovered".to_owned(), "0".to_owned());
     wait_until("it is over", 3 * LONG, || told() == [overloaded.clone(), over.clone()]);
