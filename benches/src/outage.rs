@@ -1,7 +1,8 @@
 //! How long pods are cut off: every one is probed all the time, and the longest silence counts. TCP connections go on beside it.
 //!
 //! A probe a millisecond to each of 100 pods is 100 000 round trips a second, which two cores with everything else cannot make: each
-//! pod is probed every [`PROBE_MS`] milliseconds, one after the other. An outage is known to so many milliseconds.
+//! pod is probed every [`PROBE_MS`] milliseconds, one after the other. An outage is known to so many milliseconds; that of a sample,
+//! each of which is probed a thousand times a second beside that, to one.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -13,7 +14,10 @@ use switch_lab::{Daemon, Node, Options, Pod, wait_until};
 
 /// Between two probes of one pod: with 100 of them 5 000 a second in all.
 pub const PROBE_MS: u64 = 20;
+/// The same of the sample.
+const SAMPLE_PROBE_MS: u64 = 1;
 const PORT: u16 = 7300;
+const SAMPLE_PORT: u16 = 7302;
 const TCP_PORT: u16 = 7301;
 /// How long a connection, or a pod after a restart, may be silent before it counts as broken.
 const LONG: Duration = Duration::from_secs(30);
@@ -39,11 +43,20 @@ struct Heard {
 impl Probes {
     /// Begins. `closed` are sent to as well and not expected to answer.
     pub fn start(prober: &Pod, probed: &[Pod], closed: &[&Pod]) -> Self {
+        Self::every(PROBE_MS, PORT, prober, probed, closed)
+    }
+
+    /// Begins with a thousand a second to each: of few pods, beside the others.
+    pub fn start_sample(prober: &Pod, probed: &[Pod]) -> Self {
+        Self::every(SAMPLE_PROBE_MS, SAMPLE_PORT, prober, probed, &[])
+    }
+
+    fn every(probe_ms: u64, port: u16, prober: &Pod, probed: &[Pod], closed: &[&Pod]) -> Self {
         let (over, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let pods: Arc<Vec<Heard>> = Arc::new(probed.iter().map(|_| Heard::default()).collect());
         let start = Instant::now();
-        let mut threads: Vec<_> = probed.iter().map(|pod| echo(pod, over.clone())).collect();
-        let socket = prober.net.inside(|| UdpSocket::bind(("0.0.0.0", PORT))).join();
+        let mut threads: Vec<_> = probed.iter().map(|pod| echo(pod, port, over.clone())).collect();
+        let socket = prober.net.inside(move || UdpSocket::bind(("0.0.0.0", port))).join();
         let socket =
             socket.unwrap_or_else(|_| panic!("the prober")).unwrap_or_else(|error| panic!("{error}"));
         _ = socket.set_read_timeout(Some(Duration::from_millis(50)));
@@ -58,14 +71,14 @@ impl Probes {
         }
         let (halt, count) = (over.clone(), sent.clone());
         threads.push(std::thread::spawn(move || {
-            let pause = Duration::from_millis(PROBE_MS) / targets.len() as u32;
+            let pause = Duration::from_millis(probe_ms) / targets.len() as u32;
             let mut due = Instant::now();
             for target in targets.iter().cycle() {
                 if halt.load(Relaxed) {
                     return;
                 }
                 // What the kernel does not take is a probe that was not answered.
-                _ = socket.send_to(&[0; 8], (target.as_str(), PORT));
+                _ = socket.send_to(&[0; 8], (target.as_str(), port));
                 count.fetch_add(1, Relaxed);
                 due += pause;
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -119,9 +132,9 @@ impl Probes {
 }
 
 /// Sends back whatever comes.
-fn echo(pod: &Pod, over: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
+fn echo(pod: &Pod, port: u16, over: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
     pod.net.inside(move || {
-        let Ok(socket) = UdpSocket::bind(("0.0.0.0", PORT)) else { return };
+        let Ok(socket) = UdpSocket::bind(("0.0.0.0", port)) else { return };
         _ = socket.set_read_timeout(Some(Duration::from_millis(200)));
         let mut datagram = [0; 8];
         while !over.load(Relaxed) {
@@ -200,6 +213,8 @@ pub struct Outages {
     pub killed: Duration,
     /// The median pod's, of the worst restart.
     pub median: Duration,
+    /// The worst of the sample, if there is one.
+    pub sampled: Duration,
     /// Until the daemon served again.
     pub serving: Duration,
 }
@@ -217,12 +232,20 @@ pub fn ms(time: Duration) -> f64 {
 }
 
 /// Stops and starts the daemon, and kills and starts it, in turn, [`RESTARTS`] times each, under the probes. The daemon that is left.
-pub fn restart(mut daemon: Daemon, node: &Node, options: &Options, probes: &Probes) -> (Daemon, Outages) {
+/// `sample`: pods that are probed more often beside it.
+pub fn restart(
+    mut daemon: Daemon,
+    node: &Node,
+    options: &Options,
+    probes: &Probes,
+    sample: Option<&Probes>,
+) -> (Daemon, Outages) {
     let mut all = Outages::default();
     for round in 0..RESTARTS * 2 {
         let is_killed = round % 2 == 1;
         std::thread::sleep(CALM);
         probes.begin();
+        sample.inspect(|sample| sample.begin());
         match is_killed {
             true => daemon.kill(),
             false => daemon.stop(false),
@@ -233,6 +256,7 @@ pub fn restart(mut daemon: Daemon, node: &Node, options: &Options, probes: &Prob
         wait_until("every pod answers again", LONG, || probes.all_answer());
         std::thread::sleep(CALM);
         all.median = all.median.max(probes.median());
+        all.sampled = all.sampled.max(sample.map_or(Duration::ZERO, Probes::worst));
         let longest = if is_killed { &mut all.killed } else { &mut all.stopped };
         *longest = probes.worst().max(*longest);
     }

@@ -8,6 +8,7 @@
 //! | [`cable`] | a device whose other end is the test |
 //! | [`raw`] | frames made by hand, sent and received on a pod's device |
 //! | [`frames`] | frames to make by hand |
+//! | [`disk`] | a disk that can be filled, or made read-only |
 //! | [`transfer`] | TCP and UDP between namespaces, every byte checked |
 //! | [`sequence`] | numbered datagrams both ways: what is lost, what overtakes |
 //! | [`trouble`] | kernels and threads that are not well |
@@ -15,6 +16,7 @@
 
 pub mod cable;
 pub mod cross;
+pub mod disk;
 pub mod frames;
 pub mod net;
 pub mod node;

@@ -28,6 +28,10 @@ pub struct CaptureStart {
     pub directions: Vec<Direction>,
     /// Only what is dropped for these reasons (names as `stats` has them).
     pub reasons: Vec<String>,
+    /// Of what comes in only what was decided about at this stage, like `guard` or `admit`: the last one that changed what becomes of the
+    /// frame. Not together with `reasons`, or another direction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
     /// A program of classic BPF, as `tcpdump -ddd` prints one: code, jump if true, jump if false, operand.
     pub filter: Vec<(u16, u8, u8, u32)>,
     /// Bytes kept of a frame, 64 to 65535.
@@ -40,6 +44,7 @@ impl Default for CaptureStart {
             ports: Vec::new(),
             directions: Vec::new(),
             reasons: Vec::new(),
+            stage: None,
             filter: Vec::new(),
             snaplen: SNAPLEN_DEFAULT,
         }
@@ -62,7 +67,8 @@ pub struct CapturedFrame {
     pub port: Name,
     /// Where it was seen.
     pub direction: Direction,
-    /// What was decided about it: `port NAME`, `flood CLASS`, `drop REASON`, `aside WHY`; `sent` for one that left.
+    /// What was decided about it: `port NAME`, `flood CLASS`, `drop REASON`, `aside WHY`, with ` at STAGE` if
+    /// a stage was asked for; `sent` for one that left.
     pub verdict: String,
     /// Bytes it had.
     pub len: u32,

@@ -202,6 +202,10 @@ pub struct LeaseFilter {
     pub address: Option<IpAddr>,
     /// Only those from before the machine's last boot: their containers are gone.
     pub earlier_boot: bool,
+    /// Only those of addresses that no port has, acquired more than ten seconds ago: what was attached is gone, or was never
+    /// attached to this switch.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub without_port: bool,
 }
 
 impl LeaseFilter {
@@ -215,7 +219,7 @@ impl LeaseFilter {
         }
     }
 
-    /// Whether a lease is meant; `boot_id` is this boot's.
+    /// Whether a lease is meant, as far as it says so itself: not whether a port has its address. `boot_id` is this boot's.
     pub fn fits(&self, lease: &Lease, boot_id: &str) -> bool {
         let same = |wanted: &Option<String>, is: &String| wanted.as_ref().is_none_or(|wanted| wanted == is);
         self.pool.as_ref().is_none_or(|pool| *pool == lease.pool)
@@ -260,6 +264,9 @@ pub struct LeaseStatus {
     pub lease: Lease,
     /// It is from before the machine's last boot.
     pub earlier_boot: bool,
+    /// The port whose device has its address; none: no port has.
+    #[serde(default)]
+    pub port: Option<Name>,
 }
 
 /// Answer to [`crate::Request::LeaseRelease`]: what was released; empty if there was nothing.

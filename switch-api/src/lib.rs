@@ -94,7 +94,8 @@ pub use prefix::Prefix;
 pub use publish::Publish;
 pub use reply::*;
 pub use request::{
-    ByDevice, ByName, FdbDelete, FdbFilter, Hello, Nothing, PortAddress, PortSet, Rebalance, Request, Stop,
+    ByDevice, ByName, FdbDelete, FdbFilter, Hello, LogLevel, Nothing, PortAddress, PortSet, Rebalance,
+    Request, Stop,
 };
 pub use route::*;
 pub use trace::*;

@@ -268,6 +268,17 @@ pub struct FdbEntry {
     pub owner: Option<Owner>,
 }
 
+/// The log, in the answer to [`crate::Request::LogGet`] and [`crate::Request::LogLevel`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogStatus {
+    /// How much is said, as it was asked for.
+    pub level: String,
+    /// `text` or `json`.
+    pub format: String,
+    /// Lines left out since the daemon runs, because one place said too many of them.
+    pub left_out: u64,
+}
+
 /// One worker in the answer to [`crate::Request::WorkerList`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {

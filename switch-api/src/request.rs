@@ -159,6 +159,12 @@ pub enum Request {
     /// Counters, drop reasons, frames, cycles per stage.
     #[serde(rename = "stats.get")]
     StatsGet(Nothing),
+    /// How much the daemon says in its log, and how.
+    #[serde(rename = "log.get")]
+    LogGet(Nothing),
+    /// Changes how much the daemon says in its log, until it ends.
+    #[serde(rename = "log.level")]
+    LogLevel(LogLevel),
     /// Says what would become of a frame now, stage by stage; changes nothing.
     #[serde(rename = "trace")]
     Trace(Trace),
@@ -295,6 +301,7 @@ impl Request {
                     | Self::WorkerList(_)
                     | Self::WorkerRebalance(Rebalance { dry_run: true })
                     | Self::StatsGet(_)
+                    | Self::LogGet(_)
                     | Self::Trace(_)
                     | Self::EventsSubscribe(_)
                     | Self::EventsRecent(_)
@@ -338,6 +345,15 @@ pub struct Stop {
     /// decide until the next daemon adopts them.
     #[serde(default)]
     pub detach: bool,
+}
+
+/// See [`Request::LogLevel`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogLevel {
+    /// `error`, `warn`, `info`, `debug`, `trace` or `off`; after a comma `PART=LEVEL` for one part of the program, as often as wanted:
+    /// `info,switch_core::control::mirror=debug`.
+    pub level: String,
 }
 
 /// See [`Request::WorkerRebalance`].

@@ -4,15 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use switch_api::{
-    Client, Code, Done, Holder, Lease, LeaseAcquire, LeaseFilter, LeaseStatus, Name, Pool, PoolRange,
-    PoolStatus, Released, Request,
+    Client, Code, Done, Holder, Lease, LeaseAcquire, LeaseFilter, LeaseStatus, Name, Owner, Pool, PoolRange,
+    PoolStatus, Port, PortKind, Released, Request,
 };
+use switch_lab::disk::SmallDisk;
 use switch_lab::{Daemon, Node, Options, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
@@ -212,45 +212,16 @@ fn a_restart_keeps_pools_leases_and_what_was_just_released() {
     assert!(none.is_empty());
 }
 
-/// A file system of 2 MiB, unmounted when dropped.
-struct SmallDisk(std::path::PathBuf);
-
-impl SmallDisk {
-    fn new(node: &Node) -> Self {
-        let path = node.directory().join("small");
-        std::fs::create_dir(&path).unwrap();
-        let shown = path.display().to_string();
-        switch_lab::net::run("mount", &["-t", "tmpfs", "-o", "size=2m", "small", &shown]);
-        Self(path)
-    }
-}
-
-impl SmallDisk {
-    /// Makes it read-only, as a kernel does that found an error on it, or writable again.
-    fn set_writable(&self, writable: bool) {
-        let options = if writable { "remount,rw" } else { "remount,ro" };
-        switch_lab::net::run("mount", &["-o", options, &self.0.display().to_string()]);
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
-    }
-}
-
 #[test]
 fn a_full_disk_is_said_and_costs_no_lease() {
     let node = Node::new();
-    let disk = SmallDisk::new(&node);
-    let state = disk.0.join("state");
+    let disk = SmallDisk::new(&node, 2);
+    let state = disk.file("state");
     let options = Options::new(env!("CARGO_BIN_EXE_switchd")).with(&format!("--state {}", state.display()));
     let mut daemon = node.start(&options);
     add_pool(&daemon, &["10.0.0.0/8"]);
     let kept: Lease = daemon.call(&acquire("kept"));
-    let filler = disk.0.join("filler");
-    // As much as there is, and no more.
-    _ = std::io::copy(&mut std::io::repeat(0).take(4 << 20), &mut std::fs::File::create(&filler).unwrap());
+    let filler = disk.fill();
     let mut acknowledged = vec![kept];
     let refused = (0..20_000).find_map(|n| match daemon.client().call::<Lease>(&acquire(&format!("c{n}"))) {
         Ok(lease) => {
@@ -280,8 +251,8 @@ fn a_full_disk_is_said_and_costs_no_lease() {
 #[test]
 fn a_read_only_state_directory_is_said_at_the_start_and_costs_nothing() {
     let node = Node::new();
-    let disk = SmallDisk::new(&node);
-    let state = disk.0.join("state").display().to_string();
+    let disk = SmallDisk::new(&node, 2);
+    let state = disk.file("state").display().to_string();
     let options = Options::new(env!("CARGO_BIN_EXE_switchd")).with(&format!("--state {state}"));
     let mut daemon = node.start(&options);
     add_pool(&daemon, &["10.9.0.0/29"]);
@@ -332,4 +303,41 @@ fn a_pool_that_is_nearly_full_is_told_before_it_is_full() {
     assert!(refused.message.contains("30"), "{refused:?}");
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(told().len(), 1, "once");
+}
+
+/// A lease whose attachment was killed midway is told apart and can be given back, without those that ports have or wait for.
+#[test]
+fn a_lease_that_no_port_has_is_told_apart() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    add_pool(&daemon, &["10.66.0.0/24"]);
+    // Killed before it made a port, and one that has its port.
+    let _: Lease = daemon.call_as(Owner::Cni, &acquire("killed"));
+    let used: Lease = daemon.call_as(Owner::Cni, &acquire("used"));
+    let pod = node.bare_pod(9);
+    let mut kind = PortKind::tap(&pod.net.path());
+    *kind.addressed_mut().unwrap().0 = vec![used.addresses[0].address.to_string().parse().unwrap()];
+    let port = Port::new("web".parse().unwrap(), "br0".parse().unwrap(), kind);
+    let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+    let leaks = LeaseFilter { without_port: true, ..LeaseFilter::default() };
+    let listed = |filter: &LeaseFilter| -> Vec<(String, Option<String>)> {
+        let leases: Vec<LeaseStatus> = daemon.call(&Request::LeaseList(filter.clone()));
+        let each = leases.into_iter();
+        each.map(|it| (it.lease.holder.container, it.port.map(|port| port.to_string()))).collect()
+    };
+    let all = listed(&LeaseFilter::default());
+    assert_eq!(all, [("killed".into(), None), ("used".into(), Some("web".into()))]);
+    assert_eq!(listed(&leaks), [], "its port may be to come");
+    switch_lab::wait_until("it is a leak", 2 * LONG, || listed(&leaks) == [("killed".into(), None)]);
+    let _: Lease = daemon.call_as(Owner::Cni, &acquire("young"));
+    let released: Released = daemon.call_as(Owner::Cni, &Request::LeaseRelease(leaks.clone()));
+    let gone: Vec<_> = released.leases.iter().map(|lease| lease.holder.container.as_str()).collect();
+    assert_eq!(gone, ["killed"]);
+    // The operator is told whose they are; and none is left to be told of.
+    assert_eq!(listed(&LeaseFilter::default()).len(), 2);
+    let refused = daemon.client().call::<Released>(&Request::LeaseRelease(LeaseFilter::of(&holder("used"))));
+    assert_eq!(refused.unwrap_err().code, Code::Forbidden);
+    let none: Released = daemon.call(&Request::LeaseRelease(leaks));
+    assert_eq!(none.leases, []);
 }

@@ -167,3 +167,129 @@ fn an_uplink_can_be_taken_away_and_moved_to_another_table() {
     let there = ours(near);
     assert_eq!((there.matches("table 4711").count(), there.lines().count()), (0, 4), "{there}");
 }
+
+/// Within which what others change is right again, and told.
+const REPAIRED_WITHIN: Duration = Duration::from_secs(5);
+
+/// What a node's own device was given, and what the kernel was told beside it.
+fn node_with_addresses() -> (Router, Daemon) {
+    let node = Router::new(1);
+    let daemon = node.node.start(&switchd());
+    for (bridge, address) in [("br0", "10.1.0.1/24"), ("br0", "fd10:1::1/64"), ("br1", "10.7.0.1/24")] {
+        if address.ends_with(".1/24") {
+            daemon.bridge(bridge);
+        }
+        daemon.gateway(bridge, address);
+    }
+    let parse = |text: &str| text.parse().unwrap();
+    let kind = switch_api::PortKind::Host {
+        device: switch_api::HOST_DEVICE_DEFAULT.into(),
+        mac: Some(switch_api::Mac([0x02, 1, 0, 0, 0, 9])),
+        addresses: vec![parse("10.1.0.9/24"), parse("fd10:1::9/64")],
+        routes: vec![switch_api::DeviceRoute {
+            to: parse("10.99.0.0/16"),
+            via: Some("10.1.0.1".parse().unwrap()),
+        }],
+    };
+    let port = switch_api::Port::new("host".parse().unwrap(), "br0".parse().unwrap(), kind);
+    let _: switch_api::Done = daemon.call(&Request::PortAdd(Box::new(port)));
+    (node, daemon)
+}
+
+/// Each thing that somebody else can take away or change, alone: what he does, how what is right shows, and what the event names.
+const DAMAGE: [(&str, &str, &str, &str); 10] = [
+    ("route del 10.7.0.0/24 metric 1", "-4 route show proto 83", "10.7.0.0/24 via 10.7.0.1", "10.7.0.0/24"),
+    (
+        "-6 route del fd10:1::/64 metric 1 proto 83",
+        "-6 route show proto 83",
+        "fd10:1::/64 via fd10:1::1",
+        "fd10:1::/64",
+    ),
+    (
+        "route del unreachable 10.7.0.0/24",
+        "-4 route show proto 83",
+        "unreachable 10.7.0.0/24",
+        "unreachable 10.7.0.0/24",
+    ),
+    ("neigh del 10.7.0.1 dev switch0", "neigh show dev switch0 nud permanent", "10.7.0.1", "10.7.0.1"),
+    ("neigh replace 10.1.0.1 lladdr 02:00:00:00:00:77 nud permanent dev switch0", "", "10.1.0.1", "10.1.0.1"),
+    ("addr del 10.1.0.9/24 dev switch0", "addr show dev switch0", "10.1.0.9/24", "10.1.0.9/24"),
+    ("addr del fd10:1::9/64 dev switch0", "addr show dev switch0", "fd10:1::9/64", "fd10:1::9/64"),
+    ("route del 10.99.0.0/16", "route show", "10.99.0.0/16", "10.99.0.0/16"),
+    ("link set switch0 mtu 1300", "link show switch0", "mtu 1500", "MTU"),
+    (
+        "link set switch0 address 02:01:00:00:00:08",
+        "link show switch0",
+        "link/ether 02:01:00:00:00:09",
+        "02:01:00:00:00:09",
+    ),
+];
+
+fn every_damage_is_repaired(node: &Router, daemon: &Daemon) {
+    let net = &node.node.net;
+    let macs = net.ip("neigh show dev switch0 nud permanent");
+    let repaired = || {
+        let recent: Vec<switch_api::Happened> = daemon.call(&Request::EventsRecent(Nothing {}));
+        recent.into_iter().filter(|event| event.what == "repaired").collect::<Vec<_>>()
+    };
+    for (what, look, shows, about) in DAMAGE {
+        // What a deleted address took with it is told, too, and is not what is asked for next.
+        std::thread::sleep(Duration::from_millis(100));
+        let before = repaired().len();
+        net.ip(what);
+        let is_right = || match look {
+            "" => {
+                net.ip("neigh show dev switch0 nud permanent").lines().count() == macs.lines().count()
+                    && macs.lines().all(|line| net.ip("neigh show dev switch0 nud permanent").contains(line))
+            }
+            look => net.ip(look).contains(shows),
+        };
+        assert!(!is_right(), "it is no damage: {what}");
+        let start = std::time::Instant::now();
+        wait_until(&format!("{what}: right again"), REPAIRED_WITHIN, is_right);
+        let left = REPAIRED_WITHIN.saturating_sub(start.elapsed());
+        let is_told = || repaired().iter().skip(before).any(|event| event.text.contains(about));
+        wait_until(&format!("{what}: told"), left.max(Duration::from_millis(100)), is_told);
+    }
+    // What is right is left alone.
+    let before = repaired().len();
+    std::thread::sleep(REPAIRED_WITHIN);
+    let after = repaired();
+    assert_eq!(after.len(), before, "{after:#?}\n{}", daemon.log());
+    daemon.assert_conserved();
+}
+
+#[test]
+fn what_others_take_away_is_put_back_and_told() {
+    let (node, daemon) = node_with_addresses();
+    every_damage_is_repaired(&node, &daemon);
+}
+
+#[test]
+fn what_others_take_away_is_put_back_also_where_routes_are_mirrored() {
+    let (node, daemon) = node_with_addresses();
+    let _: switch_api::Done = daemon.call(&Request::VrfSet(Vrf { mirror: true, ..Vrf::unset(Name::main()) }));
+    every_damage_is_repaired(&node, &daemon);
+}
+
+/// Another's route in the place of ours is his: it is complained of, and is not fought over with events.
+#[test]
+fn anothers_route_in_our_place_is_named_and_left() {
+    let (node, daemon) = node_with_addresses();
+    let net = &node.node.net;
+    net.ip("link add other type veth peer name far");
+    net.ip("link set far up");
+    net.ip("link set other up");
+    net.ip("route replace 10.7.0.0/24 dev other metric 1");
+    let complaint = || vrfs(&daemon)[0].problems.join("; ");
+    wait_until("it is named", REPAIRED_WITHIN, || complaint().contains("10.7.0.0/24"));
+    assert!(complaint().contains("another route has its place"), "{}", complaint());
+    assert!(net.ip("route show 10.7.0.0/24").contains("dev other"));
+    // The rest is looked after all the same.
+    net.ip("neigh del 10.1.0.1 dev switch0");
+    let neighbours = || net.ip("neigh show dev switch0 nud permanent");
+    wait_until("a neighbour is back", REPAIRED_WITHIN, || neighbours().contains("10.1.0.1 "));
+    net.ip("route del 10.7.0.0/24 dev other metric 1");
+    wait_until("ours is back", REPAIRED_WITHIN, || net.ip("route show 10.7.0.0/24").contains("via 10.7.0.1"));
+    wait_until("nothing is wrong", REPAIRED_WITHIN, || complaint().is_empty());
+}

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
 use std::time::Duration;
-use switch_api::{Nothing, PortSettings, Request, WorkerStatus};
+use switch_api::{
+    ByName, Done, Happened, MemorySource, Nothing, Port, PortKind, PortSettings, Request, WorkerStatus,
+};
 use switch_lab::{Daemon, Node, Options, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
@@ -89,4 +91,29 @@ fn a_worker_sleeps_after_as_many_idle_turns_as_it_was_told() {
     let daemon = start(&node, &format!("--idle-turns {}", u32::MAX));
     wait_until("it turns", LONG, || workers(&daemon)[0].turns > 200_000);
     assert_eq!(workers(&daemon)[0].sleeps, 0);
+}
+
+/// A source that never has nothing: told once, and once when it is gone.
+#[test]
+fn a_worker_with_more_to_do_than_time_is_told_of_once_and_when_it_is_over() {
+    let node = Node::new();
+    let daemon = start(&node, "");
+    daemon.bridge("br0");
+    let told = || {
+        let recent: Vec<Happened> = daemon.call(&Request::EventsRecent(Nothing {}));
+        let kinds = recent.into_iter().filter(|event| event.what.starts_with("worker-"));
+        kinds.map(|event| (event.what.clone(), event.parts["worker"].clone())).collect::<Vec<_>>()
+    };
+    let source = MemorySource { flows: 8, frame_len: 60, seed: 1, reverse: false, rate_pps: 0 };
+    for (name, source) in [("source", Some(source)), ("sink", None)] {
+        let port = Port::new(name.parse().unwrap(), "br0".parse().unwrap(), PortKind::Memory { source });
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+    }
+    let overloaded = ("worker-overloaded".to_owned(), "0".to_owned());
+    wait_until("it is told", 3 * LONG, || told() == std::slice::from_ref(&overloaded));
+    std::thread::sleep(LONG);
+    assert_eq!(told(), std::slice::from_ref(&overloaded), "told more than once");
+    let _: Done = daemon.call(&Request::PortDelete(ByName { name: "source".parse().unwrap() }));
+    let over = ("worker-recovered".to_owned(), "0".to_owned());
+    wait_until("it is over", 3 * LONG, || told() == [overloaded.clone(), over.clone()]);
 }

@@ -34,6 +34,7 @@ Examples:
   switch-ctl capture -w - | wireshark -k -i -                # into Wireshark
   switch-ctl capture -w - | tcpdump -n -r -                  # as tcpdump says
   switch-ctl capture --reason hairpin --count 10             # what is dropped
+  switch-ctl capture --stage admit --duration 2              # what rules decided
   switch-ctl capture --bpf \"$(tcpdump -y EN10MB -ddd 'ip[8] < 5')\"")]
 pub struct Capture {
     /// Only of this port; may be given several times. Without it, of all.
@@ -45,6 +46,10 @@ pub struct Capture {
     /// Only what is dropped for this reason; may be given several times. `switch-ctl stats` names them.
     #[arg(long)]
     reason: Vec<String>,
+    /// Of what comes in only what was decided about at this stage: parse, guard, learn, track, translate, route, forward, admit,
+    /// rewrite or egress. `switch-ctl trace` shows a frame's way through all of them.
+    #[arg(long, conflicts_with_all = ["reason", "direction"])]
+    stage: Option<String>,
     /// Write pcapng to this file, - for standard output. Port, direction and verdict go with each packet.
     #[arg(short, long, value_name = "FILE")]
     write: Option<PathBuf>,
@@ -130,6 +135,7 @@ impl Capture {
             ports: self.port.clone(),
             directions: directions.collect(),
             reasons: self.reason.clone(),
+            stage: self.stage.clone(),
             filter,
             snaplen: self.snaplen,
         })

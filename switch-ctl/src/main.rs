@@ -18,6 +18,7 @@ mod ipam;
 mod label;
 mod limit;
 mod live;
+mod log;
 mod metrics;
 mod mistyped;
 mod namespace;
@@ -167,6 +168,9 @@ Examples:
     Status,
     /// Gather what is needed to find a fault from afar, in one archive.
     SupportBundle(bundle::Bundle),
+    /// What the daemon says in its log, and how much.
+    #[command(subcommand)]
+    Log(log::Verb),
     /// Stop the daemon.
     Stop(daemon::Stop),
     /// Make the switch the network of this node's containers.
@@ -274,6 +278,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Trace(trace) => trace::run(trace, &mut client, &output),
         Noun::Stats(stats) => stats::run(stats, &mut client, &output),
         Noun::Status => daemon::status(&mut client, &output),
+        Noun::Log(verb) => log::run(verb, &mut client, &output),
         Noun::Stop(stop) => daemon::stop(stop, &mut client, &output),
         Noun::Completion { .. }
         | Noun::Man { .. }

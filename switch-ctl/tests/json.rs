@@ -91,6 +91,8 @@ const LINES: &[&str] = &[
     "worker list",
     "worker lanes",
     "worker rebalance --dry-run",
+    "log show",
+    "log level info switch_core::control::mirror=debug",
     "worker wake",
     "trace --in m --dst 02:00:00:00:00:02",
     "capture --count 2",

@@ -2,6 +2,7 @@
 //! this shows that each of the clever places has a test that notices.
 
 mod acl;
+mod daemon;
 mod list;
 mod nat;
 mod races;
@@ -10,6 +11,7 @@ mod ways;
 
 use crate::sh::{Result, root, say};
 use acl::ACLS;
+use daemon::DAEMON;
 use list::MISTAKES;
 use nat::NAT;
 use races::RACES;
@@ -29,7 +31,7 @@ struct Mistake {
 }
 
 fn all() -> impl Iterator<Item = &'static Mistake> {
-    MISTAKES.iter().chain(ACLS).chain(NAT).chain(WAYS).chain(RACES).chain(UPLINK)
+    MISTAKES.iter().chain(ACLS).chain(NAT).chain(DAEMON).chain(WAYS).chain(RACES).chain(UPLINK)
 }
 
 /// Mistakes whose place is not in the source any more, or not there alone.

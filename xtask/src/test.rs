@@ -91,6 +91,8 @@ const KERNEL: &[&str] = &[
     "clients",
     "owners",
     "versions",
+    "state",
+    "logging",
 ];
 /// The command line against a running daemon.
 const COMMANDS: &[&str] = &[

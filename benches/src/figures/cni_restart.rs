@@ -38,7 +38,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let streams: Vec<Stream> =
         pods.chunks_exact(2).map(|pair| Stream::start(&pair[0], &pair[1], CHUNK)).collect();
     let probes = Probes::start(&prober, &pods, &[]);
-    let (mut daemon, outages) = outage::restart(daemon, &node, &options, &probes);
+    let (mut daemon, outages) = outage::restart(daemon, &node, &options, &probes, None);
     let (sent, answered) = probes.stop();
     let (wanted, kept) =
         (streams.len(), streams.into_iter().map(Stream::stop).filter(|chunks| *chunks > 0).count());

@@ -281,7 +281,7 @@ pub const ALL: &[Entry] = &[
     ),
     (
         "restart-outage",
-        "100 tap pods cut off while the daemon restarts, and is killed",
+        "100 tap pods, and 100 xdp pods, cut off while the daemon restarts, and is killed",
         restart_outage::HELD,
         restart_outage::measure,
     ),

@@ -2,6 +2,7 @@
 //! much.
 
 use super::compile::{TooMuch, compile};
+use super::fields::MAC_MASKS_MAX;
 use super::sets::{MemberChange, Set, Sets};
 use super::world::Judging;
 use super::{Candidate, Compiled, FrameHead, Header, Input, Part, Placed, check, plain, rule_name, slots_of};
@@ -50,9 +51,9 @@ fn prefixes() -> impl Strategy<Value = Vec<Prefix>> {
 
 const MACS: [&str; 5] =
     ["02:00:00:00:00:01", "02:00:00:00:00:02", "02:42:00:00:00:01", "02:42:00:ff:00:01", "ff:ff:ff:ff:ff:ff"];
-const MASKED: [&str; 4] = [
+/// With whole addresses, and at both ends, as many masks as there may be.
+const MASKED: [&str; MAC_MASKS_MAX / 2 - 1] = [
     "02:42:00:00:00:00/ff:ff:00:00:00:00",
-    "02:00:00:00:00:00/ff:00:00:00:00:00",
     "01:00:00:00:00:00/01:00:00:00:00:00",
     "00:00:00:00:00:01/00:00:00:00:00:ff",
 ];

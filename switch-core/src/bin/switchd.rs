@@ -4,13 +4,14 @@ use clap::{CommandFactory, Parser};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use switch_api::Support;
+use switch_api::{ApiError, Support};
 use switch_core::config::mirrored::MIRRORED_MAX;
 use switch_core::config::{FDB_ENTRIES_DEFAULT, NEIGHBOURS_DEFAULT, PORTS_MAX, publish};
 use switch_core::control::bpffs;
 use switch_core::control::budget::{Budget, MEMORY_DEFAULT_TEXT, Sizes};
 use switch_core::control::daemon::Daemon;
 use switch_core::control::doors::Doors;
+use switch_core::control::log::{Format, Log};
 use switch_core::control::mirror::{Mirror, NEWS_BYTES};
 use switch_core::control::peer::{Group, Rules};
 use switch_core::control::persist::Store;
@@ -120,6 +121,10 @@ struct Options {
     /// A further folder in which pcap ports may read and write. May be given more than once.
     #[arg(long)]
     files: Vec<PathBuf>,
+    /// How the log on standard error is written. How much is said is the environment variable SWITCHD_LOG (`info` without it), and
+    /// `switch-ctl log level` while it runs.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
     /// Keep every right the process was started with: for debuggers, and to tell a refusal of the sandbox from others.
     #[arg(long)]
     no_sandbox: bool,
@@ -129,6 +134,15 @@ struct Options {
     /// Be the keeper of this bpffs; see `sandbox::keeper`.
     #[arg(long, hide = true)]
     keeper: Option<PathBuf>,
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line.
+    Json,
 }
 
 /// Who moves lanes.
@@ -148,10 +162,11 @@ impl Options {
 }
 
 fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SWITCHD_LOG").unwrap_or_else(|_| "info".into());
-    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_ansi(colour).with_env_filter(filter).with_writer(std::io::stderr).init();
     let options = Options::parse();
+    let log = Log::start(match options.log_format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    });
     if let Some(bpffs) = &options.keeper {
         return keeper::keep(bpffs).into();
     }
@@ -159,16 +174,17 @@ fn main() -> ExitCode {
         let page = clap_mangen::Man::new(Options::command()).section("8");
         return page.render(&mut std::io::stdout()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
-    match run(options) {
+    match run(options, log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("switchd: {error}");
+            let hint = error.downcast_ref::<ApiError>().and_then(|error| error.data.hint.as_deref());
+            eprintln!("switchd: {error}{}", hint.map_or(String::new(), |hint| format!("; {hint}")));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
+fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::Error>> {
     let group = |name: &Option<String>| {
         let named = name.as_deref().map(|name| {
             let missing = || format!("there is no group named {name}; `groupadd --system {name}`");
@@ -249,6 +265,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     );
     daemon.auto_rebalance = options.rebalance == Rebalance::Auto;
     daemon.sandbox = Some(sandbox);
+    daemon.log = Some(log);
     daemon.mirror = start_mirror(&server, &options);
     daemon.uplinks = start_uplinks(&server);
     daemon.restore(declared, node_seed(&options.socket))?;

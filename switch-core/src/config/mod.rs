@@ -25,6 +25,7 @@
 //! | [`numbers`] | numbers for what becomes of destinations |
 //! | [`owners`] | what of another owner's a request would touch |
 //! | [`outside`] | what that kernel does for pods: masquerade, published ports |
+//! | [`unique`] | no address on two ports |
 //! | [`uplink`] | the way to the node's kernel |
 //! | [`shared`] | the ways out by NICs that it shares |
 //! | [`publish`] | how a snapshot reaches every worker, and how one knows that it did |
@@ -61,6 +62,7 @@ pub mod shared;
 pub mod snapshot;
 pub mod source_guard;
 pub mod taken;
+mod unique;
 pub mod uplink;
 
 pub use checked::Checked;

@@ -129,10 +129,15 @@ impl Model {
                 present.object = Bridge { owner: present.object.owner, ..bridge.clone() };
             }
             Request::BridgeDelete(by) => next.delete_bridge(&by.name)?,
-            Request::PortAdd(port) => next.add_port(port)?,
+            Request::PortAdd(port) => {
+                next.add_port(port)?;
+                next.check_unique(&port.name)?;
+            }
             Request::PortSet(set) => {
                 let port = next.ports.get_mut(&set.name).ok_or_else(|| no_such("port", &set.name))?;
+                let is_moved = port.object.settings.vlan != set.settings.vlan;
                 port.object.settings = set.settings.clone();
+                is_moved.then(|| next.check_unique(&set.name)).transpose()?;
             }
             Request::PortAddress(set) => {
                 let port = next.ports.get_mut(&set.name).ok_or_else(|| no_such("port", &set.name))?;
@@ -143,6 +148,7 @@ impl Model {
                 if let Some(guard) = &set.source_guard {
                     port.object.settings.source_guard = Some(guard.clone());
                 }
+                next.check_unique(&set.name)?;
             }
             Request::PortDelete(by) => next.delete_port(&by.name)?,
             Request::PortLabel(label) => next.label_port(label)?,

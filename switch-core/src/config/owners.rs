@@ -105,6 +105,7 @@ impl Model {
             Request::FlowDelete(_)
             | Request::FdbFlush(_)
             | Request::WorkerRebalance(_)
+            | Request::LogLevel(_)
             | Request::Stop(_) => {}
             // These change nothing that is declared.
             Request::Hello(_)
@@ -125,6 +126,7 @@ impl Model {
             | Request::FdbList(_)
             | Request::WorkerList(_)
             | Request::StatsGet(_)
+            | Request::LogGet(_)
             | Request::Trace(_)
             | Request::TraceLive(_)
             | Request::CaptureStart(_)

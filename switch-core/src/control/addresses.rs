@@ -24,18 +24,20 @@ impl Daemon {
         let freed = self.book.expire(now_s);
         let change = match request {
             Request::PoolList(_) => return json(self.book.pools()),
-            Request::LeaseList(filter) => return json(self.book.leases(filter)),
+            Request::LeaseList(filter) => return json(self.list_leases(filter)),
             Request::LeaseAcquire(wanted) => {
                 let (lease, change) = self.book.plan_acquire(wanted, owner, now_s)?;
                 self.keep_addresses(change, &freed, wanted.with_port)?;
                 if !wanted.with_port {
                     self.store.sync().map_err(not_on_disk)?;
                 }
+                self.young_leases.note(&lease);
                 self.tell_full(&wanted.pool);
                 return json(lease);
             }
             Request::LeaseRelease(filter) => {
-                let leases = self.book.plan_release(filter)?;
+                let mut leases = self.book.plan_release(filter)?;
+                self.narrow_to_leaks(filter, &mut leases);
                 let change = (!leases.is_empty()).then(|| Change::Released(leases.clone()));
                 self.keep_addresses(change, &freed, false)?;
                 return json(Released { leases });

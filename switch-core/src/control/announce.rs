@@ -14,6 +14,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -24,11 +25,12 @@ use switch_api::{KERNEL_PROTOCOL, Mac, Name, Prefix, Uplink, VrfStatus};
 const METRIC_HERE: u32 = 1;
 /// Metric of the route that says "unreachable": anything else that leads to the network comes first.
 const METRIC_LAST: u32 = u32::MAX;
-/// Somebody may have flushed the kernel's table; so often all of it is looked at, which with a million routes in it takes a while:
-/// where there is no mirror, which is told.
-const LOOK_PAUSE: Duration = Duration::from_secs(10);
-/// So often a single route of ours is asked for, which always takes the same; without it all is looked at.
-const ASK_PAUSE: Duration = Duration::from_secs(2);
+/// What others change is to be right again within 5 s, and looks are made at ticks of a second: so often all of it is looked at.
+const LOOK_PAUSE: Duration = Duration::from_secs(2);
+/// Where it takes long, with a million routes in the table and no mirror of it, so many times as long is waited till the next look...
+const LOOK_FACTOR: u32 = 20;
+/// ...but no longer than this, with which the 5 s are kept.
+const LOOK_PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// A route of ours in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +39,16 @@ struct Ours {
     prefix: Prefix,
     /// The device and the switch's address behind it; none says "unreachable".
     way: Option<(u32, IpAddr)>,
+}
+
+impl fmt::Display for Ours {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { table, prefix, way } = self;
+        match way {
+            Some((_, address)) => write!(f, "the route to {prefix} by {address} in table {table}"),
+            None => write!(f, "the route \"unreachable {prefix}\" in table {table}"),
+        }
+    }
 }
 
 /// An address of the switch, as the kernel's neighbour.
@@ -53,6 +65,10 @@ pub struct Told {
     routes: BTreeSet<Ours>,
     neighbours: BTreeSet<Known>,
     looked: Option<Instant>,
+    /// How long the last look took.
+    took: Duration,
+    /// Something failed: what is changed next is not somebody else's doing.
+    is_behind: bool,
     /// Why it does not have all of it.
     complaint: Option<String>,
 }
@@ -60,39 +76,66 @@ pub struct Told {
 impl Daemon {
     /// Tells the kernel what has changed since it was told; `anew`: compares with what it has.
     pub(super) fn tell_kernel(&mut self, anew: bool) {
+        let start = Instant::now();
         let (routes, neighbours) = self.to_be_told();
         let same = (&routes, &neighbours) == (&self.told.routes, &self.told.neighbours);
         // Who has and had no uplink leaves the kernel's tables alone: they may be another daemon's.
         if same && (!anew || routes.is_empty()) {
             return;
         }
+        let mut changed = Vec::new();
         let outcome = Rtnl::open().and_then(|rtnl| {
-            tell_neighbours(&rtnl, &self.told.neighbours, &neighbours)?;
+            changed.extend(tell_neighbours(&rtnl, &self.told.neighbours, &neighbours)?);
             let tables: BTreeSet<u32> =
                 routes.iter().chain(&self.told.routes).map(|ours| ours.table).collect();
-            tables.into_iter().map(|table| tell_routes(&rtnl, table, &routes)).sum::<io::Result<usize>>()
+            tables.into_iter().try_for_each(|table| tell_routes(&rtnl, table, &routes, &mut changed))
         });
-        if same && self.told.complaint.is_none() && matches!(outcome, Ok(changed) if changed > 0) {
-            self.tell_repaired("routes to the networks behind the switch", "were changed");
+        if same && !self.told.is_behind {
+            self.tell_all_repaired(&changed);
         }
+        // What others' routes stand in the way of is not what we have still to do.
+        let is_behind = outcome.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AlreadyExists);
         let complaint = outcome.err().map(|error| format!("the kernel did not take a route: {error}"));
         if let Some(text) = complaint.as_ref().filter(|text| self.told.complaint.as_ref() != Some(*text)) {
             tracing::warn!("{text}");
         }
-        self.told = Told { routes, neighbours, looked: Some(Instant::now()), complaint };
+        let (looked, took) = (Some(Instant::now()), start.elapsed());
+        self.told = Told { routes, neighbours, looked, took, is_behind, complaint };
     }
 
-    /// Once a second: what failed is tried again, what may have been flushed is looked at now and then.
+    /// Once a second: what failed is tried again, and what others may have changed is looked at if it is time.
     pub(super) fn look_at_kernel(&mut self) {
-        let due = |pause| self.told.looked.is_some_and(|looked| looked.elapsed() > pause);
-        let is_missed = match self.is_mirrored() {
-            // What a mirror has costs nothing to ask, so that nothing else is.
-            Some(has_all) => !has_all,
-            None => due(ASK_PAUSE) && !self.leads_here() || due(LOOK_PAUSE),
-        };
-        if is_missed || self.told.complaint.is_some() {
-            self.tell_kernel(true);
+        let pause = (self.told.took * LOOK_FACTOR).clamp(LOOK_PAUSE, LOOK_PAUSE_MAX);
+        let is_due = self.told.looked.is_none_or(|looked| looked.elapsed() >= pause);
+        if is_due {
+            self.look_at_host_devices();
         }
+        // What a mirror has costs nothing to ask, so that no route is asked for; neighbours it does not have.
+        let misses_routes = match self.is_mirrored() {
+            Some(has_all) => !has_all && self.told.complaint.is_none(),
+            None => is_due,
+        };
+        if misses_routes || is_due && self.told.complaint.is_some() {
+            self.tell_kernel(true);
+        } else if is_due {
+            let changed = self.put_own_neighbours();
+            self.tell_all_repaired(&changed);
+        }
+        if is_due {
+            self.told.looked = Some(Instant::now());
+        }
+    }
+
+    /// Puts the switch's addresses among the kernel's neighbours, and leaves routes alone; those that were not there.
+    pub(super) fn put_own_neighbours(&mut self) -> Vec<String> {
+        let wanted = &self.told.neighbours;
+        let changed = Rtnl::open().and_then(|rtnl| tell_neighbours(&rtnl, wanted, wanted));
+        changed.unwrap_or_else(|error| {
+            // It is looked at again before long, and then tried with the routes.
+            self.told.complaint = Some(format!("the kernel did not take a neighbour: {error}"));
+            self.told.is_behind = true;
+            Vec::new()
+        })
     }
 
     /// Whether the mirror has every route of ours; none if it does not know.
@@ -107,20 +150,13 @@ impl Daemon {
         routes.iter().all(|ours| self.mirrors_all(ours.table)).then(|| routes.iter().all(has))
     }
 
-    /// Whether the kernel would send to the first of our networks by our device.
-    fn leads_here(&self) -> bool {
-        let main = |ours: &&Ours| ours.table == u32::from(RouteHeader::RT_TABLE_MAIN);
-        let mut ways = self.told.routes.iter().filter(main).filter_map(|ours| ours.way);
-        let Some((device, address)) = ways.next() else { return true };
-        let way = Rtnl::open().and_then(|rtnl| rtnl.way_to(address));
-        matches!(way, Ok(Some(way)) if way == device)
-    }
-
     /// Takes all of it away.
     pub(super) fn hush_kernel(&mut self) {
         let tables: BTreeSet<u32> = self.told.routes.iter().map(|ours| ours.table).collect();
         let gone = Rtnl::open().and_then(|rtnl| {
-            tables.into_iter().try_for_each(|table| tell_routes(&rtnl, table, &BTreeSet::new()).map(drop))
+            tables
+                .into_iter()
+                .try_for_each(|table| tell_routes(&rtnl, table, &BTreeSet::new(), &mut Vec::new()))
         });
         if let Err(error) = gone {
             tracing::warn!(
@@ -220,43 +256,62 @@ fn forwards_not(device: &str, announced: &[Prefix]) -> Vec<String> {
     problems
 }
 
-/// Makes what the kernel has of ours in `table` what it is to have; how many were not so. The last resort comes first and goes last.
-fn tell_routes(rtnl: &Rtnl, table: u32, wanted: &BTreeSet<Ours>) -> io::Result<usize> {
-    let (present, mut changed) = (present(rtnl, table)?, 0);
+/// Makes what the kernel has of ours in `table` what it is to have, and adds to `changed` what was not so. The last resort comes
+/// first and goes last.
+fn tell_routes(
+    rtnl: &Rtnl,
+    table: u32,
+    wanted: &BTreeSet<Ours>,
+    changed: &mut Vec<String>,
+) -> io::Result<()> {
+    let present = present(rtnl, table)?;
     let wanted = wanted.iter().filter(|ours| ours.table == table);
+    let mut in_the_way = None;
     for ours in wanted.clone().filter(|ours| !present.contains(ours)) {
-        changed += 1;
         match rtnl.change(RouteNetlinkMessage::NewRoute(message(ours)), NLM_F_CREATE | NLM_F_EXCL) {
-            Err(error) if error.raw_os_error() != Some(libc::EEXIST) => {
-                return Err(io::Error::new(
-                    error.kind(),
-                    format!("{} in table {table}: {error}", ours.prefix),
+            // Somebody else's, which is his; the others are told all the same.
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                in_the_way.get_or_insert(format!(
+                    "{ours}: another route has its place; `ip route show {} table {table}` shows it",
+                    ours.prefix
                 ));
             }
-            _ => {}
+            Err(error) => return Err(io::Error::new(error.kind(), format!("{ours}: {error}"))),
+            Ok(()) => changed.push(ours.to_string()),
         }
     }
     let wanted: BTreeSet<&Ours> = wanted.collect();
     for ours in present.iter().rev().filter(|ours| !wanted.contains(ours)) {
-        changed += 1;
+        changed.push(ours.to_string());
         match rtnl.change(RouteNetlinkMessage::DelRoute(message(ours)), 0) {
             Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error),
             _ => {}
         }
     }
-    Ok(changed)
+    in_the_way.map_or(Ok(()), |text| Err(io::Error::new(io::ErrorKind::AlreadyExists, text)))
 }
 
-fn tell_neighbours(rtnl: &Rtnl, before: &BTreeSet<Known>, wanted: &BTreeSet<Known>) -> io::Result<()> {
+/// Takes away what was told before and is not wanted; what the kernel does not have as it is wanted it is told, and is answered.
+fn tell_neighbours(
+    rtnl: &Rtnl,
+    before: &BTreeSet<Known>,
+    wanted: &BTreeSet<Known>,
+) -> io::Result<Vec<String>> {
     for gone in
         before.difference(wanted).filter(|gone| !wanted.iter().any(|known| known.address == gone.address))
     {
         // With its device it is gone already.
         _ = rtnl.change(RouteNetlinkMessage::DelNeighbour(neighbour(gone)), 0);
     }
-    wanted.iter().try_for_each(|known| {
-        rtnl.change(RouteNetlinkMessage::NewNeighbour(neighbour(known)), NLM_F_CREATE | NLM_F_REPLACE)
-    })
+    let mut changed = Vec::new();
+    for known in wanted {
+        if rtnl.permanent_neighbour(known.device, known.address)? == Some(known.mac) {
+            continue;
+        }
+        rtnl.change(RouteNetlinkMessage::NewNeighbour(neighbour(known)), NLM_F_CREATE | NLM_F_REPLACE)?;
+        changed.push(format!("the kernel's neighbour {} at {}", known.address, known.mac));
+    }
+    Ok(changed)
 }
 
 /// What the kernel has of ours in a table.

@@ -4,7 +4,7 @@
 use super::daemon::Daemon;
 use crate::config::PORTS_MAX;
 use crate::config::model::no_such;
-use crate::counter::DropReason;
+use crate::counter::{DropReason, Stage};
 use crate::pipeline::Now;
 use crate::pipeline::capture::{Capture, Record, SNAPLEN_MAX, SNAPLEN_MIN, Seen, Wanted};
 use crate::pipeline::live::Live;
@@ -86,6 +86,7 @@ impl Daemon {
         };
         let mut directions = start.directions.clone();
         match (directions.is_empty(), start.reasons.is_empty()) {
+            (true, true) if start.stage.is_some() => directions.push(Direction::In),
             (true, true) => directions.extend([Direction::In, Direction::Out]),
             (true, false) => directions.push(Direction::Drop),
             (false, _) => {}
@@ -100,6 +101,7 @@ impl Daemon {
             })?;
             reasons[*reason as usize] = true;
         }
+        let stage = start.stage.as_deref().map(|name| stage(name, start)).transpose()?;
         let snaplen = start.snaplen as usize;
         if !(SNAPLEN_MIN..=SNAPLEN_MAX).contains(&snaplen) {
             return Err(ApiError::new(
@@ -114,6 +116,7 @@ impl Daemon {
             inbound: directions.contains(&Direction::In),
             outbound: directions.contains(&Direction::Out),
             reasons: reasons.into(),
+            stage,
             filter: program(&start.filter)?,
             snaplen,
         };
@@ -148,7 +151,11 @@ impl Daemon {
 
     fn captured(&self, running: &Running, port: Name, record: &Record) -> CapturedFrame {
         let (direction, verdict) = match record.seen {
-            Seen::In(verdict) => (Direction::In, self.verdict_text(verdict)),
+            Seen::In(verdict) => {
+                let stage =
+                    running.capture.stage().map_or(String::new(), |stage| format!(" at {}", stage.name()));
+                (Direction::In, self.verdict_text(verdict) + &stage)
+            }
             Seen::Out => (Direction::Out, "sent".into()),
             Seen::Dropped(reason) => (Direction::Drop, format!("drop {}", reason.name())),
         };
@@ -180,6 +187,25 @@ impl Daemon {
     pub(super) fn forget_captures(&mut self) {
         self.captures_ended.retain(|capture| Arc::strong_count(capture) > 1);
     }
+}
+
+/// A stage that decides about frames. With it only what comes in is captured: what leaves, and what is dropped behind the stages, has
+/// passed them all.
+fn stage(name: &str, start: &CaptureStart) -> Result<Stage, ApiError> {
+    if !start.reasons.is_empty() || start.directions.iter().any(|direction| *direction != Direction::In) {
+        let text = "a stage is about frames that come in, with whatever is decided about them";
+        return Err(ApiError::new(Code::InvalidParams, text).field("stage").hint(
+            "leave directions and reasons out; or ask by reason alone, which also has what is dropped on its way out",
+        ));
+    }
+    Capture::STAGES.into_iter().find(|stage| stage.name() == name).ok_or_else(|| {
+        let stages = Capture::STAGES.map(Stage::name).join(", ");
+        ApiError::new(Code::InvalidParams, format!("no stage {name:?} decides about frames"))
+            .field("stage")
+            .hint(format!(
+                "those that do: {stages}; what is dropped before and behind them has its reason: --reason"
+            ))
+    })
 }
 
 /// A filter as it is sent; none: every frame.

@@ -311,13 +311,21 @@ impl Daemon {
         Ok(())
     }
 
-    fn set_addresses(&self, checked: &Checked, plan: &Plan, done: &mut Exchanged) -> Result<(), ApiError> {
+    fn set_addresses(
+        &mut self,
+        checked: &Checked,
+        plan: &Plan,
+        done: &mut Exchanged,
+    ) -> Result<(), ApiError> {
         for name in plan.addressed() {
             let there = (self.model.ports.get(name), checked.model().ports.get(name));
             let (Some(before), Some(after)) = there else { continue };
             let (before, after) = (before.object.clone(), after.object.clone());
             give_addresses(&before, &after).map_err(|error| about(&after, error))?;
             done.addressed.push((before, after));
+        }
+        if !done.addressed.is_empty() {
+            self.put_own_neighbours();
         }
         Ok(())
     }

@@ -70,6 +70,8 @@ pub struct Daemon {
     pub book: Book,
     /// The disk may know more than the book: a write ended in an error.
     pub(super) book_in_doubt: bool,
+    /// Whose ports are to come still.
+    pub(super) young_leases: super::leaks::Young,
     /// Entries of the FDB.
     pub fdb_entries: u32,
     /// Since when it runs.
@@ -111,6 +113,8 @@ pub struct Daemon {
     pub uplinks: Uplinks,
     /// What the process has given up; none if nobody looked.
     pub sandbox: Option<Support>,
+    /// Its log; none if that is another program's.
+    pub log: Option<super::log::Log>,
     /// Set by `daemon.stop`: whether to detach.
     pub stopping: Option<bool>,
 }
@@ -140,6 +144,7 @@ impl Daemon {
             history: History::default(),
             book: Book::default(),
             book_in_doubt: false,
+            young_leases: Default::default(),
             fdb_entries,
             started: Instant::now(),
             sweep_part: 0,
@@ -163,6 +168,7 @@ impl Daemon {
             flow_watch: None,
             watches_ended: Vec::new(),
             sandbox: None,
+            log: None,
             stopping: None,
         }
     }
@@ -197,6 +203,8 @@ impl Daemon {
             Request::WorkerList(_) => json(self.list_workers()),
             Request::WorkerRebalance(how) => json(self.rebalance(how.dry_run, Rules::ASKED)?),
             Request::StatsGet(_) => json(self.stats()),
+            Request::LogGet(_) => json(self.log_status()?),
+            Request::LogLevel(set) => json(self.set_log_level(&set.level)?),
             Request::EventsSubscribe(asked) => {
                 // What happens from the answer on is told.
                 self.set_listened(true);
@@ -280,6 +288,7 @@ impl Daemon {
 
     /// A request was answered.
     pub(super) fn note_latency(&mut self, method: &str, took: Duration) {
+        tracing::debug!(method, ?took, "answered");
         self.latencies.note(method, took);
     }
 
@@ -517,7 +526,7 @@ impl Daemon {
     pub fn restore(&mut self, declared: crate::config::model::Declared, seed: u64) -> Result<(), ApiError> {
         self.restore_addresses()?;
         self.restore_outside();
-        self.history = self.store.history().map_err(|error| ApiError::new(Code::System, error))?;
+        self.history = self.store.history().map_err(no_history)?;
         let checked = Checked::new(Model::from_declared(declared, seed)?, self.doors.mail.len() as u16)?;
         self.model = checked.model().clone();
         for name in self.model.ports.keys().cloned().collect::<Vec<_>>() {
@@ -577,6 +586,11 @@ fn hello_reply(version: u32, role: Role) -> Result<Value, ApiError> {
         admin: role == Role::Admin,
         role: Some(role),
     })
+}
+
+fn no_history(error: String) -> ApiError {
+    ApiError::new(Code::System, format!("the history of changes in --state cannot be used: {error}"))
+        .hint("put back a copy of the file, or move it away to start empty")
 }
 
 /// The refusal of a change that did not get to disk.

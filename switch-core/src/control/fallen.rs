@@ -152,6 +152,8 @@ impl Daemon {
             match news {
                 News::None => {}
                 News::Fallen(reason) => self.fall(id, reason),
+                // It is put back before anything follows it.
+                News::Mtu(_) if self.is_host_port(id) => self.look_at_host_devices(),
                 News::Mtu(mtu) => self.tap_mtu_changed(id, mtu),
             }
         }

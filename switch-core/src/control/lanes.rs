@@ -23,6 +23,7 @@ pub struct Loads {
     seen: Vec<Seen>,
     /// Looks in a row at which moving was worth it by itself.
     uneven_looks: u32,
+    pub(super) overload: super::overload::Overload,
 }
 
 /// A lane's numbers at the last look, and what it cost of late.
@@ -39,7 +40,7 @@ struct Seen {
 
 impl Default for Loads {
     fn default() -> Self {
-        Self { looked: Instant::now(), seen: Vec::new(), uneven_looks: 0 }
+        Self { looked: Instant::now(), seen: Vec::new(), uneven_looks: 0, overload: Default::default() }
     }
 }
 

@@ -27,10 +27,13 @@
 //! | [`neighbours`] | declared neighbours, and those that were learned |
 //! | [`nats`] | rules of translation, and what they translate |
 //! | [`flows`] | flows listed and ended |
+//! | [`leaks`] | leases that no port has |
 //! | [`links`] | the kernel's devices, by netlink |
 //! | [`rtnl`], [`sysctl`] | requests to the kernel's routing netlink; what it does not take |
+//! | [`log`] | what the daemon says, how much, and how often |
 //! | [`latency`] | how long requests take |
 //! | [`live`] | real frames followed through the stages |
+//! | [`overload`] | workers that have more to do than time |
 //! | [`owners`] | who asks, and whose objects that may touch |
 //! | [`outside`] | masquerade and published ports, by the node's kernel |
 //! | [`persist`] | what was declared and leased, on disk |
@@ -38,6 +41,7 @@
 //! | [`trace`] | what would become of a frame, in words |
 //! | [`news`] | what happens, for whoever asked to be told |
 //! | [`feed`] | what subscribers are told unasked |
+//! | [`upkeep`] | the host ports' devices stay as they are declared |
 //! | [`uplinks`] | NICs that the node's kernel shares: its addresses and neighbours there |
 //! | [`capture`] | copies of frames, for one client |
 //! | [`bpffs`] | the directory where XDP links are pinned |
@@ -66,14 +70,17 @@ mod gratuitous;
 pub mod history;
 mod lanes;
 pub mod latency;
+mod leaks;
 pub mod links;
 mod live;
+pub mod log;
 pub mod mirror;
 mod nats;
 mod neighbours;
 pub mod news;
 mod nexthop;
 pub mod outside;
+mod overload;
 pub mod owners;
 pub mod peer;
 pub mod persist;
@@ -92,4 +99,5 @@ mod sysctl;
 pub mod tap;
 mod tick;
 mod trace;
+mod upkeep;
 pub mod uplinks;

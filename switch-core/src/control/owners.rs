@@ -72,7 +72,9 @@ impl Daemon {
             }
         };
         let mut leases = |filter: &LeaseFilter| {
-            self.book.fitting(filter).for_each(|lease| touch(ObjectRef::of(lease), lease.owner));
+            let mut meant = self.book.fitting(filter).cloned().collect();
+            self.narrow_to_leaks(filter, &mut meant);
+            meant.iter().for_each(|lease| touch(ObjectRef::of(lease), lease.owner));
         };
         match request {
             Request::LeaseAcquire(wanted) => {

@@ -4,6 +4,8 @@
 //! After an error of the disk the store takes nothing more until it is opened again, which is done before the
 //! next use: a disk that was full and has room again needs no restart.
 
+mod format;
+
 use super::history::{History, Past, Pending};
 use super::outside::Left;
 use crate::acl::sets::{Difference, Set, Sets};
@@ -64,15 +66,56 @@ struct Kept {
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// redb's reason.
-    #[error("the state file {path} cannot be used: {error}")]
+    /// The disk's reason, or redb's.
+    #[error(
+        "the state file {path} cannot be used: {error}; see the space on its disk, its rights, and whether another switchd has it, or move the file away to start empty"
+    )]
     Database {
         /// Which file.
         path: String,
         /// Why.
         error: Box<redb::Error>,
     },
-    /// It holds something this version does not know.
+    /// It is another program's, or was overwritten.
+    #[error(
+        "{path} is no state file of switchd's; name another with --state, or move the file away to start empty"
+    )]
+    Foreign {
+        /// Which file.
+        path: String,
+    },
+    /// What is in it is not what was written.
+    #[error(
+        "the state file {path} is damaged: {what}; put back a copy of it, or move the file away to start empty"
+    )]
+    Damaged {
+        /// Which file.
+        path: String,
+        /// How it shows.
+        what: String,
+    },
+    /// A later version wrote it.
+    #[error(
+        "the state file {path} was written by a newer switchd: it has format {found}, and this version knows up to {}; update switchd, or move the file away to start empty",
+        format::FORMAT
+    )]
+    Newer {
+        /// Which file.
+        path: String,
+        /// Its format.
+        found: u32,
+    },
+    /// A table or a row that this version does not know.
+    #[error(
+        "the state file {path} has {what}, of which this version of switchd knows nothing; update switchd, or move the file away to start empty"
+    )]
+    Unknown {
+        /// Which file.
+        path: String,
+        /// What it is.
+        what: String,
+    },
+    /// It holds something this version does not understand.
     #[error(
         "the state file {path} holds what this version of switchd does not understand: {error}; update switchd, or move the file away to start empty"
     )]
@@ -87,9 +130,14 @@ pub enum StoreError {
 impl Store {
     /// Opens or creates the file and reads what it holds.
     pub fn open(path: &Path) -> Result<(Self, Declared), StoreError> {
+        format::guarded(path, || Self::open_checked(path))
+    }
+
+    fn open_checked(path: &Path) -> Result<(Self, Declared), StoreError> {
         let shown = path.display().to_string();
-        let failed = |error: redb::Error| StoreError::Database { path: shown.clone(), error: error.into() };
-        let database = create(path).map_err(failed)?;
+        let failed = |error: redb::Error| format::failed(&shown, error);
+        let database = format::open(path)?;
+        format::check(path, &database)?;
         let kept = read(&database).map_err(failed)?;
         let strange = |error| StoreError::Content { path: shown.clone(), error };
         let mut declared: Declared = match kept {

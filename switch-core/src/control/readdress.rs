@@ -12,13 +12,13 @@ use switch_api::{ApiError, Cidr, Code, DeviceRoute, Mac, Name, Port, Request};
 
 /// What a device has.
 #[derive(Clone, Debug, Default)]
-struct Addressing {
-    addresses: Vec<Cidr>,
-    routes: Vec<DeviceRoute>,
+pub(super) struct Addressing {
+    pub(super) addresses: Vec<Cidr>,
+    pub(super) routes: Vec<DeviceRoute>,
 }
 
 impl Addressing {
-    fn of(port: &Port) -> Self {
+    pub(super) fn of(port: &Port) -> Self {
         let mut kind = port.kind.clone();
         let has = kind.addressed_mut().map(|(addresses, routes)| (addresses.clone(), routes.clone()));
         has.map_or_else(Self::default, |(addresses, routes)| Self { addresses, routes })
@@ -92,6 +92,8 @@ impl Daemon {
                 .hint(format!("`switch-ctl port show {name}` says why")));
         }
         give_addresses(&had, &has)?;
+        // With its word to its neighbours a device forgets those that it was told of (net/core/neighbour.c, `neigh_changeaddr`).
+        self.put_own_neighbours();
         let generation = self.publisher.generation();
         self.adopt(checked).inspect_err(|_| {
             // What was not kept was not published: the device goes back as well.

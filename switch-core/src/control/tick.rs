@@ -31,7 +31,9 @@ impl Daemon {
         self.doors.shrink(now_s);
         self.look_at_loads();
         self.rebalance_unasked();
+        self.look_for_overload();
         self.look_for_news(now_s);
+        self.tell_left_out();
         self.forget_captures();
         if self.reopened.elapsed() > REOPEN_PAUSE {
             self.reopen_fallen();

@@ -410,6 +410,23 @@ impl Rtnl {
         self.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
+    /// The station of a neighbour that stays until somebody takes it away; none if it is not there, or not for good.
+    pub(super) fn permanent_neighbour(&self, device: u32, address: IpAddr) -> io::Result<Option<Mac>> {
+        let mut mac = None;
+        let request = RouteNetlinkMessage::GetNeighbour(about(device, address));
+        let asked = self.ask(request, NLM_F_REQUEST, |answer| {
+            if let RouteNetlinkMessage::NewNeighbour(message) = answer {
+                let told = read_neighbour(&message).and_then(|told| told.station);
+                mac = told.filter(|_| message.header.state == NeighbourState::Permanent).map(|(mac, _)| mac);
+            }
+            true
+        });
+        match asked {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(None),
+            asked => asked.map(|()| mac),
+        }
+    }
+
     /// The station of a neighbour, and whether the kernel is sure of it.
     fn neighbour(&self, device: u32, address: IpAddr) -> io::Result<Option<(Mac, bool)>> {
         let mut station = None;

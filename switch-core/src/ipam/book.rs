@@ -368,8 +368,11 @@ impl Book {
     /// Leases.
     pub fn leases(&self, filter: &LeaseFilter) -> Vec<LeaseStatus> {
         let fits = self.leases.values().filter(|lease| filter.fits(lease, &self.boot_id));
-        fits.map(|lease| LeaseStatus { earlier_boot: lease.boot_id != self.boot_id, lease: lease.clone() })
-            .collect()
+        let status = |lease: &Lease| {
+            // Ports are not known here.
+            LeaseStatus { earlier_boot: lease.boot_id != self.boot_id, lease: lease.clone(), port: None }
+        };
+        fits.map(status).collect()
     }
 }
 

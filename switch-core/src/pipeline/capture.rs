@@ -43,6 +43,8 @@ pub struct Wanted {
     pub outbound: bool,
     /// Frames that are dropped, by reason number.
     pub reasons: Box<[bool]>,
+    /// Of frames that come in only those that were decided about at this stage of [`Capture::STAGES`].
+    pub stage: Option<Stage>,
     /// Only those it accepts.
     pub filter: Option<Program>,
     /// Bytes kept of a frame.
@@ -76,6 +78,25 @@ pub struct Capture {
 }
 
 impl Capture {
+    /// Stages that decide about a frame: what comes behind them is done with it, and drops by reason.
+    pub const STAGES: [Stage; 10] = [
+        Stage::Parse,
+        Stage::Guard,
+        Stage::Learn,
+        Stage::Track,
+        Stage::Translate,
+        Stage::Route,
+        Stage::Forward,
+        Stage::Admit,
+        Stage::Rewrite,
+        Stage::Egress,
+    ];
+
+    /// The stage that is wanted.
+    pub fn stage(&self) -> Option<Stage> {
+        self.wanted.stage
+    }
+
     /// With all the memory it will ever have.
     pub fn new(wanted: Wanted) -> Self {
         let snaplen = wanted.snaplen.clamp(SNAPLEN_MIN, SNAPLEN_MAX);
@@ -93,8 +114,15 @@ impl Capture {
     /// A live trace in the place of a capture: it copies nothing, and follows what comes in by `ports`.
     pub fn live(ports: Box<[bool]>, live: Live) -> Self {
         let reasons = vec![false; DropReason::ALL.len()].into();
-        let wanted =
-            Wanted { ports, inbound: true, outbound: false, reasons, filter: None, snaplen: SNAPLEN_MIN };
+        let wanted = Wanted {
+            ports,
+            inbound: true,
+            outbound: false,
+            reasons,
+            stage: None,
+            filter: None,
+            snaplen: SNAPLEN_MIN,
+        };
         let (free, full) = (ArrayQueue::new(1), ArrayQueue::new(1));
         Self { wanted, free, full, lost: AtomicU64::new(0), now_ns: AtomicU64::new(0), live: Some(live) }
     }
@@ -178,23 +206,42 @@ impl Capture {
 pub struct Inbound<'a> {
     capture: &'a Capture,
     records: ArrayVec<Option<Box<Record>>, BATCH_FRAMES>,
+    /// What was decided so far and at which stage, if that is asked for.
+    fates: ArrayVec<(Verdict, Stage), BATCH_FRAMES>,
 }
 
 impl<'a> Inbound<'a> {
     /// Copies those that are wanted.
     pub fn new(capture: &'a Capture, area: &Area, port: PortId, frames: &[Frame]) -> Self {
         let records = frames.iter().map(|frame| capture.copy(port, area.bytes(frame))).collect();
-        Self { capture, records }
+        let fate = capture.wanted.stage.map(|_| (Verdict::Undecided, Stage::Parse));
+        let fates = frames.iter().filter_map(|_| fate).collect();
+        Self { capture, records, fates }
+    }
+
+    /// Whether the `n`th was decided about where that is asked for. The last word counts: a stage may change another's.
+    fn is_wanted(&self, n: usize) -> bool {
+        let stage = self.fates.get(n).map(|(_, stage)| *stage);
+        self.capture.wanted.stage == stage
     }
 }
 
 impl Watch for Inbound<'_> {
     fn after(&mut self, stage: Stage, _: &[Frame], notes: &[Note], _: &Private) {
+        for (fate, note) in self.fates.iter_mut().zip(notes) {
+            if fate.0 != note.verdict {
+                *fate = (note.verdict, stage);
+            }
+        }
         if stage == Stage::Egress {
-            for (record, note) in self.records.drain(..).zip(notes) {
-                if let Some(mut record) = record {
+            let records = std::mem::take(&mut self.records);
+            for (n, (record, note)) in records.into_iter().zip(notes).enumerate() {
+                let Some(mut record) = record else { continue };
+                if self.is_wanted(n) {
                     record.seen = Seen::In(note.verdict);
                     self.capture.keep(record);
+                } else {
+                    self.capture.give(record);
                 }
             }
         }

@@ -35,7 +35,15 @@ pub(super) fn frame(dst: u8, src: u8, len: usize) -> Vec<u8> {
 
 fn wanted(ports: [bool; 3]) -> Wanted {
     let reasons = vec![false; DropReason::ALL.len()].into();
-    Wanted { ports: ports.into(), inbound: true, outbound: true, reasons, filter: None, snaplen: 64 }
+    Wanted {
+        ports: ports.into(),
+        inbound: true,
+        outbound: true,
+        reasons,
+        stage: None,
+        filter: None,
+        snaplen: 64,
+    }
 }
 
 #[allow(clippy::vec_box, reason = "as a capture gives them")]
@@ -116,4 +124,40 @@ fn what_nobody_takes_is_counted_and_costs_no_frame() {
     rig.settle(NOW);
     assert_eq!(taken(&capture).len(), 1, "and it goes on with what was given back");
     rig.assert_conserved();
+}
+
+/// Of frames that come in, those about which a stage decided; every frame is one stage's.
+#[test]
+fn frames_are_seen_by_the_stage_that_decided_about_them() {
+    let mut seen = Vec::new();
+    for stage in Capture::STAGES {
+        let (mut rig, peers) = rig(1);
+        // Known before: the first frame of a station is flooded.
+        assert!(peers[1].send(frame(9, 2, 100)));
+        rig.settle(NOW);
+        let wanted = Wanted { outbound: false, stage: Some(stage), ..wanted([true; 3]) };
+        let capture = Arc::new(Capture::new(wanted));
+        rig.capture(Some(capture.clone()));
+        let mut tagged = frame(2, 1, 100);
+        tagged[12..14].copy_from_slice(&[0x81, 0]);
+        let too_long = frame(2, 1, 1600);
+        for sent in [frame(2, 1, 100), frame(2, 1, 10), tagged, too_long, frame(1, 1, 100)] {
+            assert!(peers[0].send(sent));
+        }
+        rig.settle(NOW);
+        seen.extend(taken(&capture).iter().map(|record| (stage.name(), record.seen)));
+        // What was not wanted is there to be used again.
+        assert_eq!(capture.lost(), 0);
+        rig.capture(None);
+        rig.assert_conserved();
+    }
+    let drop = |reason| Seen::In(Verdict::Drop(reason));
+    let expected = [
+        ("parse", drop(DropReason::Runt)),
+        ("guard", drop(DropReason::VlanTagged)),
+        ("forward", Seen::In(Verdict::Port(1))),
+        ("forward", drop(DropReason::Hairpin)),
+        ("egress", drop(DropReason::MtuExceeded)),
+    ];
+    assert_eq!(seen, expected);
 }
