@@ -17,8 +17,8 @@ pub enum Verb {
     #[command(after_help = "\
 Examples:
   switch-ctl log level debug
-  switch-ctl log level info switch_core::control::mirror=debug   one part of it says more
-  switch-ctl log level info                                      as it was")]
+  switch-ctl log level warn tracing=debug    one part of it says more: the word before the colon in its lines
+  switch-ctl log level info                  as it was")]
     Level {
         /// error, warn, info, debug, trace or off; PART=LEVEL for one part of the program.
         #[arg(required = true, value_name = "LEVEL")]
