@@ -28,15 +28,21 @@ pub enum Verb {
     /// Declares the sets of a file, each in place of the one of its name if there is one; `-` reads them from standard input.
     ///
     /// The file is one as `apply` reads it, with nothing but `[[address_set]]` tables; other sets stay as they are.
-    #[command(
-        after_help = "Example of a file:\n  [[address_set]]\n  name = \"blocked\"\n  members = [\"192.0.2.7\", \"198.51.100.0/24\", \"2001:db8::/32\"]"
-    )]
+    #[command(after_help = "\
+Example:
+  echo '
+  [[address_set]]
+  name = \"blocked\"
+  members = [\"192.0.2.7\", \"198.51.100.0/24\", \"2001:db8::/32\"]' | switch-ctl address-set set -")]
     Set {
         /// The file.
         file: PathBuf,
     },
     /// Adds members; rules that name the set are about them at once.
-    #[command(after_help = "Example:\n  switch-ctl address-set add blocked 192.0.2.7 2001:db8::/32")]
+    #[command(after_help = "\
+Example:
+  switch-ctl address-set create blocked
+  switch-ctl address-set add blocked 192.0.2.7 2001:db8::/32")]
     Add {
         /// The set.
         name: Name,
@@ -45,7 +51,11 @@ pub enum Verb {
         members: Vec<Prefix>,
     },
     /// Removes members; flows that are no longer allowed stop.
-    #[command(after_help = "Example:\n  switch-ctl address-set remove blocked 192.0.2.7")]
+    #[command(after_help = "\
+Example:
+  switch-ctl address-set create blocked
+  switch-ctl address-set add blocked 192.0.2.7
+  switch-ctl address-set remove blocked 192.0.2.7")]
     Remove {
         /// The set.
         name: Name,
@@ -56,7 +66,9 @@ pub enum Verb {
     /// Makes the members of a set be those of a list: one a line, `#` or `;` begins a comment; `-` reads standard input.
     ///
     /// Only what differs is changed, in several steps if it is much: first comes what is new, then goes what is not there any more.
-    #[command(after_help = "Example:\n  switch-ctl address-set load blocked drop.txt")]
+    #[command(
+        after_help = "Example:\n  printf '192.0.2.7\\n2001:db8::/32\\n' | switch-ctl address-set load blocked -"
+    )]
     Load {
         /// The set; it is made if it is not there.
         name: Name,
@@ -67,13 +79,19 @@ pub enum Verb {
     #[command(after_help = "Example:\n  switch-ctl address-set list")]
     List,
     /// Lists the members of a set, as `load` reads them.
-    #[command(after_help = "Example:\n  switch-ctl address-set show blocked")]
+    #[command(after_help = "\
+Example:
+  switch-ctl address-set create blocked
+  switch-ctl address-set show blocked")]
     Show {
         /// The set.
         name: Name,
     },
     /// Removes a set that no rule names.
-    #[command(after_help = "Example:\n  switch-ctl address-set delete blocked")]
+    #[command(after_help = "\
+Example:
+  switch-ctl address-set create blocked
+  switch-ctl address-set delete blocked")]
     Delete {
         /// Its name.
         name: Name,

@@ -34,7 +34,7 @@ Examples:
   switch-ctl capture -w - | wireshark -k -i -                # into Wireshark
   switch-ctl capture -w - | tcpdump -n -r -                  # as tcpdump says
   switch-ctl capture --reason hairpin --count 10             # what is dropped
-  switch-ctl capture --stage admit --duration 2              # what rules decided
+  switch-ctl capture --stage admit --duration 2              # what rules drop
   switch-ctl capture --bpf \"$(tcpdump -y EN10MB -ddd 'ip[8] < 5')\"")]
 pub struct Capture {
     /// Only of this port; may be given several times. Without it, of all.

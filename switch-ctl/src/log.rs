@@ -8,8 +8,7 @@ use switch_api::{ApiError, Client, LogLevel, LogStatus, Nothing, Request};
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Says how much the daemon says, and what was left out.
-    ///
-    /// Example: switch-ctl log show
+    #[command(after_help = "Example:\n  switch-ctl log show")]
     Show,
     /// Changes how much the daemon says, at once and until it ends.
     ///
@@ -17,8 +16,9 @@ pub enum Verb {
     #[command(after_help = "\
 Examples:
   switch-ctl log level debug
-  switch-ctl log level warn tracing=debug    one part of it says more: the word before the colon in its lines
-  switch-ctl log level info                  as it was")]
+  switch-ctl log level info                  # as it was
+  # One part of it says more: the word before the colon in its lines.
+  switch-ctl log level warn switch_core::control::mirror=debug")]
     Level {
         /// error, warn, info, debug, trace or off; PART=LEVEL for one part of the program.
         #[arg(required = true, value_name = "LEVEL")]

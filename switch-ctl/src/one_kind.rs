@@ -28,7 +28,9 @@ impl OneKind {
         let only = of(&file.config);
         let refused = |text: String, hint: String| Err(ApiError::new(Code::InvalidParams, text).hint(hint));
         if file.config == Config::default() {
-            let hint = format!("`switch-ctl {kind} set --help` shows one");
+            // A set of ports is no port: its command has another name than its table.
+            let noun = if kind == "port_set" { "port-group".into() } else { kind.replace('_', "-") };
+            let hint = format!("`switch-ctl {noun} set --help` shows one");
             return refused(format!("{name}: there is no [[{kind}]] table in it"), hint);
         }
         if only != file.config {

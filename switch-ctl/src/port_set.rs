@@ -15,9 +15,12 @@ pub enum Verb {
     ///
     /// The file is one as `apply` reads it, with nothing but `[[port_set]]` tables; other sets stay as they are. Lists whose rules name
     /// them change with them.
-    #[command(
-        after_help = "Example of a file:\n  [[port_set]]\n  name = \"web\"\n  ports = [80, 443, \"8000-8080\"]"
-    )]
+    #[command(after_help = "\
+Example:
+  echo '
+  [[port_set]]
+  name = \"web\"
+  ports = [80, 443, \"8000-8080\"]' | switch-ctl port-group set -")]
     Set {
         /// The file.
         file: PathBuf,
@@ -26,13 +29,25 @@ pub enum Verb {
     #[command(after_help = "Example:\n  switch-ctl port-group list")]
     List,
     /// Shows one set.
-    #[command(after_help = "Example:\n  switch-ctl port-group show web")]
+    #[command(after_help = "\
+Example:
+  echo '
+  [[port_set]]
+  name = \"web\"
+  ports = [80, 443, \"8000-8080\"]' | switch-ctl port-group set -
+  switch-ctl port-group show web")]
     Show {
         /// Its name.
         name: Name,
     },
     /// Removes a set that no rule names.
-    #[command(after_help = "Example:\n  switch-ctl port-group delete web")]
+    #[command(after_help = "\
+Example:
+  echo '
+  [[port_set]]
+  name = \"web\"
+  ports = [80, 443, \"8000-8080\"]' | switch-ctl port-group set -
+  switch-ctl port-group delete web")]
     Delete {
         /// Its name.
         name: Name,

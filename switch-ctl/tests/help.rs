@@ -33,7 +33,7 @@ const UNTIL_CTRL_C: &[&str] = &[
 const ENDS_WITH: &[(&str, i32)] = &[
     ("switch-ctl flow explain tcp 10.66.0.2:40000", 4),
     ("switch-ctl flow explain udp '[fd66::2]:40000'", 4),
-    ("switch-ctl ipam lease release --earlier-boot", 4),
+    ("switch-ctl ipam lease release --", 4),
 ];
 /// Examples that are not pasted, and why.
 const NOT_PASTED: &[(&str, &str)] = &[
