@@ -33,7 +33,8 @@ Example:
   echo '
   [[address_set]]
   name = \"blocked\"
-  members = [\"192.0.2.7\", \"198.51.100.0/24\", \"2001:db8::/32\"]' | switch-ctl address-set set -")]
+  members = [\"192.0.2.7\", \"198.51.100.0/24\", \"2001:db8::/32\"]
+  ' | switch-ctl address-set set -")]
     Set {
         /// The file.
         file: PathBuf,

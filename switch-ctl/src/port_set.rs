@@ -20,7 +20,8 @@ Example:
   echo '
   [[port_set]]
   name = \"web\"
-  ports = [80, 443, \"8000-8080\"]' | switch-ctl port-group set -")]
+  ports = [80, 443, \"8000-8080\"]
+  ' | switch-ctl port-group set -")]
     Set {
         /// The file.
         file: PathBuf,
@@ -34,7 +35,8 @@ Example:
   echo '
   [[port_set]]
   name = \"web\"
-  ports = [80, 443, \"8000-8080\"]' | switch-ctl port-group set -
+  ports = [80, 443, \"8000-8080\"]
+  ' | switch-ctl port-group set -
   switch-ctl port-group show web")]
     Show {
         /// Its name.
@@ -46,7 +48,8 @@ Example:
   echo '
   [[port_set]]
   name = \"web\"
-  ports = [80, 443, \"8000-8080\"]' | switch-ctl port-group set -
+  ports = [80, 443, \"8000-8080\"]
+  ' | switch-ctl port-group set -
   switch-ctl port-group delete web")]
     Delete {
         /// Its name.
