@@ -26,6 +26,10 @@ use serde::{Deserialize, Serialize};
 /// A request. `method` is the variant's name in the file, `params` its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "method", content = "params")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "all settings of a port; a request lives for as long as it is answered"
+)]
 pub enum Request {
     /// Says which version the client speaks; refused if it is another one.
     #[serde(rename = "hello")]

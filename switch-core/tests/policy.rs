@@ -119,7 +119,10 @@ fn explained_restarted_and_refused() {
     assert_eq!(refused(serde_json::json!({}), "db").code, Code::Exists);
     let bad = refused(serde_json::json!({"ingress": [{"from": [{}]}]}), "x");
     assert_eq!(bad.data.field.as_deref(), Some("spec.ingress[0].from[0]"));
-    let twin = Port { name: "twin".parse().unwrap(), ..labelled(&pods[0], "db") };
+    let mut twin = Port { name: "twin".parse().unwrap(), ..labelled(&pods[0], "db") };
+    // Its device has an address of its own; to policies it is who the other is.
+    *twin.kind.addressed_mut().unwrap().0 = vec!["10.66.0.77/24".parse().unwrap()];
+    twin.workload.as_mut().unwrap().addresses = vec!["10.66.0.1".parse().unwrap()];
     let error = daemon.client().call::<Done>(&Request::PortAdd(Box::new(twin))).unwrap_err();
     assert!(error.message.contains("cannot be of two workloads"), "{error:?}");
 }

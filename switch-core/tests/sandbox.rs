@@ -249,6 +249,7 @@ fn a_namespace_by_way_of_proc_is_opened_by_the_keeper() {
     let PortKind::Tap { netns, .. } = &mut port.kind else { unreachable!() };
     *netns = Some(format!("/proc/{pid}/environ"));
     port.name = "other".parse().unwrap();
+    port.kind.addressed_mut().unwrap().0.clear();
     let refused = daemon.client().call::<Done>(&Request::PortAdd(Box::new(port)));
     assert!(refused.unwrap_err().message.contains("cannot be opened"));
     drop(sleeper);

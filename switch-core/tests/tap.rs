@@ -181,6 +181,8 @@ fn mistakes_are_refused_all_at_once_and_change_nothing() {
     let _: Done = daemon.call(&Request::PortAdd(Box::new(good.clone())));
     let mut twice = good.clone();
     twice.name = "other".parse().unwrap();
+    assert_eq!(refusal(&daemon, twice.clone()).data.field.as_deref(), Some("addresses"));
+    twice.kind.addressed_mut().unwrap().0.clear();
     assert_eq!(refusal(&daemon, twice).data.field.as_deref(), Some("device"));
     daemon.assert_conserved();
 }

@@ -18,7 +18,7 @@ Examples:
   switch-ctl log level debug
   switch-ctl log level info                  # as it was
   # One part of it says more: the word before the colon in its lines.
-  switch-ctl log level warn switch_core::control::mirror=debug")]
+  switch-ctl log level warn tracing=debug")]
     Level {
         /// error, warn, info, debug, trace or off; PART=LEVEL for one part of the program.
         #[arg(required = true, value_name = "LEVEL")]

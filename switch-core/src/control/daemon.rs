@@ -445,21 +445,6 @@ impl Daemon {
         }
     }
 
-    fn set_port(&mut self, request: &Request, name: &Name) -> Result<Value, ApiError> {
-        let checked = self.check(request)?;
-        let before = self.model.ports.get(name).ok_or_else(|| no_such("port", name))?;
-        let (id, after) = (before.id, &checked.model().ports[name].object);
-        if before.object.settings.mtu != after.settings.mtu {
-            self.set_device_mtu(id, after)?;
-        }
-        if let Some(PortLife::Up(door)) = self.ports.get(&id)
-            && let Some(wanted) = after.settings.workers(door.workers.len())
-        {
-            self.move_lanes(id, &wanted)?;
-        }
-        self.adopt(checked)
-    }
-
     /// Closes what a port is made of; the snapshot in force does not name it, or it is dead.
     pub(super) fn close(&mut self, id: PortId, detach: bool) {
         if let Some(PortLife::Up(door)) = self.ports.remove(&id)

@@ -4,10 +4,12 @@ use super::daemon::{Daemon, PortLife};
 use super::doors::not_still;
 use crate::balance::{self, Lane, Rules};
 use crate::config::Checked;
+use crate::config::model::no_such;
 use crate::config::snapshot::{PortId, compile};
 use crate::worker::handover::Move;
+use serde_json::Value;
 use std::time::{Duration, Instant};
-use switch_api::{ApiError, LaneMove, LaneStatus, Name, Rebalanced};
+use switch_api::{ApiError, LaneMove, LaneStatus, Name, Rebalanced, Request};
 
 /// Between two looks at the lanes' loads.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -45,6 +47,22 @@ impl Default for Loads {
 }
 
 impl Daemon {
+    /// Gives a port other settings; its MTU and its lanes follow.
+    pub(super) fn set_port(&mut self, request: &Request, name: &Name) -> Result<Value, ApiError> {
+        let checked = self.check(request)?;
+        let before = self.model.ports.get(name).ok_or_else(|| no_such("port", name))?;
+        let (id, after) = (before.id, &checked.model().ports[name].object);
+        if before.object.settings.mtu != after.settings.mtu {
+            self.set_device_mtu(id, after)?;
+        }
+        if let Some(PortLife::Up(door)) = self.ports.get(&id)
+            && let Some(wanted) = after.settings.workers(door.workers.len())
+        {
+            self.move_lanes(id, &wanted)?;
+        }
+        self.adopt(checked)
+    }
+
     /// Moves the lanes of a port to these workers, one a queue. No frame is lost by it, and none overtakes another.
     pub(super) fn move_lanes(&mut self, id: PortId, wanted: &[u16]) -> Result<(), ApiError> {
         let Some(PortLife::Up(door)) = self.ports.get(&id) else { return Ok(()) };

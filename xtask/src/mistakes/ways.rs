@@ -62,8 +62,8 @@ pub(super) const WAYS: &[Mistake] = &[
     Mistake {
         what: "a flow's packets pass, whoever sends them",
         file: "pipeline/admit.rs",
-        right: "is_itself(view, to, track) && view.tables.flows.decision(place)",
-        wrong: "view.tables.flows.decision(place)",
+        right: "&& is_itself(view, to, track)",
+        wrong: "",
         test: "policy_tests",
         loom: false,
     },
