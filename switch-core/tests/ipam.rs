@@ -172,7 +172,7 @@ fn a_lease_for_a_port_is_on_disk_with_the_port() {
     daemon.bridge("br0");
     let has;
     (daemon, has) = restarted(daemon);
-    assert_eq!(has, [first.clone()], "it is on disk with whatever comes next");
+    assert_eq!(has, std::slice::from_ref(&first), "it is on disk with whatever comes next");
 
     let second: Lease = daemon.call(&with_port("second"));
     let again: Lease = daemon.call(&acquire("second"));
