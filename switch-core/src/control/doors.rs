@@ -16,8 +16,9 @@ use crate::port::pcap::{self, PcapPort};
 use crate::port::tap::TapPort;
 use crate::port::tap::device::{Descriptor, Offloads};
 use crate::port::traffic::TrafficPort;
+use crate::port::xdp::attach::{AttachError, Attached, Hook};
 use crate::port::xdp::open::{Device, Engine, How, OpenError};
-use crate::port::xdp::program::{AttachError, Attached, Hook, Settings};
+use crate::port::xdp::program::{LoadError, Settings};
 use crate::port::xdp::promiscuous::Promiscuous;
 use crate::port::xdp::{self, socket};
 use crate::port::{Port, Remains};
@@ -474,6 +475,9 @@ fn refuse(name: &str, link: &Link, error: OpenError) -> ApiError {
         OpenError::Attach(error @ AttachError::Refused { .. }) => {
             let hint = "try --mode generic, or see the driver's limits on MTU and queues for XDP";
             refusal(Code::Unsupported, format!("device {name}: {error}"), hint)
+        }
+        OpenError::Attach(AttachError::Program(error @ LoadError::Full)) => {
+            refusal(Code::Limit, format!("device {name}: {error}"), "delete ports")
         }
         OpenError::Attach(error) => {
             refusal(Code::System, format!("device {name}: {error}"), "run as root, on Linux 5.11 or later")

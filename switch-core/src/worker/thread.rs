@@ -7,6 +7,7 @@ use super::watch::Watch;
 use super::{Command, Mail};
 use crate::counter::Counters;
 use crate::pipeline::Now;
+use crate::port::Port;
 use crate::port::xdp::beat::Beats;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -19,6 +20,10 @@ pub const IDLE_TURNS_DEFAULT: u32 = 1000;
 
 /// How much later than asked the kernel may end a worker's rest. Its own default, 50 µs, is half a nap.
 const TIMER_SLACK_NS: NonZeroU64 = NonZeroU64::new(1_000).unwrap();
+
+/// Threads that close a worker's lanes when it ends. For each socket of AF_XDP that closes the kernel waits until all its readers have
+/// passed, 10 to 20 ms whatever it does: side by side sockets wait together.
+const BURIAL_THREADS: usize = 16;
 
 /// What a worker thread starts with.
 #[derive(Debug)]
@@ -96,6 +101,17 @@ pub fn now() -> Now {
     Now { ns: time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64 }
 }
 
+/// Closes lanes. Whoever has no thread to be closed in is closed here.
+fn bury(mut doors: Vec<Box<dyn Port>>) {
+    let share = doors.len().div_ceil(BURIAL_THREADS).max(1);
+    std::thread::scope(|scope| {
+        while !doors.is_empty() {
+            let some = doors.split_off(doors.len().saturating_sub(share));
+            _ = std::thread::Builder::new().spawn_scoped(scope, move || drop(some));
+        }
+    });
+}
+
 fn work(mut start: Start, mut watch: Watch, mut readable: Readable) {
     let id = start.turn.id();
     let mail = start.mail.clone();
@@ -123,7 +139,7 @@ fn work(mut start: Start, mut watch: Watch, mut readable: Readable) {
             (start.notify.0)();
         }
         if outcome.stop {
-            return;
+            return bury(start.turn.into_doors());
         }
         idle = if outcome.frames > 0 { 0 } else { idle + 1 };
         if idle > start.idle_turns {

@@ -17,7 +17,7 @@ use crate::frame::{BATCH_FRAMES, Batch, Pool, TX_QUEUE_FRAMES, TxQueue};
 use crate::pipeline::capture::{Inbound, Outbound};
 use crate::pipeline::live::Following;
 use crate::pipeline::{Now, Pipeline, Tables, World};
-use crate::port::{Health, Remains, Serviced};
+use crate::port::{Health, Port, Remains, Serviced};
 use lane::Lane;
 use pause::Pause;
 use quanta::Clock;
@@ -497,6 +497,11 @@ impl Turn {
             && self.pipeline.private.dirty.is_empty()
             && !self.pipeline.private.holds.wants_attention(self.tables.neigh.changes(), Now::default())
             && self.lanes.iter().all(|lane| lane.dead || lane.door.may_sleep())
+    }
+
+    /// Its lanes, when it has ended.
+    pub fn into_doors(self) -> Vec<Box<dyn Port>> {
+        self.lanes.into_iter().map(|lane| lane.door).collect()
     }
 
     /// Milliseconds that the beat may pause, by the snapshot in use.

@@ -5,7 +5,9 @@
 //! | [`umem`] | the packet memory, registered |
 //! | [`ring`] | a ring shared with the kernel |
 //! | [`socket`] | a socket's system calls |
-//! | [`program`] | the XDP program on a device |
+//! | [`program`] | the XDP program, and what it is told of devices |
+//! | [`attach`] | the program on a device |
+//! | `ranges` | places of queues in the program's maps |
 //! | [`networks`] | what the program of an uplink takes |
 //! | [`beat`] | the dead-man timer's pulse |
 //! | [`promiscuous`] | hearing what is addressed to others |
@@ -16,12 +18,14 @@
 
 #![allow(unsafe_code)]
 
+pub mod attach;
 pub mod beat;
 mod jumbo;
 pub mod networks;
 pub mod open;
 pub mod program;
 pub mod promiscuous;
+mod ranges;
 pub mod ring;
 pub mod socket;
 pub mod umem;

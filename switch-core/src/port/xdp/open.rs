@@ -2,8 +2,9 @@
 //! the kernel, and why it is not a faster one is kept for `switch-ctl port`.
 
 use super::XdpPort;
+use super::attach::{AttachError, Attached, Hook};
 use super::beat::Beats;
-use super::program::{self, AttachError, Attached, Hook, Settings};
+use super::program::{Kind, Program, Settings, Shared};
 use super::promiscuous::{Asker, Promiscuous};
 use super::socket::{RawSocket, Rings};
 use super::umem::{TxMetadata, Umem};
@@ -27,6 +28,8 @@ pub struct Engine {
     area: Arc<Area>,
     /// By region; the first is always registered.
     umems: Vec<Option<Umem>>,
+    /// Of all devices that are no uplinks.
+    program: Shared,
     beats: Arc<Beats>,
     asker: Asker,
 }
@@ -109,9 +112,11 @@ impl Engine {
         let umem = Umem::register(area.clone(), 0).map_err(|error| explain_umem(&error))?;
         let mut umems = vec![Some(umem)];
         umems.resize_with(usize::from(area.regions_max()), || None);
-        let beats = program::beats(directory).map_err(|error| error.to_string())?;
+        // A kernel without what we need says so when the daemon starts.
+        let program = Program::load(directory, Kind::Ports).map_err(|error| error.to_string())?;
+        let beats = program.lock().beats().map_err(|error| error.to_string())?;
         let asker = Asker::new().map_err(|error| format!("no packet socket: {error}"))?;
-        Ok(Self { directory: directory.to_owned(), area, umems, beats: Arc::new(beats), asker })
+        Ok(Self { directory: directory.to_owned(), area, umems, program, beats: Arc::new(beats), asker })
     }
 
     /// The workers' pulse.
@@ -154,16 +159,14 @@ impl Engine {
 
     /// Opens a device.
     pub fn open(&self, device: &Device, how: &How) -> Result<Opened, OpenError> {
-        let (mut attached, mut reason) = self.attach(device, how)?;
+        let (attached, mut reason) = self.attach(device, how)?;
         let bound = self.bind_all(device, how, attached.hook, &mut reason);
         match bound.and_then(|bound| Ok((bound, self.hear_all(device, how)?))) {
             Ok((bound, promiscuous)) => self.lanes(bound, how, attached, promiscuous, reason),
             Err(error) => {
-                // A link of an earlier daemon stays: its dead-man decides. A fresh one goes.
+                // A link of an earlier daemon stays: without sockets it drops or passes, as the port says. A fresh one goes.
                 if !attached.adopted {
                     _ = attached.detach();
-                } else {
-                    _ = attached.set_workers(&[]);
                 }
                 Err(error)
             }
@@ -171,8 +174,14 @@ impl Engine {
     }
 
     fn attach(&self, device: &Device, how: &How) -> Result<(Attached, Option<String>), AttachError> {
-        let attach =
-            |hook| Attached::attach(&self.directory, device.name, device.ifindex, hook, &how.settings);
+        let program = match Kind::of(&how.settings.take) {
+            Kind::Ports => self.program.clone(),
+            Kind::Uplink => Program::load(&self.directory, Kind::Uplink)?,
+        };
+        let attach = |hook| {
+            let (directory, settings) = (&self.directory, &how.settings);
+            Attached::attach(program.clone(), directory, device.name, device.ifindex, hook, settings)
+        };
         match how.mode {
             XdpMode::Generic => Ok((attach(Hook::Generic)?, None)),
             XdpMode::Native | XdpMode::ZeroCopy => Ok((attach(Hook::Native)?, None)),

@@ -38,7 +38,8 @@ static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*bpf_redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
 static u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
 
-#define QUEUES_MAX 64
+#define DEVICES_MAX 512
+#define SOCKETS_MAX 4096
 #define WORKERS_MAX 64
 #define RULES_MAX 16
 #define NETWORKS_MAX 16384
@@ -59,29 +60,35 @@ struct rule {
 	u16 mask[8];
 };
 
-struct config {
+// What one device's frames are to meet.
+struct device {
 	u64 dead_after_ns;
 	u32 dead_action; // XDP_DROP or XDP_PASS
 	u32 take;
 	u32 rules_len;
+	u32 first; // its queue 0 in `sockets` and `queue_worker`; the others follow
+	u32 queues;
 	u16 mac[3]; // of the device, as in the frame: TAKE_NETWORKS
 	u16 unused;
 	struct rule rules[RULES_MAX];
 };
 
+// By the device's index.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DEVICES_MAX);
+	__type(key, u32);
+	__type(value, struct device);
+} devices SEC(".maps");
+
+// The kernel itself sees to it that a socket gets frames of its own device and queue alone (xsk_rcv_check).
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, QUEUES_MAX);
+	__uint(max_entries, SOCKETS_MAX);
 	__type(key, u32);
 	__type(value, u32);
 } sockets SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct config);
-} config SEC(".maps");
 
 // A destination under TAKE_NETWORKS; IPv4 is IPv4-mapped.
 struct network {
@@ -118,13 +125,13 @@ struct {
 // Which worker serves a queue: whose beat counts for it.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, QUEUES_MAX);
+	__uint(max_entries, SOCKETS_MAX);
 	__type(key, u32);
 	__type(value, u32);
 } queue_worker SEC(".maps");
 
-// CLOCK_MONOTONIC of each worker's last turn, in ns. Written through a memory mapping, shared by the
-// programs of all ports.
+// CLOCK_MONOTONIC of each worker's last turn, in ns. Written through a memory mapping, shared by all
+// programs.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -134,19 +141,19 @@ struct {
 	__type(value, u64);
 } beats SEC(".maps");
 
-static __attribute__((always_inline)) int is_alive(const struct config *cfg, u32 queue)
+static __attribute__((always_inline)) int is_alive(const struct device *device, u32 place)
 {
-	u32 *worker = bpf_map_lookup_elem(&queue_worker, &queue);
+	u32 *worker = bpf_map_lookup_elem(&queue_worker, &place);
 	if (!worker)
 		return 0;
 	u64 *beat = bpf_map_lookup_elem(&beats, worker);
 	if (!beat)
 		return 0;
 	// Signed: a beat may be newer than this coarse clock's last tick.
-	return (s64)(bpf_ktime_get_coarse_ns() - *(volatile u64 *)beat) <= (s64)cfg->dead_after_ns;
+	return (s64)(bpf_ktime_get_coarse_ns() - *(volatile u64 *)beat) <= (s64)device->dead_after_ns;
 }
 
-// Without a branch a word: a branch a byte, sixteen rules long, took the verifier 130 ms for every port.
+// Without a branch a word: a branch a byte, sixteen rules long, took the verifier 130 ms.
 static __attribute__((always_inline)) int prefix_matches(const u8 *destination, const struct rule *rule, int words)
 {
 	const u16 *address = (const u16 *)destination;
@@ -282,7 +289,7 @@ static __attribute__((always_inline)) int nd_asks_us(struct network *to, const u
 
 // To the device's own MAC, and to a network behind the switch, or to an address or port of its translation; and questions for
 // such addresses. All other groups, ARP and neighbour discovery, what is tagged and what is the host's own are the kernel's.
-static __attribute__((always_inline)) int is_behind_us(const struct config *cfg, const u8 *data, const u8 *end)
+static __attribute__((always_inline)) int is_behind_us(const struct device *device, const u8 *data, const u8 *end)
 {
 	struct network to = { .len = 128 };
 	const u16 *words = (const u16 *)data;
@@ -290,7 +297,7 @@ static __attribute__((always_inline)) int is_behind_us(const struct config *cfg,
 		return 0;
 	int is_group = data[0] & 1;
 	if (!is_group &&
-	    ((words[0] ^ cfg->mac[0]) | (words[1] ^ cfg->mac[1]) | (words[2] ^ cfg->mac[2])))
+	    ((words[0] ^ device->mac[0]) | (words[1] ^ device->mac[1]) | (words[2] ^ device->mac[2])))
 		return 0;
 	if (data[12] == 0x08 && data[13] == 0x06)
 		return arp_asks_us(&to, data, end);
@@ -313,14 +320,14 @@ static __attribute__((always_inline)) int is_behind_us(const struct config *cfg,
 	return 0;
 }
 
-static __attribute__((always_inline)) int is_ours(const struct config *cfg, const u8 *data, const u8 *end)
+static __attribute__((always_inline)) int is_ours(const struct device *device, const u8 *data, const u8 *end)
 {
-	if (cfg->take != TAKE_MATCHING)
-		return cfg->take == TAKE_EVERYTHING;
+	if (device->take != TAKE_MATCHING)
+		return device->take == TAKE_EVERYTHING;
 	for (u32 i = 0; i < RULES_MAX; i++) {
-		if (i >= cfg->rules_len)
+		if (i >= device->rules_len)
 			break;
-		if (rule_matches(&cfg->rules[i], data, end))
+		if (rule_matches(&device->rules[i], data, end))
 			return 1;
 	}
 	return 0;
@@ -328,24 +335,26 @@ static __attribute__((always_inline)) int is_ours(const struct config *cfg, cons
 
 static __attribute__((always_inline)) int steer(struct xdp_md *ctx, int is_uplink)
 {
-	u32 zero = 0, queue = ctx->rx_queue_index;
-	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
-	if (!cfg)
-		return XDP_PASS;
+	u32 index = ctx->ingress_ifindex, queue = ctx->rx_queue_index;
+	struct device *device = bpf_map_lookup_elem(&devices, &index);
+	// Told of before it is attached: this is for the moment in which it is taken off.
+	if (!device)
+		return is_uplink ? XDP_PASS : XDP_DROP;
 	const u8 *data = (const u8 *)(long)ctx->data;
 	const u8 *end = (const u8 *)(long)ctx->data_end;
-	if (!(is_uplink ? is_behind_us(cfg, data, end) : is_ours(cfg, data, end)))
+	if (!(is_uplink ? is_behind_us(device, data, end) : is_ours(device, data, end)))
 		return XDP_PASS;
-	if (!is_alive(cfg, queue))
-		return cfg->dead_action;
+	u32 place = device->first + queue;
+	if (queue >= device->queues || !is_alive(device, place))
+		return device->dead_action;
 	// No socket on this queue: the low bits of the flags say what then.
-	return bpf_redirect_map(&sockets, queue, cfg->dead_action);
+	return bpf_redirect_map(&sockets, place, device->dead_action);
 }
 
 // Each program twice: one says that it can live with a frame in several buffers (Linux 5.18), which a
 // device with a large MTU asks for; the other is for kernels that do not know the flag. Only the first
-// buffer is looked at, and every header we look at is in it. An uplink has programs of its own, so that
-// no other port waits for the verifier to walk through what only uplinks do.
+// buffer is looked at, and every header we look at is in it. All ports share one program; an uplink has one
+// of its own, with its own networks, and nobody else waits for the verifier to walk through it.
 SEC("xdp.frags")
 int switch_port_frags(struct xdp_md *ctx)
 {

@@ -1,45 +1,51 @@
-//! The XDP program on a device: load, attach, pin, adopt, detach.
+//! The XDP program: one for all ports, loaded once, which finds what it was told of a device by the device's index. A program for each port
+//! had the verifier walk it for each, and the kernel wait for all its readers for each of the first 48, which it learns to call directly:
+//! 25 ms a port, one after the other (ADR 0036). An uplink has one of its own, for the networks that it takes are its own.
 //!
-//! The link is pinned in a bpffs of the daemon's, so that the program outlives the daemon and its dead-man
-//! timer decides what becomes of the traffic. A new daemon finds the pin and swaps its own program into
-//! the same link: no frame passes unguarded in between. A program that is not ours is left alone.
+//! Which device it is on, and how long, is in [`super::attach`].
 
 use super::beat::Beats;
 use super::networks::Networks;
+use super::ranges::Ranges;
+use crate::config::checked::QUEUES_MAX;
 use crate::config::snapshot::{Rule, parse_rule};
-use crate::config::taken::{SharedPorts, Taken};
 use crate::wire::ethernet;
-use aya::maps::{Array, Map, MapData, MapError, XskMap};
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::xdp::XdpLink;
-use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, XskMap};
+use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
-use std::borrow::BorrowMut;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd};
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::os::fd::{AsFd, RawFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use switch_api::{Mac, Take, WhenDead};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/program.o"));
 
+/// Sockets of all devices of one program, as in program.c: a frame's holder each.
+const SOCKETS_MAX: u32 = crate::frame::area::HOLDERS_MAX as u32;
 const RULES_MAX: usize = crate::config::checked::RULES_MAX;
 const RULE_LEN: usize = 36;
-const RULES_AT: usize = 28;
+const RULES_AT: usize = 36;
 // The first field's alignment fills it up.
-const CONFIG_LEN: usize = (RULES_AT + RULES_MAX * RULE_LEN).next_multiple_of(8);
+const DEVICE_LEN: usize = (RULES_AT + RULES_MAX * RULE_LEN).next_multiple_of(8);
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 
-/// Who runs the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// The driver.
-    Native,
-    /// The stack, on a socket buffer.
-    Generic,
+/// Why there is no program.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The kernel takes neither form of it.
+    #[error("the XDP program could not be loaded: {0}")]
+    Load(String),
+    /// What it is told of a device did not get there.
+    #[error("the XDP program's maps cannot be written: {0}")]
+    Map(#[from] MapError),
+    /// All [`SOCKETS_MAX`] places are taken.
+    #[error("too many AF_XDP sockets are open")]
+    Full,
 }
 
-/// What the program is told.
+/// What the program is told of a device.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Which frames it takes.
@@ -54,100 +60,184 @@ pub struct Settings {
     pub mac: Mac,
 }
 
-/// Why a program is not on its device.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// Somebody else's program is there.
-    #[error("another XDP program is attached to this device")]
-    Foreign,
-    /// The device or its driver does not take the program in this hook.
-    #[error("the device does not take an XDP program ({hook:?}): {error}")]
-    Refused {
-        /// Where it was tried.
-        hook: Hook,
-        /// The kernel's answer.
-        error: io::Error,
-    },
-    /// The program could not be loaded.
-    #[error("the XDP program could not be loaded: {0}")]
-    Load(String),
-    /// The link could not be pinned.
-    #[error("the XDP link could not be pinned at {path}: {error}")]
-    Pin {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        error: String,
-    },
+/// Whose program it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// All ports' but uplinks'.
+    Ports,
+    /// One uplink's.
+    Uplink,
 }
 
-/// A program on a device. Dropping it leaves the program where it is; see [`Attached::detach`].
-pub struct Attached {
-    // Of the loaded object only the maps we write to are kept: the link holds the program, and the
-    // object's own memory (40 KiB) is given back.
+impl Kind {
+    /// Which program a device needs.
+    pub fn of(take: &Take) -> Self {
+        match take {
+            Take::Networks => Self::Uplink,
+            Take::Everything | Take::Nothing | Take::Matching { .. } => Self::Ports,
+        }
+    }
+
+    /// The two forms of its program, the one for frames of several buffers first.
+    fn forms(self) -> [&'static str; 2] {
+        match self {
+            Self::Uplink => ["switch_uplink_frags", "switch_uplink"],
+            Self::Ports => ["switch_port_frags", "switch_port"],
+        }
+    }
+
+    /// Maps that this one needs less room in: most of them would take memory for nothing.
+    fn small_maps(self) -> [(&'static str, u32); 3] {
+        match self {
+            Self::Uplink => {
+                [("devices", 1), ("sockets", QUEUES_MAX as u32), ("queue_worker", QUEUES_MAX as u32)]
+            }
+            Self::Ports => [("networks", 1), ("shares", 1), ("devices", crate::config::PORTS_MAX as u32)],
+        }
+    }
+}
+
+/// A program in the kernel, and its maps.
+pub struct Program {
+    ebpf: Ebpf,
+    form: &'static str,
+    devices: HashMap<MapData, u32, [u8; DEVICE_LEN]>,
     sockets: XskMap<MapData>,
     queue_worker: Array<MapData, u32>,
-    networks: Option<Networks>,
-    _link: FdLink,
-    pin: PathBuf,
-    /// Who runs it.
-    pub hook: Hook,
-    /// An earlier daemon's link was taken over.
-    pub adopted: bool,
+    places: Ranges,
 }
 
-impl std::fmt::Debug for Attached {
+impl std::fmt::Debug for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.debug_struct("Attached").field("pin", &self.pin).field("hook", &self.hook).finish_non_exhaustive()
+        f.debug_struct("Program")
+            .field("form", &self.form)
+            .field("places", &self.places)
+            .finish_non_exhaustive()
     }
 }
 
-/// Loads the object, with its beats shared through `directory`.
-fn load(directory: &Path) -> Result<Ebpf, AttachError> {
-    let loaded = EbpfLoader::new().default_map_pin_directory(directory).load(OBJECT);
-    loaded.map_err(|error| AttachError::Load(chain(&error)))
+/// Of the control thread, and of what it opened.
+#[derive(Clone, Debug)]
+pub struct Shared(Arc<Mutex<Program>>);
+
+impl Shared {
+    /// Whoever panicked over it left it whole: every change is one map entry.
+    pub fn lock(&self) -> MutexGuard<'_, Program> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Maps the beats, making them if no earlier daemon did. Loads the program into the kernel's verifier on
-/// the way, so that a kernel without what we need says so when the daemon starts.
-pub fn beats(directory: &Path) -> Result<Beats, AttachError> {
-    let mut ebpf = load(directory)?;
-    load_program(&mut ebpf, &Take::Everything)?;
-    match ebpf.map("beats") {
-        Some(Map::Array(data)) => {
-            Beats::map(data.fd().as_fd()).map_err(|error| AttachError::Load(error.to_string()))
+impl Program {
+    /// Gives the program to the kernel's verifier, in the first form it takes, with the beats shared through `directory`, a bpffs.
+    pub fn load(directory: &Path, kind: Kind) -> Result<Shared, LoadError> {
+        let mut loader = EbpfLoader::new();
+        // It looks at no struct of the kernel's, whose description is 5 MB to read.
+        loader.btf(None).default_map_pin_directory(directory);
+        for (map, entries) in kind.small_maps() {
+            loader.map_max_entries(map, entries);
         }
-        _ => Err(AttachError::Load("the object has no map named beats".into())),
+        let mut ebpf = loader.load(OBJECT).map_err(|error| LoadError::Load(chain(&error)))?;
+        let form = load_first(&mut ebpf, kind)?;
+        let places = if kind == Kind::Uplink { QUEUES_MAX as u32 } else { SOCKETS_MAX };
+        let program = Self {
+            devices: map(&mut ebpf, "devices")?,
+            sockets: map(&mut ebpf, "sockets")?,
+            queue_worker: map(&mut ebpf, "queue_worker")?,
+            places: Ranges::new(places),
+            ebpf,
+            form,
+        };
+        Ok(Shared(Arc::new(Mutex::new(program))))
+    }
+
+    /// Maps the beats, which an earlier daemon may have made.
+    pub fn beats(&self) -> Result<Beats, LoadError> {
+        match self.ebpf.map("beats") {
+            Some(Map::Array(data)) => {
+                Beats::map(data.fd().as_fd()).map_err(|error| LoadError::Load(error.to_string()))
+            }
+            _ => Err(LoadError::Load("the object has no map named beats".into())),
+        }
+    }
+
+    /// What takes it to a device.
+    pub(super) fn xdp(&mut self) -> Result<&mut Xdp, LoadError> {
+        program(&mut self.ebpf, self.form)
+    }
+
+    /// The networks of an uplink, once.
+    pub(super) fn networks(&mut self) -> Option<Networks> {
+        let maps = self.ebpf.take_map("networks").zip(self.ebpf.take_map("shares"));
+        maps.and_then(|(trie, shares)| Networks::new(trie, shares))
+    }
+
+    /// Tells it of a device, before it is there. Its queues have no sockets yet. The range is the device's until [`Program::forget`].
+    pub(super) fn introduce(&mut self, ifindex: u32, settings: &Settings) -> Result<Range<u32>, LoadError> {
+        let places = self.places.take(settings.workers.len() as u32).ok_or(LoadError::Full)?;
+        let told = self
+            .set_workers(&places, &settings.workers)
+            .and_then(|()| self.devices.insert(ifindex, device_bytes(settings, &places), 0));
+        if let Err(error) = told {
+            self.places.give(places);
+            return Err(error.into());
+        }
+        Ok(places)
+    }
+
+    /// Gives a queue's frames to a socket.
+    pub(super) fn set_socket(
+        &mut self,
+        places: &Range<u32>,
+        queue: u32,
+        socket: RawFd,
+    ) -> Result<(), MapError> {
+        self.sockets.set(places.start + queue, socket, 0)
+    }
+
+    /// Says who serves a device's queues now.
+    pub(super) fn set_workers(&mut self, places: &Range<u32>, workers: &[u16]) -> Result<(), MapError> {
+        let mut served = places.clone().zip(workers);
+        served.try_for_each(|(place, worker)| self.queue_worker.set(place, u32::from(*worker), 0))
+    }
+
+    /// A device has no queues any more: what it drops or passes it does so at once.
+    pub(super) fn silence(&mut self, ifindex: u32, settings: &Settings, places: Range<u32>) {
+        // Without the entry the program drops, or passes for an uplink.
+        _ = self.devices.insert(ifindex, device_bytes(settings, &(places.start..places.start)), 0);
+        self.places.give(places);
+    }
+
+    /// The program is off the device.
+    pub(super) fn forget(&mut self, ifindex: u32, places: Range<u32>) {
+        // An entry that is not there is what we want.
+        _ = self.devices.remove(&ifindex);
+        self.places.give(places);
     }
 }
 
-/// The two forms of a program, the one for frames of several buffers first.
-fn forms(take: &Take) -> [&'static str; 2] {
-    match take {
-        Take::Networks => ["switch_uplink_frags", "switch_uplink"],
-        Take::Everything | Take::Nothing | Take::Matching { .. } => ["switch_port_frags", "switch_port"],
-    }
-}
-
-/// Gives the program to the kernel's verifier, in the first form it takes.
-fn load_program<'a>(ebpf: &'a mut Ebpf, take: &Take) -> Result<&'a mut Xdp, AttachError> {
-    let mut refused = AttachError::Load("the object has no program".into());
-    for form in forms(take) {
+fn load_first(ebpf: &mut Ebpf, kind: Kind) -> Result<&'static str, LoadError> {
+    let mut refused = LoadError::Load("the object has no program".into());
+    for form in kind.forms() {
         match program(ebpf, form)?.load() {
-            Ok(()) => return program(ebpf, form),
-            Err(error) => refused = AttachError::Load(chain(&error)),
+            Ok(()) => return Ok(form),
+            Err(error) => refused = LoadError::Load(chain(&error)),
         }
     }
     Err(refused)
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, form: &str) -> Result<&'a mut Xdp, AttachError> {
+fn program<'a>(ebpf: &'a mut Ebpf, form: &str) -> Result<&'a mut Xdp, LoadError> {
     let program = ebpf.program_mut(form).and_then(|program| program.try_into().ok());
-    program.ok_or_else(|| AttachError::Load(format!("the object has no program named {form}")))
+    program.ok_or_else(|| LoadError::Load(format!("the object has no program named {form}")))
+}
+
+fn map<M: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> Result<M, LoadError> {
+    let map = ebpf.take_map(name).and_then(|map| M::try_from(map).ok());
+    map.ok_or_else(|| LoadError::Load(format!("the object has no map named {name}")))
 }
 
 /// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -157,139 +247,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Where the link of a device is pinned: by name and index, so that a new device of an old name is not
-/// taken for the old one.
-pub fn pin_path(directory: &Path, device: &str, ifindex: u32) -> PathBuf {
-    directory.join(format!("link-{device}-{ifindex}"))
-}
-
-/// Removes pins of devices that had this name and are gone. Their links are attached to nothing.
-fn remove_stale_pins(directory: &Path, device: &str, keep: &Path) {
-    let prefix = format!("link-{device}-");
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let index = name.to_str().and_then(|name| name.strip_prefix(&prefix));
-        if index.is_some_and(|index| index.parse::<u32>().is_ok()) && entry.path() != keep {
-            // A pin that does not go away costs a name in a directory; it is tried again next time.
-            _ = std::fs::remove_file(entry.path());
-        }
-    }
-}
-
-impl Attached {
-    /// Puts the program on the device in `hook`, or into the link an earlier daemon left there.
-    pub fn attach(
-        directory: &Path,
-        device: &str,
-        ifindex: u32,
-        hook: Hook,
-        settings: &Settings,
-    ) -> Result<Self, AttachError> {
-        let mut ebpf = load(directory)?;
-        configure(&mut ebpf, settings).map_err(|error| AttachError::Load(chain(&error)))?;
-        let missing = || AttachError::Load("the object lacks one of its maps".into());
-        let sockets =
-            ebpf.take_map("sockets").and_then(|map| XskMap::try_from(map).ok()).ok_or_else(missing)?;
-        let xdp = load_program(&mut ebpf, &settings.take)?;
-        let pin = pin_path(directory, device, ifindex);
-        remove_stale_pins(directory, device, &pin);
-        let adopted = adopt(xdp, &pin);
-        let is_adopted = adopted.is_some();
-        let link = match adopted {
-            Some(link) => link,
-            None => attach_and_pin(xdp, ifindex, hook, &pin)?,
-        };
-        let queue_worker = ebpf.take_map("queue_worker").and_then(|map| Array::try_from(map).ok());
-        let queue_worker = queue_worker.ok_or_else(missing)?;
-        let networks = match settings.take {
-            Take::Networks => ebpf.take_map("networks").zip(ebpf.take_map("shares")),
-            _ => None,
-        };
-        let networks = networks.and_then(|(trie, shares)| Networks::new(trie, shares));
-        Ok(Self { sockets, queue_worker, networks, _link: link, pin, hook, adopted: is_adopted })
-    }
-
-    /// Gives a queue's frames to a socket.
-    pub fn set_socket(&mut self, queue: u32, socket: impl AsRawFd) -> Result<(), MapError> {
-        self.sockets.set(queue, socket, 0)
-    }
-
-    /// Tells the program who serves its queues now.
-    pub fn set_workers(&mut self, workers: &[u16]) -> Result<(), MapError> {
-        set_workers(&mut self.queue_worker, workers)
-    }
-
-    /// Tells the program of an uplink what is the kernel's again.
-    pub fn narrow(&mut self, taken: &Taken, ports: &SharedPorts) -> Result<(), MapError> {
-        self.networks.as_mut().map_or(Ok(()), |networks| networks.narrow(taken, ports))
-    }
-
-    /// Tells the program of an uplink what it takes.
-    pub fn become_all(&mut self, taken: &Taken, ports: &SharedPorts) -> Result<(), MapError> {
-        self.networks.as_mut().map_or(Ok(()), |networks| networks.become_all(taken, ports))
-    }
-
-    /// Takes the program off the device.
-    pub fn detach(self) -> io::Result<()> {
-        // The pin and our descriptor are the link's only owners: with both gone, so is the program.
-        std::fs::remove_file(&self.pin)
-    }
-}
-
-fn adopt(xdp: &mut Xdp, pin: &Path) -> Option<FdLink> {
-    let pinned = PinnedLink::from_pin(pin).ok()?;
-    let link = XdpLink::try_from(FdLink::from(pinned)).ok()?;
-    match xdp.attach_to_link(link) {
-        Ok(id) => FdLink::try_from(xdp.take_link(id).ok()?).ok(),
-        Err(_) => {
-            // Its device is gone (ENOLINK): the pin holds nothing.
-            _ = std::fs::remove_file(pin);
-            None
-        }
-    }
-}
-
-fn attach_and_pin(xdp: &mut Xdp, ifindex: u32, hook: Hook, pin: &Path) -> Result<FdLink, AttachError> {
-    let mode = match hook {
-        Hook::Native => AyaMode::Driver,
-        Hook::Generic => AyaMode::Skb,
-    };
-    let id = xdp.attach_to_if_index(ifindex, mode).map_err(|error| refusal(error, hook))?;
-    let link = xdp.take_link(id).map_err(|error| AttachError::Load(chain(&error)))?;
-    let pin_error = |error: String| AttachError::Pin { path: pin.to_owned(), error };
-    let link = FdLink::try_from(link).map_err(|_| pin_error("this kernel has no XDP links (5.9)".into()))?;
-    let pinned = link.pin(pin).map_err(|error| pin_error(chain(&error)))?;
-    Ok(FdLink::from(pinned))
-}
-
-fn refusal(error: ProgramError, hook: Hook) -> AttachError {
-    let io_error = match error {
-        ProgramError::SyscallError(error) => error.io_error,
-        other => io::Error::other(chain(&other)),
-    };
-    match io_error.raw_os_error() {
-        Some(libc::EBUSY | libc::EEXIST) => AttachError::Foreign,
-        _ => AttachError::Refused { hook, error: io_error },
-    }
-}
-
-fn configure(ebpf: &mut Ebpf, settings: &Settings) -> Result<(), MapError> {
-    let bytes = config_bytes(settings);
-    let map = ebpf.map_mut("config").ok_or(MapError::ElementNotFound)?;
-    Array::<_, [u8; CONFIG_LEN]>::try_from(map)?.set(0, bytes, 0)?;
-    let map = ebpf.map_mut("queue_worker").ok_or(MapError::ElementNotFound)?;
-    set_workers(&mut Array::try_from(map)?, &settings.workers)
-}
-
-fn set_workers<T: BorrowMut<MapData>>(map: &mut Array<T, u32>, workers: &[u16]) -> Result<(), MapError> {
-    for (queue, worker) in workers.iter().enumerate() {
-        map.set(queue as u32, u32::from(*worker), 0)?;
-    }
-    Ok(())
-}
-
-/// `struct config` of program.c, in the machine's byte order.
-fn config_bytes(settings: &Settings) -> [u8; CONFIG_LEN] {
+/// `struct device` of program.c, in the machine's byte order.
+fn device_bytes(settings: &Settings, places: &Range<u32>) -> [u8; DEVICE_LEN] {
     let rules: Vec<Rule> = match &settings.take {
         Take::Matching { rules } => rules.iter().filter_map(|rule| parse_rule(rule).ok()).collect(),
         Take::Everything | Take::Nothing | Take::Networks => Vec::new(),
@@ -304,12 +263,13 @@ fn config_bytes(settings: &Settings) -> [u8; CONFIG_LEN] {
         WhenDead::Drop => XDP_DROP,
         WhenDead::Pass => XDP_PASS,
     };
-    let mut bytes = [0; CONFIG_LEN];
+    let mut bytes = [0; DEVICE_LEN];
     bytes[..8].copy_from_slice(&(u64::from(settings.dead_after_ms) * 1_000_000).to_ne_bytes());
-    bytes[8..12].copy_from_slice(&action.to_ne_bytes());
-    bytes[12..16].copy_from_slice(&take.to_ne_bytes());
-    bytes[16..20].copy_from_slice(&(rules.len() as u32).to_ne_bytes());
-    bytes[20..26].copy_from_slice(&settings.mac.0);
+    let words = [action, take, rules.len() as u32, places.start, places.len() as u32];
+    for (word, at) in words.iter().zip(bytes[8..28].chunks_exact_mut(4)) {
+        at.copy_from_slice(&word.to_ne_bytes());
+    }
+    bytes[28..34].copy_from_slice(&settings.mac.0);
     for (rule, at) in rules.iter().zip(bytes[RULES_AT..].chunks_exact_mut(RULE_LEN)) {
         at.copy_from_slice(&rule_bytes(rule));
     }
