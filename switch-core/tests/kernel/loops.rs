@@ -1,0 +1,85 @@
+//! Two ports that are patched together behind the switch's back: a real cable, real workers.
+
+use std::time::{Duration, Instant};
+use switch_api::{Done, Flood, Mac, PortSettings, PortState, Request};
+use switch_lab::frames::{plain, station};
+use switch_lab::node::xdp_port;
+use switch_lab::{Daemon, Node, Options, RawSocket, wait_until};
+
+const EVERYBODY: Mac = Mac([0xff; 6]);
+/// What a loop may cost once it is found, in parts of one core.
+const LOAD_MAX: f64 = 0.1;
+/// What the kernels at both ends say of their own accord in a second (IPv6 solicitations); what circles are thousands.
+const STRAY_MAX: u64 = 20;
+const ENDS: [&str; 2] = ["loopa", "loopb"];
+
+fn floods(all: bool) -> Flood {
+    Flood { unknown_unicast: all, multicast: all, broadcast: all }
+}
+
+fn looped(daemon: &Daemon) -> Vec<&'static str> {
+    ENDS.into_iter().filter(|end| daemon.port(end).state == PortState::Looped).collect()
+}
+
+/// Stations behind a pod say something to everybody until `until`.
+fn talk(socket: &RawSocket, until: Instant) {
+    while Instant::now() < until {
+        for n in 1..=7 {
+            socket.send(&plain(EVERYBODY, station(n), n, 60));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn a_loop_costs_little(cores: &str, workers: [u16; 2], one_end_floods: bool) {
+    let node = Node::new();
+    let daemon = node.start(&Options::new(env!("CARGO_BIN_EXE_switchd")).with(&format!("--cores {cores}")));
+    daemon.bridge("br0");
+    let pod = node.pod(1);
+    daemon.attach(&pod, "br0", PortSettings::default());
+    let socket = RawSocket::open(&pod.net, "eth0").unwrap();
+    node.net.ip("link add loopa type veth peer name loopb");
+    for (n, end) in ENDS.into_iter().enumerate() {
+        node.net.ip(&format!("link set {end} up"));
+        let flood = floods(n == 1 || one_end_floods);
+        let settings = PortSettings { worker: Some(workers[n]), flood, ..PortSettings::default() };
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(xdp_port(end, "br0", settings))));
+    }
+    let plugged = Instant::now();
+    socket.send(&plain(EVERYBODY, station(1), 1, 60));
+    wait_until("the loop is reported", Duration::from_secs(1), || {
+        !looped(&daemon).is_empty() && daemon.log().contains("a loop was found")
+    });
+    talk(&socket, plugged + Duration::from_secs(2));
+
+    // One end is blocked, nothing circles, and the workers sleep.
+    assert_eq!(looped(&daemon).len(), 1, "{}", daemon.log());
+    let heard = || daemon.port("pod1").counters.tx_packets;
+    let (before, spent, from) = (heard(), daemon.cpu_time(), Instant::now());
+    std::thread::sleep(Duration::from_secs(1));
+    let load = (daemon.cpu_time() - spent).as_secs_f64() / from.elapsed().as_secs_f64();
+    assert!(load < LOAD_MAX, "{load:.2} of a core with {cores} {workers:?} {one_end_floods}");
+    let heard = heard() - before;
+    assert!(heard < STRAY_MAX, "the pod hears {heard} frames a second that circle");
+    daemon.assert_conserved();
+}
+
+#[test]
+fn of_two_ends_that_flood_on_one_worker() {
+    a_loop_costs_little("0", [0, 0], true);
+}
+
+#[test]
+fn of_two_ends_that_flood_on_two_workers() {
+    a_loop_costs_little("0,1", [0, 1], true);
+}
+
+#[test]
+fn of_one_end_that_floods_on_one_worker() {
+    a_loop_costs_little("0", [0, 0], false);
+}
+
+#[test]
+fn of_one_end_that_floods_on_two_workers() {
+    a_loop_costs_little("0,1", [0, 1], false);
+}

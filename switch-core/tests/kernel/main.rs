@@ -1,0 +1,38 @@
+//! The daemon beside real kernels: namespaces, veth, TAP, AF_XDP. One program, for linking sixty of them took longer than running them; each
+//! file is one matter, and `cargo test --test kernel nat::` runs one.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+
+mod acl;
+mod address_sets;
+mod bgp;
+mod clients;
+mod control;
+mod frames;
+mod ipam;
+mod joined;
+mod limits;
+mod linux;
+mod logging;
+mod loops;
+mod memory;
+mod mirror;
+mod nat;
+mod nat_nic;
+mod outside;
+mod owners;
+mod policy;
+mod ports;
+mod queues;
+mod routes;
+mod routing;
+mod segments;
+mod service;
+mod shared;
+mod state;
+mod tap;
+mod traffic;
+mod trouble;
+mod uplink;
+mod workers;
+mod xdp;

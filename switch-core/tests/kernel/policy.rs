@@ -1,0 +1,227 @@
+//! Network policies, seen by real kernels: pods with TAPs, and the node.
+
+use std::time::Duration;
+use switch_api::{
+    ApiError, ByPolicy, Code, Done, EndpointRef, NetworkPolicy, PolicyAnswer, PolicyExplain, PolicyFilter,
+    PolicyStatus, Port, Protocol, Request,
+};
+use switch_lab::scenes::{datagrams, labelled, shop};
+use switch_lab::{Daemon, Net, Node, Options, wait_until};
+
+const LONG: Duration = Duration::from_secs(10);
+
+fn switchd() -> Options {
+    Options::new(env!("CARGO_BIN_EXE_switchd"))
+}
+
+fn declare(daemon: &Daemon, name: &str, spec: serde_json::Value) {
+    let policy = serde_json::json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec});
+    let policy: NetworkPolicy = serde_json::from_value(policy).unwrap();
+    let _: Done = daemon.call(&Request::PolicyAdd(Box::new(policy)));
+}
+
+fn remove(daemon: &Daemon, name: &str) {
+    let by = ByPolicy { name: name.into(), namespace: "shop".into() };
+    let _: Done = daemon.call(&Request::PolicyDelete(by));
+}
+
+#[test]
+fn what_is_not_allowed_does_not_arrive() {
+    let (node, daemon, pods) = shop(&switchd());
+    let [db, web, other] = &pods[..] else { panic!() };
+    assert_eq!(datagrams(&other.net, &db.net, "10.66.0.1", 5432), 10);
+    declare(&daemon, "deny", serde_json::json!({"podSelector": {}}));
+    assert_eq!(datagrams(&web.net, &db.net, "10.66.0.1", 5432), 0);
+    assert_eq!(datagrams(&other.net, &db.net, "10.66.0.1", 5432), 0);
+    declare(
+        &daemon,
+        "db",
+        serde_json::json!({
+            "podSelector": {"matchLabels": {"app": "db"}},
+            "ingress": [{
+                "from": [{"podSelector": {"matchLabels": {"app": "web"}}}],
+                "ports": [{"protocol": "UDP", "port": 5432}],
+            }],
+        }),
+    );
+    assert_eq!(datagrams(&web.net, &db.net, "10.66.0.1", 5432), 10);
+    assert_eq!(datagrams(&web.net, &db.net, "10.66.0.1", 5433), 0);
+    assert_eq!(datagrams(&other.net, &db.net, "10.66.0.1", 5432), 0);
+    // The node reaches its pods, and they it.
+    assert_eq!(datagrams(&node.net, &db.net, "10.66.0.1", 1), 10);
+    assert_eq!(datagrams(&db.net, &node.net, "10.66.0.9", 1), 10);
+    let policies: Vec<PolicyStatus> = daemon.call(&Request::PolicyList(PolicyFilter::default()));
+    let of = |name: &str| policies.iter().find(|status| status.policy.metadata.name == name).unwrap();
+    assert_eq!((of("db").ports.len(), of("deny").ports.len()), (1, 3));
+    let allowed = of("db").rules.iter().find(|rule| rule.rule == "shop/db ingress 1").unwrap();
+    assert!(allowed.packets > 0, "{policies:?}");
+    assert!(daemon.drops("policy-ingress") >= 40, "{:?}", daemon.stats().drops);
+    assert!(daemon.stats().policy_drops.iter().any(|rule| rule.rule == "shop/db ingress default"));
+    remove(&daemon, "deny");
+    remove(&daemon, "db");
+    assert_eq!(datagrams(&other.net, &db.net, "10.66.0.1", 5432), 10);
+    daemon.assert_conserved();
+}
+
+fn explain(daemon: &Daemon, from: &str, to: &str, port: u16) -> PolicyAnswer {
+    daemon.call(&Request::PolicyExplain(PolicyExplain {
+        from: from.parse::<EndpointRef>().unwrap(),
+        to: to.parse().unwrap(),
+        protocol: Some(Protocol::Udp),
+        port: Some(port),
+        source_port: None,
+        icmp: None,
+    }))
+}
+
+#[test]
+fn explained_restarted_and_refused() {
+    let node = Node::new();
+    let options = switchd().keeping_state();
+    let mut daemon = node.start(&options);
+    daemon.bridge("br0");
+    let pods: Vec<_> = (1..=2).map(|n| node.bare_pod(n)).collect();
+    for (pod, app) in pods.iter().zip(["db", "web"]) {
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(pod, app))));
+    }
+    declare(
+        &daemon,
+        "db",
+        serde_json::json!({
+            "podSelector": {"matchLabels": {"app": "db"}},
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"protocol": "UDP", "port": 53}]}],
+        }),
+    );
+    let check = |daemon: &Daemon| {
+        let passes = explain(daemon, "tap2", "tap1", 53);
+        assert!(passes.passes && passes.ingress.rule.as_deref() == Some("shop/db ingress 1"), "{passes:?}");
+        let stops = explain(daemon, "10.66.0.2", "10.66.0.1", 54);
+        assert!(!stops.passes, "{stops:?}");
+        assert_eq!(stops.ingress.rule.as_deref(), Some("shop/db ingress default"));
+        assert!(explain(daemon, "10.66.0.1", "10.66.0.2", 54).passes);
+    };
+    check(&daemon);
+    daemon.kill();
+    let daemon = node.start(&options);
+    // Ports, labels and policies are there again, all at once.
+    check(&daemon);
+    assert_eq!(datagrams(&pods[1].net, &pods[0].net, "10.66.0.1", 54), 0);
+    wait_until("the allowed ones arrive", LONG, || {
+        datagrams(&pods[1].net, &pods[0].net, "10.66.0.1", 53) == 10
+    });
+    let refused = |spec: serde_json::Value, name: &str| -> ApiError {
+        let policy = serde_json::json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec});
+        let policy: NetworkPolicy = serde_json::from_value(policy).unwrap();
+        daemon.client().call::<Done>(&Request::PolicyAdd(Box::new(policy))).unwrap_err()
+    };
+    assert_eq!(refused(serde_json::json!({}), "db").code, Code::Exists);
+    let bad = refused(serde_json::json!({"ingress": [{"from": [{}]}]}), "x");
+    assert_eq!(bad.data.field.as_deref(), Some("spec.ingress[0].from[0]"));
+    let mut twin = Port { name: "twin".parse().unwrap(), ..labelled(&pods[0], "db") };
+    // Its device has an address of its own; to policies it is who the other is.
+    *twin.kind.addressed_mut().unwrap().0 = vec!["10.66.0.77/24".parse().unwrap()];
+    twin.workload.as_mut().unwrap().addresses = vec!["10.66.0.1".parse().unwrap()];
+    let error = daemon.client().call::<Done>(&Request::PortAdd(Box::new(twin))).unwrap_err();
+    assert!(error.message.contains("cannot be of two workloads"), "{error:?}");
+}
+
+/// A pod that sends as soon as it can, and before: its port is made while it tries. Not one packet gets to whom the
+/// policy keeps it from; to its neighbour all do, so that it was sending.
+#[test]
+fn from_the_first_instant_nothing_passes_that_should_not() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    let (db, open, hostile) = (node.bare_pod(1), node.bare_pod(2), node.bare_pod(3));
+    let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(&db, "db"))));
+    let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(&open, "open"))));
+    declare(&daemon, "db", serde_json::json!({"podSelector": {"matchLabels": {"app": "db"}}}));
+    declare(
+        &daemon,
+        "hostile",
+        serde_json::json!({"podSelector": {"matchLabels": {"app": "hostile"}}, "policyTypes": ["Egress"],
+            "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "open"}}}]}]}),
+    );
+    let counted = |net: &Net, ip: &'static str| {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let socket = net.inside(move || std::net::UdpSocket::bind((ip, 7)).unwrap()).join().unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let count = std::thread::spawn(move || {
+            let (mut count, mut buffer) = (0u32, [0; 64]);
+            while stopped.try_recv().is_err() {
+                count += u32::from(socket.recv(&mut buffer).is_ok());
+            }
+            count
+        });
+        (stop, count)
+    };
+    let (kept, free) = (counted(&db.net, "10.66.0.1"), counted(&open.net, "10.66.0.2"));
+    for _ in 0..20 {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let sender = hostile.net.inside(move || {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            while stopped.try_recv().is_err() {
+                // Until the device is there these fail at once.
+                _ = socket.send_to(b"now", "10.66.0.1:7");
+                _ = socket.send_to(b"now", "10.66.0.2:7");
+            }
+        });
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(&hostile, "hostile"))));
+        std::thread::sleep(Duration::from_millis(100));
+        stop.send(()).unwrap();
+        sender.join().unwrap();
+        let name = hostile.device.parse().unwrap();
+        let _: Done = daemon.call(&Request::PortDelete(switch_api::ByName { name }));
+    }
+    for (stop, _) in [&kept, &free] {
+        stop.send(()).unwrap();
+    }
+    assert_eq!(kept.1.join().unwrap(), 0, "packets got in");
+    assert!(free.1.join().unwrap() > 20, "nothing was sent at all");
+}
+
+/// A connection that goes on as long as the policy allows it.
+#[test]
+fn a_connection_stops_with_its_policy_and_goes_on_with_it() {
+    use std::io::{Read, Write};
+    let (_node, daemon, pods) = shop(&switchd());
+    let [db, web, _] = &pods[..] else { panic!() };
+    let set = |ingress: serde_json::Value| {
+        let spec = serde_json::json!({"podSelector": {"matchLabels": {"app": "db"}}, "ingress": ingress});
+        let policy = serde_json::json!({"metadata": {"name": "db", "namespace": "shop"}, "spec": spec});
+        let policy: NetworkPolicy = serde_json::from_value(policy).unwrap();
+        let _: Done = daemon.call(&Request::PolicySet(Box::new(policy)));
+    };
+    let allowed = serde_json::json!([{
+        "from": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": 5432}],
+    }]);
+    set(allowed.clone());
+    // `db` is closed but for this, and yet it may ask, and is answered.
+    assert_eq!(
+        switch_lab::transfer::tcp(&db.net, &web.net, "10.66.0.2".parse().unwrap(), 1_000_000),
+        1_000_000
+    );
+    let listener = db.net.inside(|| std::net::TcpListener::bind("10.66.0.1:5432").unwrap()).join().unwrap();
+    let echo = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut byte = [0];
+        while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+    });
+    let connect = web.net.inside(|| std::net::TcpStream::connect("10.66.0.1:5432").unwrap());
+    let mut stream = connect.join().unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut comes_back = |byte: u8, patience: Duration| {
+        stream.set_read_timeout(Some(patience)).unwrap();
+        stream.write_all(&[byte]).unwrap();
+        let mut back = [0];
+        stream.read_exact(&mut back).is_ok()
+    };
+    assert!(comes_back(1, LONG));
+    set(serde_json::json!([]));
+    assert!(!comes_back(2, Duration::from_secs(1)), "it went on although it is no longer allowed");
+    set(allowed);
+    assert!(comes_back(3, LONG), "it does not go on although it is allowed again");
+    drop(stream);
+    echo.join().unwrap();
+    daemon.assert_conserved();
+}

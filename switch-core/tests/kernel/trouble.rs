@@ -1,0 +1,241 @@
+//! Machines that lack something and parts that fail: each case costs what depends on it and nothing else.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+use switch_api::{
+    ApiError, Bridge, ByName, Code, Done, MemorySource, Port, PortKind, PortSettings, PortState, Request,
+    Status, WhenDead,
+};
+use switch_lab::frames::{has_mark, plain, station};
+use switch_lab::node::xdp_port;
+use switch_lab::trouble::{Hung, without_af_xdp};
+use switch_lab::{Daemon, Node, Options, Pod, RawSocket, wait_until};
+
+const SHORT: Duration = Duration::from_millis(300);
+const LONG: Duration = Duration::from_secs(10);
+
+fn switchd() -> Options {
+    Options::new(env!("CARGO_BIN_EXE_switchd"))
+}
+
+fn name(text: &str) -> switch_api::Name {
+    text.parse().unwrap()
+}
+
+/// The daemon runs, says why there are no xdp ports, refuses one for that reason and serves other ports.
+fn serves_all_but_xdp_ports(node: &Node, daemon: &Daemon, reason: &str) {
+    let status: Status = daemon.call(&Request::Status(Default::default()));
+    assert!(!status.xdp.ok && status.xdp.detail.contains(reason), "{status:?}");
+    daemon.bridge("br0");
+    let pod = node.pod(1);
+    let xdp = xdp_port(&pod.device, "br0", PortSettings::default());
+    let error: ApiError = daemon.client().call::<Done>(&Request::PortAdd(Box::new(xdp.clone()))).unwrap_err();
+    assert_eq!(error.code, Code::Unsupported);
+    assert!(error.message.contains(reason), "{error:?}");
+    let memory = Port { name: name("m"), kind: PortKind::Memory { source: None }, ..xdp };
+    let _: Done = daemon.call(&Request::PortAdd(Box::new(memory)));
+    assert_eq!(daemon.port("m").state, PortState::Up);
+    daemon.assert_conserved();
+}
+
+#[test]
+fn a_kernel_without_af_xdp_serves_every_other_port() {
+    let node = Node::new();
+    let daemon = without_af_xdp(|| node.start(&switchd()));
+    serves_all_but_xdp_ports(&node, &daemon, "this kernel has no AF_XDP");
+    // Every other kind carries traffic: taps between pods and to the node, a source in memory, a capture in and out.
+    let pods = [node.bare_pod(2), node.bare_pod(3)];
+    pods.iter().for_each(|pod| daemon.attach_tap(pod, "br0", PortSettings::default()));
+    daemon.attach_host(4, "br0");
+    wait_until("from tap to tap and to the node", LONG, || {
+        pods[0].reaches("10.66.0.3") && pods[1].reaches("10.66.0.4")
+    });
+    let add = |name: &str, kind| {
+        let port = Port::new(self::name(name), self::name("br0"), kind);
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+    };
+    let (first, second) = (node.directory().join("a.pcap"), node.directory().join("b.pcap"));
+    let files = |read: Option<&Path>, write: Option<&Path>| {
+        let path = |path: &Path| path.display().to_string();
+        PortKind::Pcap { read: read.map(path), write: write.map(path) }
+    };
+    add("writes", files(None, Some(&first)));
+    let source = MemorySource { flows: 1, frame_len: 60, seed: 1, rate_pps: 200, reverse: false };
+    add("source", PortKind::Memory { source: Some(source) });
+    // Its station is unknown and stays so: every port is given what it sends.
+    for port in ["m", "writes", "tap2", "host"] {
+        let before = daemon.port(port).counters.tx_packets;
+        wait_until(port, LONG, || daemon.port(port).counters.tx_packets > before + 20);
+    }
+    for port in ["source", "writes"] {
+        let _: Done = daemon.call(&Request::PortDelete(ByName { name: name(port) }));
+    }
+    let before = daemon.port("tap3").counters.tx_packets;
+    add("replays", files(Some(&first), Some(&second)));
+    wait_until("what was written is replayed", LONG, || {
+        daemon.port("replays").counters.rx_packets > 20
+            && daemon.port("tap3").counters.tx_packets > before + 20
+    });
+    daemon.assert_conserved();
+}
+
+#[test]
+fn a_memory_lock_limit_that_is_too_small_is_named() {
+    let node = Node::new();
+    // CAP_IPC_LOCK would lift the limit.
+    let limited = "prlimit --memlock=65536:65536 setpriv --bounding-set -ipc_lock --inh-caps -ipc_lock";
+    let daemon = node.start(&switchd().through(limited));
+    serves_all_but_xdp_ports(&node, &daemon, "the locked-memory limit is too small");
+}
+
+#[test]
+fn a_missing_capability_is_named() {
+    for missing in ["net_raw", "net_admin", "sys_admin"] {
+        let node = Node::new();
+        let without = format!("setpriv --bounding-set -{missing} --inh-caps -{missing}");
+        let daemon = node.start(&switchd().through(&without));
+        serves_all_but_xdp_ports(&node, &daemon, &format!("CAP_{}", missing.to_uppercase()));
+    }
+}
+
+#[test]
+fn busy_polling_is_an_option_that_carries_traffic() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    let pods = [node.pod(1), node.pod(2)];
+    for pod in &pods {
+        let mut port = xdp_port(&pod.device, "br0", PortSettings::default());
+        if let PortKind::Xdp { busy_poll_us, .. } = &mut port.kind {
+            *busy_poll_us = 50;
+        }
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+        assert_eq!(daemon.port(&pod.device).state, PortState::Up);
+    }
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    let said = pods[0].net.run("ping -n -q -c 200 -i 0.002 10.66.0.2");
+    assert!(said.contains("200 received"), "{said}");
+    daemon.assert_conserved();
+}
+
+/// A port whose dead-man time is short; what it does then is `when`.
+fn attach_mortal(daemon: &Daemon, pod: &Pod, when: WhenDead) {
+    let mut port = xdp_port(&pod.device, "br0", PortSettings::default());
+    if let PortKind::Xdp { when_dead, dead_after_ms, .. } = &mut port.kind {
+        *when_dead = Some(when);
+        *dead_after_ms = 200;
+    }
+    let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+}
+
+#[test]
+fn a_worker_that_hangs_is_dead_to_the_program_and_named_by_the_control_thread() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    let pods = [node.pod(1), node.pod(2)];
+    attach_mortal(&daemon, &pods[0], WhenDead::Drop);
+    attach_mortal(&daemon, &pods[1], WhenDead::Pass);
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+
+    let hung = Hung::thread(daemon.pid(), "worker-0").unwrap();
+    std::thread::sleep(Duration::from_millis(400));
+    // A frame that the program passes shows up on the host's end of the cable.
+    let seen = |pod: &Pod, mark: u8| {
+        let host = RawSocket::open(&node.net, &pod.device).unwrap();
+        let pod = RawSocket::open(&pod.net, "eth0").unwrap();
+        pod.send(&plain(station(9), station(mark), mark, 60));
+        host.recv(SHORT, |frame| has_mark(frame, mark)).is_some()
+    };
+    assert!(!seen(&pods[0], 1), "a pod port drops while its worker hangs");
+    assert!(seen(&pods[1], 2), "an uplink passes while its worker hangs");
+
+    // Who only looks is answered; who wants a change is told, within a bounded time, who does not move.
+    assert_eq!(daemon.port("pod1").state, PortState::Up);
+    let start = Instant::now();
+    let change = Request::BridgeAdd(Bridge::new(name("b")));
+    let error = daemon.client().call::<Done>(&change).unwrap_err();
+    assert!(error.message.contains("worker 0"), "{error:?}");
+    assert!(start.elapsed() < LONG, "{:?}", start.elapsed());
+
+    drop(hung);
+    wait_until("ping when it moves again", LONG, || pods[0].reaches("10.66.0.2"));
+    let _: Done = daemon.call(&Request::BridgeDelete(ByName { name: name("b") }));
+    daemon.assert_conserved();
+}
+
+#[test]
+fn a_starved_fill_ring_loses_frames_by_name_and_recovers() {
+    let node = Node::new();
+    // Two ports park half of what there is; a flood has the rest.
+    let daemon = node.start(&switchd().with("--frames 96"));
+    daemon.bridge("br0");
+    let pods = [node.pod(1), node.pod(2)];
+    for pod in &pods {
+        daemon.attach(pod, "br0", PortSettings::default());
+    }
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    let hung = Hung::thread(daemon.pid(), "worker-0").unwrap();
+    let (sender, receiver) =
+        (RawSocket::open(&pods[0].net, "eth0").unwrap(), RawSocket::open(&pods[1].net, "eth0").unwrap());
+    for n in 0..500u32 {
+        sender.send(&plain(pods[1].mac(), pods[0].mac(), (n % 251) as u8, 60));
+    }
+    drop(hung);
+    // The kernel had nowhere to put most of them, and says so.
+    wait_until("the missed frames are counted", LONG, || daemon.drops("rx-missed") > 300);
+    receiver.recv(SHORT, |_| false);
+    assert!(pods[0].reaches("10.66.0.2"), "it serves again");
+    daemon.assert_conserved();
+}
+
+#[test]
+fn a_cable_without_carrier_costs_what_it_should_have_carried() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    let pods = [node.pod(1), node.pod(2), node.pod(3)];
+    for pod in &pods {
+        daemon.attach(pod, "br0", PortSettings::default());
+    }
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2") && pods[0].reaches("10.66.0.3"));
+    let mut steady = pods[0].net.spawn("ping -q -i 0.01 10.66.0.3");
+    let flood = pods[2].net.spawn("ping -q -f 10.66.0.2");
+    for _ in 0..3 {
+        // The far end is set down: our device stays up and has no carrier.
+        pods[1].net.ip("link set eth0 down");
+        assert!(node.net.ip("link show pod2").contains("NO-CARRIER"));
+        assert!(!pods[0].reaches("10.66.0.2"));
+        pods[1].net.ip("link set eth0 up");
+        wait_until("ping again", LONG, || pods[0].reaches("10.66.0.2"));
+    }
+    assert!(steady.is_running());
+    let said = String::from_utf8(steady.interrupt().stdout).unwrap();
+    assert!(said.contains(" 0% packet loss"), "the others were disturbed: {said}");
+    drop(flood);
+    daemon.assert_conserved();
+}
+
+#[test]
+fn a_pod_changes_its_devices_mtu_under_traffic() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    let pods = [node.bare_pod(1), node.bare_pod(2)];
+    for pod in &pods {
+        daemon.attach_tap(pod, "br0", PortSettings::default());
+    }
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    let mut flood = pods[0].net.spawn("ping -q -f -s 100 10.66.0.2");
+    for mtu in [1300, 1500, 1000] {
+        pods[1].net.ip(&format!("link set eth0 mtu {mtu}"));
+        wait_until("the MTU is known", LONG, || daemon.port("tap2").mtu == mtu);
+        let before = daemon.drops("mtu-exceeded");
+        let fits = pods[0].net.try_run("ping -n -c 1 -W 1 -s 1400 10.66.0.2").status.success();
+        assert_eq!(fits, mtu == 1500, "an MTU of {mtu}");
+        assert_eq!(daemon.drops("mtu-exceeded") > before, mtu < 1500, "an MTU of {mtu}");
+    }
+    assert!(flood.is_running() && pods[0].reaches("10.66.0.2"));
+    drop(flood);
+    daemon.assert_conserved();
+}

@@ -1,0 +1,16 @@
+//! The command line against a running daemon. One program; `cargo test --test cli help::` runs one matter.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+
+mod api_examples;
+mod commands;
+mod counters;
+mod declare;
+mod filter;
+mod help;
+mod install;
+mod json;
+mod metrics;
+mod nat;
+mod operate;
+mod policy;

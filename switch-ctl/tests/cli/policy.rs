@@ -1,0 +1,289 @@
+//! What `switch-ctl` says of policies before they are changed, and whether it comes true: a real daemon, real pods.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Duration;
+use switch_api::{Done, Effect, PolicyDiffAnswer, Request};
+use switch_lab::scenes::labelled;
+use switch_lab::{Daemon, Node, Options, Pod, bind_udp, wait_until};
+
+const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
+const LONG: Duration = Duration::from_secs(10);
+
+fn run(daemon: &Daemon, words: &[&str]) -> Output {
+    Command::new(CTL).arg("--socket").arg(&daemon.socket).args(words).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// `db`, `web` and `other`, 10.66.0.1 to 3, in namespace `shop`.
+fn shop() -> (Node, Daemon, Vec<Pod>) {
+    let node = Node::new();
+    let daemon = node.start(&Options::beside(CTL));
+    daemon.bridge("br0");
+    let pods: Vec<_> = (1..=3).map(|n| node.bare_pod(n)).collect();
+    for (pod, app) in pods.iter().zip(["db", "web", "other"]) {
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(pod, app))));
+    }
+    wait_until("pods reach each other", LONG, || {
+        pods[1].reaches("10.66.0.1") && pods[2].reaches("10.66.0.1")
+    });
+    (node, daemon, pods)
+}
+
+/// Whether any of ten datagrams from a fixed port of `from` arrives at a port of `to`. Others' do not count: those that were
+/// sent just before may still be on their way.
+fn passes(from: &Pod, to: &Pod, port: u16) -> bool {
+    let target = format!("{}:{port}", to.ip);
+    let (bind, sender) = (target.clone(), from.ip.clone());
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let receiver = to.net.inside(move || {
+        let socket = bind_udp(bind);
+        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        ready.send(()).unwrap();
+        let came = std::iter::from_fn(|| socket.recv_from(&mut [0; 64]).ok());
+        came.map(|(_, from)| from.ip().to_string()).any(|from| from == sender)
+    });
+    is_ready.recv().unwrap();
+    let sender = from.net.inside(move || {
+        let socket = bind_udp("0.0.0.0:40000");
+        (0..10).for_each(|_| _ = socket.send_to(b"hello", &target));
+    });
+    sender.join().unwrap();
+    receiver.join().unwrap()
+}
+
+fn file(node: &Node, name: &str, text: &str) -> PathBuf {
+    let path = node.directory().join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn to_db(port: u16, from: &str) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: db, namespace: shop}}\nspec:\n  \
+         podSelector: {{matchLabels: {{app: db}}}}\n  ingress:\n  - from: [{{podSelector: {{matchLabels: {{app: {from}}}}}}}]\n    \
+         ports: [{{protocol: UDP, port: {port}}}]\n"
+    )
+}
+
+#[test]
+fn a_diff_says_what_a_change_then_does() {
+    let (node, daemon, pods) = shop();
+    let [db, web, other] = &pods[..] else { panic!() };
+    let first = file(&node, "first.yaml", &to_db(5432, "web"));
+    let (first, second) = (first.to_str().unwrap(), file(&node, "second.yaml", &to_db(5433, "other")));
+    let second = second.to_str().unwrap();
+
+    // Nobody is isolated yet: the first policy of a port cuts what it does not allow, and says whose flows it cannot know.
+    let text = said(&run(&daemon, &["policy", "diff", first]));
+    for line in [
+        "- cut  tap2 (10.66.0.2) to tap1 (10.66.0.1): ICMP and the like, TCP, UDP 0-5431, UDP 5433-65535, SCTP [shop/db ingress default]",
+        "- cut  tap3 (10.66.0.3) to tap1 (10.66.0.1): everything [shop/db ingress default]",
+        "- cut  0.0.0.0/0 to tap1 (10.66.0.1): everything [shop/db ingress default]",
+        "no flows are known yet of tap1: TCP connections",
+    ] {
+        assert!(text.contains(line), "{line} is missing:\n{text}");
+    }
+    assert!(!text.contains("tap3 (10.66.0.3) to tap2"), "{text}");
+    assert!(passes(other, db, 5432), "a diff changed something");
+    said(&run(&daemon, &["policy", "set", first]));
+    assert!(passes(web, db, 5432) && !passes(other, db, 5432));
+
+    // The flow that there is now would be cut.
+    let text = said(&run(&daemon, &["policy", "diff", second]));
+    assert!(text.contains("- cut  flow udp 10.66.0.2:40000 to 10.66.0.1:5432"), "{text}");
+    assert!(
+        text.contains("+ open tap3 (10.66.0.3) to tap1 (10.66.0.1): UDP 5433 [shop/db ingress 1]"),
+        "{text}"
+    );
+    assert!(!text.contains("no flows are known yet"), "{text}");
+    let answer: PolicyDiffAnswer =
+        serde_json::from_str(&said(&run(&daemon, &["--json", "policy", "diff", second]))).unwrap();
+    assert_eq!((answer.flows_cut, answer.flows_opened, answer.flows.len()), (1, 0, 1), "{answer:?}");
+    assert_eq!(
+        answer.pairs.iter().filter(|pair| pair.effect == Effect::Open).count(),
+        2,
+        "of each family: {answer:?}"
+    );
+    assert!(passes(web, db, 5432), "a diff changed something");
+    said(&run(&daemon, &["policy", "set", second]));
+    assert!(!passes(web, db, 5432) && passes(other, db, 5433));
+
+    // Without the policy all is open again.
+    let text = said(&run(&daemon, &["policy", "diff", "--remove", "db", "-n", "shop"]));
+    assert!(
+        text.contains("+ open tap2 (10.66.0.2) to tap1 (10.66.0.1): everything [not isolated]"),
+        "{text}"
+    );
+    let missing = run(&daemon, &["policy", "diff", "--remove", "db"]);
+    assert_eq!(missing.status.code(), Some(4), "{missing:?}");
+    assert!(!passes(web, db, 5432));
+}
+
+/// A file for `apply`: labels of ports change what policies mean.
+#[test]
+fn a_diff_of_all_that_is_declared() {
+    let (node, daemon, pods) = shop();
+    let [db, web, other] = &pods[..] else { panic!() };
+    let policy = file(&node, "policy.yaml", &to_db(5432, "web"));
+    said(&run(&daemon, &["policy", "add", policy.to_str().unwrap()]));
+    assert!(passes(web, db, 5432) && !passes(other, db, 5432));
+    let declared = said(&run(&daemon, &["export"]));
+    let same = file(&node, "same.toml", &declared);
+    let text = said(&run(&daemon, &["policy", "diff", same.to_str().unwrap()]));
+    assert!(text.starts_with("0 changes of pairs, 0 of "), "{text}");
+    let changed = file(&node, "changed.toml", &declared.replace("\"other\"", "\"web\""));
+    let changed = changed.to_str().unwrap();
+    let text = said(&run(&daemon, &["policy", "diff", changed]));
+    assert!(
+        text.contains("+ open tap3 (10.66.0.3) to tap1 (10.66.0.1): UDP 5432 [shop/db ingress 1]"),
+        "{text}"
+    );
+    for words in [&["diff", changed][..], &["apply", changed, "--dry-run"]] {
+        let text = said(&run(&daemon, words));
+        assert!(text.contains("2 changes of pairs, 0 of ") && text.contains("policy diff"), "{text}");
+    }
+    assert!(!passes(other, db, 5432), "it was only said");
+    let text = said(&run(&daemon, &["apply", changed]));
+    assert!(!text.contains("of pairs"), "{text}");
+    assert!(passes(other, db, 5432));
+    let broken = file(&node, "broken.toml", "[[policy]]\nname = 5\n");
+    let refused = run(&daemon, &["policy", "diff", broken.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("broken.toml:"), "{refused:?}");
+}
+
+/// Lines that a command says until it has said so many, or its time is over.
+fn following(daemon: &Daemon, words: &[&str], meanwhile: impl FnOnce()) -> String {
+    let mut child = Command::new(CTL)
+        .arg("--socket")
+        .arg(&daemon.socket)
+        .args(words)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A process has connected within a second; what is before that is not told of.
+    std::thread::sleep(Duration::from_secs(1));
+    meanwhile();
+    let mut said = String::new();
+    std::io::Read::read_to_string(child.stdout.as_mut().unwrap(), &mut said).unwrap();
+    assert!(child.wait().unwrap().success());
+    said
+}
+
+/// Ten packets of one flow are stopped: one event with the rule, and nine that are counted.
+#[test]
+fn the_first_drop_of_a_flow_is_told_with_its_rule_and_all_are_counted() {
+    let (node, daemon, pods) = shop();
+    let [db, _, other] = &pods[..] else { panic!() };
+    let policy = file(&node, "policy.yaml", &to_db(5432, "web"));
+    said(&run(&daemon, &["policy", "add", policy.to_str().unwrap()]));
+    let words = ["--json", "events", "--only", "policy-drop", "--duration", "5"];
+    let text = following(&daemon, &words, || assert!(!passes(other, db, 5432)));
+    let ours = |line: &&str| line.contains("10.66.0.3:40000");
+    let lines: Vec<_> = text.lines().filter(ours).collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    for part in [
+        r#""rule":"shop/db ingress default""#,
+        r#""reason":"policy-ingress""#,
+        r#""src":"10.66.0.3:40000""#,
+        r#""dst":"10.66.0.1:5432""#,
+        r#""from":"tap3""#,
+        r#""to":"tap1""#,
+    ] {
+        assert!(lines[0].contains(part), "{part} is missing: {}", lines[0]);
+    }
+    let recent = said(&run(&daemon, &["events", "--recent", "--only", "policy-drop"]));
+    assert!(recent.contains("udp 10.66.0.3:40000 to 10.66.0.1:5432 from port tap3 to port tap1"), "{recent}");
+    let stats = daemon.stats();
+    let event = |name: &str| stats.events.iter().find(|(it, _)| it == name).map_or(0, |(_, count)| *count);
+    let told: u64 =
+        ["told", "untold", "again"].map(|kind| event(&format!("policy-drop-{kind}"))).iter().sum();
+    let dropped = stats.drops.iter().filter(|drop| drop.reason.starts_with("policy-"));
+    assert_eq!(told, dropped.map(|drop| drop.frames).sum::<u64>(), "{:?} {:?}", stats.drops, stats.events);
+    assert!(event("policy-drop-again") >= 9, "{:?}", stats.events);
+    let rules = said(&run(&daemon, &["policy", "stats"]));
+    assert!(rules.contains("shop/db ingress default") && rules.contains("shop/db ingress 1"), "{rules}");
+}
+
+#[test]
+fn a_flow_is_told_from_its_beginning_to_its_end_and_explained() {
+    let (node, daemon, pods) = shop();
+    let [db, web, _] = &pods[..] else { panic!() };
+    let policy = file(&node, "policy.yaml", &to_db(5432, "web"));
+    said(&run(&daemon, &["policy", "add", policy.to_str().unwrap()]));
+    let changed = file(&node, "changed.yaml", &to_db(5433, "web"));
+    let words = ["flow", "watch", "--number", "5432", "--duration", "6"];
+    let text = following(&daemon, &words, || {
+        assert!(passes(web, db, 5432));
+        let explain = ["flow", "explain", "udp", "10.66.0.1:5432", "10.66.0.2:40000"];
+        let text = said(&run(&daemon, &explain));
+        for line in [
+            "udp 10.66.0.2:40000 to 10.66.0.1:5432 udp-one-way (br0/1), begun by port tap2",
+            "s of 30 left: One end has spoken. 30 s, as Linux",
+            "admitted by what policies say now:",
+            "ingress  [shop/db ingress 1] port tap1 is isolated",
+        ] {
+            assert!(text.contains(line), "{line} is missing:\n{text}");
+        }
+        said(&run(&daemon, &["policy", "set", changed.to_str().unwrap()]));
+        let text = said(&run(&daemon, &explain));
+        assert!(text.contains("its next packet is judged anew, and is stopped"), "{text}");
+        assert!(!passes(web, db, 5432));
+        said(&run(&daemon, &["flow", "delete", "--number", "5432"]));
+        assert_eq!(run(&daemon, &explain).status.code(), Some(4));
+    });
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    for (line, what) in lines.iter().zip(["flow-new", "flow-judged", "flow-ended"]) {
+        assert!(line.contains(what) && line.contains("udp 10.66.0.2:40000 to 10.66.0.1:5432"), "{text}");
+    }
+    assert!(lines[1].contains("no longer allowed") && lines[2].contains("deleted"), "{text}");
+}
+
+/// A list from a file, what it decides by name, and mistakes with their line.
+#[test]
+fn a_list_is_set_shown_and_goes() {
+    let (node, daemon, pods) = shop();
+    let [db, web, other] = &pods[..] else { panic!() };
+    let text = "[[acl]]\nname = \"db\"\napplies_to = { ports = [\"tap1\"] }\n\n[[acl.ingress]]\naction = \"deny\"\nprotocol = \"udp\"\n\
+                source = [\"10.66.0.3/32\"]\ndestination_ports = [5432]\n";
+    let list = file(&node, "acl.toml", text);
+    let list = list.to_str().unwrap();
+    assert!(said(&run(&daemon, &["acl", "set", list])).contains("access control list db is in force"));
+    wait_until("what no rule is about arrives", LONG, || passes(web, db, 5432));
+    assert!(!passes(other, db, 5432));
+    let table = said(&run(&daemon, &["acl", "show", "db"]));
+    assert!(table.contains("for port tap1: tap1"), "{table}");
+    assert!(
+        table.contains("acl db ingress 1") && table.contains("udp from 10.66.0.3/32 to port 5432"),
+        "{table}"
+    );
+    let explained = said(&run(&daemon, &["policy", "explain", "tap3", "tap1", "udp", "5432"]));
+    assert!(explained.contains("ingress  stops [acl db ingress 1]"), "{explained}");
+    let ping = said(&run(&daemon, &["policy", "explain", "tap3", "tap1", "--icmp", "8"]));
+    assert!(ping.contains("would pass"), "{ping}");
+    // What is exported is what is declared.
+    let exported = file(&node, "all.toml", &said(&run(&daemon, &["export"])));
+    assert!(said(&run(&daemon, &["diff", exported.to_str().unwrap()])).contains("no difference"));
+    for (right, wrong, place) in [("udp", "icmp", "acl.toml:9:"), (".3/32", ".3/24", "acl.toml:8:")] {
+        file(&node, "acl.toml", &text.replace(right, wrong));
+        let refused = run(&daemon, &["acl", "set", list]);
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && told.contains(place), "{told}");
+    }
+    // What a rule logs is an event, once a flow.
+    file(&node, "acl.toml", &text.replace("\"deny\"", "\"allow\"\nlog = true"));
+    said(&run(&daemon, &["acl", "set", list]));
+    assert!(said(&run(&daemon, &["acl", "show", "db"])).contains("allow, log"));
+    wait_until("it arrives", LONG, || passes(other, db, 5432));
+    let logged = said(&run(&daemon, &["events", "--recent", "--only", "acl-log"]));
+    let line = "udp 10.66.0.3:40000 to 10.66.0.1:5432 from port tap3 to port tap1: rule [acl db ingress 1] does allow it";
+    assert_eq!(logged.matches(line).count(), 1, "{logged}");
+    said(&run(&daemon, &["acl", "delete", "db"]));
+    wait_until("it arrives again", LONG, || passes(other, db, 5432));
+}
