@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 use switch_api::{
-    ApiError, Code, Done, Name, NextHop, Nothing, Request, Route, RouteApply, RouteChoice, RouteCount,
-    RouteDelete, RouteFilter, RouteGet, RouteKind, RoutePlace, RouteStatus, Vid,
+    ApiError, Code, Done, Name, NextHop, Nothing, PortSettings, Request, Route, RouteApply, RouteChoice,
+    RouteCount, RouteDelete, RouteFilter, RouteGet, RouteKind, RoutePlace, RouteStatus, Vid,
 };
+use switch_lab::cross::Router;
 use switch_lab::scenes::routed;
-use switch_lab::transfer::tcp;
+use switch_lab::transfer::{checksum_errors, tcp};
 use switch_lab::{Daemon, Options, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
@@ -70,6 +71,33 @@ fn a_route_has_an_mtu() {
     }
     let said = pods[0].net.run("ping -n -c 3 -i 0.2 -W 2 -M dont -s 1400 10.99.0.1");
     assert!(said.contains("3 received"), "{said}");
+    daemon.assert_conserved();
+}
+
+/// A pod's kernel that lets its packets be cut up (no path MTU discovery) hands over superframes whose segments do not fit a
+/// narrow way: they arrive in pieces, whole, and nobody is told of anything.
+#[test]
+fn superframes_that_may_be_cut_pass_a_narrow_way() {
+    let mut node = Router::new(1);
+    let daemon = node.start(&switchd());
+    node.pod(&daemon, 2);
+    daemon.bridge("br2");
+    daemon.gateway("br2", "10.2.0.1/24");
+    let (near, far) = (&node.pods[0], node.node.pod_on(2, 2));
+    daemon.attach(&far, "br2", PortSettings { mtu: Some(1000), ..PortSettings::default() });
+    wait_until("ping", LONG, || near.reaches("10.2.0.2"));
+    let cut = || {
+        let events = daemon.stats().events;
+        events.iter().find(|(name, _)| name == "fragmented").map_or(0, |(_, count)| *count)
+    };
+    for (discovers, mode) in [(false, 1), (true, 0)] {
+        near.net.run(&format!("sysctl -q -w net.ipv4.ip_no_pmtu_disc={mode}"));
+        let (told, before) = (daemon.drops("mtu-exceeded"), cut());
+        assert_eq!(tcp(&near.net, &far.net, "10.2.0.2".parse().unwrap(), 2_000_000), 2_000_000);
+        assert_eq!(daemon.drops("mtu-exceeded") > told, discovers, "its sender was told");
+        assert_eq!(cut() > before + 1000, !discovers, "its segments were cut");
+    }
+    assert_eq!(checksum_errors(&far.net), 0);
     daemon.assert_conserved();
 }
 

@@ -22,6 +22,8 @@ const TEST: &[Need] = &[
     ("script", "bsdutils"),
     ("bird", "bird2"),
     ("traceroute", "traceroute"),
+    ("tracepath", "iputils-tracepath"),
+    ("mtr", "mtr-tiny"),
     // The generator's AF_XDP comes from libbpf, which it builds.
     ("gcc", "gcc"),
     ("make", "make"),

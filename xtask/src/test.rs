@@ -62,6 +62,7 @@ const KERNEL: &[&str] = &[
     "loops",
     "routing",
     "routes",
+    "neighbours",
     "linux",
     "uplink",
     "shared",

@@ -72,6 +72,8 @@ mod nat_rig;
 #[cfg(test)]
 mod nat_tests;
 #[cfg(test)]
+mod neighbour_tests;
+#[cfg(test)]
 mod odd_frames_tests;
 #[cfg(test)]
 mod policy_tests;

@@ -25,12 +25,12 @@ impl Pipeline {
     }
 
     /// Sends the pieces of packets that were too long on, from `route` on. They fit where the whole did not;
-    /// where they do not fit either (a next hop of several, whose port is narrower) they are cut again, and
-    /// each round is shorter than the one before.
+    /// where they do not fit either (segments of a superframe; a next hop of several, whose port is narrower) they are cut
+    /// again, and each round is shorter than the one before.
     fn send_pieces(&mut self, world: World, view: &View, batch: &mut Batch, pool: &mut Pool) {
         let mut pieces = std::mem::take(&mut self.private.slow.pieces);
         while !pieces.is_empty() {
-            let count = pieces.len().min(BATCH_FRAMES);
+            let count = pieces.len().min(slow::PIECES_AT_ONCE);
             for ((frame, piece), note) in pieces.drain(..count).zip(self.notes.iter_mut()) {
                 batch.push(frame);
                 *note = piece;
@@ -137,7 +137,9 @@ impl Pipeline {
     /// How many there were.
     fn release(&mut self, world: World, key: Key, batch: &mut Batch, pool: &mut Pool) -> usize {
         let (closed, mut released) = (PortFacts::default(), 0);
-        while let Some(first) = self.private.holds.pop(key, None) {
+        // All at once: of several ports each would wait for the others' packets behind its own, in turn and without end.
+        let Some(chain) = self.private.holds.let_go(key) else { return 0 };
+        while let Some(first) = self.private.holds.next(&chain, None) {
             let (in_port, in_queue) = (first.in_port, first.in_queue);
             self.private.in_queue = in_queue;
             let mut next = Some(first);
@@ -147,7 +149,7 @@ impl Pipeline {
                 next = if batch.is_full() {
                     None
                 } else {
-                    self.private.holds.pop(key, Some((in_port, in_queue)))
+                    self.private.holds.next(&chain, Some((in_port, in_queue)))
                 };
             }
             let view = View::new(world, in_port, &closed);
@@ -159,6 +161,7 @@ impl Pipeline {
             decide_again(&view, batch, notes, pool, &mut self.private);
             self.work_off(world, &view, batch, pool);
         }
+        self.private.holds.close(chain);
         released
     }
 

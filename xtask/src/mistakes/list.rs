@@ -4,6 +4,22 @@ use super::Mistake;
 
 pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
+        what: "what is let go waits again behind those of other ports",
+        file: "pipeline/hold.rs",
+        right: "self.by_key.remove(&key).map(LetGo)",
+        wrong: "self.by_key.get(&key).copied().map(LetGo)",
+        test: "packets_of_several_ports_wait",
+        loom: false,
+    },
+    Mistake {
+        what: "a superframe is cut up although it must not be",
+        file: "pipeline/slow.rs",
+        right: "is_ok_and(|hop| !hop.whole)",
+        wrong: "is_ok()",
+        test: "segments_that_do_not_fit",
+        loom: false,
+    },
+    Mistake {
         what: "a worker naps although its clients wait for their answers",
         file: "worker/naps.rs",
         right: "self.frames * other_ns * 2 >= other.frames * elapsed_ns",
