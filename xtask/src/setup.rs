@@ -21,6 +21,7 @@ const TEST: &[Need] = &[
     ("sysctl", "procps"),
     ("script", "bsdutils"),
     ("bird", "bird2"),
+    ("/usr/lib/frr/bgpd", "frr"),
     ("traceroute", "traceroute"),
     ("tracepath", "iputils-tracepath"),
     ("mtr", "mtr-tiny"),
