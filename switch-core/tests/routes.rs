@@ -172,6 +172,40 @@ fn a_next_hop_over_a_dead_cable_is_told_of() {
     daemon.assert_conserved();
 }
 
+/// Of two routers one dies: who went by it goes by the other before long, and is not kept waiting again and again; once it is back,
+/// it is used again.
+#[test]
+fn flows_of_a_dead_next_hop_go_by_the_other() {
+    const FLOWS: u8 = 16;
+    let (_node, daemon, pods) = routed(&switchd(), &[1, 2, 3]);
+    let far = |n: u8| format!("10.99.0.{n}");
+    for router in &pods[1..] {
+        (1..=FLOWS).for_each(|n| drop(router.net.ip(&format!("addr add {}/32 dev lo", far(n)))));
+    }
+    let both = route("10.99.0.0/16", RouteKind::Via, &["10.2.0.2", "10.3.0.2"]);
+    let _: Done = daemon.call(&Request::RouteAdd(both));
+    let reached = || (1..=FLOWS).filter(|n| pods[0].reaches(&far(*n))).count() == usize::from(FLOWS);
+    wait_until("all are reached", LONG, reached);
+    let is_used = |by: usize| {
+        let before = pods[by].received().unwrap().0;
+        assert!(reached());
+        pods[by].received().unwrap().0 >= before + 4
+    };
+    assert!(is_used(1) && is_used(2), "both are used");
+    pods[2].net.ip("link set eth0 down");
+    wait_until("all are reached by the other", LONG * 6, reached);
+    // For longer than it is remembered that somebody did not answer.
+    let until = std::time::Instant::now() + LONG;
+    while std::time::Instant::now() < until {
+        assert!(reached(), "somebody waits for the dead one");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    pods[2].net.ip("link set eth0 up");
+    pods[2].net.ip("route replace default via 10.3.0.1");
+    wait_until("it is used again", LONG * 2, || is_used(2));
+    daemon.assert_conserved();
+}
+
 /// Many routes at once: one change, all of it or nothing, in force when it is answered, and there after a kill.
 #[test]
 fn routes_are_changed_many_at_once() {

@@ -36,6 +36,7 @@ pub mod hold;
 mod learn;
 pub mod live;
 pub mod meter;
+mod next_hop;
 pub mod note;
 mod parse;
 pub mod probe;

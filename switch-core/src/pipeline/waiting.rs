@@ -2,14 +2,10 @@
 //! answered, or never will.
 
 use super::hold::{AT_ONCE, Due};
-use super::note::Note;
 use super::slow;
-use super::verdict::Verdict;
 use super::{Advertising, Pipeline, View, Word, World, decide_again, egress, emit, prepare_own};
 use crate::config::snapshot::{PortFacts, PortId};
-use crate::counter::DropReason;
 use crate::frame::{BATCH_FRAMES, Batch, Pool};
-use crate::host::error::Reason;
 use crate::table::neigh::{Found, PROBES_MAX};
 use crate::table::wide::Key;
 
@@ -174,18 +170,10 @@ impl Pipeline {
         self.speak(world, 0, batch, pool);
     }
 
+    /// Nobody answered: what waits is decided about once more. It goes by another next hop, if its route has one, and else its
+    /// sender is told.
     fn give_up(&mut self, world: World, key: Key, batch: &mut Batch, pool: &mut Pool) {
-        let closed = PortFacts::default();
         world.tables.neigh.give_up(key, world.now.s());
-        while let Some(held) = self.private.holds.pop(key, None) {
-            let view = View::new(world, held.in_port, &closed);
-            let note = Note { verdict: Verdict::Undecided, ..held.note };
-            let drop = DropReason::NeighbourFailed;
-            slow::refuse(&view, pool, &mut self.private, held.frame, &note, Reason::NoNeighbour, drop);
-            if self.private.slow.said.is_full() {
-                self.speak(world, held.in_port, batch, pool);
-            }
-        }
-        self.speak(world, 0, batch, pool);
+        self.release(world, key, batch, pool);
     }
 }
