@@ -21,7 +21,10 @@ const TEST: &[Need] = &[
     ("sysctl", "procps"),
     ("script", "bsdutils"),
     ("bird", "bird2"),
+    ("/usr/lib/frr/bgpd", "frr"),
     ("traceroute", "traceroute"),
+    ("tracepath", "iputils-tracepath"),
+    ("mtr", "mtr-tiny"),
     // The generator's AF_XDP comes from libbpf, which it builds.
     ("gcc", "gcc"),
     ("make", "make"),

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 /// Buckets of hashes. With 128 of them a share is exact to a percent.
 pub const BUCKETS: usize = 128;
+/// From a bucket whose next hop is gone to the next one that is tried: odd, so that it comes by all of them.
+const STRIDE: usize = 37;
 /// Next hops of one route; Linux and most routers stop between 16 and 256.
 pub const NEXT_HOPS_MAX: usize = 64;
 
@@ -53,6 +55,25 @@ impl Group {
         self.hops.get(hop).copied()
     }
 
+    /// The next hop of flows with this hash among those of which `is_there` says so: [`Group::hop`] as long as that one is. The flows
+    /// of one that is not are shared out to the others, about by their weights; no other flow moves. None if nobody is there.
+    #[inline]
+    pub fn hop_among(&self, hash: u32, mut is_there: impl FnMut(&Hop) -> bool) -> Option<Hop> {
+        let mut gone = 0u64;
+        for step in 0..self.buckets.len() {
+            let n = self.buckets[(hash as usize + step * STRIDE) % BUCKETS];
+            if gone >> n & 1 == 1 {
+                continue;
+            }
+            let hop = self.hops.get(usize::from(n))?;
+            if is_there(hop) {
+                return Some(*hop);
+            }
+            gone |= 1 << n;
+        }
+        None
+    }
+
     /// All of them.
     pub fn hops(&self) -> &[Hop] {
         &self.hops
@@ -96,6 +117,35 @@ mod tests {
                 if was != all[gone] { prop_assert_eq!(after.hop(hash), Some(was)); }
             }
         }
+    }
+
+    proptest! {
+        /// The same for those that are there at the moment: whoever is keeps his flows, and all others find somebody.
+        #[test]
+        fn only_flows_of_who_is_not_there_move(weights in proptest::collection::vec(1u16..9, 2..12), there: u16) {
+            let all = hops(&weights);
+            let group = Group::new(&all);
+            let is_there = |hop: &Hop| there >> (hop.ip as u16 & 15) & 1 == 1;
+            for hash in 0..BUCKETS as u32 {
+                let was = group.hop(hash).unwrap();
+                let now = group.hop_among(hash, is_there);
+                let some = (0..BUCKETS as u32).any(|hash| is_there(&group.hop(hash).unwrap()));
+                prop_assert!(now.is_none_or(|hop| is_there(&hop)));
+                prop_assert_eq!(now.is_some(), some);
+                if is_there(&was) { prop_assert_eq!(now, Some(was)); }
+            }
+        }
+    }
+
+    #[test]
+    fn flows_of_who_is_gone_are_shared() {
+        let group = Group::new(&hops(&[1, 1, 1, 1]));
+        let gone = group.hop(0).unwrap();
+        let mut shares = std::collections::BTreeMap::new();
+        for hash in (0..BUCKETS as u32).filter(|hash| group.hop(*hash) == Some(gone)) {
+            *shares.entry(group.hop_among(hash, |hop| *hop != gone).unwrap().ip).or_insert(0) += 1;
+        }
+        assert!(shares.len() == 3 && shares.values().all(|share| (3..=24).contains(share)), "{shares:?}");
     }
 
     #[test]

@@ -453,6 +453,11 @@ impl Daemon {
             tracing::error!("closing port {id}: {error}");
         }
         self.sweep(|_, _, entry| entry.port == id && !entry.is_static);
+        // Whoever is sent to is asked for again, and so found elsewhere, or missed, at once and not when he has been silent for long.
+        let neighbours = &self.tables.neigh;
+        neighbours.sweep(0..neighbours.lines(), |_, _, entry| {
+            entry.port == id && entry.state == neigh::State::Known
+        });
         self.tables.loops.clear(id);
     }
 

@@ -87,6 +87,11 @@ struct Waiting {
     due_ns: u64,
 }
 
+/// Packets that wait for nobody any more, in their order: [`Holds::next`] has them, and [`Holds::close`] ends it.
+#[must_use = "the packets would stay where they are"]
+#[derive(Debug)]
+pub struct LetGo(u16);
+
 #[derive(Debug)]
 struct Cell {
     held: Option<Held>,
@@ -227,6 +232,32 @@ impl Holds {
     /// The next packet that waits for `key`, if it came in by this port and queue (any, if none is given).
     pub fn pop(&mut self, key: Key, lane: Option<(PortId, u16)>) -> Option<Held> {
         let place = *self.by_key.get(&key)?;
+        let held = self.pop_of(place, lane)?;
+        if self.places[usize::from(place)].first == NONE {
+            self.by_key.remove(&key);
+            self.free_places.push(place);
+        }
+        Some(held)
+    }
+
+    /// Takes out all that waits for `key`, in its order: from here on nothing waits for it, and what is let go is not held again
+    /// because of those behind it.
+    pub fn let_go(&mut self, key: Key) -> Option<LetGo> {
+        self.by_key.remove(&key).map(LetGo)
+    }
+
+    /// The next of what was let go, if it came in by this port and queue (any, if none is given).
+    pub fn next(&mut self, chain: &LetGo, lane: Option<(PortId, u16)>) -> Option<Held> {
+        self.pop_of(chain.0, lane)
+    }
+
+    /// Gives back the place of what was let go, all of which is gone.
+    pub fn close(&mut self, chain: LetGo) {
+        debug_assert_eq!(self.places[usize::from(chain.0)].first, NONE, "packets would be lost");
+        self.free_places.push(chain.0);
+    }
+
+    fn pop_of(&mut self, place: u16, lane: Option<(PortId, u16)>) -> Option<Held> {
         let waiting = &mut self.places[usize::from(place)];
         let (at, cell) = (waiting.first, self.cells.get_mut(usize::from(waiting.first))?);
         let held = cell.held.take_if(|held| lane.is_none_or(|lane| lane == (held.in_port, held.in_queue)))?;
@@ -235,10 +266,6 @@ impl Holds {
         self.free_cells.push(at);
         self.frames -= 1;
         self.by_port[usize::from(held.in_port)] -= 1;
-        if waiting.first == NONE {
-            self.by_key.remove(&key);
-            self.free_places.push(place);
-        }
         Some(held)
     }
 

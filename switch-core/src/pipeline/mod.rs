@@ -36,6 +36,7 @@ pub mod hold;
 mod learn;
 pub mod live;
 pub mod meter;
+mod next_hop;
 pub mod note;
 mod parse;
 pub mod probe;
@@ -71,6 +72,8 @@ mod live_tests;
 mod nat_rig;
 #[cfg(test)]
 mod nat_tests;
+#[cfg(test)]
+mod neighbour_tests;
 #[cfg(test)]
 mod odd_frames_tests;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! loop for each thing that is looked up: where asked for the way back, the route, the neighbour, the neighbour's port. What needs
 //! thought (no neighbour yet, nothing to arrive at, a question for the switch) is set aside for [`super::slow`].
 
+use super::next_hop::{Chores, next_hop};
 use super::note::Note;
 use super::verdict::{Class, Verdict, Why};
 use super::ways::{self, Way};
@@ -20,7 +21,7 @@ use crate::wire::ethernet::{ARP, GROUP_BIT, IPV4, IPV6};
 use crate::wire::gso;
 use crate::wire::hop::V4_MAPPED;
 use crate::wire::hop::{self, Hop};
-use crate::wire::ip::{self, Version};
+use crate::wire::ip::Version;
 use arrayvec::ArrayVec;
 use std::num::NonZeroU16;
 use switch_api::ReversePath;
@@ -246,7 +247,8 @@ fn find_routes(
         let (frame, note) = (&frames[index], &mut notes[index]);
         let bytes = area.bytes(frame);
         let entry = view.snapshot.routing.entry(*value);
-        match hop.and_then(|hop| lead(view, bytes, note, ask.gateway, &hop, entry)) {
+        let chores = Some(&mut private.asks);
+        match hop.and_then(|hop| lead(view, bytes, note, ask.gateway, &hop, entry, chores)) {
             Ok(mut leg) => {
                 if let Some(gso) = frame.offload.gso {
                     // Of a superframe the segments are what an MTU is about.
@@ -302,7 +304,7 @@ pub(super) fn way(
 ) -> Result<Leg, Verdict> {
     let hop = read(bytes, note, gateway)?;
     let hop = Hop { dst: real.unwrap_or(hop.dst), ..hop };
-    lead(view, bytes, note, gateway, &hop, view.snapshot.routing.find(gateway.vrf, hop.dst))
+    lead(view, bytes, note, gateway, &hop, view.snapshot.routing.find(gateway.vrf, hop.dst), None)
 }
 
 /// What is asked of each header.
@@ -359,6 +361,7 @@ fn lead(
     gateway: &Gateway,
     hop: &Hop,
     entry: Option<Entry>,
+    chores: Chores,
 ) -> Result<Leg, Verdict> {
     let packet = bytes.get(note.payload_at()..).unwrap_or_default();
     let Entry { action, mtu, counter } = match entry {
@@ -371,7 +374,7 @@ fn lead(
         // The kernel found no other way for it than back to us: it would go round until its TTL ends it.
         Action::Kernel(_) if view.facts.to_kernel => return Err(Verdict::Aside(Why::FromKernel)),
         Action::Kernel(fid) => (fid, KERNEL_IP, true),
-        Action::Via(group) => next_hop(view, packet, hop, group)?,
+        Action::Via(group) => next_hop(view, packet, hop, group, chores)?,
         Action::Local => return Err(Verdict::Aside(Why::Host)),
         Action::Broadcast => return Err(Verdict::Drop(DropReason::DirectedBroadcast)),
         Action::Blackhole => return Err(Verdict::Drop(DropReason::Blackhole)),
@@ -391,33 +394,6 @@ fn lead(
     let leg =
         Leg { ask: 0, fid, key, home, len: hop.len, mtu, counter, lasts, to_kernel, mac: 0, station_home: 0 };
     Ok(leg)
-}
-
-/// The next hop of a packet's flow. Later fragments have no ports: the flow of a packet that was cut is its
-/// addresses and protocol, for all of its fragments. Whether all flows to its destination take it is said as well.
-#[inline]
-fn next_hop(view: &View, packet: &[u8], hop: &Hop, group: u16) -> Result<(u16, u128, bool), Verdict> {
-    let group = view.snapshot.routing.group(group).ok_or(Verdict::Aside(Why::NoRoute))?;
-    let hash = if group.needs_hash() { flow_hash(packet, hop) } else { 0 };
-    let next = group.hop(hash).ok_or(Verdict::Aside(Why::NoRoute))?;
-    Ok((next.fid, next.ip, !group.needs_hash()))
-}
-
-#[inline]
-fn flow_hash(packet: &[u8], hop: &Hop) -> u32 {
-    let (protocol, ports) = match ip::parse(packet, hop.version) {
-        Ok(read) if matches!(read.protocol, ip::TCP | ip::UDP | ip::SCTP) && !read.fragment => {
-            let ports =
-                packet.get(read.transport_at..read.transport_at + 4).and_then(|ports| ports.first_chunk());
-            (read.protocol, ports.map_or(0, |ports| u32::from_be_bytes(*ports)))
-        }
-        Ok(read) => (read.protocol, 0),
-        Err(_) => (hop.protocol, 0),
-    };
-    let both = hop.src ^ hop.dst.rotate_left(59);
-    let words = (both >> 64) as u64 ^ both as u64 ^ u64::from(ports) << 8 ^ u64::from(protocol);
-    let mixed = words.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as u32
 }
 
 /// How long a packet to the switch's MAC may be for its route, and for the port by which it would leave.

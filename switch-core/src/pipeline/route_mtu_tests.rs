@@ -8,7 +8,7 @@ use crate::frame::Offload;
 use crate::port::memory::MemoryPeer;
 use crate::rig::Rig;
 use crate::table::neigh;
-use crate::wire::checksum::Csum;
+use crate::wire::checksum::{Csum, fold, sum};
 use crate::wire::gso::{Gso, GsoKind};
 use crate::wire::ip;
 use etherparse::{IpFragOffset, Ipv4Header, PacketBuilder, TcpHeader, TcpOptionElement};
@@ -144,6 +144,58 @@ fn a_superframe_passes_if_its_segments_fit() {
         assert_eq!(segments.len(), if passes { 9000usize.div_ceil(960) } else { 0 }, "{size}");
         assert!(segments.iter().all(|segment| segment.len() <= 14 + 1000));
         assert_eq!(told(&peers[0]), if passes { vec![] } else { vec![1000] }, "{size}");
+    }
+    rig.assert_conserved();
+}
+
+/// A UDP superframe: datagrams of `size` bytes of payload, one after another.
+fn datagrams(size: u16, payload: &[u8], may_be_cut: bool) -> (Vec<u8>, Offload) {
+    let mut frame = packet([99, 0, 0, 1], 28 + payload.len(), may_be_cut);
+    frame[42..].copy_from_slice(payload);
+    let pseudo = fold(sum(&frame[26..34]) + u64::from(ip::UDP) + (frame.len() - 34) as u64);
+    frame[40..42].copy_from_slice(&pseudo.to_be_bytes());
+    let gso = Gso { kind: GsoKind::Udp, ecn: false, size: NonZeroU16::new(size).unwrap() };
+    (frame, Offload { csum: Csum::Partial { start: 34, field: 6 }, gso: Some(gso) })
+}
+
+/// A superframe whose segments do not fit either is cut into these, and each into pieces: put together again they are its
+/// datagrams, each with its own number and a right checksum. What must not be cut is refused as before.
+#[test]
+fn segments_that_do_not_fit_are_cut_as_well() {
+    let (mut rig, peers) = routed();
+    let payload: Vec<u8> = (0..20_500usize).map(|n| (n * n / 7) as u8).collect();
+    for (mtu, pieces) in [(1000, 2), (400, 4)] {
+        port_mtu(&mut rig, mtu);
+        let (frame, offload) = datagrams(1400, &payload, true);
+        assert!(peers[0].send_offload(frame, offload));
+        rig.settle(NOW);
+        let arrived = drain(&peers[1]);
+        assert_eq!(told(&peers[0]), [] as [u16; 0], "over {mtu}");
+        // Fourteen whole ones, and what is left fits.
+        let rest = 20_500 % 1400;
+        assert_eq!(arrived.len(), 14 * pieces + (28usize + rest).div_ceil(usize::from(mtu)), "over {mtu}");
+        let mut whole = std::collections::BTreeMap::<u16, Vec<u8>>::new();
+        for piece in &arrived {
+            let (header, rest) = Ipv4Header::from_slice(&piece[14..]).unwrap();
+            assert!(header.total_len <= mtu && header.header_checksum == header.calc_header_checksum());
+            let datagram = whole.entry(header.identification).or_default();
+            assert_eq!(usize::from(header.fragment_offset.value()) * 8, datagram.len());
+            datagram.extend_from_slice(&rest[..usize::from(header.payload_len().unwrap())]);
+        }
+        assert_eq!(whole.len(), 15);
+        let numbers: Vec<u16> = whole.keys().copied().collect();
+        assert!(numbers.windows(2).all(|two| two[1] == two[0] + 1), "{numbers:?}");
+        for datagram in whole.values() {
+            let pseudo = sum(&[10, 0, 0, 9, 99, 0, 0, 1]) + u64::from(ip::UDP) + datagram.len() as u64;
+            assert_eq!(fold(pseudo + sum(datagram)), 0xffff, "a checksum is wrong");
+            assert_eq!(usize::from(u16::from_be_bytes([datagram[4], datagram[5]])), datagram.len());
+        }
+        let carried: Vec<u8> = whole.values().flat_map(|datagram| datagram[8..].to_vec()).collect();
+        assert!(carried == payload, "over {mtu}");
+        let (frame, offload) = datagrams(1400, &payload, false);
+        assert!(peers[0].send_offload(frame, offload));
+        rig.settle(NOW);
+        assert_eq!((drain(&peers[1]).len(), told(&peers[0])), (0, vec![mtu]));
     }
     rig.assert_conserved();
 }

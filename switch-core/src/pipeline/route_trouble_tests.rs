@@ -206,11 +206,7 @@ fn a_storm_of_errors_stays_one() {
 #[test]
 fn chains_of_headers_without_end_are_carried_and_not_followed() {
     let (mut rig, peers) = rig(1, 1024);
-    for n in 0..2 {
-        let (bridge, address) = (name(&format!("br{n}")), format!("fd0{n}::1/64").parse().unwrap());
-        let own = BridgeAddress { bridge, address, vid: Vid::DEFAULT, owner: Default::default() };
-        rig.declare(&Request::AddressAdd(own)).unwrap();
-    }
+    add_v6(&mut rig);
     let fid = rig.model.fids[&(rig.model.bridges[&name("br1")].id, Vid::DEFAULT)];
     let far = "fd01::9".parse().unwrap();
     assert!(rig.tables.neigh.pin(neigh::key(fid, to_bits(far)), Mac(mac(1)).to_u64()));
@@ -258,4 +254,80 @@ fn chains_of_headers_without_end_are_carried_and_not_followed() {
         }
     }
     rig.assert_conserved();
+}
+
+/// What goes back by the link that it came from goes there, one hop older, and its sender is not told of the shorter way: who
+/// believes redirects can be led astray, and the next hop may not be for it (RFC 1812 §5.2.7.2 lets a router be silent).
+#[test]
+fn nobody_is_redirected() {
+    let (mut rig, peers) = rig(1, 1024);
+    add_v6(&mut rig);
+    let fid = rig.model.fids[&(rig.model.bridges[&name("br0")].id, Vid::DEFAULT)];
+    for address in ["10.0.0.5", "fd00::5"] {
+        let key = neigh::key(fid, to_bits(address.parse().unwrap()));
+        assert!(rig.tables.neigh.pin(key, Mac(mac(5)).to_u64()));
+    }
+    // Heard once, so that it is known where it is.
+    hear(&mut rig, &peers[0], 5, [10, 0, 0, 5], [10, 0, 0, 1]);
+    route(&mut rig, "99.0.0.0/8", "10.0.0.5", "main").unwrap();
+    route(&mut rig, "fd99::/64", "fd00::5", "main").unwrap();
+    for (dst, ttl_at) in [("99.0.0.1", 22), ("10.0.0.5", 22), ("fd99::1", 21), ("fd00::5", 21)] {
+        let sent = match dst.parse().unwrap() {
+            std::net::IpAddr::V4(to) => udp(0, [10, 0, 0, 9], to.octets(), 64),
+            std::net::IpAddr::V6(_) => udp_v6("fd00::9", dst),
+        };
+        assert!(peers[0].send(sent));
+        rig.settle(NOW);
+        let heard = drain(&peers[0]);
+        assert_eq!(heard.len(), 1, "{dst}: the packet, and nothing said of it");
+        assert_eq!((&heard[0][..6], heard[0][ttl_at]), (&mac(5)[..], 63), "{dst}");
+    }
+    rig.assert_conserved();
+}
+
+/// A link-local source is not carried to another link, and is told so (RFC 4443 §3.1, code 2); back to its own it may be.
+#[test]
+fn link_local_sources_stay_on_their_link() {
+    let (mut rig, peers) = rig(1, 1024);
+    add_v6(&mut rig);
+    for (n, address) in [(0, "fd00::5"), (1, "fd01::9")] {
+        let fid = rig.model.fids[&(rig.model.bridges[&name(&format!("br{n}"))].id, Vid::DEFAULT)];
+        let key = neigh::key(fid, to_bits(address.parse().unwrap()));
+        assert!(rig.tables.neigh.pin(key, Mac(mac(5)).to_u64()));
+    }
+    // Heard once, so that it is known where it is.
+    hear(&mut rig, &peers[0], 5, [10, 0, 0, 5], [10, 0, 0, 1]);
+    assert!(peers[0].send(udp_v6("fe80::9", "fd01::9")));
+    rig.settle(NOW);
+    assert_eq!((drain(&peers[1]).len(), rig.drops(DropReason::LinkScope)), (0, 1));
+    let told = drain(&peers[0]);
+    assert_eq!(told.len(), 1);
+    assert_eq!((told[0][20], &told[0][54..56]), (ip::ICMPV6, &[1, 2][..]));
+    // A router's own link-local address is on each of its links, and nobody else's is reached by it.
+    assert!(peers[0].send(udp_v6("fd00::9", "fe80::99")));
+    rig.settle(NOW);
+    assert_eq!((drain(&peers[1]).len(), rig.drops(DropReason::MartianDestination)), (0, 1));
+    assert!(peers[0].send(udp_v6("fe80::9", "fd00::5")));
+    rig.settle(NOW);
+    let heard = drain(&peers[0]);
+    assert_eq!((heard.len(), rig.drops(DropReason::LinkScope)), (1, 1));
+    assert_eq!((&heard[0][..6], heard[0][21]), (&mac(5)[..], 63));
+    rig.assert_conserved();
+}
+
+/// Gateways of IPv6 on both bridges.
+fn add_v6(rig: &mut Rig) {
+    for n in 0..2 {
+        let (bridge, address) = (name(&format!("br{n}")), format!("fd0{n}::1/64").parse().unwrap());
+        let own = BridgeAddress { bridge, address, vid: Vid::DEFAULT, owner: Default::default() };
+        rig.declare(&Request::AddressAdd(own)).unwrap();
+    }
+}
+
+fn udp_v6(src: &str, dst: &str) -> Vec<u8> {
+    let bytes = |text: &str| to_bits(text.parse().unwrap()).to_be_bytes();
+    let mut frame = Vec::new();
+    let packet = PacketBuilder::ethernet2(mac(0), OWN).ipv6(bytes(src), bytes(dst), 64).udp(7, 9);
+    packet.write(&mut frame, &[7; 20]).unwrap();
+    frame
 }

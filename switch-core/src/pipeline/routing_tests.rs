@@ -306,6 +306,90 @@ fn flows_share_next_hops_and_keep_theirs() {
     rig.assert_conserved();
 }
 
+/// One of two next hops is lost, by its port or by its silence: its flows go by the other, nobody else's move, and they come back
+/// with it. What waited for it meanwhile is not lost.
+#[test]
+fn flows_of_a_lost_next_hop_move_and_come_back() {
+    let (mut rig, mut peers) = rig(1, 1024);
+    let (port, peer) = memory::wire();
+    let lost = rig.add_port_to("br1", "p2", PortSettings::default(), Box::new(port), 0).unwrap();
+    peers.push(peer);
+    let hop = |n: u8| NextHop { address: [10, 1, 0, n].into(), bridge: None, vid: Vid::DEFAULT, weight: 1 };
+    let route = Route::new("99.0.0.0/8".parse().unwrap(), RouteKind::Via, vec![hop(11), hop(12)]);
+    rig.declare(&Request::RouteAdd(route)).unwrap();
+    let mut now = Now { ns: 1000 * MS };
+    let says =
+        |n: u8, asks| arp_frame(asks, (n, [10, 1, 0, n]), [10, 1, 0, 1], if asks { [0xff; 6] } else { OWN });
+    for (peer, n) in [(1, 11), (2, 12)] {
+        assert!(peers[peer].send(says(n, true)));
+    }
+    rig.settle(now);
+    // Which of 100 flows arrive at each, and how many questions for the second are heard.
+    let sent = |rig: &mut Rig, now: Now| {
+        peers.iter().for_each(|peer| drop(drain(peer)));
+        for number in 0..100 {
+            assert!(peers[0].send(udp([10, 0, 0, 9], [99, 1, 2, 3], 64, number)));
+        }
+        rig.settle(now);
+        let arrived = [1, 2].map(|peer: usize| drain(&peers[peer]));
+        let asked =
+            arrived[0].iter().filter(|frame| frame[12..14] == [8, 6] && frame[38..42] == [10, 1, 0, 12]);
+        let asked = asked.count();
+        (
+            arrived.map(|frames| numbers(&frames).into_iter().map(|(_, number)| number).collect::<Vec<_>>()),
+            asked,
+        )
+    };
+    let ([first, second], _) = sent(&mut rig, now);
+    assert!(first.len() + second.len() == 100 && (30..=64).contains(&second.len()), "{second:?}");
+    let all: Vec<u16> = (0..100).collect();
+    // Its port is closed, and opened again.
+    rig.set_up(lost, false);
+    assert_eq!(sent(&mut rig, now).0, [all.clone(), vec![]]);
+    rig.set_up(lost, true);
+    assert_eq!(sent(&mut rig, now).0, [first.clone(), second.clone()]);
+    // It falls silent. The first goes on answering.
+    let answers_first = |rig: &mut Rig, now: Now| {
+        assert!(peers[1].send(says(11, false)));
+        rig.settle(now);
+    };
+    now.ns += 31_000 * MS;
+    for _ in 0..3 {
+        assert_eq!(sent(&mut rig, now).0, [first.clone(), second.clone()], "it may be there still");
+        answers_first(&mut rig, now);
+        now.ns += 1000 * MS;
+    }
+    // The last that goes to it. Then it is asked for of everybody, and its packets wait.
+    assert!(peers[0].send(udp([10, 0, 0, 9], [99, 1, 2, 3], 64, second[0])));
+    rig.settle(now);
+    let ([by_first, by_second], _) = sent(&mut rig, now);
+    assert_eq!((by_first, by_second.len()), (first.clone(), 0));
+    peers.iter().for_each(|peer| drop(drain(peer)));
+    for _ in 0..4 {
+        now.ns += 1000 * MS;
+        rig.settle(now);
+    }
+    let mut waited: Vec<u16> = numbers(&drain(&peers[1])).into_iter().map(|(_, number)| number).collect();
+    waited.sort_unstable();
+    assert_eq!(
+        (waited, drain(&peers[0]).len()),
+        (second.clone(), 0),
+        "what waited goes the other way, and nobody is told"
+    );
+    // Nothing waits for it any more, and it is asked for once a second.
+    for n in 0..8 {
+        let (ways, asked) = sent(&mut rig, now);
+        assert_eq!(ways, [all.clone(), vec![]], "{n}");
+        assert!(asked <= 1 && (n < 4 || asked == 1), "{asked} questions in second {n}");
+        answers_first(&mut rig, now);
+        now.ns += 1000 * MS;
+    }
+    assert!(peers[2].send(says(12, false)));
+    rig.settle(now);
+    assert_eq!(sent(&mut rig, now).0, [first, second], "it is back");
+    rig.assert_conserved();
+}
+
 /// What a SYN offers as its largest segment is made to fit the narrower of both ports, where one of the bridges asks for it; the
 /// first packet, that waits for its neighbour, like any other.
 #[test]

@@ -20,6 +20,7 @@ use crate::table::neigh::{self, Ask, Claim};
 use crate::table::wide::Key;
 use crate::wire::checksum::{self, Csum};
 use crate::wire::ethernet::{ARP, BROADCAST, HEADER_LEN, IPV4, IPV6, set_addresses};
+use crate::wire::gso::Segmenter;
 use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{self, ICMP, ICMPV6, NO_NEXT, TCP, UDP, Version};
 use arrayvec::ArrayVec;
@@ -40,6 +41,9 @@ const SAID_MAX: usize = 2 * BATCH_FRAMES;
 /// Pieces that packets of one batch are cut into at most: two each. What finds no room is refused as if it might
 /// not be cut.
 const PIECES_MAX: usize = 2 * BATCH_FRAMES;
+/// Pieces that are decided about at once: of those of a superframe each may be cut into four once more, which is 1 500 bytes
+/// for a way of 400.
+pub(super) const PIECES_AT_ONCE: usize = PIECES_MAX / 4;
 
 /// What limits the slow path, and where it writes.
 #[derive(Debug)]
@@ -311,6 +315,12 @@ fn too_big(
     let Some(mtu) = route::mtu_of_way(view, area.bytes(&frame), note, real) else {
         return private.drop(pool, view.in_port, DropReason::MtuExceeded, frame);
     };
+    if frame.offload.gso.is_some() {
+        match cut_train(pool, private, frame, note) {
+            None => return,
+            Some(whole) => frame = whole,
+        }
+    }
     let cut = match (version_of(note), frame.offload.gso) {
         (Some(version), None) => {
             let packet = area.bytes(&frame).get(note.payload_at()..).unwrap_or_default();
@@ -346,6 +356,37 @@ fn too_big(
     }
     pool.give(frame);
     private.counters.event(Event::Fragmented).add(1);
+}
+
+/// Cuts a superframe whose segments are too long, but may be cut up, into these: `route` decides about each, and they come here
+/// again one by one, as Linux has it (`ip_finish_output_gso`, net/ipv4/ip_output.c). It comes back where that must not be, or
+/// where there is no room for all of them.
+fn cut_train(pool: &mut Pool, private: &mut Private, frame: Frame, note: &Note) -> Option<Frame> {
+    let area = pool.area_shared();
+    let bytes = area.bytes(&frame);
+    let packet = bytes.get(note.payload_at()..).unwrap_or_default();
+    let may =
+        version_of(note) == Some(Version::V4) && hop::read(packet, Version::V4).is_ok_and(|hop| !hop.whole);
+    let gso = frame.offload.gso.filter(|_| may);
+    let segmenter = gso.map(|gso| Segmenter::new(bytes, frame.offload.csum, gso));
+    let Some(Ok(segmenter)) = segmenter else { return Some(frame) };
+    let room = private.slow.pieces.remaining_capacity().min(pool.free());
+    // They may need large frames, of which there are few: then nothing is begun.
+    if segmenter.count() > room || segmenter.len_of(0) > area.packet_len_max() {
+        return Some(frame);
+    }
+    for n in 0..segmenter.count() {
+        let Some(mut segment) = pool.take() else { break };
+        if !area.set_len(&mut segment, segmenter.len_of(n)) {
+            pool.give(segment);
+            break;
+        }
+        segment.offload.csum = segmenter.partial();
+        _ = segmenter.write(n, area.bytes_mut(&mut segment), false);
+        private.slow.pieces.push((segment, Note { verdict: Verdict::Undecided, ..*note }));
+    }
+    pool.give(frame);
+    None
 }
 
 /// Asks who has an address: the station that had it, or everybody.

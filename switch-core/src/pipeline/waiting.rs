@@ -2,14 +2,10 @@
 //! answered, or never will.
 
 use super::hold::{AT_ONCE, Due};
-use super::note::Note;
 use super::slow;
-use super::verdict::Verdict;
 use super::{Advertising, Pipeline, View, Word, World, decide_again, egress, emit, prepare_own};
 use crate::config::snapshot::{PortFacts, PortId};
-use crate::counter::DropReason;
 use crate::frame::{BATCH_FRAMES, Batch, Pool};
-use crate::host::error::Reason;
 use crate::table::neigh::{Found, PROBES_MAX};
 use crate::table::wide::Key;
 
@@ -25,12 +21,12 @@ impl Pipeline {
     }
 
     /// Sends the pieces of packets that were too long on, from `route` on. They fit where the whole did not;
-    /// where they do not fit either (a next hop of several, whose port is narrower) they are cut again, and
-    /// each round is shorter than the one before.
+    /// where they do not fit either (segments of a superframe; a next hop of several, whose port is narrower) they are cut
+    /// again, and each round is shorter than the one before.
     fn send_pieces(&mut self, world: World, view: &View, batch: &mut Batch, pool: &mut Pool) {
         let mut pieces = std::mem::take(&mut self.private.slow.pieces);
         while !pieces.is_empty() {
-            let count = pieces.len().min(BATCH_FRAMES);
+            let count = pieces.len().min(slow::PIECES_AT_ONCE);
             for ((frame, piece), note) in pieces.drain(..count).zip(self.notes.iter_mut()) {
                 batch.push(frame);
                 *note = piece;
@@ -137,7 +133,9 @@ impl Pipeline {
     /// How many there were.
     fn release(&mut self, world: World, key: Key, batch: &mut Batch, pool: &mut Pool) -> usize {
         let (closed, mut released) = (PortFacts::default(), 0);
-        while let Some(first) = self.private.holds.pop(key, None) {
+        // All at once: of several ports each would wait for the others' packets behind its own, in turn and without end.
+        let Some(chain) = self.private.holds.let_go(key) else { return 0 };
+        while let Some(first) = self.private.holds.next(&chain, None) {
             let (in_port, in_queue) = (first.in_port, first.in_queue);
             self.private.in_queue = in_queue;
             let mut next = Some(first);
@@ -147,7 +145,7 @@ impl Pipeline {
                 next = if batch.is_full() {
                     None
                 } else {
-                    self.private.holds.pop(key, Some((in_port, in_queue)))
+                    self.private.holds.next(&chain, Some((in_port, in_queue)))
                 };
             }
             let view = View::new(world, in_port, &closed);
@@ -159,6 +157,7 @@ impl Pipeline {
             decide_again(&view, batch, notes, pool, &mut self.private);
             self.work_off(world, &view, batch, pool);
         }
+        self.private.holds.close(chain);
         released
     }
 
@@ -171,18 +170,10 @@ impl Pipeline {
         self.speak(world, 0, batch, pool);
     }
 
+    /// Nobody answered: what waits is decided about once more. It goes by another next hop, if its route has one, and else its
+    /// sender is told.
     fn give_up(&mut self, world: World, key: Key, batch: &mut Batch, pool: &mut Pool) {
-        let closed = PortFacts::default();
         world.tables.neigh.give_up(key, world.now.s());
-        while let Some(held) = self.private.holds.pop(key, None) {
-            let view = View::new(world, held.in_port, &closed);
-            let note = Note { verdict: Verdict::Undecided, ..held.note };
-            let drop = DropReason::NeighbourFailed;
-            slow::refuse(&view, pool, &mut self.private, held.frame, &note, Reason::NoNeighbour, drop);
-            if self.private.slow.said.is_full() {
-                self.speak(world, held.in_port, batch, pool);
-            }
-        }
-        self.speak(world, 0, batch, pool);
+        self.release(world, key, batch, pool);
     }
 }

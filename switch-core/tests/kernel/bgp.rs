@@ -1,6 +1,10 @@
 //! Two nodes exchange their pods' networks by BGP, over two cables, with BIRD as Debian has it: pods talk with their
-//! own addresses, and go on doing so when a cable fails and when a routing daemon restarts or dies.
+//! own addresses, and go on doing so when a cable fails and when a routing daemon restarts or dies. And one with FRR in its place:
+//! the switch knows routing daemons by what they write into the kernel.
 
+mod frr;
+
+use frr::Frr;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -111,11 +115,16 @@ fn configuration(own: u8, other: u8) -> String {
     text
 }
 
-/// Next hops that a node's kernel has to the other's pods, both versions together.
+/// Next hops that a node's kernel has to the other's pods, both versions together, by BIRD.
 fn ways(router: &Router, other: &Router) -> usize {
+    ways_by(router, other, "bird")
+}
+
+/// Those that `protocol` wrote.
+fn ways_by(router: &Router, other: &Router, protocol: &str) -> usize {
     let n = other.net;
-    let said = router.node.net.ip(&format!("-4 route show 10.{n}.0.0/24 proto bird"))
-        + &router.node.net.ip(&format!("-6 route show fd10:{n}::/64 proto bird"));
+    let said = router.node.net.ip(&format!("-4 route show 10.{n}.0.0/24 proto {protocol}"))
+        + &router.node.net.ip(&format!("-6 route show fd10:{n}::/64 proto {protocol}"));
     said.lines()
         .filter(|line| line.contains(" via ") && !line.contains("dead"))
         .map(|line| line.matches(" dev ").count())
@@ -175,17 +184,9 @@ fn outlive(shares: bool) {
         assert_eq!(tcp(&near.net, &far.net, to.parse().unwrap(), 1_000_000), 1_000_000, "TCP to {to}");
     }
     // The switch shows who wrote the route.
-    let by_bird = |daemon: &Daemon| {
-        let routes: Vec<RouteStatus> = daemon.call(&Request::RouteList(Default::default()));
-        routes
-            .iter()
-            .filter(|route| route.origin.as_ref().is_some_and(|origin| origin.protocol == "bird"))
-            .count()
-    };
-    wait_until("the mirror", LONG, || daemons.iter().all(|daemon| by_bird(daemon) == 2));
+    wait_until("the mirror", LONG, || daemons.iter().all(|daemon| shown(daemon, "bird") == 2));
 
-    let pair = |a: &str, b: &str| (a.parse::<IpAddr>().unwrap(), b.parse::<IpAddr>().unwrap());
-    let pairs = [pair("10.1.0.2", "10.2.0.2"), pair("fd10:1::2", "fd10:2::2")];
+    let pairs = pairs();
     let load = |window| sequence::start(&near.net, &far.net, &pairs, window);
     let window = if shares { IN_RINGS } else { WINDOW };
     let flows_on = |load: &sequence::Running| {
@@ -229,6 +230,74 @@ fn outlive(shares: bool) {
     }
     for daemon in &daemons {
         assert_eq!(daemon.drops("kernel-loop"), 0);
+        daemon.assert_conserved();
+    }
+}
+
+/// A flow of each version between the pods of both nodes.
+fn pairs() -> [(IpAddr, IpAddr); 2] {
+    let pair = |a: &str, b: &str| (a.parse().unwrap(), b.parse().unwrap());
+    [pair("10.1.0.2", "10.2.0.2"), pair("fd10:1::2", "fd10:2::2")]
+}
+
+/// Routes that the switch shows as written by `protocol`.
+fn shown(daemon: &Daemon, protocol: &str) -> usize {
+    let routes: Vec<RouteStatus> = daemon.call(&Request::RouteList(Default::default()));
+    let is_its =
+        |route: &&RouteStatus| route.origin.as_ref().is_some_and(|origin| origin.protocol == protocol);
+    routes.iter().filter(is_its).count()
+}
+
+/// BIRD on one node and FRR on the other, whose routes name next-hop objects: they find each other's pods, a cable's failure moves
+/// the path, and nothing is lost when FRR dies.
+#[test]
+fn frr_feeds_the_switch_as_bird_does() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut nodes = [Router::new(1), Router::new(2)];
+    for link in LINKS {
+        nodes[0].join(&nodes[1], link);
+    }
+    let daemons: [Daemon; 2] = nodes.each_mut().map(|node| {
+        let daemon = node.start(&Options::new(env!("CARGO_BIN_EXE_switchd")));
+        let _: Done = daemon.call(&Request::VrfSet(Vrf { mirror: true, ..Vrf::unset(Name::main()) }));
+        node.pod(&daemon, 2);
+        daemon
+    });
+    let [one, two] = &nodes;
+    let _bird = Bird::start(one, two);
+    let mut frr = Frr::start(two, one, &LINKS);
+    let told = |count: usize| {
+        wait_until(&format!("{count} ways each"), LONG, || {
+            ways(one, two) == count && ways_by(two, one, "bgp") == count
+        });
+    };
+    told(4);
+    let (near, far) = (&one.pods[0], &two.pods[0]);
+    for (to, from) in [("10.2.0.2", "10.1.0.2"), ("fd10:2::2", "fd10:1::2")] {
+        wait_until("ping", LONG, || near.reaches(to) && far.reaches(from));
+        assert_eq!(tcp(&near.net, &far.net, to.parse().unwrap(), 1_000_000), 1_000_000, "TCP to {to}");
+    }
+    wait_until("the mirror", LONG, || shown(&daemons[0], "bird") == 2 && shown(&daemons[1], "bgp") == 2);
+    let flows_on = |load: &sequence::Running| {
+        let before = load.received();
+        wait_until("traffic goes on", LONG, || load.received() > before + 400);
+    };
+    let running = sequence::start(&near.net, &far.net, &pairs(), WINDOW);
+    flows_on(&running);
+    two.node.net.ip("link set l90to1 down");
+    told(2);
+    flows_on(&running);
+    running.finish();
+    // On the cable that is left nothing is lost, also when FRR dies: what it wrote stays in its kernel, and BIRD waits for it.
+    let running = sequence::start(&near.net, &far.net, &pairs(), WINDOW);
+    flows_on(&running);
+    frr.kill();
+    flows_on(&running);
+    std::thread::sleep(Duration::from_secs(2));
+    flows_on(&running);
+    assert_eq!(running.finish().lost, 0, "FRR was killed");
+    assert_eq!((shown(&daemons[0], "bird"), shown(&daemons[1], "bgp")), (2, 2));
+    for daemon in &daemons {
         daemon.assert_conserved();
     }
 }

@@ -19,6 +19,7 @@ mod memory;
 mod mirror;
 mod nat;
 mod nat_nic;
+mod neighbours;
 mod outside;
 mod owners;
 mod policy;

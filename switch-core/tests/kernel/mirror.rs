@@ -1,12 +1,13 @@
 //! The kernel's routing table, mirrored: what it says is what the switch does, whatever news of it is lost.
 
 use rustix::process::Signal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use switch_api::{
-    Done, MirrorStatus, Name, Nothing, Request, RouteChoice, RouteGet, RouteStatus, Vrf, VrfStatus,
+    Bridge, Done, MirrorStatus, Name, Nothing, Port, PortKind, PortSettings, Request, RouteChoice, RouteGet,
+    RouteStatus, Uplink, Vrf, VrfStatus,
 };
 use switch_lab::cross::Router;
-use switch_lab::{Daemon, Options, wait_until};
+use switch_lab::{Daemon, Options, sequence, wait_until};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -267,4 +268,117 @@ fn what_is_followed_is_what_is_there() {
         assert_eq!(followed, said(&daemon), "round {round}");
         assert!(changes > 0, "nothing was followed");
     }
+}
+
+/// A million routes withdrawn at once, by setting their device down, of which the kernel says no more than that. What goes another
+/// way meanwhile is neither lost nor overtaken, requests are answered before long, and none of them is left.
+#[test]
+fn a_million_routes_are_withdrawn_at_once() {
+    const ROUTES: usize = 1_000_000;
+    // The kernel's own addresses and networks count as well.
+    let (node, other, daemon) = mirrored("--mirror-routes 1001000 --mirror-buffer 16777216");
+    node.join(&other, 91);
+    other.route_to(&node, 90);
+    wait_until("the other node", LONG, || node.pods[0].reaches("10.90.0.2"));
+    let mirrored = || status(&daemon).0;
+    let before = mirrored().routes;
+    let line = |n: usize| {
+        format!("route add 11.{}.{}.{}/32 via 10.91.0.2 proto bird", n >> 16, n >> 8 & 255, n & 255)
+    };
+    batch(&node, (0..ROUTES).map(line));
+    wait_until("all are there", LONG * 6, || mirrored().routes == before + ROUTES);
+    assert_eq!((mirrored().beyond, choice(&daemon, "11.9.3.7").what.as_str()), (0, "kernel"));
+    let quiet = || {
+        let one = mirrored();
+        std::thread::sleep(Duration::from_millis(300));
+        one == mirrored()
+    };
+    wait_until("nothing more is to be done", LONG * 3, quiet);
+
+    let pair = ("10.1.0.2".parse().unwrap(), "10.90.0.2".parse().unwrap());
+    let load = sequence::start(&node.pods[0].net, &other.node.net, &[pair], 64);
+    wait_until("traffic", LONG, || load.received() > 400);
+    let (began, received) = (Instant::now(), load.received());
+    node.node.net.ip("link set l91to2 down");
+    let took_kernel = began.elapsed();
+    let mut longest = Duration::ZERO;
+    let is_gone = || {
+        let asked = Instant::now();
+        let gone = mirrored().routes <= before;
+        longest = longest.max(asked.elapsed());
+        gone
+    };
+    wait_until("all are gone", LONG * 3, is_gone);
+    let took = began.elapsed();
+    assert_eq!(choice(&daemon, "11.9.3.7").what, "none");
+    let passed = load.received() - received;
+    wait_until("traffic goes on", LONG, || load.received() > received + passed + 400);
+    let tally = load.finish();
+    println!(
+        "{ROUTES} routes gone after {took:.1?}, of which the kernel took {took_kernel:.1?}; a request waited {longest:.1?} at most; \
+         {passed} datagrams meanwhile, {tally:?}"
+    );
+    assert_eq!((tally.lost, tally.overtaken), (0, 0), "{tally:?}");
+    assert!(passed > 0, "nothing went on meanwhile");
+    // It is a mirror as before.
+    node.node.net.ip("link set l91to2 up");
+    node.node.net.ip("route add 12.0.0.1/32 via 10.91.0.2");
+    becomes(&daemon, "12.0.0.1", "kernel");
+    daemon.assert_conserved();
+}
+
+/// Each of the switch's tables mirrors the kernel's table that it was given, and tells that one of its networks: what stands in the
+/// other concerns it not at all.
+#[test]
+fn each_table_mirrors_a_table_of_its_own() {
+    const TABLE: u32 = 100;
+    let (node, other, daemon) = mirrored("");
+    let red: Name = "red".parse().unwrap();
+    let bridge: Name = "red0".parse().unwrap();
+    let object = Bridge { vrf: red.clone(), ..Bridge::new(bridge.clone()) };
+    let _: Done = daemon.call(&Request::BridgeAdd(object));
+    daemon.gateway("red0", "10.8.0.1/24");
+    let kind =
+        PortKind::Host { device: "switch-red".into(), mac: None, addresses: Vec::new(), routes: Vec::new() };
+    let _: Done =
+        daemon.call(&Request::PortAdd(Box::new(Port::new("host-red".parse().unwrap(), bridge, kind))));
+    let vrf = Vrf { uplink: Uplink::Kernel, kernel_table: TABLE, mirror: true, ..Vrf::unset(red.clone()) };
+    let _: Done = daemon.call(&Request::VrfSet(vrf));
+    let kernel = |words: &str| drop(node.node.net.ip(words));
+    let is = |vrf: &Name, address: &str, what: &str| {
+        let get = Request::RouteGet(RouteGet { address: address.parse().unwrap(), vrf: vrf.clone() });
+        wait_until(&format!("{address} becomes {what} in {vrf}"), LONG, || {
+            daemon.call::<RouteChoice>(&get).what == what
+        });
+    };
+    let main = Name::main();
+    for (add, of_main, of_red) in [
+        ("blackhole 10.52.0.0/16 table 100", "none", "blackhole"),
+        ("prohibit 10.53.0.0/16", "prohibit", "none"),
+        ("unreachable 10.52.0.0/16", "unreachable", "blackhole"),
+    ] {
+        kernel(&format!("route add {add} proto static"));
+        let address = if add.contains("10.52") { "10.52.0.1" } else { "10.53.0.1" };
+        is(&main, address, of_main);
+        is(&red, address, of_red);
+    }
+    kernel("route del blackhole 10.52.0.0/16 table 100");
+    is(&red, "10.52.0.1", "none");
+    is(&main, "10.52.0.1", "unreachable");
+    // The table knows its own networks, and no others.
+    let table = |number: u32| node.node.net.ip(&format!("-4 route show table {number} proto 83"));
+    wait_until("the network is told", LONG, || table(TABLE).contains("10.8.0.0/24"));
+    assert!(!table(TABLE).contains("10.1.0.0/24") && !table(254).contains("10.8.0.0/24"));
+    // And it is a way: a pod of this table reaches the other node by what stands there.
+    let pod = node.node.pod_on(8, 2);
+    daemon.attach(&pod, "red0", PortSettings::default());
+    kernel("route add 10.90.0.0/24 dev l90to2 table 100");
+    kernel("rule add iif switch-red lookup 100 priority 100");
+    kernel("rule add to 10.8.0.0/24 lookup 100 priority 101");
+    other.node.net.ip("route add 10.8.0.0/24 via 10.90.0.1");
+    wait_until("the other node", LONG, || pod.reaches("10.90.0.2"));
+    kernel("route del 10.90.0.0/24 dev l90to2 table 100");
+    is(&red, "10.90.0.2", "none");
+    assert!(!pod.reaches("10.90.0.2"), "main has a route there, its own table none");
+    daemon.assert_conserved();
 }

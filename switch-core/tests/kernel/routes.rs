@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 use switch_api::{
-    ApiError, Code, Done, Name, NextHop, Nothing, Request, Route, RouteApply, RouteChoice, RouteCount,
-    RouteDelete, RouteFilter, RouteGet, RouteKind, RoutePlace, RouteStatus, Vid,
+    ApiError, Code, Done, Name, NextHop, Nothing, PortSettings, Request, Route, RouteApply, RouteChoice,
+    RouteCount, RouteDelete, RouteFilter, RouteGet, RouteKind, RoutePlace, RouteStatus, Vid,
 };
+use switch_lab::cross::Router;
 use switch_lab::scenes::routed;
-use switch_lab::transfer::tcp;
+use switch_lab::transfer::{checksum_errors, tcp};
 use switch_lab::{Daemon, Options, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
@@ -68,6 +69,33 @@ fn a_route_has_an_mtu() {
     }
     let said = pods[0].net.run("ping -n -c 3 -i 0.2 -W 2 -M dont -s 1400 10.99.0.1");
     assert!(said.contains("3 received"), "{said}");
+    daemon.assert_conserved();
+}
+
+/// A pod's kernel that lets its packets be cut up (no path MTU discovery) hands over superframes whose segments do not fit a
+/// narrow way: they arrive in pieces, whole, and nobody is told of anything.
+#[test]
+fn superframes_that_may_be_cut_pass_a_narrow_way() {
+    let mut node = Router::new(1);
+    let daemon = node.start(&switchd());
+    node.pod(&daemon, 2);
+    daemon.bridge("br2");
+    daemon.gateway("br2", "10.2.0.1/24");
+    let (near, far) = (&node.pods[0], node.node.pod_on(2, 2));
+    daemon.attach(&far, "br2", PortSettings { mtu: Some(1000), ..PortSettings::default() });
+    wait_until("ping", LONG, || near.reaches("10.2.0.2"));
+    let cut = || {
+        let events = daemon.stats().events;
+        events.iter().find(|(name, _)| name == "fragmented").map_or(0, |(_, count)| *count)
+    };
+    for (discovers, mode) in [(false, 1), (true, 0)] {
+        near.net.run(&format!("sysctl -q -w net.ipv4.ip_no_pmtu_disc={mode}"));
+        let (told, before) = (daemon.drops("mtu-exceeded"), cut());
+        assert_eq!(tcp(&near.net, &far.net, "10.2.0.2".parse().unwrap(), 2_000_000), 2_000_000);
+        assert_eq!(daemon.drops("mtu-exceeded") > told, discovers, "its sender was told");
+        assert_eq!(cut() > before + 1000, !discovers, "its segments were cut");
+    }
+    assert_eq!(checksum_errors(&far.net), 0);
     daemon.assert_conserved();
 }
 
@@ -139,6 +167,40 @@ fn a_next_hop_over_a_dead_cable_is_told_of() {
     pods[1].net.ip("link set eth0 up");
     pods[1].net.ip("route replace default via 10.2.0.1");
     wait_until("it is reached again", LONG * 2, || pods[0].reaches("10.99.0.1"));
+    daemon.assert_conserved();
+}
+
+/// Of two routers one dies: who went by it goes by the other before long, and is not kept waiting again and again; once it is back,
+/// it is used again.
+#[test]
+fn flows_of_a_dead_next_hop_go_by_the_other() {
+    const FLOWS: u8 = 16;
+    let (_node, daemon, pods) = routed(&switchd(), &[1, 2, 3]);
+    let far = |n: u8| format!("10.99.0.{n}");
+    for router in &pods[1..] {
+        (1..=FLOWS).for_each(|n| drop(router.net.ip(&format!("addr add {}/32 dev lo", far(n)))));
+    }
+    let both = route("10.99.0.0/16", RouteKind::Via, &["10.2.0.2", "10.3.0.2"]);
+    let _: Done = daemon.call(&Request::RouteAdd(both));
+    let reached = || (1..=FLOWS).filter(|n| pods[0].reaches(&far(*n))).count() == usize::from(FLOWS);
+    wait_until("all are reached", LONG, reached);
+    let is_used = |by: usize| {
+        let before = pods[by].received().unwrap().0;
+        assert!(reached());
+        pods[by].received().unwrap().0 >= before + 4
+    };
+    assert!(is_used(1) && is_used(2), "both are used");
+    pods[2].net.ip("link set eth0 down");
+    wait_until("all are reached by the other", LONG * 6, reached);
+    // For longer than it is remembered that somebody did not answer.
+    let until = std::time::Instant::now() + LONG;
+    while std::time::Instant::now() < until {
+        assert!(reached(), "somebody waits for the dead one");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    pods[2].net.ip("link set eth0 up");
+    pods[2].net.ip("route replace default via 10.3.0.1");
+    wait_until("it is used again", LONG * 2, || is_used(2));
     daemon.assert_conserved();
 }
 

@@ -228,6 +228,65 @@ fn senders_are_told_why_nothing_arrives() {
     drop(node);
 }
 
+/// What people ask the way with: each says one hop, the gateway, and then the pod; `tracepath` the narrowest place, too.
+#[test]
+fn tools_show_the_way() {
+    let (_node, daemon, pods) = routed(&switchd(), &[1, 2]);
+    let net = &pods[0].net;
+    let ways = [("10.1.0.1", "10.2.0.2"), ("fd10:1::1", "fd10:2::2")];
+    wait_until("ping", LONG, || ways.iter().all(|(_, far)| pods[0].reaches(far)));
+    // Each line's hop and who is there; what has no number is left out.
+    let hops = |said: &str| -> Vec<(u32, String)> {
+        let hop = |line: &str| {
+            let mut words = line.split_whitespace();
+            let n = words.next()?.trim_end_matches(['.', ':', '|', '-']).parse().ok()?;
+            Some((n, words.next()?.to_owned()))
+        };
+        said.lines().filter_map(hop).collect()
+    };
+    let narrow = switch_api::PortSet {
+        name: pods[1].device.parse().unwrap(),
+        settings: PortSettings { mtu: Some(1400), ..PortSettings::default() },
+    };
+    for (gateway, far) in ways {
+        let is = [(1, gateway.to_owned()), (2, far.to_owned())];
+        for how in ["traceroute -n -q 1 -w 1", "traceroute -n -q 1 -w 1 -I", "traceroute -n -q 1 -w 1 -T"] {
+            let said = net.run(&format!("{how} {far}"));
+            assert_eq!(hops(&said), is, "{how}: {said}");
+        }
+        for how in [
+            "mtr -n -r -c 2 -i 0.3 -G 1",
+            "mtr -n -r -c 2 -i 0.3 -G 1 --udp",
+            "mtr -n -r -c 2 -i 0.3 -G 1 --tcp",
+        ] {
+            let said = net.run(&format!("{how} {far}"));
+            assert_eq!(hops(&said), is, "{how}: {said}");
+            assert_eq!(said.matches(" 0.0%").count(), 2, "{how} lost something: {said}");
+        }
+    }
+    for mtu in [1500, 1400] {
+        if mtu == 1400 {
+            let _: Done = daemon.call(&Request::PortSet(narrow.clone()));
+        }
+        for (gateway, far) in ways {
+            let said = net.run(&format!("tracepath -n {far}"));
+            let mut seen = hops(&said);
+            seen.dedup();
+            let mut is = vec![(1, gateway.to_owned()), (2, far.to_owned())];
+            if mtu < 1500 {
+                // The gateway tells what it has no room for.
+                is.insert(1, (2, gateway.to_owned()));
+            }
+            assert_eq!(seen, is, "{said}");
+            assert!(
+                said.contains("reached") && said.contains(&format!("Resume: pmtu {mtu} hops 2 back 2")),
+                "{said}"
+            );
+        }
+    }
+    daemon.assert_conserved();
+}
+
 fn bridge_set(daemon: &Daemon, name: &str, change: impl Fn(Bridge) -> Bridge) {
     let _: Done = daemon.call(&Request::BridgeSet(change(Bridge::new(name.parse().unwrap()))));
 }

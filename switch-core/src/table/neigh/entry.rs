@@ -26,7 +26,7 @@ pub struct Entry {
     pub port: u16,
     /// See [`State`].
     pub state: State,
-    /// Questions since it last answered.
+    /// Questions since it last answered. Of one that is asked for: 1 if nobody answered the time before.
     pub(super) probes: u8,
     /// Low bits of the second of the last question.
     pub(super) probed_s: u16,
@@ -97,6 +97,11 @@ impl Entry {
                 next.state == State::Static || self.state == State::Known && next.stamp_s >= self.stamp_s;
             next.has_station() && next.mac == self.mac && lasts
         })
+    }
+
+    /// Whether nobody answered when it was asked for last, and it is asked for again at most.
+    pub(super) fn is_missed(self) -> bool {
+        self.state == State::Failed || self.state == State::Asked && self.probes > 0
     }
 
     pub(super) fn is_waiting(self) -> bool {

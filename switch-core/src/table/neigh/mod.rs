@@ -190,9 +190,31 @@ impl Neighbours {
                 None if self.may_ask(port) => Ask::Send,
                 None => Ask::Full,
             };
-            (ask == Ask::Send).then(|| Some(Entry::new(State::Asked, 0, port, now_s)))
+            let probes = u8::from(present.is_some_and(Entry::is_missed));
+            (ask == Ask::Send).then(|| Some(Entry { probes, ..Entry::new(State::Asked, 0, port, now_s) }))
         })
         .map_or(Ask::Full, |()| ask)
+    }
+
+    /// Whether `key` was asked for in vain, and is not known since: who can be gone another way need not wait for it. Then says
+    /// whether to ask everybody once more, which is once a second.
+    pub fn missed(&self, home: u32, key: Key, now_s: u32) -> Option<bool> {
+        let is_due = |entry: Entry| entry.age_s(now_s) > 0;
+        let entry = self.table.get(home, key).map(Entry::unpack).filter(|entry| entry.is_missed())?;
+        let mut asks = false;
+        if is_due(entry) {
+            _ = self.change(key, |present| {
+                let entry = present.filter(|entry| entry.is_missed() && is_due(*entry))?;
+                asks = true;
+                Some(Some(Entry { probes: 1, ..Entry::new(State::Asked, 0, entry.port, now_s) }))
+            });
+        }
+        Some(asks)
+    }
+
+    /// Whether `key` was asked for in vain, and is not known since.
+    pub fn is_missed(&self, home: u32, key: Key) -> bool {
+        self.table.get(home, key).map(Entry::unpack).is_some_and(Entry::is_missed)
     }
 
     /// Its questions went unanswered.

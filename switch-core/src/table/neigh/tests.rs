@@ -54,6 +54,22 @@ fn silence_is_remembered_for_a_while() {
     assert_eq!(lookup(&table, A, 104), Found::Fresh(5));
 }
 
+/// Who did not answer is missed until he is heard of, and asked for once a second by whoever looks.
+#[test]
+fn who_did_not_answer_is_missed_until_he_does() {
+    let table = neighbours();
+    let missed = |now_s| table.missed(table.home(A), A, now_s);
+    assert_eq!(missed(100), None, "nobody asked");
+    assert_eq!(table.ask(A, 0, 100), Ask::Send);
+    assert_eq!(missed(101), None, "nobody knows yet");
+    table.give_up(A, 103);
+    assert_eq!([103, 104, 104, 105, 109].map(missed), [false, true, false, true, true].map(Some));
+    assert_eq!(table.ask(A, 0, 109), Ask::Wait, "the question stands");
+    assert_eq!((table.ask(A, 0, 110), missed(110)), (Ask::Send, Some(false)));
+    assert_eq!(hear(&table, 5, 111, Claim::Answer), Heard::Learned);
+    assert_eq!((missed(111), lookup(&table, A, 111)), (None, Found::Fresh(5)));
+}
+
 #[test]
 fn nobody_takes_over_a_valid_entry() {
     let table = neighbours();
