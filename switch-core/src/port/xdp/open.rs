@@ -20,6 +20,11 @@ use switch_api::{Take, XdpMode};
 const BIND_ATTEMPTS: u32 = 50;
 const BIND_PAUSE: Duration = Duration::from_millis(10);
 
+/// Why a port that may be in any mode is in the slowest after a restart. That it was refused a faster one is not asked again: while
+/// there is a program in one mode the kernel takes none in another.
+const FOUND_GENERIC: &str = "an earlier daemon's program is there, in the generic mode, and was taken over; delete the port and add it again to \
+     have faster ones tried";
+
 /// What every xdp port of the daemon shares.
 #[derive(Debug)]
 pub struct Engine {
@@ -40,6 +45,8 @@ pub struct Device<'a> {
     pub ifindex: u32,
     /// Queues to serve.
     pub queues: u32,
+    /// Who runs the program that is on it now, if one is: an earlier daemon's may be, which is taken over.
+    pub runs: Option<Hook>,
 }
 
 /// How to open it.
@@ -171,19 +178,43 @@ impl Engine {
     }
 
     fn attach(&self, device: &Device, how: &How) -> Result<(Attached, Option<String>), AttachError> {
-        let attach =
-            |hook| Attached::attach(&self.directory, device.name, device.ifindex, hook, &how.settings);
+        let attach = |hook, runs| {
+            Attached::attach(&self.directory, (device.name, device.ifindex), hook, runs, &how.settings)
+        };
         match how.mode {
-            XdpMode::Generic => Ok((attach(Hook::Generic)?, None)),
-            XdpMode::Native | XdpMode::ZeroCopy => Ok((attach(Hook::Native)?, None)),
-            XdpMode::Auto => match attach(Hook::Native) {
-                Ok(attached) => Ok((attached, None)),
+            XdpMode::Generic => Ok((self.in_hook(Hook::Generic, device, how)?, None)),
+            XdpMode::Native | XdpMode::ZeroCopy => Ok((self.in_hook(Hook::Native, device, how)?, None)),
+            XdpMode::Auto => match attach(Hook::Native, device.runs) {
+                Ok(attached) => {
+                    let is_slow = attached.hook == Hook::Generic;
+                    Ok((attached, is_slow.then(|| FOUND_GENERIC.to_owned())))
+                }
                 Err(refused @ AttachError::Refused { .. }) => {
-                    Ok((attach(Hook::Generic)?, Some(refused.to_string())))
+                    Ok((attach(Hook::Generic, None)?, Some(refused.to_string())))
                 }
                 Err(error) => Err(error),
             },
         }
+    }
+
+    /// The program in the hook that was asked for by name. An earlier daemon's that is in the other one goes: for a moment nobody
+    /// guards the device, which is better than to run otherwise than was asked for.
+    fn in_hook(&self, hook: Hook, device: &Device, how: &How) -> Result<Attached, AttachError> {
+        let place = (device.name, device.ifindex);
+        let attached = Attached::attach(&self.directory, place, hook, device.runs, &how.settings)?;
+        if attached.hook == hook {
+            return Ok(attached);
+        }
+        let pin = program::pin_path(&self.directory, device.name, device.ifindex);
+        attached.detach().map_err(|error| AttachError::Pin { path: pin, error: error.to_string() })?;
+        for _ in 1..BIND_ATTEMPTS {
+            match Attached::attach(&self.directory, place, hook, None, &how.settings) {
+                // The kernel may take it off a moment later.
+                Err(AttachError::Foreign) => std::thread::sleep(BIND_PAUSE),
+                other => return other,
+            }
+        }
+        Attached::attach(&self.directory, place, hook, None, &how.settings)
     }
 
     fn bind_all(

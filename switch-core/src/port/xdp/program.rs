@@ -177,12 +177,13 @@ fn remove_stale_pins(directory: &Path, device: &str, keep: &Path) {
 }
 
 impl Attached {
-    /// Puts the program on the device in `hook`, or into the link an earlier daemon left there.
+    /// Puts the program on the device in `hook`, or into the link an earlier daemon left there, which stays in its hook: `runs` is
+    /// who runs the program that is there now, as the kernel tells.
     pub fn attach(
         directory: &Path,
-        device: &str,
-        ifindex: u32,
+        (device, ifindex): (&str, u32),
         hook: Hook,
+        runs: Option<Hook>,
         settings: &Settings,
     ) -> Result<Self, AttachError> {
         let mut ebpf = load(directory)?;
@@ -195,9 +196,9 @@ impl Attached {
         remove_stale_pins(directory, device, &pin);
         let adopted = adopt(xdp, &pin);
         let is_adopted = adopted.is_some();
-        let link = match adopted {
-            Some(link) => link,
-            None => attach_and_pin(xdp, ifindex, hook, &pin)?,
+        let (link, hook) = match adopted {
+            Some(link) => (link, runs.unwrap_or(hook)),
+            None => (attach_and_pin(xdp, ifindex, hook, &pin)?, hook),
         };
         let queue_worker = ebpf.take_map("queue_worker").and_then(|map| Array::try_from(map).ok());
         let queue_worker = queue_worker.ok_or_else(missing)?;
