@@ -260,14 +260,15 @@ fn a_pod_that_fills_its_devices_queue_loses_its_own_frames_only() {
     let before = (came(), left(), pods[0].dropped().unwrap());
     let hung = Hung::thread(daemon.pid(), "worker-0").unwrap();
     let frame = plain(pods[1].mac(), pods[0].mac(), 7, 60);
-    let taken = (0..3 * TAP_QUEUE).filter(|_| sender.try_send(&frame)).count() as u64;
-    let dropped = pods[0].dropped().unwrap() - before.2;
-    assert!(taken <= TAP_QUEUE && dropped >= 2 * TAP_QUEUE, "{taken} were taken, {dropped} dropped");
+    let sent = 3 * TAP_QUEUE;
+    (0..sent).for_each(|_| sender.send(&frame));
+    // Of what the pod's kernel says by itself a little finds the queue full as well.
+    let kept = sent.saturating_sub(pods[0].dropped().unwrap() - before.2);
+    assert!((TAP_QUEUE / 2..=TAP_QUEUE).contains(&kept), "{kept} were kept");
     drop(hung);
     wait_until("what the queue held has crossed", LONG, || {
-        came() >= before.0 + taken && left() >= before.1 + taken
+        came() >= before.0 + kept && left() >= before.1 + kept
     });
-    assert!(taken > TAP_QUEUE / 2, "{taken} were taken");
     wait_until("ping again", LONG, || pods[0].reaches("10.66.0.2") && pods[2].reaches("10.66.0.1"));
     daemon.assert_conserved();
 }
@@ -317,7 +318,7 @@ impl Joined {
     fn flood(&self, burst: usize, enough: impl Fn() -> bool) -> u64 {
         let sender = RawSocket::open(&self.pods[2].net, "eth0").unwrap();
         let frame = plain(self.far_pod.mac(), self.pods[2].mac(), 7, 60);
-        let (end, mut sent) = (Instant::now() + LONG, 0);
+        let (end, mut sent) = (Instant::now() + 3 * LONG, 0);
         while !enough() {
             assert!(Instant::now() < end, "{sent} frames: {:?}", self.near.stats().drops);
             sent += (0..burst).filter(|_| sender.try_send(&frame)).count() as u64;
@@ -367,7 +368,7 @@ fn a_full_ring_of_the_peer_costs_what_was_for_it_by_name_and_nothing_else() {
     let joined = Joined::new();
     assert_eq!(joined.near.drops("tx-refused"), 0);
     let undrained = Undrained::device(&joined.nodes[1].net, CABLE, 1).unwrap();
-    joined.others_unharmed(|| joined.flood(200, || joined.near.drops("tx-refused") > 2_000));
+    joined.others_unharmed(|| joined.flood(64, || joined.near.drops("tx-refused") > 300));
     let stats = joined.near.stats();
     let elsewhere =
         stats.drops.iter().filter(|drop| drop.reason == "tx-refused" && drop.port.as_str() != CABLE);
