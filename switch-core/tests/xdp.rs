@@ -318,8 +318,9 @@ fn a_restart_says_why_a_port_is_not_in_a_faster_mode() {
     let pods = [node.pod(1), node.pod(2)];
     // It wants as many queues to receive by as the other end has to send by.
     node.net.ip("link del pod1");
-    let (mac, peer) = (pods[0].mac(), pods[0].net.name());
-    node.net.ip(&format!("link add pod1 type veth peer name eth0 address {mac} numtxqueues 2 netns {peer}"));
+    let (mac, peer, queues) = (pods[0].mac(), pods[0].net.name(), "numtxqueues 2 numrxqueues 1");
+    node.net
+        .ip(&format!("link add pod1 {queues} type veth peer name eth0 address {mac} {queues} netns {peer}"));
     node.net.ip("link set pod1 up");
     pods[0].net.ip("link set eth0 up");
     pods[0].net.ip("addr add 10.66.0.1/24 dev eth0");
