@@ -8,7 +8,7 @@
 //! | [`sink`] | what the sink makes of what arrives: loss, reorder, latencies |
 //! | [`flood`] | a flood that no socket could send |
 //! | [`iperf`] | TCP between two pods |
-//! | [`tap_loops`] | two TAPs and a loop between them, by system calls or by `io_uring` |
+//! | [`tap_loops`] | two TAPs and a loop between them, by system calls or by `io_uring` in two ways |
 //! | [`changes`] | changes at a rate, and datagrams beside them |
 //! | [`containers`] | containers as a runtime attaches them |
 //! | [`pair`] | two pods on the switch |

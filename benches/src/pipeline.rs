@@ -42,27 +42,36 @@ impl Bench {
     /// `flows` flows of 60-byte frames (64 with FCS), both ways, every station learned: twice as many
     /// MACs as flows.
     pub fn new(flows: u32) -> Self {
+        Self::between(flows, flows)
+    }
+
+    /// The same over so many pairs of stations.
+    pub fn between(flows: u32, pairs: u32) -> Self {
         let (pipeline, pool, tables) = fresh(FLOWS_DEFAULT);
         let spec = MemorySource { flows, frame_len: 60, seed: 7, rate_pps: 0, reverse: false };
+        let source = |spec: &MemorySource| match Source::new(spec) {
+            source if pairs < flows => source.between(pairs),
+            source => source,
+        };
         let mut bench = Self {
             pipeline,
             pool,
             tables,
             snapshot: two_ports(PortSettings::default()),
-            sources: [Source::new(&spec), Source::new(&MemorySource { reverse: true, seed: 9, ..spec })],
+            sources: [source(&spec), source(&MemorySource { reverse: true, seed: 9, ..spec })],
             batch: Batch::new(),
             expected: (0..BATCH_FRAMES).map(|_| Vec::with_capacity(64)).collect(),
             now: Now { ns: 1_000_000_000 },
             batches: 0,
         };
-        bench.learn_all(flows);
+        bench.learn_all(pairs);
         bench
     }
 
-    /// Sends frames of every flow, both ways, until every station is known.
-    fn learn_all(&mut self, flows: u32) {
+    /// Sends frames of every flow, both ways, until every station of so many pairs is known.
+    fn learn_all(&mut self, pairs: u32) {
         let mut sent = 0u64;
-        while self.tables.fdb.entries() < 2 * flows {
+        while self.tables.fdb.entries() < 2 * pairs {
             for port in 0..2 {
                 self.fill(port);
                 self.go(port);
@@ -71,7 +80,7 @@ impl Bench {
             sent += 1;
             let refused = |event| self.pipeline.private.counters.event(event).get();
             assert!(
-                sent < 4_000 + u64::from(flows),
+                sent < 4_000 + u64::from(pairs),
                 "only {} stations are known; {} refusals because the table is full, {} by limit",
                 self.tables.fdb.entries(),
                 refused(switch_core::counter::Event::LearnTableFull),

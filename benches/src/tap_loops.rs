@@ -1,10 +1,11 @@
-//! Two TAPs and a loop that moves every frame of the one to the other: by `read` and `write`, a system call a frame, or by
-//! `io_uring`, a system call a batch. Nothing else is done to a frame, so what they differ in is what a frame's way through the
+//! Two TAPs and a loop that moves every frame of the one to the other: by `read` and `write`, a system call a frame; by
+//! `io_uring`, a system call a batch; or by `io_uring` with reads that are asked for once and go on. Nothing else is done to a frame, so what they differ in is what a frame's way through the
 //! kernel differs in.
 
 #![allow(unsafe_code)]
 
-use io_uring::{IoUring, opcode, types};
+use io_uring::squeue::{Entry, Flags};
+use io_uring::{IoUring, cqueue, opcode, types};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -27,8 +28,10 @@ const CORE: usize = 1;
 pub enum Engine {
     /// `read` and `write`.
     Calls,
-    /// `io_uring`.
+    /// `io_uring`, a batch of reads and writes a call.
     Ring,
+    /// `io_uring`, one read for all packets of a device (`IORING_OP_READ_MULTISHOT`, Linux 6.7), a batch of writes a call.
+    Shots,
 }
 
 /// Two pods whose devices are joined by a loop, until it is dropped.
@@ -54,6 +57,7 @@ impl Joined {
             match engine {
                 Engine::Calls => by_calls(&[a, b], &asked),
                 Engine::Ring => by_ring(&[a, b], &asked),
+                Engine::Shots => by_shots(&[a, b], &asked),
             }
         });
         Ok(Self { pods, stop, thread: Some(thread), _node: node })
@@ -117,8 +121,9 @@ fn by_calls(ends: &[Descriptor; 2], stop: &AtomicBool) -> io::Result<()> {
 /// One direction: what was read in the last turn, and room for what is read in this one.
 struct Way {
     frames: Vec<Vec<u8>>,
-    /// Frames of the upper or the lower half of `frames`, and how long each is.
-    lens: Vec<usize>,
+    /// Which frames were read, and how long each is. A read that failed leaves a gap: the next may have been in time for a packet.
+    read: Vec<(usize, usize)>,
+    /// The half of `frames` that is read into; the other one is written from.
     half: usize,
     /// Reads asked for in this turn: one more than came, so that none fails for nothing for long.
     asked: usize,
@@ -126,7 +131,12 @@ struct Way {
 
 impl Way {
     fn new() -> Self {
-        Self { frames: vec![vec![0; FRAME_BYTES]; 2 * BATCH], lens: Vec::new(), half: 0, asked: 1 }
+        Self {
+            frames: vec![vec![0; FRAME_BYTES]; 2 * BATCH],
+            read: Vec::with_capacity(BATCH),
+            half: 0,
+            asked: 1,
+        }
     }
 }
 
@@ -138,40 +148,97 @@ fn by_ring(ends: &[Descriptor; 2], stop: &AtomicBool) -> io::Result<()> {
     while !stop.load(Ordering::Relaxed) {
         let mut entries = 0;
         for (from, way) in ways.iter_mut().enumerate() {
-            let (written, read) = (way.half * BATCH, (1 - way.half) * BATCH);
-            for (n, len) in way.lens.drain(..).enumerate() {
-                let frame = way.frames[written + n].as_ptr();
-                let write = opcode::Write::new(fds[1 - from], frame, len as u32).build().user_data(WRITE);
+            for (at, len) in way.read.drain(..) {
+                let frame = way.frames[at].as_ptr();
+                let write = opcode::Write::new(fds[1 - from], frame, len as u32).rw_flags(NOW);
                 // SAFETY: the frame lives until after its completion, which is waited for below.
-                unsafe { ring.submission().push(&write) }.map_err(io::Error::other)?;
-                entries += 1;
-            }
-            for n in 0..way.asked {
-                let frame = way.frames[read + n].as_mut_ptr();
-                let read = opcode::Read::new(fds[from], frame, FRAME_BYTES as u32).build();
-                // SAFETY: as above; nobody else has this half until then.
-                unsafe { ring.submission().push(&read.user_data(from as u64)) }.map_err(io::Error::other)?;
+                unsafe { ring.submission().push(&write.build().user_data(WRITE)) }
+                    .map_err(io::Error::other)?;
                 entries += 1;
             }
             way.half = 1 - way.half;
+            let first = way.half * BATCH;
+            for at in first..first + way.asked {
+                let frame = way.frames[at].as_mut_ptr();
+                let read = opcode::Read::new(fds[from], frame, FRAME_BYTES as u32).rw_flags(NOW);
+                let name = (from * 2 * BATCH + at) as u64;
+                // SAFETY: as above; nobody else has this half until then.
+                unsafe { ring.submission().push(&read.build().user_data(name)) }.map_err(io::Error::other)?;
+                entries += 1;
+            }
         }
-        // The descriptors do not wait (O_NONBLOCK): each is done when the call returns, reads in their order.
         ring.submit_and_wait(entries)?;
         for done in ring.completion() {
             let outcome = match done.result() {
                 bytes @ 0.. => Ok(bytes as usize),
                 error => Err(rustix::io::Errno::from_raw_os_error(-error)),
             };
-            if let (Some(bytes), Some(way)) = (moved(outcome)?, ways.get_mut(done.user_data() as usize)) {
-                way.lens.push(bytes);
+            let name = done.user_data() as usize;
+            if let (Some(bytes), Some(way)) = (moved(outcome)?, ways.get_mut(name / (2 * BATCH))) {
+                way.read.push((name % (2 * BATCH), bytes));
             }
         }
         for way in &mut ways {
-            way.asked = (way.lens.len() * 2 + 1).min(BATCH);
+            way.asked = (way.read.len() * 2 + 1).min(BATCH);
         }
     }
     Ok(())
 }
 
-/// What a completed write is called; a read goes by its direction.
-const WRITE: u64 = 2;
+/// Frames that a read which goes on may fill, of each device: as many as [`by_ring`] has.
+const SHOTS: usize = 2 * BATCH;
+/// What giving a frame back is called; it says something only when it fails.
+const PROVIDED: u64 = u64::MAX - 1;
+
+/// A read of each device that is asked for once: the kernel fills a frame of its group for every packet. Each turn is a system call
+/// that writes what has come and gives the frames back.
+fn by_shots(ends: &[Descriptor; 2], stop: &AtomicBool) -> io::Result<()> {
+    let fds = [0, 1].map(|end: usize| types::Fd(ends[end].as_fd().as_raw_fd()));
+    // Before the ring, so that they go after it, whatever happens.
+    let mut frames = [vec![0u8; SHOTS * FRAME_BYTES], vec![0u8; SHOTS * FRAME_BYTES]];
+    let mut ring = IoUring::new((8 * SHOTS) as u32)?;
+    let places = frames.each_mut().map(|frames| frames.as_mut_ptr());
+    let provide = |from: usize, first: usize, count: usize| {
+        let place = places[from].wrapping_add(first * FRAME_BYTES);
+        let given =
+            opcode::ProvideBuffers::new(place, FRAME_BYTES as i32, count as u16, from as u16, first as u16);
+        given.build().user_data(PROVIDED).flags(Flags::SKIP_SUCCESS)
+    };
+    let read = |from: usize| opcode::ReadMulti::new(fds[from], 0, from as u16).build().user_data(from as u64);
+    let mut wanted: Vec<Entry> = (0..2).flat_map(|from| [provide(from, 0, SHOTS), read(from)]).collect();
+    while !stop.load(Ordering::Relaxed) {
+        for entry in wanted.drain(..) {
+            // SAFETY: the frames outlive the ring; the kernel has one from when it is provided until the completion that names it,
+            // and for the time of its write. Nobody else touches them.
+            unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
+        }
+        ring.submit()?;
+        for done in ring.completion() {
+            let name = done.user_data();
+            let outcome = match done.result() {
+                bytes @ 0.. => Ok(bytes as usize),
+                error => Err(rustix::io::Errno::from_raw_os_error(-error)),
+            };
+            let bytes = moved(outcome)?;
+            let Some(from) = (name < 2).then_some(name as usize) else { continue };
+            if let (Some(bytes), Some(at)) = (bytes, cqueue::buffer_select(done.flags())) {
+                let frame = places[from].wrapping_add(usize::from(at) * FRAME_BYTES);
+                let write = opcode::Write::new(fds[1 - from], frame, bytes as u32).rw_flags(NOW).build();
+                wanted.push(write.user_data(WRITE).flags(Flags::SKIP_SUCCESS));
+                // Behind the write, which is done when its turn is over.
+                wanted.push(provide(from, usize::from(at), 1));
+            }
+            // It ends where there is no frame for it (ENOBUFS).
+            if !cqueue::more(done.flags()) {
+                wanted.push(read(from));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Each is done when the call returns, reads in their order. Without it the kernel, which may wait on a TAP by itself, lets a read that
+/// finds nothing wait for a packet although the descriptor does not (O_NONBLOCK), and the call with it.
+const NOW: i32 = libc::RWF_NOWAIT;
+/// What a completed write is called; a read goes by its direction and its frame.
+const WRITE: u64 = u64::MAX;

@@ -31,9 +31,14 @@ impl RawSocket {
 
     /// Sends one frame.
     pub fn send(&self, frame: &[u8]) {
+        assert!(self.try_send(frame), "send: {}", io::Error::last_os_error());
+    }
+
+    /// Sends one frame; whether its device took it. Where the other end is slow, a device that is sent to all the time may not.
+    pub fn try_send(&self, frame: &[u8]) -> bool {
         // SAFETY: the pointer and length are those of a live slice; the kernel only reads it.
         let sent = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
-        assert_eq!(sent, frame.len() as isize, "send: {}", io::Error::last_os_error());
+        sent == frame.len() as isize
     }
 
     /// Sends one frame behind a `struct virtio_net_hdr` of one's own making (`PACKET_VNET_HDR`, packet(7)), as a

@@ -2,10 +2,14 @@
 
 #![allow(unsafe_code)]
 
+use crate::net::{Net, run};
+use crate::wait_until;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What a kernel without AF_XDP does, for `work` and every process that it starts: `socket` answers
 /// EAFNOSUPPORT to that family. A seccomp filter (seccomp(2)), which children inherit and nobody can take off.
@@ -97,6 +101,83 @@ impl Drop for Hung {
         drop(self.release.take());
         _ = self.tracer.take().map(JoinHandle::join);
     }
+}
+
+/// A device whose receive ring the kernel hardly empties, until this is dropped: the polling has a thread of its own
+/// (Documentation/networking/napi.rst, threaded NAPI), which runs when nobody else wants its core (SCHED_IDLE, sched(7)), and somebody
+/// always does. What is sent to the device finds its ring full.
+#[derive(Debug)]
+pub struct Undrained {
+    poller: libc::pid_t,
+    enough: Arc<AtomicBool>,
+    busy: Option<JoinHandle<()>>,
+}
+
+/// How long the kernel may take to start the thread.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Undrained {
+    /// Stops the polling of `device`, one with an XDP program, in `net`. `core` is kept busy. The name must be the only one of its
+    /// kind on the machine.
+    pub fn device(net: &Net, device: &str, core: usize) -> io::Result<Self> {
+        // Another namespace's devices are in its own /sys.
+        let line = format!("echo 1 > /sys/class/net/{device}/threaded");
+        run("ip", &["netns", "exec", net.name(), "sh", "-c", &line]);
+        let mut poller = None;
+        wait_until("the polling has a thread", PATIENCE, || {
+            poller = kernel_thread(&format!("napi/{device}-"));
+            poller.is_some()
+        });
+        let poller = poller.ok_or(io::ErrorKind::NotFound)?;
+        pin(poller, core)?;
+        schedule(poller, libc::SCHED_IDLE)?;
+        let enough = Arc::new(AtomicBool::new(false));
+        let busy = std::thread::spawn({
+            let enough = enough.clone();
+            move || {
+                pin(0, core).unwrap_or_else(|error| panic!("core {core}: {error}"));
+                while !enough.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        Ok(Self { poller, enough, busy: Some(busy) })
+    }
+}
+
+impl Drop for Undrained {
+    fn drop(&mut self) {
+        self.enough.store(true, Ordering::Relaxed);
+        _ = self.busy.take().map(JoinHandle::join);
+        _ = schedule(self.poller, libc::SCHED_OTHER);
+    }
+}
+
+/// The kernel's thread whose name begins so.
+fn kernel_thread(prefix: &str) -> Option<libc::pid_t> {
+    let begins = |pid: &libc::pid_t| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with(prefix))
+    };
+    let all = std::fs::read_dir("/proc").ok()?.flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(begins)
+}
+
+/// Lets a thread, 0 the calling one, run on one core alone.
+fn pin(thread: libc::pid_t, core: usize) -> io::Result<()> {
+    // SAFETY: all zero is an empty cpu_set_t; CPU_SET writes inside of it, or not at all.
+    let done = unsafe {
+        let mut cores: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(core, &mut cores);
+        libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), &raw const cores)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn schedule(thread: libc::pid_t, policy: libc::c_int) -> io::Result<()> {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: a live sched_param that the kernel only reads.
+    let done = unsafe { libc::sched_setscheduler(thread, policy, &raw const priority) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn find(pid: u32, name: &str) -> io::Result<libc::pid_t> {

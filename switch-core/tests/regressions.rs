@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
 use std::path::Path;
-use switch_core::rig::{fuzz, fuzz_acl};
+use switch_core::rig::{fuzz, fuzz_acl, fuzz_snapshots};
 
 fn replay(target: &str, run: fn(&[u8])) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/regressions").join(target);
@@ -25,6 +25,11 @@ fn parser() {
 #[test]
 fn pipeline() {
     replay("pipeline", fuzz::pipeline);
+}
+
+#[test]
+fn snapshots() {
+    replay("snapshots", fuzz_snapshots::snapshots);
 }
 
 #[test]

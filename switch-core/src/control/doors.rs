@@ -266,7 +266,7 @@ impl Doors {
         let jumbo = self.is_jumbo(&link);
         let how =
             How { mode: *mode, ring_size: *ring_size, busy_poll_us: *busy_poll_us, settings, jumbo, region };
-        let device = Device { name, ifindex: link.index, queues };
+        let device = Device { name, ifindex: link.index, queues, runs: hook_of(&link) };
         let opened = self.engine()?.open(&device, &how).map_err(|error| refuse(name, &link, error))?;
         let reported = links::find(name).ok().flatten().and_then(|link| link.xdp);
         let hook = if opened.attached.hook == Hook::Native { "native" } else { "generic" };
@@ -451,6 +451,11 @@ impl Doors {
         Err(ApiError::new(Code::Timeout, format!("worker {worker} did not answer"))
             .hint("its core may be taken by another program; see `switch-ctl worker list`"))
     }
+}
+
+/// Who runs the XDP program that is on a device.
+pub(super) fn hook_of(link: &Link) -> Option<Hook> {
+    link.xdp.map(|(mode, _)| if mode == "generic" { Hook::Generic } else { Hook::Native })
 }
 
 pub(super) fn not_still(handover: &Handover) -> ApiError {

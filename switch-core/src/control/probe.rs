@@ -3,6 +3,7 @@
 //! port with `mode: auto` tries.
 
 use super::daemon::{Daemon, PortLife};
+use super::doors::hook_of;
 use super::links::Link;
 use super::uplinks::shareable;
 use crate::config::checked::QUEUES_MAX;
@@ -37,7 +38,7 @@ impl Daemon {
                 .field("device")
         })?;
         let queues = socket::queues(name).min(u32::from(QUEUES_MAX));
-        let device = Device { name, ifindex: link.index, queues };
+        let device = Device { name, ifindex: link.index, queues, runs: hook_of(&link) };
         let jumbo = self.doors.is_jumbo(&link);
         let mut tried: Vec<Tried> = MODES
             .iter()

@@ -106,7 +106,7 @@ reasons! {
     RateLimitedTx = "rate-limited-tx": "more packets or bytes than the port it was to leave by may be sent: `port set NAME --limit-tx-packets --limit-tx-bytes`; `switch-ctl port show` shows its limits",
     TxQueueFull = "tx-queue-full": "the port it was to leave by takes frames slower than they come",
     InboxFull = "inbox-full": "the worker that serves the port it was to leave by is behind",
-    TxRefused = "tx-refused": "the kernel refused the frame (too large for the device, or the device is going away)",
+    TxRefused = "tx-refused": "the kernel refused the frame: its device is full, as a veth is whose other end takes nothing; it is too large for the device; or the device is going away",
     PipelineGone = "pipeline-gone": "the worker stopped while the frame was on its way",
 }
 

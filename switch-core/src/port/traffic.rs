@@ -27,6 +27,8 @@ pub struct Source {
     frame: Box<[u8]>,
     reverse: bool,
     flows: u64,
+    /// Pairs of stations that the flows are of, if they are fewer.
+    pairs: Option<u32>,
     state: u64,
     rate_pps: u64,
     started: Instant,
@@ -52,11 +54,18 @@ impl Source {
             frame: udp_frame(server(0), client(0), 0, usize::from(spec.frame_len)).into(),
             reverse: spec.reverse,
             flows: u64::from(spec.flows),
+            pairs: None,
             state: spec.seed | 1,
             rate_pps: spec.rate_pps,
             started: Instant::now(),
             made: 0,
         }
+    }
+
+    /// The same between so many pairs of stations alone, each of which has several flows and several peers.
+    #[must_use]
+    pub fn between(self, pairs: u32) -> Self {
+        Self { pairs: Some(pairs.max(1)), ..self }
     }
 
     /// The next frame's bytes. Xorshift: seeded, and cheap next to a 64-byte copy.
@@ -66,7 +75,10 @@ impl Source {
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
         let flow = ((u128::from(self.state) * u128::from(self.flows)) >> 64) as u32;
-        let (near, far) = (client(flow), server(flow));
+        let (near, far) = match self.pairs {
+            None => (client(flow), server(flow)),
+            Some(pairs) => (client(flow % pairs), server((flow + flow / pairs) % pairs)),
+        };
         let (dst, src) = if self.reverse { (near, far) } else { (far, near) };
         address(&mut self.frame, dst, src, flow);
         &self.frame
@@ -156,5 +168,30 @@ impl Port for TrafficPort {
 
     fn close(self: Box<Self>, _: &Area) -> Remains {
         Remains::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn few_stations_have_as_many_flows_as_they_are_told() {
+        let spec = MemorySource { flows: 1_000, frame_len: 60, seed: 3, rate_pps: 0, reverse: false };
+        let (mut few, mut all) = (Source::new(&spec).between(50), Source::new(&spec));
+        let mut seen: [HashSet<Vec<u8>>; 4] = Default::default();
+        for _ in 0..20_000 {
+            let frame = few.next_frame().to_vec();
+            // The same flow of both: only the stations are others.
+            assert_eq!(frame[12..], all.next_frame()[12..]);
+            for (seen, bytes) in
+                seen.iter_mut().zip([&frame[..6], &frame[6..12], &frame[..12], &frame[26..34]])
+            {
+                seen.insert(bytes.to_vec());
+            }
+        }
+        // Destinations, sources, pairs of both, and flows by their addresses.
+        assert_eq!(seen.map(|seen| seen.len()), [50, 50, 1_000, 1_000]);
     }
 }

@@ -13,31 +13,42 @@ use switch_api::{
 };
 
 /// Address sets there are.
-const SETS: usize = 2;
+pub(super) const SETS: usize = 2;
 
 /// Bytes, as long as there are some; then zeros.
-struct Bytes<'a>(std::slice::Iter<'a, u8>);
+pub(super) struct Bytes<'a>(std::slice::Iter<'a, u8>);
 
-impl Bytes<'_> {
-    fn byte(&mut self) -> u8 {
+impl<'a> Bytes<'a> {
+    pub(super) fn new(data: &'a [u8]) -> Self {
+        Self(data.iter())
+    }
+
+    /// So many as they are, or those that are left.
+    pub(super) fn take(&mut self, len: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.as_slice().split_at(len.min(self.0.len()));
+        self.0 = rest.iter();
+        taken
+    }
+
+    pub(super) fn byte(&mut self) -> u8 {
         self.0.next().copied().unwrap_or(0)
     }
 
-    fn word(&mut self) -> u16 {
+    pub(super) fn word(&mut self) -> u16 {
         u16::from_be_bytes([self.byte(), self.byte()])
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.0.len() == 0
     }
 
     /// Up to `max` of something.
-    fn several<T>(&mut self, max: u8, mut one: impl FnMut(&mut Self) -> T) -> Vec<T> {
+    pub(super) fn several<T>(&mut self, max: u8, mut one: impl FnMut(&mut Self) -> T) -> Vec<T> {
         (0..self.byte() % (max + 1)).map(|_| one(self)).collect()
     }
 
     /// An address of few, so that packets meet rules.
-    fn address(&mut self) -> IpAddr {
+    pub(super) fn address(&mut self) -> IpAddr {
         let [kind, low] = [self.byte(), self.byte()];
         match kind & 1 == 1 {
             true => IpAddr::from([10, kind >> 6, low >> 4, low & 15]),
@@ -54,13 +65,13 @@ impl Bytes<'_> {
         }
     }
 
-    fn prefix(&mut self) -> Prefix {
+    pub(super) fn prefix(&mut self) -> Prefix {
         let (address, len) = (self.address(), self.byte());
         let bits = Prefix::host(address).bits();
         Prefix { address, len: len % (bits + 1) }.network()
     }
 
-    fn range(&mut self) -> PortRange {
+    pub(super) fn range(&mut self) -> PortRange {
         let (one, other) = (self.word(), self.word());
         PortRange { first: one.min(other), last: one.max(other) }
     }
@@ -112,7 +123,7 @@ impl Bytes<'_> {
         rule
     }
 
-    fn list(&mut self, n: usize) -> Option<Acl> {
+    pub(super) fn list(&mut self, n: usize) -> Option<Acl> {
         let tier = if self.byte() & 1 == 1 { AclTier::After } else { AclTier::Before };
         let whom = self.byte();
         let ports = (0..3).filter(|port| whom >> port & 1 == 1).filter_map(|port| name("p", port)).collect();
@@ -172,13 +183,13 @@ impl Bytes<'_> {
     }
 }
 
-fn name(kind: &str, n: usize) -> Option<Name> {
+pub(super) fn name(kind: &str, n: usize) -> Option<Name> {
     format!("{kind}{n}").parse().ok()
 }
 
 /// See the module.
 pub fn acl(data: &[u8]) {
-    let mut bytes = Bytes(data.iter());
+    let mut bytes = Bytes::new(data);
     let lists: Vec<Acl> = (0..usize::from(bytes.byte() % 6)).filter_map(|n| bytes.list(n)).collect();
     // What is refused is looked at, and compiled all the same.
     lists.iter().for_each(|list| _ = check::acl(list));

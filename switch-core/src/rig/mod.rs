@@ -5,6 +5,8 @@
 mod agree;
 pub mod fuzz;
 pub mod fuzz_acl;
+mod fuzz_requests;
+pub mod fuzz_snapshots;
 
 use crate::config::sets::{self, CheckedSets, compile_sets};
 use crate::config::snapshot::{Live, PortId, compile_after, compile_routes};

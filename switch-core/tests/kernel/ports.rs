@@ -389,8 +389,9 @@ fn the_match_table_shares_a_device_with_the_host() {
     assert_eq!(daemon.port("pod1").counters.rx_packets, before, "what no rule takes belongs to the host");
 }
 
+/// A peer that takes nothing is in `trouble`.
 #[test]
-fn a_peer_that_does_not_drain_costs_its_own_frames_only() {
+fn a_flood_through_a_small_pool_disturbs_no_other_port() {
     let (node, daemon, pods) = node_with_pods(&switchd().with("--frames 512"), 3);
     wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
     // More ports than the pool can fill generously, and a flood through them.

@@ -334,3 +334,37 @@ fn lanes_move_to_where_there_is_time() {
     nothing_but_sent(load.finish());
     daemon.assert_conserved();
 }
+
+/// The same unasked (`--rebalance auto`): what has been plainly uneven for ten seconds is evened out, and those who talk notice nothing.
+#[test]
+fn lanes_move_by_themselves_and_lose_nothing() {
+    let node = Node::new();
+    let daemon = node.start(&two_workers().with("--rebalance auto"));
+    daemon.bridge("br0");
+    let pods = [node.bare_pod(1), node.bare_pod(2)];
+    for pod in &pods {
+        let settings = PortSettings { worker: Some(0), ..PortSettings::default() };
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(tap_port(pod, "br0", settings))));
+    }
+    let pairs = pairs(&pods);
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    let load = sequence::start(&pods[0].net, &pods[1].net, &pairs, WINDOW);
+    // Each has one packet under way: they keep a worker busy and fill nobody's inbox.
+    let busy: Vec<_> = (0..4).map(|_| pods[0].net.spawn("ping -q -f -s 1000 10.66.0.2")).collect();
+    let workers = || daemon.call::<Vec<WorkerStatus>>(&Request::WorkerList(Nothing {}));
+    wait_until("the lanes cost much", 3 * LONG, || {
+        workers()[0].lanes.iter().all(|lane| lane.busy_percent > 22.0)
+    });
+    let placed = || workers().iter().map(|worker| worker.lanes.len()).collect::<Vec<_>>();
+    assert_eq!(placed(), [2, 0], "they were told where to be");
+    for pod in &pods {
+        let set = PortSet { name: pod.device.parse().unwrap(), settings: PortSettings::default() };
+        let _: Done = daemon.call(&Request::PortSet(set));
+    }
+    wait_until("one goes to where there is time", 6 * LONG, || placed() == [1, 1]);
+    let before = load.received();
+    wait_until("the load goes on", LONG, || load.received() > before + 1_000);
+    drop(busy);
+    nothing_but_sent(load.finish());
+    daemon.assert_conserved();
+}

@@ -310,41 +310,55 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, step)
 }
 
-/// An SCTP INIT over IPv4, its CRC right.
+/// An SCTP INIT (RFC 9260 §3.3.2), its CRC right.
+fn init(mark: u8) -> Vec<u8> {
+    let mut packet = vec![0x30, 0x39, 0x30, 0x3a, 0, 0, 0, 0, 0, 0, 0, 0];
+    packet.extend([1, 0, 0, 28, 1, 2, 3, 4, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, mark, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let crc = crc32c(&packet);
+    packet[8..12].copy_from_slice(&crc.to_le_bytes());
+    packet
+}
+
+/// It over IPv4.
 fn sctp(to: switch_api::Mac, from: switch_api::Mac, mark: u8) -> Vec<u8> {
     let mut frame = [&to.0[..], &from.0, &[0x08, 0x00]].concat();
     frame.extend([0x45, 0, 0, 60, 0, mark, 0x40, 0, 64, 132, 0, 0, 10, 66, 0, 1, 10, 66, 0, 2]);
-    frame.extend([0x30, 0x39, 0x30, 0x3a, 0, 0, 0, 0, 0, 0, 0, 0]);
-    frame.extend([1, 0, 0, 28, 1, 2, 3, 4, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, mark, 0, 0, 0, 0, 0, 0, 0, 0]);
-    let crc = crc32c(&frame[34..]);
-    frame[42..46].copy_from_slice(&crc.to_le_bytes());
-    frame
+    [frame, init(mark)].concat()
+}
+
+/// It over IPv6.
+fn sctp6(to: switch_api::Mac, from: switch_api::Mac, mark: u8) -> Vec<u8> {
+    let mut frame = [&to.0[..], &from.0, &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 40, 132, 64]].concat();
+    for n in [1, 2] {
+        frame.extend([0xfd, 0x66, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n]);
+    }
+    [frame, init(mark)].concat()
 }
 
 #[test]
 fn sctp_crosses_unchanged_between_every_pair_of_kinds() {
-    let (node, daemon, pods) = node_with_taps(&switchd(), 1);
-    let xdp = node.pod(2);
-    daemon.attach(&xdp, "br0", PortSettings::default());
+    let (node, daemon, taps) = node_with_taps(&switchd(), 2);
+    let xdps = [node.pod(3), node.pod(4)];
+    xdps.iter().for_each(|pod| daemon.attach(pod, "br0", PortSettings::default()));
     daemon.attach_host(9, "br0");
-    let ends = [
-        (&pods[0].net, "eth0", station(1)),
-        (&xdp.net, "eth0", station(2)),
-        (&node.net, "switch0", station(9)),
-    ];
+    let of_pods = taps.iter().chain(&xdps).map(|pod| (&pod.net, "eth0", station(pod.number())));
+    let ends: Vec<_> = of_pods.chain([(&node.net, "switch0", station(9))]).collect();
     let sockets: Vec<_> = ends.iter().map(|(net, device, _)| RawSocket::open(net, device).unwrap()).collect();
     for (socket, (.., mac)) in sockets.iter().zip(&ends) {
         socket.send(&plain(switch_api::Mac([0xff; 6]), *mac, 0, 60));
     }
-    wait_until("three stations are known", LONG, || {
+    wait_until("every station is known", LONG, || {
         let known: Vec<switch_api::FdbEntry> = daemon.call(&Request::FdbList(Default::default()));
         ends.iter().all(|(.., mac)| known.iter().any(|entry| entry.mac == *mac))
     });
     for (i, from) in ends.iter().enumerate() {
         for (j, to) in ends.iter().enumerate().filter(|(j, _)| *j != i) {
-            let frame = sctp(to.2, from.2, (i * 3 + j) as u8);
-            sockets[i].send(&frame);
-            assert!(sockets[j].recv(LONG, |got| got == frame).is_some(), "{} to {}", from.1, to.1);
+            for sctp in [sctp, sctp6] {
+                let frame = sctp(to.2, from.2, (i * 5 + j) as u8);
+                sockets[i].send(&frame);
+                let arrived = sockets[j].recv(LONG, |got| got == frame).is_some();
+                assert!(arrived, "{} {} to {} {}", from.1, from.2, to.1, to.2);
+            }
         }
     }
     daemon.assert_conserved();

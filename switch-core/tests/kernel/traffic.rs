@@ -89,7 +89,7 @@ fn tcp_udp_and_ping_cross_with_default_offloads() {
     }
     let stats = daemon.stats();
     // TCP finds out how much fits by sending more; every other reason would be a mistake of ours.
-    let expected = ["no-other-member", "rx-missed", "tx-queue-full"];
+    let expected = ["no-other-member", "rx-missed", "tx-queue-full", "tx-refused"];
     assert!(stats.drops.iter().all(|drop| expected.contains(&drop.reason.as_str())), "{:?}", stats.drops);
     for pod in &pods {
         // The far kernel drops and counts what arrives with a wrong checksum.

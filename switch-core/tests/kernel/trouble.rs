@@ -8,7 +8,7 @@ use switch_api::{
 };
 use switch_lab::frames::{has_mark, plain, station};
 use switch_lab::node::xdp_port;
-use switch_lab::trouble::{Hung, without_af_xdp};
+use switch_lab::trouble::{Hung, Undrained, without_af_xdp};
 use switch_lab::{Daemon, Node, Options, Pod, RawSocket, wait_until};
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -238,4 +238,146 @@ fn a_pod_changes_its_devices_mtu_under_traffic() {
     assert!(flood.is_running() && pods[0].reaches("10.66.0.2"));
     drop(flood);
     daemon.assert_conserved();
+}
+
+/// Packets that a TAP's queue holds: the kernel's default (`txqueuelen`, docs/adr/0005).
+const TAP_QUEUE: u64 = 1_000;
+
+/// Nobody reads while the switch stands still: the pod's kernel keeps what its device's queue holds, and drops the rest where the pod sees it.
+#[test]
+fn a_pod_that_fills_its_devices_queue_loses_its_own_frames_only() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    let pods = [node.bare_pod(1), node.bare_pod(2), node.bare_pod(3)];
+    pods.iter().for_each(|pod| daemon.attach_tap(pod, "br0", PortSettings::default()));
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2") && pods[2].reaches("10.66.0.2"));
+    let (came, left) =
+        (|| daemon.port("tap1").counters.rx_packets, || daemon.port("tap2").counters.tx_packets);
+    let sender = RawSocket::open(&pods[0].net, "eth0").unwrap();
+    let before = (came(), left(), pods[0].dropped().unwrap());
+    let hung = Hung::thread(daemon.pid(), "worker-0").unwrap();
+    let frame = plain(pods[1].mac(), pods[0].mac(), 7, 60);
+    let sent = 3 * TAP_QUEUE;
+    (0..sent).for_each(|_| sender.send(&frame));
+    // Of what the pod's kernel says by itself a little finds the queue full as well.
+    let kept = sent.saturating_sub(pods[0].dropped().unwrap() - before.2);
+    assert!((TAP_QUEUE / 2..=TAP_QUEUE).contains(&kept), "{kept} were kept");
+    drop(hung);
+    wait_until("what the queue held has crossed", LONG, || {
+        came() >= before.0 + kept && left() >= before.1 + kept
+    });
+    wait_until("ping again", LONG, || pods[0].reaches("10.66.0.2") && pods[2].reaches("10.66.0.1"));
+    daemon.assert_conserved();
+}
+
+/// Two nodes, joined by a cable that is an xdp port at both ends: what one's port sends, the other one has to take. Three pods on the
+/// first, one on the second.
+struct Joined {
+    near: Daemon,
+    far: Daemon,
+    pods: [Pod; 3],
+    far_pod: Pod,
+    nodes: [Node; 2],
+}
+
+/// The cable's name at both ends; the kernel's thread that polls it is found by it.
+const CABLE: &str = "joined0";
+
+impl Joined {
+    fn new() -> Self {
+        let nodes = [Node::new(), Node::new()];
+        let peer = nodes[1].net.name();
+        nodes[0].net.ip(&format!("link add {CABLE} type veth peer name {CABLE} netns {peer}"));
+        let daemons = nodes.each_ref().map(|node| {
+            node.net.ip(&format!("link set {CABLE} up"));
+            let daemon = node.start(&switchd().with("--cores 0"));
+            daemon.bridge("br0");
+            let mut port = xdp_port(CABLE, "br0", PortSettings::default());
+            if let PortKind::Xdp { dead_after_ms, .. } = &mut port.kind {
+                // Its program takes what comes while nobody does.
+                *dead_after_ms = 60_000;
+            }
+            let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+            daemon
+        });
+        let [near, far] = daemons;
+        let pods = [1, 2, 3].map(|n| nodes[0].pod(n));
+        let far_pod = nodes[1].pod(4);
+        pods.iter().for_each(|pod| near.attach(pod, "br0", PortSettings::default()));
+        far.attach(&far_pod, "br0", PortSettings::default());
+        wait_until("ping across both", LONG, || {
+            pods[0].reaches("10.66.0.2") && pods.iter().all(|pod| pod.reaches("10.66.0.4"))
+        });
+        Self { near, far, pods, far_pod, nodes }
+    }
+
+    /// Sends frames across, `burst` at a time, until `enough`. How many.
+    fn flood(&self, burst: usize, enough: impl Fn() -> bool) -> u64 {
+        let sender = RawSocket::open(&self.pods[2].net, "eth0").unwrap();
+        let frame = plain(self.far_pod.mac(), self.pods[2].mac(), 7, 60);
+        let (end, mut sent) = (Instant::now() + 3 * LONG, 0);
+        while !enough() {
+            assert!(Instant::now() < end, "{sent} frames: {:?}", self.near.stats().drops);
+            sent += (0..burst).filter(|_| sender.try_send(&frame)).count() as u64;
+        }
+        sent
+    }
+
+    /// The other ports are as they were all the while, `meanwhile`.
+    fn others_unharmed<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
+        let mut steady = self.pods[0].net.spawn("ping -n -q -i 0.01 10.66.0.2");
+        let done = meanwhile();
+        assert!(steady.is_running());
+        let said = String::from_utf8(steady.interrupt().stdout).unwrap();
+        assert!(said.contains(" 0% packet loss"), "the others were disturbed: {said}");
+        done
+    }
+
+    /// Nothing is lost but what was counted, and the port carries again, as much as before.
+    fn recovers(&self) {
+        wait_until("ping across both again", LONG, || self.pods[0].reaches("10.66.0.4"));
+        let said = self.pods[1].net.run("ping -n -q -c 100 -i 0.005 10.66.0.4");
+        assert!(said.contains("100 received"), "{said}");
+        [&self.near, &self.far].into_iter().for_each(Daemon::assert_conserved);
+    }
+}
+
+/// The far switch stands still: its socket has no frame left to receive into.
+#[test]
+fn a_peer_that_takes_nothing_costs_what_was_for_it_and_is_counted_there() {
+    let joined = Joined::new();
+    let sent_before = joined.near.port(CABLE).counters.tx_packets;
+    let hung = Hung::thread(joined.far.pid(), "worker-0").unwrap();
+    let sent = joined.others_unharmed(|| {
+        let crossed = || joined.near.port(CABLE).counters.tx_packets - sent_before;
+        joined.flood(20, || crossed() > 3_000)
+    });
+    joined.near.assert_conserved();
+    drop(hung);
+    wait_until("the far switch counts what it missed", LONG, || joined.far.drops("rx-missed") > 2_000);
+    assert!(joined.far.drops("rx-missed") <= sent + 100, "{sent} frames were sent");
+    joined.recovers();
+}
+
+/// The far kernel stands still: the ring of its end of the cable is full, and the near one drops what it is given.
+#[test]
+fn a_full_ring_of_the_peer_costs_what_was_for_it_by_name_and_nothing_else() {
+    let joined = Joined::new();
+    assert_eq!(joined.near.drops("tx-refused"), 0);
+    let undrained = Undrained::device(&joined.nodes[1].net, CABLE, 1).unwrap();
+    joined.others_unharmed(|| joined.flood(64, || joined.near.drops("tx-refused") > 300));
+    let stats = joined.near.stats();
+    let elsewhere =
+        stats.drops.iter().filter(|drop| drop.reason == "tx-refused" && drop.port.as_str() != CABLE);
+    assert_eq!(elsewhere.map(|drop| drop.frames).sum::<u64>(), 0, "{:?}", stats.drops);
+    let port = joined.near.port(CABLE);
+    assert_eq!(port.state, PortState::Up, "a peer that is slow is no device that is gone: {port:?}");
+    joined.near.assert_conserved();
+    drop(undrained);
+    joined.recovers();
+    // And it refuses nothing any more.
+    let refused = joined.near.drops("tx-refused");
+    joined.recovers();
+    assert_eq!(joined.near.drops("tx-refused"), refused);
 }

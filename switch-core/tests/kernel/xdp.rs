@@ -279,14 +279,7 @@ fn a_port_says_its_mode_and_leaves_nothing_when_it_is_deleted() {
         (XdpMode::Native, "native", "xdp"),
         (XdpMode::Generic, "generic", "xdpgeneric"),
     ] {
-        add(
-            &daemon,
-            port_with("pod1", |kind| {
-                if let PortKind::Xdp { mode: asked, .. } = kind {
-                    *asked = mode;
-                }
-            }),
-        );
+        add(&daemon, in_mode("pod1", mode));
         let port = daemon.port("pod1");
         assert_eq!((port.mode.as_deref(), xdp("pod1").as_deref()), (Some(name), Some(kernels)), "{mode:?}");
         // A faster one was not to be had, and why is said; who asked for this one is told nothing.
@@ -301,6 +294,77 @@ fn a_port_says_its_mode_and_leaves_nothing_when_it_is_deleted() {
     node.net.ip("link del pod2");
     wait_until("down", LONG, || daemon.port("pod2").state == PortState::Down);
     assert_eq!(pins(), Vec::<String>::new());
+    daemon.assert_conserved();
+}
+
+/// A port in a mode that it is asked to be in by name.
+fn in_mode(device: &str, wanted: XdpMode) -> switch_api::Port {
+    port_with(device, |kind| {
+        if let PortKind::Xdp { mode, .. } = kind {
+            *mode = wanted;
+        }
+    })
+}
+
+/// A device whose driver takes no program: the generic mode, and why. So it is after a restart, which finds the program there.
+#[test]
+fn a_restart_says_why_a_port_is_not_in_a_faster_mode() {
+    let node = Node::new();
+    let options = switchd().keeping_state();
+    let mut daemon = node.start(&options);
+    daemon.bridge("br0");
+    let pods = [node.pod(1), node.pod(2)];
+    // It wants as many queues to receive by as the other end has to send by.
+    node.net.ip("link del pod1");
+    let (mac, peer, queues) = (pods[0].mac(), pods[0].net.name(), "numtxqueues 2 numrxqueues 1");
+    node.net
+        .ip(&format!("link add pod1 {queues} type veth peer name eth0 address {mac} {queues} netns {peer}"));
+    node.net.ip("link set pod1 up");
+    pods[0].net.ip("link set eth0 up");
+    pods[0].net.ip("addr add 10.66.0.1/24 dev eth0");
+    for pod in &pods {
+        daemon.attach(pod, "br0", PortSettings::default());
+    }
+    let says = |daemon: &Daemon, port: &str| {
+        let port = daemon.port(port);
+        (port.mode.unwrap(), port.mode_reason.unwrap_or_default())
+    };
+    let (mode, reason) = says(&daemon, "pod1");
+    assert!(
+        mode == "generic" && reason.contains("does not take an XDP program (Native)"),
+        "{mode}: {reason}"
+    );
+    let fast = says(&daemon, "pod2");
+    assert!(fast.0 == "native" && fast.1.contains("no zero-copy"), "{fast:?}");
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+
+    daemon.kill();
+    let mut daemon = node.start(&options);
+    wait_until("ping after a restart", LONG, || pods[0].reaches("10.66.0.2"));
+    let (mode, reason) = says(&daemon, "pod1");
+    assert!(mode == "generic" && reason.contains("earlier daemon's program"), "{mode}: {reason}");
+    assert_eq!(says(&daemon, "pod2"), fast, "the other one is as it was");
+    // As it says: added again, it is tried again.
+    delete(&daemon, "pod1");
+    daemon.attach(&pods[0], "br0", PortSettings::default());
+    let (mode, reason) = says(&daemon, "pod1");
+    assert!(
+        mode == "generic" && reason.contains("does not take an XDP program (Native)"),
+        "{mode}: {reason}"
+    );
+
+    // One that knows nothing of them, and is asked for other modes than the programs are in that it finds.
+    daemon.kill();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    add(&daemon, in_mode("pod2", XdpMode::Generic));
+    assert_eq!(says(&daemon, "pod2"), ("generic".to_owned(), String::new()));
+    assert!(node.net.ip("-d link show dev pod2").contains("xdpgeneric"));
+    let refused = daemon.client().call::<Done>(&Request::PortAdd(Box::new(in_mode("pod1", XdpMode::Native))));
+    let refused = refused.unwrap_err();
+    assert!(refused.message.contains("does not take an XDP program (Native)"), "{refused:?}");
+    add(&daemon, in_mode("pod1", XdpMode::Generic));
+    wait_until("ping in the generic mode", LONG, || pods[0].reaches("10.66.0.2"));
     daemon.assert_conserved();
 }
 

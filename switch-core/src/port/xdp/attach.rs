@@ -95,25 +95,26 @@ fn remove_stale_pins(directory: &Path, device: &str, keep: &Path) {
 }
 
 impl Attached {
-    /// Puts the program on the device in `hook`, or into the link an earlier daemon left there.
+    /// Puts the program on the device in `hook`, or into the link an earlier daemon left there, which stays in its hook: `runs` is
+    /// who runs the program that is there now, as the kernel tells.
     pub fn attach(
         program: Shared,
         directory: &Path,
-        device: &str,
-        ifindex: u32,
+        (device, ifindex): (&str, u32),
         hook: Hook,
+        runs: Option<Hook>,
         settings: &Settings,
     ) -> Result<Self, AttachError> {
         let pin = pin_path(directory, device, ifindex);
         remove_stale_pins(directory, device, &pin);
         let mut loaded = program.lock();
         let places = loaded.introduce(ifindex, settings)?;
-        let networks = loaded.networks();
         let linked = loaded.xdp().map_err(AttachError::from).and_then(|xdp| match adopt(xdp, &pin) {
-            Some(link) => Ok((link, true)),
-            None => attach_and_pin(xdp, ifindex, hook, &pin).map(|link| (link, false)),
+            Some(link) => Ok((link, runs.unwrap_or(hook), true)),
+            None => attach_and_pin(xdp, ifindex, hook, &pin).map(|link| (link, hook, false)),
         });
-        let (link, adopted) = linked.inspect_err(|_| loaded.forget(ifindex, places.clone()))?;
+        let (link, hook, adopted) = linked.inspect_err(|_| loaded.forget(ifindex, places.clone()))?;
+        let networks = loaded.networks();
         drop(loaded);
         let settings = settings.clone();
         Ok(Self { program, ifindex, settings, places, networks, link: Some(link), pin, hook, adopted })

@@ -81,6 +81,8 @@ pub struct XdpPort {
     lies: u64,
     /// Frames of other regions that found no frame here to be copied into.
     uncopied: u64,
+    /// Frames that the kernel took and its device dropped: there was no room behind it.
+    refused: u64,
     unjoined: u64,
     serviced: u32,
     missed: u64,
@@ -114,6 +116,7 @@ impl XdpPort {
             unkicked: 0,
             lies: 0,
             uncopied: 0,
+            refused: 0,
             unjoined: 0,
             serviced: 0,
             missed: 0,
@@ -169,6 +172,7 @@ impl XdpPort {
             Kick::Done => self.unkicked = 0,
             // What is left goes with the next kick, which the next turn makes.
             Kick::Again => {}
+            Kick::Refused => self.refused += 1,
             Kick::Dead(errno) => {
                 self.unkicked = 0;
                 self.dead = Some(errno);
@@ -182,6 +186,17 @@ impl XdpPort {
         let Ok(statistics) = self.socket.statistics() else { return 0 };
         let total = statistics.rx_dropped + statistics.rx_ring_full;
         total - std::mem::replace(&mut self.missed, total)
+    }
+
+    /// Frames that were for this lane and went nowhere since it was last asked, of one reason; of the other the next time.
+    #[inline]
+    fn newly_dropped(&mut self) -> Option<(DropReason, u64)> {
+        let (reason, count) = match self.uncopied {
+            0 => (DropReason::TxRefused, &mut self.refused),
+            _ => (DropReason::NoCopyFrame, &mut self.uncopied),
+        };
+        let frames = std::mem::take(count);
+        (frames > 0).then_some((reason, frames))
     }
 
     fn reap(&mut self, pool: &mut Pool) {
@@ -315,9 +330,7 @@ impl Port for XdpPort {
         if self.serviced.is_multiple_of(STATISTICS_EVERY) {
             missed += self.newly_missed();
         }
-        let uncopied = std::mem::take(&mut self.uncopied);
-        let dropped = (uncopied > 0).then_some((DropReason::NoCopyFrame, uncopied));
-        Serviced { health, missed, dropped }
+        Serviced { health, missed, dropped: self.newly_dropped() }
     }
 
     fn hurry(&mut self) {

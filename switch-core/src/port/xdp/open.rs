@@ -2,7 +2,7 @@
 //! the kernel, and why it is not a faster one is kept for `switch-ctl port`.
 
 use super::XdpPort;
-use super::attach::{AttachError, Attached, Hook};
+use super::attach::{self, AttachError, Attached, Hook};
 use super::beat::Beats;
 use super::program::{Kind, Program, Settings, Shared};
 use super::promiscuous::{Asker, Promiscuous};
@@ -20,6 +20,11 @@ use switch_api::{Take, XdpMode};
 /// `bind` answers EBUSY for a moment after another socket left the queue; so often it is tried again.
 const BIND_ATTEMPTS: u32 = 50;
 const BIND_PAUSE: Duration = Duration::from_millis(10);
+
+/// Why a port that may be in any mode is in the slowest after a restart. That it was refused a faster one is not asked again: while
+/// there is a program in one mode the kernel takes none in another.
+const FOUND_GENERIC: &str = "an earlier daemon's program is there, in the generic mode, and was taken over; delete the port and add it again to \
+     have faster ones tried";
 
 /// What every xdp port of the daemon shares.
 #[derive(Debug)]
@@ -43,6 +48,8 @@ pub struct Device<'a> {
     pub ifindex: u32,
     /// Queues to serve.
     pub queues: u32,
+    /// Who runs the program that is on it now, if one is: an earlier daemon's may be, which is taken over.
+    pub runs: Option<Hook>,
 }
 
 /// How to open it.
@@ -173,26 +180,61 @@ impl Engine {
         }
     }
 
+    /// The program of a device that takes so much.
+    fn program(&self, take: &Take) -> Result<Shared, AttachError> {
+        match Kind::of(take) {
+            Kind::Ports => Ok(self.program.clone()),
+            Kind::Uplink => Ok(Program::load(&self.directory, Kind::Uplink)?),
+        }
+    }
+
+    /// Tries a hook; what `runs` the program that is there already stays who runs it.
+    fn attach_in(
+        &self,
+        hook: Hook,
+        runs: Option<Hook>,
+        device: &Device,
+        how: &How,
+    ) -> Result<Attached, AttachError> {
+        let program = self.program(&how.settings.take)?;
+        let place = (device.name, device.ifindex);
+        Attached::attach(program, &self.directory, place, hook, runs, &how.settings)
+    }
+
     fn attach(&self, device: &Device, how: &How) -> Result<(Attached, Option<String>), AttachError> {
-        let program = match Kind::of(&how.settings.take) {
-            Kind::Ports => self.program.clone(),
-            Kind::Uplink => Program::load(&self.directory, Kind::Uplink)?,
-        };
-        let attach = |hook| {
-            let (directory, settings) = (&self.directory, &how.settings);
-            Attached::attach(program.clone(), directory, device.name, device.ifindex, hook, settings)
-        };
         match how.mode {
-            XdpMode::Generic => Ok((attach(Hook::Generic)?, None)),
-            XdpMode::Native | XdpMode::ZeroCopy => Ok((attach(Hook::Native)?, None)),
-            XdpMode::Auto => match attach(Hook::Native) {
-                Ok(attached) => Ok((attached, None)),
+            XdpMode::Generic => Ok((self.in_hook(Hook::Generic, device, how)?, None)),
+            XdpMode::Native | XdpMode::ZeroCopy => Ok((self.in_hook(Hook::Native, device, how)?, None)),
+            XdpMode::Auto => match self.attach_in(Hook::Native, device.runs, device, how) {
+                Ok(attached) => {
+                    let is_slow = attached.hook == Hook::Generic;
+                    Ok((attached, is_slow.then(|| FOUND_GENERIC.to_owned())))
+                }
                 Err(refused @ AttachError::Refused { .. }) => {
-                    Ok((attach(Hook::Generic)?, Some(refused.to_string())))
+                    Ok((self.attach_in(Hook::Generic, None, device, how)?, Some(refused.to_string())))
                 }
                 Err(error) => Err(error),
             },
         }
+    }
+
+    /// The program in the hook that was asked for by name. An earlier daemon's that is in the other one goes: for a moment nobody
+    /// guards the device, which is better than to run otherwise than was asked for.
+    fn in_hook(&self, hook: Hook, device: &Device, how: &How) -> Result<Attached, AttachError> {
+        let attached = self.attach_in(hook, device.runs, device, how)?;
+        if attached.hook == hook {
+            return Ok(attached);
+        }
+        let pin = attach::pin_path(&self.directory, device.name, device.ifindex);
+        attached.detach().map_err(|error| AttachError::Pin { path: pin, error: error.to_string() })?;
+        for _ in 1..BIND_ATTEMPTS {
+            match self.attach_in(hook, None, device, how) {
+                // The kernel may take it off a moment later.
+                Err(AttachError::Foreign) => std::thread::sleep(BIND_PAUSE),
+                other => return other,
+            }
+        }
+        self.attach_in(hook, None, device, how)
     }
 
     fn bind_all(

@@ -39,6 +39,8 @@ pub enum Kick {
     Done,
     /// It took a part; ask again.
     Again,
+    /// It took a part, of which the device dropped the last frame: full, or what it leads to is. Ask again.
+    Refused,
     /// The device is gone or down.
     Dead(i32),
 }
@@ -191,7 +193,9 @@ impl RawSocket {
             return Kick::Done;
         }
         match io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) {
-            libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::EINTR => Kick::Again,
+            libc::EAGAIN | libc::ENOBUFS | libc::EINTR => Kick::Again,
+            // NET_XMIT_DROP of this one frame, in copy mode; it comes back by the completion ring (xsk_generic_xmit, net/xdp/xsk.c).
+            libc::EBUSY => Kick::Refused,
             errno => Kick::Dead(errno),
         }
     }
