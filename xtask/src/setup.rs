@@ -22,6 +22,7 @@ const TEST: &[Need] = &[
     ("script", "bsdutils"),
     ("bird", "bird2"),
     ("traceroute", "traceroute"),
+    ("jq", "jq"),
     // The generator's AF_XDP comes from libbpf, which it builds.
     ("gcc", "gcc"),
     ("make", "make"),

@@ -4,7 +4,7 @@
 use crate::sh::{Result, cargo, run};
 use crate::steps::When::{Alone, Beside, Next};
 use crate::steps::{self, Step, When};
-use crate::{package_test, setup, tidy, zerocopy};
+use crate::{package, package_test, setup, tidy, zerocopy};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -26,7 +26,7 @@ const STEPS: &[Step] = &[
     step(Next, "fmt", || run(cargo("fmt --all --check"))),
     step(Beside, "building what is shipped", setup::build_release),
     step(Beside, "loom", loom),
-    step(Beside, "unit and oracle tests for aarch64, emulated", aarch64),
+    step(Beside, "unit and oracle tests for aarch64, and its package, emulated", aarch64),
     step(Beside, "fuzz targets: that they can be built", fuzz_targets),
     step(Next, "clippy", || run(cargo("clippy --workspace --all-targets --quiet -- -D warnings"))),
     step(Next, "docs", docs),
@@ -93,6 +93,7 @@ const KERNEL: &[&str] = &[
     "versions",
     "state",
     "logging",
+    "events",
 ];
 /// The command line against a running daemon.
 const COMMANDS: &[&str] = &[
@@ -104,6 +105,7 @@ const COMMANDS: &[&str] = &[
     "install",
     "json",
     "help",
+    "guide",
     "api_examples",
     "counters",
 ];
@@ -212,7 +214,8 @@ fn aarch64() -> Result {
     }
     run(emulated("", &[]))?;
     // Packet memory again, where pages are of 16 KiB.
-    run(emulated(" -p 16384", &["frame::"]))
+    run(emulated(" -p 16384", &["frame::"]))?;
+    package_test::foreign()
 }
 
 /// The libraries' tests under the emulator, which is told `how`; those whose names hold one of `names`.
@@ -221,7 +224,9 @@ fn emulated(how: &str, names: &[&str]) -> Command {
     // A directory of its own: cargo lets nobody else build in one that it builds in.
     command.arg(AARCH64).args(names).env("CARGO_TARGET_DIR", crate::sh::root().join("target/emulated"));
     command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
-    let runner = format!("qemu-aarch64-static -L /usr/aarch64-linux-gnu{how}");
+    // As the package's programs are, of which the libraries are then built once.
+    command.env("RUSTFLAGS", package::STATIC);
+    let runner = format!("qemu-aarch64-static{how}");
     command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
     // With other pages than the machine's the emulator crashes where any program prints a backtrace.
     command.env("RUST_BACKTRACE", "0");
