@@ -156,7 +156,7 @@ fn two_nodes_from_the_first_line_to_the_last() {
         })
         .collect();
     let said = machine.must(&lines);
-    for word in ["ttl=60", "ttl=62", "from bird", "proto 83", "shared uplink"] {
+    for word in ["ttl=60", "ttl=62", "bird wrote it", "proto 83", "shared uplink"] {
         assert!(said.contains(word), "{word}: {said}");
     }
     assert_gone(&machine, "/run/two-nodes");
