@@ -17,7 +17,7 @@
 #![allow(unsafe_code)]
 
 pub mod beat;
-mod jumbo;
+pub(crate) mod jumbo;
 pub mod networks;
 pub mod open;
 pub mod program;
