@@ -170,7 +170,7 @@ fn check(name: &str, text: &str, problems: &mut Vec<String>) {
 fn refusals(text: &str, start: &str) -> Vec<(usize, String)> {
     let found = text.match_indices(start);
     let found = found.map(|(at, _)| {
-        let line = text[..at].lines().count();
+        let line = text[..at].matches('\n').count() + 1;
         let rest = &text[at + start.len()..];
         let mut end = closed(rest);
         // The calls behind: a dot, a name, and brackets.
