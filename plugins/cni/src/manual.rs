@@ -11,7 +11,7 @@ const EXAMPLE: &str = include_str!("../../../deploy/cni/10-switch.conflist");
 
 /// Each field of the configuration, and what it is for. docs/CNI.md says more of each.
 pub(crate) const FIELDS: &[(&str, &str)] = &[
-    ("cniVersion", "the version of the words, see below"),
+    ("cniVersion", "the version of the words, one of the above"),
     ("name", "the network's name: letters, digits and _ . -"),
     ("type", "switch-cni"),
     ("bridge", "the bridge, made if it is not there (cni0)"),
