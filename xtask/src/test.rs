@@ -220,7 +220,9 @@ fn aarch64() -> Result {
 
 fn arm64_package() -> Result {
     if !setup::rust_target(AARCH64) {
-        return not_run("arm64: Rust's standard library for it cannot be had here (`rustup target add` failed)");
+        return not_run(
+            "arm64: Rust's standard library for it cannot be had here (`rustup target add` failed)",
+        );
     }
     package_test::foreign()
 }
