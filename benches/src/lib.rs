@@ -13,6 +13,7 @@
 //! | [`containers`] | containers as a runtime attaches them |
 //! | [`pair`] | two pods on the switch |
 //! | [`outage`] | how long pods are cut off |
+//! | [`beacons`] | a thousand datagrams a second from each of them |
 //! | [`peers`] | what a user would run instead |
 //! | [`matrix`] | the switch beside them: devices, tasks, loads; tables and a picture |
 //! | [`rooms`] | each room by itself: time, allocations, instructions |
@@ -28,6 +29,7 @@
 //! | [`allocations`] | an allocator that counts |
 
 pub mod allocations;
+pub mod beacons;
 pub mod changes;
 pub mod containers;
 pub mod cpu;

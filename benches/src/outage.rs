@@ -1,9 +1,10 @@
 //! How long pods are cut off: every one is probed all the time, and the longest silence counts. TCP connections go on beside it.
 //!
 //! A probe a millisecond to each of 100 pods is 100 000 round trips a second, which two cores with everything else cannot make: each
-//! pod is probed every [`PROBE_MS`] milliseconds, one after the other. An outage is known to so many milliseconds; that of a sample,
-//! each of which is probed a thousand times a second beside that, to one.
+//! pod is probed every [`PROBE_MS`] milliseconds, one after the other, there and back. Beside that each may say a thousand times a
+//! second that it is there ([`crate::beacons`]): an outage is known to a millisecond then.
 
+use crate::beacons::Beacons;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
@@ -14,10 +15,7 @@ use switch_lab::{Daemon, Node, Options, Pod, wait_until};
 
 /// Between two probes of one pod: with 100 of them 5 000 a second in all.
 pub const PROBE_MS: u64 = 20;
-/// The same of the sample.
-const SAMPLE_PROBE_MS: u64 = 1;
 const PORT: u16 = 7300;
-const SAMPLE_PORT: u16 = 7302;
 const TCP_PORT: u16 = 7301;
 /// How long a connection, or a pod after a restart, may be silent before it counts as broken.
 const LONG: Duration = Duration::from_secs(30);
@@ -26,8 +24,7 @@ const LONG: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Probes {
     over: Arc<AtomicBool>,
-    pods: Arc<Vec<Heard>>,
-    start: Instant,
+    ears: Arc<Ears>,
     sent: Arc<AtomicU64>,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
@@ -40,63 +37,26 @@ struct Heard {
     count: AtomicU64,
 }
 
-impl Probes {
-    /// Begins. `closed` are sent to as well and not expected to answer.
-    pub fn start(prober: &Pod, probed: &[Pod], closed: &[&Pod]) -> Self {
-        Self::every(PROBE_MS, PORT, prober, probed, closed)
+/// Who is heard, and who was silent for how long.
+#[derive(Debug)]
+pub struct Ears {
+    pods: Vec<Heard>,
+    start: Instant,
+}
+
+impl Ears {
+    /// For so many pods.
+    pub fn new(pods: usize) -> Self {
+        Self { pods: (0..pods).map(|_| Heard::default()).collect(), start: Instant::now() }
     }
 
-    /// Begins with a thousand a second to each: of few pods, beside the others.
-    pub fn start_sample(prober: &Pod, probed: &[Pod]) -> Self {
-        Self::every(SAMPLE_PROBE_MS, SAMPLE_PORT, prober, probed, &[])
-    }
-
-    fn every(probe_ms: u64, port: u16, prober: &Pod, probed: &[Pod], closed: &[&Pod]) -> Self {
-        let (over, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let pods: Arc<Vec<Heard>> = Arc::new(probed.iter().map(|_| Heard::default()).collect());
-        let start = Instant::now();
-        let mut threads: Vec<_> = probed.iter().map(|pod| echo(pod, port, over.clone())).collect();
-        let socket = prober.net.inside(move || UdpSocket::bind(("0.0.0.0", port))).join();
-        let socket =
-            socket.unwrap_or_else(|_| panic!("the prober")).unwrap_or_else(|error| panic!("{error}"));
-        _ = socket.set_read_timeout(Some(Duration::from_millis(50)));
-        let listening = socket.try_clone().unwrap_or_else(|error| panic!("{error}"));
-        let targets: Vec<String> =
-            probed.iter().chain(closed.iter().copied()).map(|pod| pod.ip.clone()).collect();
-        let numbers: HashMap<IpAddr, usize> =
-            probed.iter().enumerate().filter_map(|(n, pod)| Some((pod.ip.parse().ok()?, n))).collect();
-        for pod in closed {
-            // So that its silence is the switch's doing and not that of an unanswered question for its address.
-            prober.net.ip(&format!("neigh replace {} lladdr {} dev eth0 nud permanent", pod.ip, pod.mac()));
-        }
-        let (halt, count) = (over.clone(), sent.clone());
-        threads.push(std::thread::spawn(move || {
-            let pause = Duration::from_millis(probe_ms) / targets.len() as u32;
-            let mut due = Instant::now();
-            for target in targets.iter().cycle() {
-                if halt.load(Relaxed) {
-                    return;
-                }
-                // What the kernel does not take is a probe that was not answered.
-                _ = socket.send_to(&[0; 8], (target.as_str(), port));
-                count.fetch_add(1, Relaxed);
-                due += pause;
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            }
-        }));
-        let (heard, halt) = (pods.clone(), over.clone());
-        threads.push(std::thread::spawn(move || {
-            let mut datagram = [0; 8];
-            while !halt.load(Relaxed) {
-                let Ok((_, from)) = listening.recv_from(&mut datagram) else { continue };
-                let Some(pod) = numbers.get(&from.ip()).map(|number| &heard[*number]) else { continue };
-                let now = start.elapsed().as_nanos() as u64;
-                let before = pod.last.swap(now, Relaxed);
-                pod.gap.fetch_max(now - before, Relaxed);
-                pod.count.fetch_add(1, Relaxed);
-            }
-        }));
-        Self { over, pods, start, sent, threads }
+    /// A pod is heard. One thread calls this.
+    pub fn hear(&self, pod: usize) {
+        let pod = &self.pods[pod];
+        let now = self.start.elapsed().as_nanos() as u64;
+        let before = pod.last.swap(now, Relaxed);
+        pod.gap.fetch_max(now - before, Relaxed);
+        pod.count.fetch_add(1, Relaxed);
     }
 
     /// Forgets silences from before.
@@ -111,7 +71,7 @@ impl Probes {
         self.pods.iter().all(recent)
     }
 
-    /// The longest silence of any pod since [`Probes::begin`].
+    /// The longest silence of any since [`Self::begin`].
     pub fn worst(&self) -> Duration {
         Duration::from_nanos(self.pods.iter().map(|pod| pod.gap.load(Relaxed)).max().unwrap_or(0))
     }
@@ -123,18 +83,74 @@ impl Probes {
         Duration::from_nanos(gaps[gaps.len() / 2])
     }
 
+    /// How often any was heard.
+    pub fn count(&self) -> u64 {
+        self.pods.iter().map(|pod| pod.count.load(Relaxed)).sum()
+    }
+}
+
+impl Probes {
+    /// Begins. `closed` are sent to as well and not expected to answer.
+    pub fn start(prober: &Pod, probed: &[Pod], closed: &[&Pod]) -> Self {
+        let (over, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let ears = Arc::new(Ears::new(probed.len()));
+        let mut threads: Vec<_> = probed.iter().map(|pod| echo(pod, over.clone())).collect();
+        let socket = prober.net.inside(move || UdpSocket::bind(("0.0.0.0", PORT))).join();
+        let socket =
+            socket.unwrap_or_else(|_| panic!("the prober")).unwrap_or_else(|error| panic!("{error}"));
+        _ = socket.set_read_timeout(Some(Duration::from_millis(50)));
+        let listening = socket.try_clone().unwrap_or_else(|error| panic!("{error}"));
+        let targets: Vec<String> =
+            probed.iter().chain(closed.iter().copied()).map(|pod| pod.ip.clone()).collect();
+        let numbers: HashMap<IpAddr, usize> =
+            probed.iter().enumerate().filter_map(|(n, pod)| Some((pod.ip.parse().ok()?, n))).collect();
+        for pod in closed {
+            // So that its silence is the switch's doing and not that of an unanswered question for its address.
+            prober.net.ip(&format!("neigh replace {} lladdr {} dev eth0 nud permanent", pod.ip, pod.mac()));
+        }
+        let (halt, count) = (over.clone(), sent.clone());
+        threads.push(std::thread::spawn(move || {
+            let pause = Duration::from_millis(PROBE_MS) / targets.len() as u32;
+            let mut due = Instant::now();
+            for target in targets.iter().cycle() {
+                if halt.load(Relaxed) {
+                    return;
+                }
+                // What the kernel does not take is a probe that was not answered.
+                _ = socket.send_to(&[0; 8], (target.as_str(), PORT));
+                count.fetch_add(1, Relaxed);
+                due += pause;
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
+        }));
+        let (heard, halt) = (ears.clone(), over.clone());
+        threads.push(std::thread::spawn(move || {
+            let mut datagram = [0; 8];
+            while !halt.load(Relaxed) {
+                let Ok((_, from)) = listening.recv_from(&mut datagram) else { continue };
+                numbers.get(&from.ip()).inspect(|number| heard.hear(**number));
+            }
+        }));
+        Self { over, ears, sent, threads }
+    }
+
+    /// Who answers.
+    pub fn ears(&self) -> &Ears {
+        &self.ears
+    }
+
     /// Ends; how many probes were sent, and how many answered.
     pub fn stop(self) -> (u64, u64) {
         self.over.store(true, Relaxed);
         self.threads.into_iter().for_each(|thread| _ = thread.join());
-        (self.sent.load(Relaxed), self.pods.iter().map(|pod| pod.count.load(Relaxed)).sum())
+        (self.sent.load(Relaxed), self.ears.count())
     }
 }
 
 /// Sends back whatever comes.
-fn echo(pod: &Pod, port: u16, over: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
+fn echo(pod: &Pod, over: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
     pod.net.inside(move || {
-        let Ok(socket) = UdpSocket::bind(("0.0.0.0", port)) else { return };
+        let Ok(socket) = UdpSocket::bind(("0.0.0.0", PORT)) else { return };
         _ = socket.set_read_timeout(Some(Duration::from_millis(200)));
         let mut datagram = [0; 8];
         while !over.load(Relaxed) {
@@ -213,8 +229,8 @@ pub struct Outages {
     pub killed: Duration,
     /// The median pod's, of the worst restart.
     pub median: Duration,
-    /// The worst of the sample, if there is one.
-    pub sampled: Duration,
+    /// The longest that a pod's beacon was silent, if they have some.
+    pub silent: Duration,
     /// Until the daemon served again.
     pub serving: Duration,
 }
@@ -222,7 +238,7 @@ pub struct Outages {
 impl Outages {
     /// The longest of all, in milliseconds.
     pub fn worst_ms(&self) -> f64 {
-        ms(self.stopped.max(self.killed))
+        ms(self.stopped.max(self.killed).max(self.silent))
     }
 }
 
@@ -232,20 +248,20 @@ pub fn ms(time: Duration) -> f64 {
 }
 
 /// Stops and starts the daemon, and kills and starts it, in turn, [`RESTARTS`] times each, under the probes. The daemon that is left.
-/// `sample`: pods that are probed more often beside it.
+/// `beacons`: what pods say of themselves beside it.
 pub fn restart(
     mut daemon: Daemon,
     node: &Node,
     options: &Options,
     probes: &Probes,
-    sample: Option<&Probes>,
+    beacons: Option<&Beacons>,
 ) -> (Daemon, Outages) {
     let mut all = Outages::default();
     for round in 0..RESTARTS * 2 {
         let is_killed = round % 2 == 1;
         std::thread::sleep(CALM);
-        probes.begin();
-        sample.inspect(|sample| sample.begin());
+        probes.ears().begin();
+        beacons.inspect(|beacons| beacons.ears().begin());
         match is_killed {
             true => daemon.kill(),
             false => daemon.stop(false),
@@ -253,12 +269,14 @@ pub fn restart(
         let asked = Instant::now();
         daemon = node.start(options);
         all.serving = all.serving.max(asked.elapsed());
-        wait_until("every pod answers again", LONG, || probes.all_answer());
+        let all_answer =
+            || probes.ears().all_answer() && beacons.is_none_or(|beacons| beacons.ears().all_answer());
+        wait_until("every pod answers again", LONG, all_answer);
         std::thread::sleep(CALM);
-        all.median = all.median.max(probes.median());
-        all.sampled = all.sampled.max(sample.map_or(Duration::ZERO, Probes::worst));
+        all.median = all.median.max(probes.ears().median());
+        all.silent = all.silent.max(beacons.map_or(Duration::ZERO, |beacons| beacons.ears().worst()));
         let longest = if is_killed { &mut all.killed } else { &mut all.stopped };
-        *longest = probes.worst().max(*longest);
+        *longest = probes.ears().worst().max(*longest);
     }
     (daemon, all)
 }

@@ -85,6 +85,11 @@ impl Client {
         if read == 0 { Ok(None) } else { codec::decode_notice(&line).map(Some) }
     }
 
+    /// Whether something was read already that [`Client::notice`] has not given: who shows notices may then wait with showing.
+    pub fn has_more(&self) -> bool {
+        !self.stream.buffer().is_empty()
+    }
+
     /// Sends `request` and waits for its answer.
     pub fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ApiError> {
         let id = self.next_id;
@@ -120,6 +125,7 @@ fn too_long(len: usize) -> ApiError {
 
 fn broken(error: std::io::Error) -> ApiError {
     ApiError::new(Code::System, format!("the connection to the daemon broke: {error}"))
+        .hint("see whether it still runs (`switch-ctl status`) and what it said last; what was asked may or may not be done")
 }
 
 fn unreachable(socket: &Path, error: &std::io::Error) -> ApiError {

@@ -10,6 +10,11 @@ use serde_json::Value;
 /// client that sends more than this without a newline is not speaking our protocol.
 pub const LINE_LEN_MAX: usize = 1 << 20;
 
+/// What to do about an answer or a notice that makes no sense.
+pub const UPDATE_BOTH: &str = "update switch-ctl or switchd so that both have the same version";
+/// What to do about a line that is no request.
+const SEE_EXAMPLES: &str = "docs/API.md says how a request is written, docs/API-EXAMPLES.md has one of each";
+
 /// A decoded request with the id its answer must carry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
@@ -74,16 +79,20 @@ pub fn decode_request(line: &[u8]) -> Call {
 fn request_from(value: Value) -> Result<(Request, Option<Owner>), ApiError> {
     let envelope: Envelope = typed(value, Code::InvalidRequest)?;
     if envelope.jsonrpc != "2.0" {
-        return Err(ApiError::new(Code::InvalidRequest, "\"jsonrpc\" must be \"2.0\"").field("jsonrpc"));
+        return Err(ApiError::new(Code::InvalidRequest, "\"jsonrpc\" must be \"2.0\"")
+            .field("jsonrpc")
+            .hint(SEE_EXAMPLES));
     }
     if !matches!(envelope.id, Value::Null | Value::String(_) | Value::Number(_)) {
-        return Err(ApiError::new(Code::InvalidRequest, "an id is a string, a number or null").field("id"));
+        return Err(ApiError::new(Code::InvalidRequest, "an id is a string, a number or null")
+            .field("id")
+            .hint(SEE_EXAMPLES));
     }
     let params = envelope.params.unwrap_or_else(|| Value::Object(Default::default()));
     if !params.is_object() {
-        return Err(
-            ApiError::new(Code::InvalidParams, "params must be an object: fields by name").field("params")
-        );
+        return Err(ApiError::new(Code::InvalidParams, "params must be an object: fields by name")
+            .field("params")
+            .hint(SEE_EXAMPLES));
     }
     // Serde reads the tag first and so reports an unknown method before it looks at parameters.
     let tagged = serde_json::json!({ "method": envelope.method, "params": params });
@@ -160,15 +169,15 @@ pub fn encode_notice(method: &str, params: &impl Serialize) -> Vec<u8> {
 
 /// Decodes a notice.
 pub fn decode_notice(line: &[u8]) -> Result<crate::Notice, ApiError> {
-    serde_json::from_slice(line)
-        .map_err(|error| ApiError::new(Code::Parse, format!("the daemon's notice makes no sense: {error}")))
+    serde_json::from_slice(line).map_err(|error| {
+        ApiError::new(Code::Parse, format!("the daemon's notice makes no sense: {error}")).hint(UPDATE_BOTH)
+    })
 }
 
 /// Decodes an answer line into the reply the caller expects.
 pub fn decode_answer<T: DeserializeOwned>(line: &[u8]) -> Result<T, ApiError> {
     let malformed = |error: serde_json::Error| {
-        ApiError::new(Code::Parse, format!("the daemon's answer makes no sense: {error}"))
-            .hint("update switch-ctl or switchd so that both have the same version")
+        ApiError::new(Code::Parse, format!("the daemon's answer makes no sense: {error}")).hint(UPDATE_BOTH)
     };
     let answer: Answer = serde_json::from_slice(line).map_err(malformed)?;
     match answer.error {

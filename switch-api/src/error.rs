@@ -117,10 +117,22 @@ pub struct ErrorData {
     pub owner: Option<crate::Owner>,
 }
 
+/// What to do about a defect of the switch, which nobody can put right who meets it.
+const DEFECT: &str =
+    "this is a mistake of the switch's: `switch-ctl support-bundle` gathers what finding it takes";
+
 impl ApiError {
-    /// A refusal that is about no field in particular.
+    /// A refusal that is about no field in particular. It has to say what to do as well ([`Self::hint`]); of a defect this says it.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), data: ErrorData::default() }
+        let hint = (code == Code::Internal).then(|| DEFECT.to_owned());
+        Self { code, message: message.into(), data: ErrorData { hint, ..ErrorData::default() } }
+    }
+
+    /// One more of something of which there may be so many; `list` is the command that shows those there are.
+    pub fn full(most: usize, what: &str, list: &str) -> Self {
+        Self::new(Code::Limit, format!("no more than {most} {what} are possible")).hint(format!(
+            "nothing was changed; `switch-ctl {list}` shows those there are, to take away what is not needed"
+        ))
     }
 
     /// The same, about `field`.

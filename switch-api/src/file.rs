@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 /// Problems that are shown of one file: what a person reads at a time.
-const SHOWN_MAX: usize = 32;
+pub const SHOWN_MAX: usize = 32;
 /// What a file may have, one list of tables each.
 const NOUNS: [&str; 13] = [
     "bridge",

@@ -460,3 +460,47 @@ pub struct WorkerStages {
     /// Stages that packets went through, in order.
     pub stages: Vec<StageCost>,
 }
+
+/// The sum, which of no numbers is 0: [`Iterator::sum`] says -0.0 then, and people read it.
+fn sum(numbers: impl Iterator<Item = f64>) -> f64 {
+    numbers.fold(0.0, |all, number| all + number)
+}
+
+impl WorkerStatus {
+    /// Share of its core that its lanes take together, in percent; 0 of a worker without lanes.
+    pub fn busy_percent(&self) -> f64 {
+        sum(self.lanes.iter().map(|lane| lane.busy_percent))
+    }
+}
+
+impl WorkerStages {
+    /// Cycles a packet of all stages together; 0 where no packet was seen.
+    pub fn cycles_per_packet(&self) -> f64 {
+        sum(self.stages.iter().map(|stage| stage.cycles_per_packet))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_shown_without_a_sign() {
+        let worker: WorkerStatus = serde_json::from_value(serde_json::json!({
+            "id": 0, "core": null, "lanes": [], "turns": 0, "empty_turns": 0, "sleeps": 0, "generation": 1,
+            "frames": FrameCounts::default(), "wake_latency_us": [],
+        }))
+        .unwrap();
+        assert_eq!(format!("{:.1}", worker.busy_percent()), "0.0");
+        let stages = WorkerStages { worker: 0, stages: vec![] };
+        assert_eq!(format!("{:.1}", stages.cycles_per_packet()), "0.0");
+        let cost = |cycles_per_packet| StageCost {
+            stage: "parse".into(),
+            cycles_per_packet,
+            packets: 1,
+            vectors: 1,
+        };
+        let stages = WorkerStages { worker: 0, stages: vec![cost(1.5), cost(2.0)] };
+        assert_eq!(stages.cycles_per_packet(), 3.5);
+    }
+}

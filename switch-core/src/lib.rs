@@ -36,6 +36,9 @@ pub mod frame;
 pub mod host;
 #[cfg(not(loom))]
 pub mod ipam;
+#[cfg(not(loom))]
+#[cfg(test)]
+mod limits;
 pub mod nat;
 #[cfg(not(loom))]
 pub mod nft;

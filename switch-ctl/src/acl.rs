@@ -171,6 +171,9 @@ fn show(status: &AclStatus, output: &Output) -> String {
 }
 
 fn rules(lists: &[AclStatus], output: &Output) -> String {
+    if lists.iter().all(|status| status.rules.is_empty()) {
+        return "no rules".into();
+    }
     let mut table = output.table(&["RULE", "ACTION", "ABOUT", "PACKETS"]);
     for status in lists {
         for (rule, count) in in_order(&status.acl).zip(&status.rules) {

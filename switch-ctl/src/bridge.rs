@@ -211,6 +211,9 @@ fn present(name: &Name, client: &mut Client) -> Result<Bridge, ApiError> {
 }
 
 fn list(bridges: &[BridgeStatus], output: &Output) -> String {
+    if bridges.is_empty() {
+        return "no bridges: `switch-ctl bridge add br0` makes one".into();
+    }
     let mut table = output.table(&[
         "BRIDGE", "OWNER", "AGEING", "VLANS", "MACS", "VRF", "OWN MAC", "GATEWAYS", "ROUTING", "PORTS",
     ]);

@@ -24,6 +24,8 @@ use switch_api::{
 
 /// pcapng's if_tsresol: nanoseconds.
 const NANOSECONDS: u8 = 9;
+/// What is written at once while frames come faster than that: what a pipe holds.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Live frames: of some ports, directions, drop reasons, and of what a filter of tcpdump's accepts. Ctrl-C ends it.
 #[derive(Debug, Args)]
@@ -90,6 +92,8 @@ pub fn run(capture: &Capture, client: &mut Client, output: &Output) -> Result<()
         eprintln!("capturing on {ports}; Ctrl-C ends it");
     }
     client.listen()?;
+    // Wireshark waits for the file's head before it shows a window.
+    sink.flush()?;
     let (mut frames, mut ended) = (0, None);
     while let Some(notice) = client.notice()? {
         match notice.method.as_str() {
@@ -103,11 +107,20 @@ pub fn run(capture: &Capture, client: &mut Client, output: &Output) -> Result<()
             "capture.end" => ended = Some(read::<CaptureEnd>(notice.params)?),
             _ => {}
         }
+        // Whoever looks on sees what there is as soon as nothing more has come; while much comes, it is written in large pieces.
+        if !client.has_more() && !sink.flush()? {
+            stop.now();
+        }
     }
     sink.flush()?;
-    if !output.is_json() {
-        let lost = ended.map_or("unknown".into(), |end| end.lost.to_string());
-        eprintln!("{frames} frames captured, {lost} lost");
+    match (output.is_json(), ended) {
+        (false, ended) => {
+            let lost = ended.map_or("unknown".into(), |end| end.lost.to_string());
+            eprintln!("{frames} frames captured, {lost} lost");
+        }
+        // A program that reads frames is told of those that it has not seen, beside them.
+        (true, Some(end)) if end.lost > 0 => eprintln!("{}", serde_json::to_string(&end).unwrap_or_default()),
+        (true, _) => {}
     }
     Ok(())
 }
@@ -116,7 +129,7 @@ pub fn run(capture: &Capture, client: &mut Client, output: &Output) -> Result<()
 pub fn read<T: serde::de::DeserializeOwned>(params: serde_json::Value) -> Result<T, ApiError> {
     serde_json::from_value(params).map_err(|error| {
         ApiError::new(Code::Parse, format!("the daemon's notice makes no sense: {error}"))
-            .hint("update switch-ctl or switchd so that both have the same version")
+            .hint(switch_api::codec::UPDATE_BOTH)
     })
 }
 
@@ -148,7 +161,10 @@ pub struct Stop(UnixStream);
 impl Stop {
     /// Ready for Ctrl-C.
     pub fn new(handle: UnixStream, after: Option<Duration>) -> Result<Self, ApiError> {
-        let failed = |error: std::io::Error| ApiError::new(Code::System, error.to_string());
+        let failed = |error: std::io::Error| {
+            ApiError::new(Code::System, format!("Ctrl-C cannot be waited for: {error}"))
+                .hint("see the limits of open files and processes of this shell (`ulimit -a`)")
+        };
         let mut signals =
             signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])
                 .map_err(failed)?;
@@ -186,10 +202,9 @@ impl Sink {
         let to: Box<dyn Write> = if path == Path::new("-") {
             Box::new(std::io::stdout())
         } else {
-            Box::new(std::io::BufWriter::new(
-                File::create(path).map_err(|error| crate::files::refused(path, &error))?,
-            ))
+            Box::new(File::create(path).map_err(|error| crate::files::refused(path, &error))?)
         };
+        let to: Box<dyn Write> = Box::new(std::io::BufWriter::with_capacity(PIECE_BYTES, to));
         let writer = PcapNgWriter::new(to).map_err(broken)?;
         Ok(Self::Pcapng { writer: Box::new(writer), interfaces: Vec::new(), snaplen })
     }
@@ -212,15 +227,15 @@ impl Sink {
         Ok(writeln!(std::io::stdout(), "{line}").is_ok())
     }
 
-    fn flush(&mut self) -> Result<(), ApiError> {
+    /// What was put is where it shall go. Whether more is wanted, as above.
+    fn flush(&mut self) -> Result<bool, ApiError> {
         match self {
             Self::Pcapng { writer, .. } => match writer.get_mut().flush() {
-                Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                    Err(broken(pcap_file::PcapError::IoError(error)))
-                }
-                _ => Ok(()),
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+                Err(error) => Err(broken(pcap_file::PcapError::IoError(error))),
+                Ok(()) => Ok(true),
             },
-            _ => Ok(()),
+            _ => Ok(true),
         }
     }
 }

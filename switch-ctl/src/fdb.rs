@@ -111,6 +111,9 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
 }
 
 fn list(entries: &[FdbEntry], output: &Output) -> String {
+    if entries.is_empty() {
+        return "no stations: whoever sends is learned".into();
+    }
     let mut table = output.table(&["MAC", "VLAN", "BRIDGE", "PORT", "AGE", "OWNER"]);
     for entry in entries {
         let age = if entry.is_static { "static".into() } else { format!("{} s", entry.age_s) };

@@ -230,6 +230,12 @@ fn said(direction: &FlowDirection) -> String {
 }
 
 fn list(page: &FlowPage, output: &Output) -> String {
+    if page.all == 0 {
+        let room = thousands(u64::from(page.room));
+        return format!(
+            "no flows (room for {room}): they are kept of ports with a policy, or with `switch-ctl port set NAME --track on`"
+        );
+    }
     let mut table = output.table(&["PROTOCOL", "FROM", "TO", "STATE", "BEGUN BY", "IDLE", "ENDS IN", "ZONE"]);
     for flow in &page.flows {
         let state = if flow.picked_up { format!("{} (picked up)", flow.state) } else { flow.state.clone() };

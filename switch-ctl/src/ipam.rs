@@ -186,6 +186,9 @@ fn pool(verb: &PoolVerb, client: &mut Client, output: &Output) -> Result<(), Api
 }
 
 fn list_pools(pools: &[PoolStatus], output: &Output) -> String {
+    if pools.is_empty() {
+        return "no address pools: `switch-ctl ipam pool add` makes one, or the CNI plugin does".into();
+    }
     let mut table =
         output.table(&["POOL", "OWNER", "FAMILY", "ADDRESSES", "LEASED", "HELD", "FREE", "SUBNETS"]);
     for status in pools {
@@ -211,6 +214,9 @@ fn list_pools(pools: &[PoolStatus], output: &Output) -> String {
 }
 
 fn list_leases(leases: &[LeaseStatus], output: &Output) -> String {
+    if leases.is_empty() {
+        return "no leases".into();
+    }
     let mut table =
         output.table(&["ADDRESSES", "POOL", "NETWORK", "CONTAINER", "INTERFACE", "PORT", "OWNER", "BOOT"]);
     for LeaseStatus { lease, earlier_boot, port } in leases {

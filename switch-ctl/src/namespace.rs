@@ -50,6 +50,9 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
         Verb::List => {
             let all: Vec<Namespace> = client.call(&Request::NamespaceList(Nothing {}))?;
             output.answer(&all, |all| {
+                if all.is_empty() {
+                    return "no namespaces with labels".into();
+                }
                 let mut table = output.table(&["NAMESPACE", "OWNER", "LABELS"]);
                 for namespace in all {
                     table.add_row(vec![

@@ -79,6 +79,9 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
 }
 
 fn list(entries: &[NeighEntry], output: &Output) -> String {
+    if entries.is_empty() {
+        return "no neighbours: they are asked for and heard where a bridge has a gateway address".into();
+    }
     let mut table = output.table(&["ADDRESS", "MAC", "BRIDGE", "VLAN", "STATE", "AGE", "OWNER"]);
     for entry in entries {
         let state = match entry.state {

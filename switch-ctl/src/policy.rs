@@ -271,6 +271,9 @@ fn list(policies: &[PolicyStatus], output: &Output) -> String {
 
 /// Every rule; what defaults decide is that nothing passes.
 fn stats(rules: &[RuleCount], output: &Output) -> String {
+    if rules.is_empty() {
+        return "no rules: there is no policy".into();
+    }
     let mut table = output.table(&["RULE", "PASSED", "DROPPED"]);
     for rule in rules {
         let (count, drops) = (thousands(rule.packets), rule.rule.ends_with(" default"));

@@ -506,6 +506,9 @@ fn vlan(port: &Port) -> String {
 }
 
 fn list(ports: &[PortStatus], output: &Output) -> String {
+    if ports.is_empty() {
+        return "no ports: `switch-ctl port add --help` says which there can be".into();
+    }
     let head = [
         "PORT", "STATE", "KIND", "MODE", "BRIDGE", "VLAN", "WORKER", "OWNER", "MACS", "RX", "TX", "DROPS",
         "WHY",

@@ -8,6 +8,22 @@ use switch_api::{
     ApiError, ByName, Client, Code, Config, Done, Name, Nothing, ObjectRef, PortSetStatus, Request,
 };
 
+/// A set, declared as one would paste it, and what is done with it then.
+macro_rules! with_a_set {
+    ($then:literal) => {
+        concat!(
+            "\
+Example:
+  echo '
+  [[port_set]]
+  name = \"web\"
+  ports = [80, 443, \"8000-8080\"]
+  ' | switch-ctl port-group set -",
+            $then
+        )
+    };
+}
+
 /// What can be done with port sets.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -15,13 +31,7 @@ pub enum Verb {
     ///
     /// The file is one as `apply` reads it, with nothing but `[[port_set]]` tables; other sets stay as they are. Lists whose rules name
     /// them change with them.
-    #[command(after_help = "\
-Example:
-  echo '
-  [[port_set]]
-  name = \"web\"
-  ports = [80, 443, \"8000-8080\"]
-  ' | switch-ctl port-group set -")]
+    #[command(after_help = with_a_set!(""))]
     Set {
         /// The file.
         file: PathBuf,
@@ -30,27 +40,13 @@ Example:
     #[command(after_help = "Example:\n  switch-ctl port-group list")]
     List,
     /// Shows one set.
-    #[command(after_help = "\
-Example:
-  echo '
-  [[port_set]]
-  name = \"web\"
-  ports = [80, 443, \"8000-8080\"]
-  ' | switch-ctl port-group set -
-  switch-ctl port-group show web")]
+    #[command(after_help = with_a_set!("\n  switch-ctl port-group show web"))]
     Show {
         /// Its name.
         name: Name,
     },
     /// Removes a set that no rule names.
-    #[command(after_help = "\
-Example:
-  echo '
-  [[port_set]]
-  name = \"web\"
-  ports = [80, 443, \"8000-8080\"]
-  ' | switch-ctl port-group set -
-  switch-ctl port-group delete web")]
+    #[command(after_help = with_a_set!("\n  switch-ctl port-group delete web"))]
     Delete {
         /// Its name.
         name: Name,

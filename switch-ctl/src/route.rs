@@ -231,8 +231,8 @@ fn apply(
     let changes = requests.len();
     if changes > 1 && !parts {
         let text = format!("{} routes are {changes} times as much as a request holds", lines.len());
-        return Err(of_file(ApiError::new(Code::Limit, text))
-            .hint("--parts makes several changes of it, each of them whole or not at all"));
+        let hint = "--parts makes several changes of it, each of them whole or not at all";
+        return Err(of_file(ApiError::new(Code::Limit, text).hint(hint)));
     }
     let mut done = None;
     for (n, (request, lines)) in requests.into_iter().enumerate() {
@@ -277,6 +277,9 @@ fn way(status: &RouteStatus) -> String {
 }
 
 fn counts(counts: &[RouteCount], output: &Output) -> String {
+    if counts.is_empty() {
+        return "no route is counted: `switch-ctl route add ... --count` counts one".into();
+    }
     let mut table = output.table(&["NETWORK", "METRIC", "VRF", "PACKETS", "BYTES"]);
     for count in counts {
         table.add_row(vec![
@@ -300,6 +303,9 @@ fn origin(status: &RouteStatus) -> String {
 }
 
 fn list(routes: &[RouteStatus], output: &Output) -> String {
+    if routes.is_empty() {
+        return "no routes: the first comes with a gateway address, `switch-ctl bridge address add`".into();
+    }
     let mut table = output.table(&["NETWORK", "WAY", "FROM", "OWNER", "METRIC", "VRF", "USED"]);
     for status in routes {
         table.add_row(vec![

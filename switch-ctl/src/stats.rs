@@ -103,14 +103,13 @@ fn by_worker(workers: &[WorkerStages], output: &Output) -> String {
                 format!("{:.1}", stage.cycles_per_packet),
             ]);
         }
-        let all: f64 = worker.stages.iter().map(|stage| stage.cycles_per_packet).sum();
         table.add_row(vec![
             worker.worker.to_string(),
             "all".into(),
             String::new(),
             String::new(),
             String::new(),
-            format!("{all:.1}"),
+            format!("{:.1}", worker.cycles_per_packet()),
         ]);
     }
     table.to_string()

@@ -120,7 +120,7 @@ fn list(workers: &[WorkerStatus], output: &Output) -> String {
             frames.in_rings.to_string().into(),
             frames.in_flight.to_string().into(),
             output.verdict(&frames.unaccounted.to_string(), frames.unaccounted == 0),
-            format!("{:.1}", worker.lanes.iter().map(|lane| lane.busy_percent).sum::<f64>()).into(),
+            format!("{:.1}", worker.busy_percent()).into(),
             worker.lanes.iter().map(lane_and_share).collect::<Vec<_>>().join(" ").into(),
         ]);
     }

@@ -40,16 +40,19 @@ const COMPLETIONS: &[(&str, &str)] = &[
     ("fish", "usr/share/fish/vendor_completions.d/switch-ctl.fish"),
 ];
 
+/// No dynamic linker, no shared library.
+pub const STATIC: &str = "-C target-feature=+crt-static";
+
 /// A processor that packages are made for.
-struct Processor {
+pub struct Processor {
     /// As Debian names it.
-    debian: &'static str,
+    pub debian: &'static str,
     /// As Rust does.
-    rust: &'static str,
+    pub rust: &'static str,
     /// Links for it, elsewhere.
     linker: &'static str,
     /// Runs its programs elsewhere.
-    emulator: &'static str,
+    pub emulator: &'static str,
 }
 
 const PROCESSORS: &[Processor] = &[
@@ -84,13 +87,17 @@ pub struct Package<'a> {
 pub fn release(architecture: Option<&str>) -> Result {
     let here = capture(Command::new("dpkg").arg("--print-architecture"))?;
     let wanted = architecture.unwrap_or(here.trim());
-    let processor = PROCESSORS.iter().find(|processor| processor.debian == wanted);
-    let processor = processor.ok_or_else(|| {
-        let known: Vec<_> = PROCESSORS.iter().map(|processor| processor.debian).collect();
-        format!("no packages are made for {wanted:?}: it is one of {}", known.join(", "))
-    })?;
+    let processor = Processor::find(wanted)?;
     let emulator = (wanted != here.trim()).then_some(processor.emulator);
-    let programs = build(processor, emulator.is_some())?;
+    if emulator.is_some() {
+        setup::cross()?;
+        if !setup::rust_target(processor.rust) {
+            let target = processor.rust;
+            return Err(format!("Rust's library for {target} is not here: `rustup target add {target}`"));
+        }
+    }
+    say(&format!("the programs, static, for {}", processor.rust));
+    let programs = processor.build(emulator.is_some(), "release", &root().join("target"))?;
     let package = Package {
         programs: &programs,
         architecture: wanted,
@@ -98,44 +105,35 @@ pub fn release(architecture: Option<&str>) -> Result {
         compression: "xz",
         emulator,
     };
-    for (program, _) in PROGRAMS {
-        must_be_static(&programs.join(program))?;
-    }
+    package.must_be_static()?;
     package.must_run()?;
     let file = package.build(&root().join("target/package"))?;
     println!("{}, {} KiB; install it with `apt install {0}`", file.display(), size(&file)? / 1024);
     Ok(())
 }
 
-/// Where the programs are.
-fn build(processor: &Processor, is_foreign: bool) -> Result<PathBuf> {
-    let target = processor.rust;
-    if is_foreign {
-        setup::cross()?;
-        if !setup::rust_target(target) {
-            return Err(format!("Rust's library for {target} is not here: `rustup target add {target}`"));
-        }
+impl Processor {
+    /// The one that Debian names so.
+    pub fn find(wanted: &str) -> Result<&'static Self> {
+        PROCESSORS.iter().find(|processor| processor.debian == wanted).ok_or_else(|| {
+            let known: Vec<_> = PROCESSORS.iter().map(|processor| processor.debian).collect();
+            format!("no packages are made for {wanted:?}: it is one of {}", known.join(", "))
+        })
     }
-    say(&format!("the programs, static, for {target}"));
-    let mut build = cargo("build --release --quiet --target");
-    // With a target named, what runs while building (macros, build scripts) is built without the flag.
-    build.arg(target).env("RUSTFLAGS", "-C target-feature=+crt-static");
-    if is_foreign {
-        let name = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"));
-        build.env(name, processor.linker);
-    }
-    run(build)?;
-    Ok(root().join("target").join(target).join("release"))
-}
 
-/// A program that asks for a dynamic linker names it in a segment of its own.
-fn must_be_static(program: &Path) -> Result {
-    let segments = capture(Command::new("readelf").args(["--program-headers", "--wide"]).arg(program))?;
-    if segments.contains(" INTERP ") {
-        return Err(format!("{} is not static: it asks for a dynamic linker", program.display()));
+    /// Builds the programs, static, by a profile of cargo's, below `target`; where they are.
+    pub fn build(&self, is_foreign: bool, profile: &str, target: &Path) -> Result<PathBuf> {
+        let mut build = cargo("build --quiet --profile");
+        // With a target named, what runs while building (macros, build scripts) is built without the flag.
+        build.args([profile, "--target", self.rust]).env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", target);
+        if is_foreign {
+            let name = format!("CARGO_TARGET_{}_LINKER", self.rust.to_uppercase().replace('-', "_"));
+            build.env(name, self.linker);
+        }
+        run(build)?;
+        let directory = if profile == "dev" { "debug" } else { profile };
+        Ok(target.join(self.rust).join(directory))
     }
-    println!("{}: static, {} KiB", program.display(), size(program)? / 1024);
-    Ok(())
 }
 
 impl Package<'_> {
@@ -152,14 +150,25 @@ impl Package<'_> {
         }
     }
 
-    /// Its programs start on its processor, and say who they are.
-    fn must_run(&self) -> Result {
+    /// A program that asks for a dynamic linker names it in a segment of its own.
+    pub fn must_be_static(&self) -> Result {
         for (program, _) in PROGRAMS {
-            // The plugin has no options: a runtime asks it by its environment (CNI specification, VERSION).
-            let said = capture(
-                self.run(program).arg("--version").env("CNI_COMMAND", "VERSION").stdin(Stdio::null()),
-            )?;
-            if ![self.version, "supportedVersions"].iter().any(|word| said.contains(word)) {
+            let program = self.programs.join(program);
+            let mut readelf = Command::new("readelf");
+            let segments = capture(readelf.args(["--program-headers", "--wide"]).arg(&program))?;
+            if segments.contains(" INTERP ") {
+                return Err(format!("{} is not static: it asks for a dynamic linker", program.display()));
+            }
+            println!("{}: static, {} KiB", program.display(), size(&program)? / 1024);
+        }
+        Ok(())
+    }
+
+    /// Its programs start on its processor, and say who they are.
+    pub fn must_run(&self) -> Result {
+        for (program, _) in PROGRAMS {
+            let said = capture(self.run(program).arg("--version").stdin(Stdio::null()))?;
+            if said.trim() != format!("{program} {}", self.version) {
                 return Err(format!("{program} does not say that it is of version {}: {said}", self.version));
             }
         }
@@ -196,8 +205,10 @@ impl Package<'_> {
         let pages = tree.join("usr/share/man/man1");
         directory(&pages)?;
         capture(self.run("switch-ctl").arg("man").arg(&pages))?;
-        let daemon = capture(self.run("switchd").arg("--man"))?;
-        write(&tree.join("usr/share/man/man8/switchd.8"), &daemon, 0o644)?;
+        for program in ["switchd", "switch-cni"] {
+            let page = capture(self.run(program).arg("--man").stdin(Stdio::null()))?;
+            write(&tree.join(format!("usr/share/man/man8/{program}.8")), &page, 0o644)?;
+        }
         for (shell, to) in COMPLETIONS {
             write(&tree.join(to), &capture(self.run("switch-ctl").args(["completion", shell]))?, 0o644)?;
         }

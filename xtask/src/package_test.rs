@@ -1,10 +1,21 @@
 //! The Debian package is installed, used, upgraded, removed and purged, on this system under an overlay.
 
-use crate::package::Package;
+use crate::package::{Package, Processor};
 use crate::sh::{Result, capture, root};
 use std::fs;
 use std::process::Command;
 
+/// What a package for another processor has to have in it.
+const IN_IT: &[&str] = &[
+    "usr/sbin/switchd",
+    "usr/bin/switch-ctl",
+    "usr/lib/cni/switch-cni",
+    "usr/share/man/man8/switchd.8.gz",
+    "usr/share/man/man8/switch-cni.8.gz",
+    "usr/share/man/man1/switch-ctl-port-add-tap.1.gz",
+    "usr/share/bash-completion/completions/switch-ctl",
+    "usr/lib/systemd/system/switchd.service",
+];
 /// What is done with it.
 const SCRIPT: &str = "xtask/src/package_test.sh";
 
@@ -31,4 +42,31 @@ pub fn run() -> Result {
     inside.args([&root().join(SCRIPT), &empty, &first, &second]);
     print!("{}", capture(&mut inside)?);
     Ok(())
+}
+
+/// The package for arm64: its programs are static and start in an emulator, and it has what it should. Built as tests are; with
+/// `--release` it is `cargo xtask package --architecture arm64`.
+pub fn foreign() -> Result {
+    let processor = Processor::find("arm64")?;
+    let target = root().join("target/emulated");
+    let programs = processor.build(true, "dev", &target)?;
+    let package = Package {
+        programs: &programs,
+        architecture: processor.debian,
+        version: env!("CARGO_PKG_VERSION"),
+        compression: "none",
+        emulator: Some(processor.emulator),
+    };
+    package.must_be_static()?;
+    package.must_run()?;
+    let file = package.build(&target.join("package"))?;
+    let told = capture(Command::new("dpkg-deb").arg("--info").arg(&file))?;
+    if !told.contains("Architecture: arm64") {
+        return Err(format!("it is for another processor:\n{told}"));
+    }
+    let listed = capture(Command::new("dpkg-deb").arg("--contents").arg(&file))?;
+    match IN_IT.iter().find(|path| !listed.lines().any(|line| line.ends_with(&format!("./{path}")))) {
+        Some(missing) => Err(format!("{missing} is not in it:\n{listed}")),
+        None => Ok(()),
+    }
 }

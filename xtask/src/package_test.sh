@@ -33,6 +33,11 @@ start switchd.service"
 switchd --version; switch-ctl --version
 zcat /usr/share/man/man1/switch-ctl.1.gz | grep -q 'switch-ctl' || fail "there is no manual page"
 zcat /usr/share/man/man8/switchd.8.gz | grep -q 'state' || fail "there is no manual page of the daemon"
+zcat /usr/share/man/man8/switch-cni.8.gz | grep -q 'CNI_NETNS' || fail "there is no manual page of the plugin"
+[ -s /usr/share/man/man1/switch-ctl-port-add-tap.1.gz ] || fail "there is no manual page of a command"
+for file in bash-completion/completions/switch-ctl zsh/vendor-completions/_switch-ctl fish/vendor_completions.d/switch-ctl.fish; do
+    grep -q support-bundle "/usr/share/$file" || fail "there is no completion in $file"
+done
 echo '{"cniVersion": "1.1.0"}' | CNI_COMMAND=VERSION /usr/lib/cni/switch-cni | grep -q '"1.1.0"' || fail "the plugin does not answer"
 
 # As the unit starts it, but for the shared bpffs.

@@ -25,6 +25,7 @@ const TEST: &[Need] = &[
     ("traceroute", "traceroute"),
     ("tracepath", "iputils-tracepath"),
     ("mtr", "mtr-tiny"),
+    ("jq", "jq"),
     // The generator's AF_XDP comes from libbpf, which it builds.
     ("gcc", "gcc"),
     ("make", "make"),

@@ -4,7 +4,7 @@
 use crate::sh::{Result, cargo, run};
 use crate::steps::When::{Alone, Beside, Next};
 use crate::steps::{self, Step, When};
-use crate::{package_test, setup, tidy, zerocopy};
+use crate::{package, package_test, setup, tidy, zerocopy};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -30,6 +30,7 @@ const STEPS: &[Step] = &[
     step(Beside, "building what is shipped", setup::build_release),
     step(Beside, "loom", loom),
     step(Beside, "unit and oracle tests for aarch64, emulated", aarch64),
+    step(Beside, "the package for arm64, its programs started in an emulator", arm64_package),
     step(Beside, "fuzz targets: that they can be built", fuzz_targets),
     step(Next, "clippy", || run(cargo("clippy --workspace --all-targets --quiet -- -D warnings"))),
     step(Next, "docs", docs),
@@ -175,13 +176,24 @@ fn aarch64() -> Result {
     run(emulated(" -p 16384", PAGED))
 }
 
+fn arm64_package() -> Result {
+    if !setup::rust_target(AARCH64) {
+        return not_run(
+            "arm64: Rust's standard library for it cannot be had here (`rustup target add` failed)",
+        );
+    }
+    package_test::foreign()
+}
+
 /// The libraries' tests under the emulator, which is told `how`; those whose names hold one of `names`.
 fn emulated(how: &str, names: &[&str]) -> Command {
     let mut command = cargo("test --package switch-api --package switch-core --lib --quiet --target");
     // A directory of its own: cargo lets nobody else build in one that it builds in.
     command.arg(AARCH64).args(names).env("CARGO_TARGET_DIR", crate::sh::root().join("target/emulated"));
     command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
-    let runner = format!("qemu-aarch64-static -L /usr/aarch64-linux-gnu{how}");
+    // As the package's programs are, of which the libraries are then built once.
+    command.env("RUSTFLAGS", package::STATIC);
+    let runner = format!("qemu-aarch64-static{how}");
     command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
     // With other pages than the machine's the emulator crashes where any program prints a backtrace.
     command.env("RUST_BACKTRACE", "0");

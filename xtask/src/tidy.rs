@@ -25,6 +25,9 @@ const IMPURE: &[(&str, &str)] = &[
     ("std::os::fd", "a descriptor"),
     ("rand::", "randomness: take a seed as an argument"),
 ];
+/// Rooms that run on workers and do nothing but that, and how one speaks: a log takes a lock and a system call.
+const SILENT: &[&str] = &["worker", "port"];
+const SPEAKING: &[&str] = &["tracing::", "println!", "print!", "dbg!"];
 /// Where `unsafe` may live, each block with the promise it keeps.
 const UNSAFE_ROOMS: &[&str] = &[
     "switch-core/src/port/xdp/",
@@ -67,6 +70,9 @@ const WALLS: &[(&str, &str, &str)] = &[
     ("plugins/", "switch_core", "clients know the switch only through the socket"),
     ("switch-api/", "switch_core", "the API is below everything"),
 ];
+/// How a refusal is made, the call by which it says what to do, and what needs none: a defect's refusal says that by itself.
+const REFUSALS: &[(&str, &str, &str)] =
+    &[("ApiError::new(", "hint", "Code::Internal"), ("Refusal::new(", "details", "NOTHING")];
 /// Stages meet in pipeline/mod.rs only.
 const STAGES: &[&str] =
     &["parse", "guard", "learn", "back", "route", "forward", "admit", "rewrite", "egress", "emit"];
@@ -140,7 +146,68 @@ fn check(name: &str, text: &str, problems: &mut Vec<String>) {
             problems.push(format!("{name}: a pure room names {what} ({word})"));
         }
     }
+    let silent = SILENT.iter().any(|room| name.starts_with(&format!("switch-core/src/{room}/")));
+    for word in SPEAKING.iter().filter(|_| silent) {
+        if shipped.contains(word) {
+            problems.push(format!(
+                "{name}: workers say nothing ({word}): count it, or report it to the control thread"
+            ));
+        }
+    }
+    for (start, call, needs_none) in REFUSALS {
+        for (line, refusal) in refusals(shipped, start) {
+            if !refusal.starts_with(needs_none) && !is_called(call, &refusal) {
+                problems.push(format!(
+                    "{name}:{line}: a refusal that does not say what to do: put .{call}(…) behind {start}…)"
+                ));
+            }
+        }
+    }
     check_stage(name, shipped, problems);
+}
+
+/// Every expression that begins with `start`, with the line it is on: what is in the brackets, and what is called on it.
+fn refusals(text: &str, start: &str) -> Vec<(usize, String)> {
+    let found = text.match_indices(start);
+    let found = found.map(|(at, _)| {
+        let line = text[..at].matches('\n').count() + 1;
+        let rest = &text[at + start.len()..];
+        let mut end = closed(rest);
+        // The calls behind: a dot, a name, and brackets.
+        while let Some(call) = rest[end..].trim_start().strip_prefix('.') {
+            let Some((name, arguments)) = call.split_once('(') else { break };
+            if !name.chars().all(|c| c.is_alphanumeric() || c == '_') {
+                break;
+            }
+            end = rest.len() - arguments.len() + closed(arguments);
+        }
+        (line, rest[..end].to_owned())
+    });
+    found.collect()
+}
+
+/// Where the bracket that was opened before `text` is closed; brackets in strings are none.
+fn closed(text: &str) -> usize {
+    let (mut depth, mut in_string, mut escaped) = (1, false, false);
+    for (at, c) in text.char_indices() {
+        match (in_string, c) {
+            (true, _) if escaped => escaped = false,
+            (true, '\\') => escaped = true,
+            (_, '"') => in_string = !in_string,
+            (false, '(' | '[' | '{') => depth += 1,
+            (false, ')' | ']' | '}') => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return at + 1;
+        }
+    }
+    text.len()
+}
+
+/// Whether a method of this name is called in an expression.
+fn is_called(name: &str, expression: &str) -> bool {
+    expression.contains(&format!(".{name}(")) || (name == "details" && expression.contains(".and("))
 }
 
 fn check_stage(name: &str, text: &str, problems: &mut Vec<String>) {
@@ -165,6 +232,37 @@ fn check_documents(problems: &mut Vec<String>) {
     for command in ["cargo xtask demo", "cargo xtask test"] {
         if !readme.contains(command) {
             problems.push(format!("README.md does not name `{command}`"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_does_not_say_what_to_do_is_found() {
+        let told = |text: &str| {
+            let mut problems = Vec::new();
+            check("switch-core/src/control/x.rs", &format!("//! x\n{text}"), &mut problems);
+            problems
+        };
+        let good = [
+            r#"Err(ApiError::new(Code::Limit, text).field("x").hint("do this"))"#,
+            "ApiError::new(Code::Limit, format!(\"({x}\"))\n    .field(f(\")\"))\n    .hint(\"do this\")",
+            r#"ApiError::new(Code::Internal, "a defect")"#,
+            r#"Refusal::new(IO_FAILURE, text).details("do this")"#,
+        ];
+        for text in good {
+            assert_eq!(told(text), [""; 0], "{text}");
+        }
+        let bad = [
+            r#"Err(ApiError::new(Code::Limit, text).field("x"))"#,
+            r#"f(ApiError::new(Code::Limit, text)).hint("it is the other's")"#,
+            r#"Refusal::new(IO_FAILURE, text)"#,
+        ];
+        for text in bad {
+            assert!(told(text).iter().any(|problem| problem.contains("x.rs:2")), "{text}");
         }
     }
 }

@@ -169,7 +169,10 @@ fn kind(
 ) -> Result<PortKind, Refusal> {
     let cidr = |net: IpNet| {
         let text = net.to_string();
-        let refused = |error| Refusal::new(INVALID_CONFIG, format!("address {text}: {error}"));
+        let refused = |error| {
+            Refusal::new(INVALID_CONFIG, format!("address {text}: {error}"))
+                .details("the plugin that gave it, or the pool's ranges, must say another")
+        };
         text.parse::<Cidr>().map_err(refused)
     };
     let (device, mac) = (invocation.interface.clone(), Some(mac));
@@ -223,9 +226,12 @@ fn mac_for(given: &Answer) -> Result<Mac, Refusal> {
         return Ok(Mac([0x0a, 0x58, a, b, c, d]));
     }
     let mut bytes = [0; 6];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|error| Refusal::new(crate::refusal::IO_FAILURE, format!("/dev/urandom: {error}")))?;
+    std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).map_err(
+        |error| {
+            Refusal::new(crate::refusal::IO_FAILURE, format!("/dev/urandom: {error}"))
+                .details("the interface needs a MAC address: give \"mac\", or see why there is no randomness")
+        },
+    )?;
     bytes[0] = bytes[0] & 0xfc | 0x02;
     Ok(Mac(bytes))
 }

@@ -82,10 +82,9 @@ impl Answer {
         let count = answer.interfaces.len();
         if let Some(ip) = answer.ips.iter().find(|ip| ip.interface.is_some_and(|at| at >= count && count > 0))
         {
-            return Err(Refusal::new(
-                DECODING_FAILURE,
-                format!("{what} gives {} to no interface", ip.address),
-            ));
+            let text = format!("{what} gives {} to no interface", ip.address);
+            return Err(Refusal::new(DECODING_FAILURE, text)
+                .details("\"interface\" is the number of one of the result's interfaces, from 0 on"));
         }
         Ok(answer)
     }

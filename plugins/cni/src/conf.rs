@@ -30,7 +30,8 @@ pub const CONF_LEN_MAX: u64 = 1 << 20;
 /// addresses must find room.
 const ALLOWED_MAX: usize = 48;
 
-const KNOWN: &[&str] = &[
+/// Every field that a configuration of ours may have; the manual page has a word on each.
+pub(crate) const KNOWN: &[&str] = &[
     "cniVersion",
     "name",
     "type",
@@ -167,7 +168,8 @@ impl Conf {
                 .details("the runtime passes it on standard input")
         })?;
         let Value::Object(map) = &raw else {
-            return Err(Refusal::new(DECODING_FAILURE, "the network configuration is no JSON object"));
+            return Err(Refusal::new(DECODING_FAILURE, "the network configuration is no JSON object")
+                .details("the runtime passes it on standard input"));
         };
         // First the version: it says how to read the rest.
         let version = Version::find(map.get("cniVersion").and_then(Value::as_str).unwrap_or("0.1.0"))?;

@@ -39,10 +39,13 @@ pub fn run(
         return match (said, output.stdout.trim_ascii().is_empty()) {
             (Ok(value), _) => Ok(Some(value)),
             (Err(_), true) => Ok(None),
-            (Err(error), false) => Err(Refusal::new(
-                DELEGATE_FAILED,
-                format!("the plugin {kind} did not answer in JSON: {error}"),
-            )),
+            (Err(error), false) => {
+                let text = format!("the plugin {kind} did not answer in JSON: {error}");
+                Err(Refusal::new(DELEGATE_FAILED, text).details(format!(
+                    "run {} by hand with the same configuration to see what it prints",
+                    program.display()
+                )))
+            }
         };
     }
     let said = said.unwrap_or_default();

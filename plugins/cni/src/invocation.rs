@@ -37,7 +37,8 @@ pub enum Verb {
 }
 
 impl Verb {
-    const ALL: [(&'static str, Self); 6] = [
+    /// All of them, as the environment names them.
+    pub const ALL: [(&'static str, Self); 6] = [
         ("ADD", Self::Add),
         ("DEL", Self::Del),
         ("CHECK", Self::Check),

@@ -20,6 +20,7 @@
 //! | [`switch`] | the daemon, as a plugin needs it |
 //! | [`pending`] | deletions that wait for the daemon |
 //! | [`netns`] | what is really in a container's namespace |
+//! | [`manual`] | its page of the manual |
 //! | [`fuzz`] | what the fuzz target does |
 
 pub mod add;
@@ -35,6 +36,7 @@ pub mod gc;
 pub mod guard;
 pub mod invocation;
 pub mod ipam;
+pub mod manual;
 pub mod netns;
 pub mod outside;
 pub mod pending;

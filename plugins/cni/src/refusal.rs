@@ -30,6 +30,23 @@ pub const DIFFERENT: u32 = 101;
 /// Another plugin could not be run, or made no sense.
 pub const DELEGATE_FAILED: u32 = 102;
 
+/// All of them, and when.
+pub const CODES: &[(u32, &str)] = &[
+    (INCOMPATIBLE_VERSION, "a version that is not spoken, or a verb that it does not have"),
+    (UNSUPPORTED_FIELD, "a capability of other plugins"),
+    (UNKNOWN_CONTAINER, "the namespace cannot be entered"),
+    (INVALID_ENVIRONMENT, "the environment is wrong, or the namespace has such an interface already"),
+    (IO_FAILURE, "stateDir cannot be read"),
+    (DECODING_FAILURE, "not JSON, or no result"),
+    (INVALID_CONFIG, "the configuration is wrong; everything that is, is said"),
+    (TRY_AGAIN_LATER, "the daemon is down or busy, the pool exhausted, the address in use: try again"),
+    (NOT_AVAILABLE, "STATUS: there is no pool, or no address left in it"),
+    (NOT_CONNECTED, "STATUS: the daemon does not answer; who is attached has no network either"),
+    (SWITCH_REFUSED, "the switch or the kernel refused; the message says why"),
+    (DIFFERENT, "CHECK found differences"),
+    (DELEGATE_FAILED, "another plugin is missing, cannot be run or makes no sense"),
+];
+
 /// Why a verb did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

@@ -21,7 +21,8 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
         ));
     }
     if status.workers == 0 {
-        return Err(Refusal::new(NOT_CONNECTED, "switchd has no workers"));
+        return Err(Refusal::new(NOT_CONNECTED, "switchd has no workers")
+            .details("start it anew; `switch-ctl worker list` shows its workers"));
     }
     pending::make_good(&mut client, conf, None)?;
     match &conf.ipam {

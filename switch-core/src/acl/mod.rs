@@ -25,7 +25,7 @@ pub mod check;
 mod classes;
 pub mod compile;
 mod cross;
-mod fields;
+pub(crate) mod fields;
 mod grow;
 mod identities;
 pub mod plain;

@@ -67,8 +67,7 @@ impl Model {
         self.check_sets_of(acl)?;
         let before = self.acls.remove(&acl.name);
         if self.acls.len() >= ACLS_MAX {
-            let text = format!("no more than {ACLS_MAX} access control lists are possible");
-            return Err(ApiError::new(Code::Limit, text));
+            return Err(ApiError::full(ACLS_MAX, "access control lists", "acl list"));
         }
         // It stays its owner's.
         let owner = before.as_ref().map_or(acl.owner, |before| before.acl.owner);

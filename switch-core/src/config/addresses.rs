@@ -14,13 +14,12 @@ impl Model {
         let key = |a: &BridgeAddress| (a.bridge.clone(), a.vid, a.address);
         if self.addresses.iter().any(|present| key(present) == key(address)) {
             let text = format!("bridge {} has the address {} already", address.bridge, address.address);
-            return Err(ApiError::new(Code::Exists, text).field("address"));
+            return Err(ApiError::new(Code::Exists, text)
+                .field("address")
+                .hint("`switch-ctl bridge list` shows each bridge's addresses"));
         }
         if self.addresses.len() >= ADDRESSES_MAX {
-            return Err(ApiError::new(
-                Code::Limit,
-                format!("no more than {ADDRESSES_MAX} gateway addresses are possible"),
-            ));
+            return Err(ApiError::full(ADDRESSES_MAX, "gateway addresses", "bridge list"));
         }
         self.addresses.push(address.clone());
         Ok(())
@@ -48,8 +47,7 @@ impl Model {
         let owner = present.map_or(neighbour.owner, |present| present.owner);
         self.delete_neighbour(&by);
         if self.neighbours.len() >= NEIGHBOURS_STATIC_MAX {
-            let text = format!("no more than {NEIGHBOURS_STATIC_MAX} declared neighbours are possible");
-            return Err(ApiError::new(Code::Limit, text));
+            return Err(ApiError::full(NEIGHBOURS_STATIC_MAX, "declared neighbours", "neigh list"));
         }
         self.neighbours.push(StaticNeighbour { owner, ..neighbour.clone() });
         Ok(())

@@ -23,16 +23,16 @@ const OWN_MTU_RANGE: std::ops::RangeInclusive<u16> = 68..=65_521;
 /// Queues of a TAP: more than the cores of an edge node that could serve them.
 pub const TAP_QUEUES_MAX: u16 = 16;
 /// Addresses a device is made with: a pod has one of each IP version and a few of its own.
-const ADDRESSES_MAX: usize = 16;
+pub(crate) const ADDRESSES_MAX: usize = 16;
 /// Routes a device is made with: beyond a handful, a default route serves.
-const ROUTES_MAX: usize = 64;
+pub(crate) const ROUTES_MAX: usize = 64;
 
 /// Contradictions that a refusal tells: what a person reads. A gateway that goes may be one for every route.
 const PROBLEMS_TOLD: usize = 16;
 /// Contradictions that it lists, for a program that shows each at its place in a file.
 const PROBLEMS_LISTED: usize = 256;
 /// Labels of a port: what names a pod, and as many again.
-const LABELS_MAX: usize = 16;
+pub(crate) const LABELS_MAX: usize = 16;
 
 /// A model without contradictions.
 #[derive(Clone, Debug)]

@@ -259,7 +259,7 @@ impl Model {
             return Err(exists("bridge", &bridge.name));
         }
         let id = free_id(self.bridges.values().map(|bridge| bridge.id), BRIDGES_MAX)
-            .ok_or_else(|| limit("bridges", BRIDGES_MAX))?;
+            .ok_or_else(|| ApiError::full(BRIDGES_MAX, "bridges", "bridge list"))?;
         self.bridges.insert(bridge.name.clone(), Numbered { id, object: bridge.clone() });
         Ok(())
     }
@@ -282,7 +282,7 @@ impl Model {
         }
         super::policies::check_workload(port.workload.as_ref(), &port.kind)?;
         let id = free_id(self.ports.values().map(|port| port.id), PORTS_MAX)
-            .ok_or_else(|| limit("ports", PORTS_MAX))?;
+            .ok_or_else(|| ApiError::full(PORTS_MAX, "ports", "port list"))?;
         self.ports.insert(port.name.clone(), Numbered { id, object: port.clone() });
         Ok(())
     }
@@ -295,7 +295,7 @@ impl Model {
 
     fn add_static(&mut self, entry: &StaticMac) -> Result<(), ApiError> {
         if self.static_macs.len() >= STATIC_MACS_MAX {
-            return Err(limit("static MACs", STATIC_MACS_MAX));
+            return Err(ApiError::full(STATIC_MACS_MAX, "static stations", "fdb list"));
         }
         let same = |e: &&mut StaticMac| (e.mac, &e.bridge, e.vid) == (entry.mac, &entry.bridge, entry.vid);
         match self.static_macs.iter_mut().find(same) {
@@ -331,7 +331,7 @@ impl Model {
             }
             let fid = next
                 .find(|fid| !used.contains(fid))
-                .ok_or_else(|| limit("pairs of bridge and VLAN", FIDS_MAX))?;
+                .ok_or_else(|| ApiError::full(FIDS_MAX, "pairs of bridge and VLAN", "port list"))?;
             used.insert(fid);
             self.fids.insert(pair, fid);
         }
@@ -371,8 +371,4 @@ pub fn no_such(kind: &str, name: &Name) -> ApiError {
     ApiError::new(Code::NotFound, format!("there is no {kind} named {name}"))
         .field("name")
         .hint(format!("`switch-ctl {kind} list` shows those there are"))
-}
-
-fn limit(what: &str, max: usize) -> ApiError {
-    ApiError::new(Code::Limit, format!("no more than {max} {what} are possible"))
 }

@@ -8,7 +8,7 @@ use crate::policy::Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use switch_api::{ApiError, Code, IpProtocol, Name, Nat, NatKind, PortRange, Prefix};
+use switch_api::{ApiError, IpProtocol, Name, Nat, NatKind, PortRange, Prefix};
 
 /// What a rule counts: flows that it made, and packets for which no port was free.
 pub const SLOTS_OF_NAT: u32 = 2;
@@ -34,8 +34,11 @@ impl Model {
             (if source(nat) { sources } else { 0 }, SOURCE_RULES_MAX, "source rules"),
         ] {
             if is >= most {
-                let text = format!("no more than {most} {what} of network address translation are possible");
-                return Err(ApiError::new(Code::Limit, text));
+                return Err(ApiError::full(
+                    most,
+                    &format!("{what} of network address translation"),
+                    "nat list",
+                ));
             }
         }
         // It stays its owner's.

@@ -8,11 +8,11 @@ use std::net::IpAddr;
 use switch_api::{Cidr, Port, PortKind, PortSettings, Prefix, Protocol};
 
 /// Networks in a list of one port: more than a node has, and the kernel takes any number.
-const NETWORKS_MAX: usize = 64;
+pub(crate) const NETWORKS_MAX: usize = 64;
 /// Published ports of one port: more than a pod has services.
-const PUBLISH_MAX: usize = 64;
+pub(crate) const PUBLISH_MAX: usize = 64;
 /// Published ports of the node: their rules must fit into one message to the kernel.
-const PUBLISHED_MAX: usize = 1024;
+pub(crate) const PUBLISHED_MAX: usize = 1024;
 /// Towards groups nothing is masqueraded: who joined them is no neighbour of the node's address.
 const GROUPS: [Prefix; 2] = [
     Prefix { address: IpAddr::V4(std::net::Ipv4Addr::new(224, 0, 0, 0)), len: 4 },

@@ -19,7 +19,7 @@ use switch_api::{
 /// Namespace and name of a policy.
 pub type PolicyKey = (String, String);
 /// Most namespaces with labels: a cluster's, not a node's.
-const NAMESPACES_MAX: usize = 16_384;
+pub(crate) const NAMESPACES_MAX: usize = 16_384;
 
 /// A policy, and where its rules are counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +87,9 @@ pub(super) fn check_workload(workload: Option<&Workload>, kind: &PortKind) -> Re
     let Some(workload) = workload else { return Ok(()) };
     if matches!(kind, PortKind::Host { .. }) {
         let text = "the node's own port is no workload: no policy keeps the node from its pods";
-        return Err(ApiError::new(Code::InvalidParams, text).field("workload"));
+        return Err(ApiError::new(Code::InvalidParams, text)
+            .field("workload")
+            .hint("leave the workload out; an access control list can name the port"));
     }
     refusal(policy::check::workload(workload))
 }
@@ -127,8 +129,7 @@ impl Model {
         }
         refusal(problems)?;
         if self.namespaces.len() >= NAMESPACES_MAX && !self.namespaces.contains_key(&namespace.name) {
-            let text = format!("no more than {NAMESPACES_MAX} namespaces with labels are possible");
-            return Err(ApiError::new(Code::Limit, text));
+            return Err(ApiError::full(NAMESPACES_MAX, "namespaces with labels", "namespace list"));
         }
         if !self.namespaces.contains_key(&namespace.name) && namespace.owner != Owner::Operator {
             self.namespace_owners.insert(namespace.name.clone(), namespace.owner);
@@ -167,8 +168,7 @@ impl Model {
         }
         refusal(policy::check::policy(policy))?;
         if self.policies.len() >= POLICIES_MAX {
-            let text = format!("no more than {POLICIES_MAX} policies are possible");
-            return Err(ApiError::new(Code::Limit, text));
+            return Err(ApiError::full(POLICIES_MAX, "policies", "policy list"));
         }
         let slot = self.free_slots(slots_of(policy))?;
         self.policies.insert(key, PlacedPolicy { slot, policy: Arc::new(policy.clone()) });
@@ -219,7 +219,9 @@ impl Model {
             let text = format!(
                 "no more than {RULES_MAX} rules are possible, two more of each policy among them, and those of access control lists"
             );
-            return Err(ApiError::new(Code::Limit, text));
+            return Err(ApiError::new(Code::Limit, text).hint(
+                "nothing was changed; sets of addresses and ports make one rule of many, and `switch-ctl policy stats` shows which decide",
+            ));
         }
         Ok(free)
     }

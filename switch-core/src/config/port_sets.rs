@@ -15,8 +15,7 @@ impl Model {
         refusal(problems(set))?;
         let before = self.port_sets.get(&set.name);
         if before.is_none() && self.port_sets.len() >= PORT_SETS_MAX {
-            let text = format!("no more than {PORT_SETS_MAX} port sets are possible");
-            return Err(ApiError::new(Code::Limit, text));
+            return Err(ApiError::full(PORT_SETS_MAX, "port sets", "port-group list"));
         }
         // It stays its owner's.
         let owner = before.map_or(set.owner, |before| before.owner);

@@ -190,8 +190,7 @@ impl Routes {
         match put(table, route.prefix, route.metric, Some(way)) {
             Some(before) => self.leave(&before),
             None if self.len >= ROUTES_STATIC_MAX => {
-                let text = format!("no more than {ROUTES_STATIC_MAX} declared routes are possible");
-                return Err(ApiError::new(Code::Limit, text));
+                return Err(ApiError::full(ROUTES_STATIC_MAX, "declared routes", "route list"));
             }
             None => self.len += 1,
         }

@@ -58,8 +58,7 @@ impl CheckedSets {
 fn declare(sets: &mut Sets, set: &AddressSet) -> Result<Difference, ApiError> {
     let before = sets.get(&set.name).cloned();
     if before.is_none() && sets.len() >= SETS_MAX {
-        let text = format!("no more than {SETS_MAX} address sets are possible");
-        return Err(ApiError::new(Code::Limit, text));
+        return Err(ApiError::full(SETS_MAX, "address sets", "address-set list"));
     }
     // It stays its owner's.
     let owner = before.as_ref().map_or(set.owner, |before| before.owner);
@@ -90,7 +89,9 @@ fn change(sets: &mut Sets, update: &AddressSetUpdate) -> Result<Difference, ApiE
     let goes: HashSet<&Prefix> = update.remove.iter().collect();
     if let Some(n) = update.add.iter().position(|member| goes.contains(member)) {
         let text = format!("{} cannot come to set {name} and go at once", update.add[n]);
-        return Err(ApiError::new(Code::InvalidParams, text).field(format!("add[{n}]")));
+        return Err(ApiError::new(Code::InvalidParams, text)
+            .field(format!("add[{n}]"))
+            .hint("nothing was changed; name it in one of the two"));
     }
     let mut difference = Difference::default();
     for (list, is) in [(&update.remove, false), (&update.add, true)] {
@@ -127,8 +128,10 @@ fn check(field: &str, members: &[Prefix], name: &Name) -> Result<(), ApiError> {
     let strange = members.iter().position(|member| member.network() != *member);
     strange.map_or(Ok(()), |n| {
         let (member, network) = (members[n], members[n].network());
-        let text = format!("{member} is no network: bits behind its prefix are set; write {network}");
-        Err(ApiError::new(Code::InvalidParams, text).field(format!("{field}[{n}]")))
+        let text = format!("{member} is no network: bits behind its prefix are set");
+        Err(ApiError::new(Code::InvalidParams, text)
+            .field(format!("{field}[{n}]"))
+            .hint(format!("nothing was changed; write {network}")))
     })
 }
 

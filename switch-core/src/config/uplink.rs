@@ -6,13 +6,13 @@ use super::gateway::mac_of;
 use super::model::{Model, no_such};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use switch_api::{ApiError, Code, Mac, Name, Port, PortKind, Prefix, Uplink, Vid, Vlan, Vrf};
+use switch_api::{ApiError, Mac, Name, Port, PortKind, Prefix, Uplink, Vid, Vlan, Vrf};
 
 /// What the kernel's station is known by among a bridge's neighbours. Nobody can claim it: it is no address.
 pub const KERNEL_IP: u128 = 0;
 
 /// Routing tables that can be set: one a bridge.
-const VRFS_MAX: usize = super::BRIDGES_MAX;
+pub(crate) const VRFS_MAX: usize = super::BRIDGES_MAX;
 
 /// The kernel's reserved tables: 0 is "unspecified", 255 holds its own addresses (linux/rtnetlink.h).
 const RESERVED_TABLES: [u32; 2] = [0, 255];
@@ -46,7 +46,7 @@ pub struct Announced {
 impl Model {
     pub(super) fn set_vrf(&mut self, vrf: &Vrf) -> Result<(), ApiError> {
         if self.vrfs.len() >= VRFS_MAX && !self.vrfs.contains_key(&vrf.name) {
-            return Err(ApiError::new(Code::Limit, format!("no more than {VRFS_MAX} VRFs can be set")));
+            return Err(ApiError::full(VRFS_MAX, "VRFs", "vrf list"));
         }
         let owner = self.vrfs.get(&vrf.name).map_or(vrf.owner, |present| present.owner);
         self.vrfs.insert(vrf.name.clone(), Vrf { owner, ..vrf.clone() });

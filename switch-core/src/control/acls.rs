@@ -70,7 +70,10 @@ impl Daemon {
 
 /// The first packet of whom `policy explain` asks about.
 pub(super) fn asked_header(asked: &PolicyExplain, from: IpAddr, to: IpAddr) -> Result<Header, ApiError> {
-    let refuse = |field, text| Err(ApiError::new(Code::InvalidParams, text).field(field));
+    let refuse = |field, text| {
+        let example = "ask as `switch-ctl policy explain web db tcp 5432`; its --help has more";
+        Err(ApiError::new(Code::InvalidParams, text).field(field).hint(example))
+    };
     if asked.port.is_some() != asked.protocol.is_some() {
         return refuse(
             "port",

@@ -120,12 +120,16 @@ impl Daemon {
     ) -> Result<ConfigApplied, ApiError> {
         if apply.confirm_within_s.is_some_and(|within| !(1..=CONFIRM_WITHIN_S_MAX).contains(&within)) {
             let text = format!("a change can wait 1 to {CONFIRM_WITHIN_S_MAX} seconds to be confirmed");
-            return Err(ApiError::new(Code::InvalidParams, text).field("confirm_within_s"));
+            return Err(ApiError::new(Code::InvalidParams, text)
+                .field("confirm_within_s")
+                .hint("nothing was changed; a minute is what most want: --confirm-within 60s"));
         }
         let is_operator = apply.owner == Owner::Operator;
         if apply.confirm_within_s.is_some() && !is_operator {
             let text = "only what the operator declares can wait to be confirmed";
-            return Err(ApiError::new(Code::InvalidParams, text).field("confirm_within_s"));
+            return Err(ApiError::new(Code::InvalidParams, text)
+                .field("confirm_within_s")
+                .hint("nothing was changed; apply it without"));
         }
         let current = self.model.config(apply.owner);
         let (plan, checked) = self.planned(apply, &current, manner)?;

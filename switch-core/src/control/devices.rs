@@ -13,7 +13,9 @@ pub(super) fn with_mac(port: &Port) -> Result<Port, ApiError> {
     {
         let chosen = tap::random_mac();
         *mac = Some(chosen.map_err(|error| {
-            ApiError::new(Code::System, format!("no randomness for a MAC address: {error}")).field("mac")
+            ApiError::new(Code::System, format!("no randomness for a MAC address: {error}"))
+                .field("mac")
+                .hint("give the port one with --mac, or see why /dev/urandom cannot be read")
         })?);
     }
     Ok(port)

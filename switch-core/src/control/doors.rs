@@ -251,7 +251,9 @@ impl Doors {
         let queues = if *queues == 0 { present } else { u32::from(*queues) };
         if queues > present {
             let text = format!("{name} has {present} queues that the switch can serve, not {queues}");
-            return Err(ApiError::new(Code::InvalidParams, text).field("queues"));
+            return Err(ApiError::new(Code::InvalidParams, text).field("queues").hint(format!(
+                "give it more (`ethtool -L {name} combined {queues}`), ask for fewer, or for 0: all there are"
+            )));
         }
         let workers = self.spread(queues, settings);
         let wants = Wants::Xdp { workers: workers.clone(), ring_size: *ring_size };
@@ -301,7 +303,11 @@ impl Doors {
     /// The device, if it can be opened now.
     pub(super) fn usable(&self, name: &str) -> Result<Link, ApiError> {
         let link = links::find(name)
-            .map_err(|error| ApiError::new(Code::System, format!("netlink: {error}")))?
+            .map_err(|error| {
+                ApiError::new(Code::System, format!("netlink: {error}")).hint(
+                    "the kernel would not say which devices there are; try again, and see the daemon's log",
+                )
+            })?
             .ok_or_else(|| {
                 ApiError::new(Code::NotFound, format!("there is no device named {name}"))
                     .field("device")

@@ -6,7 +6,7 @@ use switch_api::codec::encode_notice;
 use switch_api::{Happened, Missed};
 
 /// Bytes that wait for one subscriber; more are not made for it until it has read.
-const WAITING_MAX: usize = 256 << 10;
+pub(crate) const WAITING_MAX: usize = 256 << 10;
 /// Frames of a capture that become lines before the loop looks at others again.
 const FRAMES_A_TURN: usize = 256;
 /// Frames between two looks at how much waits.

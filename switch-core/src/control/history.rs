@@ -11,7 +11,7 @@ pub const HISTORY_MAX: usize = 32;
 /// Bytes of all of them together, as JSON. The oldest go first; what is in force stays.
 pub const HISTORY_BYTES_MAX: usize = 8 << 20;
 /// Bytes of one: a file as large as a request can be, and what commands have added to it. Two must fit beside each other.
-const ENTRY_BYTES_MAX: usize = HISTORY_BYTES_MAX / 2;
+pub(crate) const ENTRY_BYTES_MAX: usize = HISTORY_BYTES_MAX / 2;
 /// Between two attempts to roll back.
 const AGAIN: Duration = Duration::from_secs(10);
 

@@ -19,11 +19,11 @@ const VARIABLE: &str = "SWITCHD_LOG";
 /// The time over which the lines of one place are counted.
 const WINDOW: Duration = Duration::from_secs(10);
 /// Lines of one place in a window: what a person reads before he knows what it is.
-const LINES_MAX: u32 = 20;
+pub(crate) const LINES_MAX: u32 = 20;
 /// The same of `debug` and `trace`: who asks for them wants them, at some 100 KiB a second at most from one place.
-const LINES_MAX_DEBUG: u32 = 10_000;
+pub(crate) const LINES_MAX_DEBUG: u32 = 10_000;
 /// Most bytes of a level: some dozens of parts of the program.
-const LEVEL_LEN_MAX: usize = 1024;
+pub(crate) const LEVEL_LEN_MAX: usize = 1024;
 
 /// How a line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +143,7 @@ impl Daemon {
 
 fn no_log() -> ApiError {
     ApiError::new(Code::Unsupported, "this daemon's log is another program's")
+        .hint("ask the program that the daemon runs in; of `switchd` itself it can be asked")
 }
 
 /// How often each place has spoken.

@@ -62,7 +62,7 @@ pub mod daemon;
 mod devices;
 pub mod doors;
 mod fallen;
-mod feed;
+pub(crate) mod feed;
 mod flow_events;
 mod flow_explain;
 mod flows;

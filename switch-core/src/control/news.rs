@@ -14,11 +14,11 @@ use std::collections::VecDeque;
 use switch_api::{Happened, Mac, Name, Owner, Request};
 
 /// Events that wait until the loop hands them on.
-const WAITING_MAX: usize = 1024;
+pub(crate) const WAITING_MAX: usize = 1024;
 /// Events kept for who comes later, of changes, of what policies stopped, and of all else: a day of an ordinary node, in some
 /// 300 KiB. A runtime's churn makes many changes, and a scan many drops, which must not push out the port that went
 /// down before.
-const KEPT_MAX: usize = 512;
+pub(crate) const KEPT_MAX: usize = 512;
 /// A table, pool or memory is nearly full at so many percent, and no longer so at the second number.
 const NEAR_FULL_PERCENT: (u64, u64) = (90, 80);
 /// The kind of event that is somebody's doing.
@@ -202,19 +202,20 @@ impl Daemon {
 
     fn look_at_tables(&mut self) {
         let frames = self.frames();
-        let neighbours = self.tables.neigh.lines() as u64 / 2;
+        // The part of a table that whoever comes first may fill: it is that which runs out.
+        let stations = self.publisher.current().limits.shared();
         let mut seen = vec![
             (
                 "table-near-full",
-                "the table of stations".to_owned(),
+                "what ports share of the table of stations (`switchd --fdb-entries`)".to_owned(),
                 u64::from(self.tables.fdb.entries()),
-                u64::from(self.fdb_entries),
+                u64::from(stations),
             ),
             (
                 "table-near-full",
-                "the table of neighbours".to_owned(),
+                "what ports share of the table of neighbours (`switchd --neighbours`)".to_owned(),
                 u64::from(self.tables.neigh.entries()),
-                neighbours,
+                u64::from(self.tables.neigh.shared()),
             ),
             (
                 "memory-near-out",

@@ -33,7 +33,9 @@ impl Daemon {
         let after = match &asked.config {
             Some(_) if !asked.set.is_empty() || !asked.delete.is_empty() => {
                 let text = "say either what is set and deleted, or all that is declared";
-                return Err(ApiError::new(Code::InvalidParams, text).field("config"));
+                return Err(ApiError::new(Code::InvalidParams, text)
+                    .field("config")
+                    .hint("`switch-ctl policy diff FILE` asks one of the two by what is in the file"));
             }
             Some(config) => self.would_be(config)?.model().clone(),
             None => self.model.with_policies(&distinct(&asked.set)?, &there(&self.model, &asked.delete)?)?,
@@ -54,7 +56,7 @@ fn distinct(set: &[NetworkPolicy]) -> Result<Vec<NetworkPolicy>, ApiError> {
         Some(twice) => {
             let (namespace, name) = key_of(twice);
             let text = format!("policy {namespace}/{name} is there twice");
-            Err(ApiError::new(Code::InvalidParams, text).field("set"))
+            Err(ApiError::new(Code::InvalidParams, text).field("set").hint("take one of the two out"))
         }
     }
 }

@@ -36,6 +36,7 @@ impl Daemon {
         let engine = self.doors.engine.as_ref().map_err(|reason| {
             ApiError::new(Code::Unsupported, format!("no xdp port is possible here: {reason}"))
                 .field("device")
+                .hint("every other kind of port works; docs/guide/install.md says what a node needs")
         })?;
         let queues = socket::queues(name).min(u32::from(QUEUES_MAX));
         let device = Device { name, ifindex: link.index, queues, runs: hook_of(&link) };

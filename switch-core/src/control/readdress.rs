@@ -64,8 +64,9 @@ fn readdress(device: &tap::Place, before: &Addressing, after: &Addressing, mac: 
         let text = format!("the device in {}: {step}: {error}", device.shown());
         let is_far = matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH));
         let why = if is_far { "; is the gateway in a network of one of the addresses?" } else { "" };
-        let refused = ApiError::new(Code::System, text).field(if is_far { "routes" } else { "addresses" });
-        refused.hint(format!("it has what it had before{why}"))
+        ApiError::new(Code::System, text)
+            .field(if is_far { "routes" } else { "addresses" })
+            .hint(format!("it has what it had before{why}"))
     })
 }
 

@@ -27,7 +27,7 @@ use switch_api::codec::{LINE_LEN_MAX, decode_request, encode_answer};
 use switch_api::{ApiError, Code, Hello, Request, Role};
 
 /// Clients at one time. `switch-ctl` and the CNI plugin connect for one request.
-const CLIENTS_MAX: usize = 64;
+pub(crate) const CLIENTS_MAX: usize = 64;
 /// A client that has left a line half sent, or an answer unread, for so long is let go.
 const STALL_MAX: Duration = Duration::from_secs(30);
 /// Requests answered for one client before the others get their turn.

@@ -31,8 +31,11 @@ impl Daemon {
         let dry = match &mut self.dry {
             Some(dry) => dry,
             none => {
-                let made = Dry::new(size.chunk_bytes, self.secret);
-                none.insert(made.map_err(|error| ApiError::new(Code::System, error.to_string()))?)
+                let made = Dry::new(size.chunk_bytes, self.secret).map_err(|error| {
+                    ApiError::new(Code::System, error.to_string())
+                        .hint("a trace needs some MiB of its own: see the memory and limits of the daemon's process")
+                });
+                none.insert(made?)
             }
         };
         let traced = dry.run(&snapshot, &self.tables, now(), id, packet).ok_or_else(|| {

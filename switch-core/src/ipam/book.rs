@@ -89,10 +89,7 @@ impl Book {
             }
             (false, true) => return Err(no_pool(&pool.name)),
             (false, false) if self.pools.len() >= POOLS_MAX => {
-                return Err(ApiError::new(
-                    Code::Limit,
-                    format!("no more than {POOLS_MAX} pools are possible"),
-                ));
+                return Err(ApiError::full(POOLS_MAX, "pools", "ipam pool list"));
             }
             _ => {}
         }
@@ -157,13 +154,14 @@ impl Book {
                 Code::InvalidParams,
                 format!("at most {ADDRESSES_MAX} addresses can be asked for"),
             )
-            .field("addresses"));
+            .field("addresses")
+            .hint("ask for fewer, or as another holder for the rest"));
         }
         if let Some(present) = self.leases.get(&(wanted.pool.clone(), wanted.holder.clone())) {
             return self.renew(present, wanted);
         }
         if self.leases.len() >= LEASES_MAX {
-            return Err(ApiError::new(Code::Limit, format!("no more than {LEASES_MAX} leases are possible")));
+            return Err(ApiError::full(LEASES_MAX, "leases", "ipam lease list --without-port"));
         }
         let mut addresses = Vec::new();
         for is_ipv6 in [false, true] {
@@ -201,12 +199,13 @@ impl Book {
     }
 
     fn named(&self, ranges: &[Range], pool: &Name, address: IpAddr) -> Result<LeasedAddress, ApiError> {
-        let refusal = |code, text: String| ApiError::new(code, text).field("addresses");
         let here = ranges.iter().find_map(|range| Some((range, range.number(address)?)));
         let Some((range, number)) = here else {
             let subnets: Vec<_> = ranges.iter().map(|range| range.declared.subnet.to_string()).collect();
             let text = format!("{address} is not among what pool {pool} gives out ({})", subnets.join(", "));
-            return Err(refusal(Code::InvalidParams, text).hint("gateways and exclusions are not given out"));
+            return Err(ApiError::new(Code::InvalidParams, text)
+                .field("addresses")
+                .hint("gateways and exclusions are not given out"));
         };
         if range.space.is_takeable(number) {
             return Ok(leased(range, address));
@@ -215,7 +214,8 @@ impl Book {
             .leases_of(pool)
             .find(|lease| lease.addresses.iter().any(|has| has.address.addr() == address));
         let owner = owner.map_or_else(String::new, |lease| lease.holder.to_string());
-        Err(refusal(Code::Busy, format!("{address} is leased to {owner}")).hint("ask for another address"))
+        let text = format!("{address} is leased to {owner}");
+        Err(ApiError::new(Code::Busy, text).field("addresses").hint("ask for another address"))
     }
 
     fn exhausted(&self, pool: &Name, is_ipv6: bool) -> ApiError {
@@ -391,7 +391,9 @@ fn check_holder(holder: &Holder) -> Result<(), ApiError> {
             let text = format!(
                 "the {field} of a holder has 1 to {HOLDER_LEN_MAX} characters, none of them a control character"
             );
-            Err(ApiError::new(Code::InvalidParams, text).field(format!("holder.{field}")))
+            Err(ApiError::new(Code::InvalidParams, text)
+                .field(format!("holder.{field}"))
+                .hint("name the attachment as the runtime does: network, container, interface"))
         }
     }
 }

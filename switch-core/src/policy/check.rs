@@ -14,7 +14,7 @@ const KEY_PREFIX_LEN_MAX: usize = 253;
 /// Longest name of a port (RFC 6335 §5.1).
 const PORT_NAME_LEN_MAX: usize = 15;
 /// Most labels, named ports and addresses of a workload: what pods have is a tenth of it.
-const WORKLOAD_ITEMS_MAX: usize = 256;
+pub(crate) const WORKLOAD_ITEMS_MAX: usize = 256;
 
 /// A problem: the field, and a sentence.
 pub type Problem = (String, String);

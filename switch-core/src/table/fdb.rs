@@ -41,8 +41,8 @@ impl Limits {
         Self { table, share: table / DEALT_PART / ports.max(1) as u32 }
     }
 
-    /// What is shared by whoever comes first.
-    pub(super) fn shared(self) -> u32 {
+    /// What is shared by whoever comes first. Beyond it a port learns its own share, and nothing more: for most, the table is full then.
+    pub fn shared(self) -> u32 {
         self.table - self.table / DEALT_PART
     }
 }

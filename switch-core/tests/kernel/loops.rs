@@ -1,7 +1,7 @@
 //! Two ports that are patched together behind the switch's back: a real cable, real workers.
 
 use std::time::{Duration, Instant};
-use switch_api::{Done, Flood, Mac, PortSettings, PortState, Request};
+use switch_api::{Done, Flood, Happened, Mac, Nothing, PortSettings, PortState, Request};
 use switch_lab::frames::{plain, station};
 use switch_lab::node::xdp_port;
 use switch_lab::{Daemon, Node, Options, RawSocket, wait_until};
@@ -61,6 +61,10 @@ fn a_loop_costs_little(cores: &str, workers: [u16; 2], one_end_floods: bool) {
     assert!(load < LOAD_MAX, "{load:.2} of a core with {cores} {workers:?} {one_end_floods}");
     let heard = heard() - before;
     assert!(heard < STRAY_MAX, "the pod hears {heard} frames a second that circle");
+    // Who listens, or asks later, is told which port it was.
+    let recent: Vec<Happened> = daemon.call(&Request::EventsRecent(Nothing {}));
+    let told: Vec<_> = recent.iter().filter(|event| event.what == "loop").collect();
+    assert!(told.iter().any(|event| ENDS.contains(&event.parts["ports"].as_str())), "{recent:?}");
     daemon.assert_conserved();
 }
 

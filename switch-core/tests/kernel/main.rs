@@ -8,6 +8,7 @@ mod address_sets;
 mod bgp;
 mod clients;
 mod control;
+mod events;
 mod frames;
 mod ipam;
 mod joined;

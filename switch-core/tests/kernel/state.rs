@@ -17,8 +17,10 @@ use switch_core::config::plan::plan;
 use switch_lab::disk::SmallDisk;
 use switch_lab::{Node, Options};
 
-/// Times that the daemon is killed, unless [`ROUNDS_VARIABLE`] says how often: half a minute of an idle machine.
-const ROUNDS: u64 = 40;
+/// Times that a daemon is killed, unless [`ROUNDS_VARIABLE`] says how often.
+const ROUNDS: u64 = 240;
+/// Daemons of which each is killed its part of them, at the same time: a round is waiting for the most part.
+const DAEMONS: u64 = 4;
 const ROUNDS_VARIABLE: &str = "SIGKILL_ROUNDS";
 /// Another seed makes other changes and other instants.
 const SEED_VARIABLE: &str = "SIGKILL_SEED";
@@ -114,6 +116,15 @@ fn is_answer(error: &switch_api::ApiError) -> bool {
 fn a_daemon_killed_at_any_instant_has_what_it_acknowledged() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let (rounds, seed) = (number(ROUNDS_VARIABLE).unwrap_or(ROUNDS), number(SEED_VARIABLE).unwrap_or(1));
+    std::thread::scope(|scope| {
+        for n in 0..DAEMONS {
+            scope.spawn(move || is_killed(rounds.div_ceil(DAEMONS), seed * DAEMONS + n));
+        }
+    });
+}
+
+/// One daemon, killed so often; `seed` makes changes and instants.
+fn is_killed(rounds: u64, seed: u64) {
     let node = Node::new();
     let disk = SmallDisk::new(&node, 64);
     let options = Options::new(env!("CARGO_BIN_EXE_switchd"))

@@ -142,8 +142,10 @@ fn remove_orphan(path: &Path) -> Result<(), ApiError> {
 /// Ctrl-C and SIGTERM are how serving ends: the process is done, and its socket file goes with it.
 fn end_by_signal(address: &Address) -> Result<(), ApiError> {
     let ends = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
-    let mut signals = signal_hook::iterator::Signals::new(ends)
-        .map_err(|error| ApiError::new(Code::System, error.to_string()))?;
+    let mut signals = signal_hook::iterator::Signals::new(ends).map_err(|error| {
+        ApiError::new(Code::System, format!("Ctrl-C cannot be waited for: {error}"))
+            .hint("see the limits of open files and processes of this shell (`ulimit -a`)")
+    })?;
     let address = address.clone();
     std::thread::spawn(move || {
         signals.forever().next();

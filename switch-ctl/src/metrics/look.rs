@@ -218,8 +218,7 @@ fn workers(workers: &[WorkerStatus]) -> Vec<Family> {
     let mut frames = Family::gauge("switch_worker_frames", "The worker's frames, by where they are");
     for worker in workers {
         let id = worker.id.to_string();
-        let percent: f64 = worker.lanes.iter().map(|lane| lane.busy_percent).sum();
-        busy.level(&[("worker", &id)], percent / 100.0);
+        busy.level(&[("worker", &id)], worker.busy_percent() / 100.0);
         let counts = &worker.frames;
         for (place, count) in
             [("free", counts.free), ("in_rings", counts.in_rings), ("in_flight", counts.in_flight)]

@@ -127,10 +127,7 @@ pub fn stages(frame: &mut Frame, area: Rect, view: &View) {
         };
         Row::new(std::iter::once(Cell::from(name.to_owned())).chain(costs.iter().map(of)))
     };
-    let sum = costs.iter().map(|of| {
-        let all: f64 = of.stages.iter().map(|stage| stage.cycles_per_packet).sum();
-        Cell::from(format!("{all:.1}"))
-    });
+    let sum = costs.iter().map(|of| Cell::from(format!("{:.1}", of.cycles_per_packet())));
     let rows =
         names.iter().map(|name| row(name)).chain([Row::new(std::iter::once(Cell::from("all")).chain(sum))]);
     let head = costs.iter().map(|of| Cell::from(format!("WORKER {}", of.worker)));

@@ -3,8 +3,9 @@
 
 use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use switch_api::{Happened, TraceReply, TracedFrame};
 use switch_lab::{Daemon, Node, Options, wait_until};
@@ -138,6 +139,35 @@ fn a_ping_is_captured_with_port_direction_and_verdict() {
     assert_eq!(read.matches("ICMP echo reply").count(), 3, "{read}");
     let replayed = run(&daemon, &["trace", "--in", "pod1", "--pcap", file, "--frame", "1"]);
     assert!(said(&replayed).contains("leaves by pod2"), "{replayed:?}");
+    daemon.assert_conserved();
+}
+
+/// `capture -w - | wireshark -k -i -`: who looks on sees a frame when it has passed, and not when others have come after it.
+#[test]
+fn a_frame_is_in_the_pipe_as_soon_as_it_has_passed() {
+    let node = Node::new();
+    let (daemon, pods) = node.two_pods(&Options::beside(CTL));
+    let mut capture = Running::start(&daemon, &["capture", "--port", "pod1", "-w", "-", "icmp"]);
+    capture.wait_for_capture();
+    let pipe = capture.0.stdout.take().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut reader = PcapNgReader::new(pipe).unwrap();
+        _ = tell.send(0);
+        while let Some(block) = reader.next_block() {
+            if let Block::EnhancedPacket(packet) = block.unwrap() {
+                _ = tell.send(packet.original_len);
+            }
+        }
+    });
+    assert_eq!(told.recv_timeout(LONG), Ok(0), "the file's head is there before any frame");
+    for n in 0..3 {
+        pods[0].net.run(&format!("ping -n -c 1 {}", pods[1].ip));
+        let seen = [told.recv_timeout(LONG), told.recv_timeout(LONG)];
+        assert_eq!(seen, [Ok(98), Ok(98)], "the question and the answer of ping {n}");
+    }
+    assert!(capture.interrupt().status.success());
+    reader.join().unwrap();
     daemon.assert_conserved();
 }
 
@@ -291,7 +321,10 @@ fn unpacked(archive: &std::path::Path) -> impl Fn(&str) -> String + use<'_> {
 fn a_support_bundle_has_what_is_needed_with_the_daemon_and_without() {
     use std::os::unix::fs::PermissionsExt;
     let node = Node::new();
-    let (mut daemon, _pods) = node.two_pods(&Options::beside(CTL));
+    // What nobody else is to know: what the daemon's environment says, and what pods say to each other.
+    let options = Options::beside(CTL).through("env SWITCH_TEST_TOKEN=ghwgs75kqx");
+    let (mut daemon, pods) = node.two_pods(&options);
+    pods[0].net.run(&format!("ping -n -c 3 -i 0.2 -s 100 -p 7365637265742121 {}", pods[1].ip));
     let path = node.directory().join("bundle.tar.gz");
     let bundle = || run(&daemon, &["support-bundle", path.to_str().unwrap()]);
     assert!(said(&bundle()).starts_with(path.to_str().unwrap()));
@@ -306,6 +339,11 @@ fn a_support_bundle_has_what_is_needed_with_the_daemon_and_without() {
     assert!(inside("daemon/status").contains("CapEff") && inside("node/proc/version").contains("Linux"));
     assert!(inside("node/addresses").contains("lo:"));
     assert!(!inside("missing").contains("switch/"), "{}", inside("missing"));
+    let all = said(&Command::new("tar").arg("xzOf").arg(&path).output().unwrap());
+    assert!(all.contains("No packet's content is in here") && all.contains("pod1"));
+    for secret in ["ghwgs75kqx", "secret!!", "7365637265742121"] {
+        assert!(!all.contains(secret), "{secret} is in the archive");
+    }
     // What is there is not written over.
     assert_eq!(bundle().status.code(), Some(1));
 
@@ -354,4 +392,39 @@ fn a_file_of_routes_is_one_change_and_a_wrong_line_is_named() {
     assert_eq!((refused.status.code(), routes()), (Some(7), 502));
     said(&apply(&lines, &["--ignore-dev", "--parts"]));
     assert_eq!(routes(), 20_002, "the list goes page by page");
+}
+
+/// `top` as a person has it, on a terminal of 80×24 (script(1) makes one): drawn, led by keys, and gone without a trace.
+#[test]
+fn top_is_drawn_on_a_terminal_and_leaves_it_as_it_was() {
+    let node = Node::new();
+    let (daemon, _pods) = node.two_pods(&Options::beside(CTL));
+    let line = format!("stty rows 24 cols 80; {CTL} --socket {} top --interval 0.2", daemon.socket.display());
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--flush", "--command", &line, "/dev/null"]).env("TERM", "xterm");
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let drawn = seen.clone();
+    let reader = std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(len @ 1..) = screen.read(&mut bytes) {
+            drawn.lock().unwrap().extend_from_slice(&bytes[..len]);
+        }
+    });
+    let shows = |word: &str| text(&seen.lock().unwrap()).contains(word);
+    wait_until("both ports are drawn", LONG, || shows("pod1") && shows("pod2"));
+    assert!(shows("\u{1b}[?1049h"), "on a screen of its own");
+    let mut press = |key: &[u8]| {
+        seen.lock().unwrap().clear();
+        keys.write_all(key).and_then(|()| keys.flush()).unwrap();
+    };
+    press(b"\r");
+    wait_until("the page of the port", LONG, || !seen.lock().unwrap().is_empty());
+    press(b"w");
+    wait_until("the page of the stages", LONG, || !seen.lock().unwrap().is_empty());
+    press(b"q");
+    assert!(child.wait().unwrap().success());
+    reader.join().unwrap();
+    assert!(shows("\u{1b}[?1049l"), "the screen from before is back");
 }

@@ -10,7 +10,7 @@ use crate::wire::checksum;
 
 /// Descriptors of one frame. The kernel puts each behind the first into a page of the packet's, of which there
 /// are 17 (`MAX_SKB_FRAGS`, include/linux/skbuff.h), and refuses one more.
-const PIECES_MAX: usize = 16;
+pub(crate) const PIECES_MAX: usize = 16;
 
 /// Largest frame a jumbo lane of this memory takes.
 pub(super) fn frame_len_max(area: &Area) -> usize {

@@ -20,7 +20,7 @@
 
 pub mod attach;
 pub mod beat;
-mod jumbo;
+pub(crate) mod jumbo;
 pub mod networks;
 pub mod open;
 pub mod program;

@@ -370,6 +370,11 @@ impl Neighbours {
         self.table.lines()
     }
 
+    /// Entries that whoever comes first may fill.
+    pub fn shared(&self) -> u32 {
+        self.limits.shared()
+    }
+
     /// Entries, of every state.
     pub fn entries(&self) -> u32 {
         self.entries.load(Ordering::Relaxed)

@@ -1,0 +1,75 @@
+//! Events that come of what passes: a storm, a table that fills. (Ports, stations that move and changes are looked at by the command line's
+//! tests, loops and workers by theirs.) Each is told when it begins, and not again while it lasts.
+
+use std::time::Duration;
+use switch_api::{ByName, Done, Happened, MemorySource, Nothing, Port, PortKind, PortSettings, Request};
+use switch_lab::{Daemon, Node, Options, wait_until};
+
+const LONG: Duration = Duration::from_secs(20);
+/// It is looked once a second.
+const SOME_LOOKS: Duration = Duration::from_millis(3_500);
+
+fn start(node: &Node, words: &str) -> Daemon {
+    let daemon = node.start(&Options::new(env!("CARGO_BIN_EXE_switchd")).with(words));
+    daemon.bridge("br0");
+    daemon
+}
+
+fn add(daemon: &Daemon, name: &str, source: Option<MemorySource>, settings: PortSettings) {
+    let kind = PortKind::Memory { source };
+    let port = Port { settings, ..Port::new(name.parse().unwrap(), "br0".parse().unwrap(), kind) };
+    let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+}
+
+/// What was told of one kind, the oldest first.
+fn told(daemon: &Daemon, what: &str) -> Vec<Happened> {
+    let recent: Vec<Happened> = daemon.call(&Request::EventsRecent(Nothing {}));
+    recent.into_iter().filter(|event| event.what == what).collect()
+}
+
+#[test]
+fn a_storm_is_told_once_with_its_port() {
+    let node = Node::new();
+    let daemon = start(&node, "");
+    add(&daemon, "sink", None, PortSettings::default());
+    // To stations that nobody knows: flooded, as far as the limit lets.
+    let source = MemorySource { flows: 4, frame_len: 60, seed: 1, reverse: false, rate_pps: 2_000 };
+    add(&daemon, "calm", Some(MemorySource { rate_pps: 20, seed: 2, ..source }), PortSettings::default());
+    let limited = PortSettings { storm_pps: Some(50), ..PortSettings::default() };
+    add(&daemon, "source", Some(source), limited);
+    wait_until("the storm is told", LONG, || !told(&daemon, "storm").is_empty());
+    std::thread::sleep(SOME_LOOKS);
+    let storms = told(&daemon, "storm");
+    assert_eq!(storms.len(), 1, "one storm, told over and over: {storms:?}");
+    assert_eq!(storms[0].parts["port"], "source");
+    assert!(storms[0].parts["frames"].parse::<u64>().unwrap() > 0 && storms[0].text.contains("port source"));
+    daemon.assert_conserved();
+}
+
+/// A port that says ever new addresses fills what ports share, and no more; it is that which is told, or nobody would ever be.
+#[test]
+fn a_table_that_fills_is_told_before_it_is_full_and_again_when_it_had_room() {
+    let node = Node::new();
+    let daemon = start(&node, "--fdb-entries 1024");
+    add(&daemon, "sink", None, PortSettings::default());
+    let few = MemorySource { flows: 100, frame_len: 60, seed: 1, reverse: true, rate_pps: 2_000 };
+    add(&daemon, "few", Some(few), PortSettings::default());
+    std::thread::sleep(SOME_LOOKS);
+    assert_eq!(told(&daemon, "table-near-full"), [], "100 of 1 024");
+    let many = MemorySource { flows: 100_000, reverse: false, ..few };
+    for round in 1..=2 {
+        add(&daemon, "many", Some(many), PortSettings::default());
+        wait_until("it is told", LONG, || told(&daemon, "table-near-full").len() == round);
+        std::thread::sleep(SOME_LOOKS);
+        let told = told(&daemon, "table-near-full");
+        assert_eq!(told.len(), round, "it is full, and told over and over: {told:?}");
+        let event = told.last().unwrap();
+        assert!(event.text.contains("stations") && event.text.contains("--fdb-entries"), "{event:?}");
+        let number = |part: &str| event.parts[part].parse::<u64>().unwrap();
+        assert!(number("used") * 10 >= number("of") * 9 && number("of") <= 1024, "{event:?}");
+        // With the port its stations go.
+        let _: Done = daemon.call(&Request::PortDelete(ByName { name: "many".parse().unwrap() }));
+        std::thread::sleep(SOME_LOOKS);
+    }
+    daemon.assert_conserved();
+}
