@@ -4,14 +4,13 @@
 use crate::pipeline::{fresh, snapshot, two_ports};
 use quanta::Clock;
 use std::collections::BTreeMap;
-use std::mem::size_of;
 use std::net::Ipv4Addr;
 use switch_api::{NetworkPolicy, PortSettings, Workload};
 use switch_core::config::snapshot::Snapshot;
 use switch_core::counter::{Event, NoLaps};
 use switch_core::frame::{BATCH_FRAMES, Batch, Pool};
 use switch_core::pipeline::{Now, Pipeline, Tables, World};
-use switch_core::table::flow::record::Record;
+use switch_core::table::flow::record::RECORD_BYTES;
 
 /// Bytes of a frame without its FCS.
 const FRAME_LEN: usize = 60;
@@ -205,7 +204,7 @@ impl Bench {
 
     /// Bytes that the table takes for `flows` of them: the whole index, and the entries that were given out.
     pub fn bytes(&self, flows: u32) -> u64 {
-        self.tables.flows.index_bytes() as u64 + u64::from(flows) * size_of::<Record>() as u64
+        self.tables.flows.index_bytes() as u64 + u64::from(flows) * RECORD_BYTES as u64
     }
 }
 

@@ -26,6 +26,9 @@ struct Options {
     /// What they are.
     #[arg(long, hide = true, value_enum, default_value_t)]
     of: Spin,
+    /// Of so many flows.
+    #[arg(long, hide = true, default_value_t = SPIN_FLOWS)]
+    flows: usize,
 }
 
 /// Which packets go through the pipeline.
@@ -43,20 +46,20 @@ enum Spin {
 }
 
 impl Spin {
-    fn run(self, batches: usize) -> Result<(), String> {
+    fn run(self, batches: usize, flows: usize) -> Result<(), String> {
         match self {
             Self::L2 => switch_bench::pipeline::Bench::new(l2_pipeline::PAIRS).spin(batches),
-            Self::L3 => switch_bench::routed::Bench::new(10, SPIN_FLOWS).spin(batches),
+            Self::L3 => switch_bench::routed::Bench::new(10, flows).spin(batches),
             Self::RoutedPolicy => {
-                switch_bench::routed::Bench::policed(10, SPIN_FLOWS, SPIN_RULES)?.spin(batches);
+                switch_bench::routed::Bench::policed(10, flows, SPIN_RULES)?.spin(batches);
             }
-            Self::Policy => policy::few_rules(SPIN_FLOWS as u32)?.spin(SPIN_FLOWS as u32, batches),
+            Self::Policy => policy::few_rules(flows as u32)?.spin(flows as u32, batches),
         }
         Ok(())
     }
 }
 
-/// Flows of what is spun.
+/// Flows of what is spun, unless said otherwise.
 const SPIN_FLOWS: usize = 1000;
 /// Rules of what is spun with policies.
 const SPIN_RULES: u32 = 10;
@@ -64,7 +67,7 @@ const SPIN_RULES: u32 = 10;
 fn main() -> ExitCode {
     let options = Options::parse();
     if let Some(batches) = options.spin {
-        return match options.of.run(batches) {
+        return match options.of.run(batches, options.flows) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error}");

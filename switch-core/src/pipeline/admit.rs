@@ -7,7 +7,7 @@
 //! another epoch: always as its originator's packet, whichever end speaks. So answers pass, and a flow that is no longer
 //! allowed stops.
 
-use super::flow::{self, Track, Tracked};
+use super::flow::{self, Flowing, Track, Tracked, WayOut};
 use super::note::Note;
 use super::refusals::{Logged, Refusals, Refused, Who};
 use super::verdict::{Verdict, Why};
@@ -15,8 +15,8 @@ use super::{Private, View};
 use crate::acl::{Chains, FrameHead, Header, Part, Ruling, Tier};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::{Counters, DropReason};
-use crate::frame::{Area, Frame};
-use crate::policy::Slot;
+use crate::frame::{Area, BATCH_FRAMES, Frame};
+use crate::policy::{Asked, Slot};
 use crate::table::flow::keeper::Keeper;
 use crate::table::flow::key::Key;
 use crate::table::flow::record::Decision;
@@ -24,7 +24,7 @@ use crate::table::flow::watch::What;
 use crate::wire::ethernet::{ARP, IPV4, IPV6};
 use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{self, ICMP, ICMPV6, SCTP, TCP, UDP, Version};
-use crate::wire::packet::Content;
+use crate::wire::packet::{Content, Packet};
 use arrayvec::ArrayVec;
 use switch_api::{AclAction, Mac};
 
@@ -79,19 +79,26 @@ impl From<DropReason> for Denied {
 
 #[inline]
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
-    for (index, (frame, note)) in frames.iter().zip(notes).enumerate() {
-        let track = &private.flows.tracks[index];
-        if is_settled(view, note, track) {
+    if !private.flows.begins.is_empty() && !view.snapshot.policing.is_idle() {
+        foresee(view, notes, &private.flows);
+    }
+    let mut way = WayOut::nowhere();
+    for index in private.flows.asks {
+        let (frame, note) = (&frames[index], &mut notes[index]);
+        way.follow(view, note.verdict);
+        if way.settles(view, &private.flows.tracks[index]) {
             continue;
         }
+        private.flows.tracks[index].write_out();
+        let track = &private.flows.tracks[index];
         let mut asking = Asking::new(&private.counters);
         let outcome = match note.verdict {
             // A pod always reaches itself.
             Verdict::Port(port) if port == view.in_port => continue,
-            Verdict::Port(port) => match view.snapshot.port(port) {
+            Verdict::Port(_) => match way.to {
                 Some(to) if view.facts.judged || to.judged => {
                     let keeper = &private.flows.keeper;
-                    tracked(view, area.bytes(frame), note, to, track, keeper, &mut asking)
+                    tracked(view, area.bytes(frame), note, (&way, to), track, keeper, &mut asking)
                 }
                 _ => continue,
             },
@@ -114,23 +121,30 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
     }
 }
 
-/// Whether a packet is of a flow that what is said of its two ends has admitted as it stands: nearly all are.
-#[inline(always)]
-fn is_settled(view: &View, note: &Note, track: &Track) -> bool {
-    let (Verdict::Port(port), Tracked::Known(place)) = (note.verdict, track.tracked) else { return false };
-    let Some(to) = view.snapshot.port(port) else { return false };
-    // Of a flow that is allowed fragments need not be.
-    let is_asked = track.packet.fragment.is_some() && asks_fragments(view, to);
-    !is_asked
-        && is_itself(view, to, track)
-        && view.tables.flows.decision(place) == flow::decision(view, note.verdict)
+/// Asks for what policies will be asked about the first packets of a batch.
+#[inline(never)]
+fn foresee(view: &View, notes: &[Note], flows: &Flowing) {
+    let (policing, from) = (&view.snapshot.policing, &view.facts.subject);
+    let (mut incoming, mut outgoing) = (Foreseen::new(), Foreseen::new());
+    let mut way = WayOut::nowhere();
+    for index in flows.begins {
+        let (note, track) = (&notes[index], &flows.tracks[index]);
+        way.follow(view, note.verdict);
+        let Some(to) = way.to else { continue };
+        let class = class(view, &plain_header(&track.packet));
+        if let Some(set) = to.subject.ingress {
+            incoming.push(Asked { set, peer: track.packet.src, class });
+        }
+        if let Some(set) = from.egress {
+            outgoing.push(Asked { set, peer: track.packet.dst, class });
+        }
+    }
+    policing.foresee(&incoming);
+    policing.foresee(&outgoing);
 }
 
-/// Whoever poses as another end of a flow is asked as anybody: the flow says nothing about it.
-#[inline(always)]
-fn is_itself(view: &View, to: &PortFacts, track: &Track) -> bool {
-    to.subject.ingress.is_none() || view.facts.subject.may_be(track.packet.src)
-}
+/// Questions about the packets of a batch, each once.
+type Foreseen = ArrayVec<Asked, BATCH_FRAMES>;
 
 /// No flow is made of a packet, unless its addresses or its way back are to be known by it.
 #[cold]
@@ -289,17 +303,17 @@ fn tracked(
     view: &View,
     bytes: &[u8],
     note: &Note,
-    to: &PortFacts,
+    (way, to): (&WayOut, &PortFacts),
     track: &Track,
     keeper: &Keeper,
     asking: &mut Asking,
 ) -> Result<(), Denied> {
     let (flows, decision) = (&view.tables.flows, flow::decision(view, note.verdict));
     match track.tracked {
-        Tracked::Known(place) if is_itself(view, to, track) => {
+        Tracked::Known(place) if way.is_itself(view, track) => {
             let before = flows.decision(place);
             // Of a flow that is allowed fragments need not be.
-            let is_asked = track.packet.fragment.is_some() && asks_fragments(view, to);
+            let is_asked = track.packet.fragment.is_some() && way.asks_fragments;
             if before == decision && !is_asked {
                 return Ok(());
             }
@@ -342,10 +356,15 @@ fn tracked(
     }
 }
 
+/// What a packet says of its flow.
+fn plain_header(packet: &Packet) -> Header {
+    Header::new([packet.src, packet.dst], packet.protocol, packet.ports, packet.icmp)
+}
+
 /// The packet as `track` read it; a later fragment has its first one's ports.
 fn header(view: &View, bytes: &[u8], note: &Note, track: &Track) -> Header {
     let packet = &track.packet;
-    let header = Header::new([packet.src, packet.dst], packet.protocol, packet.ports, packet.icmp);
+    let header = plain_header(packet);
     let flags = match (track.tracked, packet.content) {
         (Tracked::Missing, Content::Tcp(tcp)) => Some(tcp.flags),
         (Tracked::Missing, _) => None,
@@ -364,11 +383,6 @@ fn header(view: &View, bytes: &[u8], note: &Note, track: &Track) -> Header {
 fn answered(view: &View, bytes: &[u8], note: &Note, track: &Track) -> Header {
     let header = header(view, bytes, note, track).turned();
     if note.routed { Header { frame: None, ..header } } else { header }
-}
-
-/// Whether rules of one of two ports tell fragments from whole packets.
-fn asks_fragments(view: &View, to: &PortFacts) -> bool {
-    view.facts.acl.fragments || to.acl.fragments
 }
 
 /// Whether it is an ICMP error.

@@ -5,6 +5,7 @@ use super::binding::Turn;
 use super::verdict::Verdict;
 use super::{Private, View};
 use crate::config::PORTS_MAX;
+use crate::config::snapshot::PortFacts;
 use crate::counter::{Counters, DropReason, Event};
 use crate::frame::BATCH_FRAMES;
 use crate::table::flow::fragments::Stray;
@@ -49,8 +50,10 @@ pub struct Track {
     pub(super) hash: u64,
     /// Of an ICMP error, whom what it quotes was sent to.
     pub(super) quoted_dst: u128,
-    /// What was read. A later fragment has the ports of its first one.
+    /// What was read, if [`Track::is_whole`]. A later fragment has the ports of its first one.
     pub packet: Packet,
+    /// Of a plain packet most stands in its key, and here only the content, until somebody asks ([`Track::write_out`]).
+    pub(super) is_whole: bool,
 }
 
 impl Track {
@@ -64,7 +67,34 @@ impl Track {
         hash: 0,
         quoted_dst: 0,
         packet: Packet::EMPTY,
+        is_whole: true,
     };
+
+    /// What a plain packet says is written out, if it was not yet: whoever asks for more than its content calls this first. Its key
+    /// is its own, as long as it was not.
+    #[inline]
+    pub(super) fn write_out(&mut self) {
+        if self.is_whole || self.tracked == Tracked::Not {
+            return;
+        }
+        let [from, to] = self.key.ends_from(self.side);
+        self.packet = Packet {
+            src: from.ip,
+            dst: to.ip,
+            protocol: self.key.protocol(),
+            ports: [from.port, to.port],
+            icmp: [0; 2],
+            content: self.packet.content,
+            fragment: None,
+        };
+        self.is_whole = true;
+    }
+
+    /// The source of the packet.
+    #[inline]
+    fn src(&self) -> u128 {
+        if self.is_whole { self.packet.src } else { self.key.ends_from(self.side)[0].ip }
+    }
 
     pub(super) fn seen(&self, view: &View) -> Seen<'_> {
         Seen {
@@ -87,6 +117,10 @@ pub struct Flowing {
     pub keeper: Keeper,
     /// What becomes of its frames' addresses, by index in the batch; where nothing is translated it is not looked at.
     pub turns: Box<[Turn; BATCH_FRAMES]>,
+    /// Frames of which it is not settled whether they may pass: `admit` is to look.
+    pub(super) asks: Marks,
+    /// Frames of no flow that is known.
+    pub(super) begins: Marks,
     fragments_swept: Round,
 }
 
@@ -95,7 +129,46 @@ impl Flowing {
     pub(super) fn new(flows: &Flows) -> Self {
         let keeper = Keeper::new(PORTS_MAX, flows.places());
         let (tracks, turns) = (Box::new([Track::NOT; BATCH_FRAMES]), Box::new([Turn::Stays; BATCH_FRAMES]));
-        Self { tracks, keeper, turns, fragments_swept: Round::default() }
+        let fragments_swept = Round::default();
+        let (asks, begins) = (Marks::default(), Marks::default());
+        Self { tracks, keeper, turns, asks, begins, fragments_swept }
+    }
+}
+
+/// Some frames of a batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Marks(u64);
+
+const _: () = assert!(BATCH_FRAMES == u64::BITS as usize);
+
+impl Marks {
+    /// The first so many.
+    #[inline(always)]
+    pub fn first(count: usize) -> Self {
+        Self(u64::MAX.checked_shr((BATCH_FRAMES - count.min(BATCH_FRAMES)) as u32).unwrap_or(0))
+    }
+
+    /// Whether none is among them.
+    #[inline(always)]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The frame at `index` is among them from now on, if `is`.
+    #[inline(always)]
+    pub fn set(&mut self, index: usize, is: bool) {
+        self.0 |= u64::from(is) << (index % BATCH_FRAMES);
+    }
+}
+
+impl Iterator for Marks {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        let index = self.0.trailing_zeros();
+        self.0 &= self.0.wrapping_sub(1);
+        (index < u64::BITS).then_some(index as usize)
     }
 }
 
@@ -171,6 +244,66 @@ pub(super) fn decision(view: &View, verdict: Verdict) -> Decision {
     let Verdict::Port(port) = verdict else { return Decision::NONE };
     let to = view.snapshot.port(port).map_or(0, |to| to.epoch);
     Decision { epoch: view.facts.epoch.wrapping_add(to) }
+}
+
+/// What is asked about every packet that leaves by one port. Neighbours mostly leave by the same: it is looked up when that changes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WayOut<'a> {
+    verdict: Verdict,
+    /// The port; none if it is not one that leads on.
+    pub to: Option<&'a PortFacts>,
+    /// What a flow is admitted by that goes this way.
+    decision: Decision,
+    /// Rules of one of the two ports tell fragments from whole packets.
+    pub asks_fragments: bool,
+    /// Whoever poses as another is to be found out.
+    asks_source: bool,
+}
+
+impl<'a> WayOut<'a> {
+    /// That of no packet.
+    pub fn nowhere() -> Self {
+        let (verdict, decision) = (Verdict::Undecided, Decision::NONE);
+        Self { verdict, to: None, decision, asks_fragments: false, asks_source: false }
+    }
+
+    /// The way of a packet with this verdict.
+    #[inline(always)]
+    pub fn follow(&mut self, view: &View<'a>, verdict: Verdict) {
+        if self.verdict != verdict {
+            *self = Self::of(view, verdict);
+        }
+    }
+
+    #[inline(never)]
+    fn of(view: &View<'a>, verdict: Verdict) -> Self {
+        let to = if let Verdict::Port(port) = verdict { view.snapshot.port(port) } else { None };
+        Self {
+            verdict,
+            to,
+            decision: decision(view, verdict),
+            asks_fragments: view.facts.acl.fragments || to.is_some_and(|to| to.acl.fragments),
+            asks_source: to.is_some_and(|to| to.subject.ingress.is_some()),
+        }
+    }
+
+    /// Whether a packet that goes this way is of a flow that what is said of its two ends has admitted as it stands: nearly all are.
+    #[inline(always)]
+    pub fn settles(&self, view: &View, track: &Track) -> bool {
+        let Tracked::Known(place) = track.tracked else { return false };
+        // Of a flow that is allowed fragments need not be.
+        let is_asked = self.asks_fragments && track.is_whole && track.packet.fragment.is_some();
+        self.to.is_some()
+            && !is_asked
+            && self.is_itself(view, track)
+            && view.tables.flows.decision(place) == self.decision
+    }
+
+    /// Whoever poses as another end of a flow is asked as anybody: the flow says nothing about it.
+    #[inline(always)]
+    pub fn is_itself(&self, view: &View, track: &Track) -> bool {
+        !self.asks_source || !view.facts.subject.is_workload || view.facts.subject.may_be(track.src())
+    }
 }
 
 /// Looks after what is over. A worker's turn calls it.

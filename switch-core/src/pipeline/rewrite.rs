@@ -13,12 +13,24 @@ use crate::wire::ip::Version;
 use crate::wire::nat::{self, Ends};
 use crate::wire::{ethernet, hop, mss};
 
+/// Bytes of a frame without a tag that has an IPv4 header without options.
+const PLAIN_LEN: usize = ethernet::HEADER_LEN + 20;
+
 #[inline]
 pub(super) fn run(area: &Area, frames: &mut [Frame], notes: &[Note]) {
     for (frame, note) in frames.iter_mut().zip(notes) {
         if note.routed && matches!(note.verdict, Verdict::Port(_) | Verdict::Flood(_)) {
             // `route` read the packet's header: what is written here is there.
             let bytes = area.bytes_mut(frame);
+            // The common packet first: every place in it is known.
+            if !note.tagged
+                && note.ethertype() == ethernet::IPV4
+                && let Some(head) = bytes.first_chunk_mut::<PLAIN_LEN>()
+            {
+                ethernet::set_addresses(head, note.dst, note.src());
+                hop::step(&mut head[ethernet::HEADER_LEN..], Version::V4);
+                continue;
+            }
             ethernet::set_addresses(bytes, note.dst, note.src());
             let version = if note.ethertype() == ethernet::IPV4 { Version::V4 } else { Version::V6 };
             hop::step(&mut bytes[note.payload_at()..], version);

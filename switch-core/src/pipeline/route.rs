@@ -1,7 +1,10 @@
 //! `route`: what is sent to the bridge's own MAC goes to another bridge, or to the switch itself. The batch
-//! is classified first. What goes where others went a moment ago follows them ([`super::ways`]); for the rest there is one plain
-//! loop for each thing that is looked up: where asked for the way back, the route, the neighbour, the neighbour's port. What needs
+//! is classified first. What goes where others went a moment ago follows them ([`super::ways`]); for the rest the route is looked up, and
+//! what follows others of its route goes with them. For what is left then there is one plain loop for each thing that is looked up: where
+//! asked for the way back, the neighbour, the neighbour's port. What needs
 //! thought (no neighbour yet, nothing to arrive at, a question for the switch) is set aside for [`super::slow`].
+
+mod head;
 
 use super::next_hop::{Chores, next_hop};
 use super::note::Note;
@@ -16,13 +19,11 @@ use crate::frame::{Area, BATCH_FRAMES, Frame};
 use crate::table::fdb;
 use crate::table::neigh::{self, Found};
 use crate::table::wide::Key;
-use crate::wire::Malformed;
-use crate::wire::ethernet::{ARP, GROUP_BIT, IPV4, IPV6};
+use crate::wire::ethernet::{ARP, GROUP_BIT, IPV6};
 use crate::wire::gso;
-use crate::wire::hop::V4_MAPPED;
-use crate::wire::hop::{self, Hop};
-use crate::wire::ip::Version;
+use crate::wire::hop::Hop;
 use arrayvec::ArrayVec;
+use head::{Header, header, read};
 use std::num::NonZeroU16;
 use switch_api::ReversePath;
 
@@ -38,7 +39,7 @@ struct Ask<'a> {
     set: u16,
     /// Its place in the batch.
     index: u8,
-    /// It does not simply follow others: it has no hop left, or its source is of its link alone.
+    /// It does not simply follow others: it has no hop left, or its source or destination is of a link alone.
     is_odd: bool,
 }
 
@@ -62,6 +63,8 @@ pub(super) struct Leg {
     counter: Option<NonZeroU16>,
     /// The next packet to its destination will have the same one: it is kept.
     lasts: bool,
+    /// So has every packet of this route; 0: has none.
+    route: u32,
     /// It leads to the node's kernel.
     to_kernel: bool,
     /// The neighbour's station, and where the FDB keeps it.
@@ -72,21 +75,24 @@ pub(super) struct Leg {
 #[inline(always)]
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
     let mut asks = ArrayVec::<Ask, BATCH_FRAMES>::new();
-    let mut here = (0, None);
+    let mut here = Here { fid: 0, gateway: None, source: u64::MAX };
     for (index, (frame, note)) in frames.iter().zip(notes.iter_mut()).enumerate().take(BATCH_FRAMES) {
         if !note.is_undecided() {
             continue;
         }
-        if note.fid != here.0 {
-            here = (note.fid, view.snapshot.gateway(note.fid));
+        if note.fid != here.fid {
+            here = Here { fid: note.fid, gateway: view.snapshot.gateway(note.fid), source: u64::MAX };
         }
-        let Some(gateway) = here.1 else { continue };
+        let Some(gateway) = here.gateway else { continue };
         if note.src() == gateway.mac {
             note.verdict = Verdict::Drop(DropReason::SourceOurs);
         } else if note.dst == gateway.mac {
-            match header(area.bytes(frame), note, gateway) {
+            match header(area.bytes(frame), note, gateway, &mut here.source) {
                 Ok(Header { dst, len, is_odd }) => {
-                    let dst = binding::real(view, private, index).unwrap_or(dst);
+                    let (dst, is_odd) = match binding::real(view, private, index) {
+                        Some(real) => (real, is_odd | is_link_local(real)),
+                        None => (dst, is_odd),
+                    };
                     let set = private.ways.set(gateway.vrf, dst);
                     private.ways.touch(set);
                     asks.push(Ask { dst, gateway, len, set, index: index as u8, is_odd });
@@ -106,8 +112,16 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
     let epoch = ways::epoch(view, &private.holds);
     follow(view, area, frames, notes, &mut asks, private, epoch);
     if !asks.is_empty() {
-        search(view, area, frames, notes, &asks, private, epoch);
+        search(view, area, frames, notes, &mut asks, private, epoch);
     }
+}
+
+/// Where the packets of a batch come in: neighbours mostly come in by one bridge, and from one source.
+struct Here<'a> {
+    fid: u16,
+    gateway: Option<&'a Gateway>,
+    /// An IPv4 source that may be one here; more than 32 bits: none was seen yet.
+    source: u64,
 }
 
 /// What goes to a destination to which something went lately goes the same way. The others are left.
@@ -133,14 +147,51 @@ fn follow(
                 continue;
             }
         };
-        note.verdict = Verdict::Port(way.port);
-        note.set_src(way.src);
-        (note.dst, note.fid, note.routed) = (way.mac, way.fid, true);
-        if let Some(counter) = way.counter {
-            add(private, counter, area.bytes(frame), frame);
+        go(way, area, frame, note, private);
+    }
+    asks.truncate(left);
+}
+
+/// What is of a route of which something went lately goes the same way. The others are left, and what the table says of them.
+#[inline(always)]
+fn follow_routes(
+    view: &View,
+    (area, frames): (&Area, &[Frame]),
+    notes: &mut [Note],
+    asks: &mut ArrayVec<Ask, BATCH_FRAMES>,
+    values: &mut [u32; BATCH_FRAMES],
+    private: &mut Private,
+    epoch: u64,
+) {
+    let mut left = 0;
+    for n in 0..asks.len() {
+        let (ask, value) = (asks[n], values[n]);
+        let (frame, note) = (&frames[usize::from(ask.index)], &mut notes[usize::from(ask.index)]);
+        let way = match private.ways.of_route(value, epoch, view.now_s) {
+            Some(way) if leads(way, view, &ask, frame) => *way,
+            _ => {
+                (asks[left], values[left]) = (ask, value);
+                left += 1;
+                continue;
+            }
+        };
+        go(&way, area, frame, note, private);
+        if private.ways.is_due() {
+            private.ways.keep(ask.set, Way { dst: ask.dst, vrf: ask.gateway.vrf, ..way });
         }
     }
     asks.truncate(left);
+}
+
+/// A packet goes this way.
+#[inline(always)]
+fn go(way: &Way, area: &Area, frame: &Frame, note: &mut Note, private: &Private) {
+    note.verdict = Verdict::Port(way.port);
+    note.set_src(way.src);
+    (note.dst, note.fid, note.routed) = (way.mac, way.fid, true);
+    if let Some(counter) = way.counter {
+        add(private, counter, area.bytes(frame), frame);
+    }
 }
 
 /// Whether a packet can go this way as it is. Of superframes the segments would have to be measured: they are few.
@@ -158,11 +209,31 @@ fn search(
     area: &Area,
     frames: &[Frame],
     notes: &mut [Note],
-    asks: &[Ask],
+    asks: &mut ArrayVec<Ask, BATCH_FRAMES>,
     private: &mut Private,
     epoch: u64,
 ) {
-    let mut legs = find_routes(view, area, frames, notes, asks, private);
+    let mut values = [0; BATCH_FRAMES];
+    let count = asks.len();
+    view.snapshot.routing.find_each(&mut values[..count], |n| (asks[n].gateway.vrf, asks[n].dst));
+    follow_routes(view, (area, frames), notes, asks, &mut values, private, epoch);
+    if !asks.is_empty() {
+        look_up(view, area, frames, notes, (asks, &values), private, epoch);
+    }
+}
+
+/// Looks up neighbours and ports of what follows nobody.
+#[inline(never)]
+fn look_up(
+    view: &View,
+    area: &Area,
+    frames: &[Frame],
+    notes: &mut [Note],
+    (asks, values): (&[Ask], &[u32]),
+    private: &mut Private,
+    epoch: u64,
+) {
+    let mut legs = find_neighbours(view, (area, frames), notes, asks, values, private);
     find_stations(view, notes, asks, &mut legs, private);
     find_ports(view, notes, asks, &legs, private, epoch);
     if legs.iter().any(|leg| leg.counter.is_some()) {
@@ -227,20 +298,17 @@ fn leads_back(view: &View, action: Option<Action>, by: Option<u16>) -> bool {
     }
 }
 
-/// The route of each packet, looked up at once, and the neighbour it leads to.
+/// The neighbour that each packet's route leads to.
 #[inline]
-fn find_routes(
+fn find_neighbours(
     view: &View,
-    area: &Area,
-    frames: &[Frame],
+    (area, frames): (&Area, &[Frame]),
     notes: &mut [Note],
     asks: &[Ask],
+    values: &[u32],
     private: &mut Private,
 ) -> ArrayVec<Leg, BATCH_FRAMES> {
     let mut legs = ArrayVec::new();
-    let mut values = [0; BATCH_FRAMES];
-    let values = &mut values[..asks.len()];
-    view.snapshot.routing.find_each(values, |n| (asks[n].gateway.vrf, asks[n].dst));
     for (n, (ask, value)) in asks.iter().zip(values).enumerate() {
         let index = usize::from(ask.index);
         let hop = read_again(area, frames, notes, ask);
@@ -255,7 +323,8 @@ fn find_routes(
                     leg.len = gso::longest(bytes, gso) - note.payload_at();
                 }
                 view.tables.neigh.touch(leg.home);
-                legs.push(Leg { ask: n, ..leg });
+                let route = if leads_all(entry, &leg) { *value } else { 0 };
+                legs.push(Leg { ask: n, route, ..leg });
             }
             Err(verdict) => {
                 note.verdict = verdict;
@@ -268,6 +337,12 @@ fn find_routes(
         }
     }
     legs
+}
+
+/// Whether all packets of a route go where one of them goes: it leads to a next hop, and not to each destination as a neighbour of its own.
+#[inline]
+fn leads_all(entry: Option<Entry>, leg: &Leg) -> bool {
+    leg.lasts && entry.is_some_and(|entry| matches!(entry.action, Action::Via(_) | Action::Kernel(_)))
 }
 
 /// Counts what goes on by counted routes; what is set aside, held or cut up comes by here again.
@@ -305,51 +380,6 @@ pub(super) fn way(
     let hop = read(bytes, note, gateway)?;
     let hop = Hop { dst: real.unwrap_or(hop.dst), ..hop };
     lead(view, bytes, note, gateway, &hop, view.snapshot.routing.find(gateway.vrf, hop.dst), None)
-}
-
-/// What is asked of each header.
-struct Header {
-    dst: u128,
-    /// Bytes of the packet.
-    len: u32,
-    /// See [`Ask`].
-    is_odd: bool,
-}
-
-/// Reads what most packets are; all others are read with care.
-#[inline(always)]
-fn header(bytes: &[u8], note: &Note, gateway: &Gateway) -> Result<Header, Verdict> {
-    if note.ethertype() == IPV4
-        && let Some(plain) = hop::read_plain(bytes.get(note.payload_at()..).unwrap_or_default())
-        && is_ordinary_v4(plain.src) & is_ordinary_v4(plain.dst)
-        && !gateway.owns(V4_MAPPED | u128::from(plain.src))
-    {
-        let dst = V4_MAPPED | u128::from(plain.dst);
-        return Ok(Header { dst, len: u32::from(plain.len), is_odd: plain.ttl <= 1 });
-    }
-    header_with_care(bytes, note, gateway)
-}
-
-#[inline(never)]
-fn header_with_care(bytes: &[u8], note: &Note, gateway: &Gateway) -> Result<Header, Verdict> {
-    let hop = read(bytes, note, gateway)?;
-    let is_odd = (hop.ttl <= 1) | is_link_local(hop.src);
-    Ok(Header { dst: hop.dst, len: hop.len as u32, is_odd })
-}
-
-/// Reads a packet to the switch's MAC; an error is what becomes of one that is not routed.
-#[inline]
-fn read(bytes: &[u8], note: &Note, gateway: &Gateway) -> Result<Hop, Verdict> {
-    let version = match note.ethertype() {
-        IPV4 => Version::V4,
-        IPV6 => Version::V6,
-        ARP => return Err(Verdict::Aside(Why::Host)),
-        _ => return Err(Verdict::Drop(DropReason::NotRouted)),
-    };
-    let packet = bytes.get(note.payload_at()..).unwrap_or_default();
-    let hop = hop::read(packet, version).map_err(malformed)?;
-    check(&hop, packet, gateway)?;
-    Ok(hop)
 }
 
 /// Where what a table says leads.
@@ -391,9 +421,20 @@ fn lead(
     let key = neigh::key(fid, next);
     let home = view.tables.neigh.home(key);
     let to_kernel = matches!(action, Action::Kernel(_));
-    let leg =
-        Leg { ask: 0, fid, key, home, len: hop.len, mtu, counter, lasts, to_kernel, mac: 0, station_home: 0 };
-    Ok(leg)
+    Ok(Leg {
+        ask: 0,
+        fid,
+        key,
+        home,
+        len: hop.len,
+        mtu,
+        counter,
+        lasts,
+        route: 0,
+        to_kernel,
+        mac: 0,
+        station_home: 0,
+    })
 }
 
 /// How long a packet to the switch's MAC may be for its route, and for the port by which it would leave.
@@ -411,44 +452,6 @@ fn mtu_of_port(view: &View, leg: &Leg) -> Option<u16> {
     };
     let port = reach::port_of(view, leg.fid, mac, view.tables.fdb.home(fdb::key(mac, leg.fid)))?;
     view.snapshot.port(port).map(|to| to.mtu)
-}
-
-#[cold]
-fn malformed(reason: Malformed) -> Verdict {
-    Verdict::Drop(match reason {
-        Malformed::Checksum => DropReason::IpChecksum,
-        _ => DropReason::IpHeader,
-    })
-}
-
-/// Not of 0/8, of 127/8 or of everything from 224/4 up.
-#[inline(always)]
-fn is_ordinary_v4(ip: u32) -> bool {
-    ((ip >> 24).wrapping_sub(1) < 223) & (ip >> 24 != 127)
-}
-
-/// Addresses that no packet over a router may have (RFC 1812 §5.3.7, RFC 4291 §2).
-#[inline]
-fn check(hop: &Hop, packet: &[u8], gateway: &Gateway) -> Result<(), Verdict> {
-    let (source, destination) = match hop.version {
-        Version::V4 => (is_ordinary_v4(hop.src as u32), is_ordinary_v4(hop.dst as u32)),
-        // :: and ::1, groups, IPv4-mapped.
-        Version::V6 => {
-            let ordinary = |ip: u128| ip > 1 && ip >> 120 != 0xff && ip >> 32 != 0xffff;
-            let reachable = !is_link_local(hop.dst) || hop.dst == gateway.link_local;
-            (ordinary(hop.src), ordinary(hop.dst) && reachable)
-        }
-    };
-    if !source || gateway.owns(hop.src) {
-        return Err(Verdict::Drop(DropReason::MartianSource));
-    }
-    if !destination {
-        return Err(Verdict::Drop(DropReason::MartianDestination));
-    }
-    if hop.is_v4() && hop.header_len > 20 && hop::has_source_route(&packet[..hop.header_len]) {
-        return Err(Verdict::Drop(DropReason::SourceRoute));
-    }
-    Ok(())
 }
 
 /// The station of each neighbour; what has none yet is set aside.
@@ -549,5 +552,10 @@ fn keep(
         isolated: to.isolated,
         to_kernel: leg.to_kernel,
     };
-    private.ways.keep(ask.set, way);
+    if leg.route != 0 {
+        private.ways.keep_of_route(leg.route, way);
+    }
+    if leg.route == 0 || private.ways.is_due() {
+        private.ways.keep(ask.set, way);
+    }
 }

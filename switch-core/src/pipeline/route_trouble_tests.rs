@@ -11,7 +11,9 @@ use crate::wire::ethernet::set_addresses;
 use crate::wire::hop;
 use crate::wire::ip::{self, Version};
 use etherparse::PacketBuilder;
-use switch_api::{Bridge, BridgeAddress, Mac, Name, NextHop, PortSettings, Request, Route, RouteKind, Vid};
+use switch_api::{
+    Bridge, BridgeAddress, Mac, Name, NextHop, PortSettings, Request, Route, RouteKind, Vid, VidRange, Vlan,
+};
 
 const NOW: Now = Now { ns: 1000 * MS };
 
@@ -330,4 +332,27 @@ fn udp_v6(src: &str, dst: &str) -> Vec<u8> {
     let packet = PacketBuilder::ethernet2(mac(0), OWN).ipv6(bytes(src), bytes(dst), 64).udp(7, 9);
     packet.write(&mut frame, &[7; 20]).unwrap();
     frame
+}
+/// In one batch, on two VLANs of one port: an address is the switch's own on one of them alone.
+#[test]
+fn a_source_is_looked_at_on_each_bridge() {
+    let (mut rig, mut peers) = rig(1, 1024);
+    let five = Vid::try_from(5u32).unwrap();
+    let address = "10.5.0.1/16".parse().unwrap();
+    let own = BridgeAddress { bridge: name("br0"), address, vid: five, owner: Default::default() };
+    rig.declare(&Request::AddressAdd(own)).unwrap();
+    let (port, peer) = memory::wire();
+    let vlan = Vlan::Trunk { vids: vec![VidRange { first: five, last: five }], native: Some(Vid::DEFAULT) };
+    rig.add_port("p2", PortSettings { vlan, ..PortSettings::default() }, Box::new(port), 0).unwrap();
+    peers.push(peer);
+    hear(&mut rig, &peers[1], 1, [10, 1, 0, 9], [10, 1, 0, 1]);
+    let untagged = udp(2, [10, 5, 0, 1], [10, 1, 0, 9], 64);
+    let tagged = [&untagged[..12], &[0x81, 0, 0, 5], &untagged[12..]].concat();
+    for frame in [&untagged, &tagged, &untagged, &untagged, &tagged] {
+        assert!(peers[2].send(frame.clone()));
+    }
+    rig.settle(NOW);
+    assert_eq!(rig.drops(DropReason::MartianSource), 2);
+    assert_eq!(drain(&peers[1]).len(), 3);
+    rig.assert_conserved();
 }

@@ -246,6 +246,7 @@ fn what_no_router_forwards_is_dropped_by_name() {
     let (mut rig, peers) = rig(1, 1024);
     let now = Now { ns: 1000 * MS };
     let cases = [
+        (DropReason::MartianSource, udp([0, 0, 0, 0], [10, 1, 0, 9], 64, 1)),
         (DropReason::MartianSource, udp([127, 0, 0, 1], [10, 1, 0, 9], 64, 1)),
         (DropReason::MartianSource, udp([10, 0, 0, 1], [10, 1, 0, 9], 64, 1)),
         (DropReason::MartianSource, udp([224, 0, 0, 1], [10, 1, 0, 9], 64, 1)),

@@ -3,9 +3,11 @@
 //! at.
 //!
 //! One loop reads the packets and asks for the lines of the index, one finds the places and asks for theirs,
-//! one compares and counts: the cache misses of a batch overlap.
+//! one compares and counts: the cache misses of a batch overlap. What nearly all packets are is read at a glance, into the key of its
+//! flow and no further, and settled as soon as its flow is found and says what it said ([`flow::WayOut`]): `admit` is asked about the
+//! others alone.
 
-use super::flow::{self, Flowing, Track, Tracked};
+use super::flow::{self, Flowing, Marks, Track, Tracked, WayOut};
 use super::note::Note;
 use super::verdict::Verdict;
 use super::{Private, View};
@@ -15,46 +17,84 @@ use crate::table::flow::Passed;
 use crate::table::flow::keeper::Keeper;
 use crate::table::flow::key::Key;
 use crate::wire::ethernet::{IPV4, IPV6};
-use crate::wire::ip::Version;
-use crate::wire::packet::{Content, Packet};
+use crate::wire::ip::{TCP, Version};
+use crate::wire::packet::{Content, Packet, Plain};
+use arrayvec::ArrayVec;
 
-/// What a tracked port sends.
-#[inline]
-pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
-    let mut chosen = [0u8; BATCH_FRAMES];
-    let mut count = 0;
-    for (index, note) in notes.iter().enumerate() {
-        private.flows.tracks[index].tracked = Tracked::Not;
-        if note.is_undecided() {
-            chosen[count] = index as u8;
-            count += 1;
-        }
-    }
-    track(view, area, frames, notes, private, &chosen[..count]);
+/// Which frames of a batch are looked at, and what is said of those whose flow goes on.
+trait Choice {
+    /// Whether a frame is looked at.
+    fn takes(&mut self, note: &Note) -> bool;
+    /// Of a batch of so many, those about which `admit` is asked whatever comes of them.
+    fn asks(&self, count: usize) -> Marks;
+    /// Whether a frame may pass; else `admit` is asked.
+    fn settles(&mut self, note: &Note, track: &Track) -> bool;
 }
 
-/// What goes to a tracked port and was not looked at yet.
+/// What a tracked port sends: where it goes is not known yet.
+struct Sent;
+
+impl Choice for Sent {
+    #[inline(always)]
+    fn takes(&mut self, note: &Note) -> bool {
+        note.is_undecided()
+    }
+
+    #[inline(always)]
+    fn asks(&self, count: usize) -> Marks {
+        Marks::first(count)
+    }
+
+    #[inline(always)]
+    fn settles(&mut self, _: &Note, _: &Track) -> bool {
+        false
+    }
+}
+
+/// What others send to tracked ports.
+struct Received<'a> {
+    view: &'a View<'a>,
+    way: WayOut<'a>,
+}
+
+impl Choice for Received<'_> {
+    #[inline(always)]
+    fn takes(&mut self, note: &Note) -> bool {
+        self.way.follow(self.view, note.verdict);
+        self.way.to.is_some_and(|to| to.tracked)
+    }
+
+    #[inline(always)]
+    fn asks(&self, _: usize) -> Marks {
+        Marks::default()
+    }
+
+    #[inline(always)]
+    fn settles(&mut self, note: &Note, track: &Track) -> bool {
+        self.way.follow(self.view, note.verdict);
+        self.way.settles(self.view, track)
+    }
+}
+
+/// What a tracked port sends. `admit` is asked about all of it.
+#[inline]
+pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
+    track(view, area, frames, notes, private, Sent);
+}
+
+/// What goes to a tracked port and was not looked at yet. About what is not looked at `admit` is not asked: who is judged is tracked.
 #[inline]
 pub(super) fn rest(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
     if !view.facts.tracked {
-        let mut chosen = [0u8; BATCH_FRAMES];
-        let mut count = 0;
-        for (index, note) in notes.iter().enumerate() {
-            private.flows.tracks[index].tracked = Tracked::Not;
-            let tracked = |port| view.snapshot.port(port).is_some_and(|to| to.tracked);
-            if matches!(note.verdict, Verdict::Port(port) if tracked(port)) {
-                chosen[count] = index as u8;
-                count += 1;
-            }
-        }
-        track(view, area, frames, notes, private, &chosen[..count]);
+        track(view, area, frames, notes, private, Received { view, way: WayOut::nowhere() });
     }
 }
 
 /// Makes every flow known that begins here and goes on, with what it was admitted by.
 #[inline]
 pub(super) fn confirm(view: &View, notes: &mut [Note], private: &mut Private) {
-    for (index, note) in notes.iter_mut().enumerate() {
+    for index in private.flows.begins {
+        let note = &mut notes[index];
         let begins = private.flows.tracks[index].tracked == Tracked::Missing;
         let goes = matches!(note.verdict, Verdict::Port(_) | Verdict::Flood(_));
         if begins
@@ -67,52 +107,123 @@ pub(super) fn confirm(view: &View, notes: &mut [Note], private: &mut Private) {
     }
 }
 
+/// In place of a place: the index knows none.
+const NOWHERE: u32 = u32::MAX;
+
+#[inline(always)]
 fn track(
     view: &View,
     area: &Area,
     frames: &[Frame],
     notes: &mut [Note],
     private: &mut Private,
-    chosen: &[u8],
+    mut choice: impl Choice,
 ) {
     let flows = &view.tables.flows;
-    let Flowing { tracks, keeper, .. } = &mut private.flows;
+    let Flowing { tracks, keeper, asks, begins, .. } = &mut private.flows;
+    let mut chosen = ArrayVec::<u8, BATCH_FRAMES>::new();
     let mut homes = [0; BATCH_FRAMES];
-    for index in chosen.iter().map(|index| usize::from(*index)) {
-        let (note, track) = (&mut notes[index], &mut tracks[index]);
-        match read(view, area.bytes(&frames[index]), note, track) {
-            Ok(tracked) => {
-                track.tracked = tracked;
-                homes[index] = flows.touch(track.hash);
-            }
-            Err(reason) => judge(view, note, track, reason),
-        }
-    }
-    let mut places = [u32::MAX; BATCH_FRAMES];
-    for index in chosen.iter().map(|index| usize::from(*index)) {
-        if tracks[index].tracked == Tracked::Missing {
-            places[index] = flows.place(homes[index], tracks[index].hash).unwrap_or(u32::MAX);
-        }
-    }
-    for index in chosen.iter().map(|index| usize::from(*index)) {
-        let (note, track) = (&mut notes[index], &mut tracks[index]);
-        if track.tracked != Tracked::Missing {
+    let mut here = Zone::of(view, 0);
+    for (index, ((frame, note), track)) in
+        frames.iter().zip(notes.iter_mut()).zip(tracks.iter_mut()).enumerate()
+    {
+        track.tracked = Tracked::Not;
+        if !choice.takes(note) {
             continue;
         }
-        let place = Some(places[index]).filter(|place| *place != u32::MAX && flows.holds(*place, &track.key));
+        if here.fid != note.fid {
+            here = Zone::of(view, note.fid);
+        }
+        track.zone = here.zone;
+        if !glance(view, area.bytes(frame), note, track) {
+            look(view, area.bytes(frame), note, track);
+        }
+        homes[index % BATCH_FRAMES] = flows.touch(track.hash);
+        chosen.push(index as u8);
+    }
+    let each = || chosen.iter().map(|index| usize::from(*index) % BATCH_FRAMES);
+    let mut places = [NOWHERE; BATCH_FRAMES];
+    for index in each() {
+        let track = &tracks[index];
+        if track.tracked == Tracked::Missing {
+            places[index] = flows.place(homes[index], track.hash).unwrap_or(NOWHERE);
+            if places[index] != NOWHERE && (track.key.protocol() == TCP) | view.facts.translated {
+                flows.touch_tail(places[index]);
+            }
+        }
+    }
+    *begins = Marks::default();
+    *asks = choice.asks(notes.len());
+    for index in each() {
+        let (note, track) = (&mut notes[index], &mut tracks[index]);
         // Most packets first: they are of a flow that goes on.
-        if let Some(place) = place
-            && flows.streams(place, &track.packet, view.now_s)
+        let place = places[index];
+        if place != NOWHERE
+            && flows.holds(place, &track.key)
+            && flows.streams(place, &track.packet.content, track.side, view.now_s)
         {
             track.tracked = Tracked::Known(place);
-            continue;
+        } else {
+            find(view, note, track, Some(place).filter(|place| *place != NOWHERE), keeper);
+            begins.set(index, track.tracked == Tracked::Missing);
         }
-        match found(view, track, place, keeper) {
-            Ok(tracked) => track.tracked = tracked,
-            // Untranslated it means something else.
-            Err(reason) if is_bound(view, track, place) => note.verdict = flow::drop(reason),
-            Err(reason) => judge(view, note, track, reason),
-        }
+        asks.set(index, !choice.settles(note, track));
+    }
+}
+
+/// Bridge or VRF of a bridge and VLAN. Neighbours mostly are of one.
+struct Zone {
+    fid: u16,
+    zone: u16,
+}
+
+impl Zone {
+    fn of(view: &View, fid: u16) -> Self {
+        Self { fid, zone: view.snapshot.fids.get(usize::from(fid)).map_or(0, |fid| fid.zone) }
+    }
+}
+
+/// Reads what nearly all packets are; of the others nothing counts. Where addresses are translated they are written down right away:
+/// others will stand in their place.
+#[inline(always)]
+fn glance(view: &View, bytes: &[u8], note: &Note, track: &mut Track) -> bool {
+    if note.ethertype() != IPV4 {
+        return false;
+    }
+    let packet = bytes.get(note.payload_at()..).unwrap_or_default();
+    let Some(plain) = Plain::read(packet, &mut track.packet.content) else { return false };
+    (track.key, track.side) = Key::of_plain(&plain, track.zone);
+    track.hash = view.tables.flows.hash(&track.key);
+    (track.tracked, track.by_reply, track.is_whole) = (Tracked::Missing, false, false);
+    if view.facts.translated {
+        track.write_out();
+    }
+    true
+}
+
+/// Reads whatever else there is.
+#[inline(never)]
+fn look(view: &View, bytes: &[u8], note: &mut Note, track: &mut Track) {
+    track.is_whole = true;
+    match read(view, bytes, note, track) {
+        Ok(tracked) => track.tracked = tracked,
+        Err(reason) => judge(view, note, track, reason),
+    }
+}
+
+/// What a packet is that is not of those that nearly all are.
+#[inline(never)]
+fn find(view: &View, note: &mut Note, track: &mut Track, place: Option<u32>, keeper: &mut Keeper) {
+    if track.tracked != Tracked::Missing {
+        return;
+    }
+    track.write_out();
+    let place = place.filter(|place| view.tables.flows.holds(*place, &track.key));
+    match found(view, track, place, keeper) {
+        Ok(tracked) => track.tracked = tracked,
+        // Untranslated it means something else.
+        Err(reason) if is_bound(view, track, place) => note.verdict = flow::drop(reason),
+        Err(reason) => judge(view, note, track, reason),
     }
 }
 
@@ -220,7 +331,6 @@ fn answer(view: &View, track: &mut Track, reply: u32) -> Option<u32> {
 }
 
 /// Reads what a frame says of its flow.
-#[inline(always)]
 fn read(view: &View, bytes: &[u8], note: &Note, track: &mut Track) -> Result<Tracked, DropReason> {
     let version = match note.ethertype() {
         IPV4 => Version::V4,
@@ -230,7 +340,6 @@ fn read(view: &View, bytes: &[u8], note: &Note, track: &mut Track) -> Result<Tra
     let packet = bytes.get(note.payload_at()..).unwrap_or_default();
     track.by_reply = false;
     track.packet.read_again(packet, version).map_err(flow::why_unreadable)?;
-    track.zone = view.snapshot.fids.get(usize::from(note.fid)).map_or(0, |fid| fid.zone);
     match track.packet.content {
         Content::Control => return Ok(Tracked::Control),
         Content::Error { quote_at } => return read_quoted(view, packet, version, quote_at, track),

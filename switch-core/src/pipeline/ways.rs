@@ -9,12 +9,19 @@
 //! station that ages) has its second in the way. What depends on the packet or on where it came in (its length, what is
 //! isolated, the kernel's own) is compared with each.
 //!
+//! # Ways of routes
+//! Behind one next hop there may be more destinations than are remembered. Where all of a route's packets go to the same next hop the route
+//! has a way as well, under the number that the routing table says of its destinations: who finds no way to a destination
+//! asks the table, and then takes that. It holds as long as any other, for numbers are those of the snapshot. Where it leads, a way to the
+//! destination itself is kept for one packet in [`SELDOM`]: what many go to is soon among them, and what is scanned once pushes nobody out.
+//!
 //! # Layout
 //! Two ways to a set, the younger in front. The secret of the hash keeps a hostile sender from choosing addresses that push
 //! each other out; the worst that full sets cost is the lookups.
 
 use super::View;
 use super::hold::Holds;
+use crate::config::BRIDGES_MAX;
 use crate::config::snapshot::PortId;
 use crate::prefetch::prefetch;
 use crate::table::atomic::{fold, mix};
@@ -25,11 +32,18 @@ use std::num::NonZeroU16;
 const SETS: usize = 4096;
 const _: () = assert!(SETS.is_power_of_two());
 
+/// In place of a routing table's number, of which there are far fewer: the way is a route's.
+pub(super) const OF_ROUTES: u16 = u16::MAX;
+const _: () = assert!(BRIDGES_MAX < OF_ROUTES as usize);
+/// One of so many packets leaves a way to its destination where its route has one. Not a power of two, as batches and rounds of
+/// destinations like to be.
+const SELDOM: u8 = 13;
+
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(align(64))]
 pub(super) struct Way {
-    /// Destination.
+    /// Destination; number of a route.
     pub dst: u128,
     /// Its neighbour's station, low 48 bits.
     pub mac: u64,
@@ -39,7 +53,7 @@ pub(super) struct Way {
     pub epoch: u64,
     /// The last second in which it holds.
     pub until_s: u32,
-    /// The routing table.
+    /// The routing table, or [`OF_ROUTES`].
     pub vrf: u16,
     /// Bridge and VLAN that it leads to.
     pub fid: u16,
@@ -66,13 +80,15 @@ pub const WAYS_BYTES: usize = SETS * size_of::<[Way; 2]>();
 pub struct Ways {
     sets: Box<[[Way; 2]]>,
     secrets: [u64; 2],
+    /// Packets until the next one leaves a way to its destination.
+    pause: u8,
 }
 
 impl Ways {
     /// None yet.
     pub(super) fn new(secret: u64) -> Self {
         let secrets = [mix(secret), mix(!secret)];
-        Self { sets: vec![[Way::default(); 2]; SETS].into(), secrets }
+        Self { sets: vec![[Way::default(); 2]; SETS].into(), secrets, pause: 0 }
     }
 
     /// The set of a destination in a routing table.
@@ -97,6 +113,27 @@ impl Ways {
         let [young, old] = &self.sets[usize::from(set) % SETS];
         let way = if is_it(young) { young } else { Some(old).filter(|way| is_it(way))? };
         (now_s <= way.until_s).then_some(way)
+    }
+
+    /// The way of a route, by what the routing table says, if it is known and still holds.
+    #[inline(always)]
+    pub(super) fn of_route(&self, value: u32, epoch: u64, now_s: u32) -> Option<&Way> {
+        let dst = u128::from(value);
+        self.find(self.set(OF_ROUTES, dst), epoch, OF_ROUTES, dst, now_s)
+    }
+
+    /// Keeps a way as that of a route.
+    pub(super) fn keep_of_route(&mut self, value: u32, way: Way) {
+        let dst = u128::from(value);
+        self.keep(self.set(OF_ROUTES, dst), Way { dst, vrf: OF_ROUTES, ..way });
+    }
+
+    /// Whether it is time to keep the way to a destination that its route led to.
+    #[inline(always)]
+    pub(super) fn is_due(&mut self) -> bool {
+        let due = self.pause == 0;
+        self.pause = if due { SELDOM - 1 } else { self.pause - 1 };
+        due
     }
 
     /// Keeps a way, in the place of its predecessor or of the older one.

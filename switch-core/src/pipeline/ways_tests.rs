@@ -14,10 +14,10 @@ use proptest::prelude::*;
 use switch_api::{NextHop, PortSet, PortSettings, Request, Route, RouteApply, RouteKind, Vid};
 
 /// What may happen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Op {
-    /// A packet from br0 to one of the destinations, this long, with this TTL.
-    Send { to: usize, len: usize, ttl: u8 },
+    /// Packets from br0 that come in together: each to one of the destinations, so long, with such a TTL.
+    Send(Vec<(usize, usize, u8)>),
     /// A host says by one of br1's ports that it has an address: one of two stations, two addresses, asking or answering.
     Say { port: usize, station: u8, address: u8, asks: bool },
     /// A station of br1 is heard behind a port, and nothing is said of addresses.
@@ -32,9 +32,10 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let (port, station) = (1usize..3, 1u8..3);
+    let lens = prop_oneof![Just(40), Just(600), Just(1300)];
+    let packet = (0usize..DESTINATIONS.len(), lens, prop_oneof![9 => Just(64u8), 1 => 0u8..3]);
     prop_oneof![
-        10 => (0usize..5, prop_oneof![Just(40), Just(600), Just(1300)], prop_oneof![9 => Just(64u8), 1 => 0u8..3])
-            .prop_map(|(to, len, ttl)| Op::Send { to, len, ttl }),
+        10 => proptest::collection::vec(packet, 1..7).prop_map(Op::Send),
         4 => (port.clone(), station.clone(), 7u8..9, any::<bool>())
             .prop_map(|(port, station, address, asks)| Op::Say { port, station, address, asks }),
         2 => (port.clone(), station).prop_map(|(port, station)| Op::Move { port, station }),
@@ -45,6 +46,18 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(port, isolated, mtu)| Op::Set { port, isolated, mtu }),
     ]
 }
+
+/// Two neighbours, and several behind each of two routes: the first of them is looked up, and the next ones follow.
+const DESTINATIONS: [[u8; 4]; 8] = [
+    [10, 1, 0, 7],
+    [10, 1, 0, 8],
+    [98, 1, 1, 1],
+    [98, 2, 2, 2],
+    [98, 3, 3, 3],
+    [99, 1, 1, 1],
+    [99, 2, 2, 2],
+    [99, 3, 3, 3],
+];
 
 /// A switch: p0 on br0, p1 and p2 on br1, two networks behind br1's hosts.
 struct Lab {
@@ -76,15 +89,18 @@ impl Lab {
     }
 
     /// Does it, and says all that can be seen from outside.
-    fn go(&mut self, op: Op, now: Now) -> (Vec<Vec<Vec<u8>>>, Vec<u64>) {
-        match op {
-            Op::Send { to, len, ttl } => {
-                let to = [[10, 1, 0, 7], [10, 1, 0, 8], [98, 1, 1, 1], [99, 1, 1, 1], [99, 2, 2, 2]][to];
-                let mut frame = Vec::new();
-                let packet = PacketBuilder::ethernet2(mac(0), OWN).ipv4([10, 0, 0, 9], to, ttl).udp(1, 2);
-                self.sent = self.sent.wrapping_add(1);
-                packet.write(&mut frame, &vec![self.sent; len]).unwrap();
-                assert!(self.peers[0].send(frame));
+    fn go(&mut self, op: &Op, now: Now) -> (Vec<Vec<Vec<u8>>>, Vec<u64>) {
+        match *op {
+            Op::Send(ref all) => {
+                for (to, len, ttl) in all {
+                    let to = DESTINATIONS[*to];
+                    let mut frame = Vec::new();
+                    let packet =
+                        PacketBuilder::ethernet2(mac(0), OWN).ipv4([10, 0, 0, 9], to, *ttl).udp(1, 2);
+                    self.sent = self.sent.wrapping_add(1);
+                    packet.write(&mut frame, &vec![self.sent; *len]).unwrap();
+                    assert!(self.peers[0].send(frame));
+                }
             }
             Op::Say { port, station, address, asks } => {
                 let says = arp_frame(asks, (station, [10, 1, 0, address]), [10, 1, 0, 1], OWN);
@@ -152,7 +168,7 @@ proptest! {
             if let Op::Wait(seconds) = op {
                 now.ns += seconds * 1000 * MS;
             }
-            prop_assert_eq!(clever.go(op, now), dull.go(op, now), "{:?}", op);
+            prop_assert_eq!(clever.go(&op, now), dull.go(&op, now), "{:?}", op);
         }
         clever.rig.assert_conserved();
     }
@@ -176,4 +192,20 @@ fn a_set_keeps_the_two_youngest_and_none_of_another_epoch_table_or_time() {
     assert_eq!([2, 3].map(|dst| port(&ways, dst, 7, 0, 9)), [Some(2), Some(3)]);
     ways.keep(3, way(4, 8));
     assert_eq!([2, 3, 4].map(|dst| port(&ways, dst, 8, 0, 9)), [None, None, Some(4)]);
+}
+
+#[test]
+fn a_routes_way_is_no_destinations_and_one_in_a_few_packets_leaves_one() {
+    let mut ways = Ways::new(5);
+    ways.keep_of_route(4, way(9, 7));
+    assert_eq!(ways.of_route(4, 7, 9).map(|way| way.port), Some(9));
+    assert!(
+        ways.of_route(5, 7, 9).is_none()
+            && ways.of_route(4, 8, 9).is_none()
+            && ways.of_route(4, 7, 10).is_none()
+    );
+    let found = |dst| ways.find(ways.set(0, dst), 7, 0, dst, 9).is_some();
+    assert!(!found(4) && !found(9));
+    let due = (0..1300).filter(|_| ways.is_due()).count();
+    assert_eq!(due, 100);
 }

@@ -32,8 +32,10 @@ mod plain;
 #[cfg(test)]
 mod tests;
 
+use crate::prefetch::prefetch;
 use crate::table::lpm::Lpm;
 use crate::wire::hop::V4_MAPPED;
+use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 use ports::Classes;
 use std::collections::BTreeMap;
@@ -178,6 +180,25 @@ pub struct Set {
     denied: Slot,
 }
 
+impl Set {
+    /// Where its verdict about a row stands.
+    #[inline(always)]
+    fn cell(&self, row: u32, class: u16) -> usize {
+        (row * self.columns_len + u32::from(self.columns[usize::from(class)])) as usize
+    }
+}
+
+/// What a set will be asked about a first packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// The set.
+    pub set: u32,
+    /// The other end; IPv4 is IPv4-mapped.
+    pub peer: u128,
+    /// Class of ports.
+    pub class: u16,
+}
+
 /// An end of a first packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
@@ -255,11 +276,24 @@ impl Compiled {
     #[inline]
     pub fn judge(&self, set: u32, identity: u32, class: u16) -> Result<Slot, Slot> {
         let set = &self.sets[set as usize];
-        let row = set.rows[identity as usize];
-        let column = u32::from(set.columns[usize::from(class)]);
-        match set.verdicts[(row * set.columns_len + column) as usize] {
+        match set.verdicts[set.cell(set.rows[identity as usize], class)] {
             0 => Err(set.denied),
             slot => Ok(slot - 1),
+        }
+    }
+
+    /// Asks for all that [`Compiled::judge`] will read for a batch of questions, the identities included: their cache misses overlap, where
+    /// each would wait for its own.
+    pub fn foresee<const N: usize>(&self, asked: &ArrayVec<Asked, N>) {
+        let mut identities = [0; N];
+        for (asked, identity) in asked.iter().zip(&mut identities) {
+            *identity = self.identity(asked.peer) as usize;
+            prefetch(self.sets[asked.set as usize].rows.as_ptr().wrapping_add(*identity));
+        }
+        for (asked, identity) in asked.iter().zip(identities) {
+            let set = &self.sets[asked.set as usize];
+            let cell = set.cell(set.rows[identity], asked.class);
+            prefetch(set.verdicts.as_ptr().wrapping_add(cell));
         }
     }
 

@@ -113,6 +113,46 @@ pub struct Packet {
     pub fragment: Option<Fragment>,
 }
 
+/// What tells the flow of nearly all packets: IPv4 without options, not a fragment, UDP or TCP. Small enough for registers; what the
+/// transport header says beside is a [`Content`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// Source.
+    pub src: u32,
+    /// Destination.
+    pub dst: u32,
+    /// Ports, source first.
+    pub ports: [u16; 2],
+    /// UDP or TCP.
+    pub protocol: u8,
+}
+
+impl Plain {
+    /// Reads one, and its content. Each field is read once, at a place that is known. None: it is another packet or none, and of the
+    /// content nothing counts.
+    #[inline(always)]
+    pub fn read(packet: &[u8], content: &mut Content) -> Option<Self> {
+        let head = packet.first_chunk::<PLAIN_LEN>()?;
+        let end = usize::from(be16(head, 2));
+        let is_plain = (head[0] == V4_WITHOUT_OPTIONS) & (be16(head, 6) & MORE_OR_OFFSET == 0);
+        if !is_plain | (end < PLAIN_LEN) | (end > packet.len()) {
+            return None;
+        }
+        // Written where it is known: a content that is handed on is written whole, and copied.
+        match head[9] {
+            UDP => *content = Content::Udp,
+            TCP => *content = Content::Tcp(tcp(&packet[V4_HEADER_LEN..end]).ok()?),
+            _ => return None,
+        }
+        Some(Self {
+            src: be32(head, 12),
+            dst: be32(head, 16),
+            ports: [be16(head, V4_HEADER_LEN), be16(head, V4_HEADER_LEN + 2)],
+            protocol: head[9],
+        })
+    }
+}
+
 /// Where a fragment belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment {
@@ -169,30 +209,14 @@ impl Packet {
         self.take(packet, ip::parse(packet, version)?, false)
     }
 
-    /// What nearly all are: IPv4 without options, not a fragment, UDP or TCP. Each field is read once, at a place that is
-    /// known. False for every other packet, of which nothing counts then.
+    /// [`Plain::read`] over what was read before. False for every other packet, of which nothing counts then.
     #[inline(always)]
     fn read_plain(&mut self, packet: &[u8]) -> bool {
-        let Some(head) = packet.first_chunk::<PLAIN_LEN>() else { return false };
-        let end = usize::from(be16(head, 2));
-        let is_plain = (head[0] == V4_WITHOUT_OPTIONS) & (be16(head, 6) & MORE_OR_OFFSET == 0);
-        let segment = packet.get(V4_HEADER_LEN..end).unwrap_or_default();
-        if !is_plain || segment.len() < SHORT_HEADER_LEN {
-            return false;
-        }
-        // Written where it is known: a content that is handed on is written whole, and copied.
-        match head[9] {
-            UDP => self.content = Content::Udp,
-            TCP => match tcp(segment) {
-                Ok(segment) => self.content = Content::Tcp(segment),
-                Err(_) => return false,
-            },
-            _ => return false,
-        }
-        self.src = V4_MAPPED | u128::from(be32(head, 12));
-        self.dst = V4_MAPPED | u128::from(be32(head, 16));
-        self.protocol = head[9];
-        self.ports = [be16(head, V4_HEADER_LEN), be16(head, V4_HEADER_LEN + 2)];
+        let Some(plain) = Plain::read(packet, &mut self.content) else { return false };
+        self.src = V4_MAPPED | u128::from(plain.src);
+        self.dst = V4_MAPPED | u128::from(plain.dst);
+        self.protocol = plain.protocol;
+        self.ports = plain.ports;
         (self.icmp, self.fragment) = ([0; 2], None);
         true
     }

@@ -106,7 +106,7 @@ impl Flows {
     /// Where the flow is whose answers have the key at `reply`. None if it ends at this moment.
     pub fn original(&self, reply: u32) -> Option<Bound> {
         let bound = self.record(reply).bound().filter(|_| self.is_reply(reply))?;
-        let back = self.records.get(bound.other as usize)?.bound()?;
+        let back = self.records.get(bound.other)?.bound()?;
         (back.other == reply && !self.is_reply(bound.other)).then_some(bound)
     }
 
@@ -124,7 +124,7 @@ impl Flows {
         let from_origin = self.state(place).origin() == side;
         let (of, side) =
             if from_origin { (bound.other, side ^ u8::from(bound.turned)) } else { (place, side) };
-        let (key, ..) = self.records.get(of as usize)?.read()?;
+        let (key, ..) = self.records.get(of)?.read()?;
         // The key was this pair's if the pair is still one.
         (self.record(bound.other).bound()?.other == place).then_some(())?;
         let ends = key.ends();
@@ -218,7 +218,7 @@ impl Flows {
             if matches!(state.stage, Stage::Dead | Stage::Reply) {
                 continue;
             }
-            let Some((reply, ..)) = self.records.get(bound.other as usize).and_then(|it| it.read()) else {
+            let Some((reply, ..)) = self.records.get(bound.other).and_then(|it| it.read()) else {
                 continue;
             };
             visit(place, bound.rules, reply, state.origin() ^ u8::from(bound.turned));

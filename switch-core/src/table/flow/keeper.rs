@@ -5,7 +5,6 @@
 //! ended, stays in the latter until its turn comes; every new flow of the port turns the list by two.
 
 use super::key::Key;
-use super::record::Record;
 use super::round::Round;
 use super::state::{Stage, State};
 use super::watch::{Watch, What, Why, is_closed};
@@ -251,7 +250,7 @@ impl Keeper {
 
     /// Looks whether the flow at a place is over.
     pub(super) fn look_at(&mut self, flows: &Flows, place: u32, now_s: u32) {
-        let record: &Record = flows.record(place);
+        let record = flows.record(place);
         let state = record.state();
         // It goes with its flow.
         if state.stage == Stage::Reply {

@@ -3,7 +3,7 @@
 
 use crate::table::atomic::{fold, mix};
 use crate::wire::hop::V4_MAPPED;
-use crate::wire::packet::{Content, Packet};
+use crate::wire::packet::{Content, Packet, Plain};
 
 /// Five words: two addresses (lower end first), and a word of ports, protocol, zone and kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -46,11 +46,27 @@ impl Key {
         (Self { words: [lower[0], lower[1], higher[0], higher[1], tail] }, u8::from(swapped))
     }
 
+    /// The same of a plain packet.
+    #[inline(always)]
+    pub fn of_plain(plain: &Plain, zone: u16) -> (Self, u8) {
+        let (swapped, [lower, higher], ports) = in_order_v4([plain.src, plain.dst], plain.ports);
+        let tail = ports << 32 | u64::from(plain.protocol) << 24 | u64::from(zone);
+        (Self { words: [lower[0], lower[1], higher[0], higher[1], tail] }, u8::from(swapped))
+    }
+
     /// Its ends, by side.
+    #[inline]
     pub fn ends(&self) -> [End; 2] {
         let [a, b, c, d, tail] = self.words;
         let wide = |high: u64, low: u64| u128::from(high) << 64 | u128::from(low);
         [End { ip: wide(a, b), port: (tail >> 48) as u16 }, End { ip: wide(c, d), port: (tail >> 32) as u16 }]
+    }
+
+    /// The end that is at a side, and the other one.
+    #[inline]
+    pub fn ends_from(&self, side: u8) -> [End; 2] {
+        let [lower, higher] = self.ends();
+        if side & 1 == 0 { [lower, higher] } else { [higher, lower] }
     }
 
     /// Protocol number.
@@ -127,6 +143,11 @@ mod tests {
             let (from, to) = (End { ip: src, port: ports[0] }, End { ip: dst, port: ports[1] });
             prop_assert_eq!(key.ends(), [from.min(to), from.max(to)]);
             prop_assert_eq!((side == 1, key.protocol(), key.zone()), (from > to, 17, zone));
+            let is_v4 = |ip: u128| ip >> 32 == V4_MAPPED >> 32;
+            if is_v4(src) && is_v4(dst) {
+                let plain = Plain { src: src as u32, dst: dst as u32, ports, protocol: 17 };
+                prop_assert_eq!(Key::of_plain(&plain, zone), (key, side));
+            }
         }
     }
 }

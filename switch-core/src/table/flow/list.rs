@@ -50,7 +50,7 @@ impl Flows {
 
     /// The living flow at a place.
     pub fn entry(&self, place: u32, now_s: u32) -> Option<Entry> {
-        let record = self.records.get(place as usize)?;
+        let record = self.records.get(place)?;
         let (key, state, decision) = record.read()?;
         let age_s = record.age_s(now_s);
         let left_s = state.stage.timeout_s().checked_sub(age_s)?;
@@ -66,7 +66,7 @@ impl Flows {
 
     /// What each end of the flow at a place has said, by side.
     pub fn windows(&self, place: u32) -> [Window; 2] {
-        let record = &self.records[place as usize];
+        let record = self.record(place);
         [record.window(0), record.window(1)]
     }
 

@@ -2,7 +2,7 @@
 
 use super::keeper::Keeper;
 use super::key::Key;
-use super::record::{Decision, Record, many};
+use super::record::{Decision, Records, many};
 use super::state::{Stage, State};
 use super::*;
 use crate::wire::packet::{Content, Packet};
@@ -82,15 +82,15 @@ fn loom_a_place_is_not_taken_back_from_a_flow_that_begins() {
 #[test]
 fn loom_a_place_that_is_used_again_is_not_mistaken() {
     explore("a_place_that_is_used_again_is_not_mistaken", || {
-        let records: Arc<Box<[Record]>> = Arc::new(many(1));
+        let records: Arc<Box<Records>> = Arc::new(many(1));
         let key = |a: u64, b: u64| Key { words: [0, a, 0, b, 7] };
         let state = State { stage: Stage::UdpOneWay, ..State::DEAD };
-        records[0].begin(&key(1, 1), state, 1, Default::default(), Decision::NONE, None);
+        records.at(0).begin(&key(1, 1), state, 1, Default::default(), Decision::NONE, None);
         let reader = records.clone();
         // Half of the one key and half of the other: nobody's.
-        let seen = thread::spawn(move || (reader[0].holds(&key(2, 1)), reader[0].holds(&key(1, 2))));
-        records[0].begin(&key(2, 2), state, 1, Default::default(), Decision::NONE, None);
+        let seen = thread::spawn(move || (reader.at(0).holds(&key(2, 1)), reader.at(0).holds(&key(1, 2))));
+        records.at(0).begin(&key(2, 2), state, 1, Default::default(), Decision::NONE, None);
         assert_eq!(seen.join().unwrap(), (false, false), "a torn key");
-        assert!(records[0].holds(&key(2, 2)));
+        assert!(records.at(0).holds(&key(2, 2)));
     });
 }

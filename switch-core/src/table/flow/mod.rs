@@ -6,7 +6,7 @@
 //! | [`state`] | what a flow goes through, how long each of it may last, all of it in half a word |
 //! | [`tcp`] | RFC 9293 as seen from the middle: the state and the window |
 //! | [`others`] | UDP, queries, SCTP, everything else |
-//! | [`record`] | an entry: 96 bytes of atomic words |
+//! | [`record`] | an entry: 96 bytes of atomic words, a line of which every packet is held against |
 //! | [`keeper`] | what one worker has: its free places, its half-open flows, its share of the sweeping |
 //! | [`round`] | when it looks at what |
 //! | [`fragments`] | which flow the later fragments of a packet belong to |
@@ -60,7 +60,7 @@ use crate::wire::packet::{Content, Packet};
 use keeper::Keeper;
 use key::Key;
 pub use list::Entry;
-use record::{Decision, Record, Records};
+use record::{Decision, RECORD_BYTES, Record, Records};
 use state::{Stage, State};
 use watch::Why;
 
@@ -188,7 +188,7 @@ impl Flows {
         let (index, records) = (AtomicTable::new(entries, seed), record::many(entries));
         // A packet's flow may lie anywhere in them.
         advise_huge(&index.buckets);
-        advise_huge(&records);
+        records.advise_huge();
         Self {
             index,
             records,
@@ -209,14 +209,13 @@ impl Flows {
 
     /// Bytes it may come to take, fixed when it is made. Places that were never used take none yet.
     pub fn bytes(&self) -> usize {
-        self.index.bytes() + size_of_val(&*self.records)
+        self.index.bytes() + self.records.len() * RECORD_BYTES
     }
 
     /// A copy that answers the same and that nobody else writes or reads. Places without a flow cost nothing.
     pub fn copy(&self) -> Self {
         let records = record::many(self.records.len());
-        let dealt = self.dealt() as usize;
-        records.iter().zip(&self.records[..dealt]).for_each(|(to, from)| to.copy_from(from));
+        (0..self.dealt()).for_each(|place| records.at(place).copy_from(self.record(place)));
         let counts = |counts: &[AtomicU32]| {
             counts.iter().map(|count| AtomicU32::new(count.load(Ordering::Relaxed))).collect()
         };
@@ -245,7 +244,7 @@ impl Flows {
 
     /// Places; [`Flows::scan`] takes a range of them.
     pub fn places(&self) -> u32 {
-        self.records.len() as u32
+        self.limits.all
     }
 
     /// Bytes of the index.
@@ -267,13 +266,19 @@ impl Flows {
         home
     }
 
-    /// The place that the index names at `home`, and asks for its lines. Whether it is the right one says
+    /// The place that the index names at `home`, and asks for its line. Whether it is the right one says
     /// [`Flows::holds`].
     #[inline(always)]
     pub fn place(&self, home: u32, hash: u64) -> Option<u32> {
         let place = self.index.get(home, hash)?;
-        self.records.get(place as usize)?.touch();
+        self.records.get(place)?.touch();
         Some(place)
+    }
+
+    /// Asks for the line with the windows of the flow at `place`, and with what it is bound to.
+    #[inline(always)]
+    pub fn touch_tail(&self, place: u32) {
+        self.record(place).touch_tail();
     }
 
     /// Whether the flow at `place` has this key.
@@ -296,8 +301,8 @@ impl Flows {
     }
 
     #[inline(always)]
-    fn record(&self, place: u32) -> &Record {
-        &self.records[place as usize]
+    fn record(&self, place: u32) -> Record<'_> {
+        self.records.at(place)
     }
 
     /// What was decided about the flow at `place`; [`Decision::NONE`] for a new one.
@@ -318,11 +323,16 @@ impl Flows {
         self.record(place).state()
     }
 
-    /// Whether one more packet changes nothing about the flow at `place`, whose key has been compared: it is UDP, went both ways, and had
-    /// one this second. Then it passes, as [`Flows::pass`] would say, which is to be asked about all others.
+    /// Counts one more packet to the flow at `place`, whose key has been compared, if it is of those that nearly all are: UDP that goes both
+    /// ways, an open TCP connection's, and there was one this second. Then it passes, as [`Flows::pass`] would say, and only a window
+    /// may be other than before. False: nothing was done, and that is to be asked.
     #[inline(always)]
-    pub fn streams(&self, place: u32, packet: &Packet, now_s: u32) -> bool {
-        matches!(packet.content, Content::Udp) & self.record(place).streams(now_s)
+    pub fn streams(&self, place: u32, content: &Content, side: u8, now_s: u32) -> bool {
+        match content {
+            Content::Udp => self.record(place).streams(now_s),
+            Content::Tcp(segment) => tcp::streams(self.record(place), side, segment, now_s),
+            _ => false,
+        }
     }
 
     /// Counts a packet to the flow at `place`, whose key has been compared.
@@ -356,7 +366,7 @@ impl Flows {
 
     /// A later fragment. Of TCP its payload counts, so that its acknowledgement is known.
     #[cold]
-    fn pass_later(&self, record: &Record, state: State, seen: &Seen) -> State {
+    fn pass_later(&self, record: Record, state: State, seen: &Seen) -> State {
         if seen.packet.protocol == TCP {
             let own = record.window(seen.side);
             let len = seen.packet.fragment.map_or(0, |fragment| fragment.len as u32);
@@ -375,7 +385,7 @@ impl Flows {
 
     /// Another state, if nobody else changed it meanwhile; then theirs stands, and the next packet goes on
     /// from there. Whether it is ours.
-    fn change(&self, record: &Record, from: State, to: State) -> bool {
+    fn change(&self, record: Record, from: State, to: State) -> bool {
         let changed = record.change(from, to);
         if changed {
             self.count(from, to);

@@ -53,7 +53,7 @@ pub fn begin_sctp(side: u8, sctp: &Sctp) -> Option<(Stage, u8, [Window; 2])> {
 }
 
 /// Counts an SCTP packet to its association. Every packet names the tag that its receiver chose.
-pub fn pass_sctp(record: &Record, state: State, side: u8, sctp: &Sctp) -> Result<State, Refused> {
+pub fn pass_sctp(record: Record, state: State, side: u8, sctp: &Sctp) -> Result<State, Refused> {
     let from_origin = side == state.origin();
     let (own, other) = (record.window(side).ack, record.window(side ^ 1).ack);
     if sctp.chunk == chunk::INIT {
@@ -81,7 +81,7 @@ pub fn pass_sctp(record: &Record, state: State, side: u8, sctp: &Sctp) -> Result
     })
 }
 
-fn init(record: &Record, state: State, side: u8, sctp: &Sctp) -> Result<State, Refused> {
+fn init(record: Record, state: State, side: u8, sctp: &Sctp) -> Result<State, Refused> {
     if sctp.tag != 0 || sctp.initiate == 0 {
         return Err(STATE);
     }

@@ -89,24 +89,43 @@ const NO_SCALE: u8 = 15;
 
 /// Counts a segment to a flow: the state after it.
 #[inline]
-pub fn pass(record: &Record, state: State, side: u8, segment: &Tcp) -> Result<State, Refused> {
+pub fn pass(record: Record, state: State, side: u8, segment: &Tcp) -> Result<State, Refused> {
     if !segment.is_sensible() {
         return Err(Refused::Invalid(Invalid::Flags));
     }
-    if segment.flags & (flags::SYN | flags::RST | flags::FIN) == 0
-        && matches!(state.stage, Stage::Established)
-    {
-        let (own, other) = (record.window(side), record.window(side ^ 1));
-        let now = checked(state, side, segment, own, other)?;
-        if now != own {
-            record.set_window(side, now);
-        }
-        return Ok(state);
+    match goes_on(state, segment) {
+        true => go_on(record, state, side, segment).map(|()| state),
+        false => pass_slowly(record, state, side, segment),
     }
-    pass_slowly(record, state, side, segment)
 }
 
-fn pass_slowly(record: &Record, state: State, side: u8, segment: &Tcp) -> Result<State, Refused> {
+/// Whether a segment is what nearly all are: of an open connection, and neither opens nor closes anything. It is sensible then.
+#[inline(always)]
+fn goes_on(state: State, segment: &Tcp) -> bool {
+    let is_plain = segment.flags & (flags::SYN | flags::RST | flags::FIN | flags::ACK) == flags::ACK;
+    is_plain & matches!(state.stage, Stage::Established)
+}
+
+/// Counts such a one: nothing but its sender's window is other than before.
+#[inline(always)]
+fn go_on(record: Record, state: State, side: u8, segment: &Tcp) -> Result<(), Refused> {
+    let (own, other) = (record.window(side), record.window(side ^ 1));
+    let now = checked(state, side, segment, own, other)?;
+    if now != own {
+        record.set_window(side, now);
+    }
+    Ok(())
+}
+
+/// Counts a segment to a flow if it is what nearly all are, and the flow has had a packet this second: then it passes, and nobody need be
+/// asked more. False: nothing was done, and [`pass`] is to be asked.
+#[inline(always)]
+pub fn streams(record: Record, side: u8, segment: &Tcp, now_s: u32) -> bool {
+    let state = record.state();
+    goes_on(state, segment) & record.is_in_use(now_s) && go_on(record, state, side, segment).is_ok()
+}
+
+fn pass_slowly(record: Record, state: State, side: u8, segment: &Tcp) -> Result<State, Refused> {
     let (own, other) = (record.window(side), record.window(side ^ 1));
     if segment.has(flags::RST) {
         return reset(state, side, segment, own, other);
@@ -171,7 +190,7 @@ fn said(scale: u8, segment: &Tcp, own: Window, end: u32) -> Window {
 
 /// A SYN, with or without ACK.
 fn synchronise(
-    record: &Record,
+    record: Record,
     state: State,
     side: u8,
     segment: &Tcp,
@@ -221,7 +240,7 @@ fn answers_syn(segment: &Tcp, asking: Window) -> bool {
 
 /// The other end's SYN: both windows are known now, and whether they are scaled. What SYNs announce is not
 /// (RFC 7323 §2.2); here it becomes units like all that follows.
-fn answered(record: &Record, state: State, side: u8, segment: &Tcp, asking: Window) -> State {
+fn answered(record: Record, state: State, side: u8, segment: &Tcp, asking: Window) -> State {
     let shift = state.origin() * 4;
     let offered = state.scales >> shift & 0xf;
     let scale = segment.scale.unwrap_or(NO_SCALE);
