@@ -40,6 +40,8 @@ enum Spin {
     Policy,
     /// Routed ones of such flows.
     RoutedPolicy,
+    /// Routed ones that are translated, and their answers.
+    Nat,
 }
 
 impl Spin {
@@ -50,6 +52,7 @@ impl Spin {
             Self::RoutedPolicy => {
                 switch_bench::routed::Bench::policed(10, SPIN_FLOWS, SPIN_RULES)?.spin(batches);
             }
+            Self::Nat => switch_bench::routed::Bench::masked(10, SPIN_FLOWS)?.spin_both(batches),
             Self::Policy => policy::few_rules(SPIN_FLOWS as u32)?.spin(SPIN_FLOWS as u32, batches),
         }
         Ok(())
