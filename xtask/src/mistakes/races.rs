@@ -96,7 +96,7 @@ pub(super) const RACES: &[Mistake] = &[
         file: "table/flow/bound.rs",
         right: "(is_pair && record.is_still(sequence)).then_some((bound, own))",
         wrong: "_ = sequence;\n        is_pair.then_some((bound, own))",
-        test: "loom_a_binding_that_ended",
+        test: "loom_an_answer_to_one_that_ended",
         loom: true,
     },
     Mistake {

@@ -235,6 +235,7 @@ fn one_of_many_in_a_node_costs_what_it_is() {
         let (anew, gone) = made(Change { value: NO_ROUTE, ..address(n) });
         assert!(anew <= 12 << 10, "{anew} bytes anew for one of 50 000 less");
         assert_eq!((gone.find(address(n).key), before.find(address(n).key)), (NO_ROUTE, 1));
+        drop(gone);
         let (anew, more) = made(address(50_000 + n));
         assert!(anew <= 12 << 10, "{anew} bytes anew for one of 50 000 more");
         assert_eq!(more.find(address(50_000 + n).key), 1);
