@@ -10,11 +10,8 @@ use crate::wire::packet::{Content, Packet};
 use loom::sync::Arc;
 use loom::thread;
 
-fn explore(name: &str, body: impl Fn() + Sync + Send + 'static) {
-    explore_with(3, name, body);
-}
-
 /// Every order in which one thread is interrupted so often.
+#[cfg(all(test, loom))]
 fn explore_with(preemptions: usize, name: &str, body: impl Fn() + Sync + Send + 'static) {
     let executions = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counter = executions.clone();
@@ -25,6 +22,10 @@ fn explore_with(preemptions: usize, name: &str, body: impl Fn() + Sync + Send + 
         body();
     });
     println!("{name}: {} executions", executions.load(std::sync::atomic::Ordering::Relaxed));
+}
+
+fn explore(name: &str, body: impl Fn() + Sync + Send + 'static) {
+    explore_with(3, name, body);
 }
 
 fn packet(src: u128, dst: u128) -> Packet {
