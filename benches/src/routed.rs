@@ -7,7 +7,7 @@ use quanta::Clock;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 use switch_api::{
-    Bridge, BridgeAddress, Name, NetworkPolicy, NextHop, Owner, Port, PortKind, Prefix, Request, Route,
+    Bridge, BridgeAddress, Name, Nat, NetworkPolicy, NextHop, Owner, Port, PortKind, Prefix, Request, Route,
     RouteApply, RouteKind, Vid, Workload,
 };
 use switch_core::config::gateway::to_bits;
@@ -43,7 +43,11 @@ pub struct Bench {
     template: [u8; FRAME_LEN],
     destinations: Vec<u32>,
     /// Whether flows are kept, which a worker looks after once a turn.
-    is_policed: bool,
+    keeps_flows: bool,
+    /// Whether what leaves by the second port has another source there.
+    is_masked: bool,
+    /// What answers each flow, if it is to be sent.
+    answers: Vec<[u8; FRAME_LEN]>,
     now: Now,
 }
 
@@ -66,13 +70,28 @@ pub fn full_table(count: usize) -> Vec<Route> {
 impl Bench {
     /// `count` routes, and `flows` flows to random destinations that hit one.
     pub fn new(count: usize, flows: usize) -> Self {
-        Self::under(&[], count, flows)
+        Self::under(&[], None, count, flows)
+    }
+
+    /// The same; each flow has another source behind the second port, and was answered.
+    pub fn masked(count: usize, flows: usize) -> Result<Self, String> {
+        let rule =
+            format!(r#"{{"name": "mask", "kind": "source", "from": ["198.51.100.0/24"], "to": ["{MASK}"]}}"#);
+        let rule: Nat = serde_json::from_str(&rule).map_err(|error| error.to_string())?;
+        let mut bench = Self::under(&[], Some(rule), count, flows);
+        bench.establish();
+        let counted = bench.tables.flows.counted();
+        // One entry for each of its keys.
+        if (counted.all as usize) != 2 * flows || counted.half_open > 0 || bench.answers.len() != flows {
+            return Err(format!("{counted:?}, {} answers for {flows} flows", bench.answers.len()));
+        }
+        Ok(bench)
     }
 
     /// The same; the second port is a workload that so many rules isolate, of which the last admits all flows. They are established: each
     /// was answered.
     pub fn policed(count: usize, flows: usize, rules: u32) -> Result<Self, String> {
-        let mut bench = Self::under(&rules::policies_last(rules, "198.51.100.0/24")?, count, flows);
+        let mut bench = Self::under(&rules::policies_last(rules, "198.51.100.0/24")?, None, count, flows);
         bench.establish();
         let counted = bench.tables.flows.counted();
         if (counted.all as usize) < flows || counted.half_open > 0 {
@@ -84,7 +103,7 @@ impl Bench {
         Ok(bench)
     }
 
-    fn under(policies: &[NetworkPolicy], count: usize, flows: usize) -> Self {
+    fn under(policies: &[NetworkPolicy], nat: Option<Nat>, count: usize, flows: usize) -> Self {
         let name = |text: &str| -> Name { text.parse().unwrap_or_else(|error| panic!("{error}")) };
         let mut model = Model::default();
         let mut declare = |request: Request| {
@@ -105,14 +124,20 @@ impl Bench {
             let port = Port::new(name(port), name(bridge), PortKind::Memory { source: None });
             declare(Request::PortAdd(Box::new(Port { workload, ..port })));
         }
+        let is_masked = nat.is_some();
+        nat.into_iter().for_each(|rule| declare(Request::NatSet(Box::new(rule))));
         declare(Request::RouteApply(RouteApply { add: full_table(count), ..RouteApply::default() }));
         let live = |_| Live { up: true, mtu: 1500, gso: false, lanes: std::iter::once(0).collect() };
         let live = (0..2).map(|id| (id, live(id))).collect();
         let checked = Checked::new(model, 1).unwrap_or_else(|error| panic!("{error}"));
         let snapshot = compile(&checked, &live, FDB_ENTRIES_DEFAULT as u32, 1);
-        let is_policed = !policies.is_empty();
-        // One port may begin half of the flows that there is room for.
-        let (pipeline, pool, tables) = fresh(if is_policed { 2 * FLOWS_DEFAULT } else { 1024 });
+        let keeps_flows = is_masked || !policies.is_empty();
+        // One port may begin half of the flows that there is room for; one that is translated counts as two.
+        let (pipeline, pool, tables) = fresh(match (keeps_flows, is_masked) {
+            (false, _) => 1024,
+            (true, false) => 2 * FLOWS_DEFAULT,
+            (true, true) => 4 * FLOWS_DEFAULT,
+        });
         let model = checked.model().clone();
         let fid = |bridge: &str| model.fids[&(model.bridges[&name(bridge)].id, Vid::DEFAULT)];
         let station = |bridge: &str, address: IpAddr, mac: u64, port: u16| {
@@ -146,7 +171,9 @@ impl Bench {
             gateways,
             template: template(gateways[0]),
             destinations,
-            is_policed,
+            keeps_flows,
+            is_masked,
+            answers: Vec::new(),
             now,
         }
     }
@@ -162,19 +189,56 @@ impl Bench {
         ticks as f64 / (batches * BATCH_FRAMES) as f64
     }
 
+    /// The same for answers.
+    pub fn measure_back(&mut self, clock: &Clock, batches: usize, seed: &mut u64) -> f64 {
+        let mut ticks = 0;
+        for _ in 0..batches {
+            self.fill_back(seed);
+            ticks += self.go_back(clock);
+            self.drain_back();
+        }
+        ticks as f64 / (batches * BATCH_FRAMES) as f64
+    }
+
     /// Batches, for a profiler.
     pub fn spin(&mut self, batches: usize) {
         self.measure(&Clock::new(), batches, &mut 7);
     }
 
+    /// The same, both ways in turn.
+    pub fn spin_both(&mut self, batches: usize) {
+        let (clock, mut seed) = (Clock::new(), 7);
+        for _ in 0..batches / 2 {
+            self.measure(&clock, 1, &mut seed);
+            self.measure_back(&clock, 1, &mut seed);
+        }
+    }
+
     /// One batch of random flows, to be run.
     pub fn fill(&mut self, seed: &mut u64) {
         for _ in 0..BATCH_FRAMES {
-            *seed ^= *seed << 13;
-            *seed ^= *seed >> 7;
-            *seed ^= *seed << 17;
-            self.push((*seed % self.destinations.len() as u64) as usize);
+            let flow = self.random(seed);
+            self.push(flow);
         }
+    }
+
+    /// One batch of answers to random flows, to be run.
+    pub fn fill_back(&mut self, seed: &mut u64) {
+        for _ in 0..BATCH_FRAMES {
+            let answer = self.answers[self.random(seed)];
+            let Some(mut frame) = self.pool.take() else { return };
+            assert!(self.pool.area().fill(&mut frame, &answer));
+            frame.offload.csum = Csum::Complete;
+            self.batch.push(frame);
+            self.sent.push(answer);
+        }
+    }
+
+    fn random(&self, seed: &mut u64) -> usize {
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        (*seed % self.destinations.len() as u64) as usize
     }
 
     fn push(&mut self, flow: usize) {
@@ -193,25 +257,41 @@ impl Bench {
     /// Runs it; ticks.
     #[inline(never)]
     pub fn go(&mut self, clock: &Clock) -> u64 {
+        self.run(clock, 0)
+    }
+
+    /// The same for what comes by the second port.
+    #[inline(never)]
+    pub fn go_back(&mut self, clock: &Clock) -> u64 {
+        self.run(clock, 1)
+    }
+
+    #[inline(always)]
+    fn run(&mut self, clock: &Clock, port: u16) -> u64 {
         let world = World { snapshot: &self.snapshot, tables: &self.tables, now: self.now };
         let start = clock.raw();
-        self.pipeline.run(world, 0, &mut self.batch, &mut self.pool, &mut NoLaps);
-        if self.is_policed {
+        self.pipeline.run(world, port, &mut self.batch, &mut self.pool, &mut NoLaps);
+        if self.keeps_flows {
             // What a worker's turn does beside: flows that are over are looked for.
             self.pipeline.attend(world, &mut self.batch, &mut self.pool);
         }
         clock.raw() - start
     }
 
-    /// Takes out what came of it, and looks at every byte: from the gateway to a next hop, a hop less, its checksum right, all
-    /// else as it was.
+    /// Takes out what came of it, and looks at every byte: from the gateway to a next hop, a hop less, its checksum right, the source
+    /// another one if that is to be, all else as it was.
     pub fn drain(&mut self) {
         let queue = &mut self.pipeline.private.queues[1];
         assert_eq!(queue.len(), BATCH_FRAMES, "not every packet was routed");
         for (frame, sent) in queue.take(usize::MAX).zip(&self.sent) {
             let bytes = self.pool.area().bytes(&frame);
             let same = |range: std::ops::Range<usize>| bytes[range.clone()] == sent[range];
+            let source = match self.is_masked {
+                true => bytes[26..30] == MASK.octets() && bytes[34..36] >= FIRST_PORT.to_be_bytes()[..],
+                false => same(26..30) && same(34..36),
+            };
             let is_right = bytes.len() == FRAME_LEN
+                && source
                 && bytes[..5] == [2, 0, 0, 0, 1]
                 && bytes[5] < NEXT_HOPS
                 && bytes[6..12] == self.gateways[1]
@@ -219,8 +299,33 @@ impl Bench {
                 && bytes[22] == TTL - 1
                 && bytes[23] == sent[23]
                 && fold(sum(&bytes[14..34])) == 0xffff
-                && same(26..FRAME_LEN);
+                && same(30..34)
+                && same(36..FRAME_LEN);
             assert!(is_right, "a packet was not routed right: {bytes:02x?}");
+            self.pool.give(frame);
+        }
+        self.sent.clear();
+        self.pipeline.private.dirty.clear();
+    }
+
+    /// The same for answers: to the sender, from whom it sent to, whatever it had become between.
+    pub fn drain_back(&mut self) {
+        let queue = &mut self.pipeline.private.queues[0];
+        assert_eq!(queue.len(), BATCH_FRAMES, "not every answer was routed");
+        for (frame, sent) in queue.take(usize::MAX).zip(&self.sent) {
+            let bytes = self.pool.area().bytes(&frame);
+            let same = |range: std::ops::Range<usize>| bytes[range.clone()] == sent[range];
+            let is_right = bytes.len() == FRAME_LEN
+                && bytes[..6] == mac_bytes(SENDER_MAC)
+                && bytes[6..12] == self.gateways[0]
+                && bytes[22] == sent[22] - 1
+                && bytes[30..33] == SENDER.octets()[..3]
+                && bytes[36..38] >= FIRST_PORT.to_be_bytes()[..]
+                && fold(sum(&bytes[14..34])) == 0xffff
+                && same(26..30)
+                && same(34..36)
+                && same(38..FRAME_LEN);
+            assert!(is_right, "an answer was not routed right: {bytes:02x?}");
             self.pool.give(frame);
         }
         self.sent.clear();
@@ -229,8 +334,8 @@ impl Bench {
 
     /// A packet of every flow, and an answer to each, from the next hop that it went to.
     fn establish(&mut self) {
-        let clock = Clock::new();
-        for first in (0..self.destinations.len()).step_by(BATCH_FRAMES) {
+        let (clock, flows) = (Clock::new(), self.destinations.len());
+        for first in (0..flows).step_by(BATCH_FRAMES) {
             for n in 0..BATCH_FRAMES {
                 self.push((first + n) % self.destinations.len());
             }
@@ -247,6 +352,9 @@ impl Bench {
                 back[6..12].copy_from_slice(&hop);
                 back[34..38].rotate_left(2);
                 write_addresses(&mut back, far.into(), near.into());
+                if self.is_masked && self.answers.len() < flows {
+                    self.answers.push(back);
+                }
                 assert!(self.pool.area().fill(&mut frame, &back));
                 frame.offload.csum = Csum::Complete;
                 self.batch.push(frame);
@@ -283,6 +391,8 @@ impl Bench {
 /// Source ports that flows of one sender differ by, the first of them.
 const PORTS: usize = 50_000;
 const FIRST_PORT: u16 = 1024;
+/// What a sender is behind the second port, if it is masked.
+const MASK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 /// Who sends; neighbouring addresses when there are more flows than ports.
 const SENDER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
 const SENDER_MAC: u64 = 0x0200_0000_0009;

@@ -3,7 +3,7 @@
 
 use crate::net::Net;
 use crate::wait_until;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -99,4 +99,63 @@ pub fn ask_udp(net: &Net, to: &str) -> Option<String> {
         Some(String::from_utf8_lossy(&said[..len]).into_owned())
     });
     asked.join().unwrap_or_else(|_| panic!("who asked panicked"))
+}
+
+/// Whether who sends a datagram from `net` is told that nobody listens there.
+pub fn is_refused(net: &Net, to: &str) -> bool {
+    let to: SocketAddr = to.parse().unwrap_or_else(|error| panic!("{to}: {error}"));
+    let told = net.inside(move || {
+        let any: IpAddr =
+            if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect(to)?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.send(b"?")?;
+        socket.recv(&mut [0; 8])
+    });
+    let told = told.join().unwrap_or_else(|_| panic!("who asked panicked"));
+    told.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+/// A TCP connection between two namespaces, whose other end sends back whatever comes.
+#[derive(Debug)]
+pub struct Echo {
+    stream: Option<TcpStream>,
+    server: Option<JoinHandle<()>>,
+}
+
+impl Echo {
+    /// From `from` to an address in `to`.
+    pub fn open(from: &Net, to: &Net, address: &str) -> Self {
+        let address: SocketAddr = address.parse().unwrap_or_else(|error| panic!("{address}: {error}"));
+        let wrong = move |error: std::io::Error| -> ! { panic!("{address}: {error}") };
+        let listener = to.inside(move || TcpListener::bind(address).unwrap_or_else(|error| wrong(error)));
+        let listener = listener.join().unwrap_or_else(|_| panic!("nobody listens at {address}"));
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap_or_else(|error| wrong(error));
+            let mut byte = [0];
+            while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+        });
+        let connect =
+            move || TcpStream::connect_timeout(&address, PATIENCE).unwrap_or_else(|error| wrong(error));
+        let stream = from.inside(connect).join().unwrap_or_else(|_| panic!("nobody reaches {address}"));
+        stream.set_nodelay(true).unwrap_or_else(|error| wrong(error));
+        Self { stream: Some(stream), server: Some(server) }
+    }
+
+    /// Whether a byte comes back for this one, within so long. It may be an earlier one that was held up.
+    pub fn comes_back(&mut self, byte: u8, patience: Duration) -> bool {
+        let Some(stream) = &mut self.stream else { return false };
+        stream.set_read_timeout(Some(patience)).unwrap_or_else(|error| panic!("{error}"));
+        stream.write_all(&[byte]).unwrap_or_else(|error| panic!("{error}"));
+        stream.read_exact(&mut [0]).is_ok()
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        // Its other end ends with it.
+        self.stream = None;
+        self.server.take().map(|server| _ = server.join());
+    }
 }

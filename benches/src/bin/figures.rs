@@ -43,6 +43,8 @@ enum Spin {
     Policy,
     /// Routed ones of such flows.
     RoutedPolicy,
+    /// Routed ones that are translated, and their answers.
+    Nat,
 }
 
 impl Spin {
@@ -53,6 +55,7 @@ impl Spin {
             Self::RoutedPolicy => {
                 switch_bench::routed::Bench::policed(10, flows, SPIN_RULES)?.spin(batches);
             }
+            Self::Nat => switch_bench::routed::Bench::masked(10, flows)?.spin_both(batches),
             Self::Policy => policy::few_rules(flows as u32)?.spin(flows as u32, batches),
         }
         Ok(())

@@ -21,7 +21,7 @@ const COUNTED: usize = 64;
 
 /// Measures each room by itself: time by criterion, allocations (none on the packet path), instructions by callgrind.
 ///
-/// Groups: wire/*, table/{fdb,flow,lpm,acl}/*, pipeline/{bridged,routed,policy,new-flow,denied}/*, api/*.
+/// Groups: wire/*, table/{fdb,flow,lpm,acl}/*, pipeline/{bridged,routed,policy,nat,new-flow,denied}/*, api/*.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Options {

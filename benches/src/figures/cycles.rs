@@ -1,4 +1,4 @@
-//! [l2-cycles], [l3-cycles] and [policy-cycles] The pipeline alone on one core, small frames, in few and in many of whatever a lookup is
+//! [l2-cycles], [l3-cycles], [policy-cycles] and [nat-cycles] The pipeline alone on one core, small frames, in few and in many of whatever a lookup is
 //! among. The goal is what VPP takes; it was measured elsewhere, so it is scaled by what testpmd takes between null ports here and there.
 
 use super::{Bench, Figure, Held};
@@ -15,8 +15,14 @@ pub(super) const L3_HELD: Held = Held::at_most("core cycles a packet", 80.0);
 pub(super) const POLICY_HELD: Held = Held::at_most("core cycles a packet", 140.0);
 /// And with [`MANY_FLOWS`].
 const MANY_FLOWS_BAR: f64 = 190.0;
+/// What it is held against, with [`FEW_FLOWS`]. Twice what a policy may add (`policy-established`): a translated flow is two entries where
+/// another is one, of an answer both are read, and addresses, ports and checksums are written.
+pub(super) const NAT_HELD: Held = Held::at_most("core cycles more a packet", 120.0);
+/// And with [`MANY_FLOWS`], for the same reason.
+const NAT_MANY_FLOWS_BAR: f64 = 220.0;
 
 const ROUNDS: usize = 7;
+const NAT_PAIRS: usize = 31;
 const BATCHES: usize = 400;
 const FEW_FLOWS: usize = 1_000;
 const MANY_FLOWS: usize = 100_000;
@@ -135,6 +141,36 @@ pub(super) fn policy(_: &Bench) -> Result<Figure, String> {
     let mut figure = figure("policy-cycles", POLICY_HELD, &cells, &how);
     let held = Figure::new(figure.id, worst(few), POLICY_HELD, std::mem::take(&mut figure.detail));
     Ok(held.only_if(worst(many) <= MANY_FLOWS_BAR))
+}
+
+/// What translation adds to a routed packet of an established flow, both ways: the mean of what leaves and what answers it, less what
+/// a packet takes that is only routed.
+pub(super) fn nat(_: &Bench) -> Result<Figure, String> {
+    let (clock, mut seed) = (Clock::new(), 7);
+    let (mut measured, mut each) = (Vec::new(), Vec::new());
+    for (flows, bar) in [(FEW_FLOWS, NAT_HELD.bar), (MANY_FLOWS, NAT_MANY_FLOWS_BAR)] {
+        let mut bare = routed::Bench::new(10, flows);
+        let mut masked = routed::Bench::masked(10, flows)?;
+        let mut pairs = Vec::new();
+        for _ in 0..NAT_PAIRS {
+            let scale = per_tick(&clock);
+            let bare = bare.measure(&clock, BATCHES, &mut seed) * scale;
+            let out = masked.measure(&clock, BATCHES, &mut seed) * scale;
+            let back = masked.measure_back(&clock, BATCHES, &mut seed) * scale;
+            pairs.push([bare, out, back, (out + back) / 2.0 - bare]);
+        }
+        let [bare, out, back, more] = [0, 1, 2, 3].map(|n| median(pairs.iter().map(|it| it[n]).collect()));
+        each.push(format!(
+            "{flows} flows: {more:.1} more than {bare:.1} (bar {bar}); {out:.1} out, {back:.1} back"
+        ));
+        measured.push((more, bar));
+    }
+    let detail = format!(
+        "{}; established UDP flows in random order, source and port translated, 10 routes, every byte checked; median of {NAT_PAIRS} rounds",
+        each.join("; ")
+    );
+    let all = measured.iter().all(|(more, bar)| more <= bar);
+    Ok(Figure::new("nat-cycles", measured[0].0, NAT_HELD, detail).only_if(all))
 }
 
 fn rounds(benches: &mut [routed::Bench], cells: &mut [Cell]) {

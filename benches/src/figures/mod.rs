@@ -24,6 +24,7 @@ pub mod lpm;
 pub mod mac_scale;
 pub mod many_ports;
 pub mod policy;
+pub mod policy_vs_ovs;
 pub mod quiet_cpu;
 pub mod restart_outage;
 pub mod route_churn;
@@ -268,6 +269,12 @@ pub const ALL: &[Entry] = &[
         policy::scale,
     ),
     (
+        "policy-vs-ovs",
+        "routed and policed by 10 to 10 000 rules, beside Open vSwitch with its connection tracker",
+        policy_vs_ovs::HELD,
+        policy_vs_ovs::measure,
+    ),
+    (
         "trace-latency",
         "one frame traced, with 250 ports and 100 000 MACs",
         trace_latency::HELD,
@@ -310,6 +317,12 @@ pub const ALL: &[Entry] = &[
         "the pipeline alone: L2 + L3 + stateful policy, few and many flows and rules",
         cycles::POLICY_HELD,
         cycles::policy,
+    ),
+    (
+        "nat-cycles",
+        "the pipeline alone: what translation adds to a routed packet, few and many flows",
+        cycles::NAT_HELD,
+        cycles::nat,
     ),
     (
         "xdp-full-forward",

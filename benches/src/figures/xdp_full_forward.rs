@@ -18,8 +18,8 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let version = Testpmd::version()?;
     let (mut ratios, mut ours, mut theirs, mut wrong) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for _ in 0..ROUNDS {
-        let (switch, bad) = through(bench, named(SWITCH)?)?;
-        let (testpmd, _) = through(bench, named(TESTPMD)?)?;
+        let (switch, bad) = through(bench, named(SWITCH)?, TASK)?;
+        let (testpmd, _) = through(bench, named(TESTPMD)?, TASK)?;
         ratios.push(switch / testpmd);
         ours.push(switch / 1e6);
         theirs.push(testpmd / 1e6);
@@ -38,13 +38,13 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     Ok(Figure::new("xdp-full-forward", median(ratios), HELD, detail).only_if(wrong == 0))
 }
 
-fn named(name: &str) -> Result<&'static Device, String> {
+pub(super) fn named(name: &str) -> Result<&'static Device, String> {
     ALL.iter().find(|device| device.name == name).ok_or_else(|| format!("no device {name}"))
 }
 
 /// Packets a second, and those that were not as they should be.
-fn through(bench: &Bench, device: &Device) -> Result<(f64, u64), String> {
-    let rig = (device.build)(bench, TASK)?;
+pub(super) fn through(bench: &Bench, device: &Device, task: Task) -> Result<(f64, u64), String> {
+    let rig = (device.build)(bench, task)?;
     if rig.gateway.is_none() {
         rig.announce()?;
     }

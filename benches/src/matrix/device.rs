@@ -37,6 +37,8 @@ impl std::fmt::Debug for Device {
 pub const SWITCH: &str = "switch, xdp ports";
 /// The name of what moves frames and does nothing else.
 pub const TESTPMD: &str = "testpmd, io";
+/// Open vSwitch over the same kind of ports.
+pub const OVS_XDP: &str = "OVS, AF_XDP ports";
 /// Mpps of testpmd, `io` mode, to which the others' usual ratios are.
 const TESTPMD_MPPS: f64 = 1.61;
 /// Below this part of its usual ratio a peer is taken to be set up wrong.
@@ -108,7 +110,7 @@ pub const ALL: &[Device] = &[
         usual: |_, flows| Some(if flows < 100_000 { 0.77 } else { 0.63 } / TESTPMD_MPPS),
     },
     Device {
-        name: "OVS, AF_XDP ports",
+        name: OVS_XDP,
         configuration: "userspace datapath, type=afxdp on veth, one PMD thread on core 1; L2 NORMAL, else OpenFlow with dec_ttl and ct",
         core: 1,
         version: Ovs::version,

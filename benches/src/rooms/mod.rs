@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `wire/*` | headers, checksums, superframes cut and joined |
 //! | `table/fdb/*`, `table/flow/*`, `table/lpm/*`, `table/acl/*` | lookups, among few and among many |
-//! | `pipeline/bridged/*`, `routed/*`, `policy/*`, `new-flow/*`, `denied/*` | a batch through all stages. `pipeline/nat/*` comes with NAT |
+//! | `pipeline/bridged/*`, `routed/*`, `policy/*`, `nat/*`, `new-flow/*`, `denied/*` | a batch through all stages |
 //! | `worker/*` | whole turns, also of two workers with frames for each other |
 //! | `api/*` | requests read, answers written; off the packet path |
 //!
@@ -98,6 +98,7 @@ mod tests {
             "pipeline/bridged/",
             "pipeline/routed/",
             "pipeline/policy/",
+            "pipeline/nat/",
             "pipeline/new-flow/",
             "pipeline/denied/",
             "worker/",

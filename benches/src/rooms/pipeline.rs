@@ -1,5 +1,4 @@
-//! `pipeline/*`: a batch through all stages, over and over; what comes out is looked at. `nat` has its place here when the stage
-//! is there.
+//! `pipeline/*`: a batch through all stages, over and over; what comes out is looked at.
 
 use super::{Case, Work};
 use crate::{flows, pipeline, routed, rules};
@@ -33,6 +32,9 @@ pub(super) const CASES: &[Case] = &[
         is_on_path: true,
         make: || policed(100_000, 10),
     },
+    Case { id: "pipeline/nat/1000-flows-out", items: ITEMS, is_on_path: true, make: || masked(1_000) },
+    Case { id: "pipeline/nat/1000-flows-back", items: ITEMS, is_on_path: true, make: answers },
+    Case { id: "pipeline/nat/100000-flows-out", items: ITEMS, is_on_path: true, make: || masked(100_000) },
     Case {
         id: "pipeline/new-flow/tracked",
         items: ITEMS,
@@ -73,6 +75,33 @@ fn routed(routes: usize) -> Box<dyn Work> {
 fn policed(flows: usize, rules: u32) -> Box<dyn Work> {
     let bench = routed::Bench::policed(10, flows, rules).unwrap_or_else(|error| panic!("{error}"));
     Box::new(Routed { bench, clock: Clock::new(), seed: 7 })
+}
+
+fn masked(flows: usize) -> Box<dyn Work> {
+    let bench = routed::Bench::masked(10, flows).unwrap_or_else(|error| panic!("{error}"));
+    Box::new(Routed { bench, clock: Clock::new(), seed: 7 })
+}
+
+fn answers() -> Box<dyn Work> {
+    let bench = routed::Bench::masked(10, 1_000).unwrap_or_else(|error| panic!("{error}"));
+    Box::new(Answers(Routed { bench, clock: Clock::new(), seed: 7 }))
+}
+
+/// What comes back to flows that are translated.
+struct Answers(Routed);
+
+impl Work for Answers {
+    fn prepare(&mut self) {
+        self.0.bench.fill_back(&mut self.0.seed);
+    }
+
+    fn run(&mut self) {
+        self.0.bench.go_back(&self.0.clock);
+    }
+
+    fn settle(&mut self) {
+        self.0.bench.drain_back();
+    }
 }
 
 struct Routed {

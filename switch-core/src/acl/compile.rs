@@ -104,25 +104,18 @@ struct Shared {
 }
 
 /// Rules that are asked together: a direction, lists by their places in the order, and whether staged rules are among them.
-type Key = (PolicyType, Vec<usize>, bool);
+pub(super) type Key = (PolicyType, Vec<usize>, bool);
 
 /// Compiles.
 pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
-    let mut lists: Vec<&Placed> = input.acls.iter().collect();
-    lists.sort_by_key(|placed| (placed.acl.tier, placed.acl.priority, &placed.acl.name));
+    let lists = in_order(input);
     let (keys, mut subjects) = chains_of(input, &lists);
     if keys.is_empty() {
         return Ok(Compiled::default());
     }
     let chains: Vec<Vec<Rule>> = keys.iter().map(|key| rules_of(key, &lists)).collect();
     let sayings: Vec<Saying> = chains.iter().map(|rules| Saying::of(rules)).collect();
-    number_epochs(&mut subjects, &sayings, input.sets);
-    for subject in subjects.values_mut() {
-        let rules = |subject: &Subject| subject.all().flat_map(|chain| &chains[chain as usize]);
-        let fragments = rules(subject).any(|it| it.rule.fragment.is_some());
-        (subject.stateless, subject.fragments) = (rules(subject).any(|it| it.ruling.stateless), fragments);
-    }
-    let stateless = subjects.values().any(|subject| subject.stateless);
+    let stateless = say(&mut subjects, &sayings, input.sets);
     let shared = Shared::new(&chains, input.sets)?;
     let mut budget = Budget::default();
     let by_identity = 2 * size_of::<u32>() * shared.identities.len();
@@ -136,7 +129,9 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
     let Shared { identities, services, sources, fields } = shared;
     let (services, sources, bytes) = (Arc::new(services), Arc::new(sources), budget.bytes + addresses);
     let (chains, sayings) = (chains.into(), sayings.into());
+    let keys = Arc::new(keys.into_iter().zip(0..).collect());
     Ok(Compiled {
+        keys,
         identities,
         services,
         sources,
@@ -150,6 +145,20 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
 }
 
 impl Compiled {
+    /// These after ports came, went, or have other labels, with the lists, the sets and the numbers of their rules as they were: it costs
+    /// what there is of ports and lists, and not of rules. None: some port has lists together that none had, so that all is to be
+    /// compiled anew.
+    pub fn regrouped(&self, input: &Input) -> Option<Self> {
+        let (keys, mut subjects) = chains_of(input, &in_order(input));
+        if keys.is_empty() {
+            return Some(Self::default());
+        }
+        let numbers: Vec<u32> = keys.iter().map(|key| self.keys.get(key).copied()).collect::<Option<_>>()?;
+        subjects.values_mut().for_each(|subject| subject.renumber(&numbers));
+        let stateless = say(&mut subjects, &self.sayings, input.sets);
+        Some(Self { subjects: Arc::new(subjects), stateless, ..self.clone() })
+    }
+
     /// These after members of sets came and went, with the sets that there are now: it costs what the changes do. None: all is to be
     /// compiled anew.
     pub fn changed(&self, changes: &[MemberChange], sets: &Sets) -> Result<Option<Self>, TooMuch> {
@@ -184,6 +193,13 @@ impl Compiled {
     pub fn names(&self, set: &Name) -> bool {
         self.sayings.iter().any(|saying| saying.sets.binary_search(set).is_ok())
     }
+}
+
+/// Lists in the order in which they are asked.
+fn in_order<'a>(input: &'a Input) -> Vec<&'a Placed<'a>> {
+    let mut lists: Vec<&Placed> = input.acls.iter().collect();
+    lists.sort_by_key(|placed| (placed.acl.tier, placed.acl.priority, &placed.acl.name));
+    lists
 }
 
 /// The chains there are, and which of them are each port's.
@@ -256,6 +272,10 @@ pub(super) struct Saying {
     rules: u64,
     /// Sets that they name, by name.
     pub sets: Box<[Name]>,
+    /// Some rule tells fragments from whole packets.
+    fragments: bool,
+    /// Some rule allows without keeping flows.
+    stateless: bool,
 }
 
 impl Saying {
@@ -264,7 +284,12 @@ impl Saying {
         rules.iter().for_each(|rule| (rule.rule, rule.ruling.stateless).hash(&mut hasher));
         let named = rules.iter().flat_map(|rule| rule.rule.sets());
         let sets: BTreeSet<&Name> = named.collect();
-        Self { rules: hasher.finish(), sets: sets.into_iter().cloned().collect() }
+        Self {
+            rules: hasher.finish(),
+            sets: sets.into_iter().cloned().collect(),
+            fragments: rules.iter().any(|it| it.rule.fragment.is_some()),
+            stateless: rules.iter().any(|it| it.ruling.stateless),
+        }
     }
 
     fn epoch(&self, sets: &Sets) -> u64 {
@@ -275,8 +300,18 @@ impl Saying {
     }
 }
 
+/// Tells every port what its chains say. Whether some rule allows without keeping flows.
+fn say(subjects: &mut HashMap<u16, Subject>, sayings: &[Saying], sets: &Sets) -> bool {
+    number_epochs(subjects, sayings, sets);
+    for subject in subjects.values_mut() {
+        let any = |is: fn(&Saying) -> bool| subject.all().any(|chain| is(&sayings[chain as usize]));
+        (subject.fragments, subject.stateless) = (any(|it| it.fragments), any(|it| it.stateless));
+    }
+    subjects.values().any(|subject| subject.stateless)
+}
+
 /// Gives every port the number of all that is said of it.
-pub(super) fn number_epochs(subjects: &mut HashMap<u16, Subject>, sayings: &[Saying], sets: &Sets) {
+fn number_epochs(subjects: &mut HashMap<u16, Subject>, sayings: &[Saying], sets: &Sets) {
     let epochs: Vec<u64> = sayings.iter().map(|saying| saying.epoch(sets)).collect();
     for subject in subjects.values_mut() {
         subject.epoch = epoch_of(subject, &epochs);

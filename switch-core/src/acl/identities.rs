@@ -66,6 +66,8 @@ pub(super) struct Identities {
     /// Terms by identity: those that its addresses are in, ascending.
     terms: Arc<Vec<Arc<[Term]>>>,
     by_terms: Arc<HashMap<Arc<[Term]>, u32>>,
+    /// Bytes that both take: counted as they grow, for they are asked for with every change.
+    terms_bytes: usize,
     networks: Arc<HashMap<Prefix, Term>>,
     sets: Arc<HashMap<Name, Term>>,
     /// How many identities there were when all was made.
@@ -83,6 +85,7 @@ impl Default for Identities {
             lens: [[0; 129]; 2],
             terms: Arc::default(),
             by_terms: Arc::default(),
+            terms_bytes: 0,
             networks: Arc::default(),
             sets: Arc::default(),
             made: 1,
@@ -233,6 +236,7 @@ impl Identities {
             return *number;
         }
         let (number, terms) = (self.len() as u32, Arc::<[Term]>::from(terms));
+        self.terms_bytes += size_of_val(&*terms) + 2 * size_of::<(Arc<[Term]>, u32)>();
         Arc::make_mut(&mut self.terms).push(terms.clone());
         Arc::make_mut(&mut self.by_terms).insert(terms, number);
         number
@@ -282,9 +286,7 @@ impl Identities {
     }
 
     pub fn bytes(&self) -> usize {
-        let terms =
-            self.terms.iter().map(|terms| size_of_val(&**terms) + 2 * size_of::<(Arc<[Term]>, u32)>());
-        self.v4.bytes() + self.v6.bytes() + self.places.len() * PLACE_BYTES + terms.sum::<usize>()
+        self.v4.bytes() + self.v6.bytes() + self.places.len() * PLACE_BYTES + self.terms_bytes
     }
 }
 

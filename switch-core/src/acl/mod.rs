@@ -274,6 +274,16 @@ impl Subject {
         self.tiers().into_iter().flat_map(|tier| [tier.enforced, tier.rehearsed]).flatten()
     }
 
+    /// Gives its chains the numbers that theirs stand for.
+    fn renumber(&mut self, numbers: &[u32]) {
+        for chains in [&mut self.ingress, &mut self.egress] {
+            for tier in [&mut chains.before, &mut chains.after] {
+                let chains = [&mut tier.enforced, &mut tier.rehearsed];
+                chains.into_iter().flatten().for_each(|chain| *chain = numbers[*chain as usize]);
+            }
+        }
+    }
+
     /// The chains of a direction.
     pub fn chains(&self, direction: PolicyType) -> Chains {
         match direction {
@@ -349,6 +359,8 @@ pub struct Compiled {
     chains: Arc<[Arc<Chain>]>,
     /// By chain.
     sayings: Arc<[compile::Saying]>,
+    /// Which chain has the rules of which lists.
+    keys: Arc<HashMap<compile::Key, u32>>,
     subjects: Arc<HashMap<u16, Subject>>,
     /// Some rule allows without keeping flows.
     pub stateless: bool,

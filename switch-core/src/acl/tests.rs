@@ -307,6 +307,73 @@ proptest! {
 }
 
 proptest! {
+    /// Ports that come, go and are labelled are given the lists that are theirs, as if all were made anew.
+    #[test]
+    fn ports_that_come_and_go_are_told_apart_as_anew(
+        acls in acls(),
+        headers in prop::collection::vec(header(), 1..20),
+        steps in prop::collection::vec(prop::collection::vec(0usize..4, 0..4), 1..6),
+    ) {
+        let (web, other) = (workload("web"), workload("other"));
+        let names = [name("p0"), name("p1"), name("p2"), name("p3")];
+        let (namespaces, sets) = (BTreeMap::new(), no_sets());
+        let with = |labels: &[usize]| {
+            let workloads = [None, Some(&web), Some(&other)];
+            let ports = names.iter().zip(labels).zip(3..);
+            let ports = ports.filter(|((_, label), _)| **label < 3).map(|((name, label), port)| Candidate {
+                port,
+                name,
+                workload: workloads[*label],
+            });
+            Input { acls: placed(&acls), ports: ports.collect(), namespaces: &namespaces, sets: &sets }
+        };
+        let mut compiled = compile(&with(&[0, 0, 1, 2])).unwrap();
+        for labels in steps {
+            let input = with(&labels);
+            let anew = compile(&input).unwrap();
+            let after = compiled.regrouped(&input);
+            compiled = after.unwrap_or_else(|| anew.clone());
+            headers.iter().for_each(|header| agree(&compiled, &input, header));
+            prop_assert_eq!(compiled.stateless, anew.stateless);
+            for port in 3..7 {
+                let facts = |it: &Compiled| {
+                    let subject = it.subject(port);
+                    (subject.epoch, subject.fragments, subject.stateless, subject.is_listed())
+                };
+                prop_assert_eq!(facts(&compiled), facts(&anew));
+            }
+        }
+    }
+}
+
+/// Without what only a port has whose name a list names, one more port is no reason to compile.
+#[test]
+fn one_more_of_a_kind_compiles_nothing() {
+    let rules = (0..50).map(|n| AclRule { source: vec![net(n)], ..AclRule::all(AclAction::Deny) }).collect();
+    let (acl, names, namespaces, sets) =
+        (list(rules), [name("p0"), name("p1"), name("p2")], BTreeMap::new(), no_sets());
+    let with = |count: usize| Input {
+        acls: vec![Placed { acl: &acl, slot: 0 }],
+        ports: names
+            .iter()
+            .zip(1..)
+            .take(count)
+            .map(|(name, port)| Candidate { port, name, workload: None })
+            .collect(),
+        namespaces: &namespaces,
+        sets: &sets,
+    };
+    let one = compile(&with(1)).unwrap();
+    let three = one.regrouped(&with(3)).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&one.chains, &three.chains));
+    assert!(
+        three.subject(3).is_listed() && three.subject(3) == one.subject(1) && !one.subject(3).is_listed()
+    );
+    assert!(three.regrouped(&with(2)).is_some_and(|two| !two.subject(3).is_listed()));
+    assert!(three.regrouped(&with(0)).is_some_and(|none| none.is_idle()));
+}
+
+proptest! {
     /// What a diff is judged by says what the lists of both ends say, one after the other.
     #[test]
     fn both_ends_are_asked_in_order(

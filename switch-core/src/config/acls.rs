@@ -48,17 +48,29 @@ pub(super) fn too_much(error: TooMuch) -> ApiError {
 }
 
 impl Model {
-    /// Whether lists have to be compiled anew after a change.
-    pub(super) fn concerns_acls(&self, request: &Request) -> bool {
+    /// Compiles lists after a change, as far as it concerns them. A port that comes, goes or is labelled changes whose they are, and
+    /// nearly always nothing else.
+    pub(super) fn follow_acls(&mut self, request: &Request) -> Result<(), ApiError> {
         match request {
-            Request::AclSet(_) | Request::AclDelete(_) => true,
-            Request::PortSetSet(set) => self.lists_with_ports(&set.name).next().is_some(),
+            Request::AclSet(_) | Request::AclDelete(_) => self.compile_acls(),
+            Request::PortSetSet(set) if self.lists_with_ports(&set.name).next().is_some() => {
+                self.compile_acls()
+            }
             Request::PortAdd(_)
             | Request::PortDelete(_)
             | Request::PortLabel(_)
             | Request::NamespaceSet(_)
-            | Request::NamespaceDelete(_) => !self.acls.is_empty(),
-            _ => false,
+            | Request::NamespaceDelete(_)
+                if !self.acls.is_empty() =>
+            {
+                let regrouped = self.listed.regrouped(&self.acl_input());
+                match regrouped {
+                    Some(listed) => self.listed = Listed(Arc::new(listed)),
+                    None => self.compile_acls()?,
+                }
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -122,5 +134,73 @@ impl Model {
     pub fn epoch_of(&self, port: u16) -> u64 {
         let policies = self.policing.subject(port).map_or(0, |subject| subject.epoch);
         policies ^ self.listed.subject(port).epoch.rotate_left(31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::RULES_MAX;
+    use switch_api::{AclAction, AclPorts, AclRule, Bridge, IpProtocol, Port, PortKind, PortRange, Workload};
+
+    /// So many rules about what is sent to ports, and about what they send.
+    fn list(ingress: usize, egress: usize) -> Request {
+        let rule = |n: usize| {
+            let port = 1 + (n / 250) as u16;
+            AclRule {
+                protocol: Some(IpProtocol::UDP),
+                source: vec![format!("172.16.{}.0/24", n % 250).parse().unwrap()],
+                destination_ports: vec![PortRange { first: port, last: port }],
+                ..AclRule::all(AclAction::Deny)
+            }
+        };
+        let applies_to = serde_json::json!({"workloads": {"pod_selector": {"matchLabels": {"app": "db"}}}});
+        Request::AclSet(Box::new(Acl {
+            name: "big".parse().unwrap(),
+            tier: Default::default(),
+            priority: 0,
+            applies_to: serde_json::from_value::<AclPorts>(applies_to).unwrap(),
+            stateless: false,
+            ingress: (0..ingress).map(rule).collect(),
+            egress: (0..egress).map(rule).collect(),
+            owner: Default::default(),
+        }))
+    }
+
+    fn add(model: &Model, n: usize, app: &str) -> Model {
+        let name = |text: String| -> Name { text.parse().unwrap() };
+        let workload = Workload {
+            namespace: "shop".into(),
+            labels: [("app".to_owned(), app.to_owned())].into(),
+            ports: vec![],
+            addresses: vec![],
+        };
+        let port = Port::new(name(format!("p{n}")), name("br".into()), PortKind::Memory { source: None });
+        model.apply(&Request::PortAdd(Box::new(Port { workload: Some(workload), ..port }))).unwrap()
+    }
+
+    /// A hundred thousand rules in one request are compiled, once: ports that come, also under labels that no rule names, and go share
+    /// the tables. What would take too long, and more than there are numbers for, is refused with the figure.
+    #[test]
+    fn a_hundred_thousand_rules_in_one_request() {
+        let bridge = Request::BridgeAdd(Bridge::new("br".parse().unwrap()));
+        let model = add(&Model::default().apply(&bridge).unwrap(), 0, "db");
+        let model = model.apply(&list(50_000, 50_000)).unwrap();
+        let of = |model: &Model, n: u16| model.listed.subject(n);
+        assert!(of(&model, 0).is_listed());
+        let more = add(&add(&model, 1, "db"), 2, "nobody names it");
+        assert_eq!((of(&more, 1), of(&more, 2).is_listed()), (of(&model, 0), false));
+        assert_eq!(more.listed.bytes, model.listed.bytes);
+        let gone =
+            more.apply(&Request::PortDelete(switch_api::ByName { name: "p0".parse().unwrap() })).unwrap();
+        assert!(!of(&gone, 0).is_listed() && of(&gone, 1) == of(&model, 0));
+        // All of them about one direction are one chain, whose networks and ports meet in too many cells.
+        for (request, figure) in
+            [(list(100_000, 0), "million steps"), (list(RULES_MAX, 1), &*RULES_MAX.to_string())]
+        {
+            let refused = model.apply(&request).unwrap_err();
+            assert_eq!(refused.code, Code::Limit);
+            assert!(refused.message.contains(figure), "{refused}");
+        }
     }
 }

@@ -182,9 +182,7 @@ impl Model {
         if super::policies::concerns(request) {
             next.compile_policies()?;
         }
-        if next.concerns_acls(request) {
-            next.compile_acls()?;
-        }
+        next.follow_acls(request)?;
         Ok(next)
     }
 

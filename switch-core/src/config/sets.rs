@@ -194,10 +194,10 @@ impl Model {
     }
 
     fn lists_after(&self, changes: &[MemberChange], sets: &Sets) -> Result<Listed, ApiError> {
-        let changed = self.listed.changed(changes, sets).map_err(super::acls::too_much)?;
-        match changed {
-            Some(changed) => Ok(Listed(Arc::new(changed))),
-            None => self.compiled_acls(sets),
+        // What is too much for tables that grow, and may have chains that no port has any more, is asked of tables made anew.
+        match self.listed.changed(changes, sets) {
+            Ok(Some(changed)) => Ok(Listed(Arc::new(changed))),
+            Ok(None) | Err(_) => self.compiled_acls(sets),
         }
     }
 }

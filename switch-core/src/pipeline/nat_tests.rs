@@ -444,3 +444,20 @@ fn who_has_no_rule_pays_nothing() {
     net.declare(&rules()[0]);
     assert!(net.rig.snapshot().tracks && net.rig.snapshot().lenient);
 }
+
+/// Rules in a circle, and in a row: a packet is translated once, whatever rule is about what it becomes, and so is its answer.
+#[test]
+fn rules_in_a_circle_translate_once() {
+    for v6 in [false, true] {
+        let at = |h: u8| host(v6, 1, h);
+        let leads = [(10, 11), (11, 10), (12, 13), (13, 10)];
+        let rules = leads.map(|(from, to)| destination(&format!("d{from}"), at(from), None, at(to), None));
+        let mut net = Net::new(2, &rules);
+        for (n, (from, to)) in leads.into_iter().enumerate() {
+            let asks = P { what: What::Udp, src: host(v6, 0, 10), dst: at(from), ports: [700 + n as u16, 9] };
+            let became = net.send(asks).unwrap();
+            assert_eq!(became, P { dst: at(to), ..asks });
+            assert_eq!(net.send(became.mirror()), Some(asks.mirror()));
+        }
+    }
+}

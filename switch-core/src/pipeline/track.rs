@@ -323,8 +323,8 @@ fn over(view: &View, track: &mut Track, place: u32, keeper: &mut Keeper) -> Resu
 /// The flow whose answers have the key at `reply`; the packet is looked at as one of its from now on.
 fn answer(view: &View, track: &mut Track, reply: u32) -> Option<u32> {
     let flows = &view.tables.flows;
-    let bound = flows.original(reply)?;
-    (track.key, track.hash) = flows.key(bound.other);
+    let (bound, key) = flows.original(reply, &track.key)?;
+    (track.key, track.hash) = (key, flows.hash(&key));
     track.side ^= u8::from(bound.turned);
     track.by_reply = true;
     Some(bound.other)

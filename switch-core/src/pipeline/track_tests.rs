@@ -85,6 +85,9 @@ fn tcp(from: u8, what: &str, seq: u32, ack: u32) -> Vec<u8> {
     if what.contains('a') {
         step = step.ack(ack);
     }
+    if what.contains('f') {
+        step = step.fin();
+    }
     let mut frame = Vec::new();
     step.write(&mut frame, &[]).unwrap();
     frame
@@ -101,6 +104,31 @@ fn both_ways_are_one_flow_whichever_port_is_tracked() {
         let new: u64 = lab.rig.counters.iter().map(|counters| counters.event(Event::FlowNew).get()).sum();
         assert_eq!(new, 1);
     }
+}
+
+/// Each direction of a connection comes by another worker: it opens, talks and closes, and what does not fit is refused, as on one.
+#[test]
+fn a_connections_directions_may_be_on_two_workers() {
+    let steps = [
+        (0, "s", 100, 0),
+        (1, "sa", 900, 101),
+        (0, "a", 101, 901),
+        (1, "a", 901, 101),
+        // Far beyond its window, and of what was never sent.
+        (1, "a", 5_000_000, 101),
+        (0, "a", 101, 5_000_000),
+        (0, "fa", 101, 901),
+        (1, "fa", 901, 102),
+        (0, "a", 102, 902),
+    ];
+    let went = [1, 2].map(|workers| {
+        let mut lab = Lab::new(0, workers);
+        steps.map(|(from, what, seq, ack)| (lab.send(from, tcp(from as u8, what, seq, ack)), lab.flows()))
+    });
+    assert_eq!(went[0], went[1]);
+    assert_eq!(went[1].each_ref().map(|(passed, _)| *passed), [1, 1, 1, 1, 0, 0, 1, 1, 1]);
+    let stages = [3, 8].map(|n| went[1][n].1.clone());
+    assert_eq!(stages, [vec![Stage::Established], vec![Stage::TimeWait]]);
 }
 
 /// A stream that goes on is in use, however long ago it began: five hours of a packet every hundred seconds, in bursts.

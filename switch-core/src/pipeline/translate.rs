@@ -33,7 +33,7 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
     for (((frame, note), track), turn) in of_each {
         *turn = Turn::Stays;
         match track.tracked {
-            Tracked::Known(place) | Tracked::Related(place) if flows.bound(place).is_some() => {
+            Tracked::Known(place) | Tracked::Related(place) if !flows.is_unbound(place, &track.key) => {
                 match known(flows, place, track) {
                     Ok(bound) => *turn = bound,
                     Err(reason) => note.verdict = Verdict::Drop(reason),
@@ -57,7 +57,7 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
     }
 }
 
-/// A packet of a flow that is bound.
+/// A packet of a flow that is bound, or that has ended since it was found: whether it was bound nobody can say then.
 fn known(flows: &Flows, place: u32, track: &flow::Track) -> Result<Turn, DropReason> {
     // What the originator sends has the flow's key, and what it is sent the other one: anything else poses as it.
     let from_origin = flows.began(place).1 == track.side;
@@ -65,7 +65,7 @@ fn known(flows: &Flows, place: u32, track: &flow::Track) -> Result<Turn, DropRea
         let is_error = matches!(track.tracked, Tracked::Related(_));
         return Err(if is_error { DropReason::IcmpUnrelated } else { DropReason::FlowState });
     }
-    let [from, to] = flows.becomes(place, track.side).ok_or(DropReason::FlowBusy)?;
+    let [from, to] = flows.becomes(place, &track.key, track.side).ok_or(DropReason::FlowBusy)?;
     Ok(Turn::Bound { from, to })
 }
 
@@ -169,8 +169,7 @@ fn bind(view: &View, note: &Note, private: &mut Private, index: usize) -> Result
     }
     let rules = Rules { destination: target.map_or(0, |it| it.rule), source: source.map_or(0, |it| it.rule) };
     let place = open(view, private, index, (note.verdict, source, rules))?;
-    let side = private.flows.tracks[index].side;
-    let [from, to] = view.tables.flows.becomes(place, side).ok_or(DropReason::FlowBusy)?;
+    let [from, to] = view.tables.flows.becomes(place, &track.key, track.side).ok_or(DropReason::FlowBusy)?;
     private.flows.turns[index] = Turn::Bound { from, to };
     Ok(true)
 }

@@ -6,6 +6,7 @@ use switch_api::{
     Request, Trace, TraceReply,
 };
 use switch_lab::scenes::{datagrams, shop};
+use switch_lab::world::Echo;
 use switch_lab::{Daemon, Options, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
@@ -146,7 +147,6 @@ fn explained_traced_restarted_and_refused() {
 /// A connection that goes on as long as the list allows it.
 #[test]
 fn a_connection_stops_with_its_list_and_goes_on_with_it() {
-    use std::io::{Read, Write};
     let (_node, daemon, pods) = shop(&switchd());
     let [db, web, _] = &pods[..] else { panic!() };
     let list = |action: &str| {
@@ -160,29 +160,14 @@ fn a_connection_stops_with_its_list_and_goes_on_with_it() {
         );
     };
     list("allow");
-    let listener = db.net.inside(|| std::net::TcpListener::bind("10.66.0.1:5432").unwrap()).join().unwrap();
-    let echo = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut byte = [0];
-        while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
-    });
-    let connect = web.net.inside(|| std::net::TcpStream::connect("10.66.0.1:5432").unwrap());
-    let mut stream = connect.join().unwrap();
-    stream.set_nodelay(true).unwrap();
-    let mut comes_back = |byte: u8, patience: Duration| {
-        stream.set_read_timeout(Some(patience)).unwrap();
-        stream.write_all(&[byte]).unwrap();
-        let mut back = [0];
-        stream.read_exact(&mut back).is_ok()
-    };
+    let mut connection = Echo::open(&web.net, &db.net, "10.66.0.1:5432");
     // It may send nothing of its own, and yet it answers.
-    assert!(comes_back(1, LONG));
+    assert!(connection.comes_back(1, LONG));
     list("deny");
-    assert!(!comes_back(2, Duration::from_secs(1)), "it went on although it is no longer allowed");
+    assert!(!connection.comes_back(2, Duration::from_secs(1)), "it went on although it is no longer allowed");
     list("allow");
-    assert!(comes_back(3, LONG), "it does not go on although it is allowed again");
-    drop(stream);
-    echo.join().unwrap();
+    assert!(connection.comes_back(3, LONG), "it does not go on although it is allowed again");
+    drop(connection);
     daemon.assert_conserved();
 }
 
@@ -210,7 +195,7 @@ fn heard(pod: &switch_lab::Pod, to: &str) -> Option<i32> {
 /// A pod that is rejected knows it at once, over IPv4 and IPv6, on a bridge and over a gateway; one that is denied waits in vain.
 #[test]
 fn who_is_rejected_hears_it_at_once() {
-    use std::io::ErrorKind;
+    use std::io::{ErrorKind, Read, Write};
     let (_node, daemon, pods) = switch_lab::scenes::routed(&switchd(), &[1, 2]);
     let [one, other] = &pods[..] else { panic!() };
     let (_shop, bridged_daemon, shop_pods) = shop(&switchd());
@@ -250,7 +235,6 @@ fn who_is_rejected_hears_it_at_once() {
             "name": "closed", "applies_to": {"all": true}, "ingress": [{"action": "reject", "protocol": "tcp"}],
         }),
     );
-    use std::io::{Read, Write};
     end.write_all(b"late").unwrap();
     end.set_read_timeout(Some(LONG)).unwrap();
     assert_eq!(end.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);

@@ -1,7 +1,7 @@
 //! Network address translation, seen by real kernels: pods with TAPs, whose TCP comes in superframes.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 use switch_api::{
     BridgeStatus, ByName, Done, FlowFilter, FlowList, FlowPage, FlowsDeleted, Nat, NatStatus, Nothing,
@@ -9,7 +9,7 @@ use switch_api::{
 };
 use switch_lab::node::tap_port;
 use switch_lab::transfer::checksum_errors;
-use switch_lab::world::{Service, ask_tcp, ask_udp};
+use switch_lab::world::{Service, ask_tcp, ask_udp, is_refused};
 use switch_lab::{Daemon, Net, Node, Options, Pod, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
@@ -82,20 +82,6 @@ fn bulk(from: &Net, to: &Net, address: &str, port: u16) -> usize {
     });
     assert_eq!(client.join().unwrap(), "thanks");
     server.join().unwrap()
-}
-
-/// Whether the sender of a datagram is told that nobody listens there.
-fn is_refused(from: &Net, to: &str) -> bool {
-    let to: std::net::SocketAddr = to.parse().unwrap();
-    let any: &str = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let sender = from.inside(move || {
-        let socket = UdpSocket::bind(any).unwrap();
-        socket.connect(to).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        socket.send(b"?").unwrap();
-        socket.recv(&mut [0; 8]).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-    });
-    sender.join().unwrap()
 }
 
 fn nats(daemon: &Daemon) -> Vec<NatStatus> {

@@ -1,14 +1,14 @@
 //! Network address translation on an uplink, whose NIC stays the host's: addresses of translation beside the NIC's own, its own
 //! address by ports, and published ports; seen by a host at the other end of the cable, and by the node's own kernel.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 use switch_api::{ByName, Done, Name, Nat, NatStatus, Nothing, PortSet, PortSettings, Request, VrfStatus};
 use switch_lab::cross::Router;
 use switch_lab::session::Session;
 use switch_lab::transfer::checksum_errors;
-use switch_lab::world::{Service, ask_tcp, ask_udp};
+use switch_lab::world::{Service, ask_tcp, ask_udp, is_refused};
 use switch_lab::{Daemon, Net, Options, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
@@ -61,20 +61,6 @@ fn seen(from: &Net, server: &Net, at: &str) -> SocketAddr {
     let mut said = [0; 5];
     (&stream).read_exact(&mut said).unwrap();
     peer
-}
-
-/// Whether the sender of a datagram is told that nobody listens there.
-fn is_refused(from: &Net, to: &str) -> bool {
-    let to: SocketAddr = to.parse().unwrap();
-    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let sender = from.inside(move || {
-        let socket = UdpSocket::bind(any).unwrap();
-        socket.connect(to).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        socket.send(b"?").unwrap();
-        socket.recv(&mut [0; 8]).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-    });
-    sender.join().unwrap()
 }
 
 fn reaches(net: &Net, address: &str) -> bool {

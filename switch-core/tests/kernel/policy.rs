@@ -1,14 +1,23 @@
 //! Network policies, seen by real kernels: pods with TAPs, and the node.
 
+use std::sync::mpsc::{Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use switch_api::{
     ApiError, ByPolicy, Code, Done, EndpointRef, NetworkPolicy, PolicyAnswer, PolicyExplain, PolicyFilter,
     PolicyStatus, Port, Protocol, Request,
 };
 use switch_lab::scenes::{datagrams, labelled, shop};
-use switch_lab::{Daemon, Net, Node, Options, wait_until};
+use switch_lab::world::Echo;
+use switch_lab::{Daemon, Net, Node, Options, Pod, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
+/// How often a pod begins to live.
+const LIVES: u32 = 1000;
+/// How long it is watched each time: most of a life's first packets come at once.
+const FIRST_INSTANTS: Duration = Duration::from_millis(20);
+/// How often the daemon begins anew.
+const RESTARTS: u32 = 10;
 
 fn switchd() -> Options {
     Options::new(env!("CARGO_BIN_EXE_switchd"))
@@ -125,65 +134,109 @@ fn explained_restarted_and_refused() {
     assert!(error.message.contains("cannot be of two workloads"), "{error:?}");
 }
 
-/// A pod that sends as soon as it can, and before: its port is made while it tries. Not one packet gets to whom the
+/// Counts what comes to port 7 of an address, until it is told to end.
+fn counted(net: &Net, ip: &'static str) -> (Sender<()>, JoinHandle<u32>) {
+    let (stop, stopped) = channel::<()>();
+    let socket = net.inside(move || std::net::UdpSocket::bind((ip, 7)).unwrap()).join().unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let count = std::thread::spawn(move || {
+        let (mut count, mut buffer) = (0u32, [0; 64]);
+        while stopped.try_recv() != Err(TryRecvError::Disconnected) {
+            count += u32::from(socket.recv(&mut buffer).is_ok());
+        }
+        count
+    });
+    (stop, count)
+}
+
+/// Sends to port 7 of both addresses, as fast as it can, until it is told to end.
+fn sending(net: &Net) -> (Sender<()>, JoinHandle<()>) {
+    let (stop, stopped) = channel::<()>();
+    let sender = net.inside(move || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        while stopped.try_recv() != Err(TryRecvError::Disconnected) {
+            // Until the device is there these fail at once.
+            _ = socket.send_to(b"now", "10.66.0.1:7");
+            _ = socket.send_to(b"now", "10.66.0.2:7");
+        }
+    });
+    (stop, sender)
+}
+
+/// Ends it; what it has to say.
+fn ended<T>((stop, thread): (Sender<()>, JoinHandle<T>)) -> T {
+    drop(stop);
+    thread.join().unwrap()
+}
+
+/// Pods 1 to 3: `db`, to which nobody may send, `open`, and `hostile`, which may send to `open` alone. The first two have ports.
+fn closed_and_open(daemon: &Daemon, node: &Node) -> [Pod; 3] {
+    daemon.bridge("br0");
+    let pods = [1, 2, 3].map(|n| node.bare_pod(n));
+    for (pod, app) in pods.iter().zip(["db", "open"]) {
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(pod, app))));
+    }
+    declare(daemon, "db", serde_json::json!({"podSelector": {"matchLabels": {"app": "db"}}}));
+    declare(
+        daemon,
+        "hostile",
+        serde_json::json!({"podSelector": {"matchLabels": {"app": "hostile"}}, "policyTypes": ["Egress"],
+            "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "open"}}}]}]}),
+    );
+    pods
+}
+
+/// A pod that sends as soon as it can, and before: its port is made while it tries, a thousand times. Not one packet gets to whom the
 /// policy keeps it from; to its neighbour all do, so that it was sending.
 #[test]
 fn from_the_first_instant_nothing_passes_that_should_not() {
     let node = Node::new();
     let daemon = node.start(&switchd());
-    daemon.bridge("br0");
-    let (db, open, hostile) = (node.bare_pod(1), node.bare_pod(2), node.bare_pod(3));
-    let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(&db, "db"))));
-    let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(&open, "open"))));
-    declare(&daemon, "db", serde_json::json!({"podSelector": {"matchLabels": {"app": "db"}}}));
-    declare(
-        &daemon,
-        "hostile",
-        serde_json::json!({"podSelector": {"matchLabels": {"app": "hostile"}}, "policyTypes": ["Egress"],
-            "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "open"}}}]}]}),
-    );
-    let counted = |net: &Net, ip: &'static str| {
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let socket = net.inside(move || std::net::UdpSocket::bind((ip, 7)).unwrap()).join().unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let count = std::thread::spawn(move || {
-            let (mut count, mut buffer) = (0u32, [0; 64]);
-            while stopped.try_recv().is_err() {
-                count += u32::from(socket.recv(&mut buffer).is_ok());
-            }
-            count
-        });
-        (stop, count)
-    };
+    let [db, open, hostile] = &closed_and_open(&daemon, &node);
     let (kept, free) = (counted(&db.net, "10.66.0.1"), counted(&open.net, "10.66.0.2"));
-    for _ in 0..20 {
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let sender = hostile.net.inside(move || {
-            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-            while stopped.try_recv().is_err() {
-                // Until the device is there these fail at once.
-                _ = socket.send_to(b"now", "10.66.0.1:7");
-                _ = socket.send_to(b"now", "10.66.0.2:7");
-            }
-        });
-        let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(&hostile, "hostile"))));
-        std::thread::sleep(Duration::from_millis(100));
-        stop.send(()).unwrap();
-        sender.join().unwrap();
+    for _ in 0..LIVES {
+        let sender = sending(&hostile.net);
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(hostile, "hostile"))));
+        std::thread::sleep(FIRST_INSTANTS);
+        ended(sender);
         let name = hostile.device.parse().unwrap();
         let _: Done = daemon.call(&Request::PortDelete(switch_api::ByName { name }));
     }
-    for (stop, _) in [&kept, &free] {
-        stop.send(()).unwrap();
+    let (kept, free) = (ended(kept), ended(free));
+    println!("{LIVES} lives: {kept} packets where none may be, {free} where they may");
+    assert_eq!(kept, 0, "packets got in");
+    assert!(free > LIVES, "{free} packets in {LIVES} lives: it did not send from the first instant of each");
+}
+
+/// The same while the daemon is killed and started again, over and over: at no moment is it open.
+#[test]
+fn across_restarts_nothing_passes_that_should_not() {
+    let node = Node::new();
+    let options = switchd().keeping_state();
+    let mut daemon = node.start(&options);
+    let [db, open, hostile] = &closed_and_open(&daemon, &node);
+    let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(hostile, "hostile"))));
+    let (kept, free) = (counted(&db.net, "10.66.0.1"), counted(&open.net, "10.66.0.2"));
+    let sender = sending(&hostile.net);
+    for round in 0..RESTARTS {
+        if round % 2 == 0 {
+            daemon.kill()
+        } else {
+            daemon.stop(false)
+        }
+        daemon = node.start(&options);
+        std::thread::sleep(10 * FIRST_INSTANTS);
     }
-    assert_eq!(kept.1.join().unwrap(), 0, "packets got in");
-    assert!(free.1.join().unwrap() > 20, "nothing was sent at all");
+    ended(sender);
+    let (kept, free) = (ended(kept), ended(free));
+    println!("{RESTARTS} restarts: {kept} packets where none may be, {free} where they may");
+    assert_eq!(kept, 0, "packets got in");
+    assert!(free > RESTARTS, "{free} packets in {RESTARTS} lives of the daemon");
 }
 
 /// A connection that goes on as long as the policy allows it.
 #[test]
 fn a_connection_stops_with_its_policy_and_goes_on_with_it() {
-    use std::io::{Read, Write};
     let (_node, daemon, pods) = shop(&switchd());
     let [db, web, _] = &pods[..] else { panic!() };
     let set = |ingress: serde_json::Value| {
@@ -201,27 +254,12 @@ fn a_connection_stops_with_its_policy_and_goes_on_with_it() {
         switch_lab::transfer::tcp(&db.net, &web.net, "10.66.0.2".parse().unwrap(), 1_000_000),
         1_000_000
     );
-    let listener = db.net.inside(|| std::net::TcpListener::bind("10.66.0.1:5432").unwrap()).join().unwrap();
-    let echo = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut byte = [0];
-        while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
-    });
-    let connect = web.net.inside(|| std::net::TcpStream::connect("10.66.0.1:5432").unwrap());
-    let mut stream = connect.join().unwrap();
-    stream.set_nodelay(true).unwrap();
-    let mut comes_back = |byte: u8, patience: Duration| {
-        stream.set_read_timeout(Some(patience)).unwrap();
-        stream.write_all(&[byte]).unwrap();
-        let mut back = [0];
-        stream.read_exact(&mut back).is_ok()
-    };
-    assert!(comes_back(1, LONG));
+    let mut connection = Echo::open(&web.net, &db.net, "10.66.0.1:5432");
+    assert!(connection.comes_back(1, LONG));
     set(serde_json::json!([]));
-    assert!(!comes_back(2, Duration::from_secs(1)), "it went on although it is no longer allowed");
+    assert!(!connection.comes_back(2, Duration::from_secs(1)), "it went on although it is no longer allowed");
     set(allowed);
-    assert!(comes_back(3, LONG), "it does not go on although it is allowed again");
-    drop(stream);
-    echo.join().unwrap();
+    assert!(connection.comes_back(3, LONG), "it does not go on although it is allowed again");
+    drop(connection);
     daemon.assert_conserved();
 }

@@ -82,7 +82,7 @@ fn a_file_is_applied_as_the_page_shows_it() {
     std::fs::write(folder.join("switch.toml"), &blocks(FILES, "toml")[0]).unwrap();
     let run = |line: &str| {
         let output = machine.paste(line, &folder, "60");
-        assert!(output.status.success(), "{line}: {}", machine::said(&output));
+        assert!(output.status.success(), "{line}: {}", crate::machine::said(&output));
         String::from_utf8(output.stdout).unwrap()
     };
     let (_, shown) = FILES.split_once("## As it goes").unwrap();
@@ -132,7 +132,7 @@ while switch-ctl status >/dev/null 2>&1; do sleep 0.1; done; ip netns del web; r
     let lines: String =
         block.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap_or(line))).collect();
     let output = machine.paste(&lines, &machine.directory.join("pasted"), "60");
-    let said = machine::said(&output);
+    let said = crate::machine::said(&output);
     assert!(output.status.success() && said.contains("shop/db"), "{lines}\n{said}");
 }
 

@@ -195,4 +195,12 @@ pub(super) const ACLS: &[Mistake] = &[
         test: "acl_tests",
         loom: false,
     },
+    Mistake {
+        what: "a port that comes is given chains by numbers that are others'",
+        file: "acl/compile.rs",
+        right: "        subjects.values_mut().for_each(|subject| subject.renumber(&numbers));\n",
+        wrong: "        _ = numbers;\n",
+        test: "ports_that_come_and_go",
+        loom: false,
+    },
 ];

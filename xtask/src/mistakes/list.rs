@@ -595,4 +595,20 @@ pub(super) const MISTAKES: &[Mistake] = &[
         test: "a_mirror_knows_what_it_has",
         loom: false,
     },
+    Mistake {
+        what: "a group of nodes stays as it was when one of them changes",
+        file: "table/lpm/children.rs",
+        right: "*group = merged(group.iter(), changes).into();",
+        wrong: "*group = merged(group.iter(), &[]).into();\n                    _ = changes;",
+        test: "lpm",
+        loom: false,
+    },
+    Mistake {
+        what: "a node that was split stays so",
+        file: "table/lpm/node.rs",
+        right: "(16, _) if routes.len() + children.items() <= WHOLE_ITEMS_MAX => {",
+        wrong: "(16, _) if routes.len() + children.items() == 0 => {",
+        test: "a_node_is_split_and_joined_again",
+        loom: false,
+    },
 ];

@@ -10,7 +10,7 @@ use super::key::{End, Key};
 use super::record::Decision;
 use super::state::{Stage, State};
 use super::watch::{What, Why, is_closed};
-use super::{Flows, Opened, Outcome, Refusal, Seen, Want};
+use super::{First, Flows, Opened, Outcome, Refusal, Seen, Want};
 
 /// The rules that made a binding, by number; 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,11 @@ pub struct Rules {
     pub destination: u16,
     /// Which chose another source.
     pub source: u16,
+}
+
+/// What a reply's entry says of itself.
+fn reply_state(port: u16) -> State {
+    State { stage: Stage::Reply, port, scales: 0, flags: 0 }
 }
 
 fn why(outcome: Outcome) -> Unbound {
@@ -103,32 +108,60 @@ impl Flows {
         self.record(place).state().stage == Stage::Reply
     }
 
-    /// Where the flow is whose answers have the key at `reply`. None if it ends at this moment.
-    pub fn original(&self, reply: u32) -> Option<Bound> {
-        let bound = self.record(reply).bound().filter(|_| self.is_reply(reply))?;
-        let back = self.records.get(bound.other)?.bound()?;
-        (back.other == reply && !self.is_reply(bound.other)).then_some(bound)
+    /// The flow whose answers have `key`, which is at `reply`: where it is, and its own key. None if it ends at this moment: both places may
+    /// be another flow's already.
+    pub fn original(&self, reply: u32, key: &Key) -> Option<(Bound, Key)> {
+        let record = self.record(reply);
+        let sequence = record.holds_at(key)?;
+        let bound = record.bound().filter(|_| self.is_reply(reply))?;
+        let flow = self.records.get(bound.other)?;
+        let (own, state, _) = flow.read()?;
+        let is_pair = flow.bound().is_some_and(|back| back.other == reply) && state.stage != Stage::Reply;
+        // A reply is written before its flow: with another flow there would be another reply here.
+        (is_pair && record.is_still(sequence)).then_some((bound, own))
     }
 
-    /// The key of the flow at a place, its hash.
-    pub fn key(&self, place: u32) -> (Key, u64) {
-        let key = self.record(place).key();
-        (key, self.hash(&key))
-    }
-
-    /// Source and destination of what a packet of the translated flow at `place` becomes, which comes from `side` of the
-    /// flow's key. None if the flow ends at this moment.
+    /// Source and destination of what a packet becomes that comes from `side` of `key`, the key of the translated flow at
+    /// `place`. None if the flow ends at this moment: both places may be another's already.
     #[inline]
-    pub fn becomes(&self, place: u32, side: u8) -> Option<[End; 2]> {
-        let bound = self.bound(place)?;
-        let from_origin = self.state(place).origin() == side;
-        let (of, side) =
-            if from_origin { (bound.other, side ^ u8::from(bound.turned)) } else { (place, side) };
-        let (key, ..) = self.records.get(of)?.read()?;
-        // The key was this pair's if the pair is still one.
-        (self.record(bound.other).bound()?.other == place).then_some(())?;
-        let ends = key.ends();
-        Some([ends[usize::from(side & 1)], ends[usize::from(side & 1 ^ 1)]])
+    pub fn becomes(&self, place: u32, key: &Key, side: u8) -> Option<[End; 2]> {
+        let record = self.record(place);
+        let sequence = record.holds_at(key)?;
+        let bound = record.bound()?;
+        let (ends, side) = match record.state().origin() == side {
+            true => (self.records.get(bound.other)?.read()?.0.ends(), side ^ u8::from(bound.turned)),
+            false => (key.ends(), side),
+        };
+        // A pair is parted before its reply's place is used again: as long as it is one, what was read is its own.
+        let is_pair = record.bound() == Some(bound) && record.is_still(sequence);
+        is_pair.then_some([ends[usize::from(side & 1)], ends[usize::from(side & 1 ^ 1)]])
+    }
+
+    /// Whether `key` is of a living flow at `place` that is not translated. None of its packets is another's for whom it was.
+    #[inline]
+    pub fn is_unbound(&self, place: u32, key: &Key) -> bool {
+        let record = self.record(place);
+        // A flow that is parted is dead before it is.
+        record.bound().is_none() && !record.state().stage.is_none() && record.holds(key)
+    }
+
+    /// Writes both entries of a pair, the reply first, for [`Flows::original`] reads them so.
+    fn begin_both(
+        &self,
+        places: [u32; 2],
+        seen: &Seen,
+        first: &First,
+        decision: Decision,
+        binding: &Binding,
+    ) {
+        let [place, reply] = places;
+        let turned = binding.side != seen.side;
+        let bound = |other| Some(Bound { other, turned, rules: binding.rules });
+        let none = Default::default();
+        let state = reply_state(seen.port);
+        self.record(reply).begin(&binding.key, state, 0, none, Decision::NONE, bound(place));
+        let (now_s, windows) = (seen.now_s, first.windows);
+        self.record(place).begin(&seen.key, first.state, now_s, windows, decision, bound(reply));
     }
 
     /// Makes the translated flow that `seen` begins. If the flow is there already, the packet is counted to it, and what
@@ -154,19 +187,7 @@ impl Flows {
             keeper.give(self, place);
             return Err(full);
         };
-        let turned = binding.side != seen.side;
-        let bound = |other| Some(Bound { other, turned, rules: binding.rules });
-        let reply_state = State { stage: Stage::Reply, port: seen.port, scales: 0, flags: 0 };
-        let (now_s, windows) = (seen.now_s, first.windows);
-        self.record(reply).begin(
-            &binding.key,
-            reply_state,
-            0,
-            Default::default(),
-            Decision::NONE,
-            bound(place),
-        );
-        self.record(place).begin(&seen.key, first.state, now_s, windows, decision, bound(reply));
+        self.begin_both([place, reply], seen, &first, decision, binding);
         let put = |hash: u64, place: u32| {
             self.insist(hash, |present| if present.is_some() { Want::Keep } else { Want::Put(place) })
         };
@@ -177,7 +198,7 @@ impl Flows {
             keeper.give(self, place);
             return Err(why(outcome));
         }
-        self.count(State::DEAD, reply_state);
+        self.count(State::DEAD, reply_state(seen.port));
         let outcome = put(seen.hash, place);
         if outcome == Outcome::Written {
             self.count(State::DEAD, first.state);
@@ -199,7 +220,7 @@ impl Flows {
         reply.is_none_or(|bound| self.unlink(bound.other)) && self.unlink(place)
     }
 
-    /// The reply of a flow that is in the index no more, which from now on has none.
+    /// The reply of a flow that is in the index no more, which from now on has none. The flow is parted first: see [`Flows::becomes`].
     pub(super) fn part(&self, place: u32) -> Option<u32> {
         let reply = self.record(place).bound()?.other;
         let state = self.record(reply).state();

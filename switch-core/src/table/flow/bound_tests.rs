@@ -40,10 +40,14 @@ fn each_key_leads_to_the_flow_and_says_what_the_others_packets_become() {
         assert_eq!(table.place_of(from[0], from[1]), Some(place));
         let reply = table.place_of(to[0], to[1]).unwrap();
         assert!(table.flows.is_reply(reply) && !table.flows.is_reply(place));
-        let bound = table.flows.original(reply).unwrap();
+        let (own, other) = (Key::of(&udp(from[0], from[1]), 1).0, Key::of(&udp(to[0], to[1]), 1).0);
+        let (bound, key) = table.flows.original(reply, &other).unwrap();
+        assert_eq!((key, table.flows.original(reply, &own)), (own, None));
         assert_eq!((bound.other, bound.rules), (place, RULES));
         let side = Key::of(&udp(from[0], from[1]), 1).1;
-        let ips = |side| table.flows.becomes(place, side).unwrap().map(|end| end.ip);
+        let ips = |side| table.flows.becomes(place, &own, side).unwrap().map(|end| end.ip);
+        assert_eq!(table.flows.becomes(place, &other, side), None, "of this flow's key only");
+        assert!(!table.flows.is_unbound(place, &own));
         assert_eq!(ips(side), to);
         assert_eq!(ips(side ^ 1), [from[1], from[0]]);
         // The answer's side, as the flow's key has it.
@@ -177,7 +181,8 @@ proptest! {
             for ((host, peer), outer) in &map {
                 let place = table.place_of(*host, *peer);
                 let reply = table.place_of(*outer, *peer).unwrap();
-                prop_assert_eq!(table.flows.original(reply).map(|bound| bound.other), place);
+                let key = Key::of(&udp(*outer, *peer), 1).0;
+                prop_assert_eq!(table.flows.original(reply, &key).map(|(bound, _)| bound.other), place);
             }
             prop_assert_eq!(table.flows.counted().all, 2 * map.len() as u32);
         }

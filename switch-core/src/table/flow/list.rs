@@ -58,7 +58,7 @@ impl Flows {
             key,
             state,
             decision,
-            becomes: self.becomes(place, state.origin()),
+            becomes: self.becomes(place, &key, state.origin()),
             age_s,
             left_s,
         })

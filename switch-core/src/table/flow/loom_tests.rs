@@ -1,7 +1,8 @@
 //! Two workers and the flow table, every way their steps can fall.
 
+use super::bound::{Binding, Rules, Unbound};
 use super::keeper::Keeper;
-use super::key::Key;
+use super::key::{End, Key};
 use super::record::{Decision, Records, many};
 use super::state::{Stage, State};
 use super::*;
@@ -9,17 +10,22 @@ use crate::wire::packet::{Content, Packet};
 use loom::sync::Arc;
 use loom::thread;
 
+/// Every order in which one thread is interrupted so often.
 #[cfg(all(test, loom))]
-fn explore(name: &str, body: impl Fn() + Sync + Send + 'static) {
+fn explore_with(preemptions: usize, name: &str, body: impl Fn() + Sync + Send + 'static) {
     let executions = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counter = executions.clone();
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
+    model.preemption_bound = Some(preemptions);
     model.check(move || {
         counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         body();
     });
     println!("{name}: {} executions", executions.load(std::sync::atomic::Ordering::Relaxed));
+}
+
+fn explore(name: &str, body: impl Fn() + Sync + Send + 'static) {
+    explore_with(3, name, body);
 }
 
 fn packet(src: u128, dst: u128) -> Packet {
@@ -92,5 +98,96 @@ fn loom_a_place_that_is_used_again_is_not_mistaken() {
         records.at(0).begin(&key(2, 2), state, 1, Default::default(), Decision::NONE, None);
         assert_eq!(seen.join().unwrap(), (false, false), "a torn key");
         assert!(records.at(0).holds(&key(2, 2)));
+    });
+}
+
+/// Opens the flow between two ends, whose packets become ones between two others.
+fn bind(flows: &Flows, keeper: &mut Keeper, from: [u128; 2], to: [u128; 2]) -> Result<Opened, Unbound> {
+    let (packet, becomes) = (packet(from[0], from[1]), packet(to[0], to[1]));
+    let ((key, side), (reply, reply_side)) = (Key::of(&packet, 1), Key::of(&becomes, 1));
+    let seen = Seen { packet: &packet, key, hash: flows.hash(&key), side, port: 0, now_s: 1 };
+    let rules = Rules { destination: 0, source: 1 };
+    let binding = Binding { key: reply, hash: flows.hash(&reply), side: reply_side, rules };
+    flows.open_bound(keeper, &seen, Decision::NONE, &binding)
+}
+
+fn key(src: u128, dst: u128) -> Key {
+    Key::of(&packet(src, dst), 1).0
+}
+
+/// Two packets of one flow, on two workers at once, of which each would choose another source: one binding stands, both of its halves
+/// are there, and of the other one nothing is.
+#[test]
+fn loom_a_binding_is_made_once() {
+    explore_with(2, "a_binding_is_made_once", || {
+        let flows = Arc::new(Flows::new(16, 1, [1, 2], false));
+        let other = flows.clone();
+        let thread = thread::spawn(move || {
+            let mut keeper = Keeper::with_places(1, 0..2);
+            (bind(&other, &mut keeper, [1, 9], [7, 9]), keeper)
+        });
+        let mut keeper = Keeper::with_places(1, 2..4);
+        let here = bind(&flows, &mut keeper, [1, 9], [8, 9]);
+        let (there, mut others) = thread.join().unwrap();
+        for opened in [here, there] {
+            let is_expected = matches!(
+                opened,
+                Ok(Opened::New(_) | Opened::Known(_)) | Err(Unbound::Refused(Refusal::Busy))
+            );
+            assert!(is_expected, "{opened:?}");
+        }
+        // What could not be taken out of the index at once is when its turn comes.
+        [&mut keeper, &mut others].into_iter().for_each(|keeper| keeper.settle(&flows));
+        let place = flows.find(&key(1, 9));
+        let replies = [key(7, 9), key(8, 9)].map(|reply| flows.find(&reply).map(|at| (at, reply)));
+        let replies: Vec<_> = replies.into_iter().flatten().collect();
+        assert_eq!(
+            (replies.len(), flows.counted().all),
+            place.map_or((0, 0), |_| (1, 2)),
+            "{here:?} {there:?}"
+        );
+        if let Some(place) = place {
+            let (reply, of) = replies[0];
+            let (bound, own) = flows.original(reply, &of).unwrap();
+            assert_eq!((bound.other, own), (place, key(1, 9)));
+        }
+    });
+}
+
+/// A translated flow ends, and its owner makes another in its two places, while another worker asks `ask` of the first. One interruption is
+/// all that it takes to mistake the one for the other.
+fn end_and_begin(name: &str, ask: impl Fn(&Flows) + Copy + Sync + Send + 'static) {
+    explore_with(1, name, move || {
+        let flows = Arc::new(Flows::new(16, 1, [1, 2], false));
+        let mut keeper = Keeper::with_places(1, 0..2);
+        assert_eq!(bind(&flows, &mut keeper, [1, 9], [7, 9]), Ok(Opened::New(0)));
+        assert!(flows.kill(0));
+        keeper.unqueue(&flows, 0);
+        let other = flows.clone();
+        let thread = thread::spawn(move || ask(&other));
+        keeper.look_at(&flows, 0, 1);
+        assert_eq!(bind(&flows, &mut keeper, [2, 9], [8, 9]), Ok(Opened::New(0)));
+        thread.join().unwrap();
+        assert_eq!(flows.counted().all, 2);
+    });
+}
+
+/// What a packet of it becomes: what it said, or nothing; never what the next one says.
+#[test]
+fn loom_a_binding_that_ended_is_not_the_next() {
+    end_and_begin("a_binding_that_ended_is_not_the_next", |flows| {
+        let side = Key::of(&packet(1, 9), 1).1;
+        let becomes = flows.becomes(0, &key(1, 9), side);
+        let ends = [End { ip: 7, port: 5 }, End { ip: 9, port: 5 }];
+        assert!(becomes.is_none_or(|it| it == ends), "{becomes:?}");
+    });
+}
+
+/// Whose flow answers belong to: the one that they answer, or none.
+#[test]
+fn loom_an_answer_to_one_that_ended_is_not_the_nexts() {
+    end_and_begin("an_answer_to_one_that_ended_is_not_the_nexts", |flows| {
+        let found = flows.original(1, &key(7, 9)).map(|(bound, key)| (bound.other, key));
+        assert!(found.is_none_or(|it| it == (0, key(1, 9))), "{found:?}");
     });
 }

@@ -188,6 +188,20 @@ impl Record<'_> {
         differ | u64::from(moved | before & 1) == 0
     }
 
+    /// The sequence at which this is the entry of `key`; none: it is not. What is read of the entry, or of another that this one stands
+    /// for, belongs to `key` if [`Record::is_still`] says so behind it.
+    #[inline(always)]
+    pub fn holds_at(&self, key: &Key) -> Option<u32> {
+        let sequence = self.head.sequence.load(Ordering::Acquire);
+        (self.holds(key) && self.is_still(sequence)).then_some(sequence)
+    }
+
+    /// Whether no other flow was written here since.
+    #[inline(always)]
+    pub fn is_still(&self, sequence: u32) -> bool {
+        self.head.sequence.load(Ordering::Relaxed) == sequence
+    }
+
     /// Whether it is a UDP flow in both directions, of which a packet came this second: one more changes nothing.
     #[inline(always)]
     pub fn streams(self, now_s: u32) -> bool {

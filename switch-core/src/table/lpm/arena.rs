@@ -106,14 +106,13 @@ pub struct Span {
 }
 
 impl Span {
-    /// `words`, written where there is room; those at `moved` name lines counted from the span's start. Without
-    /// memory it ends the process, as any other allocation does.
-    pub fn new(arena: &Arc<Arena>, words: &[u64], moved: &[u32]) -> Self {
-        Self::try_new(arena, words, moved)
+    /// `words`, written where there is room. Without memory it ends the process, as any other allocation does.
+    pub fn new(arena: &Arc<Arena>, words: &[u64]) -> Self {
+        Self::try_new(arena, words)
             .unwrap_or_else(|| std::alloc::handle_alloc_error(std::alloc::Layout::for_value(words)))
     }
 
-    fn try_new(arena: &Arc<Arena>, words: &[u64], moved: &[u32]) -> Option<Self> {
+    fn try_new(arena: &Arc<Arena>, words: &[u64]) -> Option<Self> {
         let lines = (words.len() as u32).div_ceil(LINE);
         let mut inner = arena.lock();
         let start = inner.take(lines)?;
@@ -123,10 +122,6 @@ impl Span {
         let within = slab.first + (span.at() & ((1 << SLAB_WORDS_LOG2) - 1)) as usize;
         for (cell, word) in slab.words.get(within..)?.iter().zip(words) {
             cell.store(*word, Relaxed);
-        }
-        for place in moved {
-            let cell = slab.words.get(within + *place as usize)?;
-            cell.store(super::part::at_line(cell.load(Relaxed), start), Relaxed);
         }
         Some(span)
     }
@@ -270,7 +265,7 @@ mod tests {
                 if step == 0 && !held.is_empty() {
                     held.swap_remove(which.index(held.len()));
                 } else {
-                    held.push((Span::new(&arena, &vec![n as u64; len], &[]), n as u64, len));
+                    held.push((Span::new(&arena, &vec![n as u64; len]), n as u64, len));
                 }
                 let slabs = arena.slabs();
                 for (span, mark, len) in &held {
@@ -290,7 +285,7 @@ mod tests {
     fn a_slab_that_is_full_is_followed_by_another() {
         let arena = Arc::new(Arena::default());
         let half = vec![7; (SLAB_LINES / 2 * LINE) as usize];
-        let spans: Vec<Span> = (0..3).map(|_| Span::new(&arena, &half, &[])).collect();
+        let spans: Vec<Span> = (0..3).map(|_| Span::new(&arena, &half)).collect();
         assert_eq!(arena.bytes().1, 2 << 24);
         let slabs = arena.slabs();
         assert!(spans.iter().all(|span| slabs.cell(span.at()).load(Relaxed) == 7));

@@ -4,8 +4,8 @@
 //! # Layout
 //! The first 13 bits of an address choose one of 8 192 words, each of which has the best route of up to 13
 //! bits and names the [`part`] of longer ones. The next part answers for 11 bits directly, as DIR-24-8 does, so
-//! that most IPv4 lookups read one word of the root and one of a part; then come 8 bits, and 16 at a time, in
-//! parts that are compressed by what is in them. Parts lie side by side in a few slabs of huge pages
+//! that most IPv4 lookups read one word of the root and one of a part; then come 8 bits, and 16 at a time or, where
+//! much is in them, twice 8, in parts that are compressed by what is in them. Parts lie side by side in a few slabs of huge pages
 //! ([`arena`]), for it is the TLB and the cache that a lookup waits for. Lookups in a batch wait together.
 //!
 //! # Change
@@ -17,6 +17,7 @@
 //! Compared with others in ADR 0007.
 
 mod arena;
+mod children;
 mod node;
 mod part;
 #[cfg(test)]
@@ -63,6 +64,8 @@ pub struct Lpm {
     nodes: Arc<[Arc<Group>]>,
     /// Routes of at most [`ROOT_BITS`].
     short: Arc<[Route]>,
+    /// Of all nodes: see [`Self::bytes`].
+    below: usize,
     arena: Arc<Arena>,
 }
 
@@ -74,6 +77,7 @@ impl Default for Lpm {
             slabs: Slabs::default(),
             nodes: vec![group; ROOT / GROUP].into(),
             short: Arc::default(),
+            below: 0,
             arena: Arc::default(),
         }
     }
@@ -124,7 +128,7 @@ impl Lpm {
     /// The value of exactly this prefix, whatever else is shorter or longer; [`NO_ROUTE`] if it is not there.
     pub fn exact(&self, key: u128, len: u8) -> u32 {
         if len <= ROOT_BITS {
-            return node::exact(&self.short, key, len, 0);
+            return node::exact(&self.short, key, len, 0, ROOT_BITS);
         }
         let at = key.slot(0, u32::from(ROOT_BITS)) as usize % ROOT;
         let node = self.nodes[at / GROUP][at % GROUP].as_deref();
@@ -162,6 +166,8 @@ impl Lpm {
             let at = slot(&group[0]);
             let before = self.nodes[at / GROUP][at % GROUP].as_deref();
             let node = node::changed(&self.arena, before, group, ROOT_BITS).map(Arc::new);
+            next.below -= before.map_or(0, Node::bytes);
+            next.below += node.as_deref().map_or(0, Node::bytes);
             let word = &mut Arc::make_mut(&mut next.root)[at];
             let value = part::value(*word);
             *word = node.as_ref().map_or(part::bare(value), |node| part::with_value(node.word(), value));
@@ -175,7 +181,7 @@ impl Lpm {
 
     /// Routes that stand in the root: painted over the words they cover.
     fn change_short(&mut self, changes: &[Change]) {
-        self.short = node::merged(&self.short, changes, 0).into();
+        self.short = node::merged(&self.short, changes, 0, ROOT_BITS).into();
         let runs = node::runs(&self.short, ROOT_BITS);
         let root = Arc::make_mut(&mut self.root);
         for (n, (first, value)) in runs.iter().enumerate() {
@@ -188,11 +194,10 @@ impl Lpm {
 
     /// Bytes of memory it refers to, shared or not.
     pub fn bytes(&self) -> usize {
-        let nodes = self.nodes.iter().flat_map(|group| group.iter().flatten());
         size_of_val(&*self.root)
             + self.nodes.len() * (16 + size_of::<Group>())
             + size_of_val(&*self.short)
-            + nodes.map(|node| node.bytes()).sum::<usize>()
+            + self.below
     }
 
     /// Bytes that lookups read of all versions that are still in use, and those set aside for them, of which

@@ -1,11 +1,21 @@
 //! Who owns what lookups read: a node has the routes of some bits of an address behind those that led to it,
 //! and the nodes of longer ones. It is never changed: a change makes another from its list of routes, and
 //! shares the nodes below that did not change.
+//!
+//! A node of 16 bits whose answers do not lie in one line is *split*: a node of the first 8 of them, with nodes of the other 8
+//! below it. Behind 16 bits there may be 65 536 nodes, and a change of one is to make anew what 256 take.
 
 use super::arena::{Arena, Span};
-use super::part::{self, DIRECT_BITS, Leaf};
+use super::children::{Child, Children};
+use super::part::{self, DIRECT_BITS, Leaf, RUNS_MAX};
 use super::{Change, NO_ROUTE, ROOT_BITS};
 use std::sync::Arc;
+
+/// Most routes and nodes below of a node of 16 bits that is not split. With more it is, whatever they answer: so a change need not go
+/// through many to learn whether they have become a line.
+const WHOLE_ITEMS_MAX: usize = super::children::FEW;
+/// Bits of a node that is split.
+const HALF: u8 = 8;
 
 /// A route in a node: its prefix ends within the node's bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,52 +32,98 @@ pub struct Node {
     /// Its memory, for as long as it lives.
     _span: Span,
     word: u64,
+    /// Bits that it answers for.
+    width: u8,
     routes: Box<[Route]>,
-    children: Box<[(u16, Arc<Node>)]>,
+    children: Children,
     /// See [`Self::bytes`]; counted when it is made, for a table that is changed often is asked often.
     bytes: usize,
 }
 
-/// Bits that a node has behind `depth` others. IPv4 ends with the third; the lengths that are frequent end
-/// with one: /24, /32, /48, /64.
+/// Bits that a node has behind `depth` others, unless it is split. IPv4 ends with the third; the lengths that are
+/// frequent end with one: /24, /32, /48, /64.
 pub fn width(depth: u8) -> u8 {
     match depth {
         0 => ROOT_BITS,
         ROOT_BITS => DIRECT_BITS,
         24 => 8,
+        // Below one that is split.
+        _ if depth % 16 != 0 => HALF,
         _ => 16,
     }
 }
 
 impl Node {
-    fn new(arena: &Arc<Arena>, routes: Vec<Route>, children: Vec<(u16, Arc<Node>)>, width: u8) -> Self {
-        let runs = runs(&routes, width);
-        let (runs, covers) = hang(&runs, &children, width);
-        let child = |n: u32| part::with_value(children[n as usize].1.word, covers[n as usize]);
+    /// Of `width` bits, whatever is in it.
+    fn new(arena: &Arc<Arena>, routes: Vec<Route>, children: Children, width: u8) -> Self {
+        let below: Vec<&Child> = children.iter().collect();
+        let (runs, covers) = hang(&runs(&routes, width), &below, width);
+        let child = |n: u32| part::with_value(below[n as usize].1.word, covers[n as usize]);
         let made = part::make(&runs, width, &child);
-        let span = Span::new(arena, &made.words, &made.moved);
+        let span = Span::new(arena, &made.words);
         let word = made.word(span.start());
         let routes: Box<[Route]> = routes.into();
-        let children: Box<[(u16, Arc<Self>)]> = children.into();
         // With the reference counts.
-        let bytes = 16
-            + size_of::<Self>()
-            + span.bytes()
-            + size_of_val(&*routes)
-            + size_of_val(&*children)
-            + children.iter().map(|(_, child)| child.bytes).sum::<usize>();
-        Self { _span: span, word, routes, children, bytes }
+        let bytes = 16 + size_of::<Self>() + span.bytes() + size_of_val(&*routes) + children.bytes();
+        Self { _span: span, word, width, routes, children, bytes }
+    }
+
+    /// Behind `depth` bits: of 16, or split.
+    fn whole_or_split(arena: &Arc<Arena>, routes: Vec<Route>, children: Children) -> Self {
+        if routes.len() + children.len() <= WHOLE_ITEMS_MAX {
+            let below: Vec<&Child> = children.iter().collect();
+            if hang(&runs(&routes, 16), &below, 16).0.len() <= RUNS_MAX {
+                return Self::new(arena, routes, children, 16);
+            }
+        }
+        Self::split(arena, &routes, &children)
+    }
+
+    /// A node of the first half of 16 bits, with one of the other half below wherever anything is longer.
+    fn split(arena: &Arc<Arena>, routes: &[Route], children: &Children) -> Self {
+        let top = |rest: u16| rest >> HALF;
+        let (upper, lower): (Vec<Route>, Vec<Route>) = routes.iter().partition(|route| route.len <= HALF);
+        let upper = upper.into_iter().map(|route| Route { rest: top(route.rest), ..route }).collect();
+        let mut lower = lower.chunk_by(|one, next| top(one.rest) == top(next.rest)).peekable();
+        let below: Vec<Child> = children.iter().cloned().collect();
+        let mut below = below.chunk_by(|one, next| top(one.0) == top(next.0)).peekable();
+        let mut halves = Vec::new();
+        loop {
+            let tops =
+                [lower.peek().map(|routes| top(routes[0].rest)), below.peek().map(|below| top(below[0].0))];
+            let Some(at) = tops.into_iter().flatten().min() else { break };
+            let routes = lower.next_if(|routes| top(routes[0].rest) == at).unwrap_or_default();
+            let below = below.next_if(|below| top(below[0].0) == at).unwrap_or_default();
+            let inner = |route: &Route| Route { rest: route.rest & 0xff, len: route.len - HALF, ..*route };
+            let routes = routes.iter().map(inner).collect();
+            let children = below.iter().map(|(slot, child)| (slot & 0xff, child.clone())).collect();
+            halves.push((at, Arc::new(Self::new(arena, routes, Children::of(children, HALF), HALF))));
+        }
+        Self::new(arena, upper, Children::of(halves, HALF), HALF)
+    }
+
+    /// What [`Self::split`] was given.
+    fn joined(routes: &[Route], halves: &Children) -> (Vec<Route>, Children) {
+        let mut all: Vec<Route> = routes.iter().map(|it| Route { rest: it.rest << HALF, ..*it }).collect();
+        let mut below = Vec::new();
+        for (top, half) in halves.iter() {
+            let rest = |rest: u16| top << HALF | rest;
+            let outer = |it: &Route| Route { rest: rest(it.rest), len: it.len + HALF, ..*it };
+            all.extend(half.routes.iter().map(outer));
+            below.extend(half.children.iter().map(|(slot, child)| (rest(*slot), child.clone())));
+        }
+        all.sort_unstable_by_key(|route| (route.rest, route.len));
+        (all, Children::of(below, 16))
     }
 
     /// The value of exactly this prefix, of which `depth` bits lead here.
     pub fn exact(&self, key: u128, len: u8, depth: u8) -> u32 {
-        let width = width(depth);
-        if len <= depth + width {
-            return exact(&self.routes, key, len, depth);
+        let end = depth + self.width;
+        if len <= end {
+            return exact(&self.routes, key, len, depth, self.width);
         }
-        let slot = slot_of(key, depth, width);
-        let child = self.children.binary_search_by_key(&slot, |(slot, _)| *slot);
-        child.map_or(NO_ROUTE, |at| self.children[at].1.exact(key, len, depth + width))
+        let child = self.children.get(slot_of(key, depth, self.width));
+        child.map_or(NO_ROUTE, |child| child.exact(key, len, end))
     }
 
     /// What leads to it.
@@ -75,46 +131,56 @@ impl Node {
         self.word
     }
 
+    /// How many routes it has, and nodes below it.
+    pub fn items(&self) -> usize {
+        self.routes.len() + self.children.len()
+    }
+
     /// Bytes of memory, with those below.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The nodes below it.
+    #[cfg(test)]
+    pub fn children(&self) -> &Children {
+        &self.children
     }
 }
 
 /// `before` with `changes`, all of which lie in it and are longer than the `depth` bits that lead here; none
 /// if nothing is left. Sorted by prefix.
 pub fn changed(arena: &Arc<Arena>, before: Option<&Node>, changes: &[Change], depth: u8) -> Option<Node> {
-    let width = width(depth);
+    let full = width(depth);
+    let width = before.map_or(full, |node| node.width);
     let end = depth + width;
     let (own, further): (Vec<Change>, Vec<Change>) = changes.iter().partition(|change| change.len <= end);
-    let routes = merged(before.map_or(&[], |node| &node.routes), &own, depth);
-    let mut children: Vec<(u16, Arc<Node>)> = before.map_or(&[][..], |node| &node.children).to_vec();
+    let routes = merged(before.map_or(&[], |node| &node.routes), &own, depth, width);
     let slot = |change: &Change| slot_of(change.key, depth, width);
-    let mut fresh = Vec::new();
-    for group in further.chunk_by(|one, next| slot(one) == slot(next)) {
+    let below = |group: &[Change]| {
         let slot = slot(&group[0]);
-        let place = children.binary_search_by_key(&slot, |(slot, _)| *slot);
-        let child = place.ok().map(|at| children[at].1.clone());
-        match (changed(arena, child.as_deref(), group, end).map(Arc::new), place) {
-            (Some(node), Ok(at)) => children[at].1 = node,
-            (Some(node), Err(_)) => fresh.push((slot, node)),
-            (None, Ok(at)) => _ = children.remove(at),
-            (None, Err(_)) => {}
-        }
-    }
-    if !fresh.is_empty() {
-        children.append(&mut fresh);
-        children.sort_by_key(|(slot, _)| *slot);
-    }
+        let child = before.and_then(|node| node.children.get(slot));
+        (slot, changed(arena, child, group, end).map(Arc::new))
+    };
+    let fresh: Vec<_> = further.chunk_by(|one, next| slot(one) == slot(next)).map(below).collect();
+    let none = Children::default();
+    let children = before.map_or(&none, |node| &node.children).changed(&fresh, width);
     if routes.is_empty() && children.is_empty() {
         return None;
     }
-    Some(Node::new(arena, routes, children, width))
+    Some(match (full, width) {
+        (16, 16) => Node::whole_or_split(arena, routes, children),
+        (16, _) if routes.len() + children.items() <= WHOLE_ITEMS_MAX => {
+            let (routes, children) = Node::joined(&routes, &children);
+            Node::whole_or_split(arena, routes, children)
+        }
+        _ => Node::new(arena, routes, children, width),
+    })
 }
 
 /// The value of exactly this prefix among `routes`, which are sorted by prefix.
-pub fn exact(routes: &[Route], key: u128, len: u8, depth: u8) -> u32 {
-    let place = (slot_of(key, depth, width(depth)), len - depth);
+pub fn exact(routes: &[Route], key: u128, len: u8, depth: u8, width: u8) -> u32 {
+    let place = (slot_of(key, depth, width), len - depth);
     let found = routes.binary_search_by_key(&place, |route| (route.rest, route.len));
     found.map_or(NO_ROUTE, |at| u32::from(routes[at].value))
 }
@@ -124,8 +190,7 @@ fn slot_of(key: u128, depth: u8, width: u8) -> u16 {
 }
 
 /// `routes` with `changes`, both sorted by prefix; of several changes of one prefix the last counts.
-pub fn merged(routes: &[Route], changes: &[Change], depth: u8) -> Vec<Route> {
-    let width = width(depth);
+pub fn merged(routes: &[Route], changes: &[Change], depth: u8, width: u8) -> Vec<Route> {
     let mut merged = Vec::with_capacity(routes.len() + changes.len());
     let mut old = routes.iter().copied().peekable();
     for same in changes.chunk_by(|one, next| (one.key, one.len) == (next.key, next.len)) {
@@ -174,7 +239,7 @@ pub fn runs(routes: &[Route], width: u8) -> Vec<(u32, u16)> {
 }
 
 /// Puts children, sorted by value, over the runs; and what each of them covers.
-fn hang(runs: &[(u32, u16)], children: &[(u16, Arc<Node>)], width: u8) -> (Vec<(u32, Leaf)>, Vec<u16>) {
+fn hang(runs: &[(u32, u16)], children: &[&Child], width: u8) -> (Vec<(u32, Leaf)>, Vec<u16>) {
     let last = (1u32 << width) - 1;
     let mut hung: Vec<(u32, Leaf)> = Vec::with_capacity(runs.len() + 2 * children.len());
     let mut rest = runs.iter().copied().peekable();

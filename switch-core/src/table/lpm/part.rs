@@ -70,11 +70,6 @@ pub fn with_value(word: u64, value: u16) -> u64 {
     word & !(0xffff << 32) | bare(value)
 }
 
-/// `word`, whose lines were counted from `start`.
-pub fn at_line(word: u64, start: u32) -> u64 {
-    word + (u64::from(start) << SHAPE_BITS)
-}
-
 /// The answer so far.
 #[inline(always)]
 pub fn value(word: u64) -> u16 {
@@ -179,44 +174,33 @@ pub enum Leaf {
 pub struct Made {
     /// What is written.
     pub words: Vec<u64>,
-    /// Where in it words stand that name a line of it.
-    pub moved: Vec<u32>,
     shape: u64,
 }
 
 impl Made {
     /// The word for it, once it begins at the line `start`.
     pub fn word(&self, start: u32) -> u64 {
-        at_line(self.shape, start)
+        self.shape + (u64::from(start) << SHAPE_BITS)
     }
 }
 
-/// Lays out `runs`, which begin with 0 and answer for `bits` bits; `child` gives the word of a child.
+/// Lays out `runs`, which begin with 0 and answer for `bits` bits: for 16 no more than [`RUNS_MAX`]. `child` gives the word of a
+/// child.
 pub fn make(runs: &[(u32, Leaf)], bits: u8, child: &dyn Fn(u32) -> u64) -> Made {
-    let (mut words, mut moved) = (Vec::new(), Vec::new());
-    let shape = match (bits, runs.len()) {
-        (DIRECT_BITS, _) => {
-            make_direct(&mut words, runs, child);
-            DIRECT
-        }
-        (16, 0..=RUNS_MAX) => {
-            make_sparse(&mut words, runs, child);
-            SPARSE_16
-        }
-        (8, 0..=RUNS_MAX) => {
-            make_sparse(&mut words, runs, child);
-            SPARSE_8
-        }
-        (8, _) => {
-            make_bitmap(&mut words, runs, child);
-            BITMAP
-        }
-        _ => {
-            make_wide(&mut words, &mut moved, runs, child);
-            BITMAP
-        }
+    let mut words = Vec::new();
+    let shape = match bits {
+        DIRECT_BITS => DIRECT,
+        16 => SPARSE_16,
+        _ if runs.len() <= RUNS_MAX => SPARSE_8,
+        _ => BITMAP,
     };
-    Made { words, moved, shape }
+    debug_assert!(shape != SPARSE_16 || runs.len() <= RUNS_MAX, "{} runs in a line", runs.len());
+    match shape {
+        DIRECT => make_direct(&mut words, runs, child),
+        BITMAP => make_bitmap(&mut words, runs, child),
+        _ => make_sparse(&mut words, runs, child),
+    }
+    Made { words, shape }
 }
 
 /// Gives out leaves, and collects the words of the children among them.
@@ -265,61 +249,19 @@ fn make_sparse(words: &mut Vec<u64>, runs: &[(u32, Leaf)], child: &dyn Fn(u32) -
 }
 
 fn make_bitmap(words: &mut Vec<u64>, runs: &[(u32, Leaf)], child: &dyn Fn(u32) -> u64) {
-    let begin = words.len();
-    words.resize(begin + BITMAP_HEAD, 0);
+    words.resize(BITMAP_HEAD, 0);
     for (first, _) in runs {
-        words[begin + *first as usize / 64] |= 1 << (first % 64);
+        words[*first as usize / 64] |= 1 << (first % 64);
     }
     let mut before = 0;
     for part in 0..4 {
-        words[begin + 4] |= u64::from(before) << (part * 16);
-        before += words[begin + part].count_ones();
+        words[4] |= u64::from(before) << (part * 16);
+        before += words[part].count_ones();
     }
     words.extend(runs.iter().map(|(_, leaf)| match leaf {
         Leaf::Value(value) => bare(*value),
         Leaf::Child(n) => child(*n),
     }));
-}
-
-/// 16 bits by a bitmap for the first 8, and for each of its values that is not of one answer a part for the
-/// other 8 behind it.
-fn make_wide(words: &mut Vec<u64>, moved: &mut Vec<u32>, runs: &[(u32, Leaf)], child: &dyn Fn(u32) -> u64) {
-    let mut tops: Vec<(u32, Leaf)> = Vec::new();
-    let mut inners: Vec<Vec<(u32, Leaf)>> = Vec::new();
-    let mut rest = runs;
-    for top in 0..256u32 {
-        let (start, end) = (top << 8, (top + 1) << 8);
-        rest = &rest[rest.partition_point(|(first, _)| *first <= start) - 1..];
-        let within = rest.partition_point(|(first, _)| *first < end);
-        match rest[0].1 {
-            leaf @ Leaf::Value(_) if within == 1 => {
-                if tops.last().is_none_or(|(_, last)| *last != leaf) {
-                    tops.push((top, leaf));
-                }
-            }
-            _ => {
-                tops.push((top, Leaf::Child(inners.len() as u32)));
-                inners.push(
-                    rest[..within].iter().map(|(first, leaf)| (first.max(&start) & 0xff, *leaf)).collect(),
-                );
-            }
-        }
-    }
-    // The words of the inner parts are not known yet.
-    make_bitmap(words, &tops, &|_| 0);
-    let places = tops.iter().enumerate().filter(|(_, (_, leaf))| matches!(leaf, Leaf::Child(_)));
-    for ((place, _), inner) in places.zip(&inners) {
-        words.resize(words.len().next_multiple_of(super::arena::LINE as usize), 0);
-        let line = words.len() as u32 / super::arena::LINE;
-        moved.push((BITMAP_HEAD + place) as u32);
-        if inner.len() <= RUNS_MAX {
-            make_sparse(words, inner, child);
-            words[BITMAP_HEAD + place] = at_line(SPARSE_8, line);
-        } else {
-            make_bitmap(words, inner, child);
-            words[BITMAP_HEAD + place] = at_line(BITMAP, line);
-        }
-    }
 }
 
 /// Four to a word.

@@ -62,6 +62,10 @@ fn tell(twin: &mut BTreeMap<(u128, u8), u32>, portion: &[Change]) {
     }
 }
 
+fn all(twin: &BTreeMap<(u128, u8), u32>) -> Vec<Change> {
+    twin.iter().map(|((key, len), value)| Change { key: *key, len: *len, value: *value }).collect()
+}
+
 /// Both ends of every prefix, and what lies beside them.
 fn ends(twin: &BTreeMap<(u128, u8), u32>) -> impl Iterator<Item = u128> {
     twin.keys().flat_map(|(key, len)| {
@@ -124,6 +128,35 @@ proptest! {
             for (key, value) in keys.iter().zip(find_all(&lpm, &keys)) {
                 prop_assert_eq!(value, linear(&twin, *key), "{:#034x}", key);
             }
+            let rebuilt = Lpm::default().changed(&mut all(&twin));
+            prop_assert_eq!(lpm.bytes(), rebuilt.bytes());
+        }
+    }
+
+    /// Around the number at which a node of 16 bits is split: keys come and go one by one, and what is left at last is as if it had been
+    /// made at once.
+    #[test]
+    fn a_node_is_split_and_joined_again(
+        shift in prop::sample::select(vec![0u32, 16, 48, 64, 80]),
+        steps in proptest::collection::vec((any::<prop::sample::Index>(), 0u8..20, 0u32..3), 1..200),
+    ) {
+        let (mut lpm, mut twin) = (Lpm::default(), BTreeMap::new());
+        let places: Vec<u128> = (0..90u128).map(|n| (n * n * 37 & 0xffff) << shift).collect();
+        for (place, less, value) in steps {
+            let len = 128 - shift as u8 - less.saturating_sub(3) + if less < 2 { (shift as u8).min(5) } else { 0 };
+            let change = Change { key: masked(places[place.index(places.len())], len), len, value };
+            lpm = lpm.changed(&mut [change]);
+            tell(&mut twin, &[change]);
+        }
+        let rebuilt = Lpm::default().changed(&mut all(&twin));
+        prop_assert_eq!(lpm.bytes(), rebuilt.bytes());
+        prop_assert_eq!(lpm.arena_bytes().0, rebuilt.arena_bytes().0);
+        let keys: Vec<u128> = ends(&twin).collect();
+        for (key, value) in keys.iter().zip(find_all(&lpm, &keys)) {
+            prop_assert_eq!(value, linear(&twin, *key), "{:#034x}", key);
+        }
+        for Change { key, len, value } in all(&twin) {
+            prop_assert_eq!(lpm.exact(key, len), value);
         }
     }
 
@@ -136,9 +169,7 @@ proptest! {
             lpm = lpm.changed(&mut portion.clone());
             tell(&mut twin, portion);
         }
-        let mut all: Vec<Change> =
-            twin.iter().map(|((key, len), value)| Change { key: *key, len: *len, value: *value }).collect();
-        let rebuilt = Lpm::default().changed(&mut all);
+        let rebuilt = Lpm::default().changed(&mut all(&twin));
         prop_assert_eq!(lpm.bytes(), rebuilt.bytes());
         prop_assert_eq!(lpm.arena_bytes().0, rebuilt.arena_bytes().0, "what nobody can reach was given back");
         for key in ends(&twin) { prop_assert_eq!(lpm.find(key), rebuilt.find(key)); }
@@ -183,6 +214,39 @@ fn what_did_not_change_is_shared() {
     drop(before);
     assert!(empty.nodes.iter().all(|group| group.iter().all(Option::is_none)));
     assert_eq!(empty.arena_bytes(), (0, 0));
+}
+
+/// 50 000 addresses that have 64 bits in common and differ in the next 16: one more or less makes anew what lies on its way, of which
+/// no part has more than 256 answers, and no list of nodes more than a hundred of them.
+#[test]
+fn one_of_many_in_a_node_costs_what_it_is() {
+    let address = |n: u32| Change {
+        key: 0x2001_0db8 << 96 | u128::from(n.wrapping_mul(0x9e37_79b1)) << 32,
+        len: 128,
+        value: 1,
+    };
+    let before = Lpm::default().changed(&mut (0..50_000).map(address).collect::<Vec<_>>());
+    let used = before.arena_bytes().0;
+    let made = |change: Change| {
+        let next = before.changed(&mut [change]);
+        (next.arena_bytes().0 - used, next)
+    };
+    for n in [0, 77, 49_999] {
+        let (anew, gone) = made(Change { value: NO_ROUTE, ..address(n) });
+        assert!(anew <= 12 << 10, "{anew} bytes anew for one of 50 000 less");
+        assert_eq!((gone.find(address(n).key), before.find(address(n).key)), (NO_ROUTE, 1));
+        drop(gone);
+        let (anew, more) = made(address(50_000 + n));
+        assert!(anew <= 12 << 10, "{anew} bytes anew for one of 50 000 more");
+        assert_eq!(more.find(address(50_000 + n).key), 1);
+    }
+    // The same for IPv4, where a node of 11 bits has 2 048 below.
+    let mut hosts: Vec<Change> = (0..2048).map(|n| v4(0x6440_0000 | n << 8 | 1, 32, 1)).collect();
+    let before = Lpm::default().changed(&mut hosts);
+    let after = before.changed(&mut [v4(0x6440_0102, 32, 1)]);
+    let node = |lpm: &Lpm| lpm.nodes.iter().flat_map(|group| group.iter().flatten()).next().cloned().unwrap();
+    let (shared, groups) = node(&before).children().shared(node(&after).children());
+    assert_eq!((shared, groups), (31, 32), "one group of 32 is another");
 }
 
 #[test]
