@@ -95,8 +95,18 @@ fn the_device_is_dressed_and_goes_with_its_port() {
         *mac = None;
         for (to, via) in [("0.0.0.0/0", "10.66.0.254"), ("fd77::/64", "fd66::fe")] {
             let (to, via) = (to.parse().unwrap(), Some(via.parse().unwrap()));
-            routes.push(switch_api::DeviceRoute { to, via });
+            routes.push(switch_api::DeviceRoute::new(to, via));
         }
+        let to = |text: &str| switch_api::DeviceRoute::new(text.parse().unwrap(), None);
+        routes.push(switch_api::DeviceRoute {
+            metric: Some(77),
+            mtu: Some(1350),
+            advmss: Some(1200),
+            ..to("10.77.0.0/16")
+        });
+        // Another of the same, which is asked later; and one in a table of its own.
+        routes.push(switch_api::DeviceRoute { metric: Some(78), scope: Some(200), ..to("10.77.0.0/16") });
+        routes.push(switch_api::DeviceRoute { table: Some(1000), metric: Some(5), ..to("fd78::/64") });
     }
     let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
     let PortKind::Tap { mac: Some(mac), .. } = daemon.port("tap1").port.kind else {
@@ -111,6 +121,11 @@ fn the_device_is_dressed_and_goes_with_its_port() {
     assert!(!shown.contains("tentative") || !shown.contains("fd66::1/64 scope global tentative"), "{shown}");
     assert!(pod.net.ip("route").contains("default via 10.66.0.254 dev eth0"));
     assert!(pod.net.ip("-6 route").contains("fd77::/64 via fd66::fe dev eth0"));
+    let shown = pod.net.ip("route show 10.77.0.0/16");
+    for expected in ["scope link metric 77 mtu 1350 advmss 1200", "scope site metric 78"] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+    assert!(pod.net.ip("-6 route show table 1000").contains("fd78::/64 dev eth0 proto static metric 5"));
     assert_eq!(daemon.port("tap1").mtu, 1400);
 
     let settings = PortSettings { mtu: Some(1300), ..PortSettings::default() };
@@ -143,13 +158,22 @@ fn mistakes_are_refused_all_at_once_and_change_nothing() {
         *device = "no/name".into();
         *mac = Some(switch_api::Mac([0xff; 6]));
         addresses.push("0.0.0.0/0".parse().unwrap());
-        routes.push(switch_api::DeviceRoute {
-            to: "10.0.0.1/8".parse().unwrap(),
-            via: Some("fd66::1".parse().unwrap()),
-        });
+        let via = Some("fd66::1".parse().unwrap());
+        let route = switch_api::DeviceRoute::new("10.0.0.1/8".parse().unwrap(), via);
+        routes.push(switch_api::DeviceRoute { mtu: Some(67), table: Some(0), advmss: Some(0), ..route });
         *queues = 0;
     });
-    for part in ["no/name", "ff:ff", "0.0.0.0/0", "10.0.0.1/8", "other IP version", "queues"] {
+    for part in [
+        "no/name",
+        "ff:ff",
+        "0.0.0.0/0",
+        "10.0.0.1/8",
+        "other IP version",
+        "MTU of 67",
+        "table 0",
+        "segments of 0",
+        "queues",
+    ] {
         assert!(error.message.contains(part), "{part}: {error:?}");
     }
     let error = with(&|kind| {
@@ -166,7 +190,7 @@ fn mistakes_are_refused_all_at_once_and_change_nothing() {
     let error = with(&|kind| {
         let PortKind::Tap { routes, .. } = kind else { return };
         let via = Some("192.0.2.1".parse().unwrap());
-        routes.push(switch_api::DeviceRoute { to: "10.0.0.0/8".parse().unwrap(), via });
+        routes.push(switch_api::DeviceRoute::new("10.0.0.0/8".parse().unwrap(), via));
     });
     assert_eq!(error.data.field.as_deref(), Some("routes"), "{error:?}");
     assert!(!pod.net.try_run("ip link show eth0").status.success(), "half a device stayed");

@@ -13,7 +13,8 @@ use netlink_packet_route::link::{
     LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -292,13 +293,14 @@ impl Rtnl {
 fn through(index: u32, route: &DeviceRoute) -> RouteMessage {
     let mut message = RouteMessage::default();
     let is_v4 = route.to.address().is_ipv4();
+    let scope = if is_v4 && route.via.is_none() { RouteScope::Link } else { RouteScope::Universe };
     message.header = RouteHeader {
         address_family: family(route.to.address()),
         destination_prefix_length: route.to.prefix_len(),
         table: RouteHeader::RT_TABLE_MAIN,
         // Who configures hosts by hand or by program writes `static`.
         protocol: RouteProtocol::Static,
-        scope: if is_v4 && route.via.is_none() { RouteScope::Link } else { RouteScope::Universe },
+        scope: route.scope.filter(|_| is_v4).map_or(scope, RouteScope::from),
         kind: RouteType::Unicast,
         flags: RouteFlags::empty(),
         ..RouteHeader::default()
@@ -307,6 +309,14 @@ fn through(index: u32, route: &DeviceRoute) -> RouteMessage {
     message.attributes.push(RouteAttribute::Oif(index));
     if let Some(via) = route.via {
         message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(via)));
+    }
+    message.attributes.extend(route.metric.map(RouteAttribute::Priority));
+    // It counts in place of the header's, which has room for 255.
+    message.attributes.extend(route.table.map(RouteAttribute::Table));
+    let mtu = route.mtu.map(RouteMetric::Mtu);
+    let metrics: Vec<_> = mtu.into_iter().chain(route.advmss.map(RouteMetric::Advmss)).collect();
+    if !metrics.is_empty() {
+        message.attributes.push(RouteAttribute::Metrics(metrics));
     }
     message
 }
