@@ -192,7 +192,16 @@ fn a_deletion_that_cannot_be_written_down_is_not_said_to_be_done() {
 
 #[test]
 fn a_runtime_that_does_not_wait_is_told_the_same_later() {
-    let runtime = Runtime::new();
+    ask_again("tap");
+}
+
+#[test]
+fn a_runtime_of_the_driver_xdp_that_does_not_wait_is_told_the_same_later() {
+    ask_again("xdp");
+}
+
+fn ask_again(driver: &str) {
+    let runtime = runtime_with(driver);
     let (a, other) = (Container::new("a"), Container::new("other"));
     runtime.add(&other);
     // The daemon stands still, and the runtime asks for longer than it waits.
