@@ -147,6 +147,14 @@ impl Rtnl {
         self.change(RouteNetlinkMessage::SetLink(link), 0)
     }
 
+    /// Writes something on a device.
+    pub fn set_alias(&self, index: u32, alias: &str) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
+        self.change(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
     /// Keeps the kernel from giving a device an IPv6 address of its own, with all that it says then. No IPv6 is no error.
     pub fn no_addresses(&self, index: u32) -> io::Result<()> {
         let mut link = LinkMessage::default();
