@@ -17,6 +17,15 @@ use switch_api::{ApiError, Code, Mac, Name, PodEnd, Port, PortKind};
 /// Written behind the alias of a pair whose port is not kept yet.
 const UNFINISHED: &str = "unfinished";
 
+/// What our end's name begins with until something is written on it: a kernel cannot do both in one step, and a daemon that is killed
+/// meanwhile dies when the kernel has made the pair.
+const PROVISIONAL: char = '~';
+
+/// Our end's name at first: no longer than the one it gets.
+fn provisional(device: &str) -> String {
+    std::iter::once(PROVISIONAL).chain(device.chars().skip(1)).collect()
+}
+
 /// What a port's pair is to be.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -124,10 +133,13 @@ fn make(rtnl: &Rtnl, wanted: &Wanted, netns: Option<&File>) -> Result<(), ApiErr
     let [own, pods] = [(wanted.own_mac(), wanted.unfinished()), (wanted.mac, wanted.alias())]
         .map(|(mac, alias)| Dress { mac, mtu, alias });
     let namespace = netns.ok_or_else(|| wanted.failed("look", &io::ErrorKind::NotFound.into()))?;
-    rtnl.add_veth(&wanted.device, &own, &pods, namespace).map_err(step("the kernel makes no veth pair"))?;
-    let link = rtnl.link(&wanted.device).map_err(step("netlink"))?;
+    let at_first = provisional(&wanted.device);
+    rtnl.add_veth([&at_first, &wanted.device], &own, &pods, namespace)
+        .map_err(step("the kernel makes no veth pair"))?;
+    let link = rtnl.link(&at_first).map_err(step("netlink"))?;
     let link = link.ok_or_else(|| wanted.failed("look", &io::ErrorKind::NotFound.into()))?;
-    rtnl.dress(link.index, &own).map_err(step("address, MTU and alias"))?;
+    let named = rtnl.rename(link.index, &wanted.device, &own.alias);
+    named.inspect_err(|_| _ = rtnl.delete(link.index)).map_err(step("name and alias"))?;
     // The node has nothing to say to a pod by its cable.
     rtnl.no_addresses(link.index).map_err(step("no addresses"))?;
     rtnl.set_up(link.index).map_err(step("set up"))?;
@@ -149,9 +161,12 @@ pub fn remove_unfinished(is_declared: impl Fn(&str) -> bool) -> io::Result<()> {
     let rtnl = Rtnl::open()?;
     for link in rtnl.links()?.iter().filter(|link| link.is_veth) {
         let words: Vec<&str> = link.alias.split(' ').collect();
-        if let ["switchd", port, _, UNFINISHED] = words[..]
-            && !is_declared(port)
-        {
+        let is_left = match words[..] {
+            ["switchd", port, _, UNFINISHED] => !is_declared(port),
+            [""] => link.name.starts_with(PROVISIONAL),
+            _ => false,
+        };
+        if is_left {
             rtnl.delete(link.index)?;
             tracing::info!("the cable {} was left unfinished and is gone", link.name);
         }

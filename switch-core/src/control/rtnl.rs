@@ -121,16 +121,22 @@ impl Rtnl {
         self.change(RouteNetlinkMessage::SetLink(link), 0)
     }
 
-    /// Makes a veth pair, both ends named `name` and not set up: one here, one in `namespace`. Nothing is written on them yet.
-    pub fn add_veth(&self, name: &str, here: &Dress, there: &Dress, namespace: &File) -> io::Result<()> {
-        let end = |dress: &Dress| {
+    /// Makes a veth pair whose ends are not set up: the first is named and is here, the other in `namespace`. Nothing is written on them yet.
+    pub fn add_veth(
+        &self,
+        [ours, theirs]: [&str; 2],
+        here: &Dress,
+        there: &Dress,
+        namespace: &File,
+    ) -> io::Result<()> {
+        let end = |name: &str, dress: &Dress| {
             let mut link = LinkMessage::default();
             link.attributes.push(LinkAttribute::IfName(name.to_owned()));
             link.attributes.push(LinkAttribute::Address(dress.mac.0.to_vec()));
             link.attributes.push(LinkAttribute::Mtu(dress.mtu));
             link
         };
-        let (mut link, mut peer) = (end(here), end(there));
+        let (mut link, mut peer) = (end(ours, here), end(theirs, there));
         peer.attributes.push(LinkAttribute::NetNsFd(namespace.as_raw_fd()));
         let data = InfoData::Veth(InfoVeth::Peer(peer));
         link.attributes
