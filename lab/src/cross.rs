@@ -51,8 +51,7 @@ impl Router {
         if let PortKind::Tap { mac, addresses, routes, .. } = &mut kind {
             *mac = Some(Mac([0x02, net, 0, 0, 0, n]));
             *addresses = vec![parse(&format!("10.{net}.0.{n}/24")), parse(&format!("fd10:{net}::{n}/64"))];
-            let to =
-                |to: &str, via: String| switch_api::DeviceRoute { to: parse(to), via: Some(parse(&via)) };
+            let to = |to: &str, via: String| switch_api::DeviceRoute::new(parse(to), Some(parse(&via)));
             *routes = vec![to("0.0.0.0/0", format!("10.{net}.0.1")), to("::/0", format!("fd10:{net}::1"))];
         }
         let _: Done = daemon.call(&Request::PortAdd(Box::new(port(&pod.device, kind))));

@@ -3,8 +3,10 @@
 //! | module | what |
 //! |---|---|
 //! | [`name`] | names of objects, MAC addresses, VLAN identifiers: checked once, here |
+//! | [`chain`] | which CNI plugins cannot work beside the switch's |
 //! | [`cidr`] | addresses with a prefix length |
 //! | [`bridge`] | what a bridge is told |
+//! | [`device_route`] | routes of devices that the switch makes |
 //! | [`object`] | what else can be declared: ports, static MACs |
 //! | [`owner`] | whose an object is |
 //! | [`publish`] | ports of the node that lead to pods |
@@ -37,10 +39,12 @@ pub mod acl_match;
 pub mod address_set;
 pub mod bridge;
 pub mod capture;
+pub mod chain;
 pub mod cidr;
 pub mod client;
 pub mod codec;
 pub mod config;
+pub mod device_route;
 pub mod error;
 pub mod event;
 pub mod file;
@@ -74,6 +78,7 @@ pub use config::{
     Action, CONFIRM_WITHIN_S_MAX, Change, Config, ConfigApplied, ConfigApply, ConfigExport, ConfigRollback,
     FieldChange, HistoryEntry, Object, ObjectRef, Problem,
 };
+pub use device_route::DeviceRoute;
 pub use error::{ApiError, Code};
 pub use event::{EventsSubscribe, Happened, Missed};
 pub use flow::*;

@@ -2,10 +2,9 @@
 //! names only what differs; a field nobody knows is refused by name.
 
 use crate::bridge::is_false;
-use crate::{Cidr, Mac, Name, Owner, PortLimits, Prefix, Publish, Vid};
+use crate::{Cidr, DeviceRoute, Mac, Name, Owner, PortLimits, Prefix, Publish, Vid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 /// How a port takes part in VLANs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -357,17 +356,6 @@ pub struct PodEnd {
     /// Routes it is made with. At most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<DeviceRoute>,
-}
-
-/// A route through a device that the switch makes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DeviceRoute {
-    /// Where to: a network.
-    pub to: Cidr,
-    /// The next hop; none: the destinations are on the link.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub via: Option<IpAddr>,
 }
 
 /// A pod's device unless said otherwise: what container runtimes call it.

@@ -18,7 +18,7 @@ pub struct Addresses {
     /// Its addresses, all of them, like 10.66.0.7/24. A source guard stays as it is: `port set` changes it.
     addresses: Vec<Cidr>,
     /// A route, all of them: a network, and the gateway unless it is on the link.
-    #[arg(long = "route", value_name = "CIDR[,VIA]", value_parser = parse_route)]
+    #[arg(long = "route", value_name = "CIDR[,VIA][,metric=N]...", value_parser = parse_route)]
     routes: Vec<DeviceRoute>,
 }
 

@@ -68,8 +68,8 @@ pub struct PodDevice {
     /// An address of it, like 10.66.0.2/24. May be repeated.
     #[arg(long = "address", value_name = "CIDR", requires = "netns")]
     addresses: Vec<Cidr>,
-    /// A route of it, like 0.0.0.0/0,10.66.0.1. May be repeated.
-    #[arg(long = "route", value_name = "CIDR[,VIA]", value_parser = parse_route, requires = "netns")]
+    /// A route of it, like 0.0.0.0/0,10.66.0.1. More of it: `metric=`, `table=`, `mtu=`, `advmss=`. May be repeated.
+    #[arg(long = "route", value_name = "CIDR[,VIA][,metric=N]...", value_parser = parse_route, requires = "netns")]
     routes: Vec<DeviceRoute>,
 }
 
@@ -94,20 +94,31 @@ struct Dress {
     /// An address, like 10.66.0.2/24. May be repeated.
     #[arg(long = "address", value_name = "CIDR")]
     addresses: Vec<Cidr>,
-    /// A route, like 0.0.0.0/0,10.66.0.1; without a next hop, the destinations are on the link. May be
-    /// repeated.
-    #[arg(long = "route", value_name = "CIDR[,VIA]", value_parser = parse_route)]
+    /// A route, like 0.0.0.0/0,10.66.0.1; without a next hop, the destinations are on the link. More of it: `metric=`,
+    /// `table=`, `mtu=`, `advmss=`. May be repeated.
+    #[arg(long = "route", value_name = "CIDR[,VIA][,metric=N]...", value_parser = parse_route)]
     routes: Vec<DeviceRoute>,
 }
 
 pub fn parse_route(text: &str) -> Result<DeviceRoute, String> {
-    let (to, via) = match text.split_once(',') {
-        Some((to, via)) => (to, Some(via)),
-        None => (text, None),
-    };
-    let to = to.parse::<Cidr>().map_err(|error| error.to_string())?;
-    let via = via.map(|via| via.parse::<IpAddr>().map_err(|_| format!("{via:?} is no address")));
-    Ok(DeviceRoute { to, via: via.transpose()? })
+    let mut parts = text.split(',');
+    let to = parts.next().unwrap_or_default().parse::<Cidr>().map_err(|error| error.to_string())?;
+    let mut route = DeviceRoute::new(to, None);
+    for part in parts {
+        let Some((word, value)) = part.split_once('=') else {
+            route.via = Some(part.parse::<IpAddr>().map_err(|_| format!("{part:?} is no address"))?);
+            continue;
+        };
+        let number = value.parse::<u32>().map_err(|_| format!("{value:?} is no number"))?;
+        match word {
+            "metric" => route.metric = Some(number),
+            "table" => route.table = Some(number),
+            "mtu" => route.mtu = Some(number),
+            "advmss" => route.advmss = Some(number),
+            _ => return Err(format!("{word:?} is not known here: use metric, table, mtu or advmss")),
+        }
+    }
+    Ok(route)
 }
 
 impl Tap {
@@ -169,13 +180,34 @@ pub fn show(kind: &PortKind) -> Vec<(&'static str, String)> {
         PortKind::Xdp { pod: Some(end), .. } => (&end.mac, &end.addresses, &end.routes),
         _ => return Vec::new(),
     };
-    let route = |route: &DeviceRoute| match route.via {
-        Some(via) => format!("{} via {via}", route.to),
-        None => route.to.to_string(),
-    };
     vec![
         ("mac", mac.map(|mac| mac.to_string()).unwrap_or_default()),
         ("addresses", addresses.iter().map(Cidr::to_string).collect::<Vec<_>>().join(" ")),
-        ("routes", routes.iter().map(route).collect::<Vec<_>>().join(", ")),
+        ("routes", routes.iter().map(DeviceRoute::to_string).collect::<Vec<_>>().join(", ")),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_written_in_a_line() {
+        let route = parse_route("0.0.0.0/0,10.66.0.1,metric=7,mtu=1400").unwrap();
+        assert_eq!(route.to_string(), "0.0.0.0/0 via 10.66.0.1 metric 7 mtu 1400");
+        assert_eq!(
+            parse_route("fd00::/8,table=9,advmss=1200").unwrap().to_string(),
+            "fd00::/8 table 9 advmss 1200"
+        );
+        for bad in [
+            "",
+            "10.0.0.0",
+            "10.0.0.0/8,x",
+            "10.0.0.0/8,metric",
+            "10.0.0.0/8,metric=x",
+            "10.0.0.0/8,via=10.0.0.1",
+        ] {
+            assert!(parse_route(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ mod daemon;
 mod list;
 mod nat;
 mod races;
+mod route;
 mod uplink;
 mod ways;
 
@@ -15,6 +16,7 @@ use daemon::DAEMON;
 use list::MISTAKES;
 use nat::NAT;
 use races::RACES;
+use route::ROUTES;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -31,7 +33,7 @@ struct Mistake {
 }
 
 fn all() -> impl Iterator<Item = &'static Mistake> {
-    MISTAKES.iter().chain(ACLS).chain(NAT).chain(DAEMON).chain(WAYS).chain(RACES).chain(UPLINK)
+    MISTAKES.iter().chain(ACLS).chain(NAT).chain(DAEMON).chain(WAYS).chain(ROUTES).chain(RACES).chain(UPLINK)
 }
 
 /// Mistakes whose place is not in the source any more, or not there alone.

@@ -31,7 +31,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let (tap, many) = with_tap_ports(bench)?;
     let xdp = with_xdp_ports(bench)?;
     let detail = format!(
-        "ADD with {PRESENT} to {} tap pods present, dual stack, masqueraded, process and both synced writes included: p99 {:.1} ms \
+        "ADD with {PRESENT} to {} tap pods present, dual stack, masqueraded, process and its synced write included: p99 {:.1} ms \
          (bar {P99_MS_MAX}); {many}; with as many xdp pods present: p50 {:.1} ms (bar {XDP_P50_MS_MAX}), p99 {:.1}, left after \
          DEL of all: {}",
         PRESENT + TIMED,

@@ -3,7 +3,7 @@
 //!
 //! The steps are numbered by what passes between the two: a relay in between counts requests and answers, and kills before it hands on
 //! the one that is its turn. Before a request nothing of the step is done, before an answer all of it is and the plugin does not know.
-//! What a daemon leaves half done within a step is tried by the tests, at moments that have nothing to do with what it does.
+//! The daemon is killed within each step as well, at several moments after it was asked: somewhere in a transaction, or over a device.
 
 use super::{Bench, Figure, Held};
 use crate::containers::{self, Runtime};
@@ -20,6 +20,9 @@ use switch_lab::{Daemon, Net, Node, Options, wait_until};
 const LONG: Duration = Duration::from_secs(10);
 /// No verb asks so much: one that never ends a round would be a defect of ours.
 const STEPS_MAX: usize = 100;
+/// When the daemon is killed within a step, in microseconds after it was asked. The longest step, a port that is added, takes some
+/// milliseconds with a TAP and some twenty with a veth pair.
+const MOMENTS_US: [u64; 8] = [150, 400, 1_000, 2_000, 4_000, 7_000, 12_000, 20_000];
 /// How long the relay waits for the next thing to do.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -31,11 +34,18 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     for driver in ["tap", "xdp"] {
         let mut scene = Scene::new(bench, driver)?;
         for (verb, is_daemon) in [("ADD", false), ("ADD", true), ("DEL", false), ("DEL", true)] {
-            let steps = scene.kill_at_every_step(verb, is_daemon, &mut leaks)?;
-            told.push(format!(
-                "{driver} {verb}, {} killed: {steps} steps",
-                if is_daemon { "daemon" } else { "plugin" }
-            ));
+            let steps = scene.kill_at_every_step(verb, is_daemon, None, &mut leaks)?;
+            let mut within = 0;
+            for moment in MOMENTS_US.iter().filter(|_| is_daemon) {
+                let after = Some(Duration::from_micros(*moment));
+                within += scene.kill_at_every_step(verb, true, after, &mut leaks)?;
+            }
+            told.push(match is_daemon {
+                true => {
+                    format!("{driver} {verb}, daemon killed: {steps} steps, and {within} times within one")
+                }
+                false => format!("{driver} {verb}, plugin killed: {steps} steps"),
+            });
         }
         scene.daemon.assert_conserved();
     }
@@ -75,19 +85,24 @@ impl Scene {
         Ok(Self { options, runtime, alive, address, devices, daemon, node })
     }
 
-    /// Kills at the first step, at the second, and so on until a round ends before its turn comes; how many steps there were.
+    /// Kills at the first step, at the second, and so on until a round ends before its turn comes; how many steps there were. `after`: so
+    /// long after each that is a request was handed on, instead of before.
     fn kill_at_every_step(
         &mut self,
         verb: &str,
         is_daemon: bool,
+        after: Option<Duration>,
         leaks: &mut Vec<String>,
     ) -> Result<usize, String> {
-        for step in 1..STEPS_MAX {
+        // Every second one is a request.
+        let each = if after.is_some() { 2 } else { 1 };
+        for (count, step) in (1..STEPS_MAX).step_by(each).enumerate() {
             let pod = Net::new("victim");
             if verb == "DEL" {
                 self.runtime.add(&pod)?;
             }
-            let was_killed = self.kill_at(step, verb, is_daemon, &pod, leaks)?;
+            let turn = Turn { step, after };
+            let was_killed = self.kill_at(turn, verb, is_daemon, &pod, leaks)?;
             if !was_killed {
                 self.runtime.run("DEL", &pod)?;
             }
@@ -95,11 +110,12 @@ impl Scene {
             self.runtime.collect(&[alive, other])?;
             let who = if is_daemon { "daemon" } else { "plugin" };
             let found = self.look(&pod)?;
+            let late = after.map_or_else(String::new, |after| format!(", {after:?} after it"));
             leaks.extend(
-                found.into_iter().map(|what| format!("{who} killed at step {step} of {verb}: {what}")),
+                found.into_iter().map(|what| format!("{who} killed at step {step}{late} of {verb}: {what}")),
             );
             if !was_killed {
-                return Ok(step - 1);
+                return Ok(count);
             }
         }
         Err(format!("{verb} takes more than {STEPS_MAX} steps"))
@@ -108,14 +124,14 @@ impl Scene {
     /// Whether it came to that.
     fn kill_at(
         &mut self,
-        step: usize,
+        turn: Turn,
         verb: &str,
         is_daemon: bool,
         pod: &Net,
         leaks: &mut Vec<String>,
     ) -> Result<bool, String> {
         let victim = Arc::new(AtomicI32::new(if is_daemon { self.daemon.pid() as i32 } else { 0 }));
-        let relay = Relay::start(self.node.directory(), &self.daemon.socket, step, victim.clone())?;
+        let relay = Relay::start(self.node.directory(), &self.daemon.socket, turn, victim.clone())?;
         let runtime = self.runtime.by(&self.daemon, &relay.path);
         let child = runtime.begin(verb, pod)?;
         if !is_daemon {
@@ -159,6 +175,15 @@ impl Scene {
     }
 }
 
+/// When to kill.
+#[derive(Clone, Copy)]
+struct Turn {
+    /// At which message, counted from 1.
+    step: usize,
+    /// How long after it was handed on; none: before.
+    after: Option<Duration>,
+}
+
 /// What stands between the plugin and the daemon.
 struct Relay {
     path: PathBuf,
@@ -167,7 +192,7 @@ struct Relay {
 }
 
 impl Relay {
-    fn start(directory: &Path, to: &Path, step: usize, victim: Arc<AtomicI32>) -> Result<Self, String> {
+    fn start(directory: &Path, to: &Path, turn: Turn, victim: Arc<AtomicI32>) -> Result<Self, String> {
         let path = directory.join("relay.sock");
         _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).map_err(|error| error.to_string())?;
@@ -175,7 +200,7 @@ impl Relay {
         let (over, to) = (Arc::new(AtomicBool::new(false)), to.to_owned());
         let end = over.clone();
         let thread = std::thread::spawn(move || {
-            let mut steps = Steps { left: step, victim, was_killed: false };
+            let mut steps = Steps { left: turn.step, after: turn.after, victim, was_killed: false };
             while !end.load(SeqCst) {
                 match listener.accept() {
                     // Whoever hangs up has done so for good.
@@ -197,6 +222,7 @@ impl Relay {
 
 struct Steps {
     left: usize,
+    after: Option<Duration>,
     victim: Arc<AtomicI32>,
     was_killed: bool,
 }
@@ -221,6 +247,10 @@ impl Steps {
         if !self.was_killed {
             self.left -= 1;
             if self.left == 0 {
+                if let Some(after) = self.after {
+                    to.write_all(&line)?;
+                    std::thread::sleep(after);
+                }
                 self.kill();
                 return Err(std::io::ErrorKind::ConnectionReset.into());
             }

@@ -5,8 +5,8 @@
 use crate::answer::{Answer, Interface, Ip, Route};
 use crate::conf::{Conf, Driver};
 use crate::invocation::Invocation;
-use crate::refusal::{INVALID_CONFIG, INVALID_ENVIRONMENT, Refusal, UNKNOWN_CONTAINER};
-use crate::{guard, ipam, netns, outside, pending, switch, workload};
+use crate::refusal::{INVALID_CONFIG, INVALID_ENVIRONMENT, Refusal, TRY_AGAIN_LATER, UNKNOWN_CONTAINER};
+use crate::{chain, guard, ipam, netns, outside, pending, switch, workload};
 use serde_json::Value;
 use std::io::Read;
 use std::net::IpAddr;
@@ -18,11 +18,9 @@ use switch_api::{
 /// Does it; what is to be printed.
 pub fn run(invocation: &Invocation, conf: &Conf) -> Result<Value, Refusal> {
     conf.refuse_unsupported()?;
+    chain::refuse(conf)?;
     let netns = invocation.netns.clone().unwrap_or_default();
-    let seen = netns::look(&netns, &invocation.interface).map_err(|error| {
-        Refusal::new(UNKNOWN_CONTAINER, format!("the namespace {netns} cannot be looked into: {error}"))
-            .details("is the container still there? Entering its namespace needs CAP_SYS_ADMIN")
-    })?;
+    let seen = look(&netns, &invocation.interface)?;
     let mut client = switch::connect(conf).map_err(switch::down)?;
     let holder = conf.holder(&invocation.container, &invocation.interface);
     pending::make_good(&mut client, conf, Some(&holder))?;
@@ -36,6 +34,10 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<Value, Refusal> {
         );
     }
     let is_first = !conf.ipam.needs_interface();
+    if present.is_ok() && is_first {
+        // Most of them refuse who has an address already; ours answers the same.
+        _ = ipam::release_delegated(invocation, conf);
+    }
     let given = match is_first {
         true => ipam::acquire(&mut client, invocation, conf, present.is_err())?,
         false => Answer::default(),
@@ -49,6 +51,21 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<Value, Refusal> {
         Ok((port, given)) => Ok(answer(&port, given, conf, &netns).to_json(conf.version)),
         Err(error) => Err(undo(&mut client, invocation, conf, &holder, error)),
     }
+}
+
+/// The container's interface, if it has one of that name; refused if the namespace is no container's.
+fn look(netns: &str, interface: &str) -> Result<Option<netns::Seen>, Refusal> {
+    let far = |error: std::io::Error| {
+        Refusal::new(UNKNOWN_CONTAINER, format!("the namespace {netns} cannot be looked into: {error}"))
+            .details("is the container still there? Entering its namespace needs CAP_SYS_ADMIN")
+    };
+    // Its default route would take the node's place; and of `/proc/self` the daemon thinks of itself.
+    if netns::is_own(netns).map_err(far)? {
+        let text = format!("CNI_NETNS is {netns}: this is the namespace that the runtime itself is in");
+        return Err(Refusal::new(INVALID_ENVIRONMENT, text)
+            .details("a container on the node's own network needs none: do not attach it"));
+    }
+    netns::look(netns, interface).map_err(far)
 }
 
 /// Addresses for a port that has none yet: whoever gives them was asked by its interface.
@@ -91,7 +108,7 @@ fn attach(
     wanted.settings.mtu = outside::mtu(conf, client, &wanted)?;
     if let Ok((present, has_device)) = present {
         // A runtime that did not wait for our answer asks again: what is as it should be stays.
-        if has_device && present.state == PortState::Up && is_same(&present.port, &wanted) {
+        if has_device && is_as_wanted(&present, &wanted) {
             if let Some(workload) =
                 workload::missing(present.port.workload.as_ref(), wanted.workload.as_ref())
             {
@@ -101,9 +118,36 @@ fn attach(
         }
         switch::remove(client, &conf.holder(&invocation.container, &invocation.interface))?;
     }
-    switch::add(client, &wanted)?;
+    if let Err(error) = switch::add(client, &wanted) {
+        let holder = conf.holder(&invocation.container, &invocation.interface);
+        return made_meanwhile(client, &holder, &wanted, error);
+    }
     conf.outside.confirm(client)?;
     Ok(wanted)
+}
+
+fn is_as_wanted(present: &PortStatus, wanted: &Port) -> bool {
+    present.state == PortState::Up && is_same(&present.port, wanted)
+}
+
+/// A port that could not be added. A runtime that did not wait for one ADD runs two at a time: what the other has just made is the
+/// answer to both.
+fn made_meanwhile(
+    client: &mut Client,
+    holder: &Holder,
+    wanted: &Port,
+    error: ApiError,
+) -> Result<Port, Refusal> {
+    if error.code == Code::Exists
+        && let Ok(present) = switch::find(client, holder)?
+        && is_as_wanted(&present, wanted)
+    {
+        return Ok(present.port);
+    }
+    // The pool does not give it again at once.
+    let is_taken = error.code == Code::Exists && error.data.field.as_deref() == Some("addresses");
+    let refusal = Refusal::from(error);
+    Err(if is_taken { Refusal { code: TRY_AGAIN_LATER, ..refusal } } else { refusal })
 }
 
 /// The same but for its MAC address, if that was chosen by chance, and for what policies know of it.
@@ -177,8 +221,18 @@ fn kind(
     };
     let (device, mac) = (invocation.interface.clone(), Some(mac));
     let addresses = given.ips.iter().map(|ip| cidr(ip.address)).collect::<Result<_, _>>()?;
-    let routes = device_routes(given).into_iter().map(|(to, via)| Ok(DeviceRoute { to: cidr(to)?, via }));
-    let routes = routes.collect::<Result<_, Refusal>>()?;
+    let route = |(to, via, more): (IpNet, Option<IpAddr>, Option<&Route>)| {
+        let plain = DeviceRoute::new(cidr(to)?, via);
+        Ok(more.map_or(plain, |more| DeviceRoute {
+            metric: more.priority,
+            table: more.table,
+            mtu: more.mtu,
+            advmss: more.advmss,
+            scope: more.scope,
+            ..plain
+        }))
+    };
+    let routes = device_routes(given).into_iter().map(route).collect::<Result<_, Refusal>>()?;
     let netns = invocation.netns.clone();
     Ok(match conf.driver {
         Driver::Tap => PortKind::Tap { device, netns, mac, addresses, routes, queues: conf.queues },
@@ -190,8 +244,9 @@ fn kind(
     })
 }
 
-/// Routes as the kernel wants them: a gateway that is not in a subnet of the interface is reached on the link.
-fn device_routes(given: &Answer) -> Vec<(IpNet, Option<IpAddr>)> {
+/// Routes as the kernel wants them, where to and by whom: a gateway that is not in a subnet of the interface is reached on the link.
+/// With each the one that it was asked as.
+fn device_routes(given: &Answer) -> Vec<(IpNet, Option<IpAddr>, Option<&Route>)> {
     let mut routes = Vec::new();
     for route in &given.routes {
         let via = gateway(route, &given.ips);
@@ -200,11 +255,11 @@ fn device_routes(given: &Answer) -> Vec<(IpNet, Option<IpAddr>)> {
             !link_local && !given.ips.iter().any(|ip| ip.address.contains(via))
         };
         if let Some(far) = via.filter(is_far).map(IpNet::from)
-            && !routes.contains(&(far, None))
+            && !routes.contains(&(far, None, None))
         {
-            routes.push((far, None));
+            routes.push((far, None, None));
         }
-        routes.push((route.dst.trunc(), via));
+        routes.push((route.dst.trunc(), via, Some(route)));
     }
     routes
 }
@@ -303,10 +358,8 @@ mod tests {
             gateway: gateway.map(|it| it.parse().unwrap()),
             interface: None,
         };
-        let route = |(dst, gw): &(&str, Option<&str>)| Route {
-            dst: dst.parse().unwrap(),
-            gw: gw.map(|it| it.parse().unwrap()),
-            others: Default::default(),
+        let route = |(dst, gw): &(&str, Option<&str>)| {
+            Route::new(dst.parse().unwrap(), gw.map(|it| it.parse().unwrap()))
         };
         Answer {
             ips: ips.iter().map(ip).collect(),
@@ -316,7 +369,7 @@ mod tests {
     }
 
     fn shown(given: &Answer) -> Vec<String> {
-        let line = |(to, via): &(IpNet, Option<IpAddr>)| {
+        let line = |(to, via, _): &(IpNet, Option<IpAddr>, Option<&Route>)| {
             format!("{to} {}", via.map_or("-".into(), |it| it.to_string()))
         };
         device_routes(given).iter().map(line).collect()

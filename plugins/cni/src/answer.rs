@@ -66,9 +66,32 @@ pub struct Route {
     /// By whom; absent: the gateway of the address of its family.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gw: Option<IpAddr>,
+    /// Longest packet that goes this way; this and the next since 1.1.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Largest TCP segment that peers are told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advmss: Option<u32>,
+    /// Of several routes to one network the lowest counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    /// The routing table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
+    /// How far it leads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<u8>,
     /// What other versions and plugins have beside.
     #[serde(default, flatten)]
     pub others: Map<String, Value>,
+}
+
+impl Route {
+    /// To somewhere, all else left to the kernel.
+    pub fn new(dst: IpNet, gw: Option<IpAddr>) -> Self {
+        let others = Map::default();
+        Self { dst, gw, mtu: None, advmss: None, priority: None, table: None, scope: None, others }
+    }
 }
 
 impl Answer {

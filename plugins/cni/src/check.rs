@@ -1,12 +1,12 @@
 //! CHECK: interface, addresses, routes, port and lease against the result of ADD. Every difference is named.
 
-use crate::answer::{Answer, Ip};
+use crate::answer::{Answer, Ip, Route};
 use crate::conf::{Conf, Driver};
 use crate::invocation::Invocation;
+use crate::netns::SeenRoute;
 use crate::refusal::{DIFFERENT, INVALID_CONFIG, Refusal};
 use crate::{bandwidth, guard, ipam, netns, switch, workload};
-use std::net::IpAddr;
-use switch_api::{Mac, PortKind, PortState, PortStatus};
+use switch_api::{Mac, PortKind, PortState, PortStatus, Vlan};
 
 /// Compares.
 pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
@@ -84,13 +84,35 @@ fn interface(netns: &str, name: &str, mtu: Option<u32>, result: &Answer) -> Vec<
         differences.push(format!("interface {name} does not have the address {}", ip.address));
     }
     for route in &result.routes {
-        let via = |via: &Option<IpAddr>| route.gw.is_none() || *via == route.gw;
-        if !seen.routes.iter().any(|(to, by)| *to == route.dst.trunc() && via(by)) {
-            let by = route.gw.map_or_else(String::new, |gw| format!(" via {gw}"));
-            differences.push(format!("interface {name} does not have the route to {}{by}", route.dst));
+        if !seen.routes.iter().any(|seen| is_route(seen, route)) {
+            differences.push(format!("interface {name} does not have the route to {}", shown(route)));
         }
     }
     differences
+}
+
+/// Whether what is said of a route is so.
+fn is_route(seen: &SeenRoute, route: &Route) -> bool {
+    let is = |said: Option<u32>, seen: Option<u32>| said.is_none_or(|said| Some(said) == seen);
+    seen.to == route.dst.trunc()
+        && route.gw.is_none_or(|gw| seen.via == Some(gw))
+        && is(route.priority, Some(seen.metric))
+        && is(route.table, Some(seen.table))
+        && is(route.mtu, seen.mtu)
+        && is(route.advmss, seen.advmss)
+}
+
+fn shown(route: &Route) -> String {
+    let said = |word: &str, value: Option<String>| value.map(|value| format!(" {word} {value}"));
+    let number = |value: Option<u32>| value.map(|value| value.to_string());
+    let parts = [
+        said("via", route.gw.map(|gw| gw.to_string())),
+        said("metric", number(route.priority)),
+        said("table", number(route.table)),
+        said("mtu", number(route.mtu)),
+        said("advmss", number(route.advmss)),
+    ];
+    parts.into_iter().flatten().fold(route.dst.to_string(), |text, part| text + &part)
 }
 
 fn port(status: &PortStatus, invocation: &Invocation, conf: &Conf, ips: &[Ip]) -> Vec<String> {
@@ -104,7 +126,16 @@ fn port(status: &PortStatus, invocation: &Invocation, conf: &Conf, ips: &[Ip]) -
     if status.port.bridge != conf.bridge {
         differences.push(format!("port {name} is on bridge {}, not {}", status.port.bridge, conf.bridge));
     }
-    let outside = conf.outside.differences(&status.port.settings);
+    let settings = &status.port.settings;
+    let vlan = conf.vlan.map_or_else(Vlan::default, |vid| Vlan::Access { vid });
+    if settings.vlan != vlan {
+        differences.push(format!("port {name} is in {}, not in {}", vlan_of(&settings.vlan), vlan_of(&vlan)));
+    }
+    if settings.isolated != conf.isolated {
+        let is = if settings.isolated { "isolated, and should not be" } else { "not isolated" };
+        differences.push(format!("port {name} is {is}"));
+    }
+    let outside = conf.outside.differences(settings);
     differences.extend(outside.into_iter().map(|text| format!("port {name}: {text}")));
     let limits = &status.port.settings.limits;
     if *limits != conf.limits {
@@ -143,4 +174,11 @@ fn port(status: &PortStatus, invocation: &Invocation, conf: &Conf, ips: &[Ip]) -
         differences.push(format!("port {name} is not to policies what it should be: {due}"));
     }
     differences
+}
+
+fn vlan_of(vlan: &Vlan) -> String {
+    match vlan {
+        Vlan::Access { vid } => format!("VLAN {vid}"),
+        Vlan::Trunk { .. } => "several VLANs".into(),
+    }
 }

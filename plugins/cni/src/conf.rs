@@ -55,6 +55,7 @@ pub(crate) const KNOWN: &[&str] = &[
     "prevResult",
     "ipMasq",
     "noMasquerade",
+    "confDirs",
 ];
 
 /// The configuration, checked.
@@ -72,6 +73,8 @@ pub struct Conf {
     pub state_dir: PathBuf,
     /// How long to wait for the daemon.
     pub timeout: Duration,
+    /// Where the runtime keeps its networks; none: where runtimes do.
+    pub conf_dirs: Option<Vec<PathBuf>>,
     /// The bridge; made if it is not there.
     pub bridge: Name,
     /// The VLAN on it.
@@ -235,6 +238,7 @@ fn take(map: Map<String, Value>, raw: Value, version: Version, problems: &mut Pr
         socket: fields.take("socket", problems).unwrap_or_else(|| switch_api::DEFAULT_SOCKET.into()),
         state_dir: fields.take("stateDir", problems).unwrap_or_else(|| STATE_DIR_DEFAULT.into()),
         timeout: Duration::from_secs(fields.take("timeoutSeconds", problems).unwrap_or(TIMEOUT_S_DEFAULT)),
+        conf_dirs: None,
         bridge: default_bridge(),
         vlan: None,
         mtu: None,
@@ -281,6 +285,7 @@ fn take_port(fields: &mut Fields, conf: &mut Conf, problems: &mut Problems) {
         problems.add(format!("type is not {TYPE}, nor is ipam.type"));
     }
     conf.bridge = fields.take("bridge", problems).unwrap_or_else(default_bridge);
+    conf.conf_dirs = fields.take("confDirs", problems);
     conf.vlan = fields.take("vlan", problems);
     conf.mtu = fields.take("mtu", problems);
     if conf.mtu.is_some_and(|mtu| !(68..=9000).contains(&mtu)) {

@@ -3,9 +3,9 @@
 
 use crate::answer::{Answer, Ip, Route};
 use crate::conf::{Conf, Ipam};
-use crate::delegate;
 use crate::invocation::Invocation;
-use crate::refusal::{INVALID_CONFIG, Refusal};
+use crate::refusal::{INVALID_CONFIG, Refusal, UNKNOWN_CONTAINER};
+use crate::{delegate, netns};
 use switch_api::{
     ApiError, Client, Code, Done, Holder, IpNet, Lease, LeaseAcquire, LeaseFilter, LeaseStatus, Name, Owner,
     Pool, PoolRange, Released, Request,
@@ -29,12 +29,19 @@ pub fn acquire(
             let addresses = conf.ips.iter().chain(&invocation.ips).copied().collect();
             let holder = conf.holder(&invocation.container, &invocation.interface);
             let wanted = LeaseAcquire { pool: pool.clone(), holder, addresses, with_port };
+            let has = if routes.is_none() && conf.is_ours { defaults(invocation)? } else { [false; 2] };
             let lease = lease(client, &wanted, ranges)?;
-            Ok(answer(&lease, routes.as_deref()))
+            Ok(answer(&lease, routes.as_deref(), has))
         }
         Ipam::Delegate(kind) => {
-            let said = delegate::run(kind, "ADD", invocation, conf)?;
-            Answer::read(said.unwrap_or_default(), &format!("what the plugin {kind} printed"))
+            let given = delegate::run(kind, "ADD", invocation, conf).and_then(|said| {
+                Answer::read(said.unwrap_or_default(), &format!("what the plugin {kind} printed"))
+            });
+            if given.is_err() && with_port {
+                // As the specification wants it ("Delegated plugin execution"), and so that ADD can be asked again.
+                _ = release_delegated(invocation, conf);
+            }
+            given
         }
     }
 }
@@ -58,24 +65,35 @@ fn lease(client: &mut Client, wanted: &LeaseAcquire, ranges: &[PoolRange]) -> Re
     }
 }
 
-fn answer(lease: &Lease, routes: Option<&[Route]>) -> Answer {
+/// Default routes of either family that the container has from another network already: it keeps them.
+fn defaults(invocation: &Invocation) -> Result<[bool; 2], Refusal> {
+    let netns = invocation.netns.as_deref().unwrap_or_default();
+    netns::default_routes_besides(netns, &invocation.interface).map_err(|error| {
+        Refusal::new(UNKNOWN_CONTAINER, format!("the namespace {netns} cannot be looked into: {error}"))
+            .details("the container is gone, or CNI_NETNS is not its namespace")
+    })
+}
+
+/// `has_default`: families of which the container has a default route by another interface.
+fn answer(lease: &Lease, routes: Option<&[Route]>, has_default: [bool; 2]) -> Answer {
     let ip =
         |has: &switch_api::LeasedAddress| Ip { address: has.address, gateway: has.gateway, interface: None };
     let ips: Vec<Ip> = lease.addresses.iter().map(ip).collect();
-    let routes = routes.map_or_else(|| default_routes(&ips), <[Route]>::to_vec);
+    let routes = routes.map_or_else(|| default_routes(&ips, has_default), <[Route]>::to_vec);
     Answer { ips, routes, ..Answer::default() }
 }
 
-/// The default route of each family that has a gateway.
-fn default_routes(ips: &[Ip]) -> Vec<Route> {
+/// The default route of each family that has a gateway, and no such route yet.
+fn default_routes(ips: &[Ip], has_default: [bool; 2]) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
-    for ip in ips.iter().filter(|ip| ip.gateway.is_some()) {
+    let is_due = |ip: &&Ip| ip.gateway.is_some() && !has_default[usize::from(ip.address.addr().is_ipv6())];
+    for ip in ips.iter().filter(is_due) {
         let dst = IpNet::new_assert(
             if ip.address.addr().is_ipv6() { [0u16; 8].into() } else { [0u8; 4].into() },
             0,
         );
         if !routes.iter().any(|route| route.dst == dst) {
-            routes.push(Route { dst, gw: ip.gateway, others: Default::default() });
+            routes.push(Route::new(dst, ip.gateway));
         }
     }
     routes

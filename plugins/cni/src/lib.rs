@@ -11,6 +11,7 @@
 //! | [`refusal`] | errors: the specification's codes, and what to do |
 //! | [`run`] | which verb does what |
 //! | [`add`], [`del`], [`check`], [`gc`], [`status`] | the verbs |
+//! | [`chain`] | the list of plugins that ours is one of |
 //! | [`guard`] | what a container may say of itself |
 //! | [`bandwidth`] | how fast a container may send and be sent |
 //! | [`outside`] | how a container reaches the outside and is reached |
@@ -26,6 +27,7 @@
 pub mod add;
 pub mod answer;
 pub mod bandwidth;
+pub mod chain;
 pub mod check;
 pub mod conf;
 pub mod del;

@@ -6,7 +6,7 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use switch_api::{IpNet, Mac};
 
 /// An interface as it is.
@@ -31,8 +32,67 @@ pub struct Seen {
     pub mtu: u32,
     /// Its addresses.
     pub addresses: Vec<IpNet>,
-    /// Routes through it: where to, by whom.
-    pub routes: Vec<(IpNet, Option<IpAddr>)>,
+    /// Routes through it.
+    pub routes: Vec<SeenRoute>,
+}
+
+/// A route as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeenRoute {
+    /// Where to.
+    pub to: IpNet,
+    /// By whom.
+    pub via: Option<IpAddr>,
+    /// The routing table.
+    pub table: u32,
+    /// Its metric.
+    pub metric: u32,
+    /// Longest packet that goes this way, if it says so.
+    pub mtu: Option<u32>,
+    /// Largest TCP segment that peers are told of, if it says so.
+    pub advmss: Option<u32>,
+}
+
+/// The namespace of whoever reads it.
+const OWN: &str = "/proc/self/ns/net";
+/// The routing table of routes that name none (rtnetlink(7)).
+const TABLE_MAIN: u32 = 254;
+
+/// Whether a namespace is that of this process.
+pub fn is_own(netns: &str) -> io::Result<bool> {
+    let (theirs, ours) = (std::fs::metadata(netns)?, std::fs::metadata(OWN)?);
+    Ok((theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
+}
+
+/// Whether a namespace has a default route of IPv4, and one of IPv6, that is not through the interface of this name.
+pub fn default_routes_besides(netns: &str, interface: &str) -> io::Result<[bool; 2]> {
+    inside(netns, || {
+        let socket = open()?;
+        let (mut own, mut has) = (None, [false; 2]);
+        dump(&socket, RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
+            if let RouteNetlinkMessage::NewLink(link) = message
+                && link.attributes.contains(&LinkAttribute::IfName(interface.to_owned()))
+            {
+                own = Some(link.header.index);
+            }
+        })?;
+        dump(&socket, RouteNetlinkMessage::GetRoute(RouteMessage::default()), |message| {
+            let RouteNetlinkMessage::NewRoute(message) = message else { return };
+            let device = message.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            });
+            let route = read_route(&message).filter(|_| message.header.kind == RouteType::Unicast);
+            // One of several next hops names its devices in each of them.
+            let is_other = device.is_none() || device != own;
+            if let Some(route) = route.filter(|route| route.table == TABLE_MAIN && is_other)
+                && route.to.prefix_len() == 0
+            {
+                has[usize::from(route.to.addr().is_ipv6())] = true;
+            }
+        })?;
+        Ok(has)
+    })
 }
 
 /// Looks at an interface; none if the namespace has none of this name.
@@ -126,24 +186,39 @@ fn read_address(address: &AddressMessage) -> Option<IpNet> {
     IpNet::new(ip, address.header.prefix_len).ok()
 }
 
-fn read_route(route: &RouteMessage) -> Option<(IpNet, Option<IpAddr>)> {
+fn read_route(route: &RouteMessage) -> Option<SeenRoute> {
     let is_ipv6 = route.header.address_family == netlink_packet_route::AddressFamily::Inet6;
+    let any = if is_ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
     let ip = |address: &RouteAddress| match address {
         RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
         RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
         _ => None,
     };
-    let any = if is_ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
-    let to = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(to) => ip(to),
-        _ => None,
-    });
-    let via = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Gateway(via) => ip(via),
-        _ => None,
-    });
-    let net = IpNet::new(to.unwrap_or(any), route.header.destination_prefix_length).ok()?;
-    Some((net, via))
+    let (mut to, table) = (any, u32::from(route.header.table));
+    let mut seen =
+        SeenRoute { to: IpNet::new_assert(any, 0), via: None, table, metric: 0, mtu: None, advmss: None };
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => to = ip(address)?,
+            RouteAttribute::Gateway(address) => seen.via = ip(address),
+            RouteAttribute::Table(table) => seen.table = *table,
+            RouteAttribute::Priority(metric) => seen.metric = *metric,
+            RouteAttribute::Metrics(metrics) => read_metrics(metrics, &mut seen),
+            _ => {}
+        }
+    }
+    seen.to = IpNet::new(to, route.header.destination_prefix_length).ok()?;
+    Some(seen)
+}
+
+fn read_metrics(metrics: &[RouteMetric], seen: &mut SeenRoute) {
+    for metric in metrics {
+        match metric {
+            RouteMetric::Mtu(mtu) => seen.mtu = Some(*mtu),
+            RouteMetric::Advmss(advmss) => seen.advmss = Some(*advmss),
+            _ => {}
+        }
+    }
 }
 
 fn dump(

@@ -6,7 +6,9 @@ use crate::fields::{Fields, Problems};
 use crate::refusal::{Refusal, SWITCH_REFUSED};
 use serde_json::{Map, Value};
 use std::net::IpAddr;
-use switch_api::{Client, Port, PortSettings, Prefix, Protocol, Publish, Request, Status};
+use switch_api::{
+    Client, Nothing, Port, PortSettings, Prefix, Protocol, Publish, Request, Status, VrfStatus,
+};
 
 /// Networks in `noMasquerade`, and ports of one container: what the daemon takes for a port.
 const LIST_MAX: usize = 64;
@@ -100,6 +102,11 @@ impl Outside {
         let status: Status = client.call(&Request::Status(Default::default()))?;
         let outside = status.outside.unwrap_or_default();
         if outside.published == 0 {
+            // What comes by an uplink the switch leads itself, with the kernel beside it or without.
+            let vrfs: Vec<VrfStatus> = client.call(&Request::VrfList(Nothing {}))?;
+            if vrfs.iter().any(|vrf| !vrf.uplinks.is_empty()) {
+                return Ok(());
+            }
             let text = "the node has no way to the switch, so its ports lead nowhere";
             return Err(Refusal::new(SWITCH_REFUSED, text)
                 .details("`switch-ctl port add host NAME --bridge BRIDGE --address ADDRESS` makes one"));

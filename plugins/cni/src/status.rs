@@ -3,12 +3,15 @@
 use crate::conf::{Conf, Ipam};
 use crate::invocation::Invocation;
 use crate::refusal::{NOT_AVAILABLE, NOT_CONNECTED, Refusal};
-use crate::{delegate, pending, switch};
+use crate::{chain, delegate, pending, switch};
 use switch_api::{Client, Name, PoolRange, PoolStatus, Request, Role, Status};
 
 /// Looks. Without the daemon the containers that are attached are not connected either: its workers carry
 /// their frames.
 pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
+    if conf.is_ours {
+        chain::refuse(conf).map_err(|refusal| Refusal { code: NOT_AVAILABLE, ..refusal })?;
+    }
     let not_connected = |error: switch_api::ApiError| {
         Refusal::new(NOT_CONNECTED, error.message).details(error.data.hint.unwrap_or_default())
     };

@@ -260,6 +260,8 @@ fn two_pods_reach_each_other_and_the_node() {
     assert_eq!((runtime.ports().len(), runtime.leases().len()), (1, 1));
     containerd.remove(&b);
     runtime.assert_empty();
+    assert_eq!(runtime.node.net.run("nft list ruleset"), "");
+    assert_eq!(runtime.devices(), ["switch0"]);
     assert!(containerd.namespaces().is_empty(), "{:?}", containerd.namespaces());
     assert!(shims(&containerd.socket).is_empty());
     let dels: Vec<_> = containerd.asked().into_iter().filter(|(verb, _)| verb == "DEL").collect();

@@ -43,6 +43,15 @@ fn host_local_and_static_give_addresses() {
     c.net.ip("link del eth0");
     assert!(!runtime.ask("ADD", "1.0.0", &c, bad).success);
     assert_eq!(reserved(), with_one);
+    // A runtime that did not wait asks again. host-local would refuse who has an address.
+    let d = Container::new("d");
+    for _ in 0..2 {
+        let said = runtime.ask("ADD", "1.0.0", &d, host_local.clone());
+        assert!(said.success, "{:#}", said.json);
+        assert_eq!(reserved(), with_one + 1);
+        wait_until("it is connected", LONG, || a.reaches(&said.address(0)));
+    }
+    runtime.ask("DEL", "1.0.0", &d, host_local.clone()).ok();
     for _ in 0..2 {
         runtime.ask("DEL", "1.0.0", &a, check.clone()).ok();
     }
@@ -52,6 +61,31 @@ fn host_local_and_static_give_addresses() {
     let missing = runtime.ask("ADD", "1.0.0", &a, json!({"ipam": {"type": "no-such-plugin"}}));
     assert_eq!(missing.code(), 102);
     runtime.assert_empty();
+}
+
+/// A gateway outside the interface's network is reached on the link.
+#[test]
+fn a_gateway_of_another_network_is_reached_on_the_link() {
+    let runtime = Runtime::new();
+    let (a, router) = (Container::new("a"), Container::new("router"));
+    for driver in ["tap", "xdp"] {
+        let network = |addresses: Value, routes: Value| json!({"driver": driver, "ipam": {"type": "static", "addresses": addresses, "routes": routes}});
+        let far = json!([
+            {"address": "10.1.0.5/32", "gateway": "169.254.1.1"}, {"address": "fd01::5/128", "gateway": "fd09::1"},
+        ]);
+        let pod = network(far, json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]));
+        let near = json!([{"address": "169.254.1.1/32"}, {"address": "fd09::1/128"}]);
+        let hop = network(near, json!([{"dst": "10.1.0.5/32"}, {"dst": "fd01::5/128"}]));
+        runtime.ask("ADD", "1.0.0", &a, pod.clone()).ok();
+        runtime.ask("ADD", "1.0.0", &router, hop.clone()).ok();
+        assert!(a.net.ip("route show default").contains("default via 169.254.1.1 dev eth0"));
+        for address in ["169.254.1.1", "fd09::1"] {
+            wait_until(&format!("{driver}: {address} answers"), LONG, || a.reaches(address));
+        }
+        runtime.ask("DEL", "1.0.0", &a, pod).ok();
+        runtime.ask("DEL", "1.0.0", &router, hop).ok();
+        runtime.assert_empty();
+    }
 }
 
 /// `ptp` and `bridge` ask us for addresses, one network each, with the version that Debian's plugins speak.
@@ -117,6 +151,46 @@ fn a_chain_that_needs_a_veth_is_refused() {
         runtime.ask("DEL", "1.0.0", &a, json!({"prevResult": result})).ok();
         runtime.assert_empty();
     }
+}
+
+/// A runtime passes a plugin its own part of the list alone; the list is found where the runtime keeps it, and refused before anything is
+/// done, with what to use instead.
+#[test]
+fn a_list_with_a_plugin_that_needs_a_veth_is_refused_before_anything_is_done() {
+    let mut runtime = Runtime::new();
+    let directory = runtime.node.directory().join("net.d");
+    std::fs::create_dir(&directory).unwrap();
+    runtime.conf["confDirs"] = json!([runtime.node.directory().join("nowhere"), directory]);
+    let write = |file: &str, network: &str, kind: &str| {
+        let list = json!({"cniVersion": "1.1.0", "name": network, "plugins": [{"type": "switch-cni"}, {"type": kind}]});
+        std::fs::write(directory.join(file), list.to_string()).unwrap();
+    };
+    let a = Container::new("a");
+    write("10-others.conflist", "others", "firewall");
+    std::fs::write(directory.join("11-broken.conflist"), "{").unwrap();
+    // Another network of this name, as Debian's podman brings one.
+    let theirs = json!({"name": "pods", "plugins": [{"type": "bridge"}, {"type": "firewall"}]});
+    std::fs::write(directory.join("12-bridge.conflist"), theirs.to_string()).unwrap();
+    runtime.ask("STATUS", "1.1.0", &a, json!({})).ok();
+    for (kind, instead) in [("bandwidth", "that capability itself"), ("firewall", "switch-ctl policy")] {
+        write("20-pods.conflist", "pods", kind);
+        for (verb, code) in [("ADD", 7), ("STATUS", 50)] {
+            let said = runtime.ask(verb, "1.1.0", &a, json!({}));
+            assert_eq!(said.code(), code, "{:#}", said.json);
+            let (text, details) =
+                (said.json["msg"].as_str().unwrap(), said.json["details"].as_str().unwrap());
+            assert!(text.contains(kind) && text.contains("needs a veth pair"), "{text}");
+            assert!(details.contains(instead) && details.contains("20-pods.conflist"), "{details}");
+        }
+        assert!(!a.has("eth0"));
+        // What was attached before somebody wrote that goes all the same.
+        runtime.ask("DEL", "1.1.0", &a, json!({})).ok();
+        runtime.assert_empty();
+    }
+    // Runtimes take the first list of a name; and one that asks for nothing that is not there is as good as any.
+    write("15-pods.conflist", "pods", "tuning");
+    runtime.ask("STATUS", "1.1.0", &a, json!({})).ok();
+    runtime.add(&a);
 }
 
 /// DHCP asks by the container's interface: it is there before it has an address, gets one in place, and lets go of it before it goes.

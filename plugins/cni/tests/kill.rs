@@ -10,8 +10,11 @@ use runtime::{Container, Runtime, switchd};
 use rustix::process::Signal;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use switch_lab::wait_until;
+use switch_api::{Done, Holder, Lease, LeaseAcquire, LeaseStatus, Owner, Pool, PoolRange, Request};
+use switch_lab::disk::SmallDisk;
+use switch_lab::{Node, Options, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
 /// Kills of the plugin, and of the daemon.
@@ -189,7 +192,16 @@ fn a_deletion_that_cannot_be_written_down_is_not_said_to_be_done() {
 
 #[test]
 fn a_runtime_that_does_not_wait_is_told_the_same_later() {
-    let runtime = Runtime::new();
+    ask_again("tap");
+}
+
+#[test]
+fn a_runtime_of_the_driver_xdp_that_does_not_wait_is_told_the_same_later() {
+    ask_again("xdp");
+}
+
+fn ask_again(driver: &str) {
+    let runtime = runtime_with(driver);
     let (a, other) = (Container::new("a"), Container::new("other"));
     runtime.add(&other);
     // The daemon stands still, and the runtime asks for longer than it waits.
@@ -201,14 +213,14 @@ fn a_runtime_that_does_not_wait_is_told_the_same_later() {
     assert_eq!(runtime.add(&a), first);
     wait_until("it is connected", LONG, || other.reaches(&first.address(0)));
     assert_eq!((runtime.ports().len(), runtime.leases().len()), (2, 2));
-    // Two at once for the same container: whoever fails says so, and takes nothing from the other.
+    // Two at once for the same container: both are told of the same, and neither takes anything from the other.
     for round in 0..8 {
         let container = Container::new("twice");
         let both = [runtime.start("ADD", &container), runtime.start("ADD", &container)].map(|it| it.finish());
-        assert!(both.iter().any(|said| said.success), "round {round}: {both:#?}");
-        let said = runtime.add(&container);
-        let result = runtime.ask("CHECK", "1.0.0", &container, json!({"prevResult": said.json}));
+        assert!(both[0].success && both[0] == both[1], "round {round}: {both:#?}");
+        let result = runtime.ask("CHECK", "1.0.0", &container, json!({"prevResult": both[0].json}));
         assert!(result.success, "round {round}: {:#}", result.json);
+        assert_eq!(runtime.add(&container), both[0], "round {round}");
         assert_eq!((runtime.ports().len(), runtime.leases().len()), (3, 3), "round {round}");
         // And one that gives up while another asks again.
         let both = [runtime.start("DEL", &container), runtime.start("ADD", &container)].map(|it| it.finish());
@@ -218,6 +230,114 @@ fn a_runtime_that_does_not_wait_is_told_the_same_later() {
         assert_eq!((runtime.ports().len(), runtime.leases().len()), (2, 2), "round {round}");
     }
     assert!(other.reaches(&first.address(0)), "who lives is not disturbed");
+}
+
+/// What the daemon cannot keep is not done, and leaves nothing; what it cannot take away is not forgotten.
+#[test]
+fn on_a_full_disk_an_add_leaves_nothing_and_a_deletion_is_made_good_later() {
+    let started = || {
+        let node = Node::new();
+        let disk = SmallDisk::new(&node, 2);
+        let state = format!("--state {}", disk.file("state").display());
+        (Runtime::of(node, &Options::new(runtime::program()).with(&state)), disk)
+    };
+    // The disk goes first: it is in the node's directory.
+    let (runtime, disk) = started();
+    let [alive, other, goes] = ["alive", "other", "goes"].map(Container::new);
+    let address = runtime.add(&alive).address(0);
+    [&other, &goes].iter().for_each(|container| _ = runtime.add(container));
+    let range = PoolRange::of("10.0.0.0/12".parse().unwrap());
+    let pool = Pool { name: "filler".parse().unwrap(), ranges: vec![range], owner: Owner::Operator };
+    let _: Done = runtime.daemon.call(&Request::PoolAdd(pool));
+    let filler = disk.fill();
+    // Room that the file has within it is used first.
+    let mut rounds = 0..20;
+    let (comes, refused) = loop {
+        assert!(rounds.next().is_some(), "the disk is not full");
+        (0..20_000).find(|_| runtime.daemon.client().call::<Lease>(&lease_for_nobody()).is_err()).unwrap();
+        let container = Container::new("comes");
+        let said = runtime.ask("ADD", "1.0.0", &container, json!({}));
+        match said.success {
+            true => _ = runtime.ask("DEL", "1.0.0", &container, json!({})).ok(),
+            false => break (container, said),
+        }
+    };
+    assert!(refused.json["msg"].as_str().unwrap().contains("could not be kept"), "{:#}", refused.json);
+    assert!(!comes.has("eth0"), "what was refused left its interface");
+    let count = || {
+        let ours = |status: &&LeaseStatus| status.lease.pool.as_str() == "pods";
+        (runtime.ports().len(), runtime.leases().iter().filter(ours).count())
+    };
+    assert_eq!(count(), (3, 3), "{:#}", refused.json);
+    assert!(other.reaches(&address), "who lives is not disturbed");
+    for _ in 0..2 {
+        runtime.ask("DEL", "1.0.0", &goes, json!({})).ok();
+    }
+    std::fs::remove_file(filler).unwrap();
+    runtime.ask("STATUS", "1.1.0", &alive, json!({})).ok();
+    assert_eq!(count(), (2, 2), "it was forgotten");
+    wait_until("the interface is gone", LONG, || !goes.has("eth0"));
+    let said = runtime.add(&comes);
+    assert!(other.reaches(&said.address(0)) && other.reaches(&address));
+    collect_garbage(&runtime, &[]);
+    assert_eq!(count(), (0, 0));
+    runtime.daemon.assert_conserved();
+}
+
+/// Another one each time.
+fn lease_for_nobody() -> Request {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let container = format!("nobody{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    let holder = Holder { network: "filler".into(), container, interface: "eth0".into() };
+    let pool = "filler".parse().unwrap();
+    Request::LeaseAcquire(LeaseAcquire { pool, holder, addresses: Vec::new(), with_port: false })
+}
+
+/// podman and a kubelet's containerd on one node, say: each has its own network, of one bridge and one pool, and containers of the same
+/// names. Neither's garbage collection takes what is the other's.
+#[test]
+fn two_runtimes_at_once_do_not_touch_what_is_the_others() {
+    let runtime = Runtime::new();
+    let runtime = &runtime;
+    let each = |network: &'static str| {
+        let mut kept: Vec<(Container, runtime::Said)> = Vec::new();
+        for n in 0..8 {
+            let container = Container::new(&format!("c{n}"));
+            let netns = container.net.path();
+            let env = [("CNI_CONTAINERID", &*container.id), ("CNI_NETNS", &*netns), ("CNI_IFNAME", "eth0")];
+            let conf = runtime.with("1.1.0", json!({"name": network}));
+            let said = runtime.run("ADD", &env, conf.clone());
+            assert!(said.success, "{network} {n}: {:#}", said.json);
+            match n % 2 {
+                0 => kept.push((container, said)),
+                _ => _ = runtime.run("DEL", &env, conf.clone()).ok(),
+            }
+            let valid = kept.iter().map(|(it, _)| json!({"containerID": it.id, "ifname": "eth0"}));
+            let mut conf = conf;
+            conf["cni.dev/valid-attachments"] = valid.collect::<Vec<_>>().into();
+            runtime.run("GC", &[], conf).ok();
+        }
+        kept
+    };
+    let (one, two) = std::thread::scope(|scope| {
+        let threads = ["podman", "kubelet"].map(|network| scope.spawn(move || (network, each(network))));
+        let [one, two] = threads.map(|thread| thread.join().unwrap());
+        (one, two)
+    });
+    assert_eq!((runtime.ports().len(), runtime.leases().len()), (8, 8));
+    for (network, kept) in [&one, &two] {
+        for (container, said) in kept {
+            let netns = container.net.path();
+            let env = [("CNI_CONTAINERID", &*container.id), ("CNI_NETNS", &*netns), ("CNI_IFNAME", "eth0")];
+            let conf = runtime.with("1.1.0", json!({"name": network, "prevResult": said.json}));
+            let checked = runtime.run("CHECK", &env, conf);
+            assert!(checked.success, "{network}: {:#}", checked.json);
+            let reached = |(other, said): &(Container, runtime::Said)| {
+                other.net.path() == netns || container.reaches(&said.address(0))
+            };
+            assert!(one.1.iter().chain(&two.1).all(reached), "{network} {}", container.id);
+        }
+    }
 }
 
 #[test]

@@ -125,4 +125,6 @@ fn two_containers_reach_each_other_and_the_node() {
     podman.reaches("b", &a);
     podman.run("rm -f -t 0 a b");
     runtime.assert_empty();
+    assert_eq!(runtime.node.net.run("nft list ruleset"), "");
+    assert_eq!(runtime.devices(), ["switch0"]);
 }

@@ -127,6 +127,38 @@ fn a_port_that_nobody_would_reach_is_refused() {
     runtime.assert_empty();
 }
 
+/// A node whose containers leave by a NIC that the switch shares needs no host port for that.
+#[test]
+fn an_uplink_alone_publishes_ports_and_says_how_large_a_packet_may_be() {
+    let runtime = Runtime::new();
+    let world = world(&runtime.node.net);
+    runtime.node.net.ip("route add default via 198.51.100.2");
+    runtime.node.net.ip("link set up0 mtu 1400");
+    runtime.daemon.bridge("br0");
+    for address in ["10.88.0.1/24", "fd88::1/64"] {
+        runtime.daemon.gateway("br0", address);
+    }
+    let a = Container::new("a");
+    let published = publishing(json!([{"hostPort": 8080, "containerPort": 80}]));
+    assert_eq!(runtime.ask("ADD", "1.1.0", &a, published.clone()).code(), 100, "there is no way yet");
+    runtime.assert_empty();
+    runtime.daemon.bridge("wan");
+    let uplink = Port::new("uplink".parse().unwrap(), "wan".parse().unwrap(), PortKind::uplink("up0"));
+    let _: Done = runtime.daemon.call(&Request::PortAdd(Box::new(uplink)));
+    let result = runtime.ask("ADD", "1.1.0", &a, published.clone()).ok();
+    assert_eq!(result["interfaces"][0]["mtu"], 1400);
+    let _service = Service::new(&a.net, 80, "a");
+    for (to, from) in [("198.51.100.1:8080", "198.51.100.2"), ("[2001:db8::1]:8080", "2001:db8::2")] {
+        let said = Some(format!("a {from}"));
+        wait_until(&format!("{to} leads to the container"), SOON, || ask_tcp(&world, to) == said);
+    }
+    runtime.node.net.ip("link set up0 mtu 1300");
+    wait_until("it follows", SOON, || a.net.ip("link show eth0").contains("mtu 1300 "));
+    runtime.ask("DEL", "1.1.0", &a, published).ok();
+    assert_eq!(ask_tcp(&world, "198.51.100.1:8080"), None);
+    runtime.assert_empty();
+}
+
 /// Largest packet that the kernel of a container sends without a fragment, and that arrives.
 fn carries(container: &Container, mtu: u32) -> bool {
     // Without the headers of IPv4 and of the ping.

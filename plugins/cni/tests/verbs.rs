@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
+#[path = "verbs/networks.rs"]
+mod networks;
 #[allow(dead_code, reason = "the runtime's driver has more than this test needs")]
 mod runtime;
 #[path = "verbs/xdp.rs"]
@@ -30,11 +32,13 @@ fn containers_reach_each_other_in_every_version_and_leave_nothing() {
         assert_eq!(one.json["interfaces"][0]["sandbox"], a.net.path());
         assert_eq!(one.json["ips"][1]["version"] == "6", version < "1.0.0", "{:#}", one.json);
         assert_eq!(two.json["interfaces"][0]["mtu"] == 1400, version >= "1.1.0", "{:#}", two.json);
-        // At once, IPv6 too: nobody waits for duplicate address detection.
+        // At once, IPv6 too: nobody waits for duplicate address detection, and the answer came when every worker had the port.
         for at in [0, 1] {
-            reaches(&a, &two.address(at));
-            reaches(&b, &one.address(at));
+            assert!(a.reaches(&two.address(at)) && b.reaches(&one.address(at)), "{}", a.net.ip("addr"));
         }
+        let said = runtime.run("VERSION", &[], json!({"cniVersion": version})).ok();
+        let all = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+        assert_eq!(said, json!({"cniVersion": version, "supportedVersions": all}));
         assert!(b.net.ip("link show eth0").contains("mtu 1400"));
         let mac = one.json["interfaces"][0]["mac"].as_str().unwrap();
         assert!(a.net.ip("link show eth0").contains(mac));
@@ -82,13 +86,12 @@ fn check_names_what_differs() {
     a.net.ip("link set eth0 address 02:00:00:00:99:99");
     differs(&["MAC address 02:00:00:00:99:99, not", mac]);
     a.net.ip(&format!("link set eth0 address {mac}"));
-    // The plugin would be asked with another bridge: the port is on the one that it was made on.
-    let elsewhere = runtime.ask("CHECK", "1.1.0", &a, json!({"prevResult": result, "bridge": "br9"}));
-    assert!(
-        elsewhere.json["msg"].as_str().unwrap().contains("is on bridge br0, not br9"),
-        "{:#}",
-        elsewhere.json
-    );
+    // The plugin would be asked with another configuration: the port is as it was made.
+    let other = json!({"prevResult": result, "bridge": "br9", "vlan": 9, "isolated": true});
+    let elsewhere = runtime.ask("CHECK", "1.1.0", &a, other);
+    for part in ["is on bridge br0, not br9", "is in VLAN 1, not in VLAN 9", "is not isolated"] {
+        assert!(elsewhere.json["msg"].as_str().unwrap().contains(part), "{part}: {:#}", elsewhere.json);
+    }
     let lease = switch_api::LeaseFilter { container: Some("a".into()), ..Default::default() };
     let _: switch_api::Released =
         runtime.daemon.call_as(switch_api::Owner::Cni, &switch_api::Request::LeaseRelease(lease));

@@ -2,6 +2,7 @@
 //! trusts every number and every reference.
 
 use super::model::{Model, vids_of};
+use super::nexthops::{MTU_MIN_V4, MTU_MIN_V6};
 use super::shared::Nics;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ pub const TAP_QUEUES_MAX: u16 = 16;
 pub(crate) const ADDRESSES_MAX: usize = 16;
 /// Routes a device is made with: beyond a handful, a default route serves.
 pub(crate) const ROUTES_MAX: usize = 64;
+/// What the kernel takes (`ip_metrics_convert`, net/ipv4/metrics.c): a packet of 65 535 bytes without its headers.
+pub(crate) const ADVMSS_MAX: u32 = 65_495;
 
 /// Contradictions that a refusal tells: what a person reads. A gateway that goes may be one for every route.
 const PROBLEMS_TOLD: usize = 16;
@@ -311,6 +314,16 @@ fn check_dress(
         }
         if route.via.is_some_and(|via| via.is_ipv4() != route.to.address().is_ipv4()) {
             problem("routes", format!("the next hop to {} is of the other IP version", route.to));
+        }
+        let mtu_min = if route.to.address().is_ipv6() { MTU_MIN_V6 } else { MTU_MIN_V4 };
+        if let Some(mtu) = route.mtu.filter(|mtu| !(u32::from(mtu_min)..=65_535).contains(mtu)) {
+            problem("routes", format!("an MTU of {mtu} to {}: use {mtu_min} to 65535", route.to));
+        }
+        if route.table == Some(0) {
+            problem("routes", format!("table 0, of the route to {}, is none: use 1 or more", route.to));
+        }
+        if let Some(advmss) = route.advmss.filter(|advmss| !(1..=ADVMSS_MAX).contains(advmss)) {
+            problem("routes", format!("segments of {advmss} bytes to {}: use 1 to {ADVMSS_MAX}", route.to));
         }
     }
 }

@@ -2,7 +2,8 @@
 //! is made and dressed in the pod's as a TAP is ([`super::tap`]). The pair outlives the daemon and goes with the port.
 //!
 //! Unlike a TAP a pair is there from the first step on, so what is written on our end says how far it is: nothing yet, being made, or
-//! whole. One that is not whole was left by a daemon that died over it, and is made anew. In the pod the end has our end's name until it
+//! whole, which it is when its port is kept. One that is not whole was left by a daemon that died over it, and is made anew, or goes if
+//! nobody has declared its port. In the pod the end has our end's name until it
 //! is known as ours, so that no runtime takes it for somebody else's.
 
 use super::links::Link;
@@ -12,6 +13,18 @@ use super::tap::{self, Place, enter, inside};
 use std::fs::File;
 use std::io;
 use switch_api::{ApiError, Code, Mac, Name, PodEnd, Port, PortKind};
+
+/// Written behind the alias of a pair whose port is not kept yet.
+const UNFINISHED: &str = "unfinished";
+
+/// What our end's name begins with until something is written on it: a kernel cannot do both in one step, and a daemon that is killed
+/// meanwhile dies when the kernel has made the pair.
+const PROVISIONAL: char = '~';
+
+/// Our end's name at first: no longer than the one it gets.
+fn provisional(device: &str) -> String {
+    std::iter::once(PROVISIONAL).chain(device.chars().skip(1)).collect()
+}
 
 /// What a port's pair is to be.
 #[derive(Clone, Debug)]
@@ -47,9 +60,9 @@ impl Wanted {
         format!("switchd {} {}", self.port, self.mac)
     }
 
-    /// And on ours while it is being made.
+    /// And on ours until the port is kept.
     fn unfinished(&self) -> String {
-        format!("{} unfinished", self.alias())
+        format!("{} {UNFINISHED}", self.alias())
     }
 
     /// Our end's MAC address, by which it is known before anything is written on it: the pod's with one bit changed, and locally
@@ -120,15 +133,45 @@ fn make(rtnl: &Rtnl, wanted: &Wanted, netns: Option<&File>) -> Result<(), ApiErr
     let [own, pods] = [(wanted.own_mac(), wanted.unfinished()), (wanted.mac, wanted.alias())]
         .map(|(mac, alias)| Dress { mac, mtu, alias });
     let namespace = netns.ok_or_else(|| wanted.failed("look", &io::ErrorKind::NotFound.into()))?;
-    rtnl.add_veth(&wanted.device, &own, &pods, namespace).map_err(step("the kernel makes no veth pair"))?;
-    let link = rtnl.link(&wanted.device).map_err(step("netlink"))?;
+    let at_first = provisional(&wanted.device);
+    rtnl.add_veth([&at_first, &wanted.device], &own, &pods, namespace)
+        .map_err(step("the kernel makes no veth pair"))?;
+    let link = rtnl.link(&at_first).map_err(step("netlink"))?;
     let link = link.ok_or_else(|| wanted.failed("look", &io::ErrorKind::NotFound.into()))?;
-    rtnl.dress(link.index, &own).map_err(step("address, MTU and alias"))?;
+    let named = rtnl.rename(link.index, &wanted.device, &own.alias);
+    named.inspect_err(|_| _ = rtnl.delete(link.index)).map_err(step("name and alias"))?;
     // The node has nothing to say to a pod by its cable.
     rtnl.no_addresses(link.index).map_err(step("no addresses"))?;
     rtnl.set_up(link.index).map_err(step("set up"))?;
-    inside(netns, || dress(wanted, &pods))??;
-    rtnl.dress(link.index, &Dress { alias: wanted.alias(), ..own }).map_err(step("alias"))
+    inside(netns, || dress(wanted, &pods))?
+}
+
+/// The port is kept: the pair is whole, and stays when a daemon dies.
+pub fn finish(wanted: &Wanted) -> Result<(), ApiError> {
+    let finished = Rtnl::open().and_then(|rtnl| match rtnl.link(&wanted.device)? {
+        Some(link) if wanted.is_ours(&link) => rtnl.set_alias(link.index, &wanted.alias()),
+        _ => Ok(()),
+    });
+    finished.map_err(|error| wanted.failed("alias", &error))
+}
+
+/// Removes pairs that a daemon died over before their ports were kept: nobody else knows of them. Pairs that are whole are left alone,
+/// whosever they are.
+pub fn remove_unfinished(is_declared: impl Fn(&str) -> bool) -> io::Result<()> {
+    let rtnl = Rtnl::open()?;
+    for link in rtnl.links()?.iter().filter(|link| link.is_veth) {
+        let words: Vec<&str> = link.alias.split(' ').collect();
+        let is_left = match words[..] {
+            ["switchd", port, _, UNFINISHED] => !is_declared(port),
+            [""] => link.name.starts_with(PROVISIONAL),
+            _ => false,
+        };
+        if is_left {
+            rtnl.delete(link.index)?;
+            tracing::info!("the cable {} was left unfinished and is gone", link.name);
+        }
+    }
+    Ok(())
 }
 
 /// The pod's end, in its namespace.

@@ -519,6 +519,10 @@ impl Daemon {
         self.history = self.store.history().map_err(no_history)?;
         let checked = Checked::new(Model::from_declared(declared, seed)?, self.doors.mail.len() as u16)?;
         self.model = checked.model().clone();
+        let is_declared = |name: &str| self.model.ports.keys().any(|port| port.as_str() == name);
+        if let Err(error) = super::cable::remove_unfinished(is_declared) {
+            tracing::warn!("cables that an earlier daemon left unfinished may be there: {error}");
+        }
         for name in self.model.ports.keys().cloned().collect::<Vec<_>>() {
             self.open_again(&name);
         }

@@ -46,9 +46,19 @@ impl Daemon {
         cable::set_mtu(&wanted).map(|()| true)
     }
 
-    /// Has the pods behind new cables tell their neighbours of themselves: what they say is heard now.
+    /// New devices, whose ports are kept now, stay when this daemon dies. The pods behind new cables tell their neighbours of themselves:
+    /// what they say is heard now.
     pub(super) fn introduce_pods(&mut self) {
+        let taps = std::mem::take(&mut self.doors.fresh_taps);
+        for tap in taps.iter().filter_map(std::sync::Weak::upgrade) {
+            if let Err(error) = tap.set_persistent(true) {
+                tracing::error!("a device goes when this daemon dies: {error}");
+            }
+        }
         for wanted in std::mem::take(&mut self.doors.fresh) {
+            if let Err(error) = cable::finish(&wanted) {
+                tracing::error!("it is made anew when this daemon dies: {error}");
+            }
             if let Err(error) = cable::introduce(&wanted) {
                 tracing::warn!("its neighbours have to ask for it: {error}");
             }

@@ -27,7 +27,7 @@ use crate::worker::handover::{Handover, Move, Ticket};
 use crate::worker::mail::MovedLane;
 use crate::worker::{Command, Mail, Report, thread};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use switch_api::{ApiError, Code, Mac, PortKind, PortSettings, WhenDead};
 
@@ -111,14 +111,16 @@ pub struct Doors {
     pub ticket: Ticket,
     /// Cables that are new: their pods are to tell their neighbours of themselves once somebody listens.
     pub(super) fresh: Vec<cable::Wanted>,
+    /// Devices that stay when a daemon dies once their ports are kept.
+    pub(super) fresh_taps: Vec<Weak<Descriptor>>,
 }
 
 impl Doors {
     /// None is open yet.
     pub fn new(engine: Result<Engine, String>, area: Arc<Area>, mail: Arc<[Mail]>, budget: Budget) -> Self {
         let load = vec![0; mail.len()];
-        let (stash, emptied, fresh) = (Vec::new(), Vec::new(), Vec::new());
-        Self { engine, area, mail, load, stash, budget, emptied, ticket: 0, fresh }
+        let (stash, emptied, fresh, fresh_taps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { engine, area, mail, load, stash, budget, emptied, ticket: 0, fresh, fresh_taps }
     }
 
     /// Opens `port` and hands its lanes to their workers. It carries nothing until a snapshot names it.
@@ -196,10 +198,11 @@ impl Doors {
         (door, vec![port])
     }
 
-    fn open_tap(&self, port: &switch_api::Port) -> Result<Made, ApiError> {
+    fn open_tap(&mut self, port: &switch_api::Port) -> Result<Made, ApiError> {
         let wanted = Wanted::of(port)
             .ok_or_else(|| ApiError::new(Code::Internal, "a tap port without a MAC address"))?;
         let tap = tap::open(&wanted)?;
+        self.fresh_taps.extend(tap.descriptors().first().map(Arc::downgrade));
         let link = tap.link();
         let reason = match tap.offloads {
             Offloads::TcpUdp => None,

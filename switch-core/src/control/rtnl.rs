@@ -13,7 +13,8 @@ use netlink_packet_route::link::{
     LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -120,16 +121,22 @@ impl Rtnl {
         self.change(RouteNetlinkMessage::SetLink(link), 0)
     }
 
-    /// Makes a veth pair, both ends named `name` and not set up: one here, one in `namespace`. Nothing is written on them yet.
-    pub fn add_veth(&self, name: &str, here: &Dress, there: &Dress, namespace: &File) -> io::Result<()> {
-        let end = |dress: &Dress| {
+    /// Makes a veth pair whose ends are not set up: the first is named and is here, the other in `namespace`. Nothing is written on them yet.
+    pub fn add_veth(
+        &self,
+        [ours, theirs]: [&str; 2],
+        here: &Dress,
+        there: &Dress,
+        namespace: &File,
+    ) -> io::Result<()> {
+        let end = |name: &str, dress: &Dress| {
             let mut link = LinkMessage::default();
             link.attributes.push(LinkAttribute::IfName(name.to_owned()));
             link.attributes.push(LinkAttribute::Address(dress.mac.0.to_vec()));
             link.attributes.push(LinkAttribute::Mtu(dress.mtu));
             link
         };
-        let (mut link, mut peer) = (end(here), end(there));
+        let (mut link, mut peer) = (end(ours, here), end(theirs, there));
         peer.attributes.push(LinkAttribute::NetNsFd(namespace.as_raw_fd()));
         let data = InfoData::Veth(InfoVeth::Peer(peer));
         link.attributes
@@ -142,6 +149,14 @@ impl Rtnl {
         let mut link = LinkMessage::default();
         link.header.index = index;
         link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        link.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
+        self.change(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Writes something on a device.
+    pub fn set_alias(&self, index: u32, alias: &str) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
         link.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
         self.change(RouteNetlinkMessage::SetLink(link), 0)
     }
@@ -292,13 +307,14 @@ impl Rtnl {
 fn through(index: u32, route: &DeviceRoute) -> RouteMessage {
     let mut message = RouteMessage::default();
     let is_v4 = route.to.address().is_ipv4();
+    let scope = if is_v4 && route.via.is_none() { RouteScope::Link } else { RouteScope::Universe };
     message.header = RouteHeader {
         address_family: family(route.to.address()),
         destination_prefix_length: route.to.prefix_len(),
         table: RouteHeader::RT_TABLE_MAIN,
         // Who configures hosts by hand or by program writes `static`.
         protocol: RouteProtocol::Static,
-        scope: if is_v4 && route.via.is_none() { RouteScope::Link } else { RouteScope::Universe },
+        scope: route.scope.filter(|_| is_v4).map_or(scope, RouteScope::from),
         kind: RouteType::Unicast,
         flags: RouteFlags::empty(),
         ..RouteHeader::default()
@@ -307,6 +323,14 @@ fn through(index: u32, route: &DeviceRoute) -> RouteMessage {
     message.attributes.push(RouteAttribute::Oif(index));
     if let Some(via) = route.via {
         message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(via)));
+    }
+    message.attributes.extend(route.metric.map(RouteAttribute::Priority));
+    // It counts in place of the header's, which has room for 255.
+    message.attributes.extend(route.table.map(RouteAttribute::Table));
+    let mtu = route.mtu.map(RouteMetric::Mtu);
+    let metrics: Vec<_> = mtu.into_iter().chain(route.advmss.map(RouteMetric::Advmss)).collect();
+    if !metrics.is_empty() {
+        message.attributes.push(RouteAttribute::Metrics(metrics));
     }
     message
 }

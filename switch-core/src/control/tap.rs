@@ -285,7 +285,8 @@ fn attach(rtnl: &Rtnl, wanted: &Wanted, link: &Link) -> Result<Descriptor, ApiEr
     Err(ApiError::new(Code::Busy, text).field("device").hint("it will be tried again"))
 }
 
-/// A new device, all of it right. Anything that fails drops the descriptors, and the device with them.
+/// A new device, all of it right. Anything that fails drops the descriptors, and the device with them; so does a daemon that dies before
+/// its port is kept ([`Doors::fresh_taps`](super::doors::Doors)).
 fn make(rtnl: &Rtnl, wanted: &Wanted) -> Result<(Vec<Descriptor>, u32), ApiError> {
     let name = &wanted.device;
     let first = Descriptor::create(name, wanted.several_queues());
@@ -315,7 +316,6 @@ fn make(rtnl: &Rtnl, wanted: &Wanted) -> Result<(Vec<Descriptor>, u32), ApiError
     }
     // What the kernel says of it waits in the device until the port is open.
     rtnl.set_mac(link.index, wanted.mac).map_err(step("word to its neighbours"))?;
-    descriptors[0].set_persistent(true).map_err(step("persistence"))?;
     Ok((descriptors, link.index))
 }
 

@@ -28,6 +28,7 @@ mod ports;
 mod queues;
 mod routes;
 mod routing;
+mod sctp;
 mod segments;
 mod service;
 mod shared;

@@ -68,8 +68,7 @@ fn pod(node: &Node, daemon: &Daemon, n: u8, settings: PortSettings) -> Pod {
     let pod = node.bare_pod(n);
     let mut port = tap_port(&pod, "br0", settings);
     if let PortKind::Tap { routes, .. } = &mut port.kind {
-        let to =
-            |to: &str, via: &str| DeviceRoute { to: to.parse().unwrap(), via: Some(via.parse().unwrap()) };
+        let to = |to: &str, via: &str| DeviceRoute::new(to.parse().unwrap(), Some(via.parse().unwrap()));
         *routes = vec![to("0.0.0.0/0", "10.66.0.1"), to("::/0", "fd66::1")];
     }
     let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
@@ -200,7 +199,7 @@ fn a_published_port_answers_from_everywhere() {
     let world = world(&node.net);
     let daemon = node.start(&switchd());
     node_on_bridge(&daemon, PortSettings::default());
-    let web = pod(&node, &daemon, 2, publishing("8080:80 udp/198.51.100.1:5300:53 sctp/7:7"));
+    let web = pod(&node, &daemon, 2, publishing("8080:80 udp/198.51.100.1:5300:53 udp/5301:53 sctp/7:7"));
     let other = pod(&node, &daemon, 3, PortSettings::default());
     let _services = [Service::new(&web.net, 80, "web"), Service::new(&web.net, 53, "dns")];
     settle(&[&node.net, &world, &web.net, &other.net]);
@@ -216,6 +215,8 @@ fn a_published_port_answers_from_everywhere() {
     assert_eq!(ask_tcp(&node.net, "127.0.0.1:8080"), said("web 10.66.0.1"));
     assert_eq!(ask_udp(&node.net, "198.51.100.1:5300"), said("dns 198.51.100.1"));
     assert_eq!(ask_udp(&node.net, "127.0.0.1:5300"), None, "one address of the node alone is published");
+    assert_eq!(ask_udp(&node.net, "127.0.0.1:5301"), said("dns 10.66.0.1"));
+    assert_eq!(ask_udp(&world, "[2001:db8::1]:5301"), said("dns 2001:db8::2"));
     // From another pod, and from the pod itself.
     for asker in [&other, &web] {
         assert_eq!(ask_tcp(&asker.net, "198.51.100.1:8080"), said("web 10.66.0.1"));

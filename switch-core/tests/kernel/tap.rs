@@ -1,5 +1,6 @@
 //! TAP and host ports: real kernels at both ends, with the device settings that the kernel chose.
 
+use crate::sctp::{sctp, sctp6};
 use std::io::{Read, Write};
 use std::time::Duration;
 use switch_api::{ApiError, ByName, Code, Done, PortKind, PortSettings, PortState, Request};
@@ -93,8 +94,18 @@ fn the_device_is_dressed_and_goes_with_its_port() {
         *mac = None;
         for (to, via) in [("0.0.0.0/0", "10.66.0.254"), ("fd77::/64", "fd66::fe")] {
             let (to, via) = (to.parse().unwrap(), Some(via.parse().unwrap()));
-            routes.push(switch_api::DeviceRoute { to, via });
+            routes.push(switch_api::DeviceRoute::new(to, via));
         }
+        let to = |text: &str| switch_api::DeviceRoute::new(text.parse().unwrap(), None);
+        routes.push(switch_api::DeviceRoute {
+            metric: Some(77),
+            mtu: Some(1350),
+            advmss: Some(1200),
+            ..to("10.77.0.0/16")
+        });
+        // Another of the same, which is asked later; and one in a table of its own.
+        routes.push(switch_api::DeviceRoute { metric: Some(78), scope: Some(200), ..to("10.77.0.0/16") });
+        routes.push(switch_api::DeviceRoute { table: Some(1000), metric: Some(5), ..to("fd78::/64") });
     }
     let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
     let PortKind::Tap { mac: Some(mac), .. } = daemon.port("tap1").port.kind else {
@@ -109,6 +120,11 @@ fn the_device_is_dressed_and_goes_with_its_port() {
     assert!(!shown.contains("tentative") || !shown.contains("fd66::1/64 scope global tentative"), "{shown}");
     assert!(pod.net.ip("route").contains("default via 10.66.0.254 dev eth0"));
     assert!(pod.net.ip("-6 route").contains("fd77::/64 via fd66::fe dev eth0"));
+    let shown = pod.net.ip("route show 10.77.0.0/16");
+    for expected in ["scope link metric 77 mtu 1350 advmss 1200", "scope site metric 78"] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+    assert!(pod.net.ip("-6 route show table 1000").contains("fd78::/64 dev eth0 proto static metric 5"));
     assert_eq!(daemon.port("tap1").mtu, 1400);
 
     let settings = PortSettings { mtu: Some(1300), ..PortSettings::default() };
@@ -141,13 +157,22 @@ fn mistakes_are_refused_all_at_once_and_change_nothing() {
         *device = "no/name".into();
         *mac = Some(switch_api::Mac([0xff; 6]));
         addresses.push("0.0.0.0/0".parse().unwrap());
-        routes.push(switch_api::DeviceRoute {
-            to: "10.0.0.1/8".parse().unwrap(),
-            via: Some("fd66::1".parse().unwrap()),
-        });
+        let via = Some("fd66::1".parse().unwrap());
+        let route = switch_api::DeviceRoute::new("10.0.0.1/8".parse().unwrap(), via);
+        routes.push(switch_api::DeviceRoute { mtu: Some(67), table: Some(0), advmss: Some(0), ..route });
         *queues = 0;
     });
-    for part in ["no/name", "ff:ff", "0.0.0.0/0", "10.0.0.1/8", "other IP version", "queues"] {
+    for part in [
+        "no/name",
+        "ff:ff",
+        "0.0.0.0/0",
+        "10.0.0.1/8",
+        "other IP version",
+        "MTU of 67",
+        "table 0",
+        "segments of 0",
+        "queues",
+    ] {
         assert!(error.message.contains(part), "{part}: {error:?}");
     }
     let error = with(&|kind| {
@@ -164,7 +189,7 @@ fn mistakes_are_refused_all_at_once_and_change_nothing() {
     let error = with(&|kind| {
         let PortKind::Tap { routes, .. } = kind else { return };
         let via = Some("192.0.2.1".parse().unwrap());
-        routes.push(switch_api::DeviceRoute { to: "10.0.0.0/8".parse().unwrap(), via });
+        routes.push(switch_api::DeviceRoute::new("10.0.0.0/8".parse().unwrap(), via));
     });
     assert_eq!(error.data.field.as_deref(), Some("routes"), "{error:?}");
     assert!(!pod.net.try_run("ip link show eth0").status.success(), "half a device stayed");
@@ -297,42 +322,6 @@ fn several_queues_and_two_workers_keep_every_byte() {
         assert_eq!(daemon.port(&pod.device).workers.len(), 2);
     }
     everything_crosses(&daemon, (&pods[0].net, 1), (&pods[1].net, 2));
-}
-
-/// CRC32c (RFC 9260 appendix A), bit by bit.
-fn crc32c(bytes: &[u8]) -> u32 {
-    let step = |crc: u32, byte: &u8| {
-        (0..8).fold(
-            crc ^ u32::from(*byte),
-            |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 },
-        )
-    };
-    !bytes.iter().fold(u32::MAX, step)
-}
-
-/// An SCTP INIT (RFC 9260 §3.3.2), its CRC right.
-fn init(mark: u8) -> Vec<u8> {
-    let mut packet = vec![0x30, 0x39, 0x30, 0x3a, 0, 0, 0, 0, 0, 0, 0, 0];
-    packet.extend([1, 0, 0, 28, 1, 2, 3, 4, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, mark, 0, 0, 0, 0, 0, 0, 0, 0]);
-    let crc = crc32c(&packet);
-    packet[8..12].copy_from_slice(&crc.to_le_bytes());
-    packet
-}
-
-/// It over IPv4.
-fn sctp(to: switch_api::Mac, from: switch_api::Mac, mark: u8) -> Vec<u8> {
-    let mut frame = [&to.0[..], &from.0, &[0x08, 0x00]].concat();
-    frame.extend([0x45, 0, 0, 60, 0, mark, 0x40, 0, 64, 132, 0, 0, 10, 66, 0, 1, 10, 66, 0, 2]);
-    [frame, init(mark)].concat()
-}
-
-/// It over IPv6.
-fn sctp6(to: switch_api::Mac, from: switch_api::Mac, mark: u8) -> Vec<u8> {
-    let mut frame = [&to.0[..], &from.0, &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 40, 132, 64]].concat();
-    for n in [1, 2] {
-        frame.extend([0xfd, 0x66, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n]);
-    }
-    [frame, init(mark)].concat()
 }
 
 #[test]

@@ -184,10 +184,7 @@ fn node_with_addresses() -> (Router, Daemon) {
         device: switch_api::HOST_DEVICE_DEFAULT.into(),
         mac: Some(switch_api::Mac([0x02, 1, 0, 0, 0, 9])),
         addresses: vec![parse("10.1.0.9/24"), parse("fd10:1::9/64")],
-        routes: vec![switch_api::DeviceRoute {
-            to: parse("10.99.0.0/16"),
-            via: Some("10.1.0.1".parse().unwrap()),
-        }],
+        routes: vec![switch_api::DeviceRoute::new(parse("10.99.0.0/16"), Some("10.1.0.1".parse().unwrap()))],
     };
     let port = switch_api::Port::new("host".parse().unwrap(), "br0".parse().unwrap(), kind);
     let _: switch_api::Done = daemon.call(&Request::PortAdd(Box::new(port)));

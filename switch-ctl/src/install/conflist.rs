@@ -4,18 +4,13 @@ use serde_json::Value;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use switch_api::chain::needs_veth;
 use switch_api::{ApiError, Cidr, Code, Name};
 
 /// As deploy/cni has it.
 const DEFAULT: &str = include_str!("../../../deploy/cni/10-switch.conflist");
 /// The version in which the plugin can be asked for its status.
 const STATUS_VERSION: &str = "1.1.0";
-
-/// Plugins that look for a veth pair's other end, which a TAP does not have, and what does it instead.
-const NEEDS_VETH: [(&str, &str); 2] = [
-    ("bandwidth", "switch-cni has that capability itself (docs/CNI.md, Bandwidth); take the plugin out"),
-    ("firewall", "network policies say who may speak with whom (`switch-ctl policy`); take the plugin out"),
-];
 
 /// A list of plugins of which ours is the first.
 #[derive(Debug)]
@@ -57,13 +52,10 @@ impl Conflist {
         if plugin["type"] != super::PLUGIN {
             return Err(wrong(format!("the first of its plugins is not {}", super::PLUGIN)));
         }
-        let kinds = conf["plugins"].as_array().into_iter().flatten().filter_map(|it| it["type"].as_str());
-        for kind in kinds {
-            if let Some((name, instead)) = NEEDS_VETH.iter().find(|(name, _)| *name == kind) {
-                let text =
-                    format!("the plugin {name} does not work behind {}: it needs a veth pair", super::PLUGIN);
-                return Err(wrong(text).hint(*instead));
-            }
+        if let Some((kind, instead)) = needs_veth(&conf) {
+            let text =
+                format!("the plugin {kind} does not work behind {}: it needs a veth pair", super::PLUGIN);
+            return Err(wrong(text).hint(instead));
         }
         let bridge = plugin["bridge"].as_str().unwrap_or("cni0");
         let bridge = bridge.parse().map_err(|error| wrong(format!("bridge: {error}")))?;
@@ -113,6 +105,7 @@ fn gateway(range: &Value) -> Option<Result<Cidr, ApiError>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use switch_api::chain::NEEDS_VETH;
 
     #[test]
     fn what_comes_with_the_switch_is_right_and_what_is_wrong_is_said() {

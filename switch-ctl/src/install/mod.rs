@@ -19,7 +19,7 @@ use places::{Places, Root};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use switch_api::{ApiError, Code};
+use switch_api::{ApiError, Code, PortSettings};
 
 /// The unit, as deploy/systemd has it.
 const UNIT: &str = include_str!("../../../deploy/systemd/switchd.service");
@@ -99,6 +99,7 @@ pub fn install(asked: &Install, socket: &Path, timeout: Duration, output: &Outpu
     let root = Root::new(&asked.root)?;
     let places = Places::find(&root)?;
     places.refuse_others(&root)?;
+    places.refuse_chains(&root)?;
     let conflist = Conflist::read(asked.conflist.as_deref())?;
     let programs = programs(asked, &root)?;
     let mut manifest = Manifest::read(&root)?.unwrap_or_default();
@@ -124,7 +125,9 @@ pub fn install(asked: &Install, socket: &Path, timeout: Duration, output: &Outpu
     }
     systemd::start(&root, is_again && is_changed)?;
     let mut client = node::wait(socket, timeout)?;
-    node::prepare(&mut client, &conflist, &root, &mut manifest)?;
+    // What kube-proxy has translated on the way to a pod has to come back by it.
+    let settings = PortSettings { return_flows: places.has_kubernetes(&root), ..PortSettings::default() };
+    node::prepare(&mut client, &conflist, &root, &mut manifest, settings)?;
     // From here on runtimes use it.
     conflist.ask_status(&root.at(&places.plugins[0].join(PLUGIN)))?;
     for directory in &places.networks {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use switch_api::{
     ApiError, Bridge, ByName, Client, Code, Done, HOST_DEVICE_DEFAULT, Name, Owner, Port, PortKind,
-    PortStatus, Request, Stop,
+    PortSettings, PortStatus, Request, Stop,
 };
 
 /// What the node's port is called.
@@ -49,6 +49,7 @@ pub fn prepare(
     conflist: &Conflist,
     root: &Root,
     manifest: &mut Manifest,
+    settings: PortSettings,
 ) -> Result<(), ApiError> {
     let bridge = Bridge { owner: Owner::Cni, ..Bridge::new(conflist.bridge.clone()) };
     match client.call::<Done>(&Request::BridgeAdd(bridge)) {
@@ -72,7 +73,7 @@ pub fn prepare(
     };
     manifest.port = Some(PORT.into());
     manifest.save(root)?;
-    let port = Port { owner: Owner::Cni, ..Port::new(name, conflist.bridge.clone(), kind) };
+    let port = Port { owner: Owner::Cni, settings, ..Port::new(name, conflist.bridge.clone(), kind) };
     client.call::<Done>(&Request::PortAdd(Box::new(port))).map(drop)
 }
 

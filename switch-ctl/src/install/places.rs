@@ -2,10 +2,15 @@
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use switch_api::chain::needs_veth;
 use switch_api::{ApiError, Code};
 
 /// What our network's configuration is called. Kubernetes' runtimes take the first of a directory, in the order of names.
 pub const CONFLIST: &str = "10-switch.conflist";
+
+/// Where kubeadm puts what a node of Kubernetes is told.
+const KUBERNETES: &str = "/etc/kubernetes";
+const K3S: &str = "k3s";
 
 /// A distribution's places: how it is recognised, its plugins' directories, its networks' directories.
 struct Known {
@@ -21,13 +26,13 @@ const KNOWN: [Known; 2] = [
     // kubeadm, containerd, CRI-O; Debian's podman looks for plugins in /usr/lib/cni.
     Known {
         what: "kubeadm",
-        signs: &["/etc/kubernetes", "/opt/cni/bin", "/etc/cni/net.d"],
+        signs: &[KUBERNETES, "/opt/cni/bin", "/etc/cni/net.d"],
         plugins: &["/opt/cni/bin", "/usr/lib/cni"],
         networks: "/etc/cni/net.d",
     },
     // `current` leads to another directory after an upgrade; newer ones have a directory that stays.
     Known {
-        what: "k3s",
+        what: K3S,
         signs: &["/var/lib/rancher/k3s"],
         plugins: &["/var/lib/rancher/k3s/data/current/bin", "/var/lib/rancher/k3s/data/cni"],
         networks: "/var/lib/rancher/k3s/agent/etc/cni/net.d",
@@ -115,6 +120,35 @@ impl Places {
                 ))
             }
         }
+    }
+
+    /// Refuses while a network of ours is there, under another name, with a plugin behind ours that cannot work: every ADD would fail.
+    pub fn refuse_chains(&self, root: &Root) -> Result<(), ApiError> {
+        for directory in &self.networks {
+            let Ok(entries) = std::fs::read_dir(root.at(directory)) else { continue };
+            for entry in entries.flatten() {
+                let path = directory.join(entry.file_name());
+                let text = std::fs::read(entry.path()).unwrap_or_default();
+                let list = serde_json::from_slice::<Value>(&text).unwrap_or_default();
+                if is_configuration(&path)
+                    && !path.ends_with(CONFLIST)
+                    && list["plugins"][0]["type"] == super::PLUGIN
+                    && let Some((kind, instead)) = needs_veth(&list)
+                {
+                    let (path, plugin) = (path.display(), super::PLUGIN);
+                    let text =
+                        format!("in {path} the plugin {kind} is behind {plugin}, and needs a veth pair");
+                    return Err(ApiError::new(Code::Busy, text)
+                        .hint(format!("{instead}, and install again; nothing was changed")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether Kubernetes is here, whose proxy translates the addresses of services.
+    pub fn has_kubernetes(&self, root: &Root) -> bool {
+        self.found.contains(&K3S) || root.at(Path::new(KUBERNETES)).is_dir()
     }
 
     /// What a person should know.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 use switch_api::{PortSettings, PortStatus, Request};
+use switch_lab::world::{Service, ask_tcp, ask_udp};
 use switch_lab::{Daemon, Net, Node, Options, wait_until};
 
 const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
@@ -126,18 +127,24 @@ impl System {
             .map(|line| self.node.net.ip(line));
         let rules = self.node.net.run("nft list ruleset");
         let forwards = self.node.net.run("sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding");
-        format!("{links}{}{rules}{forwards}", rest.join(""))
+        // Programs of the kernel's that are attached elsewhere than by XDP.
+        let attached = ["tc qdisc show", "tc filter show"].map(|line| self.node.net.run(line)).concat();
+        format!("{links}{}{rules}{forwards}{attached}", rest.join(""))
     }
 
     /// What a runtime does with what it finds: the verb on a container's `eth0`.
     fn cni(&self, verb: &str, container: &Net) -> serde_json::Value {
+        self.cni_of("c1", verb, container)
+    }
+
+    fn cni_of(&self, id: &str, verb: &str, container: &Net) -> serde_json::Value {
         let conflist = std::fs::read(self.root.join(NETWORKS[0]).join("10-switch.conflist")).unwrap();
         let conflist: serde_json::Value = serde_json::from_slice(&conflist).unwrap();
         let mut conf = conflist["plugins"][0].clone();
         conf["name"] = conflist["name"].clone();
         conf["cniVersion"] = conflist["cniVersion"].clone();
         let mut child = Command::new(self.root.join(PLUGINS[0]).join("switch-cni"))
-            .envs([("CNI_COMMAND", verb), ("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth0")])
+            .envs([("CNI_COMMAND", verb), ("CNI_CONTAINERID", id), ("CNI_IFNAME", "eth0")])
             .env("CNI_NETNS", container.path())
             .env("CNI_ARGS", "K8S_POD_NAME=web-0")
             .stdin(Stdio::piped())
@@ -174,6 +181,12 @@ fn runtimes_see_the_network_when_it_works_and_in_the_end_everything_is_as_it_was
     let output = system.install().wait_with_output().unwrap();
     refused(&output, 6, "/etc/cni/net.d/05-flannel.conflist (network cbr0, by flannel)");
     assert_eq!(system.tree(), before);
+    std::fs::remove_file(&flannel).unwrap();
+    // A list of ours that somebody wrote, which cannot work.
+    let chain = r#"{"name":"mine","plugins":[{"type":"switch-cni"},{"type":"firewall"}]}"#;
+    std::fs::write(&flannel, chain).unwrap();
+    let output = system.install().wait_with_output().unwrap();
+    refused(&output, 6, "in /etc/cni/net.d/05-flannel.conflist the plugin firewall is behind switch-cni");
     std::fs::remove_file(flannel).unwrap();
     let theirs = system.root.join("usr/sbin/switchd");
     std::fs::write(&theirs, "another program").unwrap();
@@ -252,4 +265,40 @@ fn by_force_all_that_the_daemon_made_goes_too() {
     assert!(!Path::new(&system.socket).exists());
     let left = std::fs::read_to_string("/proc/mounts").unwrap();
     assert!(!left.contains(system.node.directory().to_str().unwrap()), "a mount is left");
+}
+
+/// What kube-proxy does for a service whose backend is on this node (the daemon's own tests have all the others): it is
+/// answered with nothing done but the install.
+#[test]
+fn beside_kube_proxy_a_service_answers_with_nothing_done_but_the_install() {
+    let system = System::new();
+    let install = system.install();
+    wait_until("the daemon is in place", LONG, || !system.asked().is_empty());
+    let daemon = system.daemon();
+    succeeded(&install.wait_with_output().unwrap());
+    assert!(daemon.port("node").port.settings.return_flows);
+    let (asker, dns) = (Net::new("asker"), Net::new("dns"));
+    let own = system.cni_of("asker", "ADD", &asker)["ips"][0]["address"].as_str().unwrap().to_owned();
+    let backend = system.cni_of("dns", "ADD", &dns)["ips"][0]["address"].as_str().unwrap().to_owned();
+    let [own, backend] = [&own, &backend].map(|cidr| cidr.split('/').next().unwrap());
+    let _service = Service::new(&dns, 53, "dns");
+    let to = format!("dnat to {backend}:53");
+    for line in [
+        "add table ip kube-proxy".to_owned(),
+        "add chain ip kube-proxy prerouting { type nat hook prerouting priority -100 ; }".to_owned(),
+        format!("add rule ip kube-proxy prerouting ip daddr 10.96.0.10 udp dport 53 {to}"),
+        format!("add rule ip kube-proxy prerouting ip daddr 10.96.0.10 tcp dport 53 {to}"),
+    ] {
+        system.node.net.run(&format!("nft {line}"));
+    }
+    let said = Some(format!("dns {own}"));
+    wait_until("the service answers", LONG, || ask_udp(&asker, "10.96.0.10:53") == said);
+    assert_eq!(ask_tcp(&asker, "10.96.0.10:53"), said);
+    // Directly, too.
+    assert_eq!(ask_udp(&asker, &format!("{backend}:53")), said);
+    // It is what install has set that does it.
+    let settings = PortSettings { return_flows: false, ..daemon.port("node").port.settings };
+    let set = switch_api::PortSet { name: "node".parse().unwrap(), settings };
+    let _: switch_api::Done = daemon.call_as(switch_api::Owner::Cni, &Request::PortSet(set));
+    assert_eq!(ask_udp(&asker, "10.96.0.10:53"), None);
 }

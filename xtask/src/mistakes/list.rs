@@ -4,46 +4,6 @@ use super::Mistake;
 
 pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
-        what: "a next hop whose port is closed is gone by",
-        file: "pipeline/next_hop.rs",
-        right: "view.snapshot.port(port).is_none_or(|to| !to.open)",
-        wrong: "view.snapshot.port(port).is_none_or(|to| to.mtu == 1)",
-        test: "flows_of_a_lost_next_hop",
-        loom: false,
-    },
-    Mistake {
-        what: "a next hop that was missed is never asked for again",
-        file: "table/neigh/mod.rs",
-        right: "let is_due = |entry: Entry| entry.age_s(now_s) > 0;",
-        wrong: "let is_due = |entry: Entry| entry.age_s(now_s) > u32::MAX - 9;",
-        test: "flows_of_a_lost_next_hop",
-        loom: false,
-    },
-    Mistake {
-        what: "flows move although their next hop is there",
-        file: "config/ecmp.rs",
-        right: "self.buckets[(hash as usize + step * STRIDE) % BUCKETS]",
-        wrong: "self.buckets[(hash as usize + (step + 1) * STRIDE) % BUCKETS]",
-        test: "only_flows_of_who_is_not_there_move",
-        loom: false,
-    },
-    Mistake {
-        what: "what is let go waits again behind those of other ports",
-        file: "pipeline/hold.rs",
-        right: "self.by_key.remove(&key).map(LetGo)",
-        wrong: "self.by_key.get(&key).copied().map(LetGo)",
-        test: "packets_of_several_ports_wait",
-        loom: false,
-    },
-    Mistake {
-        what: "a superframe is cut up although it must not be",
-        file: "pipeline/slow.rs",
-        right: "is_ok_and(|hop| !hop.whole)",
-        wrong: "is_ok()",
-        test: "segments_that_do_not_fit",
-        loom: false,
-    },
-    Mistake {
         what: "a worker naps although its clients wait for their answers",
         file: "worker/naps.rs",
         right: "self.frames * other_ns * 2 >= other.frames * elapsed_ns",

@@ -61,19 +61,28 @@ impl Said {
     }
 }
 
-/// The daemon that was built with this test: beside it, or where SWITCHD says.
+/// The daemon that was built with this test, with its state in the node's directory.
 pub fn switchd() -> Options {
+    Options::new(program()).keeping_state()
+}
+
+/// Its program: beside this one, or where SWITCHD says.
+pub fn program() -> PathBuf {
     let beside = || std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("switchd");
     let path = std::env::var_os("SWITCHD").map_or_else(beside, PathBuf::from);
     assert!(path.is_file(), "{} is not there: cargo build -p switch-core", path.display());
-    Options::new(path).keeping_state()
+    path
 }
 
 impl Runtime {
     /// A node with a daemon, and a dual-stack pool that the first ADD makes.
     pub fn new() -> Self {
-        let node = Node::new();
-        let daemon = node.start(&switchd());
+        Self::of(Node::new(), &switchd())
+    }
+
+    /// The same with a daemon of other options.
+    pub fn of(node: Node, options: &Options) -> Self {
+        let daemon = node.start(options);
         let conf = json!({
             "name": NETWORK, "type": "switch-cni", "bridge": "br0",
             "socket": daemon.socket, "stateDir": node.directory().join("pending"), "timeoutSeconds": 20,
@@ -153,6 +162,13 @@ impl Runtime {
     /// Leases.
     pub fn leases(&self) -> Vec<LeaseStatus> {
         self.daemon.call(&Request::LeaseList(LeaseFilter::default()))
+    }
+
+    /// What devices the node has but its loopback.
+    pub fn devices(&self) -> Vec<String> {
+        let said = self.node.net.ip("-o link");
+        let name = |line: &str| Some(line.split(": ").nth(1)?.split('@').next()?.to_owned());
+        said.lines().filter_map(name).filter(|name| name != "lo").collect()
     }
 
     /// Nothing is left of any attachment.

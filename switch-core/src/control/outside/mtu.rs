@@ -17,7 +17,8 @@ const FAR: [IpAddr; 2] = [
 ];
 
 impl Daemon {
-    /// What fits through the host port and through the devices of the node's default routes; none without either.
+    /// What fits through the host port and through the devices of the node's default routes; none without a way out. Where uplinks go by
+    /// the kernel's routes there may be no host port.
     pub(in crate::control) fn pod_mtu(&self) -> Option<u16> {
         let hosts =
             self.model.ports.values().filter(|port| matches!(port.object.kind, PortKind::Host { .. }));
@@ -26,11 +27,15 @@ impl Daemon {
             PortLife::Down(_) => None,
         });
         let doors: Vec<(u16, u32)> = doors.collect();
-        let ours = doors.iter().map(|(mtu, _)| *mtu).min()?;
+        let ours = doors.iter().map(|(mtu, _)| *mtu).min();
+        let is_uplink = |port: &Port| port.kind.shared_nic().is_some();
+        if ours.is_none() && !self.model.ports.values().any(|port| is_uplink(&port.object)) {
+            return None;
+        }
         let own: Vec<u32> = doors.iter().map(|(_, index)| *index).collect();
         // Without an answer it is as if there was no way.
         let uplink = uplink_mtu(&own).unwrap_or_default()?;
-        Some(u16::try_from(uplink).unwrap_or(u16::MAX).min(ours))
+        Some(u16::try_from(uplink).unwrap_or(u16::MAX).min(ours.unwrap_or(u16::MAX)))
     }
 
     /// Once a second: pods whose devices follow the node's way out are given its MTU if that is another. A node that has no way at the
