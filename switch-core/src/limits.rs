@@ -45,6 +45,7 @@ const TOLD: &[(&str, &[Limit])] = &[
             limit!(crate::config::checked::TAP_QUEUES_MAX, "queues of a tap or host port"),
             limit!(crate::config::checked::ADDRESSES_MAX, "addresses of a device that the switch makes"),
             limit!(crate::config::checked::ROUTES_MAX, "routes of such a device"),
+            limit!(bytes crate::config::checked::ADVMSS_MAX, "segment size that such a route tells (`advmss`)"),
             limit!(crate::config::checked::LABELS_MAX, "notes (`labels`) on a port"),
             limit!(crate::config::checked::RULES_MAX, "rules of what an xdp port takes (`take`)"),
             limit!(crate::config::GUARD_MACS_MAX, "MACs of a source guard"),
@@ -213,6 +214,7 @@ const WITHIN: &[(&str, &[&str])] = &[
             "crate::host::error::V4_LEN_MAX",
             "crate::table::neigh::PROBES_MAX",
             "crate::table::flow::tcp::ACK_BEHIND_MAX",
+            "crate::table::lpm::node::WHOLE_ITEMS_MAX",
         ],
     ),
     (
@@ -221,6 +223,7 @@ const WITHIN: &[(&str, &[&str])] = &[
             "crate::config::snapshot::LANES_MAX",
             "crate::port::xdp::beat::WORKERS_MAX",
             "crate::port::xdp::program::RULES_MAX",
+            "crate::port::xdp::program::SOCKETS_MAX",
         ],
     ),
     (

@@ -31,6 +31,10 @@ pub(crate) const FIELDS: &[(&str, &str)] = &[
     ),
     ("socket", "the daemon's socket (/run/switchd/switchd.sock)"),
     ("stateDir", "where deletions wait while the daemon is down (/var/lib/switch-cni)"),
+    (
+        "confDirs",
+        "where the runtime keeps its lists, to find those that cannot work (/etc/cni/net.d and k3s's)",
+    ),
     ("timeoutSeconds", "how long to wait for the daemon, 1 to 600 (30)"),
     ("dns", "passed on in the result"),
     ("args", "args.cni: ips, mac, labels, aliases of one container"),

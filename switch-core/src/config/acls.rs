@@ -188,7 +188,7 @@ mod tests {
         let model = model.apply(&list(50_000, 50_000)).unwrap();
         let of = |model: &Model, n: u16| model.listed.subject(n);
         assert!(of(&model, 0).is_listed());
-        let more = add(&add(&model, 1, "db"), 2, "nobody names it");
+        let more = add(&add(&model, 1, "db"), 2, "nobody-names-it");
         assert_eq!((of(&more, 1), of(&more, 2).is_listed()), (of(&model, 0), false));
         assert_eq!(more.listed.bytes, model.listed.bytes);
         let gone =
