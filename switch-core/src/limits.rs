@@ -368,7 +368,9 @@ fn collect(directory: &Path, module: &str, found: &mut BTreeSet<String>) {
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();
-        let is_test = stem == "limits" || stem.ends_with("tests") || stem == "cases";
+        let is_test = stem == "limits"
+            || stem.ends_with("tests")
+            || matches!(stem.as_ref(), "cases" | "fuzz_snapshots");
         let inside = if matches!(stem.as_str(), "mod" | "lib") { module.to_owned() } else { inside };
         let shipped = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
         for line in shipped.lines().filter(|_| !is_test) {

@@ -32,7 +32,7 @@ pub mod umem;
 
 use super::{Health, Port, Remains, Sent, Serviced};
 use crate::counter::{Counters, DropReason, Event};
-use crate::frame::{Area, Batch, Frame, Holder, Pool, TxQueue};
+use crate::frame::{Area, BATCH_FRAMES, Batch, Frame, Holder, Pool, TxQueue};
 use crate::wire::checksum::{self, Csum};
 use crate::wire::ethernet::{HEADER_LEN, TAG_LEN};
 use socket::{Kick, RawSocket, Rings};
@@ -42,6 +42,10 @@ use umem::TxMetadata;
 
 /// Frames an idle lane lets the kernel receive into: one NAPI poll of a veth. 128 KiB.
 pub const IDLE_FRAMES: u32 = 64;
+/// Free frames of its region that a lane leaves alone when it wants more than [`IDLE_FRAMES`]: what others send by the lanes of this
+/// region is copied into such, a batch a turn, and comes home with the kick. Without them a region whose lanes had all grown sent nothing
+/// any more, and nothing gave its frames back.
+const RESERVE_FRAMES: u32 = 2 * BATCH_FRAMES as u32;
 /// Transmit requests that are held back while more is coming, to send them with one system call. The
 /// kernel takes [`socket::TX_BUDGET`] in one; half of that leaves room to go on while it works.
 const KICK_FRAMES: u32 = 512;
@@ -220,8 +224,11 @@ impl XdpPort {
         // The kernel has used more than half of what it was given since the last turn: it wants more at hand. What it has left is
         // in the ring; what it received waits for a turn of ours, of which each takes in a batch alone.
         let free = pool.free_of(self.region) as u32;
-        if self.primed && self.rings.fill.left() * 2 < self.fill_target {
-            self.fill_target = grown(self.fill_target, self.rings.fill.size(), self.in_fill + free);
+        if free < RESERVE_FRAMES {
+            self.fill_target = shrunk(self.fill_target);
+        } else if self.primed && self.rings.fill.left() * 2 < self.fill_target {
+            let there = self.in_fill + free - RESERVE_FRAMES;
+            self.fill_target = grown(self.fill_target, self.rings.fill.size(), there);
         }
         // Whatever one port wants, the others find something in the pool.
         let spare = free / 2;
@@ -241,8 +248,13 @@ impl XdpPort {
     }
 }
 
+/// What a lane gives the kernel where too few are left: half of what it had grown to. What the kernel has it gives back as it receives.
+fn shrunk(target: u32) -> u32 {
+    (target / 2).max(IDLE_FRAMES)
+}
+
 /// What a lane has at hand for the kernel from now on: twice as many as before, but no more than the ring holds, and not more than half of
-/// what is there, its own and the free ones. Never less than before: what the kernel has it does not give back.
+/// what is there, its own and the free ones. Never less than before.
 fn grown(target: u32, ring: u32, there: u32) -> u32 {
     (target * 2).min(ring).min(there / 2).max(target)
 }
@@ -378,5 +390,22 @@ mod tests {
             two = grown(two, 1024, all - one);
         }
         assert!(one + two <= all * 7 / 8, "{one} and {two}");
+    }
+
+    /// As many lanes as a region of 1024 frames has at its most, all of which have bursts, for as long as one likes.
+    #[test]
+    fn lanes_that_all_grow_leave_frames_to_send_with() {
+        let (all, mut targets) = (1024, [IDLE_FRAMES; 12]);
+        for turn in 0..1000 {
+            let lane = turn % targets.len();
+            let free = all - targets.iter().sum::<u32>();
+            let target = targets[lane];
+            targets[lane] = match free < RESERVE_FRAMES {
+                true => shrunk(target),
+                false => grown(target, 1024, target + free - RESERVE_FRAMES),
+            };
+            assert!(targets.iter().sum::<u32>() + RESERVE_FRAMES / 2 <= all, "{turn}: {targets:?}");
+        }
+        assert_eq!([shrunk(1024), shrunk(100), shrunk(64)], [512, 64, 64]);
     }
 }
