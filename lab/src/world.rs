@@ -156,6 +156,8 @@ impl Drop for Echo {
     fn drop(&mut self) {
         // Its other end ends with it.
         self.stream = None;
-        self.server.take().map(|server| _ = server.join());
+        if let Some(server) = self.server.take() {
+            _ = server.join();
+        }
     }
 }

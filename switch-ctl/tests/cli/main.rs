@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
 mod api_examples;
+mod capture_filter;
 mod commands;
 mod counters;
 mod declare;
-mod filter;
 mod guide;
 mod help;
 mod install;

@@ -48,7 +48,7 @@ pub fn width(depth: u8) -> u8 {
         ROOT_BITS => DIRECT_BITS,
         24 => 8,
         // Below one that is split.
-        _ if depth % 16 != 0 => HALF,
+        _ if !depth.is_multiple_of(16) => HALF,
         _ => 16,
     }
 }

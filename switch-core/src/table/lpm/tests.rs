@@ -141,7 +141,7 @@ proptest! {
         steps in proptest::collection::vec((any::<prop::sample::Index>(), 0u8..20, 0u32..3), 1..200),
     ) {
         let (mut lpm, mut twin) = (Lpm::default(), BTreeMap::new());
-        let places: Vec<u128> = (0..90u128).map(|n| (n * n * 37 & 0xffff) << shift).collect();
+        let places: Vec<u128> = (0..90u128).map(|n| ((n * n * 37) & 0xffff) << shift).collect();
         for (place, less, value) in steps {
             let len = 128 - shift as u8 - less.saturating_sub(3) + if less < 2 { (shift as u8).min(5) } else { 0 };
             let change = Change { key: masked(places[place.index(places.len())], len), len, value };
