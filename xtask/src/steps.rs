@@ -22,6 +22,8 @@ pub enum When {
     Beside,
     /// In its turn, and nothing beside it: it watches the clock.
     Alone,
+    /// Only when its name is given: it builds all once more, for another machine.
+    Asked,
 }
 
 /// One of the things to do.
@@ -36,17 +38,19 @@ pub struct Step {
 
 /// Runs every step whose name has `only` in it, and says how long each took and what could not be run.
 pub fn run_those(all: &'static [Step], only: &str) -> Result {
-    let wanted: Vec<&'static Step> = all.iter().filter(|step| step.name.contains(only)).collect();
+    let is_due = |step: &&Step| step.name.contains(only) && (step.when != When::Asked || !only.is_empty());
+    let wanted: Vec<&'static Step> = all.iter().filter(is_due).collect();
+    let are_all = only.is_empty();
     let mut done = Done::default();
     match wanted.len() {
         0 => {
             let names: Vec<_> = all.iter().map(|step| step.name).collect();
             return Err(format!("no part has {only:?} in its name; there are:\n  {}", names.join("\n  ")));
         }
-        n if n == all.len() => in_two_rows(&wanted, &mut done)?,
+        _ if are_all => in_two_rows(&wanted, &mut done)?,
         _ => wanted.iter().try_for_each(|step| done.run(step))?,
     }
-    say(if wanted.len() == all.len() { "all passed" } else { "these passed, the rest was not run" });
+    say(if are_all { "all passed" } else { "these passed, the rest was not run" });
     for (name, time) in done.times {
         println!("{:>6.1} s  {name}", time.as_secs_f64());
     }
@@ -64,7 +68,7 @@ fn in_two_rows(steps: &[&'static Step], done: &mut Done) -> Result {
                 beside.take().map_or(Ok(()), |row: Beside| row.wait(done))?;
                 done.run(step)?;
             }
-            When::Next => done.run(step)?,
+            When::Next | When::Asked => done.run(step)?,
         }
     }
     beside.map_or(Ok(()), |row| row.wait(done))

@@ -2,7 +2,7 @@
 //! silently: what cannot run here is an error, or is named at the end.
 
 use crate::sh::{Result, cargo, run};
-use crate::steps::When::{Alone, Beside, Next};
+use crate::steps::When::{Alone, Asked, Beside, Next};
 use crate::steps::{self, Step, When};
 use crate::{package, package_test, setup, tidy, zerocopy};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -30,7 +30,6 @@ const STEPS: &[Step] = &[
     step(Beside, "building what is shipped", setup::build_release),
     step(Beside, "loom", loom),
     step(Beside, "unit and oracle tests for aarch64, emulated", aarch64),
-    step(Beside, "the package for arm64, its programs started in an emulator", arm64_package),
     step(Beside, "fuzz targets: that they can be built", fuzz_targets),
     step(Next, "clippy", || run(cargo("clippy --workspace --all-targets --quiet -- -D warnings"))),
     step(Next, "docs", docs),
@@ -41,6 +40,7 @@ const STEPS: &[Step] = &[
     step(Alone, "the Debian package: installed, used, upgraded, removed, purged", package_test::run),
     step(Alone, "the demo: as it is shown, and interrupted", demo),
     step(Alone, "zero-copy in an emulated machine", zerocopy),
+    step(Asked, "the package for arm64, its programs started in an emulator", arm64_package),
 ];
 
 /// Runs every step whose name has `only` in it, and says how long each took.
