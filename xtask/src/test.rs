@@ -189,7 +189,10 @@ fn arm64_package() -> Result {
 fn emulated(how: &str, names: &[&str]) -> Command {
     let mut command = cargo("test --package switch-api --package switch-core --lib --quiet --target");
     // A directory of its own: cargo lets nobody else build in one that it builds in.
-    command.arg(AARCH64).args(names).env("CARGO_TARGET_DIR", crate::sh::root().join("target/emulated"));
+    command
+        .args([AARCH64, "--"])
+        .args(names)
+        .env("CARGO_TARGET_DIR", crate::sh::root().join("target/emulated"));
     command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
     // As the package's programs are, of which the libraries are then built once.
     command.env("RUSTFLAGS", package::STATIC);
