@@ -1,5 +1,6 @@
 //! Access control lists, seen by real kernels: pods with TAPs, and the node.
 
+use crate::switchd;
 use std::time::Duration;
 use switch_api::{
     Acl, AclStatus, ByName, Code, Done, NetworkPolicy, Nothing, PolicyAnswer, PolicyExplain, Protocol,
@@ -7,13 +8,9 @@ use switch_api::{
 };
 use switch_lab::scenes::{datagrams, shop};
 use switch_lab::world::Echo;
-use switch_lab::{Daemon, Options, wait_until};
+use switch_lab::{Daemon, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
 
 fn set(daemon: &Daemon, acl: serde_json::Value) {
     let acl: Acl = serde_json::from_value(acl).unwrap();

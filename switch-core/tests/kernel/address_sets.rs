@@ -1,5 +1,6 @@
 //! Address sets against real kernels: a thousand changes a second beside traffic, with 100 000 rules and 100 000 members loaded.
 
+use crate::switchd;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use switch_api::{
 };
 use switch_lab::scenes::{datagrams, shop};
 use switch_lab::world::Echo;
-use switch_lab::{Daemon, Options, bind_udp};
+use switch_lab::{Daemon, bind_udp};
 
 const LONG: Duration = Duration::from_secs(10);
 /// Changes, and in which time: a thousand a second.
@@ -22,10 +23,6 @@ const TOGETHER: u32 = 10;
 const IN_FORCE: Duration = Duration::from_millis(10);
 /// KiB that the daemon may grow by while members come and go: what an allocator keeps back, and no member.
 const GROWTH_KIB: u64 = 8 * 1024;
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()

@@ -1,18 +1,15 @@
 //! The socket: hostile clients, second daemons, missing rights. Each mistake has its answer and costs
 //! nobody else anything.
 
+use crate::switchd;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use switch_api::{Code, PortStatus, Request, Status};
-use switch_lab::{Daemon, Node, Options, wait_until};
+use switch_lab::{Daemon, Node, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
 
 fn connect(daemon: &Daemon) -> UnixStream {
     let stream = UnixStream::connect(&daemon.socket).unwrap();

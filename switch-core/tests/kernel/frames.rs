@@ -1,19 +1,16 @@
 //! Frames that no honest pod sends, through real kernels: what arrives of them, under which name the rest is counted, and that
 //! nothing else is lost.
 
+use crate::switchd;
 use etherparse::PacketBuilder;
 use std::time::Duration;
 use switch_api::{Done, PortKind, PortSettings, Request, Vid, VidRange, Vlan};
 use switch_lab::frames::{has_mark, plain, station, tagged};
 use switch_lab::transfer::checksum_errors;
-use switch_lab::{Daemon, Net, Node, Options, Pod, RawSocket, wait_until};
+use switch_lab::{Daemon, Net, Node, Pod, RawSocket, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(200);
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
 
 fn raw(net: &Net) -> RawSocket {
     RawSocket::open(net, "eth0").unwrap()

@@ -1,12 +1,13 @@
 //! Rate limits between real kernels: what a pod sends and is sent, datagrams and TCP, is held to what its port may.
 
+use crate::switchd;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use switch_api::{Done, Limit, PortKind, PortLimits, PortSet, PortSettings, Request};
 use switch_lab::node::tap_port;
 use switch_lab::transfer::tcp;
-use switch_lab::{Daemon, Node, Options, Pod, bind_udp, wait_until};
+use switch_lab::{Daemon, Node, Pod, bind_udp, wait_until};
 
 const LONG: Duration = Duration::from_secs(5);
 const PORT: u16 = 7002;
@@ -27,10 +28,6 @@ fn limit(per_s: u64) -> Option<Limit> {
 
 fn limited(limits: PortLimits) -> PortSettings {
     PortSettings { limits, ..PortSettings::default() }
-}
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
 }
 
 fn address(pod: &Pod) -> IpAddr {

@@ -39,3 +39,7 @@ mod trouble;
 mod uplink;
 mod workers;
 mod xdp;
+
+fn switchd() -> switch_lab::Options {
+    switch_lab::Options::new(env!("CARGO_BIN_EXE_switchd"))
+}

@@ -1,5 +1,6 @@
 //! Neighbours and tables of their own beside real kernels: declared stations, a gateway that moves, networks that two tables have.
 
+use crate::switchd;
 use std::time::Duration;
 use switch_api::{
     Bridge, Done, Mac, Name, NeighDelete, NeighEntry, NeighState, NextHop, Owner, PortSettings, Request,
@@ -8,15 +9,11 @@ use switch_api::{
 use switch_lab::raw::RawSocket;
 use switch_lab::scenes::routed;
 use switch_lab::transfer::{tcp, udp};
-use switch_lab::{Daemon, Options, Pod, wait_until};
+use switch_lab::{Daemon, Pod, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
 /// How long nothing must be heard.
 const SILENCE: Duration = Duration::from_millis(300);
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
 
 fn neighbour(daemon: &Daemon, address: &str) -> Option<NeighEntry> {
     let list: Vec<NeighEntry> = daemon.call(&Request::NeighList(Default::default()));

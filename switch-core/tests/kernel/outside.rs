@@ -1,6 +1,7 @@
 //! Pods reach the outside of the node through its kernel, and are reached from there: what the switch keeps in that kernel does what
 //! it should, is put right when others change it, and is gone in the end.
 
+use crate::switchd;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 use switch_api::{
@@ -9,15 +10,11 @@ use switch_api::{
 };
 use switch_lab::node::{host_port, tap_port};
 use switch_lab::world::{Service, ask_tcp, ask_udp, world};
-use switch_lab::{Daemon, Net, Node, Options, Pod, RawSocket, wait_until};
+use switch_lab::{Daemon, Net, Node, Pod, RawSocket, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
 /// What the operator is promised.
 const REPAIRED: Duration = Duration::from_secs(5);
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()

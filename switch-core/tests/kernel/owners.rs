@@ -1,18 +1,15 @@
 //! Everything has an owner: whatever was made as one, another is refused by name, unless it says whose work it undoes.
 
+use crate::switchd;
 use serde_json::{Value, json};
 use std::time::Duration;
 use switch_api::{
     ApiError, Client, Code, Config, ConfigExport, Happened, LeaseFilter, LeaseStatus, Owner, PoolStatus,
     Request,
 };
-use switch_lab::{Daemon, Node, Options};
+use switch_lab::{Daemon, Node};
 
 const LONG: Duration = Duration::from_secs(10);
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
 
 fn request(method: &str, params: Value) -> Request {
     serde_json::from_value(json!({ "method": method, "params": params })).unwrap()

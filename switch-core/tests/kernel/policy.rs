@@ -1,5 +1,6 @@
 //! Network policies, seen by real kernels: pods with TAPs, and the node.
 
+use crate::switchd;
 use std::sync::mpsc::{Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use switch_api::{
 };
 use switch_lab::scenes::{datagrams, labelled, shop};
 use switch_lab::world::Echo;
-use switch_lab::{Daemon, Net, Node, Options, Pod, wait_until};
+use switch_lab::{Daemon, Net, Node, Pod, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
 /// How often a pod begins to live.
@@ -18,10 +19,6 @@ const LIVES: u32 = 1000;
 const FIRST_INSTANTS: Duration = Duration::from_millis(20);
 /// How often the daemon begins anew.
 const RESTARTS: u32 = 10;
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
 
 fn declare(daemon: &Daemon, name: &str, spec: serde_json::Value) {
     let policy = serde_json::json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec});

@@ -1,6 +1,7 @@
 //! What a container host does to a port: devices that vanish, come back, go down, change; daemons that
 //! die, hang and return; programs that are there already.
 
+use crate::switchd;
 use aya::programs::links::{FdLink, PinnedLink};
 use rustix::process::Signal;
 use std::time::Duration;
@@ -14,10 +15,6 @@ use switch_lab::{Daemon, Node, Options, Pod, RawSocket, transfer, wait_until};
 const SHORT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(10);
 const EVERYBODY: switch_api::Mac = switch_api::Mac([0xff; 6]);
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
 
 fn node_with_pods(options: &Options, n: u8) -> (Node, Daemon, Vec<Pod>) {
     let node = Node::new();

@@ -1,34 +1,18 @@
 //! Declared routes and real kernels: their MTU, what they count, next hops that are dead, and many of them at once.
 
+use crate::routing::{choice, route};
+use crate::switchd;
 use std::time::Duration;
 use switch_api::{
-    ApiError, Code, Done, Name, NextHop, Nothing, PortSettings, Request, Route, RouteApply, RouteChoice,
-    RouteCount, RouteDelete, RouteFilter, RouteGet, RouteKind, RoutePlace, RouteStatus, Vid,
+    ApiError, Code, Done, Name, Nothing, PortSettings, Request, Route, RouteApply, RouteChoice, RouteCount,
+    RouteDelete, RouteFilter, RouteGet, RouteKind, RoutePlace, RouteStatus,
 };
 use switch_lab::cross::Router;
 use switch_lab::scenes::routed;
 use switch_lab::transfer::{checksum_errors, tcp};
-use switch_lab::{Daemon, Options, wait_until};
+use switch_lab::{Daemon, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
-
-fn route(prefix: &str, kind: RouteKind, via: &[&str]) -> Route {
-    let hop = |address: &&str| NextHop {
-        address: address.parse().unwrap(),
-        bridge: None,
-        vid: Vid::DEFAULT,
-        weight: 1,
-    };
-    Route::new(prefix.parse().unwrap(), kind, via.iter().map(hop).collect())
-}
-
-fn choice(daemon: &Daemon, address: &str) -> RouteChoice {
-    daemon.call(&Request::RouteGet(RouteGet { address: address.parse().unwrap(), vrf: Name::main() }))
-}
 
 /// A route's MTU is told to senders, by the kernel's own reckoning; it is kept, shown, and cut to.
 #[test]

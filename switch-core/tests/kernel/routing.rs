@@ -1,5 +1,6 @@
 //! Real kernels on different bridges: the switch is their gateway.
 
+use crate::switchd;
 use std::time::Duration;
 use switch_api::{
     AddressDelete, Bridge, BridgeStatus, Code, Done, Name, NeighEntry, NeighState, NextHop, PortSettings,
@@ -8,13 +9,9 @@ use switch_api::{
 use switch_lab::raw::RawSocket;
 use switch_lab::scenes::routed;
 use switch_lab::transfer::tcp;
-use switch_lab::{Daemon, Node, Options, wait_until};
+use switch_lab::{Daemon, Node, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
 
 fn neighbours(daemon: &Daemon) -> Vec<NeighEntry> {
     daemon.call(&Request::NeighList(Default::default()))
@@ -109,7 +106,7 @@ fn gateways_survive_a_restart_and_keep_their_macs() {
     wait_until("ping", LONG, || pods[0].reaches("10.2.0.2"));
 }
 
-fn route(prefix: &str, kind: RouteKind, via: &[&str]) -> Route {
+pub fn route(prefix: &str, kind: RouteKind, via: &[&str]) -> Route {
     let hop = |address: &&str| NextHop {
         address: address.parse().unwrap(),
         bridge: None,
@@ -119,7 +116,7 @@ fn route(prefix: &str, kind: RouteKind, via: &[&str]) -> Route {
     Route::new(prefix.parse().unwrap(), kind, via.iter().map(hop).collect())
 }
 
-fn choice(daemon: &Daemon, address: &str) -> RouteChoice {
+pub fn choice(daemon: &Daemon, address: &str) -> RouteChoice {
     daemon.call(&Request::RouteGet(RouteGet { address: address.parse().unwrap(), vrf: Name::main() }))
 }
 

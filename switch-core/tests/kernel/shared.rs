@@ -1,5 +1,6 @@
 //! Uplinks on NICs that stay the host's: two nodes, each with a switch, joined by a cable that their kernels go on using.
 
+use crate::switchd;
 use rustix::process::Signal;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
@@ -18,10 +19,6 @@ use switch_lab::{Daemon, Net, Options, sequence, wait_until};
 const LONG: Duration = Duration::from_secs(10);
 /// The cable.
 const LINK: u8 = 90;
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
 
 /// Two nodes with a pod each, a cable, and static routes; no uplink yet.
 fn pair(options: &Options) -> ([Router; 2], [Daemon; 2]) {

@@ -1,6 +1,7 @@
 //! TAP and host ports: real kernels at both ends, with the device settings that the kernel chose.
 
 use crate::sctp::{sctp, sctp6};
+use crate::switchd;
 use std::io::{Read, Write};
 use std::time::Duration;
 use switch_api::{ApiError, ByName, Code, Done, PortKind, PortSettings, PortState, Request};
@@ -10,10 +11,6 @@ use switch_lab::transfer::{checksum_errors, tcp, udp};
 use switch_lab::{Daemon, Net, Node, Options, Pod, RawSocket, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
 
 /// A node with `n` pods joined by TAP, `10.66.0.1` and so on.
 fn node_with_taps(options: &Options, n: u8) -> (Node, Daemon, Vec<Pod>) {

@@ -1,18 +1,15 @@
 //! Real kernels at both ends: namespaces with default device settings, the real daemon between them.
 
+use crate::switchd;
 use std::net::UdpSocket;
 use std::time::Duration;
 use switch_api::{Flood, PortSet, PortSettings, Request, SourceGuard, StaticMac, Vid, VidRange, Vlan};
 use switch_lab::frames::{has_mark, plain, station, tagged};
 use switch_lab::transfer::tcp;
-use switch_lab::{Daemon, Node, Options, Pod, RawSocket, bind_udp, wait_until};
+use switch_lab::{Daemon, Node, Pod, RawSocket, bind_udp, wait_until};
 
 const SHORT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(5);
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
 
 /// A node with a daemon, one bridge, and a pod for each of `settings`.
 fn node_with(settings: Vec<PortSettings>) -> (Node, Daemon, Vec<Pod>) {

@@ -1,5 +1,6 @@
 //! Machines that lack something and parts that fail: each case costs what depends on it and nothing else.
 
+use crate::switchd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use switch_api::{
@@ -9,14 +10,10 @@ use switch_api::{
 use switch_lab::frames::{has_mark, plain, station};
 use switch_lab::node::xdp_port;
 use switch_lab::trouble::{Hung, Undrained, without_af_xdp};
-use switch_lab::{Daemon, Node, Options, Pod, RawSocket, wait_until};
+use switch_lab::{Daemon, Node, Pod, RawSocket, wait_until};
 
 const SHORT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(10);
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
 
 fn name(text: &str) -> switch_api::Name {
     text.parse().unwrap()

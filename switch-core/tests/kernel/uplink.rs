@@ -1,5 +1,6 @@
 //! The node's kernel as the way to everywhere else: two nodes, each with a switch, joined by a cable.
 
+use crate::switchd;
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 use switch_api::{Name, Nothing, Request, RouteChoice, RouteGet, Uplink, Vrf, VrfStatus};
@@ -8,10 +9,6 @@ use switch_lab::transfer::{tcp, udp};
 use switch_lab::{Daemon, Net, Options, bind_udp, wait_until};
 
 const LONG: Duration = Duration::from_secs(10);
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
 
 /// Two nodes with a pod each, a cable, and static routes.
 fn pair(options: &Options) -> ([Router; 2], [Daemon; 2]) {

@@ -1,6 +1,7 @@
 //! What can be chosen for an xdp port and for the packet memory under it, with real kernels: each choice carries traffic, does what
 //! it says, and one that cannot be is refused by its field.
 
+use crate::switchd;
 use etherparse::PacketBuilder;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,14 +12,10 @@ use switch_api::{
 use switch_lab::frames::{has_mark, plain, station};
 use switch_lab::node::xdp_port;
 use switch_lab::trouble::{busy_polls, without_huge_pages};
-use switch_lab::{Daemon, Net, Node, Options, Pod, RawSocket, transfer, wait_until};
+use switch_lab::{Daemon, Net, Node, Pod, RawSocket, transfer, wait_until};
 
 const SHORT: Duration = Duration::from_millis(200);
 const LONG: Duration = Duration::from_secs(10);
-
-fn switchd() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_switchd"))
-}
 
 /// An xdp port with something chosen otherwise.
 fn port_with(device: &str, change: impl FnOnce(&mut PortKind)) -> switch_api::Port {

@@ -221,11 +221,11 @@ impl XdpPort {
     }
 
     fn refill(&mut self, pool: &mut Pool) {
-        // The kernel has used more than half of what it was given since the last turn: it wants more at hand. What it has left is
-        // in the ring; what it received waits for a turn of ours, of which each takes in a batch alone.
         let free = pool.free_of(self.region) as u32;
         if free < RESERVE_FRAMES {
             self.fill_target = shrunk(self.fill_target);
+        // The kernel has used more than half of what it was given since the last turn: it wants more at hand. What it has left is
+        // in the ring; what it received waits for a turn of ours, of which each takes in a batch alone.
         } else if self.primed && self.rings.fill.left() * 2 < self.fill_target {
             let there = self.in_fill + free - RESERVE_FRAMES;
             self.fill_target = grown(self.fill_target, self.rings.fill.size(), there);
