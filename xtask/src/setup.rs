@@ -87,8 +87,10 @@ const FIGURES: &[Need] = &[
     ("taskset", "util-linux"),
     ("nft", "nftables"),
     ("/usr/lib/openvswitch-switch/ovs-vswitchd", "openvswitch-switch"),
+    ("/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk", "openvswitch-switch-dpdk"),
     ("dpdk-testpmd", "dpdk-dev"),
     ("/usr/lib/x86_64-linux-gnu/librte_net_af_xdp.so.23", "librte-net-af-xdp23"),
+    ("/usr/lib/x86_64-linux-gnu/librte_net_pcap.so.23", "librte-net-pcap23"),
 ];
 
 /// For `cargo xtask figures`. A peer that cannot be had is named; its figure then fails by itself, and the

@@ -4,7 +4,7 @@ use super::rig::{Cable, Rig};
 use super::task::{Task, Traffic};
 use super::{linux, switch};
 use crate::figures::Bench;
-use crate::peers::{Kind, Ovs, Testpmd, testpmd};
+use crate::peers::{Kind, Ovs, Testpmd, ovs, testpmd};
 use crate::rules;
 use switch_api::Mac;
 
@@ -160,16 +160,7 @@ fn ovs_xdp(_: &Bench, task: Task) -> Result<Rig, String> {
             ovs.rules(&format!("priority=0,actions=NORMAL\npriority=10,{to_there},actions={there}\n"))?;
         }
         Task::Police(count) => {
-            let mut lines = format!(
-                "priority=0,actions=NORMAL\npriority=10,{to_there},ct_state=-trk,actions=ct(table=1)\n\
-                 table=1,priority=20,ct_state=+trk+est,{to_there},actions={there}\n"
-            );
-            for block in rules::blocks(count) {
-                lines += &format!(
-                    "table=1,priority=10,ct_state=+trk+new,{to_there},nw_src={block},tp_dst=12345,actions=ct(commit),{there}\n"
-                );
-            }
-            ovs.rules(&lines)?;
+            ovs.rules(&ovs::stateful(&rules::blocks(count), to_there, &there))?;
         }
     }
     let gateway = (task != Task::Bridge).then_some(gateway);

@@ -3,6 +3,7 @@
 pub mod bridge;
 pub mod null;
 pub mod ovs;
+pub mod ovs_memory;
 pub mod testpmd;
 
 pub use bridge::Bridge;

@@ -16,9 +16,14 @@ const LIMIT: Duration = Duration::from_secs(40);
 
 /// Packets a second that it forwards on core 1 from one null port to the other.
 pub fn testpmd() -> Result<f64, String> {
+    testpmd_between(["net_null0".into(), "net_null1".into()])
+}
+
+/// The same from the first of these devices to the second, as its `--vdev` reads them.
+pub fn testpmd_between(devices: [String; 2]) -> Result<f64, String> {
     let prefix = format!("--file-prefix=null{}", std::process::id());
     let words = ["--no-pci", "--no-huge", "-m", "256", "-l", "0,1", "--main-lcore", "0", &prefix];
-    let devices = ["--vdev=net_null0", "--vdev=net_null1"];
+    let devices = devices.map(|device| format!("--vdev={device}"));
     let forwarding = ["--", "--total-num-mbufs=16384", "--forward-mode=io", "--auto-start", "-i"];
     let mut command = Command::new("dpdk-testpmd");
     command.args(words).args(devices).args(forwarding);

@@ -2,6 +2,7 @@
 //! so that nothing of it meets an Open vSwitch that the machine may run.
 
 use super::{PATIENCE, Process};
+use crate::rules;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use switch_lab::{Node, Pod, wait_until};
@@ -74,11 +75,11 @@ impl Ovs {
         let node = Node::new();
         let directory = node.directory().join("ovs");
         std::fs::create_dir(&directory).map_err(|error| error.to_string())?;
-        let home = Home { node: &node, directory: &directory };
-        let database = home.database()?;
-        home.vsctl("--no-wait init")?;
-        home.vsctl("--no-wait set Open_vSwitch . other_config:pmd-cpu-mask=2")?;
-        let switch = home.start("taskset", &format!("-c 1 {DAEMON} unix:{}", home.socket()))?;
+        let (switch, database) = Home { node: &node, directory: &directory }.serve(
+            DAEMON,
+            "1",
+            &["other_config:pmd-cpu-mask=2"],
+        )?;
         Ok((switch, database, node))
     }
 
@@ -89,32 +90,78 @@ impl Ovs {
 
     /// Replaces its OpenFlow rules by these, one a line, as ovs-ofctl(8) reads them.
     pub fn rules(&self, lines: &str) -> Result<(), String> {
-        let directory = self.node.directory().join("ovs");
-        let file = directory.join("rules");
-        std::fs::write(&file, lines).map_err(|error| format!("{}: {error}", file.display()))?;
-        let home = Home { node: &self.node, directory: &directory };
-        let bridge = format!("unix:{}", directory.join("br0.mgmt").display());
-        home.run("ovs-ofctl", &format!("-O OpenFlow14 --bundle replace-flows {bridge} {}", file.display()))
+        Home { node: &self.node, directory: &self.node.directory().join("ovs") }.rules(lines)
     }
 
     /// What it calls itself, or how it can be had.
     pub fn version() -> Result<String, String> {
-        let install = "install it with `apt-get install --no-install-recommends openvswitch-switch`";
-        let output = Command::new(DAEMON).arg("--version").output();
-        let output =
-            output.map_err(|error| format!("the peer Open vSwitch is missing ({error}); {install}"))?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let version = said.lines().next().and_then(|line| line.rsplit(' ').next()).unwrap_or("");
-        Ok(format!("Open vSwitch {version}"))
+        version(DAEMON, "openvswitch-switch")
     }
 }
 
-struct Home<'a> {
-    node: &'a Node,
-    directory: &'a Path,
+/// What this daemon calls itself, or of which package it can be had.
+pub(super) fn version(daemon: &str, package: &str) -> Result<String, String> {
+    let output = Command::new(daemon).arg("--version").output();
+    let install = format!("install it with `apt-get install --no-install-recommends {package}`");
+    let output = output.map_err(|error| format!("the peer Open vSwitch is missing ({error}); {install}"))?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = said.lines().next().and_then(|line| line.rsplit(' ').next()).unwrap_or("");
+    Ok(format!("Open vSwitch {version}"))
+}
+
+/// OpenFlow rules that track connections: one rule a block, of which a packet that begins a connection must come from one. What is
+/// for `to` is given to `there`.
+pub fn stateful(blocks: &[String], to: &str, there: &str) -> String {
+    let mut lines = format!(
+        "priority=0,actions=NORMAL\npriority=10,{to},ct_state=-trk,actions=ct(table=1)\n\
+         table=1,priority=20,ct_state=+trk+est,{to},actions={there}\n"
+    );
+    for block in blocks {
+        lines += &format!(
+            "table=1,priority=10,ct_state=+trk+new,{to},nw_src={block},tp_dst={},actions=ct(commit),{there}\n",
+            rules::PORT
+        );
+    }
+    lines
+}
+
+/// Where one runs, and what it keeps there.
+pub(super) struct Home<'a> {
+    pub node: &'a Node,
+    pub directory: &'a Path,
 }
 
 impl Home<'_> {
+    /// Starts a database and this daemon on these cores, with these settings.
+    pub fn serve(&self, daemon: &str, cores: &str, settings: &[&str]) -> Result<(Process, Process), String> {
+        let database = self.database()?;
+        self.vsctl("--no-wait init")?;
+        let set = format!("--db=unix:{} --no-wait set Open_vSwitch .", self.socket());
+        said("ovs-vsctl", self.command("ovs-vsctl", &set).args(settings))?;
+        let (socket, control) = (self.socket(), self.control());
+        let switch =
+            self.start("taskset", &format!("-c {cores} {daemon} unix:{socket} --unixctl={control}"))?;
+        Ok((switch, database))
+    }
+
+    /// Replaces the rules of its first bridge by these.
+    pub fn rules(&self, lines: &str) -> Result<(), String> {
+        let file = self.directory.join("rules");
+        std::fs::write(&file, lines).map_err(|error| format!("{}: {error}", file.display()))?;
+        let bridge = format!("unix:{}", self.directory.join("br0.mgmt").display());
+        let words = format!("-O OpenFlow14 --bundle replace-flows {bridge} {}", file.display());
+        self.run("ovs-ofctl", &words).map(drop)
+    }
+
+    /// Asks the daemon, as ovs-appctl(8) does; what it says.
+    pub fn ask(&self, words: &str) -> Result<String, String> {
+        self.run("ovs-appctl", &format!("-t {} {words}", self.control()))
+    }
+
+    fn control(&self) -> String {
+        self.directory.join("control").display().to_string()
+    }
+
     fn socket(&self) -> String {
         self.directory.join("db.sock").display().to_string()
     }
@@ -134,12 +181,9 @@ impl Home<'_> {
         child.map(Process).map_err(|error| format!("{program}: {error}"))
     }
 
-    fn run(&self, program: &str, words: &str) -> Result<(), String> {
-        let output = self.command(program, words).output().map_err(|error| format!("{program}: {error}"))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(format!("{program} {words}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    /// What it says.
+    fn run(&self, program: &str, words: &str) -> Result<String, String> {
+        said(&format!("{program} {words}"), &mut self.command(program, words))
     }
 
     fn database(&self) -> Result<Process, String> {
@@ -150,12 +194,14 @@ impl Home<'_> {
         Ok(process)
     }
 
-    fn vsctl(&self, words: &str) -> Result<(), String> {
+    /// Asks the database, as ovs-vsctl(8) does; what it says.
+    pub fn vsctl(&self, words: &str) -> Result<String, String> {
         self.run("ovs-vsctl", &format!("--timeout=20 --db=unix:{} {words}", self.socket()))
     }
 
-    fn bridge(&self, name: &str) -> Result<(), String> {
-        self.vsctl(&format!("add-br {name} -- set bridge {name} datapath_type=netdev"))
+    /// Makes a bridge of the userspace datapath.
+    pub fn bridge(&self, name: &str) -> Result<(), String> {
+        self.vsctl(&format!("add-br {name} -- set bridge {name} datapath_type=netdev")).map(drop)
     }
 
     fn pod(&self, kind: Kind, bridge: &str, n: u8) -> Result<Pod, String> {
@@ -186,4 +232,13 @@ impl Home<'_> {
         self.vsctl(&format!("add-port {bridge} {device} -- set interface {device} type=afxdp"))?;
         Ok(pod)
     }
+}
+
+/// What this command says, or complains of.
+fn said(name: &str, command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| format!("{name}: {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(format!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
