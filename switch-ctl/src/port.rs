@@ -1,7 +1,7 @@
 //! `switch-ctl port`.
 
 use crate::output::{Output, bytes, thousands};
-use crate::{guard, label, limit, outside, readdress, tap, uplink};
+use crate::{guard, label, limit, outside, readdress, tap, uplink, verdict};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use switch_api::{
@@ -38,6 +38,7 @@ Examples:
   switch-ctl port set web --isolated on
   switch-ctl port set web --limit-rx-bytes 12.5M --limit-tx-packets 10k
   switch-ctl port set db --storm-pps 1000 --learn-limit 4
+  switch-ctl port set db --default-ingress deny
   switch-ctl port set lab --source-addresses 10.67.0.2")]
     Set {
         /// The port.
@@ -248,6 +249,8 @@ pub struct Settings {
     #[command(flatten)]
     limits: limit::Limits,
     #[command(flatten)]
+    verdicts: verdict::Args,
+    #[command(flatten)]
     outside: outside::Outside,
 }
 
@@ -320,6 +323,7 @@ impl Settings {
             track: or(self.track, before.track),
             source_guard: self.guard.over(before.source_guard),
             limits: self.limits.over(before.limits),
+            default_verdict: self.verdicts.over(before.default_verdict),
             ..before
         }
     }
@@ -574,6 +578,7 @@ fn show(port: &PortStatus) -> String {
     lines.splice(at..at, tap::show(&port.port.kind));
     lines.extend(guard::show(settings.source_guard.as_ref()));
     lines.extend(limit::show(&settings.limits));
+    lines.extend(verdict::show(&settings.default_verdict));
     lines.extend(outside::show(settings));
     if let Some(workload) = &port.port.workload {
         let ports = workload.ports.iter().map(|it| format!("{}={}/{}", it.name, it.protocol, it.port));
