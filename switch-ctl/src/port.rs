@@ -38,7 +38,6 @@ Examples:
   switch-ctl port set web --isolated on
   switch-ctl port set web --limit-rx-bytes 12.5M --limit-tx-packets 10k
   switch-ctl port set db --storm-pps 1000 --learn-limit 4
-  switch-ctl port set db --default-ingress deny
   switch-ctl port set lab --source-addresses 10.67.0.2")]
     Set {
         /// The port.
