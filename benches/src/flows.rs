@@ -17,9 +17,55 @@ const FRAME_LEN: usize = 60;
 /// Address of the station behind the second port.
 const SECOND: u32 = 0xc0a8_0001;
 /// UDP.
-const UDP: u8 = 17;
+pub(crate) const UDP: u8 = 17;
 /// TCP.
-const TCP: u8 = 6;
+pub(crate) const TCP: u8 = 6;
+/// Ports of a flow, unless said: its own, and the one behind which the second station listens.
+const PORTS: [u16; 2] = [5, 6];
+
+/// What the second station is to policies.
+pub(crate) fn workload() -> Workload {
+    Workload {
+        namespace: "default".into(),
+        labels: BTreeMap::new(),
+        ports: Vec::new(),
+        addresses: vec![Ipv4Addr::from_bits(SECOND).into()],
+    }
+}
+
+/// A frame without its FCS, into which each flow writes its own addresses and ports. Its TCP begins a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Template([u8; FRAME_LEN]);
+
+impl Template {
+    pub fn new() -> Self {
+        let mut template = [0; FRAME_LEN];
+        template[12..14].copy_from_slice(&[8, 0]);
+        template[14] = 0x45;
+        template[17] = (FRAME_LEN - 14) as u8;
+        template[22] = 64;
+        template[46] = 0x50;
+        template[47] = 2;
+        template[48] = 0x20;
+        Self(template)
+    }
+
+    /// The frame of `flow` between these ports of the two stations, as it comes in by the first or the second port.
+    #[inline(always)]
+    pub fn write(&mut self, port: usize, protocol: u8, flow: u32, ports: [u16; 2]) -> &[u8] {
+        let template = &mut self.0;
+        let mut ends = [(flow | 0x0a00_0000, ports[0]), (SECOND, ports[1])];
+        ends.rotate_left(port);
+        template[..6].copy_from_slice(&[2, 0, 0, 0, 0, 1 - port as u8]);
+        template[6..12].copy_from_slice(&[2, 0, 0, 0, 0, port as u8]);
+        template[23] = protocol;
+        template[26..30].copy_from_slice(&ends[0].0.to_be_bytes());
+        template[30..34].copy_from_slice(&ends[1].0.to_be_bytes());
+        template[34..36].copy_from_slice(&ends[0].1.to_be_bytes());
+        template[36..38].copy_from_slice(&ends[1].1.to_be_bytes());
+        template
+    }
+}
 
 /// A pipeline with flows.
 #[derive(Debug)]
@@ -30,7 +76,7 @@ pub struct Bench {
     pub tables: Tables,
     snapshot: Snapshot,
     batch: Batch,
-    template: [u8; FRAME_LEN],
+    template: Template,
     /// The time that the pipeline is told.
     pub now: Now,
 }
@@ -43,25 +89,12 @@ impl Bench {
 
     /// The same, with a second port that is a workload of the namespace `default` and isolated by `policies`.
     pub fn policed(room: usize, policies: &[NetworkPolicy]) -> Self {
-        let workload = Workload {
-            namespace: "default".into(),
-            labels: BTreeMap::new(),
-            ports: Vec::new(),
-            addresses: vec![Ipv4Addr::from_bits(SECOND).into()],
-        };
-        Self::over(room, snapshot(policies, PortSettings::default(), Some(workload)))
+        Self::over(room, snapshot(policies, PortSettings::default(), Some(workload())))
     }
 
     fn over(room: usize, snapshot: Snapshot) -> Self {
         let (pipeline, pool, tables) = fresh(room);
-        let mut template = [0; FRAME_LEN];
-        template[12..14].copy_from_slice(&[8, 0]);
-        template[14] = 0x45;
-        template[17] = (FRAME_LEN - 14) as u8;
-        template[22] = 64;
-        template[46] = 0x50;
-        template[47] = 2;
-        template[48] = 0x20;
+        let template = Template::new();
         let now = Now { ns: 1_000_000_000 };
         let mut bench = Self { pipeline, pool, tables, snapshot, batch: Batch::new(), template, now };
         // Both stations make themselves known.
@@ -114,19 +147,14 @@ impl Bench {
     }
 
     fn fill(&mut self, port: usize, protocol: u8, mut next: impl FnMut() -> u32) {
+        self.fill_with(port, protocol, || (next(), PORTS));
+    }
+
+    fn fill_with(&mut self, port: usize, protocol: u8, mut next: impl FnMut() -> (u32, [u16; 2])) {
         for _ in 0..BATCH_FRAMES {
             let Some(mut frame) = self.pool.take() else { return };
-            let flow = next();
-            let mut ends = [(flow | 0x0a00_0000, 5u16), (SECOND, 6u16)];
-            ends.rotate_left(port);
-            self.template[..6].copy_from_slice(&[2, 0, 0, 0, 0, 1 - port as u8]);
-            self.template[6..12].copy_from_slice(&[2, 0, 0, 0, 0, port as u8]);
-            self.template[23] = protocol;
-            self.template[26..30].copy_from_slice(&ends[0].0.to_be_bytes());
-            self.template[30..34].copy_from_slice(&ends[1].0.to_be_bytes());
-            self.template[34..36].copy_from_slice(&ends[0].1.to_be_bytes());
-            self.template[36..38].copy_from_slice(&ends[1].1.to_be_bytes());
-            assert!(self.pool.area().fill(&mut frame, &self.template));
+            let (flow, ports) = next();
+            assert!(self.pool.area().fill(&mut frame, self.template.write(port, protocol, flow, ports)));
             frame.offload.csum = switch_core::wire::checksum::Csum::Complete;
             self.batch.push(frame);
         }
@@ -172,15 +200,13 @@ impl Bench {
         self.random(&Clock::new(), flows, batches, &mut 88_172_645_463_325_252);
     }
 
-    /// One batch of random established flows by the second port. Ticks.
-    pub fn established(&mut self, clock: &Clock, flows: u32, seed: &mut u64) -> u64 {
-        self.timed(clock, 1, UDP, || (xorshift(seed) % u64::from(flows)) as u32)
-    }
-
-    /// One batch of SYNs of flows that never were, by the first port. Ticks.
-    pub fn flood(&mut self, clock: &Clock, seed: &mut u64) -> u64 {
-        // Above whatever `make` made.
-        self.timed(clock, 0, TCP, || (xorshift(seed) as u32) | 0x0080_0000)
+    /// One batch of SYNs by the first port, from random ones of its first `addresses` and any of their ports, to any port up to
+    /// 1024. Ticks.
+    pub fn flood(&mut self, clock: &Clock, addresses: u32, seed: &mut u64) -> u64 {
+        self.fill_with(0, TCP, || flooding(addresses, seed));
+        let ticks = self.go(clock, 0);
+        self.drain();
+        ticks
     }
 
     /// Ticks a packet, over batches of SYNs by the first port, from random ones of its first `addresses`.
@@ -208,7 +234,13 @@ impl Bench {
     }
 }
 
-fn xorshift(seed: &mut u64) -> u64 {
+/// Who speaks with which ports, at random.
+pub(crate) fn flooding(addresses: u32, seed: &mut u64) -> (u32, [u16; 2]) {
+    let dice = xorshift(seed);
+    (((dice >> 32) % u64::from(addresses)) as u32, [dice as u16, 1 + (dice >> 16) as u16 % 1024])
+}
+
+pub(crate) fn xorshift(seed: &mut u64) -> u64 {
     *seed ^= *seed << 13;
     *seed ^= *seed >> 7;
     *seed ^= *seed << 17;

@@ -22,6 +22,7 @@
 //! | [`round_trips`] | UDP requests and their responses, timed |
 //! | [`cpu`] | what the machine's cores were busy for |
 //! | [`flows`] | flows through the whole pipeline |
+//! | [`beside`] | a flood beside established flows, in turns of a worker |
 //! | [`routes`] | routing tables as large as the Internet's |
 //! | [`routed`] | routed packets through the whole pipeline |
 //! | [`dir24`] | DIR-24-8, to be held against |
@@ -30,6 +31,7 @@
 
 pub mod allocations;
 pub mod beacons;
+pub mod beside;
 pub mod changes;
 pub mod containers;
 pub mod cpu;

@@ -9,7 +9,8 @@ use std::str::FromStr;
 
 /// An access control list. For each direction of a port the lists of the tier `before` are asked first, by priority
 /// and then by name, and of each the rules in their order: the first that matches decides. Then network policies are
-/// asked; if none isolates the port in that direction, the lists of the tier `after`. What nobody decides passes.
+/// asked; if none isolates the port in that direction, the lists of the tier `after`. What nobody decides has the port's default
+/// verdict ([`crate::DefaultVerdicts`]): it passes, unless told otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Acl {

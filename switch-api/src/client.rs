@@ -36,7 +36,13 @@ impl Client {
         let stream = UnixStream::connect(socket).map_err(|error| unreachable(socket, &error))?;
         let limits = stream.set_read_timeout(Some(timeout)).and(stream.set_write_timeout(Some(timeout)));
         limits.map_err(|error| unreachable(socket, &error))?;
-        let hello = HelloReply { version: API_VERSION, daemon: String::new(), admin: false, role: None };
+        let hello = HelloReply {
+            version: API_VERSION,
+            daemon: String::new(),
+            admin: false,
+            role: None,
+            line_len_max: None,
+        };
         let mut client = Self { stream: BufReader::new(stream), next_id: 1, hello, override_owner: None };
         client.hello = client.call(&Request::Hello(Hello { version: API_VERSION, owner: None }))?;
         Ok(client)
@@ -66,6 +72,11 @@ impl Client {
     /// What the daemon said of itself.
     pub fn hello(&self) -> &HelloReply {
         &self.hello
+    }
+
+    /// Longest request that the daemon takes of this client, in bytes, its newline included.
+    pub fn line_len_max(&self) -> usize {
+        self.hello.line_len_max.unwrap_or(codec::LINE_LEN_MAX)
     }
 
     /// From now on only notices are read, for however long it takes until there is one.
@@ -102,10 +113,15 @@ impl Client {
             _ => broken(error),
         };
         let line = codec::encode_call(id, request, self.override_owner);
-        if line.len() > codec::LINE_LEN_MAX {
-            return Err(too_long(line.len()));
+        if line.len() > self.line_len_max() {
+            return Err(too_long(line.len(), self.line_len_max()));
         }
-        self.stream.get_mut().write_all(&line).map_err(failed)?;
+        let written = self.stream.get_mut().write_all(&line);
+        drop(line);
+        // A daemon that takes no more of it, and closes the connection, has said why before.
+        if written.as_ref().is_err_and(|error| !is_hung_up(error)) {
+            written.map_err(failed)?;
+        }
         let mut line = Vec::new();
         let read = self.stream.by_ref().take(ANSWER_LEN_MAX).read_until(b'\n', &mut line);
         if read.map_err(failed)? == 0 {
@@ -116,9 +132,12 @@ impl Client {
     }
 }
 
+fn is_hung_up(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+}
+
 /// Said before it is sent: the daemon closes the connection at such a line, and its reason is then hard to come by.
-fn too_long(len: usize) -> ApiError {
-    let most = codec::LINE_LEN_MAX;
+fn too_long(len: usize, most: usize) -> ApiError {
     ApiError::new(Code::Limit, format!("the request has {len} bytes, and the daemon takes {most} at most"))
         .hint("nothing was sent; declare it in several parts, like several policies with fewer peers each")
 }

@@ -22,6 +22,7 @@
 //! | [`prefix`] | an address and the length of its network |
 //! | [`flow`] | flows, as they are listed and ended |
 //! | [`route`] | what routing needs: gateway addresses, neighbours, routes |
+//! | [`verdict`] | what becomes of what nobody decides |
 //! | [`vrf`] | routing tables: where they lead, and what they have to do with the kernel's |
 //! | [`request`] | what can be asked, one variant per JSON-RPC method |
 //! | [`reply`] | what is answered |
@@ -65,6 +66,7 @@ pub mod reply;
 pub mod request;
 pub mod route;
 pub mod trace;
+pub mod verdict;
 pub mod vrf;
 
 pub use acl::*;
@@ -104,6 +106,7 @@ pub use request::{
 };
 pub use route::*;
 pub use trace::*;
+pub use verdict::*;
 pub use vrf::*;
 
 /// The version of these words. A client says it in `hello`; the daemon refuses another number

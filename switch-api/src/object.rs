@@ -2,7 +2,7 @@
 //! names only what differs; a field nobody knows is refused by name.
 
 use crate::bridge::is_false;
-use crate::{Cidr, DeviceRoute, Mac, Name, Owner, PortLimits, Prefix, Publish, Vid};
+use crate::{Cidr, DefaultVerdicts, DeviceRoute, Mac, Name, Owner, PortLimits, Prefix, Publish, Vid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -492,6 +492,9 @@ pub struct PortSettings {
     /// How fast it may send and be sent.
     #[serde(skip_serializing_if = "PortLimits::is_none")]
     pub limits: PortLimits,
+    /// What becomes of what no access control list and no network policy decides.
+    #[serde(skip_serializing_if = "DefaultVerdicts::is_allow")]
+    pub default_verdict: DefaultVerdicts,
     /// Whether answers to flows that entered by this port leave by it, whatever way they would take otherwise: so that a kernel
     /// that translates addresses (kube-proxy, published ports) sees both directions. A host port's only. Flows are then kept of every
     /// port; where nobody else asks for them, what fits none goes on all the same.

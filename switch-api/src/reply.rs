@@ -22,6 +22,10 @@ pub struct HelloReply {
     /// What this client may do; an older daemon says no more than `admin`.
     #[serde(default)]
     pub role: Option<Role>,
+    /// Longest line that the daemon takes of this client, in bytes; an older one says nothing, and takes
+    /// [`crate::codec::LINE_LEN_MAX`].
+    #[serde(default)]
+    pub line_len_max: Option<usize>,
 }
 
 /// What a client of the socket may do: decided by who it is (`SO_PEERCRED`), not by what it says.

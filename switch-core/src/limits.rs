@@ -166,6 +166,8 @@ const TOLD: &[(&str, &[Limit])] = &[
         &[
             limit!(crate::control::server::CLIENTS_MAX, "clients at a time"),
             limit!(bytes switch_api::codec::LINE_LEN_MAX, "length of a request"),
+            limit!(bytes switch_api::codec::LONG_LINE_LEN_MAX, "length of an admin's"),
+            limit!(bytes crate::control::input::LONG_BYTES_MAX, "what of long requests may be on its way, of all clients"),
             limit!(switch_api::ROUTE_PAGE_MAX, "routes in one answer"),
             limit!(switch_api::ADDRESS_SET_PAGE_MAX, "members of an address set in one answer"),
             limit!(switch_api::FLOW_PAGE_MAX, "flows in one answer"),

@@ -37,6 +37,7 @@ mod tap;
 mod top;
 mod trace;
 mod uplink;
+mod verdict;
 mod vrf;
 mod worker;
 

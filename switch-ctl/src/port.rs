@@ -1,7 +1,7 @@
 //! `switch-ctl port`.
 
 use crate::output::{Output, bytes, thousands};
-use crate::{guard, label, limit, outside, readdress, tap, uplink};
+use crate::{guard, label, limit, outside, readdress, tap, uplink, verdict};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use switch_api::{
@@ -248,6 +248,8 @@ pub struct Settings {
     #[command(flatten)]
     limits: limit::Limits,
     #[command(flatten)]
+    verdicts: verdict::Args,
+    #[command(flatten)]
     outside: outside::Outside,
 }
 
@@ -320,6 +322,7 @@ impl Settings {
             track: or(self.track, before.track),
             source_guard: self.guard.over(before.source_guard),
             limits: self.limits.over(before.limits),
+            default_verdict: self.verdicts.over(before.default_verdict),
             ..before
         }
     }
@@ -574,6 +577,7 @@ fn show(port: &PortStatus) -> String {
     lines.splice(at..at, tap::show(&port.port.kind));
     lines.extend(guard::show(settings.source_guard.as_ref()));
     lines.extend(limit::show(&settings.limits));
+    lines.extend(verdict::show(&settings.default_verdict));
     lines.extend(outside::show(settings));
     if let Some(workload) = &port.port.workload {
         let ports = workload.ports.iter().map(|it| format!("{}={}/{}", it.name, it.protocol, it.port));

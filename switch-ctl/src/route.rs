@@ -51,8 +51,8 @@ Examples:
         /// Leave out `dev`: it names devices of the kernel.
         #[arg(long)]
         ignore_dev: bool,
-        /// Make several changes of what is too much for one request (1 MiB, some 8 000 routes). Each is made whole or not
-        /// at all; the first that is refused ends it, and those before stay made.
+        /// Make several changes of it, of some 8 000 routes: what is too much for one request (32 MiB, some 250 000 routes), or holds others up
+        /// for too long. Each is made whole or not at all; the first that is refused ends it, and those before stay made.
         #[arg(long)]
         parts: bool,
     },
@@ -227,7 +227,9 @@ fn apply(
         ApiError { message, ..error }
     };
     let lines = reading.read(&crate::files::text(file)?).map_err(of_file)?;
-    let requests = lines::requests(&lines, switch_api::codec::LINE_LEN_MAX - ENVELOPE_BYTES);
+    // Parts are small, so that others have their turn between them.
+    let bytes = if parts { switch_api::codec::LINE_LEN_MAX } else { client.line_len_max() };
+    let requests = lines::requests(&lines, bytes - ENVELOPE_BYTES);
     let changes = requests.len();
     if changes > 1 && !parts {
         let text = format!("{} routes are {changes} times as much as a request holds", lines.len());

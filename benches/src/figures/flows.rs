@@ -1,9 +1,11 @@
 //! [flows-1m] and [new-flows]: what flows cost when there are many, and when there are more every moment.
 
-use super::{Bench, Figure, Held};
+use super::{Bench, Figure, Held, policy};
+use crate::beside::{Beside, Comes};
 use crate::cycles::{median, per_tick};
 use crate::flows;
 use quanta::Clock;
+use switch_core::table::flow::FLOWS_DEFAULT;
 
 const MANY: u32 = 1_000_000;
 /// Three quarters of a table may be any port's, the rest is dealt out: room for a million.
@@ -19,8 +21,9 @@ const ESTABLISHED: u32 = 1000;
 /// What they ask of the core.
 const LOAD: f64 = 0.3;
 const KEPT_BAR: f64 = 0.95;
-/// Packets of the established flows that may wait; what comes beyond is lost.
-const RING: f64 = 1024.0;
+/// How long they are alone, and how long beside the flood.
+const ALONE_MS: u64 = 20;
+const BESIDE_MS: u64 = 200;
 
 /// What it is held against.
 pub(super) const MANY_HELD: Held = Held::at_most("core cycles a packet", CYCLES_BAR);
@@ -52,25 +55,33 @@ pub(super) fn many(_: &Bench) -> Result<Figure, String> {
     Ok(figure.only_if(bytes <= BYTES_BAR))
 }
 
+/// New flows under 100 000 rules, and what established ones keep beside them.
 pub(super) fn new(_: &Bench) -> Result<Figure, String> {
     let clock = Clock::new();
-    let mut bench = flows::Bench::new(switch_core::table::flow::FLOWS_DEFAULT, true);
-    bench.make(ESTABLISHED);
-    let (mut rates, mut kept, mut seed) = (Vec::new(), Vec::new(), 1_234_567_891_011);
+    let policies = policy::many()?;
+    let mut bench = flows::Bench::policed(FLOWS_DEFAULT, &policies);
+    let mut beside = Beside::new(&policies);
+    beside.establish(ESTABLISHED)?;
+    let (mut rates, mut kept, mut beside_rates, mut seed) =
+        (Vec::new(), Vec::new(), Vec::new(), 1_234_567_891_011);
     for _ in 0..ROUNDS {
         let (mut ticks, before) = (0, bench.new_flows());
         for _ in 0..BATCHES {
-            ticks += bench.flood(&clock, &mut seed);
+            ticks += bench.flood(&clock, policy::ADDRESSES, &mut seed);
         }
         let seconds = clock.delta_as_nanos(0, ticks) as f64 / 1e9;
         rates.push((bench.new_flows() - before) as f64 / seconds / 1e6);
-        kept.push(beside(&mut bench, &clock, &mut seed));
+        let (share, rate) = keep(&mut beside);
+        kept.push(share);
+        beside_rates.push(rate);
     }
-    let (rate, kept) = (median(rates), median(kept));
+    let (rate, kept, beside) = (median(rates), median(kept), median(beside_rates));
     let counted = bench.tables.flows.counted();
     let detail = format!(
-        "SYNs with random sources, whole pipeline; {} half-open flows stand (limit {}); {ESTABLISHED} established \
-         flows at {:.0} % load beside them keep {:.1} % of their throughput (bar {:.0} %)",
+        "SYNs of random addresses and ports, {} rules, whole pipeline; {} half-open flows stand (limit {}); {ESTABLISHED} \
+         established flows at {:.0} % load beside them on the same worker keep {:.1} % of their throughput (bar {:.0} %), and \
+         the flood has {beside:.1} million flows a second",
+        policies.iter().map(|policy| policy.spec.ingress.len() + policy.spec.egress.len()).sum::<usize>(),
         counted.half_open,
         bench.tables.flows.limits().half_open,
         LOAD * 100.0,
@@ -81,25 +92,15 @@ pub(super) fn new(_: &Bench) -> Result<Figure, String> {
     Ok(figure.only_if(kept >= KEPT_BAR))
 }
 
-/// What established flows keep beside a flood that never ends: turns as a worker takes them, a batch of each port
-/// that has one. Their packets come at the rate that is their load when nobody disturbs.
-fn beside(bench: &mut flows::Bench, clock: &Clock, seed: &mut u64) -> f64 {
-    let frames = switch_core::frame::BATCH_FRAMES as f64;
-    let alone: Vec<f64> =
-        (0..200).map(|_| bench.established(clock, ESTABLISHED, seed) as f64 / frames).collect();
-    let rate = LOAD / median(alone);
-    let (mut waiting, mut offered, mut served) = (0.0f64, 0.0, 0.0);
-    for _ in 0..BATCHES {
-        let mut ticks = bench.flood(clock, seed);
-        if waiting >= frames {
-            ticks += bench.established(clock, ESTABLISHED, seed);
-            waiting -= frames;
-            served += frames;
-        }
-        let came = ticks as f64 * rate;
-        offered += came;
-        waiting = (waiting + came).min(RING);
-    }
+/// What established flows keep beside a flood that never ends, in turns of one worker, and the flows that the flood begins
+/// meanwhile, in millions a second. Their packets come at the rate that is their load when nobody disturbs.
+fn keep(beside: &mut Beside) -> (f64, f64) {
+    let ([_, alone], ns) = beside.run([Comes::Nothing, Comes::Any(ESTABLISHED)], ALONE_MS);
+    let rate = LOAD * alone.taken as f64 / ns as f64;
+    let before = beside.new_flows();
+    let ([_, done], ns) =
+        beside.run([Comes::Flood(policy::ADDRESSES), Comes::Paced(ESTABLISHED, rate)], BESIDE_MS);
+    let flood = (beside.new_flows() - before) as f64 / ns as f64 * 1e3;
     // What still waits is not lost.
-    ((served + waiting) / offered).min(1.0)
+    (1.0 - done.lost / done.offered, flood)
 }

@@ -24,6 +24,8 @@ const BLOCKS: u32 = RULES / 4;
 const BLOCKS_A_POLICY: u32 = 500;
 /// Addresses of a block, a /23.
 const BLOCK_LEN: u32 = 512;
+/// Addresses that the rules of [`many`] are about, from 10.0.0.0 on.
+pub(super) const ADDRESSES: u32 = BLOCKS * BLOCK_LEN;
 const ESTABLISHED_BAR: f64 = 1.03;
 const NEW_BAR: f64 = 1.10;
 
@@ -70,7 +72,7 @@ pub(super) fn scale(_: &Bench) -> Result<Figure, String> {
         established.push(all.random(&clock, flows, BATCHES, &mut seed) / base);
     }
     let before = [&ten, &all].map(flows::Bench::new_flows);
-    let addresses = BLOCKS * BLOCK_LEN;
+    let addresses = ADDRESSES;
     for _ in 0..PAIRS {
         let base = ten.begun(&clock, addresses, BATCHES, &mut seed);
         new.push((base, all.begun(&clock, addresses, BATCHES, &mut seed) / base));
@@ -112,6 +114,12 @@ fn made(policies: &[NetworkPolicy], flows: u32) -> Result<flows::Bench, String> 
     Ok(bench)
 }
 
+/// Ten rules, for tests.
+#[cfg(test)]
+pub(crate) fn few_policies() -> Result<Vec<NetworkPolicy>, String> {
+    few()
+}
+
 /// Ten rules: four networks that are all that traffic comes from, and one other, each way.
 fn few() -> Result<Vec<NetworkPolicy>, String> {
     let blocks = (0..4).map(|n| format!("10.{}.0.0/10", n * 64)).chain(["172.16.0.0/12".to_owned()]);
@@ -120,7 +128,7 @@ fn few() -> Result<Vec<NetworkPolicy>, String> {
 }
 
 /// [`RULES`], each block with one that admits the traffic and one that is about other ports.
-fn many() -> Result<Vec<NetworkPolicy>, String> {
+pub(super) fn many() -> Result<Vec<NetworkPolicy>, String> {
     let all: Vec<u32> = (0..BLOCKS).collect();
     let of = |chunk: &[u32]| {
         let rules = chunk.iter().flat_map(|block| {

@@ -135,7 +135,7 @@ fn rules(count: usize) -> (Compiled, u32) {
         owner: Owner::Operator,
     };
     let (own, namespaces) = (parse("p"), BTreeMap::new());
-    let ports = vec![Candidate { port: 1, name: &own, workload: None }];
+    let ports = vec![Candidate { port: 1, name: &own, workload: None, defaults: Default::default() }];
     let compiled = compile(&Input {
         acls: vec![Placed { acl: &acl, slot: 0 }],
         ports,

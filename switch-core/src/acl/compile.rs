@@ -111,7 +111,7 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
     let lists = in_order(input);
     let (keys, mut subjects) = chains_of(input, &lists);
     if keys.is_empty() {
-        return Ok(Compiled::default());
+        return Ok(Compiled::without_rules(subjects));
     }
     let chains: Vec<Vec<Rule>> = keys.iter().map(|key| rules_of(key, &lists)).collect();
     let sayings: Vec<Saying> = chains.iter().map(|rules| Saying::of(rules)).collect();
@@ -145,13 +145,19 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
 }
 
 impl Compiled {
+    /// Of ports that have default verdicts and nothing else.
+    fn without_rules(mut subjects: HashMap<u16, Subject>) -> Self {
+        subjects.values_mut().for_each(|subject| subject.epoch = epoch_of(subject, &[]));
+        Self { subjects: Arc::new(subjects), ..Self::default() }
+    }
+
     /// These after ports came, went, or have other labels, with the lists, the sets and the numbers of their rules as they were: it costs
     /// what there is of ports and lists, and not of rules. None: some port has lists together that none had, so that all is to be
     /// compiled anew.
     pub fn regrouped(&self, input: &Input) -> Option<Self> {
         let (keys, mut subjects) = chains_of(input, &in_order(input));
         if keys.is_empty() {
-            return Some(Self::default());
+            return Some(Self::without_rules(subjects));
         }
         let numbers: Vec<u32> = keys.iter().map(|key| self.keys.get(key).copied()).collect::<Option<_>>()?;
         subjects.values_mut().for_each(|subject| subject.renumber(&numbers));
@@ -162,7 +168,7 @@ impl Compiled {
     /// These after members of sets came and went, with the sets that there are now: it costs what the changes do. None: all is to be
     /// compiled anew.
     pub fn changed(&self, changes: &[MemberChange], sets: &Sets) -> Result<Option<Self>, TooMuch> {
-        if self.is_idle() {
+        if self.chains.is_empty() {
             return Ok(Some(self.clone()));
         }
         let Some(identities) = self.identities.changed(changes)? else { return Ok(None) };
@@ -235,6 +241,7 @@ fn chains_of(input: &Input, lists: &[&Placed]) -> (Vec<Key>, HashMap<u16, Subjec
         let mut chains = |direction| Chains {
             before: tier(direction, AclTier::Before),
             after: tier(direction, AclTier::After),
+            denies: port.denies(direction),
         };
         let (ingress, egress) = (chains(PolicyType::Ingress), chains(PolicyType::Egress));
         let subject = Subject { ingress, egress, ..Subject::default() };
@@ -322,6 +329,7 @@ fn epoch_of(subject: &Subject, epochs: &[u64]) -> u64 {
     let epoch = |chain: Option<u32>| chain.map(|chain| epochs[chain as usize]);
     let mut hasher = DefaultHasher::new();
     subject.tiers().map(|tier| (epoch(tier.enforced), epoch(tier.rehearsed))).hash(&mut hasher);
+    (subject.ingress.denies, subject.egress.denies).hash(&mut hasher);
     // 0 is that nothing is said at all.
     hasher.finish() | 1
 }

@@ -43,7 +43,7 @@ use hashbrown::HashMap;
 use identities::Identities;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use switch_api::{Acl, AclAction, AclRule, Labels, Name, PolicyType, Workload};
+use switch_api::{Acl, AclAction, AclRule, DefaultVerdicts, Labels, Name, PolicyType, Verdict, Workload};
 
 /// Most lists: of an administrator and of who manages a node for him, not one for each pod of a cluster.
 pub const ACLS_MAX: usize = 4096;
@@ -57,6 +57,9 @@ pub const MEMORY_MAX: usize = 128 << 20;
 /// common takes 150 MiB (1.6 KiB each), one of IPv4 60. A change of members shares what it does not change: old and new are not both
 /// there.
 pub const ADDRESSES_MEMORY_MAX: usize = 256 << 20;
+
+/// Stands where a rule is named for the default verdict of a port; no rule has it, and nothing is counted by it.
+pub const DEFAULT: Slot = Slot::MAX;
 
 /// A declared list, and the first of its slots: its ingress rules, then its egress rules.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +79,19 @@ pub struct Candidate<'a> {
     pub name: &'a Name,
     /// What it is to labels.
     pub workload: Option<&'a Workload>,
+    /// What becomes of what nobody decides.
+    pub defaults: DefaultVerdicts,
+}
+
+impl Candidate<'_> {
+    /// Whether what nobody decides in a direction is denied.
+    fn denies(&self, direction: PolicyType) -> bool {
+        let verdict = match direction {
+            PolicyType::Ingress => self.defaults.ingress,
+            PolicyType::Egress => self.defaults.egress,
+        };
+        verdict == Verdict::Deny
+    }
 }
 
 /// All that is compiled.
@@ -233,13 +249,15 @@ pub struct Chains {
     pub before: Tier,
     /// Asked where none of them isolates.
     pub after: Tier,
+    /// What nobody decides is denied.
+    pub denies: bool,
 }
 
 impl Chains {
-    /// Whether any list has rules for this direction.
+    /// Whether any list has rules for this direction, or its default verdict is not that everything passes.
     #[inline(always)]
     pub fn is_some(&self) -> bool {
-        self.before.is_some() || self.after.is_some()
+        self.before.is_some() || self.after.is_some() || self.denies
     }
 }
 
@@ -259,7 +277,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Whether any list has rules for it.
+    /// Whether any list has rules for it, or nothing passes by default.
     pub fn is_listed(&self) -> bool {
         self.ingress.is_some() || self.egress.is_some()
     }
@@ -369,9 +387,9 @@ pub struct Compiled {
 }
 
 impl Compiled {
-    /// Whether no port has any rule.
+    /// Whether no port has any rule, and everything passes by default.
     pub fn is_idle(&self) -> bool {
-        self.chains.is_empty()
+        self.subjects.is_empty()
     }
 
     /// What lists are to a port.

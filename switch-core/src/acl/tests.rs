@@ -11,8 +11,9 @@ use crate::policy::{End, to_bits};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use switch_api::{
-    Acl, AclAction, AclPorts, AclRule, AclTier, AclWorkloads, FragmentMatch, IcmpKind, IpProtocol,
-    LabelSelector, Labels, Mac, MacMask, Name, Owner, PolicyType, PortRange, Prefix, Workload,
+    Acl, AclAction, AclPorts, AclRule, AclTier, AclWorkloads, DefaultVerdicts, FragmentMatch, IcmpKind,
+    IpProtocol, LabelSelector, Labels, Mac, MacMask, Name, Owner, PolicyType, PortRange, Prefix, Verdict,
+    Workload,
 };
 
 const NETWORKS: [&str; 10] = [
@@ -280,12 +281,13 @@ proptest! {
         headers in prop::collection::vec(header(), 1..80),
         had in prop::collection::vec(member_change(), 0..12),
         steps in prop::collection::vec(prop::collection::vec(member_change(), 1..4), 0..6),
+        defaults in verdicts(),
     ) {
         let (web, other) = (workload("web"), workload("other"));
         let names = [name("p0"), name("p1"), name("p2"), name("p3")];
         let workloads = [None, None, Some(&web), Some(&other)];
         let ports = names.iter().zip(workloads).zip(3..);
-        let ports = ports.map(|((name, workload), port)| Candidate { port, name, workload }).collect();
+        let ports = ports.map(|((name, workload), port)| Candidate { port, name, workload, defaults }).collect();
         let namespaces = BTreeMap::new();
         let mut sets = no_sets();
         put(&mut sets, &had);
@@ -324,6 +326,7 @@ proptest! {
                 port,
                 name,
                 workload: workloads[*label],
+                defaults: Default::default(),
             });
             Input { acls: placed(&acls), ports: ports.collect(), namespaces: &namespaces, sets: &sets }
         };
@@ -358,7 +361,7 @@ fn one_more_of_a_kind_compiles_nothing() {
             .iter()
             .zip(1..)
             .take(count)
-            .map(|(name, port)| Candidate { port, name, workload: None })
+            .map(|(name, port)| Candidate { port, name, workload: None, defaults: Default::default() })
             .collect(),
         namespaces: &namespaces,
         sets: &sets,
@@ -381,11 +384,12 @@ proptest! {
         ends in prop::collection::vec((prop::sample::select(&ADDRESSES[..5]), prop::sample::select(&ADDRESSES[..5])), 1..8),
         port in prop::sample::select(&PORTS[..]),
         tcp in any::<bool>(),
+        defaults in verdicts(),
     ) {
         let (web, other) = (workload("web"), workload("other"));
         let names = [name("p0"), name("p1")];
         let ports = names.iter().zip([Some(&web), Some(&other)]).zip(3..);
-        let ports = ports.map(|((name, workload), port)| Candidate { port, name, workload }).collect();
+        let ports = ports.map(|((name, workload), port)| Candidate { port, name, workload, defaults }).collect();
         let (namespaces, sets) = (BTreeMap::new(), no_sets());
         let input = Input { acls: placed(&acls), ports, namespaces: &namespaces, sets: &sets };
         let (lists, policies) = (compile(&input).unwrap(), crate::policy::Compiled::default());
@@ -402,12 +406,21 @@ proptest! {
                 match said.find(|ruling| ruling.action != AclAction::Pass) {
                     Some(ruling) if ruling.action.stops() => expected = expected.and(Err(ruling.slot)),
                     Some(ruling) => expected = expected.map(|_: Option<u32>| Some(ruling.slot)),
+                    None if input.ports[usize::from(port - 3)].denies(direction) => {
+                        expected = expected.and(Err(super::DEFAULT));
+                    }
                     None => {}
                 }
             }
             prop_assert_eq!(world.answer(&asked, protocol, Some(port)), expected);
         }
     }
+}
+
+/// Default verdicts, of whatever ports.
+fn verdicts() -> impl Strategy<Value = DefaultVerdicts> {
+    let verdict = || prop_oneof![Just(Verdict::Allow), Just(Verdict::Deny)];
+    (verdict(), verdict()).prop_map(|(ingress, egress)| DefaultVerdicts { ingress, egress })
 }
 
 fn workload(app: &str) -> Workload {
@@ -429,7 +442,7 @@ fn list(ingress: Vec<AclRule>) -> Acl {
 
 fn compiled(acl: &Acl) -> Result<Compiled, TooMuch> {
     let (own, namespaces) = (name("p"), BTreeMap::new());
-    let ports = vec![Candidate { port: 1, name: &own, workload: None }];
+    let ports = vec![Candidate { port: 1, name: &own, workload: None, defaults: Default::default() }];
     compile(&Input { acls: vec![Placed { acl, slot: 0 }], ports, namespaces: &namespaces, sets: &no_sets() })
 }
 

@@ -70,6 +70,7 @@ impl World for Judging<'_> {
             };
             let before = tier(lists.before.enforced).and_then(said);
             let verdict = before.or(policy).or_else(|| tier(lists.after.enforced).and_then(said));
+            let verdict = verdict.or(lists.denies.then_some(Err(super::DEFAULT)));
             if let Some(verdict) = verdict {
                 allowed = Some(verdict?);
             }

@@ -57,11 +57,12 @@ impl Model {
                 self.compile_acls()
             }
             Request::PortAdd(_)
+            | Request::PortSet(_)
             | Request::PortDelete(_)
             | Request::PortLabel(_)
             | Request::NamespaceSet(_)
             | Request::NamespaceDelete(_)
-                if !self.acls.is_empty() =>
+                if !self.acls.is_empty() || !self.listed.is_idle() || self.denies() =>
             {
                 let regrouped = self.listed.regrouped(&self.acl_input());
                 match regrouped {
@@ -72,6 +73,11 @@ impl Model {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether some port's default verdict is that not everything passes.
+    fn denies(&self) -> bool {
+        self.ports.values().any(|port| !port.object.settings.default_verdict.is_allow())
     }
 
     pub(super) fn set_acl(&mut self, acl: &Acl) -> Result<(), ApiError> {
@@ -113,7 +119,7 @@ impl Model {
     fn acl_input(&self) -> Input<'_> {
         let ports = self.ports.values().map(|port| {
             let (name, workload) = (&port.object.name, port.object.workload.as_ref());
-            Candidate { port: port.id, name, workload }
+            Candidate { port: port.id, name, workload, defaults: port.object.settings.default_verdict }
         });
         Input {
             acls: self.acls.values().map(|it| Placed { acl: &it.resolved, slot: it.slot }).collect(),

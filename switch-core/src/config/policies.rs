@@ -18,6 +18,8 @@ use switch_api::{
 
 /// Namespace and name of a policy.
 pub type PolicyKey = (String, String);
+/// What is named where no rule decided and the port's default verdict did.
+pub(crate) const DEFAULT_VERDICT: &str = "default verdict";
 /// Most namespaces with labels: a cluster's, not a node's.
 pub(crate) const NAMESPACES_MAX: usize = 16_384;
 
@@ -253,6 +255,9 @@ impl Model {
 
     /// The name of a rule, of a policy or of an access control list, by its slot.
     pub fn rule_name(&self, slot: Slot) -> String {
+        if slot == acl::DEFAULT {
+            return DEFAULT_VERDICT.into();
+        }
         let has =
             |placed: &&PlacedPolicy| (placed.slot..placed.slot + slots_of(&placed.policy)).contains(&slot);
         if let Some(placed) = self.policies.values().find(has) {

@@ -8,10 +8,10 @@ use switch_api::{ApiError, Code, Config, HistoryEntry};
 
 /// Entries that are kept: a change a week for half a year, and what a bad night adds.
 pub const HISTORY_MAX: usize = 32;
-/// Bytes of all of them together, as JSON. The oldest go first; what is in force stays.
+/// Bytes of all of them together, as JSON. The oldest go first; what is in force and what it would go back to stay, however large.
 pub const HISTORY_BYTES_MAX: usize = 8 << 20;
-/// Bytes of one: a file as large as a request can be, and what commands have added to it. Two must fit beside each other.
-pub(crate) const ENTRY_BYTES_MAX: usize = HISTORY_BYTES_MAX / 2;
+/// Bytes of one: a file as large as a request can be, and what commands have added to it.
+pub(crate) const ENTRY_BYTES_MAX: usize = switch_api::codec::LONG_LINE_LEN_MAX + HISTORY_BYTES_MAX;
 /// Between two attempts to roll back.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -225,6 +225,18 @@ mod tests {
         assert_eq!(history.config(pending.back).unwrap(), config(3 * HISTORY_MAX - 1));
         assert_eq!(history.config(1).unwrap_err().code, Code::NotFound);
         assert!(!pending.is_over() && (59..=60).contains(&pending.left_s()));
+        // Two large states stay beside each other, and nothing else does.
+        let large = |n: usize| {
+            let bridge = (0..HISTORY_BYTES_MAX / 64)
+                .map(|m| switch_api::Bridge::new(format!("b{n}-{m}").parse().unwrap()));
+            Config { bridge: bridge.collect(), ..Config::default() }
+        };
+        let mut much = history.clone();
+        for n in 0..3 {
+            much.add("apply".into(), 0, 1, &large(n), None).unwrap();
+        }
+        assert_eq!(much.past.len(), 2);
+        assert!(much.past.iter().all(|past| past.config.len() > HISTORY_BYTES_MAX / 2));
         // After a restart no more time is left than there was.
         let kept: Pending = serde_json::from_str(&serde_json::to_string(&pending).unwrap()).unwrap();
         let again = History::of(history.past, Some(Pending { until_s: kept.until_s + 9999, ..kept }));

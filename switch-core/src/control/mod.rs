@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`server`] | the Unix socket, signals, netlink: one `mio` loop |
+//! | [`input`] | what a client has sent, and how much that may be |
 //! | [`peer`] | who may ask for what |
 //! | [`supervisor`] | what systemd is told: ready, alive, how it is |
 //! | [`daemon`] | a request becomes a change, a change reaches every worker |
@@ -68,6 +69,7 @@ mod flow_explain;
 mod flows;
 mod gratuitous;
 pub mod history;
+pub(crate) mod input;
 mod lanes;
 pub mod latency;
 mod leaks;

@@ -6,7 +6,7 @@ use crate::acl::{self, Header};
 use crate::config::Checked;
 use crate::config::model::no_such;
 use crate::config::nats::SLOTS_OF_NAT;
-use crate::config::policies::{addresses_of, key_of};
+use crate::config::policies::{DEFAULT_VERDICT, addresses_of, key_of};
 use crate::policy::{RULES_MAX, Slot, slots_of, to_bits};
 use serde_json::Value;
 use std::net::IpAddr;
@@ -154,6 +154,9 @@ impl Daemon {
         if judged.is_none() && !isolated {
             judged = self.judge_tier(chains.after, header, &name, &mut rehearsed);
         }
+        if judged.is_none() && !isolated && chains.denies {
+            judged = Some(denied_by_default(&name, direction));
+        }
         let mut judged = judged.unwrap_or_else(|| self.judge_policies(own, peer, header, direction));
         rehearsed.iter().for_each(|would| judged.why += &format!("; {would}"));
         judged
@@ -179,10 +182,7 @@ impl Daemon {
         if policing.owner_of(to_bits(peer)) == Some(port) {
             return passes("a pod always reaches itself".into());
         }
-        let towards = match direction {
-            PolicyType::Ingress => "comes in",
-            PolicyType::Egress => "goes out",
-        };
+        let towards = towards(direction);
         match policing.direction(port, direction, to_bits(peer), class) {
             None => passes(format!("no policy isolates port {name} for what {towards}")),
             Some(Ok(slot)) => Judgement {
@@ -220,5 +220,23 @@ impl Daemon {
                 Ok(addresses_of(&port.object))
             }
         }
+    }
+}
+
+fn towards(direction: PolicyType) -> &'static str {
+    match direction {
+        PolicyType::Ingress => "comes in",
+        PolicyType::Egress => "goes out",
+    }
+}
+
+fn denied_by_default(port: &Name, direction: PolicyType) -> Judgement {
+    let towards = towards(direction);
+    Judgement {
+        passes: false,
+        rule: Some(DEFAULT_VERDICT.into()),
+        why: format!(
+            "no list and no policy decides, and port {port} denies what {towards} then (`port set {port} --default-…`)"
+        ),
     }
 }

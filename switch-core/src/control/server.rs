@@ -4,6 +4,7 @@
 
 use super::daemon::Daemon;
 use super::feed::{Heard, Subscription};
+use super::input::{Input, Room};
 use super::links::{self, LinkEvent};
 use super::mirror::Mirror;
 use super::owners::Asker;
@@ -23,7 +24,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use switch_api::codec::{LINE_LEN_MAX, decode_request, encode_answer};
+use switch_api::codec::{decode_request, encode_answer};
 use switch_api::{ApiError, Code, Hello, Request, Role};
 
 /// Clients at one time. `switch-ctl` and the CNI plugin connect for one request.
@@ -32,6 +33,10 @@ pub(crate) const CLIENTS_MAX: usize = 64;
 const STALL_MAX: Duration = Duration::from_secs(30);
 /// Requests answered for one client before the others get their turn.
 const REQUESTS_A_TURN: usize = 16;
+/// Bytes read of one client before the others get their turn: a millisecond's work.
+const BYTES_A_TURN: usize = 4 << 20;
+/// Memory that a client keeps for the answers to come; more was for a long one.
+const OUTPUT_KEPT_BYTES: usize = 1 << 20;
 const TICK: Duration = Duration::from_secs(1);
 /// While a capture runs, or somebody hears of flows, the workers' records are looked at so often. Workers ring no bell for them: a ring is a call.
 const CAPTURE_PAUSE: Duration = Duration::from_millis(10);
@@ -67,8 +72,12 @@ struct Client {
     stream: UnixStream,
     asker: Asker,
     subscription: Option<Subscription>,
-    input: Vec<u8>,
+    input: Input,
+    /// There may be more to be read, of which no event will tell.
+    unread: bool,
     output: Vec<u8>,
+    /// So many bytes of the output are sent.
+    written: usize,
     moved: Instant,
     closing: bool,
 }
@@ -151,6 +160,7 @@ impl Server {
             let pause = TICK.saturating_sub(ticked.elapsed()).min(due).min(self.supervisor.wait());
             let looks_on = daemon.is_capturing() || daemon.is_watching_flows();
             let pause = if looks_on { pause.min(CAPTURE_PAUSE) } else { pause };
+            let pause = if self.clients.values().any(Client::is_waiting) { Duration::ZERO } else { pause };
             if let Err(error) = self.poll.poll(&mut events, Some(pause))
                 && error.kind() != ErrorKind::Interrupted
             {
@@ -238,8 +248,10 @@ impl Server {
     }
 
     fn serve(&mut self, token: Token, daemon: &mut Daemon) {
+        let others = self.clients.iter().filter(|(other, _)| **other != token);
+        let beyond = others.map(|(_, client)| client.input.beyond()).sum();
         let Some(client) = self.clients.get_mut(&token) else { return };
-        if client.serve(daemon).is_err() {
+        if client.serve(daemon, Room::of(client.asker.role, beyond)).is_err() {
             self.clients.remove(&token);
         }
     }
@@ -261,9 +273,8 @@ impl Server {
 
     /// Clients with whole lines that were not their turn yet.
     fn serve_waiting(&mut self, daemon: &mut Daemon) {
-        let waiting = |client: &Client| client.output.is_empty() && client.input.contains(&b'\n');
-        let tokens: Vec<_> =
-            self.clients.iter().filter(|(_, client)| waiting(client)).map(|(t, _)| *t).collect();
+        let waiting = self.clients.iter().filter(|(_, client)| client.is_waiting());
+        let tokens: Vec<_> = waiting.map(|(token, _)| *token).collect();
         for token in tokens {
             self.serve(token, daemon);
         }
@@ -296,29 +307,42 @@ struct Gone;
 
 impl Client {
     fn new(stream: UnixStream, asker: Asker) -> Self {
-        let moved = Instant::now();
-        let subscription = None;
-        Self { stream, asker, subscription, input: Vec::new(), output: Vec::new(), moved, closing: false }
+        Self {
+            stream,
+            asker,
+            subscription: None,
+            input: Input::default(),
+            unread: false,
+            output: Vec::new(),
+            written: 0,
+            moved: Instant::now(),
+            closing: false,
+        }
     }
 
     fn is_stalled(&self) -> bool {
         let owes = !self.input.is_empty() || !self.output.is_empty();
-        owes && self.moved.elapsed() > STALL_MAX
+        owes && self.moved.elapsed() > STALL_MAX || self.input.is_overdue()
     }
 
-    fn serve(&mut self, daemon: &mut Daemon) -> Result<(), Gone> {
+    /// Whether there is something to do for it that was not its turn yet.
+    fn is_waiting(&self) -> bool {
+        self.output.is_empty() && (self.input.has_line() || self.unread)
+    }
+
+    fn serve(&mut self, daemon: &mut Daemon, room: Room) -> Result<(), Gone> {
         self.write()?;
         if self.output.is_empty() {
             if !self.closing {
-                self.read()?;
+                self.read(room)?;
             }
-            self.answer(daemon);
+            self.answer(daemon, room);
             self.write()?;
         }
         // A capture has a last word; see `feed`. Whole lines that are left have their turn.
         let is_done = self.closing
             && self.output.is_empty()
-            && !self.input.contains(&b'\n')
+            && !self.input.has_line()
             && self.subscription != Some(Subscription::Capture);
         if is_done { Err(Gone) } else { Ok(()) }
     }
@@ -336,9 +360,15 @@ impl Client {
         if self.closing && self.output.is_empty() { Err(Gone) } else { Ok(()) }
     }
 
-    fn read(&mut self) -> Result<(), Gone> {
+    fn read(&mut self, room: Room) -> Result<(), Gone> {
         let mut chunk = [0; 16 * 1024];
-        while self.input.len() <= LINE_LEN_MAX {
+        let mut taken = 0;
+        self.unread = false;
+        while self.input.wants_more(room) {
+            if taken >= BYTES_A_TURN {
+                self.unread = true;
+                return Ok(());
+            }
             match self.stream.read(&mut chunk) {
                 Ok(0) => {
                     // What was asked in whole lines is still answered.
@@ -347,28 +377,26 @@ impl Client {
                 }
                 Ok(n) => {
                     self.moved = Instant::now();
-                    self.input.extend_from_slice(&chunk[..n]);
+                    self.input.push(&chunk[..n]);
+                    taken += n;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Err(Gone),
             }
         }
+        // It is read on when what is there is answered.
+        self.unread = true;
         Ok(())
     }
 
-    fn answer(&mut self, daemon: &mut Daemon) {
+    fn answer(&mut self, daemon: &mut Daemon, room: Room) {
         for _ in 0..REQUESTS_A_TURN {
-            let Some(end) = self.input.iter().position(|byte| *byte == b'\n') else {
-                if self.input.len() > LINE_LEN_MAX {
-                    self.refuse_long_line();
-                }
-                return;
+            let line = match self.input.line(room) {
+                Ok(Some(line)) => line,
+                Ok(None) => return,
+                Err(refusal) => return self.refuse_long_line(refusal),
             };
-            if end >= LINE_LEN_MAX {
-                return self.refuse_long_line();
-            }
-            let line: Vec<u8> = self.input.drain(..=end).collect();
             if line.trim_ascii().is_empty() {
                 continue;
             }
@@ -399,25 +427,32 @@ impl Client {
 
     /// A line that is too long, its end there or not. Where the next one would begin is not known to be a beginning: the
     /// connection ends with the refusal.
-    fn refuse_long_line(&mut self) {
-        let error = ApiError::new(Code::Limit, format!("a line is at most {LINE_LEN_MAX} bytes"))
-            .hint("send one request per line; this connection is closed");
-        self.output.extend(encode_answer(serde_json::Value::Null, Err(error)));
+    fn refuse_long_line(&mut self, refusal: ApiError) {
+        self.output.extend(encode_answer(serde_json::Value::Null, Err(refusal)));
         self.input.clear();
+        self.unread = false;
         self.closing = true;
     }
 
     fn write(&mut self) -> Result<(), Gone> {
-        while !self.output.is_empty() {
-            match self.stream.write(&self.output) {
+        while self.written < self.output.len() {
+            match self.stream.write(&self.output[self.written..]) {
                 Ok(n) => {
                     self.moved = Instant::now();
-                    self.output.drain(..n);
+                    self.written += n;
+                    // What is sent goes when it is half of all: each byte is moved once, whatever the length.
+                    if self.written * 2 >= self.output.len() {
+                        self.output.drain(..self.written);
+                        self.written = 0;
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Err(Gone),
             }
+        }
+        if self.output.capacity() > OUTPUT_KEPT_BYTES {
+            self.output = Vec::new();
         }
         Ok(())
     }

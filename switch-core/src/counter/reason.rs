@@ -88,6 +88,8 @@ reasons! {
     AclRejected = "acl-rejected": "a rule of an access control list rejects it, and its sender is told, up to 200 times a second; the event `policy-drop` names the list and the rule",
     PolicyEgress = "policy-egress": "the sender is isolated by network policies and none allows it; `switch-ctl policy explain` names the rule",
     PolicyIngress = "policy-ingress": "the receiver is isolated by network policies and none allows it; `switch-ctl policy explain` names the rule",
+    DefaultEgress = "default-egress": "no list or policy decided, and the sending port's default verdict denies what it sends: `port set NAME --default-egress allow`, or an access control list that allows it",
+    DefaultIngress = "default-ingress": "no list or policy decided, and the receiving port's default verdict denies what it is sent: `port set NAME --default-ingress allow`, or an access control list that allows it",
     PolicyRelated = "policy-related": "an ICMP error about a flow that policies and access control lists have not been asked about since they changed; the flow's own next packet asks them",
     PolicySource = "policy-source": "to a workload that is isolated, from an address that the sending workload does not have",
     PolicyOpaque = "policy-opaque": "no policy or access control list can be asked: neither ARP nor IP from or to a workload that is isolated, or an IP header that contradicts itself",

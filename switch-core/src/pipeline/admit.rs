@@ -12,7 +12,7 @@ use super::note::Note;
 use super::refusals::{Logged, Refusals, Refused, Who};
 use super::verdict::{Verdict, Why};
 use super::{Private, View};
-use crate::acl::{Chains, FrameHead, Header, Part, Ruling, Tier};
+use crate::acl::{self, Chains, FrameHead, Header, Part, Ruling, Tier};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, BATCH_FRAMES, Frame};
@@ -436,7 +436,7 @@ fn both(
 /// What the sender's lists and policies say.
 fn egress(view: &View, header: &Header, from: &PortFacts, asking: &mut Asking) -> Result<(), Denied> {
     let policing = &view.snapshot.policing;
-    in_order(view, header, from.acl.egress, asking, |counters| {
+    in_order(view, header, from.acl.egress, DropReason::DefaultEgress, asking, |counters| {
         let (set, [_, dst]) = from.subject.egress.zip(header.ends)?;
         if policing.is_node(dst) {
             return Some(Ok(()));
@@ -462,7 +462,7 @@ fn ingress(
     if policed.is_some_and(|(_, [src, _])| !is_node(src) && !from.subject.may_be(src)) {
         return Err(DropReason::PolicySource.into());
     }
-    in_order(view, header, to.acl.ingress, asking, |counters| {
+    in_order(view, header, to.acl.ingress, DropReason::DefaultIngress, asking, |counters| {
         let (set, [src, _]) = policed?;
         if is_node(src) {
             return Some(Ok(()));
@@ -473,12 +473,14 @@ fn ingress(
     })
 }
 
-/// The tiers of one end: lists, then what policies say, if they say anything, else lists again.
+/// The tiers of one end: lists, then what policies say, if they say anything, else lists again; and if nobody says anything, the
+/// port's default verdict.
 #[inline]
 fn in_order(
     view: &View,
     header: &Header,
     lists: Chains,
+    default: DropReason,
     asking: &mut Asking,
     policies: impl FnOnce(&Counters) -> Option<Result<(), Denied>>,
 ) -> Result<(), Denied> {
@@ -495,7 +497,7 @@ fn in_order(
     {
         return said;
     }
-    Ok(())
+    if lists.denies { Err(Denied { reason: default, slot: Some(acl::DEFAULT) }) } else { Ok(()) }
 }
 
 /// What a tier's lists say, if they decide. A staged rule that would have is counted.

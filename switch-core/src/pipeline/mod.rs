@@ -65,6 +65,8 @@ mod back_tests;
 #[cfg(test)]
 mod capture_tests;
 #[cfg(test)]
+mod default_verdict_tests;
+#[cfg(test)]
 mod glance_tests;
 #[cfg(test)]
 mod l2_tests;

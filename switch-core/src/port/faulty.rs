@@ -101,6 +101,10 @@ impl Port for Faulty {
         }
     }
 
+    fn has_more(&self) -> bool {
+        !self.arrived.is_empty() || self.inner.has_more()
+    }
+
     fn send(&mut self, pool: &mut Pool, queue: &mut TxQueue) -> Sent {
         self.inner.send(pool, queue)
     }

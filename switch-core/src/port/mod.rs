@@ -75,6 +75,11 @@ pub trait Port: Send + std::fmt::Debug {
     /// Takes what arrived, as long as the batch has room.
     fn recv(&mut self, pool: &mut Pool, batch: &mut Batch);
 
+    /// Whether the last `recv` left something although the batch had room: it had taken in as much as a batch is worth.
+    fn has_more(&self) -> bool {
+        false
+    }
+
     /// Sends from the front of `queue` what the outside takes now; the rest stays in it.
     fn send(&mut self, pool: &mut Pool, queue: &mut TxQueue) -> Sent;
 

@@ -31,6 +31,10 @@ impl Port for Recorder {
         }
     }
 
+    fn has_more(&self) -> bool {
+        self.inner.has_more()
+    }
+
     fn send(&mut self, pool: &mut Pool, queue: &mut TxQueue) -> Sent {
         // What the inner port leaves in the queue has not passed: it would be written down with every attempt.
         let waiting: Vec<Vec<u8>> = queue.iter().map(|frame| pool.area().bytes(frame).to_vec()).collect();

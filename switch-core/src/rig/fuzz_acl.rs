@@ -201,7 +201,11 @@ pub fn acl(data: &[u8]) {
     };
     let acls: Vec<Placed> = lists.iter().map(place).collect();
     let names: Vec<Name> = (0..3).filter_map(|n| name("p", n)).collect();
-    let ports = names.iter().zip(0..).map(|(name, port)| Candidate { port, name, workload: None }).collect();
+    let ports = names
+        .iter()
+        .zip(0..)
+        .map(|(name, port)| Candidate { port, name, workload: None, defaults: Default::default() })
+        .collect();
     let (namespaces, mut packets, mut sets) = (BTreeMap::new(), 0, Sets::default());
     (0..SETS).filter_map(|n| name("s", n)).for_each(|name| sets.insert(name, Set::default()));
     let input = Input { acls, ports, namespaces: &namespaces, sets: &sets.clone() };

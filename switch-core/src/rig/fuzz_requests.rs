@@ -9,8 +9,8 @@ use switch_api::{
     FdbDelete, IngressRule, IpBlock, IpProtocol, LabelExpression, LabelOperator, LabelSelector, Labels, Mac,
     Metadata, Name, Namespace, Nat, NatKind, NeighDelete, NetworkPolicy, NextHop, Owner, Peer, PolicyPort,
     PolicySpec, PolicyType, PortLabel, PortRangeSet, PortRef, PortSet, PortSettings, Prefix, Protocol,
-    Request, ReversePath, Route, RouteDelete, RouteKind, StaticMac, StaticNeighbour, Unread, Uplink, Vid,
-    Vrf, Workload,
+    Request, ReversePath, Route, RouteDelete, RouteKind, StaticMac, StaticNeighbour, Unread, Uplink, Verdict,
+    Vid, Vrf, Workload,
 };
 
 /// Bridges there can be; the rig's own is the first.
@@ -144,6 +144,11 @@ pub(super) fn settings(bytes: &mut Bytes) -> PortSettings {
     }
     settings.mtu = (mtu & 0x30 == 0x30).then_some(1280 + u16::from(mtu));
     settings.track |= mtu & 0x40 != 0;
+    if mtu & 0x88 == 0x88 {
+        let verdicts = &mut settings.default_verdict;
+        let denied = if byte & 1 == 0 { &mut verdicts.ingress } else { &mut verdicts.egress };
+        *denied = Verdict::Deny;
+    }
     settings
 }
 

@@ -223,6 +223,8 @@ impl World {
             DropReason::AclRejected,
             DropReason::PolicyEgress,
             DropReason::PolicyIngress,
+            DropReason::DefaultEgress,
+            DropReason::DefaultIngress,
         ];
         self.met.denied = reasons.into_iter().map(|reason| self.rig.drops(reason)).sum();
         self.met

@@ -1,26 +1,26 @@
 //! One turn of a worker: refresh the snapshot, and for each lane recv, process, send, service. Knows no
 //! thread and no sleep, so the simulator and the tests drive it by hand.
 
+mod intake;
 mod lane;
 mod limit;
 mod news;
 mod pause;
+mod share;
 mod watched;
 
-use super::laps::StopWatch;
 use super::mail::{Command, Mail, Parcel, Report};
 use crate::config::snapshot::{PortId, Snapshot};
 use crate::config::{PORTS_MAX, Reader};
-use crate::counter::stage::SAMPLE_EVERY;
-use crate::counter::{DropReason, LOAD_SAMPLE_EVERY, Laps, NoLaps, Stage};
-use crate::frame::{BATCH_FRAMES, Batch, Pool, TX_QUEUE_FRAMES, TxQueue};
-use crate::pipeline::capture::{Inbound, Outbound};
-use crate::pipeline::live::Following;
+use crate::counter::DropReason;
+use crate::frame::{Batch, Pool, TX_QUEUE_FRAMES, TxQueue};
+use crate::pipeline::capture::Outbound;
 use crate::pipeline::{Now, Pipeline, Tables, World};
 use crate::port::{Health, Port, Remains, Serviced};
 use lane::Lane;
 use pause::Pause;
 use quanta::Clock;
+use share::Shares;
 use std::sync::Arc;
 
 /// No lane of this worker serves the port.
@@ -38,6 +38,7 @@ pub struct Turn {
     lanes: Vec<Lane>,
     /// The first lane that serves a port, by port number.
     lane_of: Box<[u16]>,
+    shares: Shares,
     batch: Batch,
     clock: Clock,
     batches: u64,
@@ -86,6 +87,7 @@ impl Turn {
             pipeline,
             lanes: Vec::with_capacity(PORTS_MAX),
             lane_of: vec![ELSEWHERE; PORTS_MAX].into(),
+            shares: Shares::new(),
             batch: Batch::new(),
             clock,
             batches: 0,
@@ -166,91 +168,6 @@ impl Turn {
         }
         self.hurried = false;
         frames
-    }
-
-    /// One batch of each lane, each sent on before the next is taken in. How many frames, and whether a batch was full.
-    fn take_all_in(&mut self, snapshot: &Snapshot, now: Now) -> (usize, bool) {
-        let (mut frames, mut is_full) = (0, false);
-        for lane in 0..self.lanes.len() {
-            let received = self.take_in_and_send(lane, snapshot, now);
-            frames += received;
-            is_full |= received == BATCH_FRAMES;
-        }
-        (frames, is_full)
-    }
-
-    fn take_in_and_send(&mut self, lane: usize, snapshot: &Snapshot, now: Now) -> usize {
-        let before = self.clock_of(lane);
-        let received = self.take_in(lane, snapshot, now);
-        if received > 0 {
-            self.flush(snapshot, now, false);
-            let lane = &mut self.lanes[lane];
-            lane.load.rx_packets.add(received as u64);
-            if let (true, Some(before)) = (lane.is_sampled(), before) {
-                lane.note_time(&self.clock, before);
-            }
-        }
-        received
-    }
-
-    /// The time, if the next batch of this lane is one whose time is taken.
-    #[inline(always)]
-    fn clock_of(&self, lane: usize) -> Option<u64> {
-        let lane = &self.lanes[lane];
-        let is_next = (lane.batches + 1).is_multiple_of(LOAD_SAMPLE_EVERY);
-        (is_next && lane.readable).then(|| self.clock.raw())
-    }
-
-    /// One batch of one lane, through the pipeline.
-    fn take_in(&mut self, lane: usize, snapshot: &Snapshot, now: Now) -> usize {
-        let lane = &mut self.lanes[lane];
-        // A closed port keeps its frames: they are taken in when its policy is in force, or go home with it.
-        if lane.dead || !lane.readable || !snapshot.port(lane.port).is_some_and(|port| port.open) {
-            return 0;
-        }
-        let world = World { snapshot, tables: &self.tables, now };
-        let (port, batch, pool) = (lane.port, &mut self.batch, &mut self.pool);
-        self.pipeline.private.in_queue = lane.queue;
-        let capture = self.pipeline.private.capture.as_ref().filter(|capture| capture.wants_in(port));
-        if let Some(capture) = capture.cloned() {
-            let before = self.clock.raw();
-            lane.door.recv(pool, batch);
-            let received = batch.len();
-            if let Some(live) = capture.following().filter(|_| received > 0) {
-                let came = (port, now, self.clock.raw().wrapping_sub(before));
-                let clock = || self.clock.raw();
-                match Following::new(live, pool.area(), came, batch, clock) {
-                    Some(mut following) => {
-                        following.start(&self.pipeline.private);
-                        self.pipeline.run(world, port, batch, pool, &mut following);
-                    }
-                    None => self.pipeline.run(world, port, batch, pool, &mut NoLaps),
-                }
-            } else if received > 0 {
-                let mut inbound = Inbound::new(&capture, pool.area(), port, batch);
-                self.pipeline.run(world, port, batch, pool, &mut inbound);
-            }
-            return received;
-        }
-        if !self.batches.is_multiple_of(SAMPLE_EVERY) {
-            lane.door.recv(pool, batch);
-            let received = batch.len();
-            if received > 0 {
-                self.batches += 1;
-                self.pipeline.run(world, port, batch, pool, &mut NoLaps);
-            }
-            return received;
-        }
-        let mut watch = StopWatch::start(&self.clock);
-        lane.door.recv(pool, batch);
-        let received = batch.len();
-        if received > 0 {
-            self.batches += 1;
-            watch.lap(Stage::Recv);
-            self.pipeline.run(world, port, batch, pool, &mut watch);
-            watch.book(&self.pipeline.private.counters, received);
-        }
-        received
     }
 
     /// Sends what the stages left in queues: by an own lane, or to the worker that has one. What is for other workers costs

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
-use switch_api::codec::LINE_LEN_MAX;
+use switch_api::codec::{LINE_LEN_MAX, LONG_LINE_LEN_MAX};
 use switch_api::{Request, Status};
 use switch_lab::{Daemon, Node, Options};
 
@@ -60,8 +60,8 @@ fn a_request_that_is_too_long_is_refused_and_ends_the_connection() {
     let daemon = start(&node);
     // The longest there may be is answered, and the connection goes on.
     let mut stream = connect(&daemon);
-    for _ in 0..2 {
-        stream.write_all(&request_of(LINE_LEN_MAX)).unwrap();
+    for len in [LINE_LEN_MAX, LINE_LEN_MAX + 1, LONG_LINE_LEN_MAX, LINE_LEN_MAX] {
+        stream.write_all(&request_of(len)).unwrap();
         let mut answer = String::new();
         BufReader::new(&stream).read_line(&mut answer).unwrap();
         let answer: Value = serde_json::from_str(&answer).unwrap();
@@ -72,26 +72,66 @@ fn a_request_that_is_too_long_is_refused_and_ends_the_connection() {
         );
     }
     // One byte more, with its end and without, and far more: one sentence, no answer to what follows, and the end.
-    let too_long = request_of(LINE_LEN_MAX + 1);
+    let too_long = request_of(LONG_LINE_LEN_MAX + 1);
     let follows = [&too_long[..], &request_of(100)].concat();
-    for line in [&too_long[..], &follows, &[b'x'; LINE_LEN_MAX + 1], &vec![b'x'; 3 * LINE_LEN_MAX]] {
+    let endless = vec![b'x'; 2 * LONG_LINE_LEN_MAX];
+    for line in [&too_long[..], &follows, &endless[..=LONG_LINE_LEN_MAX], &endless] {
         let mut stream = connect(&daemon);
         // It may be refused, and the connection closed, before all is written.
         _ = stream.write_all(line);
-        let said = all_that_is_said(&mut stream);
-        assert_eq!(said.lines().count(), 1, "{said}");
-        let answer: Value = serde_json::from_str(&said).unwrap();
-        assert_eq!(
-            (&answer["id"], answer["error"]["code"].as_i64()),
-            (&Value::Null, Some(-32005)),
-            "{answer}"
-        );
-        let message = answer["error"]["message"].as_str().unwrap();
-        assert!(message.contains(&LINE_LEN_MAX.to_string()), "{message}");
-        assert!(!answer["error"]["data"]["hint"].as_str().unwrap().is_empty());
+        is_refused(&mut stream, &LONG_LINE_LEN_MAX.to_string());
         others_are_served(&daemon);
     }
     assert!(stream.write_all(&request_of(100)).is_ok(), "the first client is still connected");
+}
+
+/// One sentence that names this, and the end.
+fn is_refused(stream: &mut UnixStream, names: &str) {
+    let said = all_that_is_said(stream);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let answer: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&answer["id"], answer["error"]["code"].as_i64()), (&Value::Null, Some(-32005)), "{answer}");
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(message.contains(names), "{message}");
+    assert!(!answer["error"]["data"]["hint"].as_str().unwrap().is_empty());
+}
+
+/// Anonymous memory of the daemon, in bytes.
+fn resident(daemon: &Daemon) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// Half of a giant from each of many clients: no more memory than is set aside for all of them together, the next one is told so, nobody
+/// else waits, and when they are gone there is room again.
+#[test]
+fn half_sent_giants_have_one_room_together() {
+    let node = Node::new();
+    let daemon = start(&node);
+    let before = resident(&daemon);
+    let half = vec![b' '; LONG_LINE_LEN_MAX / 2];
+    let mut giants = Vec::new();
+    // Four halves are all that there is room for; a little is left for what rounding takes.
+    for _ in 0..3 {
+        let mut stream = connect(&daemon);
+        stream.write_all(&half).unwrap();
+        giants.push(stream);
+    }
+    others_are_served(&daemon);
+    let mut refused = connect(&daemon);
+    _ = refused.write_all(&[&half[..], &half[1..], b"\n"].concat());
+    is_refused(&mut refused, "long requests");
+    let taken = resident(&daemon).saturating_sub(before);
+    assert!(taken < 3 * LONG_LINE_LEN_MAX as u64, "{taken} bytes for halves of three giants");
+    // An ordinary request always has room, whatever giants there are.
+    let mut stream = connect(&daemon);
+    stream.write_all(&request_of(LINE_LEN_MAX)).unwrap();
+    assert!(BufReader::new(&stream).read_line(&mut String::new()).unwrap() > 0);
+    drop(giants);
+    let mut stream = connect(&daemon);
+    stream.write_all(&request_of(LONG_LINE_LEN_MAX)).unwrap();
+    assert!(BufReader::new(&stream).read_line(&mut String::new()).unwrap() > 0);
 }
 
 #[test]

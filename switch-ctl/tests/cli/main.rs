@@ -12,6 +12,7 @@ mod help;
 mod install;
 mod json;
 mod machine;
+mod many_rules;
 mod metrics;
 mod nat;
 mod operate;

@@ -4,6 +4,30 @@ use super::Mistake;
 
 pub(super) const ACLS: &[Mistake] = &[
     Mistake {
+        what: "a default verdict is declared and not asked",
+        file: "pipeline/admit.rs",
+        right: "if lists.denies {",
+        wrong: "if lists.denies && false {",
+        test: "what_nobody_decides",
+        loom: false,
+    },
+    Mistake {
+        what: "a diff forgets default verdicts",
+        file: "acl/world.rs",
+        right: "let verdict = verdict.or(lists.denies.then_some(Err(super::DEFAULT)));",
+        wrong: "",
+        test: "both_ends_are_asked",
+        loom: false,
+    },
+    Mistake {
+        what: "a flow that the default verdict was asked about is not asked again when that changes",
+        file: "acl/compile.rs",
+        right: "(subject.ingress.denies, subject.egress.denies).hash(&mut hasher);",
+        wrong: "",
+        test: "what_nobody_decides",
+        loom: false,
+    },
+    Mistake {
         what: "a port may begin as many connections as it likes",
         file: "pipeline/flow.rs",
         right: "may_begin(view)?;\n    let opened",

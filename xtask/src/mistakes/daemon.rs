@@ -4,6 +4,14 @@ use super::Mistake;
 
 pub(super) const DAEMON: &[Mistake] = &[
     Mistake {
+        what: "each half-sent giant has a room of its own",
+        file: "control/input.rs",
+        right: "LONG_BYTES_MAX.saturating_sub(others)",
+        wrong: "LONG_BYTES_MAX.saturating_sub(others / 99)",
+        test: "a_giant_is_an_admins",
+        loom: false,
+    },
+    Mistake {
         what: "a newer format is taken for the present one",
         file: "control/persist/format.rs",
         right: "Some(Ok(found)) if found > FORMAT =>",

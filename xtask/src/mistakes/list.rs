@@ -4,6 +4,30 @@ use super::Mistake;
 
 pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
+        what: "whoever costs more than his part goes on as if nobody waited",
+        file: "worker/turn/share.rs",
+        right: "account.had > self.bar",
+        wrong: "false",
+        test: "a_flood_of_dear_frames",
+        loom: false,
+    },
+    Mistake {
+        what: "who was quiet may take at once all that he has not had",
+        file: "worker/turn/share.rs",
+        right: "account.had.max(self.level)",
+        wrong: "account.had",
+        test: "what_somebody_had",
+        loom: false,
+    },
+    Mistake {
+        what: "a lane that was told to wait is served by nobody when there is nothing else",
+        file: "worker/turn/intake.rs",
+        right: "if waits && frames == 0 {",
+        wrong: "if false {",
+        test: "nothing_is_idle_while_somebody_waits",
+        loom: false,
+    },
+    Mistake {
         what: "a worker naps although its clients wait for their answers",
         file: "worker/naps.rs",
         right: "self.frames * other_ns * 2 >= other.frames * elapsed_ns",

@@ -46,6 +46,8 @@ pub struct TapPort {
     descriptor: Arc<Descriptor>,
     /// Frames whose header was not believed, by [`UNTRUE`], that nobody was told of yet.
     untrue: [u64; UNTRUE.len()],
+    /// The last `recv` ended with enough segments, and not with the last packet.
+    had_enough: bool,
     dead: Option<i32>,
 }
 
@@ -108,7 +110,7 @@ impl Hands {
 impl TapPort {
     /// A lane over a descriptor.
     pub fn new(descriptor: Arc<Descriptor>) -> Self {
-        Self { descriptor, untrue: [0; UNTRUE.len()], dead: None }
+        Self { descriptor, untrue: [0; UNTRUE.len()], had_enough: false, dead: None }
     }
 
     /// Reads one packet: its header and its length; none if there is nothing to read, or the device is gone.
@@ -164,6 +166,7 @@ const LARGE_LEN: usize = 14 + 8 + 40 + 65_535;
 impl Port for TapPort {
     #[inline]
     fn recv(&mut self, pool: &mut Pool, batch: &mut Batch) {
+        self.had_enough = false;
         // A pool that has run dry leaves the packets where they are.
         let Some(mut hands) = Hands::take(pool) else { return };
         let mut segments = 0;
@@ -185,7 +188,13 @@ impl Port for TapPort {
             let Some(left) = left else { return };
             hands = left;
         }
+        self.had_enough = segments >= SEGMENTS_A_TURN;
         hands.give(pool);
+    }
+
+    #[inline]
+    fn has_more(&self) -> bool {
+        self.had_enough
     }
 
     #[inline]

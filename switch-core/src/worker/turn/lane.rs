@@ -1,5 +1,6 @@
 //! A worker's side of a port's queue, and what it costs.
 
+use super::share::Account;
 use crate::config::snapshot::PortId;
 use crate::counter::{LOAD_SAMPLE_EVERY, LaneLoad};
 use crate::port::Port;
@@ -27,6 +28,8 @@ pub(super) struct Lane {
     pub(super) left: usize,
     /// It is in the set that wakes a sleeping worker, and has sent so many frames since.
     pub(super) watched: Option<u32>,
+    /// What it has had of the worker's time.
+    pub(super) account: Account,
 }
 
 impl Lane {
@@ -43,6 +46,7 @@ impl Lane {
             batches: 0,
             left: 0,
             watched: None,
+            account: Account::default(),
         }
     }
 
@@ -52,9 +56,11 @@ impl Lane {
         self.batches.is_multiple_of(LOAD_SAMPLE_EVERY)
     }
 
-    pub(super) fn note_time(&self, clock: &Clock, since: u64) {
+    /// Books the time since then. Nanoseconds.
+    pub(super) fn note_time(&self, clock: &Clock, since: u64) -> u64 {
         let ns = clock.delta_as_nanos(since, clock.raw());
         self.load.busy_ns.add(ns * LOAD_SAMPLE_EVERY);
+        ns
     }
 
     pub(super) fn sent_much(&self) -> bool {
