@@ -68,6 +68,7 @@ mod flow_explain;
 mod flows;
 mod gratuitous;
 pub mod history;
+pub mod journal;
 mod lanes;
 pub mod latency;
 mod leaks;
