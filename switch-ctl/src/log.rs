@@ -33,10 +33,11 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
     };
     let status: LogStatus = client.call(&request)?;
     output.answer(&status, |LogStatus { level, format, left_out }| {
-        let left_out = thousands(*left_out);
-        format!(
-            "level {level}, written as {format}; {left_out} lines left out: one place said too many of them"
-        )
+        let left_out = match left_out {
+            0 => "nothing was left out".to_owned(),
+            lines => format!("{} lines left out: one place said too many of them", thousands(*lines)),
+        };
+        format!("level {level}, written as {format}; {left_out}")
     });
     Ok(())
 }

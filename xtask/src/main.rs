@@ -8,6 +8,7 @@ mod package_test;
 mod setup;
 mod sh;
 mod steps;
+mod systemd;
 mod test;
 mod tidy;
 mod wire;
@@ -33,7 +34,7 @@ enum Task {
     },
     /// Run every test there is.
     Test {
-        /// Only the parts whose name has this in it: `loom`, `kernel`, `CNI`, `package`, ...
+        /// Only the parts whose name has this in it: `loom`, `kernel`, `CNI`, `package`, `systemd`, ...
         #[arg(default_value = "")]
         only: String,
     },

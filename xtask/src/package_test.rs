@@ -3,7 +3,9 @@
 use crate::package::{Package, Processor};
 use crate::sh::{Result, capture, root};
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// What a package for another processor has to have in it.
 const IN_IT: &[&str] = &[
@@ -16,32 +18,48 @@ const IN_IT: &[&str] = &[
     "usr/share/bash-completion/completions/switch-ctl",
     "usr/lib/systemd/system/switchd.service",
 ];
+/// Where packages for this system are made.
+const PLACE: &str = "target/package-test";
 /// What is done with it.
 const SCRIPT: &str = "xtask/src/package_test.sh";
 
-/// Packs the programs that the tests were built with, not the static ones: what is tried is the package.
+/// See the module.
 pub fn run() -> Result {
-    let place = root().join("target/package-test");
-    let architecture = capture(Command::new("dpkg").arg("--print-architecture"))?;
-    let programs = root().join("target/debug");
-    let pack = |version| {
-        Package {
-            programs: &programs,
-            architecture: architecture.trim(),
-            version,
-            compression: "none",
-            emulator: None,
-        }
-        .build(&place)
-    };
-    let (first, second) = (pack("0.1.0")?, pack("0.1.1")?);
-    let empty = place.join("system");
+    let (first, second) = packages()?;
+    let empty = root().join(PLACE).join("system");
     fs::create_dir_all(&empty).map_err(|error| format!("{}: {error}", empty.display()))?;
     let mut inside = Command::new("unshare");
     inside.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "sh"]);
-    inside.args([&root().join(SCRIPT), &empty, &first, &second]);
+    inside.args([&root().join(SCRIPT), &empty, first, second]);
     print!("{}", capture(&mut inside)?);
     Ok(())
+}
+
+/// A package and a later one, made once: of the programs that the tests were built with, not the static ones. What is tried
+/// is the package.
+pub fn packages() -> Result<(&'static PathBuf, &'static PathBuf)> {
+    static MADE: OnceLock<Result<(PathBuf, PathBuf)>> = OnceLock::new();
+    let made = MADE.get_or_init(|| {
+        // The programs belong to these tests; where the others ran, they are there.
+        let mut build = crate::test::tests(&["kernel", "cli", "verbs"]);
+        build.args(["--no-run", "--quiet"]);
+        crate::sh::run(build)?;
+        let place = root().join(PLACE);
+        let architecture = capture(Command::new("dpkg").arg("--print-architecture"))?;
+        let programs = root().join("target/debug");
+        let pack = |version| {
+            Package {
+                programs: &programs,
+                architecture: architecture.trim(),
+                version,
+                compression: "none",
+                emulator: None,
+            }
+            .build(&place)
+        };
+        Ok((pack("0.1.0")?, pack("0.1.1")?))
+    });
+    made.as_ref().map(|(first, second)| (first, second)).map_err(Clone::clone)
 }
 
 /// The package for arm64: its programs are static and start in an emulator, and it has what it should. Built as tests are; with

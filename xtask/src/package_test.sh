@@ -56,7 +56,8 @@ kill -0 "$daemon" || fail "an upgrade ended the daemon by itself"
 switch-ctl port list | grep -q node || fail "the command line of the new package does not speak to the daemon of the old one"
 
 dpkg --remove switchd
-asked "disable --now switchd.service
+asked "is-enabled --quiet switchd.service
+disable --now switchd.service
 daemon-reload"
 wait "$daemon" || fail "the daemon did not end well: $(cat /run/log)"
 ip link show switch0 2>/dev/null && fail "switch0 is left"

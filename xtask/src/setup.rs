@@ -42,6 +42,10 @@ const TEST: &[Need] = &[
     ("/bin/busybox", "busybox-static"),
     ("iptables", "iptables"),
     ("nft", "nftables"),
+    // What a service runs under.
+    ("/lib/systemd/systemd", "systemd"),
+    ("setpriv", "util-linux"),
+    ("linux32", "util-linux"),
 ];
 
 /// To build for other processors, and to run what was built.

@@ -4,7 +4,7 @@
 use crate::sh::{Result, cargo, run};
 use crate::steps::When::{Alone, Asked, Beside, Next};
 use crate::steps::{self, Step, When};
-use crate::{package, package_test, setup, tidy, zerocopy};
+use crate::{package, package_test, setup, systemd, tidy, zerocopy};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -38,6 +38,7 @@ const STEPS: &[Step] = &[
     step(Alone, "real kernel: namespaces, veth, AF_XDP", kernel),
     step(Alone, "CNI: every verb, delegated plugins, podman, containerd", containers),
     step(Alone, "the Debian package: installed, used, upgraded, removed, purged", package_test::run),
+    step(Alone, "systemd: the package's service under a real one, started twice", service),
     step(Alone, "the demo: as it is shown, and interrupted", demo),
     step(Alone, "zero-copy in an emulated machine", zerocopy),
     step(Asked, "the package for arm64, its programs started in an emulator", arm64_package),
@@ -209,6 +210,13 @@ fn emulated(how: &str, names: &[&str]) -> Command {
     // them ran above.
     command.env("CASES_DIVISOR", "16").env("PROPTEST_CASES", "16");
     command
+}
+
+fn service() -> Result {
+    match systemd::is_possible() {
+        true => systemd::run(),
+        false => not_run("systemd: no control groups of version 2 (cgroup2) are mounted, which it wants"),
+    }
 }
 
 fn zerocopy() -> Result {

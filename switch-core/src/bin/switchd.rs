@@ -4,6 +4,7 @@ use clap::{CommandFactory, Parser};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use switch_api::{ApiError, Support};
 use switch_core::config::mirrored::MIRRORED_MAX;
 use switch_core::config::{FDB_ENTRIES_DEFAULT, NEIGHBOURS_DEFAULT, PORTS_MAX, publish};
@@ -11,6 +12,7 @@ use switch_core::control::bpffs;
 use switch_core::control::budget::{Budget, MEMORY_DEFAULT_TEXT, Sizes};
 use switch_core::control::daemon::Daemon;
 use switch_core::control::doors::Doors;
+use switch_core::control::journal;
 use switch_core::control::log::{Format, Log};
 use switch_core::control::mirror::{Mirror, NEWS_BYTES};
 use switch_core::control::peer::{Group, Rules};
@@ -36,6 +38,10 @@ const FRAMES_DEFAULT: u32 = 1024;
 /// Large frames a worker: one batch of the shortest trains of segments, none of which waits longer than a turn.
 /// 4.3 MiB, of which only what was written into costs memory.
 const LARGE_FRAMES: u32 = 64;
+
+/// A daemon that cannot start is started again by its supervisor as quickly as one that crashed, for ever: without a pause a night of that
+/// would push all else out of the node's log. A person who tries it waits as long for the answer.
+const REFUSED_PAUSE: Duration = Duration::from_secs(2);
 
 /// Lines that can be pasted; `switch-ctl/tests/help.rs` does.
 const EXAMPLES: &str = "\
@@ -178,7 +184,15 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let hint = error.downcast_ref::<ApiError>().and_then(|error| error.data.hint.as_deref());
-            eprintln!("switchd: {error}{}", hint.map_or(String::new(), |hint| format!("; {hint}")));
+            let text = format!("{error}{}", hint.map_or(String::new(), |hint| format!("; {hint}")));
+            match journal::is_behind_stderr() {
+                // It takes each line for itself, and a file's problems are told in several.
+                true => text.lines().for_each(|line| eprintln!("<3>{line}")),
+                false => eprintln!("switchd: {text}"),
+            }
+            if std::env::var_os("NOTIFY_SOCKET").is_some() {
+                std::thread::sleep(REFUSED_PAUSE);
+            }
             ExitCode::FAILURE
         }
     }
@@ -276,7 +290,12 @@ fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::Error>> {
     let detach = server.run(&mut daemon);
     daemon.shut_down(detach);
     drop(daemon);
-    let remove = || if bpffs::is_mounted(&bpffs) { keeper::unmount() } else { bpffs::clear(&bpffs) };
+    let remove = || {
+        if !bpffs::is_mounted(&bpffs) {
+            bpffs::clear(&bpffs)?;
+        }
+        keeper::remove_bpffs()
+    };
     if detach && let Err(error) = remove() {
         tracing::warn!("the bpffs at {} stays: {error}", bpffs.display());
     }

@@ -28,13 +28,15 @@ pub fn ensure(directory: &Path) -> io::Result<()> {
     Ok(mount("bpf", directory, "bpf", flags, Some(c"mode=0700"))?)
 }
 
-/// Unmounts it, and with it every pin that is still there.
+/// Unmounts it, if it is a mount, and with it every pin that is still there; and removes the folder, if it is empty then.
 pub fn remove(directory: &Path) -> io::Result<()> {
-    unmount(directory, UnmountFlags::DETACH)?;
+    if is_mounted(directory) {
+        unmount(directory, UnmountFlags::DETACH)?;
+    }
     std::fs::remove_dir(directory)
 }
 
-/// Removes what we pinned, where the folder is all that is ours.
+/// Removes what we pinned, where the folder is all that is ours; the folder itself is in one that the daemon may not write.
 pub fn clear(directory: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
         std::fs::remove_file(entry?.path())?;

@@ -3,13 +3,16 @@
 //! much was left out is told: a disk is not filled by a device that flaps. Workers say nothing at all.
 
 use super::daemon::Daemon;
+use super::journal::{self, Prefixed};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use switch_api::{ApiError, Code, LogStatus};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 /// What is said unless the environment variable [`VARIABLE`] says otherwise: what a person who keeps the node wants to know.
@@ -55,13 +58,7 @@ impl Log {
         };
         let (layer, handle) = reload::Layer::new(filter);
         let limit = Arc::new(Limit::default());
-        let lines = match format {
-            Format::Json => fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed(),
-            Format::Text => {
-                let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-                fmt::layer().with_ansi(colour).with_writer(std::io::stderr).boxed()
-            }
-        };
+        let lines = lines(format, journal::is_behind_stderr(), std::io::stderr);
         let subscriber = Registry::default().with(layer).with(Limiter(limit.clone())).with(lines);
         // Somebody else's is as good, and only a test has one.
         _ = tracing::subscriber::set_global_default(subscriber);
@@ -85,6 +82,25 @@ impl Log {
         self.filter.reload(filter).map_err(failed)?;
         self.level = level.to_owned();
         Ok(())
+    }
+}
+
+/// How lines are written; with their priority for the journal.
+fn lines<S, W>(format: Format, is_journal: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let colour = !is_journal && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let text = fmt::layer().with_ansi(colour);
+    match (format, is_journal) {
+        (Format::Json, true) => {
+            let json = fmt::layer().json().flatten_event(true);
+            json.map_event_format(Prefixed).with_writer(writer).boxed()
+        }
+        (Format::Json, false) => fmt::layer().json().flatten_event(true).with_writer(writer).boxed(),
+        (Format::Text, true) => text.without_time().map_event_format(Prefixed).with_writer(writer).boxed(),
+        (Format::Text, false) => text.with_writer(writer).boxed(),
     }
 }
 
@@ -261,6 +277,28 @@ mod tests {
         assert_eq!((told.len(), told[0].1), (1, left_out));
         assert!(told[0].0.contains("log.rs:"), "{told:?}");
         assert_eq!(limit.over(now + WINDOW), [], "told twice");
+    }
+
+    #[test]
+    fn in_the_journal_a_line_has_its_priority_and_the_journals_time() {
+        let said = |format, is_journal| {
+            let said = Said::default();
+            let to = said.clone();
+            let lines = lines(format, is_journal, move || to.clone());
+            tracing::subscriber::with_default(Registry::default().with(lines), || {
+                tracing::warn!(port = "a", "it is down");
+                tracing::info!("it is up");
+            });
+            String::from_utf8(said.0.lock().unwrap().clone()).unwrap()
+        };
+        let text = said(Format::Text, true);
+        let begins: Vec<_> = text.lines().map(|line| &line[..line.find("switch_core").unwrap()]).collect();
+        assert_eq!(begins, ["<4> WARN ", "<6> INFO "], "{text}");
+        let json = said(Format::Json, true);
+        let first = json.lines().next().unwrap().strip_prefix("<4>").unwrap();
+        let first: serde_json::Value = serde_json::from_str(first).unwrap();
+        assert_eq!((&first["port"], &first["level"]), (&"a".into(), &"WARN".into()));
+        assert!(!said(Format::Text, false).contains("<4>") && said(Format::Json, false).starts_with('{'));
     }
 
     #[test]

@@ -70,6 +70,7 @@ mod flows;
 mod gratuitous;
 pub mod history;
 pub(crate) mod input;
+pub mod journal;
 mod lanes;
 pub mod latency;
 mod leaks;

@@ -3,10 +3,11 @@
 //!
 //! *Ready* means that every declared port is open or has said why it is not, and that the next request is answered. *Alive*
 //! is said by the control thread alone, and only if every worker has turned since it was said last: one thread that hangs
-//! is a switch that hangs. The socket is connected once, at the start, and never waited for: a supervisor that does not
+//! is a switch that hangs. So is one whose keeper has ended: no pod can be attached any more, and only a new daemon gets a new one. The socket is connected once, at the start, and never waited for: a supervisor that does not
 //! read cannot make us stand still.
 
 use super::daemon::{Daemon, PortLife};
+use crate::sandbox::keeper;
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::io;
@@ -103,11 +104,13 @@ impl Supervisor {
         self.looked = Instant::now();
         let (now, mut words) = (turns(daemon), String::new());
         let hung = now.iter().zip(&self.turns).position(|(now, before)| now == before);
+        let is_alone = keeper::is_gone();
         let status = match hung {
             Some(worker) => format!("worker {worker} has not turned since the last look"),
+            None if is_alone => "the keeper is gone: namespaces of pods cannot be entered".into(),
             None => status(daemon),
         };
-        if hung.is_none() {
+        if hung.is_none() && !is_alone {
             self.turns = now;
             words += "WATCHDOG=1\n";
         }

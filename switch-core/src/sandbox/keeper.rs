@@ -1,4 +1,4 @@
-//! A small process that keeps two rights which the daemon gives up: to unmount the bpffs at the end, and to open
+//! A small process that keeps two rights which the daemon gives up: to remove the bpffs at the end, and to open
 //! namespaces, wherever runtimes keep them: in a folder under `/run` that does not exist yet when the daemon starts, or by way of
 //! `/proc/PID`, where Landlock forbids the daemon to look into strangers. It is started before the daemon restricts itself, does
 //! nothing but wait, and ends with the daemon, whatever that dies of.
@@ -8,10 +8,12 @@
 use rustix::fs::fstatfs;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, send, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
 };
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
-use std::ffi::OsStr;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_name, set_no_new_privs,
+};
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -24,6 +26,8 @@ use std::sync::{Mutex, OnceLock};
 
 /// The word of the daemon's command line that makes it a keeper.
 pub const WORD: &str = "--keeper";
+/// As `ps` and systemd show it, in 15 bytes at most.
+const NAME: &CStr = c"switchd-keeper";
 /// include/uapi/linux/magic.h.
 const NSFS_MAGIC: u32 = 0x6e73_6673;
 /// A path (PATH_MAX) and the letter before it.
@@ -46,6 +50,7 @@ pub fn start(bpffs: &Path) -> io::Result<()> {
     let kind = SocketType::SEQPACKET;
     let (line, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
     let mut command = Command::new("/proc/self/exe");
+    command.arg0("switchd");
     // A process group of its own: a terminal's Ctrl-C is for the daemon, which says what is to be done.
     command.arg(WORD).arg(bpffs).stdin(Stdio::from(theirs)).stdout(Stdio::null()).process_group(0);
     let child = command.spawn()?;
@@ -62,8 +67,15 @@ pub fn open_namespace(path: &str) -> io::Result<File> {
     }
 }
 
-/// Has the bpffs unmounted, and waits for it.
-pub fn unmount() -> io::Result<()> {
+/// Whether there was a keeper, and it has ended. From inside the sandbox nobody starts another.
+pub fn is_gone() -> bool {
+    let Some(keeper) = KEEPER.get().and_then(|keeper| keeper.lock().ok()) else { return false };
+    // It says nothing unasked: what can be read now is the line's end.
+    matches!(recv(&keeper.line, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((0, _)))
+}
+
+/// Has the bpffs unmounted, or its folder in another one removed, and waits for it.
+pub fn remove_bpffs() -> io::Result<()> {
     let gone = || io::Error::other("its keeper is not there");
     let mut keeper = KEEPER.get().and_then(|keeper| keeper.lock().ok()).ok_or_else(gone)?;
     send(&keeper.line, &[UNMOUNT], SendFlags::NOSIGNAL)?;
@@ -96,6 +108,8 @@ impl Keeper {
 
 /// The keeper's whole life; what it exits with. Its standard input is the line to the daemon.
 pub fn keep(bpffs: &Path) -> u8 {
+    // Whoever looks at processes sees `exe` otherwise; it matters to nobody else.
+    _ = set_name(NAME);
     // To unmount, to look into processes, and to find namespaces in folders of other users.
     let rights = CapabilitySet::SYS_ADMIN | CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
     let dropped = capabilities(None).and_then(|present| {

@@ -5,7 +5,7 @@
 //! All of it belongs to threads and is inherited: it is put on the main thread while there is no other. What a kernel
 //! lacks is said, in the log and by `switch-ctl status`, and is no reason not to run.
 //!
-//! Two things cannot be done from inside and are left to [`keeper`], a process of its own: to unmount the bpffs at the end, and
+//! Two things cannot be done from inside and are left to [`keeper`], a process of its own: to remove the bpffs at the end, and
 //! to open namespaces.
 
 pub mod calls;

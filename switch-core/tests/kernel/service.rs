@@ -1,7 +1,7 @@
 //! The daemon as a service: what it tells its supervisor. The test plays systemd: it listens where `NOTIFY_SOCKET`
 //! says (sd_notify(3)).
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
@@ -117,6 +117,31 @@ fn a_stopped_process_misses_its_watchdog_and_so_does_one_with_a_worker_that_hang
     drop(hung);
     supervisor.await_word("STATUS=0 of 0 ports up");
     supervisor.await_word("WATCHDOG=1");
+}
+
+/// Processes whose parent is this one.
+fn children(parent: u32) -> Vec<Pid> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    // "PID (NAME) STATE PPID ...": a name may have brackets in it.
+    let is_child = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+        fields.split(' ').nth(1).is_some_and(|ppid| ppid == parent.to_string())
+    };
+    pids.filter(is_child).filter_map(Pid::from_raw).collect()
+}
+
+#[test]
+fn a_daemon_whose_keeper_is_gone_misses_its_watchdog() {
+    let node = Node::new();
+    let supervisor = Supervisor::new(&node);
+    let daemon = node.start(&supervisor.options());
+    supervisor.await_word("WATCHDOG=1");
+    let [keeper] = children(daemon.pid())[..] else { panic!("{:?}", children(daemon.pid())) };
+    kill_process(keeper, Signal::KILL).unwrap();
+    supervisor.await_word("STATUS=the keeper is gone");
+    assert!(supervisor.misses_the_watchdog(), "no pod can be attached any more");
 }
 
 #[test]

@@ -36,6 +36,14 @@ pub(super) const DAEMON: &[Mistake] = &[
         loom: false,
     },
     Mistake {
+        what: "what goes well is a warning in the journal",
+        file: "control/journal.rs",
+        right: "Level::INFO => 6,",
+        wrong: "Level::INFO => 4,",
+        test: "in_the_journal_a_line_has",
+        loom: false,
+    },
+    Mistake {
         what: "a word that is no level is taken for the name of a part",
         file: "control/log.rs",
         right: "|| level.parse::<LevelFilter>().is_err()",
