@@ -6,7 +6,7 @@
 use super::announce::Told;
 use super::capture;
 use super::devices::{remove_left_behind, with_mac};
-use super::doors::{Door, Doors, WORKER_PATIENCE};
+use super::doors::{Door, Doors, LOOK_AGAIN, WORKER_PATIENCE};
 use super::history::History;
 use super::mirror::Mirror;
 use super::news::News;
@@ -373,14 +373,14 @@ impl Daemon {
                 )
                 .hint("it was published and will be in force; see `switch-ctl worker list`"));
             }
-            std::thread::sleep(Duration::from_micros(50));
+            self.publisher.wait(LOOK_AGAIN);
         }
         Ok(())
     }
 
     fn ring(&self) {
         for mail in self.doors.mail.iter() {
-            mail.waker.wake(|| crate::worker::thread::now().ns);
+            mail.ring(|| crate::worker::thread::now().ns);
         }
     }
 
