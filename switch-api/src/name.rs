@@ -3,15 +3,17 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Longest object name. 63 is the DNS label length (RFC 1035 §2.3.4), which Kubernetes uses for
 /// most of its names, and a name of it fits every table the CLI prints.
 pub const NAME_LEN_MAX: usize = 63;
 
 /// The name of a bridge or a port: 1 to [`NAME_LEN_MAX`] characters of `A-Z a-z 0-9 . _ -`,
-/// the first one a letter or a digit. Safe in a file name, a shell and a log line.
+/// the first one a letter or a digit. Safe in a file name, a shell and a log line. Copies share the text: a model of what is
+/// declared, of which each change makes another, has thousands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 /// Why a text is not a name, a MAC or a VLAN identifier.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,12 +44,12 @@ impl Name {
 
     /// The name of the routing table (VRF) that everything belongs to unless said otherwise.
     pub fn main() -> Self {
-        Self("main".to_owned())
+        Self("main".into())
     }
 
     /// Whether it is [`Name::main`].
     pub fn is_main(&self) -> bool {
-        self.0 == "main"
+        self.as_str() == "main"
     }
 }
 
@@ -57,7 +59,7 @@ impl FromStr for Name {
         let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
         let rest = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         if first && rest && text.len() <= NAME_LEN_MAX {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             // The text comes from outside: quote no more of it than a name could hold.
             Err(Malformed::Name(text.chars().take(NAME_LEN_MAX).collect()))

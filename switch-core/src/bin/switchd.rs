@@ -249,7 +249,7 @@ fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::Error>> {
         let pipeline = Pipeline::new(private);
         let (tables, boxes) = (tables.clone(), mail.clone());
         let turn = Turn::new(id as u16, reader, tables, boxes, pool, pipeline, clock.clone());
-        let bell = server.bell();
+        let (bell, control) = (server.bell(), std::thread::current());
         workers.push(start(Start {
             turn,
             mail: mail.clone(),
@@ -258,8 +258,12 @@ fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::Error>> {
             core: *core,
             idle_turns: options.idle_turns,
             nap_us: options.nap_us,
-            // A bell that cannot be rung costs a second: the next tick reads the reports.
-            notify: Notify(Box::new(move || _ = bell.wake())),
+            notify: Notify(Box::new(move || {
+                // A bell that cannot be rung costs a second: the next tick reads the reports.
+                _ = bell.wake();
+                // It may wait for one of them.
+                control.unpark();
+            })),
         })?);
     }
 

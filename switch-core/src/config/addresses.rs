@@ -60,7 +60,7 @@ impl Model {
 
 /// Every contradiction among addresses and neighbours.
 pub(super) fn check(model: &Model, problems: &mut Vec<Problem>) {
-    for bridge in model.bridges.values().map(|bridge| &bridge.object) {
+    for bridge in model.bridges.values().map(|bridge| &*bridge.object) {
         if let Some(mac) = bridge.mac.filter(|mac| mac.is_group() || mac.is_zero()) {
             let text = format!("bridge {}: {mac} is no station's address", bridge.name);
             problems.push(Problem::new("mac", text).about(bridge));

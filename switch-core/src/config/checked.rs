@@ -59,10 +59,10 @@ impl Checked {
         for bridge in model.bridges.values() {
             if !(10..=1_000_000).contains(&bridge.object.ageing_s) {
                 let text = "ageing is 10 to 1000000 seconds (IEEE 802.1Q table 8-3)";
-                problems.push(Problem::new("ageing_s", text).about(&bridge.object));
+                problems.push(Problem::new("ageing_s", text).about(&*bridge.object));
             }
             if let Some(advert) = &bridge.object.router_advert {
-                problems.extend(check_advert(advert).map(|problem| problem.about(&bridge.object)));
+                problems.extend(check_advert(advert).map(|problem| problem.about(&*bridge.object)));
             }
         }
         for port in model.ports.values() {
@@ -97,6 +97,11 @@ impl Checked {
     /// The model.
     pub fn model(&self) -> &Model {
         &self.0
+    }
+
+    /// The model, which goes into force.
+    pub fn into_model(self) -> Model {
+        self.0
     }
 }
 
@@ -336,7 +341,7 @@ fn check_devices(model: &Model, problems: &mut Vec<Problem>) {
             if let Some(other) = owners.insert(place, &port.object.name) {
                 let text =
                     format!("device {} cannot be two ports: {other} and {}", place.1, port.object.name);
-                problems.push(Problem::new("device", text).about(&port.object));
+                problems.push(Problem::new("device", text).about(&*port.object));
             }
         }
     }
@@ -361,7 +366,7 @@ fn check_static(model: &Model, entry: &StaticMac, problems: &mut Vec<Problem>) {
     if mac.is_group() || mac.is_zero() {
         problem("mac", format!("{mac} is no station's address"));
     }
-    let Some(port) = model.ports.get(&entry.port).map(|port| &port.object) else {
+    let Some(port) = model.ports.get(&entry.port).map(|port| &*port.object) else {
         return problem("port", format!("static MAC {mac}: there is no port named {}", entry.port));
     };
     if port.bridge != entry.bridge {

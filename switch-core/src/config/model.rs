@@ -24,7 +24,8 @@ use switch_api::{
 pub struct Declared {
     /// Bridges.
     pub bridges: Vec<Bridge>,
-    /// Ports.
+    /// Ports. These and what else is not written: each is kept by itself, and read from there, or from what an older version kept.
+    #[serde(skip_serializing)]
     pub ports: Vec<Port>,
     /// Static MACs.
     pub static_macs: Vec<StaticMac>,
@@ -32,23 +33,26 @@ pub struct Declared {
     pub addresses: Vec<BridgeAddress>,
     /// Declared neighbours.
     pub neighbours: Vec<StaticNeighbour>,
-    /// Declared routes: read from where each is kept by itself, or from what an older version kept.
+    /// Declared routes.
     #[serde(skip_serializing)]
     pub routes: Vec<Route>,
     /// Routing tables that were set.
     pub vrfs: Vec<Vrf>,
     /// Network policies.
+    #[serde(skip_serializing)]
     pub policies: Vec<NetworkPolicy>,
     /// Labels of namespaces.
     pub namespaces: Vec<Namespace>,
     /// Port sets.
     pub port_sets: Vec<PortRangeSet>,
     /// Access control lists.
+    #[serde(skip_serializing)]
     pub acls: Vec<Acl>,
     /// Address sets: each member is kept by itself.
     #[serde(skip)]
     pub sets: Sets,
     /// Network address translation.
+    #[serde(skip_serializing)]
     pub nats: Vec<Nat>,
 }
 
@@ -57,8 +61,8 @@ pub struct Declared {
 pub struct Numbered<T> {
     /// Stable for as long as the object lives; given out again afterwards.
     pub id: u16,
-    /// As declared.
-    pub object: T,
+    /// As declared. Models before and after a change share what it did not change.
+    pub object: Arc<T>,
 }
 
 /// See the module.
@@ -126,7 +130,7 @@ impl Model {
                 let name = &bridge.name;
                 let present = next.bridges.get_mut(name).ok_or_else(|| no_such("bridge", name))?;
                 // Whose it is does not change; here and wherever something is replaced.
-                present.object = Bridge { owner: present.object.owner, ..bridge.clone() };
+                present.object = Arc::new(Bridge { owner: present.object.owner, ..bridge.clone() });
             }
             Request::BridgeDelete(by) => next.delete_bridge(&by.name)?,
             Request::PortAdd(port) => {
@@ -136,17 +140,18 @@ impl Model {
             Request::PortSet(set) => {
                 let port = next.ports.get_mut(&set.name).ok_or_else(|| no_such("port", &set.name))?;
                 let is_moved = port.object.settings.vlan != set.settings.vlan;
-                port.object.settings = set.settings.clone();
+                Arc::make_mut(&mut port.object).settings = set.settings.clone();
                 is_moved.then(|| next.check_unique(&set.name)).transpose()?;
             }
             Request::PortAddress(set) => {
                 let port = next.ports.get_mut(&set.name).ok_or_else(|| no_such("port", &set.name))?;
-                let Some((addresses, routes)) = port.object.kind.addressed_mut() else {
+                let port = Arc::make_mut(&mut port.object);
+                let Some((addresses, routes)) = port.kind.addressed_mut() else {
                     return Err(no_device_of_ours(&set.name));
                 };
                 (*addresses, *routes) = (set.addresses.clone(), set.routes.clone());
                 if let Some(guard) = &set.source_guard {
-                    port.object.settings.source_guard = Some(guard.clone());
+                    port.settings.source_guard = Some(guard.clone());
                 }
                 next.check_unique(&set.name)?;
             }
@@ -231,24 +236,31 @@ impl Model {
         Ok(model)
     }
 
-    /// What to keep, but for routes: there may be a million of them, and each is kept by itself.
+    /// What to keep, but for routes: there may be a million of them.
     pub fn declared(&self) -> Declared {
         let mut ports: Vec<_> = self.ports.values().collect();
         ports.sort_by_key(|port| port.id);
         Declared {
-            bridges: self.bridges.values().map(|bridge| bridge.object.clone()).collect(),
-            ports: ports.into_iter().map(|port| port.object.clone()).collect(),
-            static_macs: self.static_macs.clone(),
-            addresses: self.addresses.clone(),
-            neighbours: self.neighbours.clone(),
-            routes: Vec::new(),
-            vrfs: self.vrfs.values().cloned().collect(),
+            ports: ports.into_iter().map(|port| (*port.object).clone()).collect(),
             policies: self.policies.values().map(|placed| (*placed.policy).clone()).collect(),
-            namespaces: self.declared_namespaces(),
-            port_sets: self.port_sets.values().cloned().collect(),
             acls: self.acls.values().map(|placed| (*placed.acl).clone()).collect(),
             sets: self.sets.clone(),
             nats: self.nats.values().map(|placed| (*placed.nat).clone()).collect(),
+            ..self.declared_together()
+        }
+    }
+
+    /// What of it is kept as one value, because there is little of it.
+    pub fn declared_together(&self) -> Declared {
+        Declared {
+            bridges: self.bridges.values().map(|bridge| (*bridge.object).clone()).collect(),
+            static_macs: self.static_macs.clone(),
+            addresses: self.addresses.clone(),
+            neighbours: self.neighbours.clone(),
+            vrfs: self.vrfs.values().cloned().collect(),
+            namespaces: self.declared_namespaces(),
+            port_sets: self.port_sets.values().cloned().collect(),
+            ..Declared::default()
         }
     }
 
@@ -258,7 +270,7 @@ impl Model {
         }
         let id = free_id(self.bridges.values().map(|bridge| bridge.id), BRIDGES_MAX)
             .ok_or_else(|| ApiError::full(BRIDGES_MAX, "bridges", "bridge list"))?;
-        self.bridges.insert(bridge.name.clone(), Numbered { id, object: bridge.clone() });
+        self.bridges.insert(bridge.name.clone(), Numbered { id, object: Arc::new(bridge.clone()) });
         Ok(())
     }
 
@@ -281,7 +293,7 @@ impl Model {
         super::policies::check_workload(port.workload.as_ref(), &port.kind)?;
         let id = free_id(self.ports.values().map(|port| port.id), PORTS_MAX)
             .ok_or_else(|| ApiError::full(PORTS_MAX, "ports", "port list"))?;
-        self.ports.insert(port.name.clone(), Numbered { id, object: port.clone() });
+        self.ports.insert(port.name.clone(), Numbered { id, object: Arc::new(port.clone()) });
         Ok(())
     }
 

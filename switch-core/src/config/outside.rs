@@ -64,7 +64,7 @@ impl Outside {
 impl Model {
     /// What the node's kernel is to do; nothing without a host port, by which it reaches the switch.
     pub fn outside(&self) -> Outside {
-        let ports = || self.ports.values().map(|port| &port.object);
+        let ports = || self.ports.values().map(|port| &*port.object);
         let devices: BTreeSet<String> = ports().filter_map(host_device).cloned().collect();
         if devices.is_empty() {
             return Outside::default();
@@ -200,7 +200,7 @@ fn check_collisions(model: &Model, problems: &mut Vec<Problem>) {
     let all = model
         .ports
         .values()
-        .flat_map(|port| port.object.settings.publish.iter().map(move |publish| (publish, &port.object)));
+        .flat_map(|port| port.object.settings.publish.iter().map(move |publish| (publish, &*port.object)));
     let mut all: Vec<_> = all.collect();
     if all.len() > PUBLISHED_MAX {
         problems.push(Problem::new("settings.publish", format!("at most {PUBLISHED_MAX} published ports")));

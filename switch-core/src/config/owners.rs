@@ -148,11 +148,11 @@ impl Model {
     }
 
     fn bridge(&self, name: &Name) -> Option<&Bridge> {
-        self.bridges.get(name).map(|bridge| &bridge.object)
+        self.bridges.get(name).map(|bridge| &*bridge.object)
     }
 
     fn port(&self, name: &Name) -> Option<&Port> {
-        self.ports.get(name).map(|port| &port.object)
+        self.ports.get(name).map(|port| &*port.object)
     }
 
     fn neighbour(&self, address: IpAddr, bridge: &Name, vid: Vid) -> Option<&StaticNeighbour> {

@@ -31,10 +31,10 @@ impl Model {
         }
         let routes = self.routes.all().filter(|(_, _, way)| way.owner == owner);
         Config {
-            bridge: of(owner, self.bridges.values().map(|bridge| &bridge.object)),
+            bridge: of(owner, self.bridges.values().map(|bridge| &*bridge.object)),
             vrf: of(owner, self.vrfs.values()),
             address: of(owner, self.addresses.iter()),
-            port: of(owner, self.ports.values().map(|port| &port.object)),
+            port: of(owner, self.ports.values().map(|port| &*port.object)),
             fdb: of(owner, self.static_macs.iter()),
             neigh: of(owner, self.neighbours.iter()),
             route: routes.map(|(vrf, place, way)| declared(vrf, place, way)).collect(),
@@ -80,9 +80,9 @@ impl Model {
         }
         let mut problems = Vec::new();
         let all = &mut problems;
-        of(owner, self.bridges.values().map(|bridge| &bridge.object), &desired.bridge, all);
+        of(owner, self.bridges.values().map(|bridge| &*bridge.object), &desired.bridge, all);
         of(owner, self.addresses.iter(), &desired.address, all);
-        of(owner, self.ports.values().map(|port| &port.object), &desired.port, all);
+        of(owner, self.ports.values().map(|port| &*port.object), &desired.port, all);
         of(owner, self.policies.values().map(|placed| &*placed.policy), &desired.policy, all);
         of(owner, self.port_sets.values(), &desired.port_set, all);
         of(owner, self.plain_sets().iter(), &desired.address_set, all);
@@ -99,7 +99,7 @@ impl Model {
         }
         let stays: BTreeSet<&Name> = desired.bridge.iter().map(|bridge| &bridge.name).collect();
         for address in self.addresses.iter().filter(|address| address.owner != owner) {
-            let bridge = self.bridges.get(&address.bridge).map(|bridge| &bridge.object);
+            let bridge = self.bridges.get(&address.bridge).map(|bridge| &*bridge.object);
             let goes = bridge.filter(|bridge| bridge.owner == owner && !stays.contains(&bridge.name));
             problems.extend(goes.map(|bridge| Problem {
                 message: format!(

@@ -116,7 +116,7 @@ impl Model {
     pub(super) fn label_port(&mut self, label: &PortLabel) -> Result<(), ApiError> {
         let port = self.ports.get_mut(&label.name).ok_or_else(|| no_such("port", &label.name))?;
         check_workload(label.workload.as_ref(), &port.object.kind)?;
-        port.object.workload = label.workload.clone();
+        Arc::make_mut(&mut port.object).workload = label.workload.clone();
         Ok(())
     }
 
@@ -234,7 +234,7 @@ impl Model {
             let addresses = addresses_of(&port.object).into_iter().map(to_bits).collect();
             Some(Pod { port: port.id, workload, addresses })
         });
-        let host = self.ports.values().map(|port| &port.object);
+        let host = self.ports.values().map(|port| &*port.object);
         let host = host.filter(|port| matches!(port.kind, PortKind::Host { .. })).flat_map(addresses_of);
         let node = host.chain(self.addresses.iter().map(|own| own.address.address)).map(to_bits);
         let policies = self.policies.values();
@@ -278,7 +278,7 @@ impl Model {
 pub(super) fn check(model: &Model, problems: &mut Vec<Problem>) {
     let mut owners = BTreeMap::new();
     let node: Vec<IpAddr> = model.addresses.iter().map(|own| own.address.address).collect();
-    for port in model.ports.values().map(|port| &port.object).filter(|port| port.workload.is_some()) {
+    for port in model.ports.values().map(|port| &*port.object).filter(|port| port.workload.is_some()) {
         for ip in addresses_of(port) {
             if let Some(other) = owners.insert(ip, &port.name) {
                 let text = format!("{ip} cannot be of two workloads: {other} and {}", port.name);

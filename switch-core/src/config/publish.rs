@@ -1,24 +1,73 @@
 //! How a snapshot reaches every worker. The control thread puts it into each worker's mailbox and then
 //! moves the generation; a worker reads the generation once a turn and looks into its mailbox when it
-//! moved. Neither waits for the other. The publisher keeps every snapshot until no worker has it, so a
-//! worker never frees one.
+//! moved. Neither waits for the other, unless the control thread wants to know when all have it: then whoever
+//! takes a snapshot wakes it. The publisher keeps every snapshot until no worker has it, so a worker never frees one.
 
 use super::Snapshot;
 use std::sync::Arc;
-use sync::{AtomicU64, Mailbox, Ordering};
+use std::time::Duration;
+use sync::{AtomicU64, Bench, Mailbox, Ordering};
 
 #[cfg(not(loom))]
 mod sync {
     pub use crossbeam::queue::ArrayQueue;
     pub use std::sync::atomic::{AtomicU64, Ordering};
     pub type Mailbox<T> = ArrayQueue<T>;
+
+    use std::sync::OnceLock;
+    use std::thread::{self, Thread};
+    use std::time::Duration;
+
+    /// Where the thread that publishes waits. Who wakes it while it does not is remembered: its next wait ends at once.
+    #[derive(Debug)]
+    pub struct Bench(OnceLock<Thread>);
+
+    impl Bench {
+        pub fn new() -> Self {
+            Self(OnceLock::new())
+        }
+        /// It is the caller who will wait.
+        pub fn take(&self) {
+            self.0.get_or_init(thread::current);
+        }
+        /// A system call only if it waits.
+        pub fn wake(&self) {
+            self.0.get().inspect(|thread| thread.unpark());
+        }
+        pub fn wait(&self, limit: Duration) {
+            thread::park_timeout(limit);
+        }
+    }
 }
 
 /// Under loom the mailbox is a locked cell: loom cannot look into crossbeam's queue, whose contract
-/// (the newest wins, nothing is torn) this keeps.
+/// (the newest wins, nothing is torn) this keeps. The bench is a flag under a lock, with a condition to wait on and no time limit: a
+/// wake-up that is lost is a deadlock, which loom reports.
 #[cfg(loom)]
 mod sync {
     pub use loom::sync::atomic::{AtomicU64, Ordering};
+
+    #[derive(Debug)]
+    pub struct Bench(loom::sync::Mutex<bool>, loom::sync::Condvar);
+
+    impl Bench {
+        pub fn new() -> Self {
+            Self(loom::sync::Mutex::new(false), loom::sync::Condvar::new())
+        }
+        pub fn take(&self) {}
+        pub fn wake(&self) {
+            *self.0.lock().unwrap() = true;
+            self.1.notify_all();
+        }
+        pub fn wait(&self, _: std::time::Duration) {
+            let mut woken = self.0.lock().unwrap();
+            while !*woken {
+                woken = self.1.wait(woken).unwrap();
+            }
+            *woken = false;
+        }
+    }
+
     #[derive(Debug)]
     pub struct Mailbox<T>(loom::sync::Mutex<Option<T>>);
     impl<T> Mailbox<T> {
@@ -44,6 +93,7 @@ struct Slot {
 struct Shared {
     generation: AtomicU64,
     slots: Box<[Slot]>,
+    bench: Bench,
 }
 
 /// The control thread's side.
@@ -65,7 +115,8 @@ pub struct Reader {
 /// A publisher and one reader a worker.
 pub fn channel(workers: usize) -> (Publisher, Vec<Reader>) {
     let slot = |_| Slot { mailbox: Mailbox::new(1), seen: AtomicU64::new(0) };
-    let shared = Arc::new(Shared { generation: AtomicU64::new(0), slots: (0..workers).map(slot).collect() });
+    let (generation, slots) = (AtomicU64::new(0), (0..workers).map(slot).collect());
+    let shared = Arc::new(Shared { generation, slots, bench: Bench::new() });
     let empty = Arc::new(Snapshot::empty());
     let reader = |worker| Reader { shared: shared.clone(), worker, generation: 0, current: empty.clone() };
     let readers = (0..workers).map(reader).collect();
@@ -73,8 +124,10 @@ pub fn channel(workers: usize) -> (Publisher, Vec<Reader>) {
 }
 
 impl Publisher {
-    /// Hands `snapshot` to every worker. Wake them afterwards: they may be asleep.
+    /// Hands `snapshot` to every worker. Wake them afterwards: they may be asleep. One thread publishes, always the same, and it is the
+    /// one that may [wait](Self::wait).
     pub fn publish(&mut self, snapshot: Snapshot) -> Arc<Snapshot> {
+        self.shared.bench.take();
         let snapshot = Arc::new(snapshot);
         for slot in &self.shared.slots {
             slot.mailbox.force_push(snapshot.clone());
@@ -98,6 +151,12 @@ impl Publisher {
     /// The first worker that does not.
     pub fn laggard(&self, generation: u64) -> Option<usize> {
         self.shared.slots.iter().position(|slot| slot.seen.load(Ordering::Acquire) < generation)
+    }
+
+    /// Waits until some worker has taken a snapshot since the last wait, somebody else woke this thread, or for `limit`. Who looks
+    /// for a [laggard](Self::laggard) before each wait misses none.
+    pub fn wait(&self, limit: Duration) {
+        self.shared.bench.wait(limit);
     }
 
     /// The newest snapshot.
@@ -130,6 +189,8 @@ impl Reader {
             self.generation = snapshot.generation;
             self.current = snapshot;
             slot.seen.store(self.generation, Ordering::Release);
+            // Behind the word that the control thread looks at before it waits.
+            self.shared.bench.wake();
         }
     }
 
@@ -202,5 +263,25 @@ mod loom_tests {
             assert!(publisher.is_seen(2));
         });
         println!("seen_means_seen: {} executions", executions.load(std::sync::atomic::Ordering::Relaxed));
+    }
+
+    /// Whoever waits until all have a snapshot is woken by the last of them, in whatever order things happen: it waits without a time
+    /// limit here.
+    #[test]
+    fn loom_who_waits_for_workers_is_woken() {
+        let executions = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counter = executions.clone();
+        loom::model(move || {
+            counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let (mut publisher, readers) = channel(2);
+            publisher.publish(Snapshot { generation: 1, ..Snapshot::empty() });
+            let take = |mut reader: Reader| loom::thread::spawn(move || reader.refresh().generation);
+            let workers: Vec<_> = readers.into_iter().map(take).collect();
+            while publisher.laggard(1).is_some() {
+                publisher.wait(Duration::MAX);
+            }
+            workers.into_iter().for_each(|worker| assert_eq!(worker.join().unwrap(), 1));
+        });
+        println!("who_waits_is_woken: {} executions", executions.load(std::sync::atomic::Ordering::Relaxed));
     }
 }

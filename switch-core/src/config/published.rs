@@ -29,7 +29,7 @@ impl Model {
         };
         let is_here = |port: &Port| self.bridges.get(&port.bridge).is_some_and(|it| it.object.vrf == *vrf);
         let ports =
-            self.ports.values().map(|port| &port.object).filter(|port| !port.settings.publish.is_empty());
+            self.ports.values().map(|port| &*port.object).filter(|port| !port.settings.publish.is_empty());
         let own = self.nics.get(&way.id).map_or(&[][..], |nic| &nic.addresses);
         let own: Vec<IpAddr> =
             own.iter().map(|own| own.address).filter(|ip| super::taken::is_global(*ip)).collect();
@@ -61,7 +61,7 @@ impl Model {
 
     /// Numbers by which flows know what is published.
     pub fn published_numbers(&self) -> BTreeSet<u16> {
-        let ports = self.ports.values().map(|port| &port.object);
+        let ports = self.ports.values().map(|port| &*port.object);
         ports.filter(|port| !port.settings.publish.is_empty()).map(number_of).collect()
     }
 }

@@ -136,7 +136,7 @@ impl Model {
 /// Every contradiction about uplinks.
 pub(super) fn check(model: &Model, problems: &mut Vec<Problem>) {
     for port in model.ports.values().filter(|port| port.object.kind.shared_nic().is_some()) {
-        let port = &port.object;
+        let port = &*port.object;
         let mut problem = |field, text: String| {
             problems.push(Problem::new(field, format!("port {}: {text}", port.name)).about(port));
         };

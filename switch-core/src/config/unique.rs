@@ -8,13 +8,13 @@ use switch_api::{ApiError, Cidr, Code, Name, Port, PortKind, Vid, Vlan};
 impl Model {
     /// Refuses the addresses of a port of this model that another one in its bridge and VLAN has.
     pub(super) fn check_unique(&self, name: &Name) -> Result<(), ApiError> {
-        let Some(port) = self.ports.get(name).map(|port| &port.object) else { return Ok(()) };
+        let Some(port) = self.ports.get(name).map(|port| &*port.object) else { return Ok(()) };
         let addresses = addresses(port);
         if addresses.is_empty() {
             return Ok(());
         }
         let others =
-            self.ports_of(&port.bridge).map(|other| &other.object).filter(|other| other.name != *name);
+            self.ports_of(&port.bridge).map(|other| &*other.object).filter(|other| other.name != *name);
         for other in others.filter(|other| untagged(other) == untagged(port)) {
             let has = |cidr: &&Cidr| addresses_have(other, cidr);
             if let Some(cidr) = addresses.iter().find(has) {

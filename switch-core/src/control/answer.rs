@@ -69,7 +69,7 @@ impl Daemon {
         let status = |bridge: &crate::config::model::Numbered<switch_api::Bridge>| {
             let fids = || self.model.fids.iter().filter(|((owner, _), _)| *owner == bridge.id);
             BridgeStatus {
-                bridge: bridge.object.clone(),
+                bridge: (*bridge.object).clone(),
                 mac: crate::config::gateway::mac_of(&self.model, &bridge.object),
                 addresses: self
                     .model

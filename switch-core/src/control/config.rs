@@ -13,6 +13,7 @@ use crate::config::snapshot::PortId;
 use crate::table::fdb;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use switch_api::{
     ApiError, CONFIRM_WITHIN_S_MAX, Code, Config, ConfigApplied, ConfigApply, ConfigExport, ConfigRollback,
     Name, ObjectRef, Owner, Port, Problem,
@@ -35,9 +36,9 @@ enum Manner {
 struct Exchanged {
     opened: Vec<PortId>,
     closed: Vec<Name>,
-    mtus: Vec<(PortId, Port)>,
+    mtus: Vec<(PortId, Arc<Port>)>,
     /// As they were, and as they are.
-    addressed: Vec<(Port, Port)>,
+    addressed: Vec<(Arc<Port>, Arc<Port>)>,
 }
 
 impl Daemon {
@@ -220,7 +221,8 @@ impl Daemon {
             _ => Some(routes),
         };
         let sets = Difference::of(&self.model.sets, &checked.model().sets);
-        if let Err(error) = self.store.keep_config(&checked.model().declared(), routes, &sets, &history) {
+        let kept = self.store.keep_config(&self.model, checked.model(), routes, &sets, &history);
+        if let Err(error) = kept {
             self.put_back(exchanged);
             return Err(not_kept(error));
         }
@@ -255,7 +257,7 @@ impl Daemon {
     ) -> Result<(), ApiError> {
         let closed = plan.closed();
         let gone: Vec<&Port> =
-            closed.iter().filter_map(|name| Some(&self.model.ports.get(*name)?.object)).collect();
+            closed.iter().filter_map(|name| Some(&*self.model.ports.get(*name)?.object)).collect();
         let devices: BTreeSet<_> = gone.iter().flat_map(|port| places(&port.kind)).collect();
         let waits = |port: &&Port| {
             closed.contains(&port.name) || places(&port.kind).any(|place| devices.contains(&place))
@@ -359,8 +361,8 @@ impl Daemon {
             let left = left.map(|port| port.object.clone());
             self.ports.insert(id, life);
             self.close(id, true);
-            left.iter().for_each(remove_left_behind);
-            self.sweep(|_, _, entry| entry.port == id);
+            left.iter().for_each(|left| remove_left_behind(left));
+            self.tables.fdb.forget(id, true);
             self.end_flows_of(id);
             self.counters.iter().for_each(|counters| counters.clear_port(id));
         }

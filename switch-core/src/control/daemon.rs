@@ -1,12 +1,12 @@
 //! A request becomes a change, a change reaches every worker, and only then is it answered.
 //!
-//! `Model` → `Checked` → open what is new → `Snapshot` → persist → publish → all workers have seen it →
+//! `Model` → `Checked` → open what is new → `Snapshot` → persist → publish → all workers have seen it ([`super::change`]) →
 //! close what is gone → answer. An error before *publish* changes nothing.
 
 use super::announce::Told;
 use super::capture;
 use super::devices::{remove_left_behind, with_mac};
-use super::doors::{Door, Doors, WORKER_PATIENCE};
+use super::doors::{Door, Doors};
 use super::history::History;
 use super::mirror::Mirror;
 use super::news::News;
@@ -16,8 +16,7 @@ use super::persist::Store;
 use super::uplinks::Uplinks;
 use crate::balance::Rules;
 use crate::config::model::no_such;
-use crate::config::snapshot::{Live, PortId, Snapshot, compile, compile_after};
-use crate::config::uplink::KERNEL_IP;
+use crate::config::snapshot::PortId;
 use crate::config::{Checked, Model, Publisher};
 use crate::counter::Counters;
 use crate::ipam::Book;
@@ -25,15 +24,15 @@ use crate::pipeline::Tables;
 use crate::pipeline::capture::Capture;
 use crate::pipeline::dry::Dry;
 use crate::table::flow::watch::Watch;
-use crate::table::{fdb, neigh};
+use crate::table::neigh;
 use crate::worker::Running;
 use hashbrown::HashMap;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use switch_api::{
-    AddressSet, AddressSetUpdate, ApiError, ByName, Code, Done, FdbFilter, HelloReply, Name, Port, Request,
-    Role, Support,
+    AddressSet, AddressSetUpdate, ApiError, ByName, Code, Done, HelloReply, Name, Port, Request, Role,
+    Support,
 };
 
 /// A port as the daemon knows it.
@@ -87,6 +86,8 @@ pub struct Daemon {
     pub(super) capture: Option<capture::Running>,
     /// Those that a worker may still have.
     pub(super) captures_ended: Vec<Arc<Capture>>,
+    /// What neighbours were last swept by.
+    pub(super) near: super::neighbours::Near,
     /// Who hears of flows, if anybody.
     pub(super) flow_watch: Option<Arc<Watch>>,
     /// Those that a worker may still have.
@@ -155,6 +156,7 @@ impl Daemon {
             secret,
             latencies: Default::default(),
             dry: None,
+            near: Default::default(),
             told: Told::default(),
             outside: Default::default(),
             announced: Default::default(),
@@ -296,109 +298,6 @@ impl Daemon {
         Done { generation: self.publisher.generation() }
     }
 
-    pub(super) fn check(&self, request: &Request) -> Result<Checked, ApiError> {
-        Checked::after(&self.model, self.model.apply(request)?, self.doors.mail.len() as u16)
-    }
-
-    pub(super) fn live(&self) -> HashMap<PortId, Live> {
-        let up = self.ports.iter().filter_map(|(id, life)| match life {
-            PortLife::Up(door) => Some((*id, door.live())),
-            PortLife::Down(_) => None,
-        });
-        up.collect()
-    }
-
-    /// Keeps, publishes and waits until every worker has seen it.
-    pub(super) fn adopt(&mut self, checked: Checked) -> Result<Value, ApiError> {
-        self.store.keep(&checked.model().declared()).map_err(not_kept)?;
-        self.publish(checked)?;
-        json(self.done())
-    }
-
-    fn compile(&self, checked: &Checked, generation: u64) -> Snapshot {
-        match self.publisher.newest() {
-            Some(newest) => {
-                compile_after(checked, &self.live(), self.fdb_entries, generation, &newest.routing)
-            }
-            None => compile(checked, &self.live(), self.fdb_entries, generation),
-        }
-    }
-
-    pub(super) fn publish(&mut self, checked: Checked) -> Result<(), ApiError> {
-        let generation = self.publisher.generation() + 1;
-        let nics = self.look_at_nics(checked.model());
-        let checked = checked.seeing(nics);
-        self.narrow_uplinks(checked.model());
-        let snapshot = self.compile(&checked, generation);
-        let before: Vec<u16> = self.model.fids.values().copied().collect();
-        let nats = self.nat_rules();
-        self.model = checked.model().clone();
-        self.pin_kernel();
-        self.make_rules();
-        self.make_route_counters();
-        self.publisher.publish(snapshot);
-        self.await_seen(generation)?;
-        self.introduce_pods();
-        self.widen_uplinks();
-        self.begin_to_count();
-        self.forget_fids(&before);
-        self.end_flows_of_nats(&nats);
-        self.forget_neighbours();
-        self.tell_kernel(false);
-        self.tell_outside();
-        self.mirror_tables();
-        Ok(())
-    }
-
-    pub(super) fn republish(&mut self) {
-        // What was checked once and did not change is checked again: cheaper than a second way in.
-        match Checked::after(&self.model, self.model.clone(), self.doors.mail.len() as u16) {
-            Ok(checked) => {
-                if let Err(error) = self.publish(checked) {
-                    tracing::error!("{error}");
-                }
-            }
-            Err(error) => tracing::error!("the model in force does not check: {error}"),
-        }
-    }
-
-    pub(super) fn await_seen(&self, generation: u64) -> Result<(), ApiError> {
-        let deadline = Instant::now() + WORKER_PATIENCE;
-        self.ring();
-        while let Some(worker) = self.publisher.laggard(generation) {
-            if Instant::now() > deadline {
-                return Err(ApiError::new(
-                    Code::Timeout,
-                    format!("worker {worker} has not taken the change yet"),
-                )
-                .hint("it was published and will be in force; see `switch-ctl worker list`"));
-            }
-            std::thread::sleep(Duration::from_micros(50));
-        }
-        Ok(())
-    }
-
-    fn ring(&self) {
-        for mail in self.doors.mail.iter() {
-            mail.waker.wake(|| crate::worker::thread::now().ns);
-        }
-    }
-
-    /// Forgets what was learned under identifiers that nobody has any more: they are given out again.
-    fn forget_fids(&self, before: &[u16]) {
-        let present: Vec<u16> = self.model.fids.values().copied().collect();
-        let gone: Vec<u16> = before.iter().copied().filter(|fid| !present.contains(fid)).collect();
-        if !gone.is_empty() {
-            self.sweep(|_, fid, _| gone.contains(&fid));
-        }
-    }
-
-    /// Sweeps until nothing is left: a bucket a worker was writing is passed over once.
-    pub(super) fn sweep(&self, mut gone: impl FnMut(u64, u16, fdb::Entry) -> bool) {
-        let table = &self.tables.fdb;
-        while table.sweep(0..table.buckets(), &mut gone) > 0 {}
-    }
-
     fn add_port(&mut self, port: &Port) -> Result<Value, ApiError> {
         let port = &with_mac(port)?;
         let checked = self.check(&Request::PortAdd(Box::new(port.clone())))?;
@@ -437,7 +336,7 @@ impl Daemon {
                 if is_down {
                     remove_left_behind(&gone);
                 }
-                self.sweep(|_, _, entry| entry.port == id);
+                self.tables.fdb.forget(id, true);
                 self.end_flows_of(id);
                 self.counters.iter().for_each(|counters| counters.clear_port(id));
                 adopted
@@ -452,63 +351,15 @@ impl Daemon {
         {
             tracing::error!("closing port {id}: {error}");
         }
-        self.sweep(|_, _, entry| entry.port == id && !entry.is_static);
+        self.tables.fdb.forget(id, false);
         // Whoever is sent to is asked for again, and so found elsewhere, or missed, at once and not when he has been silent for long.
         let neighbours = &self.tables.neigh;
-        neighbours.sweep(0..neighbours.lines(), |_, _, entry| {
-            entry.port == id && entry.state == neigh::State::Known
-        });
+        if neighbours.known_behind(id) > 0 {
+            neighbours.sweep(0..neighbours.lines(), |_, _, entry| {
+                entry.port == id && entry.state == neigh::State::Known
+            });
+        }
         self.tables.loops.clear(id);
-    }
-
-    fn change_fdb(&mut self, request: &Request) -> Result<Value, ApiError> {
-        let before = self.model.static_macs.clone();
-        let checked = self.check(request)?;
-        let value = self.adopt(checked)?;
-        if let Request::FdbDelete(by) = request {
-            let bridge = self.model.bridges.get(&by.bridge).ok_or_else(|| no_such("bridge", &by.bridge))?.id;
-            let fid = self.model.fids.get(&(bridge, by.vid)).copied().unwrap_or(0);
-            let learned = self.tables.fdb.remove(fdb::key(by.mac.to_u64(), fid));
-            if !learned && before.len() == self.model.static_macs.len() {
-                return Err(ApiError::new(Code::NotFound, format!("{} is not in the table", by.mac))
-                    .field("mac")
-                    .hint("`switch-ctl fdb list` shows what is"));
-            }
-        }
-        self.pin_statics();
-        Ok(value)
-    }
-
-    /// Writes the node's kernel into the tables, where a routing table leads to it: before the snapshot that
-    /// says so is in force.
-    fn pin_kernel(&self) {
-        for kernel in self.model.vrf_names().into_iter().filter_map(|vrf| self.model.to_kernel(vrf).ok()) {
-            self.pin_neighbour(neigh::key(kernel.fid, KERNEL_IP), kernel.mac);
-            self.pin_station(fdb::key(kernel.mac.to_u64(), kernel.fid), kernel.id);
-        }
-    }
-
-    fn pin_station(&self, key: u64, port: PortId) {
-        while self.tables.fdb.pin(key, port) == crate::table::atomic::Outcome::Busy {
-            std::thread::yield_now();
-        }
-    }
-
-    /// Writes the static MACs into the table, over whatever was learned.
-    pub(super) fn pin_statics(&self) {
-        for entry in &self.model.static_macs {
-            let bridge = self.model.bridges.get(&entry.bridge).map(|bridge| bridge.id);
-            let fid = bridge.and_then(|bridge| self.model.fids.get(&(bridge, entry.vid)));
-            let port = self.model.ports.get(&entry.port).map(|port| port.id);
-            let (Some(fid), Some(port)) = (fid, port) else { continue };
-            self.pin_station(fdb::key(entry.mac.to_u64(), *fid), port);
-        }
-    }
-
-    fn flush(&self, filter: &FdbFilter) -> Result<(), ApiError> {
-        let wanted = self.fdb_wanted(filter)?;
-        self.sweep(|mac, fid, entry| !entry.is_static && wanted(mac, fid, entry));
-        Ok(())
     }
 
     /// Opens what was kept from before. What cannot be opened now is down, not forgotten.

@@ -34,7 +34,8 @@ use switch_api::{ApiError, Code, Mac, PortKind, PortSettings, WhenDead};
 /// How long a worker may take to answer. It answers between two batches, so a millisecond is long; a
 /// worker that needs seconds has lost its core.
 pub const WORKER_PATIENCE: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_micros(50);
+/// Whoever is waited for wakes the control thread; this is for the patience to end, too.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How long workers stand still for lanes to move, at most: a thousand times what it takes. A TAP's queue holds what a pod
 /// sends meanwhile at 5 000 packets a second.
 const HANDOVER_PATIENCE: Duration = Duration::from_millis(200);
@@ -383,7 +384,7 @@ impl Doors {
                 }
             }
             if !heard {
-                std::thread::sleep(PAUSE);
+                std::thread::park_timeout(LOOK_AGAIN);
             }
         }
         handover
@@ -407,17 +408,7 @@ impl Doors {
     pub fn close(&mut self, id: PortId, door: Door, detach: bool) -> Result<usize, ApiError> {
         // Its lanes cannot be kept: whatever goes wrong from here on, it needs no frames any more.
         self.leave(id);
-        let mut reclaimed = 0;
-        for (queue, worker) in door.workers.iter().enumerate() {
-            reclaimed += self.close_lane(id, queue as u16, *worker)?;
-        }
-        for worker in 0..self.mail.len() {
-            self.tell(worker as u16, Command::CloseQueue(id))?;
-            self.await_report(
-                worker as u16,
-                |report| matches!(report, Report::QueueOut(port, _) if *port == id),
-            )?;
-        }
+        let reclaimed = self.close_lanes(id, &door.workers)?;
         if let Some(attached) = door.attached.filter(|_| detach) {
             // A pin that is gone already, because somebody removed it, is what we want.
             _ = attached.detach();
@@ -433,18 +424,36 @@ impl Doors {
         Ok(reclaimed)
     }
 
-    fn close_lane(&mut self, id: PortId, queue: u16, worker: u16) -> Result<usize, ApiError> {
-        self.tell(worker, Command::TakeLane(id, queue))?;
-        let ours =
-            |report: &Report| matches!(report, Report::LaneOut(port, q, _) if (*port, *q) == (id, queue));
-        let Report::LaneOut(_, _, Some(lane)) = self.await_report(worker, ours)? else { return Ok(0) };
-        self.load[usize::from(worker)] = self.load[usize::from(worker)].saturating_sub(1);
-        let remains: Remains = lane.close(&self.area);
-        self.tell(worker, Command::TakeIn(remains))?;
-        match self.await_report(worker, |report| matches!(report, Report::TakenIn(_)))? {
-            Report::TakenIn(frames) => Ok(frames),
-            _ => Ok(0),
+    /// Takes lanes and room from all workers at once: what is asked for together is waited for together. Each answers in the order in
+    /// which it was asked.
+    fn close_lanes(&mut self, id: PortId, workers: &[u16]) -> Result<usize, ApiError> {
+        for (queue, worker) in workers.iter().enumerate() {
+            self.tell(*worker, Command::TakeLane(id, queue as u16))?;
         }
+        let everybody = 0..self.mail.len() as u16;
+        everybody.clone().try_for_each(|worker| self.tell(worker, Command::CloseQueue(id)))?;
+        let mut taking_in = Vec::new();
+        for (queue, worker) in workers.iter().enumerate() {
+            let ours = |report: &Report| matches!(report, Report::LaneOut(port, q, _) if (*port, usize::from(*q)) == (id, queue));
+            let Report::LaneOut(_, _, Some(lane)) = self.await_report(*worker, ours)? else { continue };
+            let load = &mut self.load[usize::from(*worker)];
+            *load = load.saturating_sub(1);
+            let remains: Remains = lane.close(&self.area);
+            self.tell(*worker, Command::TakeIn(remains))?;
+            taking_in.push(*worker);
+        }
+        for worker in everybody {
+            self.await_report(worker, |report| matches!(report, Report::QueueOut(port, _) if *port == id))?;
+        }
+        let mut reclaimed = 0;
+        for worker in taking_in {
+            if let Report::TakenIn(frames) =
+                self.await_report(worker, |report| matches!(report, Report::TakenIn(_)))?
+            {
+                reclaimed += frames;
+            }
+        }
+        Ok(reclaimed)
     }
 
     /// Waits for a report; others that come meanwhile are kept.
@@ -454,7 +463,7 @@ impl Doors {
             match self.mail[usize::from(worker)].reports.pop() {
                 Some(report) if is_it(&report) => return Ok(report),
                 Some(other) => self.stash.push(other),
-                None => std::thread::sleep(PAUSE),
+                None => std::thread::park_timeout(LOOK_AGAIN),
             }
         }
         Err(ApiError::new(Code::Timeout, format!("worker {worker} did not answer"))

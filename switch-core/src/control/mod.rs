@@ -7,6 +7,8 @@
 //! | [`peer`] | who may ask for what |
 //! | [`supervisor`] | what systemd is told: ready, alive, how it is |
 //! | [`daemon`] | a request becomes a change, a change reaches every worker |
+//! | [`change`] | a change that was checked: kept, published, seen |
+//! | [`stations`] | static stations, and those that are to be forgotten |
 //! | [`config`] | all that an owner declares, changed at once |
 //! | [`history`] | what was declared before, and what waits to be confirmed |
 //! | [`addresses`] | pools and leases: planned, written, applied |
@@ -48,8 +50,6 @@
 //! | [`bpffs`] | the directory where XDP links are pinned |
 
 mod acls;
-mod sets;
-
 mod addresses;
 mod advertise;
 mod announce;
@@ -58,6 +58,7 @@ pub mod bpffs;
 pub mod budget;
 mod cable;
 mod capture;
+mod change;
 mod config;
 pub mod daemon;
 mod devices;
@@ -97,6 +98,8 @@ mod route_counts;
 mod routes;
 pub mod rtnl;
 pub mod server;
+mod sets;
+mod stations;
 pub mod supervisor;
 mod sysctl;
 pub mod tap;

@@ -8,11 +8,20 @@ use crate::table::neigh::{self, Entry, State};
 use crate::table::wide::Key;
 use crate::worker::thread::now;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use switch_api::{ApiError, Code, Mac, Name, NeighEntry, NeighFilter, NeighState, Request, Vid};
 
 /// Attempts to write a declared neighbour that a worker is in the way of; each is over in nanoseconds.
 const PIN_ATTEMPTS: usize = 1000;
+
+/// What is not to be forgotten of neighbours.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Near {
+    /// Bridges and VLANs where the switch is a station.
+    fids: BTreeSet<u16>,
+    /// Neighbours that are declared, or the node's kernel.
+    declared: BTreeSet<(u16, u128)>,
+}
 
 impl Daemon {
     pub(super) fn change_neighbour(&mut self, request: &Request) -> Result<Value, ApiError> {
@@ -51,21 +60,31 @@ impl Daemon {
         }
     }
 
-    /// Forgets those of bridges where the switch is no station any more: the identifiers are given out again.
-    pub(super) fn forget_neighbours(&self) {
-        let here: Vec<u16> =
-            self.model.addresses.iter().filter_map(|a| self.fid_of(&a.bridge, a.vid)).collect();
+    /// Forgets those of bridges where the switch is no station any more: the identifiers are given out again. The table is looked
+    /// through only if it may hold one: when there are others than at the last look that are not to be forgotten.
+    pub(super) fn forget_neighbours(&mut self) {
+        let near = self.near();
+        if near == self.near {
+            return;
+        }
+        let table = &self.tables.neigh;
+        let is_gone = |fid, ip, entry: Entry| {
+            !near.fids.contains(&fid) || entry.state == State::Static && !near.declared.contains(&(fid, ip))
+        };
+        // What a worker was writing is passed over, once.
+        while table.sweep(0..table.lines(), is_gone) > 0 {}
+        self.near = near;
+    }
+
+    fn near(&self) -> Near {
+        let own = self.model.addresses.iter().filter_map(|a| self.fid_of(&a.bridge, a.vid));
         let uplinks = self.model.vrf_names().into_iter().flat_map(|vrf| self.model.ways_out(vrf));
-        let here: Vec<u16> = here.into_iter().chain(uplinks.map(|way| way.fid)).collect();
+        let fids = own.chain(uplinks.map(|way| way.fid)).collect();
         let declared = self.model.neighbours.iter();
         let declared = declared.filter_map(|n| Some((self.fid_of(&n.bridge, n.vid)?, to_bits(n.address))));
         let kernels = self.model.vrf_names().into_iter().filter_map(|vrf| self.model.to_kernel(vrf).ok());
-        let declared: Vec<(u16, u128)> =
-            declared.chain(kernels.map(|kernel| (kernel.fid, KERNEL_IP))).collect();
-        let table = &self.tables.neigh;
-        table.sweep(0..table.lines(), |fid, ip, entry| {
-            !here.contains(&fid) || entry.state == State::Static && !declared.contains(&(fid, ip))
-        });
+        let declared = declared.chain(kernels.map(|kernel| (kernel.fid, KERNEL_IP))).collect();
+        Near { fids, declared }
     }
 
     pub(super) fn fid_of(&self, bridge: &Name, vid: Vid) -> Option<u16> {

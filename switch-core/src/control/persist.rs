@@ -1,24 +1,41 @@
-//! What was declared and what was leased, kept in an embedded store (`redb`). What was declared is one value,
-//! replaced whole, but for routes, of which there may be a million; routes and leases are a row each. A change is one transaction: a crash leaves the old or the new.
+//! What was declared and what was leased, kept in an embedded store (`redb`). A change is one transaction, which writes what is
+//! different and nothing else: a crash leaves the old or the new.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`objects`] | ports, policies, lists, rules of translation: a row each; the rest of what is declared |
+//! | [`routes`] | declared routes |
+//! | [`sets`] | address sets and their members |
+//! | [`addresses`] | pools and leases |
+//! | [`format`] | which version wrote a file, and whether it is one |
+//! | [`error`] | why a file cannot be used |
 //!
 //! After an error of the disk the store takes nothing more until it is opened again, which is done before the
 //! next use: a disk that was full and has room again needs no restart.
 
+mod addresses;
+mod error;
 mod format;
+mod objects;
+mod routes;
+mod sets;
+#[cfg(test)]
+mod tests;
 
 use super::history::{History, Past, Pending};
 use super::outside::Left;
-use crate::acl::sets::{Difference, Set, Sets};
+use crate::acl::sets::{Difference, Sets};
+use crate::config::Model;
 use crate::config::model::Declared;
-use crate::config::routes::{Place, Routes, Way, declared};
+use crate::config::routes::Routes;
 use crate::ipam::{Change, Kept as Addresses};
+pub use error::StoreError;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use switch_api::{Lease, Name, Owner, Prefix, Route};
+use switch_api::Name;
 
 /// Pages of the file that are kept in memory: what a change touches, many times over. The library's own default is
 /// a GiB, which a million routes would fill.
@@ -26,8 +43,11 @@ const CACHE_BYTES: usize = 4 << 20;
 
 type Rows = TableDefinition<'static, &'static str, &'static [u8]>;
 
+/// What there is little of, as one value.
 const TABLE: Rows = TableDefinition::new("declared");
 const KEY: &str = "v1";
+/// Objects by kind and name.
+const OBJECTS: Rows = TableDefinition::new("objects-v1");
 /// Declared routes by table, network and metric: where they lead.
 const ROUTES: Rows = TableDefinition::new("routes-v1");
 /// Address sets by name: whose each is.
@@ -61,70 +81,9 @@ struct Kept {
     unsynced: bool,
     /// It was closed after an error since somebody asked: whether the last changes are on disk nobody can say.
     in_doubt: bool,
-}
-
-/// Why the store cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The disk's reason, or redb's.
-    #[error(
-        "the state file {path} cannot be used: {error}; see the space on its disk, its rights, and whether another switchd has it, or move the file away to start empty"
-    )]
-    Database {
-        /// Which file.
-        path: String,
-        /// Why.
-        error: Box<redb::Error>,
-    },
-    /// It is another program's, or was overwritten.
-    #[error(
-        "{path} is no state file of switchd's; name another with --state, or move the file away to start empty"
-    )]
-    Foreign {
-        /// Which file.
-        path: String,
-    },
-    /// What is in it is not what was written.
-    #[error(
-        "the state file {path} is damaged: {what}; put back a copy of it, or move the file away to start empty"
-    )]
-    Damaged {
-        /// Which file.
-        path: String,
-        /// How it shows.
-        what: String,
-    },
-    /// A later version wrote it.
-    #[error(
-        "the state file {path} was written by a newer switchd: it has format {found}, and this version knows up to {}; update switchd, or move the file away to start empty",
-        format::FORMAT
-    )]
-    Newer {
-        /// Which file.
-        path: String,
-        /// Its format.
-        found: u32,
-    },
-    /// A table or a row that this version does not know.
-    #[error(
-        "the state file {path} has {what}, of which this version of switchd knows nothing; update switchd, or move the file away to start empty"
-    )]
-    Unknown {
-        /// Which file.
-        path: String,
-        /// What it is.
-        what: String,
-    },
-    /// It holds something this version does not understand.
-    #[error(
-        "the state file {path} holds what this version of switchd does not understand: {error}; update switchd, or move the file away to start empty"
-    )]
-    Content {
-        /// Which file.
-        path: String,
-        /// Why.
-        error: serde_json::Error,
-    },
+    /// The one value in which all is that has no rows, if it and the rows are known to be those of the model in force. Before the first
+    /// change they are not, for ports may have other numbers since the start, nor after an error.
+    value: Option<Vec<u8>>,
 }
 
 impl Store {
@@ -137,41 +96,61 @@ impl Store {
         let shown = path.display().to_string();
         let failed = |error: redb::Error| format::failed(&shown, error);
         let database = format::open(path)?;
-        format::check(path, &database)?;
+        let is_older = format::check(path, &database)?;
         let kept = read(&database).map_err(failed)?;
         let strange = |error| StoreError::Content { path: shown.clone(), error };
         let mut declared: Declared = match kept {
             None => Declared::default(),
             Some(bytes) => serde_json::from_slice(&bytes).map_err(strange)?,
         };
-        declared.sets = read_sets(&database).map_err(failed)?.map_err(strange)?;
-        match declared.routes.is_empty() {
-            true => declared.routes = read_routes(&database).map_err(failed)?.map_err(strange)?,
-            // An older version kept them with all else.
-            false => move_routes(&database, &declared).map_err(failed)?,
+        match is_older {
+            true => bring_up(&database, &declared).map_err(failed)?,
+            false => objects::read(&database, &mut declared).map_err(failed)?.map_err(strange)?,
         }
-        Ok((
-            Self(Some(Kept {
-                path: path.to_owned(),
-                database: Some(database),
-                unsynced: false,
-                in_doubt: false,
-            })),
-            declared,
-        ))
+        declared.sets = sets::read(&database).map_err(failed)?.map_err(strange)?;
+        // A version that is old enough kept them with all else.
+        if declared.routes.is_empty() {
+            declared.routes = routes::read(&database).map_err(failed)?.map_err(strange)?;
+        }
+        let (path, database) = (path.to_owned(), Some(database));
+        let kept = Kept { path, database, unsynced: false, in_doubt: false, value: None };
+        Ok((Self(Some(kept)), declared))
     }
 
-    /// Replaces what is kept. On return it is on disk.
-    pub fn keep(&mut self, declared: &Declared) -> Result<(), String> {
-        let bytes = serde_json::to_vec(declared).map_err(|error| error.to_string())?;
-        self.with(|database| write(database, &bytes))
+    /// Keeps where `after` differs from `before`, which is the model in force. On return it is on disk.
+    pub fn keep(&mut self, before: &Model, after: &Model) -> Result<(), String> {
+        self.keep_objects(before, after, None::<fn(&_) -> _>)
+    }
+
+    fn keep_objects(
+        &mut self,
+        before: &Model,
+        after: &Model,
+        also: Option<impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>>,
+    ) -> Result<(), String> {
+        let Some(kept) = &mut self.0 else { return Ok(()) };
+        let change = objects::Change::of(before, after, kept.value.as_deref());
+        if change.is_empty() && also.is_none() {
+            return Ok(());
+        }
+        let value = kept.value.take();
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            change.write(&transaction)?;
+            also.map_or(Ok(()), |also| also(&transaction))?;
+            Ok(transaction.commit()?)
+        })?;
+        if let Some(kept) = &mut self.0 {
+            kept.value = change.into_value().or(value);
+        }
+        Ok(())
     }
 
     /// Keeps what `routes` changed of those that they were made of. On return it is on disk.
     pub fn keep_routes(&mut self, routes: &Routes) -> Result<(), String> {
         self.with(|database| {
             let transaction = database.begin_write()?;
-            write_routes(&transaction, routes)?;
+            routes::write(&transaction, routes)?;
             Ok(transaction.commit()?)
         })
     }
@@ -180,7 +159,7 @@ impl Store {
     pub fn keep_sets(&mut self, sets: &Sets, difference: &Difference) -> Result<(), String> {
         self.with(|database| {
             let transaction = database.begin_write()?;
-            write_sets(&transaction, sets, difference)?;
+            sets::write(&transaction, sets, difference)?;
             Ok(transaction.commit()?)
         })
     }
@@ -188,20 +167,18 @@ impl Store {
     /// Keeps a change of everything: what is declared, what it changed of routes and of address sets, and that it happened.
     pub fn keep_config(
         &mut self,
-        declared: &Declared,
+        before: &Model,
+        after: &Model,
         routes: Option<&Routes>,
         sets: &Difference,
         history: &History,
     ) -> Result<(), String> {
-        let bytes = serde_json::to_vec(declared).map_err(|error| error.to_string())?;
-        self.with(|database| {
-            let transaction = database.begin_write()?;
-            transaction.open_table(TABLE)?.insert(KEY, bytes.as_slice())?;
-            routes.map_or(Ok(()), |routes| write_routes(&transaction, routes))?;
-            write_sets(&transaction, &declared.sets, sets)?;
-            write_history(&transaction, history)?;
-            Ok(transaction.commit()?)
-        })
+        let also = |transaction: &WriteTransaction| {
+            routes.map_or(Ok(()), |routes| routes::write(transaction, routes))?;
+            sets::write(transaction, &after.sets, sets)?;
+            write_history(transaction, history)
+        };
+        self.keep_objects(before, after, Some(also))
     }
 
     /// Keeps what became of the history.
@@ -265,7 +242,7 @@ impl Store {
             if later {
                 transaction.set_durability(Durability::None)?;
             }
-            write_addresses(&transaction, change, freed)?;
+            addresses::write(&transaction, change, freed)?;
             Ok(transaction.commit()?)
         })?;
         self.0.iter_mut().for_each(|kept| kept.unsynced = later);
@@ -292,7 +269,7 @@ impl Store {
         // What was kept for later is on disk now as well, or lost.
         kept.unsynced = false;
         written.map_err(|error| {
-            kept.database = None;
+            (kept.database, kept.value) = (None, None);
             kept.in_doubt = true;
             error.to_string()
         })
@@ -327,72 +304,6 @@ fn rows<T: DeserializeOwned>(transaction: &redb::ReadTransaction, table: Rows) -
     Ok(found)
 }
 
-fn write_routes(transaction: &WriteTransaction, routes: &Routes) -> Result<(), redb::Error> {
-    let mut table = transaction.open_table(ROUTES)?;
-    for (vrf, place) in routes.changed() {
-        let key = text(&(vrf, place.prefix, place.metric));
-        match routes.get(vrf, *place) {
-            Some(way) => _ = table.insert(key.as_str(), text(&**way).as_bytes())?,
-            None => _ = table.remove(key.as_str())?,
-        }
-    }
-    Ok(())
-}
-
-fn write_sets(
-    transaction: &WriteTransaction,
-    sets: &Sets,
-    difference: &Difference,
-) -> Result<(), redb::Error> {
-    if difference.is_empty() {
-        return Ok(());
-    }
-    let (mut kept, mut members) = (transaction.open_table(SETS)?, transaction.open_table(MEMBERS)?);
-    for name in &difference.sets {
-        match sets.get(name) {
-            Some(set) => _ = kept.insert(name.as_str(), text(&(set.owner, set.declared)).as_bytes())?,
-            None => _ = kept.remove(name.as_str())?,
-        }
-    }
-    for change in &difference.members {
-        let key = text(&(&change.set, change.member));
-        match change.is {
-            true => _ = members.insert(key.as_str(), &[][..])?,
-            false => _ = members.remove(key.as_str())?,
-        }
-    }
-    Ok(())
-}
-
-/// The address sets that are kept, each member in a row.
-fn read_sets(database: &Database) -> Result<Result<Sets, serde_json::Error>, redb::Error> {
-    let transaction = database.begin_read()?;
-    let (kept, members) = match (transaction.open_table(SETS), transaction.open_table(MEMBERS)) {
-        (Ok(kept), Ok(members)) => (kept, members),
-        (Err(redb::TableError::TableDoesNotExist(_)), _) => return Ok(Ok(Sets::default())),
-        (Err(error), _) | (_, Err(error)) => return Err(error.into()),
-    };
-    let mut sets: BTreeMap<Name, Set> = BTreeMap::new();
-    for row in kept.iter()? {
-        let (key, value) = row?;
-        let read = serde_json::from_str(&text(&key.value()))
-            .and_then(|name: Name| Ok((name, serde_json::from_slice::<(Owner, bool)>(value.value())?)));
-        match read {
-            Ok((name, (owner, declared))) => _ = sets.insert(name, Set::new(owner, declared)),
-            Err(error) => return Ok(Err(error)),
-        }
-    }
-    for row in members.iter()? {
-        match serde_json::from_str::<(Name, Prefix)>(row?.0.value()) {
-            Ok((name, member)) => _ = sets.get_mut(&name).map(|set| set.put(member, true)),
-            Err(error) => return Ok(Err(error)),
-        }
-    }
-    let mut all = Sets::default();
-    sets.into_iter().for_each(|(name, set)| all.insert(name, set));
-    Ok(Ok(all))
-}
-
 /// An entry never changes once it is there.
 fn write_history(transaction: &WriteTransaction, history: &History) -> Result<(), redb::Error> {
     // Digits enough for any number, so that keys are in the order of numbers.
@@ -412,47 +323,6 @@ fn write_history(transaction: &WriteTransaction, history: &History) -> Result<()
     Ok(())
 }
 
-fn write_addresses(
-    transaction: &WriteTransaction,
-    change: &Change,
-    freed: &[(Name, IpAddr)],
-) -> Result<(), redb::Error> {
-    let (mut pools, mut leases) = (transaction.open_table(POOLS)?, transaction.open_table(LEASES)?);
-    let mut held = transaction.open_table(HELD)?;
-    for row in freed {
-        held.remove(text(row).as_str())?;
-    }
-    match change {
-        Change::Pool(pool) => _ = pools.insert(pool.name.as_str(), text(pool).as_bytes())?,
-        Change::PoolGone(name) => {
-            pools.remove(name.as_str())?;
-            held.retain(|_, row| {
-                serde_json::from_slice(row).is_ok_and(|(of, _): (Name, IpAddr)| of != *name)
-            })?;
-        }
-        Change::Lease(lease) => {
-            leases.insert(key(lease).as_str(), text(lease).as_bytes())?;
-            for has in &lease.addresses {
-                held.remove(text(&(&lease.pool, has.address.addr())).as_str())?;
-            }
-        }
-        Change::Released(gone) => {
-            for lease in gone {
-                leases.remove(key(lease).as_str())?;
-                for has in &lease.addresses {
-                    let row = text(&(&lease.pool, has.address.addr()));
-                    held.insert(row.as_str(), row.as_bytes())?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn key(lease: &Lease) -> String {
-    text(&(&lease.pool, &lease.holder))
-}
-
 fn text(value: &impl Serialize) -> String {
     // Our own types to memory: no maps with odd keys, no I/O.
     serde_json::to_string(value).unwrap_or_default()
@@ -467,112 +337,11 @@ fn read(database: &Database) -> Result<Option<Vec<u8>>, redb::Error> {
     }
 }
 
-/// The routes that are kept, each in a row.
-fn read_routes(database: &Database) -> Result<Result<Vec<Route>, serde_json::Error>, redb::Error> {
-    let transaction = database.begin_read()?;
-    let table = match transaction.open_table(ROUTES) {
-        Ok(table) => table,
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Ok(Vec::new())),
-        Err(error) => return Err(error.into()),
-    };
-    let mut routes = Vec::new();
-    for row in table.iter()? {
-        let (key, value) = row?;
-        match read_route(key.value(), value.value()) {
-            Ok(route) => routes.push(route),
-            Err(error) => return Ok(Err(error)),
-        }
-    }
-    Ok(Ok(routes))
-}
-
-fn read_route(key: &str, value: &[u8]) -> Result<Route, serde_json::Error> {
-    let (vrf, prefix, metric): (Name, Prefix, u32) = serde_json::from_str(key)?;
-    Ok(declared(&vrf, Place { prefix, metric }, &serde_json::from_slice::<Way>(value)?))
-}
-
-/// Gives each route a row, and takes them out of the value that has all else.
-fn move_routes(database: &Database, declared: &Declared) -> Result<(), redb::Error> {
+/// Gives a file of an older format this one: what was one value gets its rows.
+fn bring_up(database: &Database, declared: &Declared) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
-    {
-        let mut table = transaction.open_table(ROUTES)?;
-        for route in &declared.routes {
-            let way = Way::of(route);
-            table.insert(text(&(&route.vrf, route.prefix, route.metric)).as_str(), text(&way).as_bytes())?;
-        }
-        transaction.open_table(TABLE)?.insert(KEY, text(declared).as_bytes())?;
-    }
+    objects::move_in(&transaction, declared)?;
+    routes::write_all(&transaction, &declared.routes)?;
+    format::write(&transaction, format::FORMAT)?;
     Ok(transaction.commit()?)
-}
-
-fn write(database: &Database, bytes: &[u8]) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    transaction.open_table(TABLE)?.insert(KEY, bytes)?;
-    transaction.commit()?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{CheckedRoutes, Model};
-    use switch_api::{Bridge, Request, RouteApply, RouteDelete, RouteKind};
-
-    fn route(n: u8) -> Route {
-        let prefix = Prefix { address: IpAddr::from([10, n, 0, 0]), len: 16 };
-        Route { metric: 7, ..Route::new(prefix, RouteKind::Blackhole, Vec::new()) }
-    }
-
-    fn path(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("switchd-{name}-{}", std::process::id()));
-        _ = std::fs::remove_file(&path);
-        path
-    }
-
-    fn keep(store: &mut Store, model: &mut Model, apply: RouteApply) {
-        let routes = CheckedRoutes::after(model, &Request::RouteApply(apply)).unwrap();
-        store.keep_routes(routes.routes()).unwrap();
-        model.routes = routes.into();
-    }
-
-    /// What is kept is what is there, whatever came before; the rest is kept beside it.
-    #[test]
-    fn each_route_is_kept_by_itself() {
-        let path = path("routes");
-        let bridge = Request::BridgeAdd(Bridge::new("br0".parse().unwrap()));
-        let mut model = Model::default().apply(&bridge).unwrap();
-        let (mut store, _) = Store::open(&path).unwrap();
-        store.keep(&model.declared()).unwrap();
-        let add = (0..9).map(route).collect();
-        keep(&mut store, &mut model, RouteApply { add, ..RouteApply::default() });
-        let changed = Route { kind: RouteKind::Prohibit, ..route(3) };
-        let gone = RouteDelete { prefix: route(5).prefix, vrf: Name::main(), metric: None };
-        let apply = RouteApply { delete: vec![gone], replace: vec![changed.clone()], add: Vec::new() };
-        keep(&mut store, &mut model, apply);
-        store.keep(&model.declared()).unwrap();
-        drop(store);
-        let (_, declared) = Store::open(&path).unwrap();
-        let mut expected: Vec<Route> = (0..9).filter(|n| *n != 5).map(route).collect();
-        expected[3] = changed;
-        assert_eq!(declared.routes, expected);
-        assert_eq!(declared.bridges.len(), 1);
-        assert_eq!(Model::from_declared(declared, 0).unwrap().routes, model.routes);
-        std::fs::remove_file(path).unwrap();
-    }
-
-    /// Routes that an older version kept with everything else are found, once and from then on.
-    #[test]
-    fn what_an_older_version_kept_is_found() {
-        let path = path("older");
-        let old = serde_json::json!({ "bridges": [Bridge::new("br0".parse().unwrap())], "routes": [route(1), route(2)] });
-        let database = create(&path).unwrap();
-        write(&database, old.to_string().as_bytes()).unwrap();
-        drop(database);
-        for _ in 0..2 {
-            let (mut store, declared) = Store::open(&path).unwrap();
-            assert_eq!(declared.routes, [route(1), route(2)]);
-            store.keep(&declared).unwrap();
-        }
-        std::fs::remove_file(path).unwrap();
-    }
 }

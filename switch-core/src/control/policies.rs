@@ -88,7 +88,7 @@ impl Daemon {
 
     fn selected_by(&self, policy: &switch_api::NetworkPolicy) -> Vec<Name> {
         let (namespace, _) = key_of(policy);
-        let ports = self.model.ports.values().map(|port| &port.object);
+        let ports = self.model.ports.values().map(|port| &*port.object);
         let is_selected = |port: &&switch_api::Port| {
             port.workload.as_ref().is_some_and(|workload| {
                 workload.namespace == namespace

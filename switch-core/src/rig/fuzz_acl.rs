@@ -16,10 +16,10 @@ use switch_api::{
 pub(super) const SETS: usize = 2;
 
 /// Bytes, as long as there are some; then zeros.
-pub(super) struct Bytes<'a>(std::slice::Iter<'a, u8>);
+pub(crate) struct Bytes<'a>(std::slice::Iter<'a, u8>);
 
 impl<'a> Bytes<'a> {
-    pub(super) fn new(data: &'a [u8]) -> Self {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
         Self(data.iter())
     }
 
@@ -30,7 +30,7 @@ impl<'a> Bytes<'a> {
         taken
     }
 
-    pub(super) fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         self.0.next().copied().unwrap_or(0)
     }
 
@@ -38,7 +38,7 @@ impl<'a> Bytes<'a> {
         u16::from_be_bytes([self.byte(), self.byte()])
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.0.len() == 0
     }
 

@@ -44,7 +44,7 @@ fn vid(n: u8) -> Vid {
 }
 
 /// The next change; none where the bytes name nothing.
-pub(super) fn request(bytes: &mut Bytes) -> Option<Request> {
+pub(crate) fn request(bytes: &mut Bytes) -> Option<Request> {
     let kind = bytes.byte();
     let gone = kind & 0xe0 == 0xe0;
     Some(match kind % 16 {

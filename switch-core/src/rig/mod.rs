@@ -5,7 +5,7 @@
 mod agree;
 pub mod fuzz;
 pub mod fuzz_acl;
-mod fuzz_requests;
+pub(crate) mod fuzz_requests;
 pub mod fuzz_snapshots;
 
 use crate::config::sets::{self, CheckedSets, compile_sets};

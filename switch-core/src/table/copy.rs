@@ -24,6 +24,9 @@ impl Fdb {
             table: self.table.copy(),
             entries: word(&self.entries),
             learned: words(&self.learned),
+            // Nobody forgets a port of the copy.
+            notes: self.learned.iter().map(|_| Default::default()).collect(),
+            by_fid: words(&self.by_fid),
             epoch: AtomicU64::new(self.epoch()),
         }
     }

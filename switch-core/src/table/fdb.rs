@@ -6,6 +6,10 @@
 //!
 //! **Fairness.** The table never evicts a living entry. An eighth of it is dealt out evenly, the rest is
 //! shared by whoever comes first: a port below its share can always learn, whatever the others do.
+//!
+//! **Forgetting.** A port that goes takes its stations with it ([`Fdb::forget`]). Of each port the first few keys are
+//! noted, so that nobody has to look through the whole table for the one station of a pod; a count of what is behind it says
+//! whether there was more.
 
 use super::atomic::{AtomicTable, Outcome, Want};
 use super::sync::{AtomicU32, AtomicU64, Ordering};
@@ -126,12 +130,51 @@ pub fn unkey(key: u64) -> (u64, u16) {
     (key >> 16, key as u16)
 }
 
+/// Keys that are noted of a port: of a pod with a second interface, or one that was given another MAC, all of them.
+const NOTED: usize = 4;
+/// Filtering identifiers are counted in so many counters: those that share one are looked for together.
+const FID_COUNTS: usize = 4096;
+
+/// The first keys that came to be behind a port.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// How many there were, if they were more than are noted.
+    count: AtomicU32,
+    /// 0: not written yet.
+    keys: [AtomicU64; NOTED],
+}
+
+impl Notes {
+    fn add(&self, key: u64) {
+        if self.keys().any(|noted| noted == key) {
+            return;
+        }
+        let at = self.count.load(Ordering::Relaxed) as usize;
+        // Two that came at once may want one place: the count of the port's stations tells that one is missing.
+        if let Some(place) = self.keys.get(at) {
+            place.store(key, Ordering::Relaxed);
+            self.count.store(at as u32 + 1, Ordering::Relaxed);
+        }
+    }
+
+    fn keys(&self) -> impl Iterator<Item = u64> {
+        let count = self.count.load(Ordering::Relaxed) as usize;
+        self.keys.iter().take(count).map(|key| key.load(Ordering::Relaxed))
+    }
+
+    fn clear(&self) {
+        self.count.store(0, Ordering::Relaxed);
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Fdb {
     pub(super) table: AtomicTable,
     pub(super) entries: AtomicU32,
     pub(super) learned: Box<[AtomicU32]>,
+    pub(super) notes: Box<[Notes]>,
+    pub(super) by_fid: Box<[AtomicU32]>,
     pub(super) epoch: AtomicU64,
 }
 
@@ -143,6 +186,8 @@ impl Fdb {
             table: AtomicTable::new(entries, seed),
             entries: AtomicU32::new(0),
             learned: (0..ports).map(|_| AtomicU32::new(0)).collect(),
+            notes: (0..ports).map(|_| Notes::default()).collect(),
+            by_fid: (0..FID_COUNTS).map(|_| AtomicU32::new(0)).collect(),
             epoch: AtomicU64::new(0),
         }
     }
@@ -224,8 +269,8 @@ impl Fdb {
         match (outcome, learned) {
             (Outcome::Full, _) => return Learned::Full,
             (Outcome::Busy, _) => return Learned::Busy,
-            (_, Learned::New) => self.count(None, Some(port)),
-            (_, Learned::Moved { from }) => self.count(Some(from), Some(port)),
+            (_, Learned::New) => self.count(key, None, Some(port)),
+            (_, Learned::Moved { from }) => self.count(key, Some(from), Some(port)),
             _ => {}
         }
         learned
@@ -238,11 +283,13 @@ impl Fdb {
             && (moves || own < limits.share || self.entries.load(Ordering::Relaxed) < limits.shared())
     }
 
-    fn count(&self, from: Option<u16>, to: Option<u16>) {
-        match (from, to) {
-            (None, Some(_)) => _ = self.entries.fetch_add(1, Ordering::Relaxed),
-            (Some(_), None) => _ = self.entries.fetch_sub(1, Ordering::Relaxed),
-            _ => {}
+    fn count(&self, key: u64, from: Option<u16>, to: Option<u16>) {
+        for counter in [&self.entries, self.of_fid(unkey(key).1)] {
+            match (from, to) {
+                (None, Some(_)) => _ = counter.fetch_add(1, Ordering::Relaxed),
+                (Some(_), None) => _ = counter.fetch_sub(1, Ordering::Relaxed),
+                _ => {}
+            }
         }
         if let Some(port) = from {
             self.learned[usize::from(port)].fetch_sub(1, Ordering::Relaxed);
@@ -251,7 +298,12 @@ impl Fdb {
         }
         if let Some(port) = to {
             self.learned[usize::from(port)].fetch_add(1, Ordering::Relaxed);
+            self.notes[usize::from(port)].add(key);
         }
+    }
+
+    fn of_fid(&self, fid: u16) -> &AtomicU32 {
+        &self.by_fid[usize::from(fid) % FID_COUNTS]
     }
 
     /// Declares a static entry, over a learned one if need be.
@@ -262,7 +314,7 @@ impl Fdb {
             Want::Put(Entry::pinned(port).pack())
         });
         if outcome == Outcome::Written && before != Some(Entry::pinned(port)) {
-            self.count(before.map(|entry| entry.port), Some(port));
+            self.count(key, before.map(|entry| entry.port), Some(port));
         }
         outcome
     }
@@ -279,7 +331,7 @@ impl Fdb {
             if before.is_some() { Want::Remove } else { Want::Keep }
         });
         if let (Outcome::Written, Some(entry)) = (outcome, before) {
-            self.count(Some(entry.port), None);
+            self.count(key, Some(entry.port), None);
         }
         outcome == Outcome::Written
     }
@@ -303,6 +355,27 @@ impl Fdb {
         old.into_iter().filter(|(word, entry)| self.remove_if(*word, |present| present == *entry)).count()
     }
 
+    /// Forgets what is behind a port, but for static entries unless `statics` says so. Nobody learns behind it any more. It costs
+    /// what there is to forget, or a sweep of the table where that is more than a few.
+    pub fn forget(&self, port: u16, statics: bool) {
+        let behind = || self.learned(port);
+        let gone = |entry: Entry| entry.port == port && (statics || !entry.is_static);
+        let notes = &self.notes[usize::from(port)];
+        if behind() > 0 {
+            notes.keys().filter(|key| *key != 0).for_each(|key| _ = self.remove_if(key, gone));
+        }
+        // What a worker is writing beside one is passed over, once.
+        while behind() > 0 && self.sweep(0..self.buckets(), |_, _, entry| gone(entry)) > 0 {}
+        if behind() == 0 {
+            notes.clear();
+        }
+    }
+
+    /// Whether there may be entries with a filtering identifier; none if not.
+    pub fn may_have(&self, fid: u16) -> bool {
+        self.of_fid(fid).load(Ordering::Relaxed) > 0
+    }
+
     /// Buckets of the table.
     pub fn buckets(&self) -> usize {
         self.table.buckets()
@@ -310,7 +383,8 @@ impl Fdb {
 
     /// Bytes it takes.
     pub fn bytes(&self) -> usize {
-        self.table.bytes() + size_of_val(&*self.learned)
+        let counts = size_of_val(&*self.learned) + size_of_val(&*self.by_fid);
+        self.table.bytes() + counts + size_of_val(&*self.notes)
     }
 
     /// Entries, static ones too.
@@ -397,6 +471,39 @@ mod tests {
         assert_eq!(fdb.entries(), 0);
     }
 
+    /// Few or many, static or not; and what is behind the number again, once it is another port's.
+    #[test]
+    fn a_port_that_goes_takes_its_stations_with_it_and_no_others() {
+        let fdb = Fdb::new(256, 4, [1, 2]);
+        for many in [1, NOTED as u64, NOTED as u64 + 1, 20] {
+            for mac in 1..=many {
+                assert_eq!(fdb.pin(key(1000 + mac, 1), 2), Outcome::Written);
+                assert_eq!(learn(&fdb, mac, 1, 0), Learned::New);
+            }
+            fdb.pin(key(100, 3), 1);
+            fdb.forget(1, false);
+            assert_eq!((fdb.learned(1), fdb.learned(2) as u64), (1, many), "of {many}");
+            assert!(fdb.may_have(3));
+            fdb.forget(1, true);
+            assert_eq!((fdb.learned(1), u64::from(fdb.entries())), (0, many), "of {many}");
+            assert!(!fdb.may_have(3) && fdb.may_have(1));
+            fdb.forget(2, true);
+            assert!(fdb.entries() == 0 && !fdb.may_have(1));
+        }
+    }
+
+    /// A station that comes and goes is noted once.
+    #[test]
+    fn a_station_that_comes_again_takes_no_second_note() {
+        let fdb = Fdb::new(64, 4, [1, 2]);
+        for _ in 0..10 {
+            learn(&fdb, 5, 1, 0);
+            fdb.remove(key(5, 1));
+        }
+        learn(&fdb, 6, 1, 0);
+        assert_eq!(fdb.notes[1].keys().collect::<Vec<_>>(), [key(5, 1), key(6, 1)]);
+    }
+
     #[test]
     fn one_port_cannot_take_the_others_share() {
         let fdb = Fdb::new(64, 4, [1, 2]);
@@ -425,6 +532,10 @@ mod tests {
                         fdb.sweep(0..fdb.buckets(), |_, _, entry| entry.port == port);
                         twin.retain(|_, behind| *behind != port);
                     }
+                    2 => {
+                        fdb.forget(port, true);
+                        twin.retain(|_, behind| *behind != port);
+                    }
                     _ => match learn(&fdb, mac, port, now_s as u32) {
                         Learned::New | Learned::Moved { .. } => { twin.insert(mac, port); }
                         Learned::PortLimit => {}
@@ -438,6 +549,11 @@ mod tests {
                     prop_assert_eq!(fdb.learned(port) as usize, twin.values().filter(|p| **p == port).count());
                 }
                 prop_assert_eq!(fdb.entries() as usize, twin.len());
+                prop_assert_eq!(fdb.may_have(1), !twin.is_empty());
+                prop_assert!(!fdb.may_have(2));
+                for mac in 1..30 {
+                    prop_assert_eq!(lookup(&fdb, mac, now_s as u32), twin.get(&mac).copied());
+                }
             }
         }
     }

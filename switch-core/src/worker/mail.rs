@@ -15,7 +15,8 @@ use crate::table::flow::watch::Watch;
 use crate::table::wide::Key;
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
 
 /// Frames that travel to another worker together.
 pub const PARCEL_FRAMES: usize = 32;
@@ -131,6 +132,8 @@ pub struct Mail {
     pub reports: ArrayQueue<Report>,
     /// The bell.
     pub waker: Waker,
+    /// Whose box it is, once it runs: it may nap.
+    thread: OnceLock<Thread>,
 }
 
 impl Mail {
@@ -141,7 +144,20 @@ impl Mail {
             inbox: ArrayQueue::new(INBOX_PARCELS),
             reports: ArrayQueue::new(COMMANDS * 4),
             waker: Waker::new()?,
+            thread: OnceLock::new(),
         })
+    }
+
+    /// The calling thread is the worker whose box this is.
+    pub fn move_in(&self) {
+        self.thread.get_or_init(thread::current);
+    }
+
+    /// What the control thread put down is looked at now, whether the worker sleeps or naps. A system call only if it does. Other
+    /// workers, who have frames for it, let it nap on.
+    pub fn ring(&self, now_ns: impl FnOnce() -> u64) {
+        self.waker.wake(now_ns);
+        self.thread.get().inspect(|thread| thread.unpark());
     }
 
     /// Whether something waits for the worker.

@@ -9,7 +9,7 @@
 /// How long a nap is, unless `switchd --nap-us` says otherwise. At a tenth of what a veth carries six frames gather in
 /// it, and the worst of them is still forwarded within 200 µs, which with 100 it was not (ADR 0030).
 pub const NAP_US_DEFAULT: u64 = 65;
-/// The longest that may be asked for: a beat, a command and a new snapshot wait for the end of a nap.
+/// The longest that may be asked for: a beat waits for the end of a nap. A command and a new snapshot end it.
 pub const NAP_US_MAX: u64 = 1000;
 /// What is compared: so much time awake, so much of naps. Fifteen naps, or sixty round trips of a quick client.
 const WINDOW_NS: u64 = 1_000_000;

@@ -116,6 +116,7 @@ fn work(mut start: Start, mut watch: Watch, mut readable: Readable) {
     let id = start.turn.id();
     let mail = start.mail.clone();
     let bell = mail[usize::from(id)].waker.as_fd();
+    mail[usize::from(id)].move_in();
     let mut idle = 0;
     let mut naps = Naps::new(start.nap_us);
     // Refused, naps are as much longer as the kernel likes, which the trial of them shows.
@@ -148,7 +149,8 @@ fn work(mut start: Start, mut watch: Watch, mut readable: Readable) {
             }
         } else if naps.after_turn(now.ns, outcome.frames) && start.turn.may_sleep() {
             start.counters.life.naps.add(1);
-            std::thread::sleep(naps.length());
+            // The control thread may end it: somebody waits for an answer there.
+            std::thread::park_timeout(naps.length());
         }
     }
 }
@@ -185,6 +187,6 @@ fn note_latency(counters: &Counters, ns: u64) {
 #[must_use]
 pub fn command(mail: &Mail, command: Command) -> bool {
     let accepted = mail.commands.push(command).is_ok();
-    mail.waker.wake(|| now().ns);
+    mail.ring(|| now().ns);
     accepted
 }

@@ -60,6 +60,14 @@ pub(super) const RACES: &[Mistake] = &[
         loom: true,
     },
     Mistake {
+        what: "a worker wakes who waits for it before it says that it has seen a snapshot",
+        file: "config/publish.rs",
+        right: "            slot.seen.store(self.generation, Ordering::Release);\n            // Behind the word that the control thread looks at before it waits.\n            self.shared.bench.wake();",
+        wrong: "            self.shared.bench.wake();\n            slot.seen.store(self.generation, Ordering::Release);",
+        test: "loom_who_waits",
+        loom: true,
+    },
+    Mistake {
         what: "a reader of a flow's entry does not look at the sequence again",
         file: "table/flow/record.rs",
         right: "differ | u64::from(moved | before & 1) == 0",

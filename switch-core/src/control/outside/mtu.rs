@@ -8,6 +8,7 @@ use crate::control::tap::MTU_DEFAULT;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use switch_api::{Name, Port, PortKind};
 
 /// Addresses that only a default route leads to: they are for documents (RFC 5737, RFC 3849).
@@ -63,7 +64,8 @@ impl Daemon {
         for (name, id) in due {
             let Some(port) = model.ports.get_mut(name) else { continue };
             had.insert(port.object.settings.mtu.unwrap_or(MTU_DEFAULT));
-            port.object.settings.mtu = Some(port.object.mtu_that_follows(mtu));
+            let follows = port.object.mtu_that_follows(mtu);
+            Arc::make_mut(&mut port.object).settings.mtu = Some(follows);
             // A pod that cannot be given it now is declared all the same: not to be tried every second. CHECK finds it.
             if let Err(error) = self.set_device_mtu(*id, &port.object) {
                 tracing::warn!(port = %name, "its device keeps its MTU: {error}");

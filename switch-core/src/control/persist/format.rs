@@ -3,24 +3,25 @@
 //! one, is refused before anything of it is used: never a half state, and never an empty one without a word.
 
 use super::{
-    HELD, KEY, LEASES, MEMBERS, OUTSIDE, PAST, PENDING, POOLS, ROUTES, Rows, SETS, StoreError, TABLE, create,
-    text,
+    HELD, KEY, LEASES, MEMBERS, OBJECTS, OUTSIDE, PAST, PENDING, POOLS, ROUTES, Rows, SETS, StoreError,
+    TABLE, create, text,
 };
-use redb::{Database, ReadableDatabase, ReadableTable, TableHandle};
+use redb::{Database, ReadableDatabase, ReadableTable, TableHandle, WriteTransaction};
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// The format written here. 1 is what was written before formats had a number; it has the same tables. It is raised with every table, row
-/// or field without which an older version would do something else than what was declared.
-pub(super) const FORMAT: u32 = 2;
+/// The format written here. 1 is what was written before formats had a number, and 2 has the same tables: ports, policies, lists and rules
+/// of translation were part of the one value, and have rows since 3. It is raised with every table, row or field without which an older
+/// version would do something else than what was declared.
+pub(super) const FORMAT: u32 = 3;
 
 /// The number, under [`KEY`].
 const FORMATS: Rows = Rows::new("format");
 
 /// Every table of this format. A new one is added here.
-const KNOWN: [Rows; 11] =
-    [FORMATS, TABLE, ROUTES, SETS, MEMBERS, POOLS, LEASES, HELD, PAST, PENDING, OUTSIDE];
+const KNOWN: [Rows; 12] =
+    [FORMATS, TABLE, OBJECTS, ROUTES, SETS, MEMBERS, POOLS, LEASES, HELD, PAST, PENDING, OUTSIDE];
 
 /// With what a file of redb's begins (its design document, "Super header").
 const MAGIC: [u8; 9] = *b"redb\x1A\x0A\xA9\x0D\x0A";
@@ -59,8 +60,8 @@ pub(super) fn failed(shown: &str, error: redb::Error) -> StoreError {
     }
 }
 
-/// Whether what is in a file is what this version knows; one of an older format is brought to this one.
-pub(super) fn check(path: &Path, database: &Database) -> Result<(), StoreError> {
+/// Refuses a file in which there is what this version does not know. Whether it is of an older format, or new.
+pub(super) fn check(path: &Path, database: &Database) -> Result<bool, StoreError> {
     let shown = path.display().to_string();
     let number = number(database).map_err(|error| failed(&shown, error))?;
     match number {
@@ -71,11 +72,7 @@ pub(super) fn check(path: &Path, database: &Database) -> Result<(), StoreError> 
     if let Some(what) = unknown(database).map_err(|error| failed(&shown, error))? {
         return Err(StoreError::Unknown { path: shown, what });
     }
-    if number.is_none() {
-        // Format 1 has the same tables and rows: there is nothing to change but to say so.
-        write(database, FORMAT).map_err(|error| failed(&shown, error))?;
-    }
-    Ok(())
+    Ok(!matches!(number, Some(Ok(FORMAT))))
 }
 
 /// The number of the format; none in a file without one.
@@ -111,19 +108,20 @@ fn unknown(database: &Database) -> Result<Option<String>, redb::Error> {
     Ok(None)
 }
 
-fn write(database: &Database, number: u32) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
+/// Says of which format a file is.
+pub(super) fn write(transaction: &WriteTransaction, number: u32) -> Result<(), redb::Error> {
     transaction.open_table(FORMATS)?.insert(KEY, text(&number).as_bytes())?;
-    Ok(transaction.commit()?)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Store, write as write_declared};
+    use super::super::Store;
+    use super::super::tests::write_value;
     use super::*;
-    use crate::config::model::Declared;
+    use crate::config::Model;
     use std::path::PathBuf;
-    use switch_api::Bridge;
+    use switch_api::{Bridge, Request};
 
     fn path(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("switchd-format-{name}-{}", std::process::id()));
@@ -131,15 +129,17 @@ mod tests {
         path
     }
 
-    fn declared() -> Declared {
-        Declared { bridges: vec![Bridge::new("br0".parse().unwrap())], ..Declared::default() }
+    fn bridges() -> Vec<Bridge> {
+        vec![Bridge::new("br0".parse().unwrap())]
     }
 
     /// A file with a bridge in it.
     fn kept(name: &str) -> PathBuf {
         let path = path(name);
         let (mut store, _) = Store::open(&path).unwrap();
-        store.keep(&declared()).unwrap();
+        let before = Model::default();
+        let after = before.apply(&Request::BridgeAdd(bridges().remove(0))).unwrap();
+        store.keep(&before, &after).unwrap();
         path
     }
 
@@ -168,7 +168,11 @@ mod tests {
     #[test]
     fn a_newer_format_is_refused() {
         let path = kept("newer");
-        write(&create(&path).unwrap(), FORMAT + 1).unwrap();
+        let database = create(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        write(&transaction, FORMAT + 1).unwrap();
+        transaction.commit().unwrap();
+        drop(database);
         let said = refusal(&path);
         assert!(
             said.contains(&format!("format {}", FORMAT + 1)) && said.contains("update switchd"),
@@ -194,12 +198,12 @@ mod tests {
     fn a_file_without_a_format_is_taken_over_and_has_one_from_then_on() {
         let path = path("older");
         let database = create(&path).unwrap();
-        write_declared(&database, text(&declared()).as_bytes()).unwrap();
+        write_value(&database, &serde_json::json!({ "bridges": bridges() }));
         assert!(number(&database).unwrap().is_none());
         drop(database);
         for _ in 0..2 {
             let (store, found) = Store::open(&path).unwrap();
-            assert_eq!(found.bridges, declared().bridges);
+            assert_eq!(found.bridges, bridges());
             drop(store);
             assert_eq!(number(&create(&path).unwrap()).unwrap().unwrap().unwrap(), FORMAT);
         }
@@ -228,7 +232,7 @@ mod tests {
             let path = path("cut");
             std::fs::write(&path, &bytes[..bytes.len() * eighth / 8]).unwrap();
             match Store::open(&path) {
-                Ok((_, found)) => assert_eq!(found.bridges, declared().bridges, "cut at {eighth}/8"),
+                Ok((_, found)) => assert_eq!(found.bridges, bridges(), "cut at {eighth}/8"),
                 Err(error) => {
                     refused += 1;
                     assert!(error.to_string().contains("move the file away"), "{error}");

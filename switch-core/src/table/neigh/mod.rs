@@ -380,6 +380,11 @@ impl Neighbours {
         self.entries.load(Ordering::Relaxed)
     }
 
+    /// Entries that name a port as the one they are behind, and wait for nobody.
+    pub fn known_behind(&self, port: u16) -> u32 {
+        self.by_port[usize::from(port)].load(Ordering::Relaxed)
+    }
+
     /// Moves whenever somebody was waited for and answered.
     #[inline(always)]
     pub fn changes(&self) -> u32 {
