@@ -7,6 +7,7 @@
 //! | [`supervisor`] | what systemd is told: ready, alive, how it is |
 //! | [`daemon`] | a request becomes a change, a change reaches every worker |
 //! | [`config`] | all that an owner declares, changed at once |
+//! | [`clocks`] | what is over some time from now, whatever is done to the time of day |
 //! | [`history`] | what was declared before, and what waits to be confirmed |
 //! | [`addresses`] | pools and leases: planned, written, applied |
 //! | [`fallen`] | ports fall, say why, and come back |
@@ -57,6 +58,7 @@ pub mod bpffs;
 pub mod budget;
 mod cable;
 mod capture;
+mod clocks;
 mod config;
 pub mod daemon;
 mod devices;
