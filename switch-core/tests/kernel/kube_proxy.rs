@@ -243,7 +243,7 @@ fn services_answer(mode: Mode, gateway: bool) {
         false => node_on_bridge(&daemon, settings),
     }
     let a = pod(&node, &daemon, 2, PortSettings::default());
-    let b = pod(&node, &daemon, 3, publishing("8053:53"));
+    let b = pod(&node, &daemon, 3, publishing("8053:53 udp/8053:53"));
     let _services =
         [Service::new(&a.net, 53, "a"), Service::new(&b.net, 53, "b"), Service::new(&world, 53, "world")];
     settle(&[&node.net, &world, &a.net, &b.net]);
@@ -275,6 +275,20 @@ fn services_answer(mode: Mode, gateway: bool) {
     for (to, client) in [("198.51.100.1:8053", "198.51.100.2"), ("[2001:db8::1]:8053", "2001:db8::2")] {
         let said = Some(format!("b {client}"));
         assert_eq!((ask_tcp(&world, to), ask_udp(&world, to)), (said.clone(), said), "{to}");
+    }
+    for (to, own) in
+        [("198.51.100.1:8053", ["10.66.0.2", "10.66.0.3"]), ("[2001:db8::1]:8053", ["fd66::2", "fd66::3"])]
+    {
+        let [by_another, by_itself] = [&a, &b].map(|pod| [ask_tcp(&pod.net, to), ask_udp(&pod.net, to)]);
+        assert_eq!(
+            by_another,
+            [(); 2].map(|()| Some(format!("b {}", own[0]))),
+            "{to}: a pod is seen as itself"
+        );
+        let by_node = |said: &Option<String>| {
+            said.as_ref().is_some_and(|said| said.starts_with("b ") && !said.ends_with(own[1]))
+        };
+        assert!(by_itself.iter().all(by_node), "{to}: {by_itself:?}");
     }
     for to in ["127.0.0.1:8053", "198.51.100.1:8053"] {
         for said in [ask_tcp(&node.net, to), ask_udp(&node.net, to)] {
