@@ -155,14 +155,13 @@ impl<'a> Delegate<'a> {
 fn finish(mut child: Child, input: String, patience: Duration) -> std::io::Result<Option<Output>> {
     let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
     let (tell, told) = mpsc::channel();
-    // Not joined: a child of the child may hold the pipe open for ever, and our own end closes it.
-    std::thread::spawn(move || {
-        if let Some(mut stdin) = child.stdin.take() {
-            // One that ends without having read says so by its exit.
-            _ = stdin.write_all(input.as_bytes());
-        }
-        _ = tell.send(child.wait_with_output());
-    });
+    // Neither thread is joined: a child of the child may hold the pipes open for ever, and our own end closes them. One writes while the other
+    // reads, for either pipe holds little.
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that ends without having read says so by its exit.
+        std::thread::spawn(move || _ = stdin.write_all(input.as_bytes()));
+    }
+    std::thread::spawn(move || _ = tell.send(child.wait_with_output()));
     match told.recv_timeout(patience) {
         Ok(output) => output.map(Some),
         Err(_) => {

@@ -230,6 +230,9 @@ impl Services {
 fn services_answer(mode: Mode, gateway: bool) {
     let node = Node::new();
     let world = world(&node.net);
+    // Without a way out a kernel refuses addresses of services that nobody has translated before it asks kube-proxy's rules.
+    node.net.ip("route add default via 198.51.100.2");
+    node.net.ip("-6 route add default via 2001:db8::2");
     world.ip("route add 10.66.0.0/24 via 198.51.100.1");
     world.ip("route add fd66::/64 via 2001:db8::1");
     let daemon = node.start(&switchd());
