@@ -1,5 +1,5 @@
 //! `cargo xtask zerocopy`: the only zero-copy driver that needs no NIC is virtio-net in an emulated machine. This
-//! boots one on a Debian kernel that is new enough, with what `switch-core/tests/zerocopy.rs` and `nic.rs` need in its
+//! boots one on a Debian kernel that is new enough, with what `switch-core/tests/zerocopy.rs`, `nic.rs` and `clock.rs` need in its
 //! memory disk, and runs these tests in it. So are a NIC whose driver has no XDP (e1000e), and what a kernel makes of NICs:
 //! VLANs, bonds, bridges. No hardware virtualization is used: it runs everywhere, slowly.
 
@@ -38,7 +38,7 @@ const MODULES: &[&str] = &[
 /// What the test calls.
 const PROGRAMS: &[&str] = &["ip", "ping", "nsenter", "umount", "setpriv", "sysctl"];
 /// Which tests, in their order.
-const TESTS: &[&str] = &["zerocopy", "nic"];
+const TESTS: &[&str] = &["zerocopy", "nic", "clock"];
 /// The machine's last words, before the test's exit status.
 const VERDICT: &str = "zerocopy exit status:";
 

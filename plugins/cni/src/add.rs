@@ -6,7 +6,7 @@ use crate::answer::{Answer, Interface, Ip, Route};
 use crate::conf::{Conf, Driver};
 use crate::invocation::Invocation;
 use crate::refusal::{INVALID_CONFIG, INVALID_ENVIRONMENT, Refusal, TRY_AGAIN_LATER, UNKNOWN_CONTAINER};
-use crate::{chain, guard, ipam, netns, outside, pending, switch, workload};
+use crate::{chain, given, guard, ipam, netns, outside, pending, second, switch, workload};
 use serde_json::Value;
 use std::io::Read;
 use std::net::IpAddr;
@@ -18,12 +18,13 @@ use switch_api::{
 /// Does it; what is to be printed.
 pub fn run(invocation: &Invocation, conf: &Conf) -> Result<Value, Refusal> {
     conf.refuse_unsupported()?;
-    chain::refuse(conf)?;
+    chain::refuse(invocation, conf)?;
     let netns = invocation.netns.clone().unwrap_or_default();
     let seen = look(&netns, &invocation.interface)?;
     let mut client = switch::connect(conf).map_err(switch::down)?;
     let holder = conf.holder(&invocation.container, &invocation.interface);
     pending::make_good(&mut client, conf, Some(&holder))?;
+    let _turn = given::turn(conf, &holder);
     let present = switch::find(&mut client, &holder)?;
     // One that a daemon made before it was killed is taken over.
     let is_foreign = seen.as_ref().is_some_and(|seen| !switch::is_interface_of(&seen.alias, &holder));
@@ -34,8 +35,8 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<Value, Refusal> {
         );
     }
     let is_first = !conf.ipam.needs_interface();
-    if present.is_ok() && is_first {
-        // Most of them refuse who has an address already; ours answers the same.
+    if (present.is_ok() || given::is_noted(conf, &holder)) && is_first {
+        // Most of them refuse who has an address already, be it one of an ADD that was killed, or of before a boot; ours answers the same.
         _ = ipam::release_delegated(invocation, conf);
     }
     let given = match is_first {
@@ -47,7 +48,11 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<Value, Refusal> {
         true => Ok((port, given)),
         false => address(&mut client, invocation, conf, port),
     });
-    match attached {
+    let led = attached.and_then(|(port, given)| {
+        second::lead(&netns, &invocation.interface, &port.kind)?;
+        Ok((port, given))
+    });
+    match led {
         Ok((port, given)) => Ok(answer(&port, given, conf, &netns).to_json(conf.version)),
         Err(error) => Err(undo(&mut client, invocation, conf, &holder, error)),
     }
@@ -79,6 +84,7 @@ fn address(
     let mut port = port;
     let mac = port.kind.mac_mut().and_then(|mac| *mac).map_or_else(|| mac_for(&given), Ok)?;
     port.kind = kind(invocation, conf, &port.name, mac, &given)?;
+    lead_apart(invocation, &mut port.kind, &given, None)?;
     port.settings.source_guard = guard::of(conf, mac, given.ips.iter().map(|ip| ip.address.addr()));
     switch::address(client, &port)?;
     Ok((port, given))
@@ -105,6 +111,8 @@ fn attach(
         Err(name) => name.clone(),
     };
     let mut wanted = port(invocation, conf, name, given)?;
+    let there = present.as_ref().ok().filter(|(_, has_device)| *has_device);
+    lead_apart(invocation, &mut wanted.kind, given, there.map(|(status, _)| &status.port.kind))?;
     wanted.settings.mtu = outside::mtu(conf, client, &wanted)?;
     if let Ok((present, has_device)) = present {
         // A runtime that did not wait for our answer asks again: what is as it should be stays.
@@ -124,6 +132,26 @@ fn attach(
     }
     conf.outside.confirm(client)?;
     Ok(wanted)
+}
+
+/// Routes of its own for an interface in a network that the container is in already. One that is there (`present`) keeps those that it has:
+/// others may have come behind it since.
+fn lead_apart(
+    invocation: &Invocation,
+    kind: &mut PortKind,
+    given: &Answer,
+    present: Option<&PortKind>,
+) -> Result<(), Refusal> {
+    let interface = &invocation.interface;
+    let shared: Vec<Ip> = match present {
+        Some(present) => {
+            let led = second::led(present, interface);
+            given.ips.iter().filter(|ip| led.contains(&ip.address.addr())).cloned().collect()
+        }
+        None => second::shared(invocation.netns.as_deref().unwrap_or_default(), interface, &given.ips)?,
+    };
+    second::add_routes(kind, interface, &shared);
+    Ok(())
 }
 
 fn is_as_wanted(present: &PortStatus, wanted: &Port) -> bool {
@@ -337,6 +365,7 @@ fn undo(
             left.push(format!("{what} is still there ({error})"));
         }
     };
+    second::forget(invocation.netns.as_deref().unwrap_or_default(), &invocation.interface);
     note(&mut left, "the port", switch::remove(client, holder).map(drop));
     note(&mut left, "the lease", ipam::release(client, holder).map(drop));
     if !conf.ipam.needs_interface() {

@@ -1,8 +1,9 @@
 //! The list of plugins that ours is one of. A runtime passes each plugin its own part alone, so the list is looked for where runtimes
 //! keep their networks: one with a plugin that cannot work beside a port of the switch is refused, with what to use instead, before
-//! anything is done. A runtime whose directory is another says so in `confDirs`.
+//! anything is done. Where a runtime's directory is another, `confDirs` says so, or its environment does (`NETCONFPATH`, as nerdctl and cnitool have it).
 
 use crate::conf::{CONF_LEN_MAX, Conf, TYPE};
+use crate::invocation::Invocation;
 use crate::refusal::{INVALID_CONFIG, Refusal};
 use serde_json::Value;
 use std::fs::File;
@@ -10,16 +11,23 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use switch_api::chain::needs_veth;
 
-/// Where containerd, CRI-O and podman look for networks, and where k3s does.
-const DIRECTORIES: [&str; 2] = ["/etc/cni/net.d", "/var/lib/rancher/k3s/agent/etc/cni/net.d"];
+/// Where containerd, CRI-O and podman look for networks, and where k3s, MicroK8s and OpenShift do.
+const DIRECTORIES: [&str; 4] = [
+    "/etc/cni/net.d",
+    "/var/lib/rancher/k3s/agent/etc/cni/net.d",
+    "/var/snap/microk8s/current/args/cni-network",
+    "/etc/kubernetes/cni/net.d",
+];
 /// Files of a directory that are read: a runtime that has more has other troubles, and ADD is not to wait for them.
 const FILES_MAX: usize = 64;
 
 /// Refuses a list that cannot work.
-pub fn refuse(conf: &Conf) -> Result<(), Refusal> {
-    let directories = match &conf.conf_dirs {
-        Some(directories) => directories.clone(),
-        None => DIRECTORIES.map(PathBuf::from).to_vec(),
+pub fn refuse(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
+    // What the configuration says counts before what the runtime was told.
+    let directories = match (&conf.conf_dirs, &invocation.conf_dir) {
+        (Some(directories), _) => directories.clone(),
+        (None, Some(directory)) => vec![directory.clone()],
+        (None, None) => DIRECTORIES.map(PathBuf::from).to_vec(),
     };
     for (path, list) in directories.iter().filter_map(|directory| list_of(directory, &conf.network)) {
         if let Some((kind, instead)) = needs_veth(&list) {

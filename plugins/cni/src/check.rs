@@ -5,7 +5,7 @@ use crate::conf::{Conf, Driver};
 use crate::invocation::Invocation;
 use crate::netns::SeenRoute;
 use crate::refusal::{DIFFERENT, INVALID_CONFIG, Refusal};
-use crate::{bandwidth, guard, ipam, netns, switch, workload};
+use crate::{bandwidth, guard, ipam, netns, second, switch, workload};
 use switch_api::{Mac, PortKind, PortState, PortStatus, Vlan};
 
 /// Compares.
@@ -22,7 +22,10 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
     let mut differences = interface(netns, &invocation.interface, mtu, result);
     let ours: Vec<Ip> = of_interface(result, &invocation.interface).cloned().collect();
     match found {
-        Ok(status) => differences.extend(port(&status, invocation, conf, &ours)),
+        Ok(status) => {
+            differences.extend(port(&status, invocation, conf, &ours));
+            differences.extend(second::missing(netns, &invocation.interface, &status.port.kind));
+        }
         Err(_) => differences.push(format!("the switch has no port for {holder}")),
     }
     differences.extend(ipam::check(&mut client, invocation, conf, &ours)?);

@@ -4,12 +4,13 @@
 use crate::conf::Conf;
 use crate::invocation::Invocation;
 use crate::refusal::{IO_FAILURE, Refusal};
-use crate::{ipam, netns, pending, switch};
+use crate::{given, ipam, netns, pending, second, switch};
 use switch_api::Holder;
 
 /// Does it.
 pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
     let holder = conf.holder(&invocation.container, &invocation.interface);
+    let _turn = given::turn(conf, &holder);
     // By the interface, as long as it is there. What cannot be said so is said again below.
     if conf.is_ours && conf.ipam.needs_interface() {
         _ = ipam::release_delegated(invocation, conf);
@@ -33,6 +34,7 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
 /// What the daemon could not remove: it is down, or knows nothing of it any more. What others made stays.
 fn remove_interface(invocation: &Invocation, holder: &Holder) -> Result<(), Refusal> {
     let Some(path) = &invocation.netns else { return Ok(()) };
+    second::forget(path, &invocation.interface);
     // A namespace that cannot be looked into is gone, or as good as.
     let Ok(seen) = netns::look(path, &invocation.interface) else { return Ok(()) };
     let ours = seen.filter(|seen| switch::is_interface_of(&seen.alias, holder));

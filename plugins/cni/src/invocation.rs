@@ -61,6 +61,8 @@ pub struct Invocation {
     pub interface: String,
     /// Where other plugins are.
     pub path: Vec<PathBuf>,
+    /// Where the runtime was told to keep its networks: its environment is passed on (nerdctl, cnitool).
+    pub conf_dir: Option<PathBuf>,
     /// `MAC` of `CNI_ARGS`.
     pub mac: Option<Mac>,
     /// `IP` of `CNI_ARGS`.
@@ -84,6 +86,7 @@ impl Invocation {
             netns: get("CNI_NETNS").filter(|path| !path.is_empty()),
             interface: text("CNI_IFNAME"),
             path: text("CNI_PATH").split(':').filter(|part| !part.is_empty()).map(PathBuf::from).collect(),
+            conf_dir: get("NETCONFPATH").filter(|path| !path.is_empty()).map(PathBuf::from),
             mac: None,
             ips: Vec::new(),
             labels: BTreeMap::new(),

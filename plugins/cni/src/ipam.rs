@@ -5,7 +5,7 @@ use crate::answer::{Answer, Ip, Route};
 use crate::conf::{Conf, Ipam};
 use crate::invocation::Invocation;
 use crate::refusal::{INVALID_CONFIG, Refusal, UNKNOWN_CONTAINER};
-use crate::{delegate, netns};
+use crate::{delegate, given, netns};
 use switch_api::{
     ApiError, Client, Code, Done, Holder, IpNet, Lease, LeaseAcquire, LeaseFilter, LeaseStatus, Name, Owner,
     Pool, PoolRange, Released, Request,
@@ -34,6 +34,7 @@ pub fn acquire(
             Ok(answer(&lease, routes.as_deref(), has))
         }
         Ipam::Delegate(kind) => {
+            given::note(conf, &conf.holder(&invocation.container, &invocation.interface))?;
             let given = delegate::run(kind, "ADD", invocation, conf).and_then(|said| {
                 Answer::read(said.unwrap_or_default(), &format!("what the plugin {kind} printed"))
             });
@@ -106,10 +107,18 @@ pub fn release(client: &mut Client, holder: &Holder) -> Result<Released, ApiErro
 
 /// Lets the other plugin give back what it gave, if there is one.
 pub fn release_delegated(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
-    match &conf.ipam {
-        Ipam::Delegate(kind) => delegate::run(kind, "DEL", invocation, conf).map(drop),
-        _ => Ok(()),
-    }
+    let Ipam::Delegate(kind) = &conf.ipam else { return Ok(()) };
+    delegate::run(kind, "DEL", invocation, conf)?;
+    given::forget(conf, &conf.holder(&invocation.container, &invocation.interface));
+    Ok(())
+}
+
+/// The same for an attachment that nobody asks about any more. What is not there is no error.
+pub fn collect_delegated(invocation: &Invocation, conf: &Conf, holder: &Holder) -> Result<(), Refusal> {
+    let Ipam::Delegate(kind) = &conf.ipam else { return Ok(()) };
+    delegate::release(kind, invocation, conf, holder)?;
+    given::forget(conf, holder);
+    Ok(())
 }
 
 /// What differs between the lease and the addresses that were given.

@@ -19,7 +19,11 @@
 //! | [`ipam`] | addresses: from the daemon's pool, or from another plugin |
 //! | [`delegate`] | running another plugin |
 //! | [`switch`] | the daemon, as a plugin needs it |
+//! | [`given`] | whom another plugin has given addresses |
+//! | [`rules`] | rules of a container's namespace |
+//! | [`second`] | a second interface on a network that the container is on |
 //! | [`pending`] | deletions that wait for the daemon |
+//! | [`notes`] | attachments written to files |
 //! | [`netns`] | what is really in a container's namespace |
 //! | [`manual`] | its page of the manual |
 //! | [`fuzz`] | what the fuzz target does |
@@ -35,15 +39,19 @@ pub mod delegate;
 pub mod fields;
 pub mod fuzz;
 pub mod gc;
+pub mod given;
 pub mod guard;
 pub mod invocation;
 pub mod ipam;
 pub mod manual;
 pub mod netns;
+pub mod notes;
 pub mod outside;
 pub mod pending;
 pub mod refusal;
+pub mod rules;
 pub mod run;
+pub mod second;
 pub mod status;
 pub mod switch;
 pub mod version;

@@ -30,10 +30,13 @@ pub(crate) const FIELDS: &[(&str, &str)] = &[
         "type: switch-cni, the daemon's pool named by pool and made of ranges; or another plugin's (none)",
     ),
     ("socket", "the daemon's socket (/run/switchd/switchd.sock)"),
-    ("stateDir", "where deletions wait while the daemon is down (/var/lib/switch-cni)"),
+    (
+        "stateDir",
+        "where deletions wait while the daemon is down, and whom another plugin gave addresses (/var/lib/switch-cni)",
+    ),
     (
         "confDirs",
-        "where the runtime keeps its lists, to find those that cannot work (/etc/cni/net.d and k3s's)",
+        "where the runtime keeps its lists, to find those that cannot work (/etc/cni/net.d, and those of k3s, MicroK8s and OpenShift)",
     ),
     ("timeoutSeconds", "how long to wait for the daemon, 1 to 600 (30)"),
     ("dns", "passed on in the result"),
@@ -53,7 +56,9 @@ fn meaning(verb: Verb) -> &'static str {
             "detach it; succeeds twice, without a namespace, and with the daemon down (the deletion then waits on disk)"
         }
         Verb::Check => "compare what there is with the result of ADD, and name every difference",
-        Verb::Gc => "remove every port and lease of the network that the runtime does not name",
+        Verb::Gc => {
+            "remove every port, lease and address of another plugin's that the runtime does not name in the network"
+        }
         Verb::Status => "whether ADD would work now",
         Verb::Version => "the versions that are spoken",
     }

@@ -9,8 +9,8 @@ use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
@@ -95,6 +95,31 @@ pub fn default_routes_besides(netns: &str, interface: &str) -> io::Result<[bool;
     })
 }
 
+/// Addresses of a namespace's other interfaces: what the kernel gave them itself (loopback's, those of a link) aside.
+pub fn addresses_besides(netns: &str, interface: &str) -> io::Result<Vec<IpNet>> {
+    inside(netns, || {
+        let socket = open()?;
+        let (mut others, mut addresses) = (Vec::new(), Vec::new());
+        dump(&socket, RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
+            if let RouteNetlinkMessage::NewLink(link) = message
+                && !link.header.flags.contains(LinkFlags::Loopback)
+                && !link.attributes.contains(&LinkAttribute::IfName(interface.to_owned()))
+            {
+                others.push(link.header.index);
+            }
+        })?;
+        dump(&socket, RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| {
+            if let RouteNetlinkMessage::NewAddress(address) = message
+                && others.contains(&address.header.index)
+            {
+                addresses.extend(read_address(&address));
+            }
+        })?;
+        addresses.retain(|net| !matches!(net.addr(), IpAddr::V6(v6) if v6.is_unicast_link_local()));
+        Ok(addresses)
+    })
+}
+
 /// Looks at an interface; none if the namespace has none of this name.
 pub fn look(netns: &str, interface: &str) -> io::Result<Option<Seen>> {
     inside(netns, || see(interface))
@@ -114,8 +139,10 @@ pub fn remove(netns: &str, index: u32) -> io::Result<()> {
 }
 
 /// Does `work` on a thread of its own inside the namespace.
-fn inside<T: Send>(netns: &str, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    let file = File::open(netns)?;
+pub(crate) fn inside<T: Send>(netns: &str, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    // Of a named pipe nobody waits for who writes to it: it is none.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = rustix::fs::open(netns, flags, Mode::empty())?;
     let outcome = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
@@ -126,7 +153,7 @@ fn inside<T: Send>(netns: &str, work: impl FnOnce() -> io::Result<T> + Send) -> 
     outcome.unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
 }
 
-fn open() -> io::Result<Socket> {
+pub(crate) fn open() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -221,7 +248,7 @@ fn read_metrics(metrics: &[RouteMetric], seen: &mut SeenRoute) {
     }
 }
 
-fn dump(
+pub(crate) fn dump(
     socket: &Socket,
     request: RouteNetlinkMessage,
     take: impl FnMut(RouteNetlinkMessage),
@@ -230,7 +257,7 @@ fn dump(
 }
 
 /// Asks, and reads until the kernel says that it is done.
-fn ask(
+pub(crate) fn ask(
     socket: &Socket,
     request: RouteNetlinkMessage,
     flags: u16,

@@ -4,11 +4,10 @@
 
 use crate::conf::Conf;
 use crate::refusal::{IO_FAILURE, Refusal, TRY_AGAIN_LATER};
-use crate::{ipam, switch};
+use crate::{ipam, notes, switch};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use switch_api::{ApiError, Client, Holder};
 
 /// Most deletions that wait: more than a node has ports. Beyond it something else is wrong, and the runtime
@@ -31,16 +30,10 @@ pub fn remember(conf: &Conf, holder: &Holder) -> Result<(), Refusal> {
 fn write(directory: &Path, holder: &Holder) -> std::io::Result<()> {
     fs::create_dir_all(directory)?;
     let _lock = lock(directory)?;
-    if files(directory)?.len() >= PENDING_MAX {
+    if notes::files(directory)?.len() >= PENDING_MAX {
         return Err(std::io::Error::other(format!("{PENDING_MAX} deletions wait already")));
     }
-    let path = directory.join(format!("{}.json", switch::name(holder, 0)));
-    let unfinished = path.with_extension("new");
-    let mut file = File::create(&unfinished)?;
-    file.write_all(&serde_json::to_vec(holder)?)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, &path)?;
-    File::open(directory)?.sync_all()
+    notes::write(directory, holder)
 }
 
 /// Makes good on what waits. What cannot be deleted now goes on waiting; that is an error only for whoever is
@@ -51,14 +44,12 @@ pub fn make_good(client: &mut Client, conf: &Conf, next: Option<&Holder>) -> Res
         let text = format!("deletions that wait in {} cannot be read: {error}", directory.display());
         Refusal::new(IO_FAILURE, text).details("see \"stateDir\" in the network configuration")
     };
-    if files(directory).map_err(unreadable)?.is_empty() {
+    if notes::files(directory).map_err(unreadable)?.is_empty() {
         return Ok(());
     }
     let _lock = lock(directory).map_err(unreadable)?;
-    for path in files(directory).map_err(unreadable)? {
-        let bytes = fs::read(&path).map_err(unreadable)?;
-        // One that cannot be understood was not written by us: renames are whole.
-        if let Ok(holder) = serde_json::from_slice::<Holder>(&bytes)
+    for path in notes::files(directory).map_err(unreadable)? {
+        if let Some(holder) = notes::read(&path).map_err(unreadable)?
             && let Err(error) = delete(client, &holder)
         {
             match next == Some(&holder) {
@@ -75,19 +66,6 @@ pub fn make_good(client: &mut Client, conf: &Conf, next: Option<&Holder>) -> Res
 pub fn delete(client: &mut Client, holder: &Holder) -> Result<(), ApiError> {
     switch::remove(client, holder)?;
     ipam::release(client, holder).map(drop)
-}
-
-fn files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
-    Ok(paths
-        .into_iter()
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-        .collect())
 }
 
 fn lock(directory: &Path) -> std::io::Result<File> {

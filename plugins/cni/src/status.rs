@@ -2,7 +2,7 @@
 
 use crate::conf::{Conf, Ipam};
 use crate::invocation::Invocation;
-use crate::refusal::{NOT_AVAILABLE, NOT_CONNECTED, Refusal};
+use crate::refusal::{DELEGATE_FAILED, NOT_AVAILABLE, NOT_CONNECTED, Refusal};
 use crate::{chain, delegate, pending, switch};
 use switch_api::{Client, Name, PoolRange, PoolStatus, Request, Role, Status};
 
@@ -10,7 +10,7 @@ use switch_api::{Client, Name, PoolRange, PoolStatus, Request, Role, Status};
 /// their frames.
 pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
     if conf.is_ours {
-        chain::refuse(conf).map_err(|refusal| Refusal { code: NOT_AVAILABLE, ..refusal })?;
+        chain::refuse(invocation, conf).map_err(|refusal| Refusal { code: NOT_AVAILABLE, ..refusal })?;
     }
     let not_connected = |error: switch_api::ApiError| {
         Refusal::new(NOT_CONNECTED, error.message).details(error.data.hint.unwrap_or_default())
@@ -31,8 +31,16 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
     match &conf.ipam {
         Ipam::None => Ok(()),
         Ipam::Pool { pool, ranges, .. } => pool_is_good(&mut client, pool, ranges),
-        Ipam::Delegate(kind) => delegate::run(kind, "STATUS", invocation, conf).map(drop),
+        Ipam::Delegate(kind) => has_addresses(kind, invocation, conf),
     }
+}
+
+/// What another plugin says of its addresses. One of before CNI 1.1.0 is not asked, only looked for: it knows no such question.
+fn has_addresses(kind: &str, invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
+    delegate::run_if_known(kind, "STATUS", invocation, conf).map_err(|refusal| match refusal.code {
+        DELEGATE_FAILED => Refusal { code: NOT_AVAILABLE, ..refusal },
+        _ => refusal,
+    })
 }
 
 fn pool_is_good(client: &mut Client, name: &Name, ranges: &[PoolRange]) -> Result<(), Refusal> {

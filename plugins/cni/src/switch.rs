@@ -45,7 +45,7 @@ pub fn is_interface_of(alias: &str, holder: &Holder) -> bool {
 
 /// FNV-1a, 64 bits (Fowler, Noll, Vo). Written on disk as part of names, so it may not change: the standard
 /// library's hash may.
-fn fnv(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))

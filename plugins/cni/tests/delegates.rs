@@ -63,6 +63,177 @@ fn host_local_and_static_give_addresses() {
     runtime.assert_empty();
 }
 
+/// Addresses that host-local has given out.
+fn reserved(kept: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(kept.join("pods")).into_iter().flatten();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.parse::<std::net::IpAddr>().is_ok()).collect()
+}
+
+fn host_local(kept: &Path) -> Value {
+    let ranges = json!([[{"subnet": "10.77.0.0/24", "gateway": "10.77.0.1"}], [{"subnet": "fd77::/64"}]]);
+    json!({"ipam": {"type": "host-local", "dataDir": kept, "ranges": ranges}})
+}
+
+fn valid(mut conf: Value, alive: &[&str]) -> Value {
+    let alive: Vec<_> = alive.iter().map(|id| json!({"containerID": id, "ifname": "eth0"})).collect();
+    conf["cni.dev/valid-attachments"] = alive.into();
+    conf
+}
+
+/// Debian's host-local speaks 1.0.0 and knows neither GC nor STATUS. In a list of 1.1.0 it works all the same, and GC gives back what it
+/// gave whom the runtime does not name: also whose namespace, or whose port, is gone.
+#[test]
+fn what_host_local_gave_is_given_back_by_gc() {
+    let runtime = Runtime::new();
+    let kept = runtime.node.directory().join("host-local");
+    let network = host_local(&kept);
+    let [a, b, gone, lost] = ["a", "b", "gone", "lost"].map(Container::new);
+    for (container, version) in [(&a, "1.1.0"), (&b, "1.0.0"), (&gone, "1.1.0"), (&lost, "1.1.0")] {
+        let said = runtime.ask("ADD", version, container, network.clone());
+        assert!(said.success, "{version}: {:#}", said.json);
+        assert_eq!(said.json["cniVersion"], version);
+    }
+    let one = runtime.ask("ADD", "1.1.0", &a, network.clone()).ok();
+    let mut check = network.clone();
+    check["prevResult"] = one.clone();
+    runtime.ask("CHECK", "1.1.0", &a, check).ok();
+    runtime.ask("STATUS", "1.1.0", &a, network.clone()).ok();
+    assert_eq!(reserved(&kept).len(), 8);
+    drop(gone);
+    let of_lost = |port: &switch_api::PortStatus| port.port.labels["cni/container"] == "lost";
+    let name = runtime.ports().into_iter().find(of_lost).unwrap().port.name;
+    let _: switch_api::Done = runtime
+        .daemon
+        .call_as(switch_api::Owner::Cni, &switch_api::Request::PortDelete(switch_api::ByName { name }));
+    let gc = |alive: &[&str], path: &[(&str, &str)]| {
+        runtime.run("GC", path, runtime.with("1.1.0", valid(network.clone(), alive)))
+    };
+    // Who gives addresses cannot be found: it is said, and found out about later.
+    let failed = gc(&["a", "b"], &[("CNI_PATH", "/nowhere")]);
+    assert_eq!(failed.code(), 100);
+    for part in ["gone/eth0", "lost/eth0", "no plugin \"host-local\""] {
+        assert!(failed.json["details"].as_str().unwrap().contains(part), "{part}: {:#}", failed.json);
+    }
+    assert_eq!((runtime.ports().len(), reserved(&kept).len()), (2, 8));
+    for _ in 0..2 {
+        gc(&["a", "b"], &[]).ok();
+        assert_eq!((runtime.ports().len(), reserved(&kept).len()), (2, 4), "{:?}", reserved(&kept));
+    }
+    let address = one["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
+    wait_until("who lives is not disturbed", LONG, || b.reaches(address));
+    runtime.ask("DEL", "1.1.0", &b, network.clone()).ok();
+    assert_eq!(reserved(&kept).len(), 2);
+    gc(&[], &[]).ok();
+    assert_eq!(reserved(&kept), [""; 0]);
+    assert_eq!(std::fs::read_dir(runtime.node.directory().join("pending/given")).unwrap().count(), 0);
+    runtime.assert_empty();
+}
+
+/// Killed between any two steps, with addresses of host-local's: GC finds them.
+#[test]
+fn a_plugin_that_is_killed_leaves_no_address_of_another_that_gc_does_not_find() {
+    let mut runtime = Runtime::new();
+    let kept = runtime.node.directory().join("host-local");
+    runtime.conf["ipam"] = host_local(&kept)["ipam"].clone();
+    let (mut killed, mut without_port) = (0, 0);
+    for round in 0..24_u64 {
+        let container = Container::new("victim");
+        let after = Duration::from_micros(300 + (round * 7_919_317) % 24_000);
+        killed += usize::from(runtime.start_and_kill("ADD", &container, after));
+        // host-local, of which nobody knows that we are gone, comes to its end; or GC waits for that.
+        if round % 2 == 0 {
+            std::thread::sleep(Duration::from_millis(60));
+        }
+        without_port += usize::from(!reserved(&kept).is_empty() && runtime.ports().is_empty());
+        // Asked again it succeeds, though host-local refuses who has an address.
+        if round % 4 == 3 {
+            runtime.add(&container);
+            assert_eq!(reserved(&kept).len(), 2, "round {round}");
+        }
+        runtime.run("GC", &[], runtime.with("1.1.0", valid(json!({}), &[]))).ok();
+        assert_eq!(reserved(&kept), [""; 0], "round {round}");
+        let left = std::fs::read_dir(runtime.node.directory().join("pending/given"));
+        assert_eq!(left.map_or(0, Iterator::count), 0, "round {round}");
+        runtime.assert_empty();
+    }
+    assert!(
+        killed > 6 && without_port > 0,
+        "{killed} were killed, {without_port} with an address and no port: this tested little"
+    );
+}
+
+/// A runtime that did not wait for one ADD runs two at a time, or ADD and DEL. host-local refuses who has an address; what is taken back then is
+/// not the other's.
+#[test]
+fn two_at_once_for_one_container_of_host_local_take_nothing_from_each_other() {
+    let mut runtime = Runtime::new();
+    let kept = runtime.node.directory().join("host-local");
+    runtime.conf["ipam"] = host_local(&kept)["ipam"].clone();
+    for round in 0..8 {
+        let container = Container::new("twice");
+        let both = [runtime.start("ADD", &container), runtime.start("ADD", &container)].map(|it| it.finish());
+        assert!(both.iter().all(|said| said.success), "round {round}: {both:#?}");
+        let mut given = reserved(&kept);
+        given.sort();
+        let port = runtime.ports()[0].port.clone();
+        let has: Vec<String> =
+            port.kind.pod_addresses().unwrap().iter().map(|it| it.address().to_string()).collect();
+        assert_eq!(given, has, "round {round}: what host-local gave is what the port has");
+        let both = [runtime.start("DEL", &container), runtime.start("ADD", &container)].map(|it| it.finish());
+        assert!(both.iter().all(|said| said.success), "round {round}: {both:#?}");
+        assert_eq!(runtime.ports().len() * 2, reserved(&kept).len(), "round {round}");
+        runtime.ask("DEL", "1.0.0", &container, json!({})).ok();
+        assert_eq!(reserved(&kept), [""; 0], "round {round}");
+        runtime.assert_empty();
+        let left = std::fs::read_dir(runtime.node.directory().join("pending/given")).unwrap();
+        assert_eq!(left.count(), 0, "round {round}");
+    }
+}
+
+/// One that speaks 1.1.0 is asked itself, and what it says of its addresses is passed on.
+#[test]
+fn another_plugin_of_the_newest_version_is_asked_for_its_status_and_to_collect() {
+    use std::os::unix::fs::PermissionsExt;
+    let runtime = Runtime::new();
+    let directory = runtime.node.directory().join("plugins");
+    std::fs::create_dir(&directory).unwrap();
+    let (plugin, log) = (directory.join("newest"), directory.join("log"));
+    let script = format!(
+        r#"#!/bin/sh
+cat > /dev/null
+echo $CNI_COMMAND $CNI_CONTAINERID >> {}
+case $CNI_COMMAND in
+VERSION) echo '{{"cniVersion":"1.1.0","supportedVersions":["1.0.0","1.1.0","9.9.9"]}}' ;;
+ADD) echo '{{"cniVersion":"1.1.0","ips":[{{"address":"10.77.0.9/24"}}]}}' ;;
+STATUS) echo '{{"cniVersion":"1.1.0","code":50,"msg":"there is none left"}}'; exit 1 ;;
+esac
+"#,
+        log.display()
+    );
+    std::fs::write(&plugin, script).unwrap();
+    std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (a, path) = (Container::new("a"), directory.display().to_string());
+    let netns = a.net.path();
+    let ask = |verb: &str, more: Value| {
+        let mut conf = runtime.with("1.1.0", more);
+        conf["ipam"] = json!({"type": "newest"});
+        let env =
+            [("CNI_CONTAINERID", "a"), ("CNI_NETNS", &*netns), ("CNI_IFNAME", "eth0"), ("CNI_PATH", &*path)];
+        runtime.run(verb, &env, conf)
+    };
+    let said = ask("STATUS", json!({}));
+    assert_eq!(said.code(), 50);
+    assert!(said.json["msg"].as_str().unwrap().contains("there is none left"), "{:#}", said.json);
+    assert_eq!(ask("ADD", json!({})).address(0), "10.77.0.9");
+    ask("GC", valid(json!({}), &[])).ok();
+    assert!(!a.has("eth0"));
+    let said = std::fs::read_to_string(log).unwrap();
+    let verbs: Vec<_> = said.lines().filter(|line| !line.starts_with("VERSION")).collect();
+    assert_eq!(verbs, ["STATUS a", "ADD a", "DEL a", "GC a"]);
+    runtime.assert_empty();
+}
+
 /// A gateway outside the interface's network is reached on the link.
 #[test]
 fn a_gateway_of_another_network_is_reached_on_the_link() {
@@ -147,6 +318,16 @@ fn a_chain_that_needs_a_veth_is_refused() {
         let said = exec(Path::new("/usr/lib/cni/bandwidth"), "ADD", &env, &rates);
         assert!(!said.success, "{driver}: {:#}", said.json);
         println!("{driver}: {}", said.json["msg"]);
+        // firewall has no use for one: it lets the node's kernel pass what the container's addresses send, and no more. Nothing breaks.
+        let open = json!({"cniVersion": "1.0.0", "name": "pods", "type": "firewall", "prevResult": result});
+        let netns = a.net.path();
+        let said = runtime.node.net.inside(move || {
+            let env = [("CNI_CONTAINERID", "a"), ("CNI_NETNS", netns.as_str()), ("CNI_IFNAME", "eth0")];
+            ["ADD", "DEL"].map(|verb| exec(Path::new("/usr/lib/cni/firewall"), verb, &env, &open))
+        });
+        assert!(said.join().unwrap().iter().all(|said| said.success));
+        let checked = runtime.ask("CHECK", "1.0.0", &a, json!({"prevResult": result}));
+        assert!(checked.success, "{driver}: {:#}", checked.json);
         // The runtime takes back what went before.
         runtime.ask("DEL", "1.0.0", &a, json!({"prevResult": result})).ok();
         runtime.assert_empty();
@@ -187,6 +368,17 @@ fn a_list_with_a_plugin_that_needs_a_veth_is_refused_before_anything_is_done() {
         runtime.ask("DEL", "1.1.0", &a, json!({})).ok();
         runtime.assert_empty();
     }
+    // A runtime that was told of a directory by its environment tells us as well; what the configuration says counts before that.
+    write("20-pods.conflist", "pods", "firewall");
+    let netns = a.net.path();
+    let told = directory.display().to_string();
+    let env =
+        [("CNI_CONTAINERID", "a"), ("CNI_NETNS", &*netns), ("CNI_IFNAME", "eth0"), ("NETCONFPATH", &*told)];
+    let mut silent = runtime.with("1.1.0", json!({}));
+    silent.as_object_mut().unwrap().remove("confDirs");
+    assert_eq!(runtime.run("ADD", &env, silent.clone()).code(), 7);
+    silent["confDirs"] = json!([runtime.node.directory().join("nowhere")]);
+    runtime.run("STATUS", &env, silent).ok();
     // Runtimes take the first list of a name; and one that asks for nothing that is not there is as good as any.
     write("15-pods.conflist", "pods", "tuning");
     runtime.ask("STATUS", "1.1.0", &a, json!({})).ok();

@@ -24,6 +24,8 @@ const GROUPS: [Prefix; 2] = [
 pub struct Outside {
     /// The devices by which the kernel reaches the switch.
     pub devices: BTreeSet<String>,
+    /// Those of them to which the answers to what came by them return.
+    pub returning: BTreeSet<String>,
     /// What is masqueraded when it leaves by another device.
     pub sources: BTreeSet<Prefix>,
     /// Towards these it is not.
@@ -69,10 +71,12 @@ impl Model {
         if devices.is_empty() {
             return Outside::default();
         }
+        let returns = |port: &&Port| port.settings.return_flows;
+        let returning = ports().filter(returns).filter_map(host_device).cloned().collect();
         let sources: BTreeSet<Prefix> = ports().flat_map(|port| self.masqueraded(port)).collect();
         let excepted = ports().flat_map(|port| port.settings.no_masquerade.iter().map(Prefix::network));
         let direct = if sources.is_empty() { BTreeSet::new() } else { excepted.chain(GROUPS).collect() };
-        Outside { devices, sources, direct, published: ports().flat_map(forwards).collect() }
+        Outside { devices, returning, sources, direct, published: ports().flat_map(forwards).collect() }
     }
 
     /// What of a port's is masqueraded.

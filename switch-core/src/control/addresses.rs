@@ -1,6 +1,7 @@
 //! Pools and leases: planned by the book, written to disk, applied, and only then answered. What was
 //! answered therefore survives a crash, and what was not can be asked again.
 
+use super::clocks::Clocks;
 use super::daemon::{Daemon, json};
 use crate::ipam::{Book, Change};
 use crate::worker::thread::now;
@@ -8,8 +9,6 @@ use serde_json::Value;
 use std::net::IpAddr;
 use switch_api::{ApiError, Code, Name, Owner, Released, Request};
 
-/// Where the kernel tells which boot this is (random(4)).
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// A pool that is fuller than this, in percent, is worth a line in the log.
 const FULL_PERCENT: u64 = 90;
 
@@ -86,7 +85,7 @@ impl Daemon {
                 .hint("move the file away to start without them; containers keep their addresses, so restart those too")
         };
         let kept = self.store.addresses().map_err(unusable)?;
-        let boot_id = std::fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
+        let boot_id = Clocks::now().boot_id;
         self.book = Book::new(kept, boot_id, now().s()).map_err(|error| unusable(error.to_string()))?;
         self.book_in_doubt = false;
         Ok(())

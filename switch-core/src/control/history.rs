@@ -1,9 +1,10 @@
 //! What was declared before, and what waits to be confirmed.
 
+use super::clocks::{Clocks, Deadline, day_s};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use switch_api::{ApiError, Code, Config, HistoryEntry};
 
 /// Entries that are kept: a change a week for half a year, and what a bad night adds.
@@ -36,10 +37,10 @@ pub struct Pending {
     pub number: u64,
     /// The entry that comes back.
     pub back: u64,
-    /// Until when, in seconds since 1970: what a restart goes by.
-    until_s: u64,
-    within_s: u32,
-    /// The same by a clock that nobody sets.
+    /// Until when: what a restart goes by.
+    #[serde(flatten)]
+    deadline: Deadline,
+    /// The same by this process's clock.
     #[serde(skip)]
     due: Option<Instant>,
 }
@@ -56,9 +57,9 @@ pub struct History {
 impl History {
     /// Of what was kept. The time that is left to confirm goes on, also while no daemon ran.
     pub fn of(past: VecDeque<Past>, mut pending: Option<Pending>) -> Self {
+        let now = Clocks::now();
         if let Some(pending) = &mut pending {
-            // A clock that was set back in between makes it no longer than it was.
-            let left = pending.until_s.saturating_sub(epoch_s()).min(pending.within_s.into());
+            let left = pending.deadline.left_s(&now);
             pending.due = Some(Instant::now() + Duration::from_secs(left));
         }
         Self { past, pending }
@@ -87,8 +88,7 @@ impl History {
         self.pending = back.zip(within_s).map(|(back, within_s)| Pending {
             number,
             back,
-            until_s: epoch_s() + u64::from(within_s),
-            within_s,
+            deadline: Deadline::new(within_s, &Clocks::now()),
             due: Some(Instant::now() + Duration::from_secs(within_s.into())),
         });
         Ok(number)
@@ -97,7 +97,7 @@ impl History {
     fn push(&mut self, what: String, uid: u32, changes: usize, config: &Config, text: Arc<str>) -> u64 {
         let number = self.past.back().map_or(1, |last| last.number + 1);
         let objects = objects_of(config);
-        let time_s = epoch_s();
+        let time_s = day_s();
         self.past.push_back(Past { number, time_s, what, uid, changes, objects, config: text });
         let bytes = |past: &VecDeque<Past>| past.iter().map(|entry| entry.config.len()).sum::<usize>();
         while self.past.len() > HISTORY_MAX || self.past.len() > 2 && bytes(&self.past) > HISTORY_BYTES_MAX {
@@ -199,10 +199,6 @@ fn objects_of(config: &Config) -> usize {
         + nat.len()
 }
 
-fn epoch_s() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,7 +235,7 @@ mod tests {
         assert!(much.past.iter().all(|past| past.config.len() > HISTORY_BYTES_MAX / 2));
         // After a restart no more time is left than there was.
         let kept: Pending = serde_json::from_str(&serde_json::to_string(&pending).unwrap()).unwrap();
-        let again = History::of(history.past, Some(Pending { until_s: kept.until_s + 9999, ..kept }));
-        assert!(again.pending.unwrap().left_s() <= 60);
+        let again = History::of(history.past, Some(kept));
+        assert!((58..=60).contains(&again.pending.unwrap().left_s()));
     }
 }

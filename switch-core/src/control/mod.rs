@@ -10,6 +10,7 @@
 //! | [`change`] | a change that was checked: kept, published, seen |
 //! | [`stations`] | static stations, and those that are to be forgotten |
 //! | [`config`] | all that an owner declares, changed at once |
+//! | [`clocks`] | what is over some time from now, whatever is done to the time of day |
 //! | [`history`] | what was declared before, and what waits to be confirmed |
 //! | [`addresses`] | pools and leases: planned, written, applied |
 //! | [`fallen`] | ports fall, say why, and come back |
@@ -59,6 +60,7 @@ pub mod budget;
 mod cable;
 mod capture;
 mod change;
+mod clocks;
 mod config;
 pub mod daemon;
 mod devices;

@@ -5,7 +5,7 @@
 //!
 //! It opens nothing but namespaces, and unmounts nothing but the folder that it was started for.
 
-use rustix::fs::fstatfs;
+use rustix::fs::{Mode, OFlags, fstatfs, statfs};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
@@ -63,7 +63,7 @@ pub fn start(bpffs: &Path) -> io::Result<()> {
 pub fn open_namespace(path: &str) -> io::Result<File> {
     match KEEPER.get().and_then(|keeper| keeper.lock().ok()) {
         Some(keeper) => keeper.open(path),
-        None => File::open(path),
+        None => open(Path::new(path)),
     }
 }
 
@@ -137,11 +137,20 @@ pub fn keep(bpffs: &Path) -> u8 {
     }
 }
 
-/// Nothing but a namespace.
+/// Nothing but a namespace. What is none is not opened: of a named pipe that would wait for who writes to it, and a device may do something. Nor is
+/// one waited for that took the namespace's place in between.
 fn open(path: &Path) -> io::Result<File> {
-    let file = File::open(path)?;
+    let none = || io::Error::from_raw_os_error(libc::EINVAL);
+    if statfs(path)?.f_type as u32 != NSFS_MAGIC {
+        return Err(none());
+    }
+    let file = File::from(rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
+        Mode::empty(),
+    )?);
     let is_namespace = fstatfs(&file)?.f_type as u32 == NSFS_MAGIC;
-    is_namespace.then_some(file).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+    is_namespace.then_some(file).ok_or_else(none)
 }
 
 fn answer(line: impl AsFd, opened: io::Result<File>) {

@@ -54,6 +54,33 @@ fn others_are_served(daemon: &Daemon) {
     assert!(asked.elapsed() < PROMPT, "another client waited {:?}", asked.elapsed());
 }
 
+/// A named pipe is opened when somebody writes to it, which nobody does: who names one as a namespace is told that it is none.
+#[test]
+fn what_is_no_namespace_is_refused_and_nobody_waits_for_it() {
+    let node = Node::new();
+    // With the process that opens namespaces for it, and without.
+    for sandbox in ["", "--no-sandbox"] {
+        let daemon = node.start(&Options::new(env!("CARGO_BIN_EXE_switchd")).with(sandbox));
+        daemon.bridge("br0");
+        let pipe = node.directory().join(format!("pipe{sandbox}"));
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let directory = node.directory().display().to_string();
+        for path in
+            [&*pipe.display().to_string(), "/dev/zero", "/dev/null", "/etc/passwd", &directory, "/nowhere"]
+        {
+            let kind = switch_api::PortKind::tap(path);
+            let port = switch_api::Port::new("p".parse().unwrap(), "br0".parse().unwrap(), kind);
+            let begun = Instant::now();
+            let refused =
+                daemon.client().call::<switch_api::Done>(&Request::PortAdd(Box::new(port))).unwrap_err();
+            assert!(begun.elapsed() < PROMPT, "{path}: {:?}", begun.elapsed());
+            assert!(refused.message.contains(path), "{path}: {refused}");
+            others_are_served(&daemon);
+        }
+    }
+}
+
 #[test]
 fn a_request_that_is_too_long_is_refused_and_ends_the_connection() {
     let node = Node::new();

@@ -13,6 +13,7 @@ mod events;
 mod frames;
 mod ipam;
 mod joined;
+mod kube_proxy;
 mod limits;
 mod linux;
 mod logging;

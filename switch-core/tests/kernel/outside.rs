@@ -20,16 +20,16 @@ fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-fn prefixes(text: &str) -> Vec<Prefix> {
+pub fn prefixes(text: &str) -> Vec<Prefix> {
     text.split_whitespace().map(|text| text.parse().unwrap()).collect()
 }
 
-fn publishing(texts: &str) -> PortSettings {
+pub fn publishing(texts: &str) -> PortSettings {
     let publish = texts.split_whitespace().map(|text| text.parse().unwrap()).collect();
     PortSettings { publish, ..PortSettings::default() }
 }
 
-fn masquerading() -> PortSettings {
+pub fn masquerading() -> PortSettings {
     PortSettings { masquerade: true, ..PortSettings::default() }
 }
 
@@ -42,14 +42,14 @@ fn status(daemon: &Daemon) -> OutsideStatus {
 }
 
 /// A bridge with the node on it, `10.66.0.1`, `fd66::1`.
-fn node_on_bridge(daemon: &Daemon, settings: PortSettings) {
+pub fn node_on_bridge(daemon: &Daemon, settings: PortSettings) {
     daemon.bridge("br0");
     let port = Port { settings, ..host_port(1, "br0") };
     let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
 }
 
 /// A bridge whose router is the switch, with `10.66.0.1`, `fd66::1`; the node is the way out.
-fn node_beside_switch(daemon: &Daemon, settings: PortSettings) {
+pub fn node_beside_switch(daemon: &Daemon, settings: PortSettings) {
     daemon.bridge("br0");
     daemon.gateway("br0", "10.66.0.1/24");
     daemon.gateway("br0", "fd66::1/64");
@@ -61,7 +61,7 @@ fn node_beside_switch(daemon: &Daemon, settings: PortSettings) {
 }
 
 /// A pod whose router has `10.66.0.1`, `fd66::1`.
-fn pod(node: &Node, daemon: &Daemon, n: u8, settings: PortSettings) -> Pod {
+pub fn pod(node: &Node, daemon: &Daemon, n: u8, settings: PortSettings) -> Pod {
     let pod = node.bare_pod(n);
     let mut port = tap_port(&pod, "br0", settings);
     if let PortKind::Tap { routes, .. } = &mut port.kind {
@@ -73,7 +73,7 @@ fn pod(node: &Node, daemon: &Daemon, n: u8, settings: PortSettings) -> Pod {
 }
 
 /// Waits until no device of these has an IPv6 address that may be somebody else's: until then nobody is asked for from it.
-fn settle(nets: &[&Net]) {
+pub fn settle(nets: &[&Net]) {
     let settled = |net: &&Net| net.ip("-6 addr show tentative").is_empty();
     wait_until("addresses are theirs", LONG, || nets.iter().all(settled));
 }
@@ -322,101 +322,4 @@ fn a_published_port_answers_where_the_switch_is_the_pods_router() {
         assert_eq!(ask_tcp(&web.net, &port(address)), said(&format!("web {node_itself}")));
     }
     assert_eq!(ask_tcp(&web.net, "198.51.100.2:7600"), said("world 198.51.100.1"));
-}
-
-/// What kube-proxy does for a service (its nftables mode): the destination becomes a pod; who asks itself, and who asks from outside, is marked,
-/// and masqueraded on the way out.
-fn service(node: &Net, family: &str, address: &str, port: u16, pods: &[&str], target: u16) {
-    let proto = if family == "ip" { "ip daddr" } else { "ip6 daddr" };
-    let saddr = if family == "ip" { "ip saddr" } else { "ip6 saddr" };
-    let table = format!("{family} kube-proxy");
-    let mut lines = vec![
-        format!("add table {table}"),
-        format!("add chain {table} services"),
-        format!("add chain {table} nat-prerouting {{ type nat hook prerouting priority -100 ; }}"),
-        format!("add chain {table} nat-output {{ type nat hook output priority -100 ; }}"),
-        format!("add chain {table} nat-postrouting {{ type nat hook postrouting priority 100 ; }}"),
-        format!("add rule {table} nat-prerouting jump services"),
-        format!("add rule {table} nat-output jump services"),
-        format!("add rule {table} nat-postrouting meta mark & 0x4000 == 0 return"),
-        format!("add rule {table} nat-postrouting meta mark set meta mark ^ 0x4000"),
-        format!("add rule {table} nat-postrouting masquerade fully-random"),
-    ];
-    for pod in pods {
-        let to = if family == "ip" { format!("{pod}:{target}") } else { format!("[{pod}]:{target}") };
-        for l4 in ["tcp", "udp"] {
-            lines.push(format!(
-                "add rule {table} services {proto} {address} {l4} dport {port} {saddr} {pod} meta mark set meta mark | 0x4000"
-            ));
-            lines.push(format!("add rule {table} services {proto} {address} {l4} dport {port} dnat to {to}"));
-        }
-    }
-    let path = std::env::temp_dir().join(format!("{}-{family}-{port}.nft", node.name()));
-    std::fs::write(&path, lines.join("\n")).unwrap();
-    node.run(&format!("nft -f {}", path.display()));
-    std::fs::remove_file(path).unwrap();
-}
-
-/// A pod that asks a service gets its answer, whoever is behind it: DNS by UDP and TCP among them. `gateway`: the switch routes for the pods;
-/// otherwise the node does.
-fn services_answer(gateway: bool) {
-    let node = Node::new();
-    let world = world(&node.net);
-    world.ip("route add 10.66.0.0/24 via 198.51.100.1");
-    world.ip("route add fd66::/64 via 2001:db8::1");
-    let daemon = node.start(&switchd());
-    let settings = PortSettings {
-        return_flows: true,
-        no_masquerade: prefixes("198.51.100.0/24 2001:db8::/64"),
-        ..masquerading()
-    };
-    if gateway {
-        node_beside_switch(&daemon, settings);
-    } else {
-        node_on_bridge(&daemon, settings);
-    }
-    let [a, b] = [2, 3].map(|n| pod(&node, &daemon, n, PortSettings::default()));
-    let _services =
-        [Service::new(&a.net, 53, "a"), Service::new(&b.net, 53, "b"), Service::new(&world, 53, "world")];
-    settle(&[&node.net, &world, &a.net, &b.net]);
-    let v4 = [("10.96.0.10", "10.66.0.3"), ("10.96.0.11", "198.51.100.2"), ("10.96.0.12", "10.66.0.2")];
-    let v6 = [("fd96::10", "fd66::3"), ("fd96::11", "2001:db8::2"), ("fd96::12", "fd66::2")];
-    v4.iter().for_each(|(address, pod)| service_of(&node.net, "ip", address, pod));
-    v6.iter().for_each(|(address, pod)| service_of(&node.net, "ip6", address, pod));
-    for ([here, elsewhere, itself], own) in [
-        (["10.96.0.10:53", "10.96.0.11:53", "10.96.0.12:53"], "10.66.0.2"),
-        (["[fd96::10]:53", "[fd96::11]:53", "[fd96::12]:53"], "fd66::2"),
-    ] {
-        for _ in 0..3 {
-            for (to, who) in [(here, "b"), (elsewhere, "world")] {
-                let said = Some(format!("{who} {own}"));
-                assert_eq!((ask_tcp(&a.net, to), ask_udp(&a.net, to)), (said.clone(), said), "{to}");
-            }
-            let answers = [ask_tcp(&a.net, itself), ask_udp(&a.net, itself)];
-            let by_node = |said: &Option<String>| {
-                said.as_ref().is_some_and(|said| said.starts_with("a ") && !said.ends_with(own))
-            };
-            assert!(answers.iter().all(by_node), "{itself}: {answers:?}");
-        }
-    }
-    // What is not translated goes its direct way, as ever.
-    let before = daemon.port("host").counters.tx_packets;
-    assert_eq!(ask_tcp(&a.net, "10.66.0.3:53"), Some("b 10.66.0.2".into()));
-    assert!(daemon.port("host").counters.tx_packets - before < 3, "it went by the node");
-    assert!(a.net.run("ping -n -c 2 -i 0.2 -W 1 10.66.0.3").contains("2 received"));
-    daemon.assert_conserved();
-}
-
-fn service_of(node: &Net, family: &str, address: &str, pod: &str) {
-    service(node, family, address, 53, &[pod], 53);
-}
-
-#[test]
-fn services_answer_where_the_node_is_the_pods_router() {
-    services_answer(false);
-}
-
-#[test]
-fn services_answer_where_the_switch_is_the_pods_router() {
-    services_answer(true);
 }

@@ -12,6 +12,22 @@ pub(super) const DAEMON: &[Mistake] = &[
         loom: false,
     },
     Mistake {
+        what: "who sets the clock makes a change wait longer to be confirmed",
+        file: "control/clocks.rs",
+        right: "true => self.until_boot_s.saturating_sub(now.boot_s),",
+        wrong: "true => self.until_s.saturating_sub(now.day_s),",
+        test: "whatever_is_done_to_the_time_of_day",
+        loom: false,
+    },
+    Mistake {
+        what: "a clock that was set back makes a change wait longer than it was to",
+        file: "control/clocks.rs",
+        right: "left.min(self.within_s.into())",
+        wrong: "left",
+        test: "makes_it_no_longer_than_it_was",
+        loom: false,
+    },
+    Mistake {
         what: "a newer format is taken for the present one",
         file: "control/persist/format.rs",
         right: "Some(Ok(found)) if found > FORMAT =>",

@@ -104,6 +104,13 @@ impl Runtime {
         let _: switch_api::Done = self.daemon.call(&Request::PortAdd(Box::new(host)));
     }
 
+    /// The same before a container is there; the node has another address as well, that is in no network of containers.
+    pub fn host_port_on_bridge(&self) {
+        self.daemon.bridge("br0");
+        self.host_port();
+        self.node.net.ip("addr add 10.99.0.1/32 dev lo");
+    }
+
     /// Starts the daemon again after it was killed.
     pub fn restart(&mut self) {
         self.daemon = self.node.start(&switchd());

@@ -1,8 +1,9 @@
 //! Networks of one container, their routes, and addresses and namespaces that a container cannot have.
 
-use crate::reaches;
-use crate::runtime::{Container, Runtime};
+use crate::runtime::{Container, Runtime, Said};
+use crate::{LONG, reaches};
 use serde_json::{Value, json};
+use switch_lab::wait_until;
 
 #[test]
 fn routes_are_made_as_they_are_asked_for_and_checked() {
@@ -86,6 +87,79 @@ fn a_container_keeps_the_default_route_of_its_first_network() {
     }
 }
 
+/// Two interfaces on one network, both with addresses: each is reached at its own and answers by itself; one goes, the other stays.
+#[test]
+fn two_interfaces_on_one_network_answer_each_by_itself() {
+    for driver in ["tap", "xdp"] {
+        let mut runtime = Runtime::new();
+        runtime.conf["driver"] = driver.into();
+        runtime.host_port_on_bridge();
+        let (a, b) = (Container::new("a"), Container::new("b"));
+        let netns = a.net.path();
+        let ask = |verb: &str, interface: &str, more: Value| {
+            let env = [("CNI_CONTAINERID", "a"), ("CNI_NETNS", &*netns), ("CNI_IFNAME", interface)];
+            runtime.run(verb, &env, runtime.with("1.0.0", more))
+        };
+        let far = runtime.add(&b);
+        // Strict: what comes by another interface than an answer would go by is dropped (ip-sysctl(8)).
+        a.net.run("sysctl -qw net.ipv4.conf.all.rp_filter=1");
+        let said = ["eth0", "eth1", "eth2"].map(|interface| (interface, ask("ADD", interface, json!({}))));
+        let all = |from: &Container, addresses: &[String]| addresses.iter().for_each(|to| reaches(from, to));
+        let addresses = |said: &Said| [0, 1].map(|at| said.address(at));
+        for (interface, said) in &said {
+            assert!(said.success, "{driver} {interface}: {:#}", said.json);
+            all(&b, &addresses(said));
+            // From outside the network: the answer has to find the gateway by the same interface.
+            wait_until("the node is answered", LONG, || {
+                let ping = format!("ping -n -c 1 -W 1 -I 10.99.0.1 {}", said.address(0));
+                runtime.node.net.try_run(&ping).status.success()
+            });
+            // And as who asks, from its address or by its name.
+            for (at, to) in addresses(&far).iter().enumerate() {
+                for own in [said.address(at), (*interface).to_owned()] {
+                    let ping = format!("ping -n -c 1 -W 1 -I {own} {to}");
+                    wait_until(&ping, LONG, || a.net.try_run(&ping).status.success());
+                }
+            }
+        }
+        assert_eq!(runtime.daemon.drops("spoofed-address"), 0, "{driver}: it left by another one");
+        let ports = || runtime.ports().into_iter().map(|it| it.port).collect::<Vec<_>>();
+        let before = ports();
+        for (interface, said) in &said {
+            assert_eq!(
+                ask("ADD", interface, json!({})),
+                *said,
+                "{driver} {interface}: asked again it is the same"
+            );
+            let checked = ask("CHECK", interface, json!({"prevResult": said.json}));
+            assert!(checked.success, "{driver} {interface}: {:#}", checked.json);
+        }
+        assert_eq!(ports(), before, "{driver}: nothing was made anew");
+        a.net.ip(&format!("rule del from {}", said[1].1.address(0)));
+        let checked = ask("CHECK", "eth1", json!({"prevResult": said[1].1.json}));
+        assert_eq!(checked.code(), 101);
+        assert!(
+            checked.json["msg"].as_str().unwrap().contains("no rule leads what is from 10.88.0."),
+            "{checked:?}"
+        );
+        // An ADD puts it right, and one that was there first may go before the others.
+        assert_eq!(ask("ADD", "eth1", json!({})), said[1].1);
+        for (at, interface) in ["eth0", "eth2", "eth1"].into_iter().enumerate() {
+            ask("DEL", interface, json!({})).ok();
+            assert!(!a.has(interface), "{driver}");
+            match at {
+                0 => all(&b, &[addresses(&said[1].1), addresses(&said[2].1)].concat()),
+                1 => all(&b, &addresses(&said[1].1)),
+                _ => {}
+            }
+        }
+        assert_eq!(a.net.ip("rule").lines().count(), 3, "{}", a.net.ip("rule"));
+        assert!(!a.net.ip("-6 rule").contains("20000"), "{}", a.net.ip("-6 rule"));
+        runtime.ask("DEL", "1.0.0", &b, json!({})).ok();
+        runtime.assert_empty();
+    }
+}
+
 #[test]
 fn the_runtimes_own_namespace_is_no_containers() {
     let runtime = Runtime::new();
@@ -95,6 +169,24 @@ fn the_runtimes_own_namespace_is_no_containers() {
         let said = runtime.run("ADD", &env, runtime.with("1.0.0", json!({})));
         assert_eq!(said.code(), 4, "{:#}", said.json);
         assert!(said.json["msg"].as_str().unwrap().contains(netns), "{:#}", said.json);
+        runtime.assert_empty();
+    }
+}
+
+/// What is no namespace at all is said to be none, at once, by whatever verb; DEL goes on without it.
+#[test]
+fn a_namespace_that_is_none_is_refused_by_name() {
+    let runtime = Runtime::new();
+    let pipe = runtime.node.directory().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for netns in [&*pipe.display().to_string(), "/dev/null", "/etc/passwd", "/proc/self/ns/mnt", "/nowhere"] {
+        let env = [("CNI_CONTAINERID", "odd"), ("CNI_NETNS", netns), ("CNI_IFNAME", "eth0")];
+        let begun = std::time::Instant::now();
+        let said = runtime.run("ADD", &env, runtime.with("1.0.0", json!({})));
+        assert_eq!(said.code(), 3, "{netns}: {:#}", said.json);
+        assert!(said.json["msg"].as_str().unwrap().contains(netns), "{:#}", said.json);
+        runtime.run("DEL", &env, runtime.with("1.0.0", json!({}))).ok();
+        assert!(begun.elapsed() < LONG, "{netns}: {:?}", begun.elapsed());
         runtime.assert_empty();
     }
 }

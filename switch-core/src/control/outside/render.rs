@@ -5,6 +5,7 @@ use crate::nft::expression::{Family, Meta, REG, Rule};
 use crate::nft::ranges::ranges;
 use crate::nft::table::Type;
 use crate::nft::{Chain, Hook, Set, Table};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use switch_api::Protocol;
 
@@ -17,10 +18,15 @@ pub(super) const UDP: u8 = 17;
 
 /// Devices by which the kernel reaches the switch.
 const DEVICES: &str = "devices";
+/// Those to which answers return.
+const RETURNING: &str = "returning";
 
 /// The table.
 pub(super) fn table(outside: &Outside) -> Table {
     let mut sets = vec![Set::devices(DEVICES, &outside.devices)];
+    if returns(outside) {
+        sets.push(Set::devices(RETURNING, &outside.returning));
+    }
     sets.extend(Family::ALL.into_iter().flat_map(|family| sets_of(outside, family)));
     let mut chains = Vec::new();
     if !outside.published.is_empty() {
@@ -28,6 +34,11 @@ pub(super) fn table(outside: &Outside) -> Table {
     }
     chains.push(postrouting(outside));
     Table { name: TABLE.into(), comment: COMMENT.into(), sets, chains }
+}
+
+/// Whether what is published is led by a device to which answers return.
+fn returns(outside: &Outside) -> bool {
+    !outside.published.is_empty() && !outside.returning.is_empty()
 }
 
 /// A set's name, for one IP version.
@@ -56,15 +67,18 @@ fn sets_of(outside: &Outside, family: Family) -> Vec<Set> {
         all().filter_map(|forward| Some(([bytes_of(forward.at?), asked(forward)].concat(), target(forward))));
     let name = of("published_at", family);
     sets.push(Set::map(&name, &[address, protocol, port], &[address, port], somewhere));
-    let mut pods: Vec<_> = all()
-        .map(|forward| {
-            [bytes_of(forward.to), protocol_of(forward.protocol), port_of(forward.to_port)].concat()
-        })
-        .collect();
+    let led_to = |forward: &Forward| {
+        [bytes_of(forward.to), protocol_of(forward.protocol), port_of(forward.to_port)].concat()
+    };
     // Two ports of the node may lead to one of a pod.
-    pods.sort();
-    pods.dedup();
+    let once = |rows: BTreeSet<Vec<u8>>| rows.into_iter().collect::<Vec<_>>();
+    let pods = once(all().map(led_to).collect());
     sets.push(Set::of(&of("pods", family), &[address, protocol, port], pods));
+    if returns(outside) {
+        let itself = all().map(|forward| [bytes_of(forward.to), led_to(forward)].concat());
+        let itself = once(itself.collect());
+        sets.push(Set::of(&of("itself", family), &[address, address, protocol, port], itself));
+    }
     sets
 }
 
@@ -107,10 +121,31 @@ fn postrouting(outside: &Outside) -> Chain {
     if !outside.published.is_empty() {
         // A pod has no way back to the node's loopback.
         rules.push(to_switch().from_loopback().masquerade());
-        // A pod that asks for a published port of another pod, or of its own, must get the answer from the node that it asked.
+        // A pod that asks for a published port of its own must not get its own address to answer to.
+        if returns(outside) {
+            rules.extend(Family::ALL.map(|family| {
+                let words = family.address_len() / 4;
+                let (to, behind) = (REG + words, REG + 2 * words);
+                to_switch()
+                    .is_translated()
+                    .family(family)
+                    .source(family, REG)
+                    .destination(family, to)
+                    .meta(Meta::Protocol, behind)
+                    .destination_port(behind + 1)
+                    .is_in(&of("itself", family), REG)
+                    .masquerade()
+            }));
+        }
+        // One that asks for another pod's must get the answer from the node that it asked. Where answers return to the node anyway, its own address
+        // stays: kube-proxy may have led it to that very port, and a policy would take it for the node.
         rules.extend(Family::ALL.map(|family| {
             let behind = REG + family.address_len() / 4;
-            to_switch()
+            let to_switch = match returns(outside) {
+                true => to_switch().is_not_in(RETURNING, REG),
+                false => to_switch(),
+            };
+            to_switch
                 .meta(Meta::InDevice, REG)
                 .is_in(DEVICES, REG)
                 .is_translated()
