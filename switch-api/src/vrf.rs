@@ -127,4 +127,7 @@ pub struct MirrorStatus {
     /// Work that the last of them took, until all workers went by it, µs.
     #[serde(default)]
     pub worked_us: u64,
+    /// What the kernel told last does not say all: everything is asked anew before long, and what is mirrored may be old till then.
+    #[serde(default)]
+    pub unsure: bool,
 }

@@ -2,7 +2,9 @@
 
 use crate::output::Output;
 use clap::{Args, Subcommand, ValueEnum};
-use switch_api::{ApiError, ByName, Client, Done, Name, Nothing, Prefix, Request, Uplink, Vrf, VrfStatus};
+use switch_api::{
+    ApiError, ByName, Client, Done, MirrorStatus, Name, Nothing, Prefix, Request, Uplink, Vrf, VrfStatus,
+};
 
 /// What can be done with routing tables.
 #[derive(Debug, Subcommand)]
@@ -106,6 +108,11 @@ fn uplink(status: &VrfStatus) -> String {
     std::iter::once(kernel.to_owned()).chain(nics).collect::<Vec<_>>().join(", ")
 }
 
+/// How many routes, and whether they may be old ones.
+fn mirrored(mirror: MirrorStatus) -> String {
+    format!("{} routes{}", mirror.routes, if mirror.unsure { ", unsure" } else { "" })
+}
+
 fn show(list: &[VrfStatus], output: &Output) -> String {
     let mut table =
         output.table(&["VRF", "UPLINK", "PORT", "DEVICE", "KERNEL TABLE", "MIRRORED", "OWNER", "ANNOUNCED"]);
@@ -118,7 +125,7 @@ fn show(list: &[VrfStatus], output: &Output) -> String {
             text(status.port.as_ref().map(Name::as_str)),
             text(status.device.as_deref()),
             status.vrf.kernel_table.to_string(),
-            status.mirrored.map_or_else(|| "-".to_owned(), |mirror| format!("{} routes", mirror.routes)),
+            status.mirrored.map_or_else(|| "-".to_owned(), mirrored),
             status.vrf.owner.to_string(),
             announced.join(" "),
         ]);

@@ -22,6 +22,7 @@ const TEST: &[Need] = &[
     ("script", "bsdutils"),
     ("bird", "bird2"),
     ("/usr/lib/frr/bgpd", "frr"),
+    ("gobgpd", "gobgpd"),
     ("traceroute", "traceroute"),
     ("tracepath", "iputils-tracepath"),
     ("mtr", "mtr-tiny"),
@@ -93,6 +94,7 @@ const FIGURES: &[Need] = &[
     ("/usr/lib/openvswitch-switch/ovs-vswitchd", "openvswitch-switch"),
     ("/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk", "openvswitch-switch-dpdk"),
     ("dpdk-testpmd", "dpdk-dev"),
+    ("dpdk-test-fib", "dpdk-dev"),
     ("/usr/lib/x86_64-linux-gnu/librte_net_af_xdp.so.23", "librte-net-af-xdp23"),
     ("/usr/lib/x86_64-linux-gnu/librte_net_pcap.so.23", "librte-net-pcap23"),
 ];

@@ -1,9 +1,11 @@
 //! `lpm4`, `lpm6`: Longest-prefix match in a table as large as the Internet's: lookups in a batch, memory, and
-//! what one change costs while the others go on reading. DIR-24-8 runs beside it.
+//! what one change costs while the others go on reading. DIR-24-8 runs beside it, and DPDK's `rte_fib` over the same routes and
+//! destinations.
 
 use super::{Bench, Figure, Held};
 use crate::cycles::median;
 use crate::dir24::Dir24;
+use crate::peers::fib;
 use crate::routes;
 use std::hint::black_box;
 use std::time::Instant;
@@ -20,6 +22,8 @@ const CHANGE_MS_MAX: f64 = 10.0;
 const DESTINATIONS: usize = 1 << 20;
 const BATCH: usize = 64;
 const CHANGES: usize = 200;
+/// Times that DPDK's program is asked: each makes the table anew.
+const RUNS: usize = 3;
 
 /// What it is held against.
 pub(super) const V4_HELD: Held = Held::at_most("ns a lookup", V4_BAR_NS);
@@ -29,8 +33,8 @@ pub(super) const V6_HELD: Held = Held::at_most("ns a lookup", V6_BAR_NS);
 pub(super) fn v4(_: &Bench) -> Result<Figure, String> {
     let all = routes::v4(V4_ROUTES, 1);
     let lpm = Lpm::default().changed(&mut all.clone());
-    let ips: Vec<u32> =
-        routes::destinations(&all, DESTINATIONS, 2).iter().map(|key| (key >> 96) as u32).collect();
+    let keys = routes::destinations(&all, DESTINATIONS, 2);
+    let ips: Vec<u32> = keys.iter().map(|key| (key >> 96) as u32).collect();
     let mut dir24 = Dir24::default();
     let mut by_len = all.clone();
     by_len.sort_by_key(|change| change.len);
@@ -54,12 +58,13 @@ pub(super) fn v4(_: &Bench) -> Result<Figure, String> {
     let (own, bytes) = (median(own), lpm.bytes());
     let detail = format!(
         "{V4_ROUTES} prefixes, random destinations, batches of {BATCH}; one by one {:.1} ns; {} MiB (bar {}); \
-         a change {change_ms:.3} ms, at worst {worst_ms:.3} (bar {CHANGE_MS_MAX}); DIR-24-8 beside it {:.1} ns, {} MiB",
+         a change {change_ms:.3} ms, at worst {worst_ms:.3} (bar {CHANGE_MS_MAX}); DIR-24-8 beside it {:.1} ns, {} MiB; {}",
         median(one_by_one),
         bytes >> 20,
         V4_BYTES_MAX >> 20,
         median(other),
         dir24.bytes() >> 20,
+        beside_dpdk(own, &all, &keys, false),
     );
     let figure = Figure::new("lpm4", own, V4_HELD, detail);
     Ok(figure.only_if(bytes <= V4_BYTES_MAX && worst_ms < CHANGE_MS_MAX))
@@ -85,9 +90,10 @@ pub(super) fn v6(_: &Bench) -> Result<Figure, String> {
     let own = median(own);
     let (change_ms, worst_ms) = changes(&lpm, &all);
     let detail = format!(
-        "{V6_ROUTES} prefixes, random destinations, batches of {BATCH}; one by one {:.1} ns; {} MiB; a change {change_ms:.3} ms, at worst {worst_ms:.3} (bar {CHANGE_MS_MAX})",
+        "{V6_ROUTES} prefixes, random destinations, batches of {BATCH}; one by one {:.1} ns; {} MiB; a change {change_ms:.3} ms, at worst {worst_ms:.3} (bar {CHANGE_MS_MAX}); {}",
         median(one_by_one),
-        lpm.bytes() >> 20
+        lpm.bytes() >> 20,
+        beside_dpdk(own, &all, &keys, true),
     );
     let figure = Figure::new("lpm6", own, V6_HELD, detail);
     Ok(figure.only_if(worst_ms < CHANGE_MS_MAX))
@@ -102,6 +108,17 @@ fn nanoseconds<T>(all: &[T], mut look_up: impl FnMut(&[T; BATCH])) -> f64 {
         }
     }
     start.elapsed().as_secs_f64() * 1e9 / all.len() as f64
+}
+
+/// What DPDK takes for the same on this machine, and how many times that is ours; or why that is not known.
+fn beside_dpdk(own: f64, all: &[Change], keys: &[u128], is_v6: bool) -> String {
+    match (0..RUNS).map(|_| fib::lookup_ns(all, keys, is_v6)).collect::<Result<Vec<_>, _>>() {
+        Ok(ns) => {
+            let ns = median(ns);
+            format!("DPDK's rte_fib beside it {ns:.1} ns, of which ours is {:.2} times", own / ns)
+        }
+        Err(why) => format!("DPDK's rte_fib is not known: {why}"),
+    }
 }
 
 /// Milliseconds that one change takes: the middle and the worst of many, a default route among them.

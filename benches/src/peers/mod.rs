@@ -1,6 +1,7 @@
 //! What a user would run instead, between two pods as the switch has them: same addresses, same device settings.
 
 pub mod bridge;
+pub mod fib;
 pub mod null;
 pub mod ovs;
 pub mod ovs_memory;

@@ -154,18 +154,20 @@ impl Change {
     }
 
     /// Makes it what `found`, in order and each place once, says there is: all of it, up to `limit`. What differs is put, so
-    /// that the rest stays shared.
+    /// that the rest stays shared. What is not found stays where `is_kept` says so.
     pub fn become_all(
         &mut self,
         found: &[(KernelPlace, Arc<KernelWay>)],
         limit: usize,
         odd: (usize, Option<String>),
+        mut is_kept: impl FnMut(KernelPlace) -> bool,
     ) {
         let gone: Vec<KernelPlace> = self
             .next
             .all()
             .map(|(place, _)| place)
             .filter(|place| found.binary_search_by_key(place, |(place, _)| *place).is_err())
+            .filter(|place| !is_kept(*place))
             .collect();
         gone.into_iter().for_each(|place| self.remove(place));
         (self.next.beyond, self.next.odd) = (0, odd);
@@ -443,7 +445,7 @@ mod tests {
 
     fn become_all(before: &Mirrored, found: &[Owned], limit: usize) -> Option<Mirrored> {
         let mut change = Change::of(before);
-        change.become_all(found, limit, Default::default());
+        change.become_all(found, limit, Default::default(), |_| false);
         change.finish(before)
     }
 
@@ -502,7 +504,7 @@ mod tests {
                 }
                 if is_all {
                     let found: Vec<Owned> = next.clone().into_iter().collect();
-                    change.become_all(&found, 100, Default::default());
+                    change.become_all(&found, 100, Default::default(), |_| false);
                 }
                 let is_other = list != next;
                 let after = change.finish(&before);

@@ -245,7 +245,7 @@ proptest! {
                     found.sort_by_key(|(place, _)| *place);
                     found.dedup_by_key(|(place, _)| *place);
                     match found.len() % 2 {
-                        0 => change.become_all(&found, 100, Default::default()),
+                        0 => change.become_all(&found, 100, Default::default(), |_| false),
                         _ => found.into_iter().for_each(|(place, way)| match way.kind {
                             Kind::Blackhole => change.remove(place),
                             _ => change.put(place, way, 100),

@@ -5,19 +5,22 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`answer`] | what the kernel answers to a question for everything, and what that may lack |
 //! | [`news`] | what a message of news changes, or that it leaves a doubt |
 //! | [`read`] | a route as the kernel writes it |
 
+mod answer;
 mod news;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use super::daemon::Daemon;
 use super::rtnl::{Rtnl, table_of};
-use crate::config::mirrored::{
-    Change, KernelHop, KernelPlace, KernelRoute, KernelWay, Meaning, Mirrored, TABLE_LOCAL, shown,
-};
+use crate::config::mirrored::{Change, KernelHop, KernelRoute, Meaning, Mirrored, TABLE_LOCAL, shown};
 use crate::config::shared::Ways;
 use crate::config::snapshot::compile_mirrored;
+use answer::{Answer, Meanwhile, Missing};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -41,6 +44,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Between two questions so many times as long as the last one took: doubts are rare, and till one is settled what is mirrored
 /// may be old.
 const PAUSE_FACTOR: u32 = 3;
+/// The same if nothing is in doubt but whether the answer was whole: where routes of IPv6 come and go all the time it never is.
+const PAUSE_FACTOR_GAPS: u32 = 30;
 /// After a question that failed.
 const RETRY: Duration = Duration::from_secs(1);
 /// Rules of the kernel change without news; so often all is asked anew without a doubt.
@@ -56,6 +61,8 @@ pub struct Mirror {
     limit: usize,
     tables: BTreeSet<u32>,
     known: Known,
+    /// What the last answer lacked, and stays.
+    missing: Missing,
     /// What news has made of the mirror since the last publication, and when that is published.
     next: Option<Change>,
     due: Option<Instant>,
@@ -96,6 +103,7 @@ impl Mirror {
             limit,
             tables: BTreeSet::new(),
             known: Known::default(),
+            missing: Missing::default(),
             next: None,
             due: None,
             published: now,
@@ -119,29 +127,20 @@ impl Mirror {
 
     /// Reads news into what is to be published.
     fn hear(&mut self, present: &Mirrored) {
-        let (start, mut buffer) = (Instant::now(), Vec::with_capacity(32 << 10));
-        self.more = false;
-        for n in 0.. {
-            if n == NEWS_AT_ONCE {
-                self.more = true;
-                break;
+        let start = Instant::now();
+        let (known, tables, next, limit) = (&mut self.known, &self.tables, &mut self.next, self.limit);
+        // Else nobody asked, or all is asked anew before long.
+        let is_wanted = !tables.is_empty() && self.complaint.is_none();
+        let mut is_doubt = false;
+        let read = read_news(&self.news, |bytes| {
+            if is_wanted {
+                let change = next.get_or_insert_with(|| Change::of(present));
+                is_doubt |= known.take(bytes, tables, change, limit);
             }
-            buffer.clear();
-            match self.news.recv_from(&mut buffer, 0) {
-                // Nobody asked, or all is asked anew before long.
-                Ok(_) if self.tables.is_empty() || self.complaint.is_some() => {}
-                Ok(_) => {
-                    let change = self.next.get_or_insert_with(|| Change::of(present));
-                    if self.known.take(&buffer, &self.tables, change, self.limit) {
-                        self.doubt();
-                    }
-                }
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    self.overruns += 1;
-                    self.doubt();
-                }
-                Err(_) => break,
-            }
+        });
+        self.count(&read);
+        if is_wanted && (is_doubt || read.overruns > 0) {
+            self.doubt(PAUSE_FACTOR);
         }
         if self.next.is_some() {
             self.due.get_or_insert(self.published + PAUSE_MIN);
@@ -149,9 +148,17 @@ impl Mirror {
         self.work += start.elapsed();
     }
 
-    fn doubt(&mut self) {
-        let pause = PAUSE_MIN.max(self.took * PAUSE_FACTOR);
-        self.question.get_or_insert(self.asked + pause);
+    fn count(&mut self, read: &Read) {
+        self.more = read.more;
+        self.overruns += read.overruns;
+        if !read.more {
+            self.known.is_up_to_date();
+        }
+    }
+
+    fn doubt(&mut self, factor: u32) {
+        let at = self.asked + PAUSE_MIN.max(self.took * factor);
+        self.question = Some(self.question.map_or(at, |due| due.min(at)));
     }
 
     /// How long until something is due.
@@ -238,14 +245,16 @@ impl Daemon {
         let start = Instant::now();
         // What is answered is newer than all news by now.
         (mirror.next, mirror.due, mirror.question) = (None, None, None);
-        mirror.discard();
-        let found = mirror.ask();
+        let read = read_news(&mirror.news, |_| ());
+        (mirror.more, mirror.overruns) = (read.more, mirror.overruns + read.overruns);
+        let answer = mirror.ask();
         mirror.questions += 1;
-        match found {
-            Ok(Found { routes, odd }) => {
+        let mut doubt = None;
+        match answer {
+            Ok(answer) => {
                 mirror.complaint = None;
                 let mut change = Change::of(&self.model.mirrored);
-                change.become_all(&routes, mirror.limit, odd);
+                doubt = mirror.settle(answer, read.more, &mut change);
                 let next = change.finish(&self.model.mirrored);
                 next.into_iter().for_each(|next| self.adopt_mirrored(next));
             }
@@ -262,6 +271,7 @@ impl Daemon {
         let took = now - start;
         if let Some(mirror) = &mut self.mirror {
             (mirror.asked, mirror.published, mirror.took, mirror.work) = (now, now, took, Duration::ZERO);
+            doubt.into_iter().for_each(|factor| mirror.doubt(factor));
         }
         tracing::debug!(?took, routes = self.model.mirrored.len(), "the kernel's routes were read");
     }
@@ -313,64 +323,78 @@ impl Daemon {
             questions: mirror.questions,
             changes: mirror.changes,
             worked_us: mirror.worked.as_micros() as u64,
+            unsure: mirror.question.is_some(),
         })
     }
 }
 
-/// What the kernel has: places in order, each once, and what is not understood.
+/// How news was read.
 #[derive(Debug, Default)]
-struct Found {
-    routes: Vec<(KernelPlace, Arc<KernelWay>)>,
-    odd: (usize, Option<String>),
+struct Read {
+    /// More waits.
+    more: bool,
+    /// Times that some was lost.
+    overruns: u64,
+}
+
+/// Gives `take` the news that waits, up to so much at once.
+fn read_news(socket: &Socket, mut take: impl FnMut(&[u8])) -> Read {
+    let (mut read, mut buffer) = (Read::default(), Vec::with_capacity(32 << 10));
+    for _ in 0..NEWS_AT_ONCE {
+        buffer.clear();
+        match socket.recv_from(&mut buffer, 0) {
+            Ok(_) => take(&buffer),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => read.overruns += 1,
+            Err(_) => return read,
+        }
+    }
+    Read { more: true, ..read }
 }
 
 impl Mirror {
-    /// Reads news away that a question answers.
-    fn discard(&mut self) {
-        let mut buffer = Vec::with_capacity(32 << 10);
-        self.more = false;
-        for _ in 0..NEWS_AT_ONCE {
-            buffer.clear();
-            match self.news.recv_from(&mut buffer, 0) {
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.overruns += 1,
-                Err(_) => return,
-                Ok(_) => {}
-            }
-        }
-        self.more = true;
-    }
-
     /// Everything in the tables, and the kernel's own addresses.
-    fn ask(&mut self) -> io::Result<Found> {
-        let (mut known, mut found) = (Known::default(), Found::default());
+    fn ask(&mut self) -> io::Result<Answer> {
+        let mut answer = Answer::default();
         if self.tables.is_empty() {
-            return Ok(found);
+            self.known = Known::default();
+            return Ok(answer);
         }
         let rtnl = Rtnl::open()?;
-        known.learn_devices(rtnl.links()?);
+        let mut known = Known::of_answer(rtnl.links()?);
         for table in self.tables.clone().into_iter().chain([TABLE_LOCAL]) {
             for family in [AddressFamily::Inet, AddressFamily::Inet6] {
                 dump(&rtnl, table, family, |message| match known.read(message) {
-                    Ok(Some((place, way))) => found.routes.push((place, way)),
+                    Ok(Some((place, way))) => answer.routes.push((place, way)),
                     Ok(None) => {}
                     Err(why) => {
-                        found.odd.0 += 1;
-                        found.odd.1.get_or_insert(why);
+                        answer.odd.0 += 1;
+                        answer.odd.1.get_or_insert(why);
                     }
                 })?;
             }
         }
-        // Stable: of several routes in one place the kernel uses the first.
-        found.routes.sort_by_key(|(place, _)| *place);
-        found.routes.dedup_by(|(next, _), (first, _)| {
-            let is_same = next == first;
-            if is_same {
-                known.crowd(*first);
-            }
-            is_same
-        });
+        known.put_in_order(&mut answer.routes);
         self.known = known;
-        Ok(found)
+        Ok(answer)
+    }
+
+    /// Makes of an answer, and of what was told while it was read, what there is. `more`: what was told before waits still. If
+    /// that leaves a doubt: how many times as long as the question took the next one has time.
+    fn settle(&mut self, answer: Answer, more: bool, change: &mut Change) -> Option<u32> {
+        let mut meanwhile = Meanwhile::default();
+        if self.tables.is_empty() {
+            // Nothing is kept, and nobody wants news.
+            change.become_all(&[], self.limit, Default::default(), |_| false);
+            self.missing = Missing::default();
+            return None;
+        }
+        let read = read_news(&self.news, |bytes| meanwhile.news.push(bytes.to_vec()));
+        meanwhile.is_part = more || read.more || read.overruns > 0;
+        let missing = std::mem::take(&mut self.missing);
+        let put = answer.put(&meanwhile, &mut self.known, missing, &self.tables, change, self.limit);
+        self.missing = put.missing;
+        self.count(&read);
+        if put.is_doubt { Some(PAUSE_FACTOR) } else { put.has_gaps.then_some(PAUSE_FACTOR_GAPS) }
     }
 }
 

@@ -25,6 +25,10 @@ use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use switch_api::{Cidr, DeviceRoute, Mac};
 
+/// Longest datagram of an answer. The kernel fills up to 32 KiB of what it is given (net/netlink/af_netlink.c, `netlink_dump`), a tenth of
+/// which it would use for whoever asks how long an answer is first; a NIC with hundreds of virtual functions says more about itself.
+const ANSWER_BYTES: usize = 256 << 10;
+
 /// A connection to the kernel. It stays in the namespace it was opened in.
 #[derive(Debug)]
 pub struct Rtnl(Socket);
@@ -279,9 +283,14 @@ impl Rtnl {
 
     /// Reads answers until the kernel says that it is done, or `take` does.
     fn read(&self, mut take: impl FnMut(RouteNetlinkMessage) -> bool) -> io::Result<()> {
-        let mut done = false;
+        let (mut done, mut bytes) = (false, Vec::with_capacity(ANSWER_BYTES));
         while !done {
-            let (bytes, _) = self.0.recv_from_full()?;
+            bytes.clear();
+            // Cut off what is longer, and say how long it was.
+            let (len, _) = self.0.recv_from(&mut bytes, libc::MSG_TRUNC)?;
+            if len > ANSWER_BYTES {
+                return Err(io::Error::other(format!("an answer of {len} bytes, of {ANSWER_BYTES} at most")));
+            }
             let mut rest = bytes.as_slice();
             while !rest.is_empty() && !done {
                 let message =

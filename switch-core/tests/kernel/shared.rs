@@ -115,6 +115,36 @@ fn pods_of_two_nodes_talk_past_their_kernels_which_keep_their_nic() {
     }
 }
 
+/// A tunnel that ends at the NIC's own address is the host's, as it was: pods whose routes lead into it go by the kernel.
+#[test]
+fn a_tunnel_of_the_hosts_stays_theirs() {
+    let (nodes, daemons) = shared_pair(&switchd());
+    let near = &nodes[0].pods[0];
+    wait_until("ping past the kernels", LONG, || ping(&near.net, "10.2.0.2").contains("ttl=62"));
+    for (here, there) in [(&nodes[0], &nodes[1]), (&nodes[1], &nodes[0])] {
+        let (net, own, other) = (&here.node.net, here.net, there.net);
+        let nic = here.nic(there, LINK);
+        net.ip(&format!(
+            "link add vx0 type vxlan id 7 dstport 4789 local 10.90.0.{own} remote 10.90.0.{other} dev {nic}"
+        ));
+        net.ip("link set vx0 up");
+        net.ip(&format!("addr add 10.77.0.{own}/24 dev vx0"));
+    }
+    wait_until("the tunnel", LONG, || ping(&nodes[0].node.net, "10.77.0.2").contains("3 received"));
+    for (here, there) in [(&nodes[0], &nodes[1]), (&nodes[1], &nodes[0])] {
+        let other = there.net;
+        here.node.net.ip(&format!("route replace 10.{other}.0.0/24 via 10.77.0.{other}"));
+    }
+    wait_until("the mirror", LONG, || choice(&daemons[0], "10.2.0.2").what == "kernel");
+    // Two switches and two kernels.
+    wait_until("ping by the tunnel", LONG, || ping(&near.net, "10.2.0.2").contains("ttl=60"));
+    assert_eq!(tcp(&near.net, &nodes[1].pods[0].net, "10.2.0.2".parse().unwrap(), 300_000), 300_000);
+    assert!(ping(&near.net, "fd10:2::2").contains("ttl=62"), "what has no tunnel goes as it did");
+    for daemon in &daemons {
+        daemon.assert_conserved();
+    }
+}
+
 #[test]
 fn while_the_switch_is_away_its_nic_is_the_kernels_and_pods_packets_go_nowhere() {
     let (nodes, mut daemons) = shared_pair(&switchd().keeping_state());

@@ -4,6 +4,30 @@ use super::Mistake;
 
 pub(super) const ROUTES: &[Mistake] = &[
     Mistake {
+        what: "news older than the answer takes a route away",
+        file: "control/mirror/news.rs",
+        right: "is_short || seems || place.table == TABLE_LOCAL",
+        wrong: "is_short || place.table == TABLE_LOCAL",
+        test: "news_older_than_the_answer",
+        loom: false,
+    },
+    Mistake {
+        what: "what an answer of the kernel's leaves out is gone",
+        file: "control/mirror/answer.rs",
+        right: "is_kept && missing.0.insert(place)",
+        wrong: "is_kept && !missing.0.insert(place)",
+        test: "what_an_answer_lacks",
+        loom: false,
+    },
+    Mistake {
+        what: "what an answer lacks stays for good",
+        file: "control/mirror/answer.rs",
+        right: "gaps.hide(place) && !before.0.contains(&place);",
+        wrong: "gaps.hide(place);",
+        test: "what_an_answer_lacks",
+        loom: false,
+    },
+    Mistake {
         what: "a next hop whose port is closed is gone by",
         file: "pipeline/next_hop.rs",
         right: "view.snapshot.port(port).is_none_or(|to| !to.open)",

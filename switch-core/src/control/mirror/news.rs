@@ -2,6 +2,10 @@
 //! none stood, one that replaces the only one there, one that goes as it stands. All else leaves a doubt, which is answered by
 //! asking for everything: routes of the kernel that share a place, IPv6 next hops that come and go one by one, routes that go
 //! without a word with their device, their source address or their next-hop object.
+//!
+//! News from while everything was asked may be older than what was answered. It is told again on the answer, and ends at what is
+//! there, for what is told last of a place is what the answer has. But where several routes stood meanwhile and one is left, one that
+//! replaced another beside it and went seems to replace the one that is left, and to take it away: a doubt as well.
 
 use super::super::links::{self, Link};
 use super::super::nexthop::{self, Nexthops};
@@ -20,28 +24,61 @@ const HEADER_LEN: usize = 16;
 /// linux/rtnetlink.h: news of next-hop objects, which the crate does not know.
 const NEXTHOPS: std::ops::RangeInclusive<u16> = 104..=105;
 const NEW_NEXTHOP: u16 = 104;
+/// And of buckets of resilient groups, which lead by what the group has, now here, now there: nothing to a route.
+const BUCKETS: std::ops::RangeInclusive<u16> = 116..=117;
 
 /// What has to be known to understand news.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// Devices by index: their names, and whether they are set up.
-    devices: BTreeMap<u32, (String, bool)>,
+    /// Devices by index.
+    devices: BTreeMap<u32, Device>,
     /// What routes say, each once.
     ways: HashSet<Arc<KernelWay>>,
     /// Places where several routes stand.
     crowded: HashSet<KernelPlace>,
     /// Next-hop objects, once a route names one by number alone.
     nexthops: Option<Arc<Nexthops>>,
+    /// What is told may be older than what is known: where it replaced an IPv4 route.
+    late: Option<HashSet<KernelPlace>>,
+}
+
+/// Of a device, what routes depend on.
+#[derive(Debug, PartialEq, Eq)]
+struct Device {
+    name: String,
+    is_up: bool,
+    mtu: u32,
+}
+
+impl Device {
+    fn of(link: Link) -> (u32, Self) {
+        (link.index, Self { name: link.name, is_up: link.is_up, mtu: link.mtu })
+    }
 }
 
 impl Known {
-    pub(super) fn learn_devices(&mut self, links: Vec<Link>) {
-        self.devices = links.into_iter().map(|link| (link.index, (link.name, link.is_up))).collect();
+    /// Of an answer: what is told at first may be older.
+    pub(super) fn of_answer(links: Vec<Link>) -> Self {
+        let devices = links.into_iter().map(Device::of).collect();
+        Self { devices, late: Some(HashSet::new()), ..Self::default() }
     }
 
-    /// Several routes stand there.
-    pub(super) fn crowd(&mut self, place: KernelPlace) {
-        self.crowded.insert(place);
+    /// All that is older than the answer has been told.
+    pub(super) fn is_up_to_date(&mut self) {
+        self.late = None;
+    }
+
+    /// Puts what was answered in order, and each place once: of several routes there the kernel uses the first.
+    pub(super) fn put_in_order(&mut self, routes: &mut Vec<(KernelPlace, Arc<KernelWay>)>) {
+        // Stable.
+        routes.sort_by_key(|(place, _)| *place);
+        routes.dedup_by(|(next, _), (first, _)| {
+            let is_same = next == first;
+            if is_same {
+                self.crowded.insert(*first);
+            }
+            is_same
+        });
     }
 
     /// A route that concerns us; `Err` names one that does and cannot be understood.
@@ -51,7 +88,7 @@ impl Known {
     ) -> Result<Option<(KernelPlace, Arc<KernelWay>)>, String> {
         let (devices, objects) = (&self.devices, &mut self.nexthops);
         let name =
-            |index: u32| devices.get(&index).map_or_else(|| index.to_string(), |(name, _)| name.clone());
+            |index: u32| devices.get(&index).map_or_else(|| index.to_string(), |device| device.name.clone());
         let mut nexthops = || objects.get_or_insert_with(|| Arc::new(nexthop::all_or_none())).clone();
         let Some((place, way)) = read::read(message, &name, &mut nexthops)? else { return Ok(None) };
         if let Some(known) = self.ways.get(&way) {
@@ -70,28 +107,20 @@ impl Known {
         change: &mut Change,
         limit: usize,
     ) -> bool {
-        let (mut rest, mut is_doubt) = (bytes, false);
-        while let Some((len, kind, flags)) = header(rest) {
-            let message = rest.get(..len).unwrap_or(rest);
-            is_doubt |= match NEXTHOPS.contains(&kind) {
-                true => self.nexthop(kind, flags),
-                false => match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message)
-                    .map(|read| read.payload)
-                {
-                    Ok(NetlinkPayload::InnerMessage(inner)) => {
-                        self.message(&inner, flags, tables, change, limit)
-                    }
-                    // It may have been a route.
-                    Ok(_) | Err(_) => true,
-                },
+        let mut is_doubt = false;
+        for (kind, flags, inner) in messages(bytes) {
+            is_doubt |= match inner {
+                _ if NEXTHOPS.contains(&kind) => self.nexthop(kind, flags),
+                _ if BUCKETS.contains(&kind) => false,
+                Some(inner) => self.message(&inner, flags, tables, change, limit),
+                // It may have been a route.
+                None => true,
             };
-            // Messages are padded to 4 bytes (NLMSG_ALIGN).
-            rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
         }
         is_doubt
     }
 
-    fn message(
+    pub(super) fn message(
         &mut self,
         message: &RouteNetlinkMessage,
         flags: u16,
@@ -121,7 +150,7 @@ impl Known {
     }
 
     fn comes(
-        &self,
+        &mut self,
         place: KernelPlace,
         way: Arc<KernelWay>,
         flags: u16,
@@ -134,6 +163,9 @@ impl Known {
             Some(before) if *before == way => return false,
             // Beside the one there: behind it or before it.
             Some(_) if !replaces => return true,
+            Some(_) if place.prefix.address.is_ipv4() => {
+                self.late.iter_mut().for_each(|late| _ = late.insert(place));
+            }
             Some(_) | None => {}
         }
         change.put(place, way, limit);
@@ -149,28 +181,32 @@ impl Known {
             // With an address of the kernel's go the routes that send from it, without a word.
             Some(before) if before == way => {
                 change.remove(place);
-                is_short || place.table == TABLE_LOCAL
+                let seems = self.late.as_ref().is_some_and(|late| late.contains(&place));
+                is_short || seems || place.table == TABLE_LOCAL
             }
             // IPv6 next hops go one by one. Of IPv4 the news is older than what stands here.
             Some(_) => place.prefix.address.is_ipv6(),
         }
     }
 
-    /// With a device that is set down IPv4 routes go without a word; routes name devices by index.
+    /// With a device that is set down IPv4 routes go without a word; routes name devices by index; and with a device's MTU those of
+    /// IPv6 routes over it change without one (net/ipv6/route.c, `rt6_mtu_change`).
     fn device(&mut self, message: &LinkMessage, goes: bool) -> bool {
         // Of bridges' ports the same is told as of devices, and means something else.
         if message.header.interface_family != AddressFamily::Unspec {
             return false;
         }
-        let link = links::read(message);
+        let (index, now) = Device::of(links::read(message));
         if goes {
-            return self.devices.remove(&link.index).is_some();
+            return self.devices.remove(&index).is_some();
         }
-        let now = (link.name, link.is_up);
-        match self.devices.insert(link.index, now.clone()) {
-            None => false,
-            Some((name, was_up)) => name != now.0 || was_up && !now.1,
-        }
+        let Some(before) = self.devices.get(&index) else {
+            self.devices.insert(index, now);
+            return false;
+        };
+        let is_doubt = before.name != now.name || before.is_up && !now.is_up || before.mtu != now.mtu;
+        self.devices.insert(index, now);
+        is_doubt
     }
 
     /// Routes that name it by number are others now, or gone; of a new one there are none.
@@ -178,6 +214,25 @@ impl Known {
         self.nexthops = None;
         kind != NEW_NEXTHOP || flags & NLM_F_CREATE == 0 || flags & NLM_F_REPLACE != 0
     }
+}
+
+/// A message's type, its flags, and what it says, if that can be read.
+type Message = (u16, u16, Option<RouteNetlinkMessage>);
+
+/// Messages of a datagram of news.
+pub(super) fn messages(bytes: &[u8]) -> impl Iterator<Item = Message> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let (len, kind, flags) = header(rest)?;
+        let read = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest.get(..len).unwrap_or(rest));
+        // Messages are padded to 4 bytes (NLMSG_ALIGN).
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        let inner = match read.map(|read| read.payload) {
+            Ok(NetlinkPayload::InnerMessage(inner)) => Some(inner),
+            Ok(_) | Err(_) => None,
+        };
+        Some((kind, flags, inner))
+    })
 }
 
 /// Length, type and flags of the first message, if there is one.
