@@ -139,4 +139,12 @@ pub(super) const WAYS: &[Mistake] = &[
         test: "table::flow::key",
         loom: false,
     },
+    Mistake {
+        what: "a tag is taken for an EtherType",
+        file: "wire/ethernet.rs",
+        right: "(tail as u16 != TPID_C).then_some((head >> 16, tail))",
+        wrong: "Some((head >> 16, tail))",
+        test: "the_header_is_what_its_bytes_say",
+        loom: false,
+    },
 ];
