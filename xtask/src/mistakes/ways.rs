@@ -140,6 +140,14 @@ pub(super) const WAYS: &[Mistake] = &[
         loom: false,
     },
     Mistake {
+        what: "routes are asked first for good",
+        file: "pipeline/ways.rs",
+        right: "batches => batches.saturating_sub(1),",
+        wrong: "batches => batches,",
+        test: "while_routes_lead_most",
+        loom: false,
+    },
+    Mistake {
         what: "a tag is taken for an EtherType",
         file: "wire/ethernet.rs",
         right: "(tail as u16 != TPID_C).then_some((head >> 16, tail))",
