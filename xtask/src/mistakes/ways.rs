@@ -62,8 +62,8 @@ pub(super) const WAYS: &[Mistake] = &[
     Mistake {
         what: "a flow's packets pass, whoever sends them",
         file: "pipeline/flow.rs",
-        right: "&& self.is_itself(view, track)",
-        wrong: "",
+        right: "is_plain: to.is_some() && !asks_source,",
+        wrong: "is_plain: to.is_some(),",
         test: "policy_tests",
         loom: false,
     },
@@ -86,8 +86,8 @@ pub(super) const WAYS: &[Mistake] = &[
     Mistake {
         what: "what a flow was admitted by is not compared where it is settled",
         file: "pipeline/flow.rs",
-        right: "&& view.tables.flows.decision(place) == self.decision",
-        wrong: "",
+        right: "decision == self.decision && (self.is_plain",
+        wrong: "(self.is_plain",
         test: "glance_tests",
         loom: false,
     },
@@ -102,8 +102,8 @@ pub(super) const WAYS: &[Mistake] = &[
     Mistake {
         what: "who leaves by one port is judged as who left by the one before",
         file: "pipeline/flow.rs",
-        right: "if self.verdict != verdict {",
-        wrong: "if self.verdict == Verdict::Undecided {",
+        right: "if self.port != port {",
+        wrong: "if self.port == NO_PORT {",
         test: "glance_tests",
         loom: false,
     },
@@ -145,6 +145,14 @@ pub(super) const WAYS: &[Mistake] = &[
         right: "batches => batches.saturating_sub(1),",
         wrong: "batches => batches,",
         test: "while_routes_lead_most",
+        loom: false,
+    },
+    Mistake {
+        what: "of UDP what the packet before said stands in its place",
+        file: "pipeline/flow.rs",
+        right: "if protocol == UDP { Content::Udp } else { self.packet.content }",
+        wrong: "self.packet.content",
+        test: "glance_tests",
         loom: false,
     },
     Mistake {
