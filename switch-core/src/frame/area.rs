@@ -304,6 +304,8 @@ impl Area {
         unsafe { self.base.add(self.position(frame)) }
     }
 
+    /// The same of a large chunk. A call: inlined wherever a packet is read it costs the others registers.
+    #[inline(never)]
     fn place_large(&self, frame: &Frame) -> NonNull<u8> {
         let base = self.large.filter(|_| frame.tag == self.tag | LARGE);
         let base = base.unwrap_or_else(|| panic!("a frame of another area"));

@@ -84,11 +84,12 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
     }
     let mut way = WayOut::nowhere();
     for index in private.flows.asks {
-        let (frame, note) = (&frames[index], &mut notes[index]);
+        let note = &mut notes[index];
         way.follow(view, note.verdict);
         if way.settles(view, &private.flows.tracks[index]) {
             continue;
         }
+        let frame = &frames[index];
         private.flows.tracks[index].write_out();
         let track = &private.flows.tracks[index];
         let mut asking = Asking::new(&private.counters);

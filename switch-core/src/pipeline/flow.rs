@@ -5,18 +5,19 @@ use super::binding::Turn;
 use super::verdict::Verdict;
 use super::{Private, View};
 use crate::config::PORTS_MAX;
-use crate::config::snapshot::PortFacts;
+use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::{Counters, DropReason, Event};
 use crate::frame::BATCH_FRAMES;
 use crate::table::flow::fragments::Stray;
 use crate::table::flow::keeper::Keeper;
 use crate::table::flow::key::Key;
-use crate::table::flow::record::Decision;
+use crate::table::flow::record::{Decision, Record};
 use crate::table::flow::round::Round;
 use crate::table::flow::state::Stage;
 use crate::table::flow::watch::{What, step};
-use crate::table::flow::{Flows, Invalid, Opened, Refusal, Seen};
-use crate::wire::packet::{Packet, Unreadable};
+use crate::table::flow::{Flows, Invalid, Opened, Refusal, Seen, streams};
+use crate::wire::ip::UDP;
+use crate::wire::packet::{Content, Packet, Unreadable};
 
 /// What a frame is to the flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,60 +35,75 @@ pub enum Tracked {
     Control,
 }
 
-/// What is known of one frame, beside its note.
+/// What is known of one frame, beside its note. What every packet's flow is found and settled by is a line of it.
 #[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
 pub struct Track {
+    /// Key of its flow; of an ICMP error, of the flow it quotes.
+    pub key: Key,
+    pub(super) hash: u64,
     /// See [`Tracked`].
     pub tracked: Tracked,
+    /// Bridge or VRF.
+    pub zone: u16,
     /// From which side of its flow's key it comes; meaningless for [`Tracked::Not`].
     pub side: u8,
     /// It was found by the other key of a translated flow: it is an answer, or an error about what was translated.
     pub by_reply: bool,
-    /// Bridge or VRF.
-    pub zone: u16,
-    /// Key of its flow; of an ICMP error, of the flow it quotes.
-    pub key: Key,
-    pub(super) hash: u64,
-    /// Of an ICMP error, whom what it quotes was sent to.
-    pub(super) quoted_dst: u128,
+    /// Of a plain packet most stands in its key, and in `packet` only what TCP says, until somebody asks ([`Track::write_out`]).
+    pub(super) is_whole: bool,
     /// What was read, if [`Track::is_whole`]. A later fragment has the ports of its first one.
     pub packet: Packet,
-    /// Of a plain packet most stands in its key, and here only the content, until somebody asks ([`Track::write_out`]).
-    pub(super) is_whole: bool,
+    /// Of an ICMP error, whom what it quotes was sent to.
+    pub(super) quoted_dst: u128,
 }
+
+const _: () =
+    assert!(std::mem::offset_of!(Track, packet) >= 64 && std::mem::offset_of!(Track, is_whole) < 64);
 
 impl Track {
     /// Nothing is known.
     pub const NOT: Self = Self {
-        tracked: Tracked::Not,
-        side: 0,
-        by_reply: false,
-        zone: 0,
         key: Key { words: [0; 5] },
         hash: 0,
-        quoted_dst: 0,
-        packet: Packet::EMPTY,
+        tracked: Tracked::Not,
+        zone: 0,
+        side: 0,
+        by_reply: false,
         is_whole: true,
+        packet: Packet::EMPTY,
+        quoted_dst: 0,
     };
 
     /// What a plain packet says is written out, if it was not yet: whoever asks for more than its content calls this first. Its key
     /// is its own, as long as it was not.
-    #[inline]
+    #[inline(never)]
     pub(super) fn write_out(&mut self) {
         if self.is_whole || self.tracked == Tracked::Not {
             return;
         }
         let [from, to] = self.key.ends_from(self.side);
+        let protocol = self.key.protocol();
         self.packet = Packet {
             src: from.ip,
             dst: to.ip,
-            protocol: self.key.protocol(),
+            protocol,
             ports: [from.port, to.port],
             icmp: [0; 2],
-            content: self.packet.content,
+            content: if protocol == UDP { Content::Udp } else { self.packet.content },
             fragment: None,
         };
         self.is_whole = true;
+    }
+
+    /// Whether it is one more packet of a flow, that of the entry, that goes on as it did: [`streams`]. Then it is counted.
+    #[inline(always)]
+    pub(super) fn streams(&self, record: Record, now_s: u32) -> bool {
+        // Of plain UDP the key is all that was read.
+        if !self.is_whole && self.key.protocol() == UDP {
+            return record.streams(now_s);
+        }
+        streams(record, &self.packet.content, self.side, now_s)
     }
 
     /// The source of the packet.
@@ -249,41 +265,62 @@ pub(super) fn decision(view: &View, verdict: Verdict) -> Decision {
 /// What is asked about every packet that leaves by one port. Neighbours mostly leave by the same: it is looked up when that changes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WayOut<'a> {
-    verdict: Verdict,
-    /// The port; none if it is not one that leads on.
-    pub to: Option<&'a PortFacts>,
-    /// What a flow is admitted by that goes this way.
-    decision: Decision,
+    /// Its number, or [`NO_PORT`].
+    port: PortId,
+    /// Flows are kept of what it is sent.
+    pub is_tracked: bool,
+    /// Of a plain packet nothing is asked but what its flow was admitted by.
+    is_plain: bool,
     /// Rules of one of the two ports tell fragments from whole packets.
     pub asks_fragments: bool,
     /// Whoever poses as another is to be found out.
     asks_source: bool,
+    /// What a flow is admitted by that goes this way.
+    decision: Decision,
+    /// The port; none if it is not one that leads on.
+    pub to: Option<&'a PortFacts>,
 }
+
+/// In place of a port's number: that of none.
+const NO_PORT: PortId = PortId::MAX;
+const _: () = assert!(PORTS_MAX <= NO_PORT as usize);
 
 impl<'a> WayOut<'a> {
     /// That of no packet.
     pub fn nowhere() -> Self {
-        let (verdict, decision) = (Verdict::Undecided, Decision::NONE);
-        Self { verdict, to: None, decision, asks_fragments: false, asks_source: false }
+        Self {
+            port: NO_PORT,
+            is_tracked: false,
+            is_plain: false,
+            asks_fragments: false,
+            asks_source: false,
+            decision: Decision::NONE,
+            to: None,
+        }
     }
 
-    /// The way of a packet with this verdict.
+    /// The way of a packet with this verdict. All that leave by no port have one way, so that numbers are compared: of verdicts each kind
+    /// would have a branch of its own.
     #[inline(always)]
     pub fn follow(&mut self, view: &View<'a>, verdict: Verdict) {
-        if self.verdict != verdict {
-            *self = Self::of(view, verdict);
+        let port = if let Verdict::Port(port) = verdict { port } else { NO_PORT };
+        if self.port != port {
+            *self = Self::of(view, port);
         }
     }
 
     #[inline(never)]
-    fn of(view: &View<'a>, verdict: Verdict) -> Self {
-        let to = if let Verdict::Port(port) = verdict { view.snapshot.port(port) } else { None };
+    fn of(view: &View<'a>, port: PortId) -> Self {
+        let to = view.snapshot.port(port);
+        let asks_source = view.facts.subject.is_workload && to.is_some_and(|to| to.subject.ingress.is_some());
         Self {
-            verdict,
-            to,
-            decision: decision(view, verdict),
+            port,
+            is_tracked: to.is_some_and(|to| to.tracked),
+            is_plain: to.is_some() && !asks_source,
             asks_fragments: view.facts.acl.fragments || to.is_some_and(|to| to.acl.fragments),
-            asks_source: to.is_some_and(|to| to.subject.ingress.is_some()),
+            asks_source,
+            decision: decision(view, Verdict::Port(port)),
+            to,
         }
     }
 
@@ -291,18 +328,26 @@ impl<'a> WayOut<'a> {
     #[inline(always)]
     pub fn settles(&self, view: &View, track: &Track) -> bool {
         let Tracked::Known(place) = track.tracked else { return false };
+        self.admits(view, track, view.tables.flows.decision(place))
+    }
+
+    /// The same of a packet that is known to be of a flow, by what was decided about that.
+    #[inline(always)]
+    pub fn admits(&self, view: &View, track: &Track, decision: Decision) -> bool {
+        decision == self.decision && (self.is_plain & !track.is_whole || self.admits_with_care(view, track))
+    }
+
+    #[inline(never)]
+    fn admits_with_care(&self, view: &View, track: &Track) -> bool {
         // Of a flow that is allowed fragments need not be.
         let is_asked = self.asks_fragments && track.is_whole && track.packet.fragment.is_some();
-        self.to.is_some()
-            && !is_asked
-            && self.is_itself(view, track)
-            && view.tables.flows.decision(place) == self.decision
+        self.to.is_some() && !is_asked && self.is_itself(view, track)
     }
 
     /// Whoever poses as another end of a flow is asked as anybody: the flow says nothing about it.
     #[inline(always)]
     pub fn is_itself(&self, view: &View, track: &Track) -> bool {
-        !self.asks_source || !view.facts.subject.is_workload || view.facts.subject.may_be(track.src())
+        !self.asks_source || view.facts.subject.may_be(track.src())
     }
 }
 

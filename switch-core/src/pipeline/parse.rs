@@ -6,27 +6,48 @@ use super::verdict::Verdict;
 use crate::counter::DropReason;
 use crate::frame::{Area, Frame};
 use crate::wire::ethernet::{self, GROUP_BIT};
-use crate::wire::gso;
+use crate::wire::gso::{self, Gso};
 
 #[inline]
 pub(super) fn run(area: &Area, frames: &[Frame], notes: &mut [Note]) {
     for (frame, note) in frames.iter().zip(notes) {
-        let Ok(header) = ethernet::parse(area.bytes(frame)) else {
-            *note = Note { verdict: Verdict::Drop(DropReason::Runt), ..Note::default() };
-            continue;
+        let bytes = area.bytes(frame);
+        // The common frame first: no tag on it.
+        *note = match ethernet::parse_plain(bytes) {
+            Some((dst, src_ethertype)) => {
+                let verdict = check_source(src_ethertype >> 16);
+                Note { dst, src_ethertype, segments: 1, verdict, ..Note::default() }
+            }
+            None => with_care(bytes),
         };
-        *note = Note {
-            dst: header.dst,
-            src_ethertype: src_ethertype(header.src, header.ethertype),
-            tci: header.tci.unwrap_or(0),
-            tagged: header.tci.is_some(),
-            routed: false,
-            fid: 0,
-            dst_home: 0,
-            segments: frame.offload.gso.map_or(1, |gso| gso::segments(area.bytes(frame), gso) as u16),
-            verdict: check_source(header.src),
-        };
+        if let Some(gso) = frame.offload.gso {
+            note.segments = segments(bytes, gso);
+        }
     }
+}
+
+/// A frame with a tag, or none at all.
+#[inline(never)]
+fn with_care(bytes: &[u8]) -> Note {
+    let Ok(header) = ethernet::parse(bytes) else {
+        return Note { verdict: Verdict::Drop(DropReason::Runt), ..Note::default() };
+    };
+    Note {
+        dst: header.dst,
+        src_ethertype: src_ethertype(header.src, header.ethertype),
+        tci: header.tci.unwrap_or(0),
+        tagged: header.tci.is_some(),
+        segments: 1,
+        verdict: check_source(header.src),
+        ..Note::default()
+    }
+}
+
+/// Superframes are few, and stand for many.
+#[cold]
+#[inline(never)]
+fn segments(bytes: &[u8], gso: Gso) -> u16 {
+    gso::segments(bytes, gso) as u16
 }
 
 #[inline(always)]

@@ -76,6 +76,7 @@ pub(super) struct Leg {
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
     let mut asks = ArrayVec::<Ask, BATCH_FRAMES>::new();
     let mut here = Here { fid: 0, gateway: None, source: u64::MAX };
+    let routes_first = private.ways.are_routes_first();
     for (index, (frame, note)) in frames.iter().zip(notes.iter_mut()).enumerate().take(BATCH_FRAMES) {
         if !note.is_undecided() {
             continue;
@@ -94,7 +95,9 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
                         None => (dst, is_odd),
                     };
                     let set = private.ways.set(gateway.vrf, dst);
-                    private.ways.touch(set);
+                    if !routes_first {
+                        private.ways.touch(set);
+                    }
                     asks.push(Ask { dst, gateway, len, set, index: index as u8, is_odd });
                 }
                 Err(verdict) => note.verdict = verdict,
@@ -109,11 +112,15 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
     if view.facts.reverse_path != ReversePath::Off {
         check_sources(view, area, frames, notes, &mut asks);
     }
-    let epoch = ways::epoch(view, &private.holds);
-    follow(view, area, frames, notes, &mut asks, private, epoch);
-    if !asks.is_empty() {
-        search(view, area, frames, notes, &mut asks, private, epoch);
+    let (epoch, packets) = (ways::epoch(view, &private.holds), asks.len());
+    if !routes_first {
+        follow(view, area, frames, notes, &mut asks, private, epoch);
     }
+    let led = match asks.is_empty() {
+        true => 0,
+        false => search(view, area, frames, notes, &mut asks, private, epoch),
+    };
+    private.ways.note_batch(led, packets);
 }
 
 /// Where the packets of a batch come in: neighbours mostly come in by one bridge, and from one source.
@@ -202,7 +209,7 @@ fn leads(way: &Way, view: &View, ask: &Ask, frame: &Frame) -> bool {
     !(stays | is_barred)
 }
 
-/// Looks up the ways that nobody went lately.
+/// Looks up routes, and the ways that nobody went lately. How many packets simply follow their route.
 #[inline(never)]
 fn search(
     view: &View,
@@ -212,14 +219,27 @@ fn search(
     asks: &mut ArrayVec<Ask, BATCH_FRAMES>,
     private: &mut Private,
     epoch: u64,
-) {
-    let mut values = [0; BATCH_FRAMES];
-    let count = asks.len();
-    view.snapshot.routing.find_each(&mut values[..count], |n| (asks[n].gateway.vrf, asks[n].dst));
+) -> usize {
+    let (count, mut values) = (asks.len(), find_routes(view, asks));
     follow_routes(view, (area, frames), notes, asks, &mut values, private, epoch);
+    let led = count - asks.len();
+    if private.ways.are_routes_first() && !asks.is_empty() {
+        // Who has no way by his route may have one of his own.
+        follow(view, area, frames, notes, asks, private, epoch);
+        values = find_routes(view, asks);
+    }
     if !asks.is_empty() {
         look_up(view, area, frames, notes, (asks, &values), private, epoch);
     }
+    led
+}
+
+/// What the routing tables say of each destination.
+#[inline]
+fn find_routes(view: &View, asks: &[Ask]) -> [u32; BATCH_FRAMES] {
+    let mut values = [0; BATCH_FRAMES];
+    view.snapshot.routing.find_each(&mut values[..asks.len()], |n| (asks[n].gateway.vrf, asks[n].dst));
+    values
 }
 
 /// Looks up neighbours and ports of what follows nobody.

@@ -16,10 +16,10 @@ use crate::frame::{Area, BATCH_FRAMES, Frame};
 use crate::table::flow::Passed;
 use crate::table::flow::keeper::Keeper;
 use crate::table::flow::key::Key;
+use crate::table::flow::record::{Decision, Record};
 use crate::wire::ethernet::{IPV4, IPV6};
 use crate::wire::ip::{TCP, Version};
 use crate::wire::packet::{Content, Packet, Plain};
-use arrayvec::ArrayVec;
 
 /// Which frames of a batch are looked at, and what is said of those whose flow goes on.
 trait Choice {
@@ -27,8 +27,8 @@ trait Choice {
     fn takes(&mut self, note: &Note) -> bool;
     /// Of a batch of so many, those about which `admit` is asked whatever comes of them.
     fn asks(&self, count: usize) -> Marks;
-    /// Whether a frame may pass; else `admit` is asked.
-    fn settles(&mut self, note: &Note, track: &Track) -> bool;
+    /// Whether a frame of a flow about which this was decided may pass; else `admit` is asked.
+    fn settles(&mut self, note: &Note, track: &Track, decision: Decision) -> bool;
 }
 
 /// What a tracked port sends: where it goes is not known yet.
@@ -46,7 +46,7 @@ impl Choice for Sent {
     }
 
     #[inline(always)]
-    fn settles(&mut self, _: &Note, _: &Track) -> bool {
+    fn settles(&mut self, _: &Note, _: &Track, _: Decision) -> bool {
         false
     }
 }
@@ -61,7 +61,7 @@ impl Choice for Received<'_> {
     #[inline(always)]
     fn takes(&mut self, note: &Note) -> bool {
         self.way.follow(self.view, note.verdict);
-        self.way.to.is_some_and(|to| to.tracked)
+        self.way.is_tracked
     }
 
     #[inline(always)]
@@ -70,9 +70,9 @@ impl Choice for Received<'_> {
     }
 
     #[inline(always)]
-    fn settles(&mut self, note: &Note, track: &Track) -> bool {
+    fn settles(&mut self, note: &Note, track: &Track, decision: Decision) -> bool {
         self.way.follow(self.view, note.verdict);
-        self.way.settles(self.view, track)
+        self.way.admits(self.view, track, decision)
     }
 }
 
@@ -107,9 +107,6 @@ pub(super) fn confirm(view: &View, notes: &mut [Note], private: &mut Private) {
     }
 }
 
-/// In place of a place: the index knows none.
-const NOWHERE: u32 = u32::MAX;
-
 #[inline(always)]
 fn track(
     view: &View,
@@ -120,55 +117,58 @@ fn track(
     mut choice: impl Choice,
 ) {
     let flows = &view.tables.flows;
-    let Flowing { tracks, keeper, asks, begins, .. } = &mut private.flows;
-    let mut chosen = ArrayVec::<u8, BATCH_FRAMES>::new();
+    let Flowing { tracks, keeper, .. } = &mut private.flows;
+    // Where they lie is not asked for anew with each packet.
+    let tracks: &mut [Track; BATCH_FRAMES] = tracks;
+    let mut chosen = Marks::default();
     let mut homes = [0; BATCH_FRAMES];
     let mut here = Zone::of(view, 0);
     for (index, ((frame, note), track)) in
         frames.iter().zip(notes.iter_mut()).zip(tracks.iter_mut()).enumerate()
     {
         track.tracked = Tracked::Not;
-        if !choice.takes(note) {
+        if choice.takes(note) {
+            if here.fid != note.fid {
+                here = Zone::of(view, note.fid);
+            }
+            track.zone = here.zone;
+            if !glance(view, area.bytes(frame), note, track) {
+                look(view, area.bytes(frame), note, track);
+            }
+            homes[index % BATCH_FRAMES] = flows.touch(track.hash);
+            chosen.set(index, true);
+        }
+    }
+    let mut named = [None; BATCH_FRAMES];
+    for index in chosen {
+        let track = &tracks[index];
+        if track.tracked != Tracked::Missing {
             continue;
         }
-        if here.fid != note.fid {
-            here = Zone::of(view, note.fid);
-        }
-        track.zone = here.zone;
-        if !glance(view, area.bytes(frame), note, track) {
-            look(view, area.bytes(frame), note, track);
-        }
-        homes[index % BATCH_FRAMES] = flows.touch(track.hash);
-        chosen.push(index as u8);
-    }
-    let each = || chosen.iter().map(|index| usize::from(*index) % BATCH_FRAMES);
-    let mut places = [NOWHERE; BATCH_FRAMES];
-    for index in each() {
-        let track = &tracks[index];
-        if track.tracked == Tracked::Missing {
-            places[index] = flows.place(homes[index], track.hash).unwrap_or(NOWHERE);
-            if places[index] != NOWHERE && (track.key.protocol() == TCP) | view.facts.translated {
-                flows.touch_tail(places[index]);
-            }
+        named[index] = flows.named(homes[index], track.hash);
+        if let Some(record) = named[index]
+            && (track.key.protocol() == TCP) | view.facts.translated
+        {
+            record.touch_tail();
         }
     }
-    *begins = Marks::default();
-    *asks = choice.asks(notes.len());
-    for index in each() {
+    let (mut asks, mut begins) = (choice.asks(notes.len()), Marks::default());
+    for index in chosen {
         let (note, track) = (&mut notes[index], &mut tracks[index]);
         // Most packets first: they are of a flow that goes on.
-        let place = places[index];
-        if place != NOWHERE
-            && flows.holds(place, &track.key)
-            && flows.streams(place, &track.packet.content, track.side, view.now_s)
+        if let Some(record) = named[index]
+            && record.holds(&track.key)
+            && track.streams(record, view.now_s)
         {
-            track.tracked = Tracked::Known(place);
-        } else {
-            find(view, note, track, Some(place).filter(|place| *place != NOWHERE), keeper);
-            begins.set(index, track.tracked == Tracked::Missing);
+            track.tracked = Tracked::Known(record.place());
+            asks.set(index, !choice.settles(note, track, record.decision()));
+            continue;
         }
-        asks.set(index, !choice.settles(note, track));
+        find(view, note, track, named[index], keeper);
+        begins.set(index, track.tracked == Tracked::Missing);
+        asks.set(index, true);
     }
+    (private.flows.asks, private.flows.begins) = (asks, begins);
 }
 
 /// Bridge or VRF of a bridge and VLAN. Neighbours mostly are of one.
@@ -190,8 +190,9 @@ fn glance(view: &View, bytes: &[u8], note: &Note, track: &mut Track) -> bool {
     if note.ethertype() != IPV4 {
         return false;
     }
-    let packet = bytes.get(note.payload_at()..).unwrap_or_default();
-    let Some(plain) = Plain::read(packet, &mut track.packet.content) else { return false };
+    let Some(packet) = bytes.get(note.payload_at()..) else { return false };
+    let content = &mut track.packet.content;
+    let Some(plain) = Plain::read(packet, |tcp| *content = Content::Tcp(tcp)) else { return false };
     (track.key, track.side) = Key::of_plain(&plain, track.zone);
     track.hash = view.tables.flows.hash(&track.key);
     (track.tracked, track.by_reply, track.is_whole) = (Tracked::Missing, false, false);
@@ -213,12 +214,12 @@ fn look(view: &View, bytes: &[u8], note: &mut Note, track: &mut Track) {
 
 /// What a packet is that is not of those that nearly all are.
 #[inline(never)]
-fn find(view: &View, note: &mut Note, track: &mut Track, place: Option<u32>, keeper: &mut Keeper) {
+fn find(view: &View, note: &mut Note, track: &mut Track, named: Option<Record>, keeper: &mut Keeper) {
     if track.tracked != Tracked::Missing {
         return;
     }
     track.write_out();
-    let place = place.filter(|place| view.tables.flows.holds(*place, &track.key));
+    let place = named.filter(|record| record.holds(&track.key)).map(Record::place);
     match found(view, track, place, keeper) {
         Ok(tracked) => track.tracked = tracked,
         // Untranslated it means something else.

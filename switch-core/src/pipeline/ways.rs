@@ -15,6 +15,11 @@
 //! asks the table, and then takes that. It holds as long as any other, for numbers are those of the snapshot. Where it leads, a way to the
 //! destination itself is kept for one packet in [`SELDOM`]: what many go to is soon among them, and what is scanned once pushes nobody out.
 //!
+//! # Who is asked first
+//! Where packets go to far more destinations than are remembered, it is a guess with each whether it has a way of its own: a branch that is
+//! foretold wrong, and two lines read in vain. So while routes lead most of a batch they are asked first, for some batches
+//! ([`ROUTES_FIRST`]), and who has no way by his route may still have one of his own.
+//!
 //! # Layout
 //! Two ways to a set, the younger in front. The secret of the hash keeps a hostile sender from choosing addresses that push
 //! each other out; the worst that full sets cost is the lookups.
@@ -38,6 +43,8 @@ const _: () = assert!(BRIDGES_MAX < OF_ROUTES as usize);
 /// One of so many packets leaves a way to its destination where its route has one. Not a power of two, as batches and rounds of
 /// destinations like to be.
 const SELDOM: u8 = 13;
+/// Batches in which routes are asked first, after one in which they led most: what is found out in the next one is a small part of them all.
+const ROUTES_FIRST: u8 = 15;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,13 +89,15 @@ pub struct Ways {
     secrets: [u64; 2],
     /// Packets until the next one leaves a way to its destination.
     pause: u8,
+    /// Batches until destinations are asked first again.
+    routes_first: u8,
 }
 
 impl Ways {
     /// None yet.
     pub(super) fn new(secret: u64) -> Self {
         let secrets = [mix(secret), mix(!secret)];
-        Self { sets: vec![[Way::default(); 2]; SETS].into(), secrets, pause: 0 }
+        Self { sets: vec![[Way::default(); 2]; SETS].into(), secrets, pause: 0, routes_first: 0 }
     }
 
     /// The set of a destination in a routing table.
@@ -134,6 +143,21 @@ impl Ways {
         let due = self.pause == 0;
         self.pause = if due { SELDOM - 1 } else { self.pause - 1 };
         due
+    }
+
+    /// Whether routes are asked before destinations, until the next [`Ways::note_batch`].
+    #[inline(always)]
+    pub(super) fn are_routes_first(&self) -> bool {
+        self.routes_first > 0
+    }
+
+    /// A batch is done: of so many packets routes led so many.
+    #[inline(always)]
+    pub(super) fn note_batch(&mut self, led: usize, packets: usize) {
+        self.routes_first = match self.routes_first {
+            0 if 2 * led > packets => ROUTES_FIRST,
+            batches => batches.saturating_sub(1),
+        };
     }
 
     /// Keeps a way, in the place of its predecessor or of the older one.

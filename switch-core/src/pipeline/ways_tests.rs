@@ -213,3 +213,18 @@ fn a_routes_way_is_no_destinations_and_one_in_a_few_packets_leaves_one() {
     let due = (0..1300).filter(|_| ways.is_due()).count();
     assert_eq!(due, 100);
 }
+
+#[test]
+fn while_routes_lead_most_of_a_batch_they_are_asked_first() {
+    let mut ways = Ways::new(5);
+    let mut first_after = |led, packets| {
+        ways.note_batch(led, packets);
+        ways.are_routes_first()
+    };
+    assert!(!first_after(0, 0) && !first_after(32, 64));
+    assert!(first_after(33, 64));
+    // Destinations have their turn however many are led by their routes meanwhile.
+    let batches = 1 + (0..100).take_while(|_| first_after(64, 64)).count();
+    assert_eq!(batches, 15);
+    assert!(first_after(64, 64));
+}

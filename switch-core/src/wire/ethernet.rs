@@ -70,6 +70,17 @@ pub fn parse(frame: &[u8]) -> Result<Ethernet, Malformed> {
     Ok(Ethernet { dst, src, ethertype: be16(frame, 16), tci: Some(be16(frame, 14)) })
 }
 
+/// Reads the header of a frame without a tag as it lies there: the destination, low 48 bits, and all that follows it in one word, the source
+/// above the EtherType. None: there is a tag, or no header; [`parse`] says.
+#[inline(always)]
+pub fn parse_plain(frame: &[u8]) -> Option<(u64, u64)> {
+    let header = frame.first_chunk::<HEADER_LEN>()?;
+    // Two overlapping words hold it all: bytes 0 to 7 and 6 to 13.
+    let (head, tail) = (header.first_chunk()?, header.last_chunk()?);
+    let (head, tail) = (u64::from_be_bytes(*head), u64::from_be_bytes(*tail));
+    (tail as u16 != TPID_C).then_some((head >> 16, tail))
+}
+
 /// Writes both addresses, the low 48 bits of a word each.
 #[inline(always)]
 pub fn set_addresses(frame: &mut [u8], dst: u64, src: u64) {
@@ -116,6 +127,9 @@ mod tests {
                 let at = header.payload_at() - 2;
                 prop_assert_eq!(header.ethertype, u16::from(frame[at]) << 8 | u16::from(frame[at + 1]));
             }
+            let plain = parsed.ok().filter(|header| header.tci.is_none());
+            let words = plain.map(|header| (header.dst, header.src << 16 | u64::from(header.ethertype)));
+            prop_assert_eq!(parse_plain(&frame), words);
         }
 
         #[test]

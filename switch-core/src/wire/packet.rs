@@ -128,20 +128,19 @@ pub struct Plain {
 }
 
 impl Plain {
-    /// Reads one, and its content. Each field is read once, at a place that is known. None: it is another packet or none, and of the
-    /// content nothing counts.
+    /// Reads one, and hands on what TCP says. Each field is read once, at a place that is known. None: it is another packet or none, and what
+    /// was handed on does not count.
     #[inline(always)]
-    pub fn read(packet: &[u8], content: &mut Content) -> Option<Self> {
+    pub fn read(packet: &[u8], keep: impl FnOnce(Tcp)) -> Option<Self> {
         let head = packet.first_chunk::<PLAIN_LEN>()?;
         let end = usize::from(be16(head, 2));
         let is_plain = (head[0] == V4_WITHOUT_OPTIONS) & (be16(head, 6) & MORE_OR_OFFSET == 0);
         if !is_plain | (end < PLAIN_LEN) | (end > packet.len()) {
             return None;
         }
-        // Written where it is known: a content that is handed on is written whole, and copied.
         match head[9] {
-            UDP => *content = Content::Udp,
-            TCP => *content = Content::Tcp(tcp(&packet[V4_HEADER_LEN..end]).ok()?),
+            UDP => {}
+            TCP => keep(tcp(&packet[V4_HEADER_LEN..end]).ok()?),
             _ => return None,
         }
         Some(Self {
@@ -212,7 +211,9 @@ impl Packet {
     /// [`Plain::read`] over what was read before. False for every other packet, of which nothing counts then.
     #[inline(always)]
     fn read_plain(&mut self, packet: &[u8]) -> bool {
-        let Some(plain) = Plain::read(packet, &mut self.content) else { return false };
+        // Unless it says more.
+        self.content = Content::Udp;
+        let Some(plain) = Plain::read(packet, |tcp| self.content = Content::Tcp(tcp)) else { return false };
         self.src = V4_MAPPED | u128::from(plain.src);
         self.dst = V4_MAPPED | u128::from(plain.dst);
         self.protocol = plain.protocol;

@@ -28,7 +28,8 @@ pub(super) fn header(
     source: &mut u64,
 ) -> Result<Header, Verdict> {
     if note.ethertype() == IPV4
-        && let Some(plain) = hop::read_plain(bytes.get(note.payload_at()..).unwrap_or_default())
+        && let Some(packet) = bytes.get(note.payload_at()..)
+        && let Some(plain) = hop::read_plain(packet)
         && is_ordinary_v4(plain.dst)
         && (u64::from(plain.src) == *source || is_source_v4(plain.src, gateway))
     {

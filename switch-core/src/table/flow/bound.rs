@@ -173,7 +173,7 @@ impl Flows {
         decision: Decision,
         binding: &Binding,
     ) -> Result<Opened, Unbound> {
-        if let Some(place) = self.place(self.index.home(seen.hash), seen.hash) {
+        if let Some(place) = self.place(seen.hash) {
             return self.open_again(keeper, place, seen, decision).map_err(Unbound::Refused);
         }
         if self.is_taken(binding.hash) || binding.key == seen.key {
@@ -208,7 +208,7 @@ impl Flows {
         // Both first packets at once on two workers: the other one's binding stands.
         self.record(place).set_free();
         keeper.release(self, seen.port, place);
-        match self.place(self.index.home(seen.hash), seen.hash) {
+        match self.place(seen.hash) {
             Some(other) => self.open_again(keeper, other, seen, decision).map_err(Unbound::Refused),
             None => Err(why(outcome)),
         }

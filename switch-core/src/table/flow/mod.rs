@@ -266,19 +266,19 @@ impl Flows {
         home
     }
 
-    /// The place that the index names at `home`, and asks for its line. Whether it is the right one says
-    /// [`Flows::holds`].
+    /// The entry that the index names at `home`, and asks for its line. Whether it is the right one says
+    /// [`Record::holds`].
     #[inline(always)]
-    pub fn place(&self, home: u32, hash: u64) -> Option<u32> {
-        let place = self.index.get(home, hash)?;
-        self.records.get(place)?.touch();
-        Some(place)
+    pub fn named(&self, home: u32, hash: u64) -> Option<Record<'_>> {
+        let record = self.records.get(self.index.get(home, hash)?)?;
+        record.touch();
+        Some(record)
     }
 
-    /// Asks for the line with the windows of the flow at `place`, and with what it is bound to.
+    /// The place that the index names. Whether it is the right one says [`Flows::holds`].
     #[inline(always)]
-    pub fn touch_tail(&self, place: u32) {
-        self.record(place).touch_tail();
+    fn place(&self, hash: u64) -> Option<u32> {
+        self.named(self.index.home(hash), hash).map(Record::place)
     }
 
     /// Whether the flow at `place` has this key.
@@ -290,7 +290,7 @@ impl Flows {
     /// The flow of a key, in one call.
     pub fn find(&self, key: &Key) -> Option<u32> {
         let hash = self.hash(key);
-        self.place(self.index.home(hash), hash).filter(|place| self.holds(*place, key))
+        self.place(hash).filter(|place| self.holds(*place, key))
     }
 
     /// The port whose packet made the flow at `place`, and from which side of its key that came.
@@ -321,18 +321,6 @@ impl Flows {
     #[inline(always)]
     pub fn state(&self, place: u32) -> State {
         self.record(place).state()
-    }
-
-    /// Counts one more packet to the flow at `place`, whose key has been compared, if it is of those that nearly all are: UDP that goes both
-    /// ways, an open TCP connection's, and there was one this second. Then it passes, as [`Flows::pass`] would say, and only a window
-    /// may be other than before. False: nothing was done, and that is to be asked.
-    #[inline(always)]
-    pub fn streams(&self, place: u32, content: &Content, side: u8, now_s: u32) -> bool {
-        match content {
-            Content::Udp => self.record(place).streams(now_s),
-            Content::Tcp(segment) => tcp::streams(self.record(place), side, segment, now_s),
-            _ => false,
-        }
     }
 
     /// Counts a packet to the flow at `place`, whose key has been compared.
@@ -420,7 +408,7 @@ impl Flows {
     /// it, and the decision is not written.
     #[inline]
     pub fn open(&self, keeper: &mut Keeper, seen: &Seen, decision: Decision) -> Result<Opened, Refusal> {
-        if let Some(place) = self.place(self.index.home(seen.hash), seen.hash) {
+        if let Some(place) = self.place(seen.hash) {
             return self.open_again(keeper, place, seen, decision);
         }
         let first = self.first(seen)?;
@@ -582,6 +570,18 @@ impl Flows {
         }
         let chunk = CHUNK.min(self.places());
         Some(dealt * chunk..(dealt + 1) * chunk)
+    }
+}
+
+/// Counts one more packet to the flow of an entry, whose key has been compared, if it is of those that nearly all are: UDP that goes both
+/// ways, an open TCP connection's, and there was one this second. Then it passes, as [`Flows::pass`] would say, and only a window
+/// may be other than before. False: nothing was done, and that is to be asked.
+#[inline(always)]
+pub fn streams(record: Record, content: &Content, side: u8, now_s: u32) -> bool {
+    match content {
+        Content::Udp => record.streams(now_s),
+        Content::Tcp(segment) => tcp::streams(record, side, segment, now_s),
+        _ => false,
     }
 }
 

@@ -135,19 +135,13 @@ impl Records {
     /// The one at a place, which is there.
     #[inline(always)]
     pub fn at(&self, place: u32) -> Record<'_> {
-        Self::of(&self.pairs[place as usize / 2], place)
+        Record { pair: &self.pairs[place as usize / 2], place }
     }
 
     /// The one at a place, if there is one.
     #[inline(always)]
     pub fn get(&self, place: u32) -> Option<Record<'_>> {
-        self.pairs.get(place as usize / 2).map(|pair| Self::of(pair, place))
-    }
-
-    #[inline(always)]
-    fn of(pair: &Pair, place: u32) -> Record<'_> {
-        let at = place as usize % 2;
-        Record { head: &pair.heads[at], tail: &pair.tails[at] }
+        self.pairs.get(place as usize / 2).map(|pair| Record { pair, place })
     }
 
     /// Random reads will be anywhere in them.
@@ -159,32 +153,48 @@ impl Records {
 /// See the module.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    head: &'a Head,
-    tail: &'a Tail,
+    pair: &'a Pair,
+    place: u32,
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
+    /// Where it is.
+    #[inline(always)]
+    pub fn place(self) -> u32 {
+        self.place
+    }
+
+    #[inline(always)]
+    fn head(self) -> &'a Head {
+        &self.pair.heads[self.place as usize % 2]
+    }
+
+    #[inline(always)]
+    fn tail(self) -> &'a Tail {
+        &self.pair.tails[self.place as usize % 2]
+    }
+
     /// Asks for the line that every packet is held against.
     #[inline(always)]
     pub fn touch(self) {
-        prefetch::prefetch(self.head);
+        prefetch::prefetch(self.head());
     }
 
     /// Asks for the line with its windows, and with what it is bound to.
     #[inline(always)]
     pub fn touch_tail(self) {
-        prefetch::prefetch(self.tail);
+        prefetch::prefetch(self.tail());
     }
 
     /// Whether this is the entry of `key`. While it is written it is nobody's.
     #[inline(always)]
     pub fn holds(self, key: &Key) -> bool {
-        let before = self.head.sequence.load(Ordering::Acquire);
+        let before = self.head().sequence.load(Ordering::Acquire);
         let mut differ = 0;
-        for (word, stored) in key.words.iter().zip(&self.head.key) {
+        for (word, stored) in key.words.iter().zip(&self.head().key) {
             differ |= word ^ stored.load(Ordering::Acquire);
         }
-        let moved = self.head.sequence.load(Ordering::Relaxed) ^ before;
+        let moved = self.head().sequence.load(Ordering::Relaxed) ^ before;
         differ | u64::from(moved | before & 1) == 0
     }
 
@@ -192,39 +202,39 @@ impl Record<'_> {
     /// for, belongs to `key` if [`Record::is_still`] says so behind it.
     #[inline(always)]
     pub fn holds_at(&self, key: &Key) -> Option<u32> {
-        let sequence = self.head.sequence.load(Ordering::Acquire);
+        let sequence = self.head().sequence.load(Ordering::Acquire);
         (self.holds(key) && self.is_still(sequence)).then_some(sequence)
     }
 
     /// Whether no other flow was written here since.
     #[inline(always)]
     pub fn is_still(&self, sequence: u32) -> bool {
-        self.head.sequence.load(Ordering::Relaxed) == sequence
+        self.head().sequence.load(Ordering::Relaxed) == sequence
     }
 
     /// Whether it is a UDP flow in both directions, of which a packet came this second: one more changes nothing.
     #[inline(always)]
     pub fn streams(self, now_s: u32) -> bool {
-        let streams = self.head.state.load(Ordering::Acquire) & STAGE_MASK == Stage::UdpStream as u32;
+        let streams = self.head().state.load(Ordering::Acquire) & STAGE_MASK == Stage::UdpStream as u32;
         streams & self.is_in_use(now_s)
     }
 
     /// Whether a packet of it came this second.
     #[inline(always)]
     pub fn is_in_use(self, now_s: u32) -> bool {
-        self.head.stamp_s.load(Ordering::Relaxed) >= now_s
+        self.head().stamp_s.load(Ordering::Relaxed) >= now_s
     }
 
     /// Its key; for its owner, or for whoever does not mind a torn one.
     pub fn key(self) -> Key {
-        Key { words: std::array::from_fn(|i| self.head.key[i].load(Ordering::Acquire)) }
+        Key { words: std::array::from_fn(|i| self.head().key[i].load(Ordering::Acquire)) }
     }
 
     /// Key, state and decision of one moment; none if the owner was writing.
     pub fn read(self) -> Option<(Key, State, Decision)> {
-        let before = self.head.sequence.load(Ordering::Acquire);
+        let before = self.head().sequence.load(Ordering::Acquire);
         let read = (self.key(), self.state(), self.decision());
-        (before & 1 == 0 && self.head.sequence.load(Ordering::Relaxed) == before).then_some(read)
+        (before & 1 == 0 && self.head().sequence.load(Ordering::Relaxed) == before).then_some(read)
     }
 
     /// Writes a new flow. For its owner, while the index does not lead here.
@@ -237,21 +247,21 @@ impl Record<'_> {
         decision: Decision,
         bound: Option<Bound>,
     ) {
-        let sequence = self.head.sequence.load(Ordering::Relaxed);
-        self.head.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
+        let sequence = self.head().sequence.load(Ordering::Relaxed);
+        self.head().sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
         // The odd sequence is visible to whoever sees one of the stores that follow.
         fence(Ordering::Release);
-        self.head.key.iter().zip(key.words).for_each(|(place, word)| place.store(word, Ordering::Release));
-        self.head.state.store(state.pack(), Ordering::Release);
-        self.tail.bound.store(Bound::pack(bound), Ordering::Release);
+        self.head().key.iter().zip(key.words).for_each(|(place, word)| place.store(word, Ordering::Release));
+        self.head().state.store(state.pack(), Ordering::Release);
+        self.tail().bound.store(Bound::pack(bound), Ordering::Release);
         self.restart(now_s, windows, decision);
-        self.head.sequence.store(sequence.wrapping_add(2), Ordering::Release);
+        self.head().sequence.store(sequence.wrapping_add(2), Ordering::Release);
     }
 
     /// Another flow of the same key.
     pub(super) fn restart(self, now_s: u32, windows: [Window; 2], decision: Decision) {
         self.decide(decision);
-        self.head.stamp_s.store(now_s, Ordering::Relaxed);
+        self.head().stamp_s.store(now_s, Ordering::Relaxed);
         (0..2).for_each(|side| self.set_window(side, windows[usize::from(side)]));
     }
 
@@ -259,36 +269,46 @@ impl Record<'_> {
     pub(super) fn copy_from(self, other: Record) {
         let Some((key, state, decision)) = other.read() else { return };
         let windows = [other.window(0), other.window(1)];
-        self.begin(&key, state, other.head.stamp_s.load(Ordering::Relaxed), windows, decision, other.bound());
+        self.begin(
+            &key,
+            state,
+            other.head().stamp_s.load(Ordering::Relaxed),
+            windows,
+            decision,
+            other.bound(),
+        );
     }
 
     /// Its state.
     #[inline(always)]
     pub fn state(self) -> State {
-        State::unpack(self.head.state.load(Ordering::Acquire))
+        State::unpack(self.head().state.load(Ordering::Acquire))
     }
 
     /// Another state, unless somebody was faster.
     pub(super) fn change(self, from: State, to: State) -> bool {
-        self.head.state.compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.head()
+            .state
+            .compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// For its owner, who has taken the place back.
     pub(super) fn set_free(self) {
-        self.head.state.store(State::FREE.pack(), Ordering::Release);
+        self.head().state.store(State::FREE.pack(), Ordering::Release);
     }
 
     /// Seconds since its last packet; a second that lies ahead (another worker's clock reading) is now.
     #[inline(always)]
     pub fn age_s(self, now_s: u32) -> u32 {
-        now_s.saturating_sub(self.head.stamp_s.load(Ordering::Relaxed))
+        now_s.saturating_sub(self.head().stamp_s.load(Ordering::Relaxed))
     }
 
     /// A packet came. Written once a second.
     #[inline(always)]
     pub(super) fn stamp(self, now_s: u32) {
-        if self.head.stamp_s.load(Ordering::Relaxed) < now_s {
-            self.head.stamp_s.store(now_s, Ordering::Relaxed);
+        if self.head().stamp_s.load(Ordering::Relaxed) < now_s {
+            self.head().stamp_s.store(now_s, Ordering::Relaxed);
         }
     }
 
@@ -297,8 +317,8 @@ impl Record<'_> {
     #[inline(always)]
     pub fn window(self, side: u8) -> Window {
         let side = usize::from(side & 1);
-        let window = self.tail.windows[side].load(Ordering::Acquire);
-        let reach = self.tail.reach[side].load(Ordering::Relaxed);
+        let window = self.tail().windows[side].load(Ordering::Acquire);
+        let reach = self.tail().reach[side].load(Ordering::Relaxed);
         Window {
             end: (reach >> 32) as u32,
             ack: reach as u32,
@@ -311,39 +331,39 @@ impl Record<'_> {
     #[inline(always)]
     pub(super) fn set_window(self, side: u8, window: Window) {
         let side = usize::from(side & 1);
-        self.tail.reach[side].store(u64::from(window.end) << 32 | u64::from(window.ack), Ordering::Relaxed);
-        self.tail.windows[side]
+        self.tail().reach[side].store(u64::from(window.end) << 32 | u64::from(window.ack), Ordering::Relaxed);
+        self.tail().windows[side]
             .store(u32::from(window.room) << 16 | u32::from(window.largest), Ordering::Release);
     }
 
     /// What was decided.
     #[inline(always)]
     pub fn decision(self) -> Decision {
-        Decision { epoch: self.head.decision.load(Ordering::Acquire) }
+        Decision { epoch: self.head().decision.load(Ordering::Acquire) }
     }
 
     /// Decides.
     #[inline(always)]
     pub fn decide(self, decision: Decision) {
-        self.head.decision.store(decision.epoch, Ordering::Release);
+        self.head().decision.store(decision.epoch, Ordering::Release);
     }
 
     /// The entry of its other key, of a translated flow.
     #[inline(always)]
     pub fn bound(self) -> Option<Bound> {
-        Bound::unpack(self.tail.bound.load(Ordering::Acquire))
+        Bound::unpack(self.tail().bound.load(Ordering::Acquire))
     }
 
     /// It has no other entry any more. For its owner.
     pub(super) fn unbind(self) {
-        self.tail.bound.store(Bound::pack(None), Ordering::Release);
+        self.tail().bound.store(Bound::pack(None), Ordering::Release);
     }
 
     pub(super) fn link(self) -> u32 {
-        self.head.link.load(Ordering::Relaxed)
+        self.head().link.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_link(self, link: u32) {
-        self.head.link.store(link, Ordering::Relaxed);
+        self.head().link.store(link, Ordering::Relaxed);
     }
 }

@@ -274,7 +274,8 @@ proptest! {
                 table.now_s += pause / 2;
                 let seen = table.seen(&packet, 1);
                 let place = table.flows.find(&seen.key);
-                if asks_first && place.is_some_and(|place| table.flows.streams(place, &packet.content, seen.side, table.now_s)) {
+                let goes_on = |place| streams(table.flows.record(place), &packet.content, seen.side, table.now_s);
+                if asks_first && place.is_some_and(goes_on) {
                     return Ok(Opened::Known(place.unwrap()));
                 }
                 table.packet(&packet, 1)
