@@ -104,7 +104,7 @@ fn whoever_sets_the_time_of_day_makes_nothing_earlier_or_later() {
         let _: Released = daemon.call(&Request::LeaseRelease(LeaseFilter::of(&holder("goes"))));
     }
     // And over a daemon that was not there meanwhile.
-    for day_s in TIMES_S {
+    for day_s in TIMES_S.into_iter().take(2) {
         daemon.kill();
         set(day_s);
         daemon = node.start(&options);

@@ -55,7 +55,7 @@ pub fn add_routes(kind: &mut PortKind, interface: &str, shared: &[Ip]) {
         };
         // Who is near comes first: by them those that are far are reached.
         cidr(ip.address.trunc()).into_iter().for_each(|near| add(DeviceRoute::new(near, None)));
-        routes.iter().filter(same).for_each(|route| add(route.clone()));
+        routes.iter().filter(same).for_each(|route| add(*route));
         if let Some(gateway) = ip.gateway
             && !routes.iter().filter(same).any(|route| route.to.prefix_len() == 0)
         {
@@ -157,7 +157,7 @@ mod tests {
         routes
             .iter()
             .filter(|route| route.table == table)
-            .map(|route| DeviceRoute { table: None, ..route.clone() }.to_string())
+            .map(|route| DeviceRoute { table: None, ..*route }.to_string())
             .collect()
     }
 
