@@ -50,8 +50,8 @@ fn what_nobody_decides_is_denied_explained_told_and_kept_over_a_restart() {
             break notice.params;
         }
     };
-    assert_eq!(told["parts"]["rule"], "default verdict", "{told}");
-    assert_eq!(told["parts"]["reason"], "default-ingress", "{told}");
+    assert_eq!(told["rule"], "default verdict", "{told}");
+    assert_eq!(told["reason"], "default-ingress", "{told}");
     let check = |daemon: &Daemon| {
         assert_eq!(datagrams(&web.net, &db.net, "10.66.0.1", 54), 0);
         wait_until("what a list allows arrives", LONG, || {
