@@ -248,7 +248,7 @@ pub struct Settings {
     #[command(flatten)]
     limits: limit::Limits,
     #[command(flatten)]
-    verdicts: verdict::Args,
+    verdicts: verdict::Verdicts,
     #[command(flatten)]
     outside: outside::Outside,
 }

@@ -6,7 +6,7 @@ use switch_api::{DefaultVerdicts, Verdict};
 /// On the command line.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Settings")]
-pub struct Args {
+pub struct Verdicts {
     /// What becomes of what the port is sent and no access control list or network policy decides.
     #[arg(long, value_enum, value_name = "VERDICT")]
     default_ingress: Option<Word>,
@@ -30,7 +30,7 @@ impl From<Word> for Verdict {
     }
 }
 
-impl Args {
+impl Verdicts {
     /// `before` with what was named.
     pub fn over(&self, before: DefaultVerdicts) -> DefaultVerdicts {
         let or = |word: Option<Word>, before| word.map_or(before, Verdict::from);

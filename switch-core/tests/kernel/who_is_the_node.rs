@@ -50,7 +50,7 @@ fn a_pods_address_behind_the_nodes_port_is_judged_as_that_pod() {
     assert_eq!(from_address(&node.net, "10.66.0.2", &db.net, 5432), 10);
     assert_eq!(from_address(&node.net, "10.66.0.2", &db.net, 5433), 0);
     assert_eq!(from_address(&node.net, "10.66.0.3", &db.net, 5432), 0);
-    assert_eq!(daemon.drops("policy-ingress"), 20);
+    assert!(daemon.drops("policy-ingress") >= 20);
     // The node's address behind a pod's port is no one's.
     assert_eq!(from_address(&other.net, "10.66.0.9", &db.net, 5432), 0);
     assert!(daemon.drops("policy-source") > 0);
