@@ -1,10 +1,12 @@
 //! Two nodes exchange their pods' networks by BGP, over two cables, with BIRD as Debian has it: pods talk with their
-//! own addresses, and go on doing so when a cable fails and when a routing daemon restarts or dies. And one with FRR in its place:
-//! the switch knows routing daemons by what they write into the kernel.
+//! own addresses, and go on doing so when a cable fails and when a routing daemon restarts or dies. And with FRR and GoBGP in its
+//! place: the switch knows routing daemons by what they write into the kernel.
 
 mod frr;
+mod gobgp;
 
 use frr::Frr;
+use gobgp::GoBgp;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -297,6 +299,45 @@ fn frr_feeds_the_switch_as_bird_does() {
     flows_on(&running);
     assert_eq!(running.finish().lost, 0, "FRR was killed");
     assert_eq!((shown(&daemons[0], "bird"), shown(&daemons[1], "bgp")), (2, 2));
+    for daemon in &daemons {
+        daemon.assert_conserved();
+    }
+}
+
+/// GoBGP on both nodes, and what it hears written into their kernels: pods find each other, and a cable's failure moves the path.
+#[test]
+fn gobgp_feeds_the_switch_as_bird_does() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut nodes = [Router::new(1), Router::new(2)];
+    for link in LINKS {
+        nodes[0].join(&nodes[1], link);
+    }
+    let daemons: [Daemon; 2] = nodes.each_mut().map(|node| {
+        let daemon = node.start(&Options::new(env!("CARGO_BIN_EXE_switchd")));
+        let _: Done = daemon.call(&Request::VrfSet(Vrf { mirror: true, ..Vrf::unset(Name::main()) }));
+        node.pod(&daemon, 2);
+        daemon
+    });
+    let [one, two] = &nodes;
+    let speakers = [GoBgp::start(one, two, &LINKS), GoBgp::start(two, one, &LINKS)];
+    let told = |count: usize| {
+        wait_until(&format!("{count} ways each"), LONG, || {
+            speakers.iter().for_each(GoBgp::follow);
+            ways_by(one, two, "bgp") == count && ways_by(two, one, "bgp") == count
+        });
+    };
+    told(4);
+    let (near, far) = (&one.pods[0], &two.pods[0]);
+    for (to, from) in [("10.2.0.2", "10.1.0.2"), ("fd10:2::2", "fd10:1::2")] {
+        wait_until("ping", LONG, || near.reaches(to) && far.reaches(from));
+        assert_eq!(tcp(&near.net, &far.net, to.parse().unwrap(), 1_000_000), 1_000_000, "TCP to {to}");
+    }
+    wait_until("the mirror", LONG, || daemons.iter().all(|daemon| shown(daemon, "bgp") == 2));
+    two.node.net.ip("link set l90to1 down");
+    told(2);
+    for to in ["10.2.0.2", "fd10:2::2"] {
+        wait_until("ping by the other cable", LONG, || near.reaches(to));
+    }
     for daemon in &daemons {
         daemon.assert_conserved();
     }

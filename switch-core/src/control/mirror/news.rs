@@ -38,7 +38,7 @@ pub(super) struct Known {
     crowded: HashSet<KernelPlace>,
     /// Next-hop objects, once a route names one by number alone.
     nexthops: Option<Arc<Nexthops>>,
-    /// What is told may be older than what is known: where it replaced an IPv4 route.
+    /// What is told may be older than what is known: where it replaced a route.
     late: Option<HashSet<KernelPlace>>,
 }
 
@@ -158,14 +158,16 @@ impl Known {
         limit: usize,
     ) -> bool {
         let replaces = flags & NLM_F_REPLACE != 0;
-        match change.get(place) {
+        let before = change.get(place);
+        if let Some(late) = self.late.as_mut().filter(|_| replaces && before.is_some()) {
+            late.insert(place);
+        }
+        match before {
             _ if self.crowded.contains(&place) => return true,
-            Some(before) if *before == way => return false,
+            // One more of those that differ in what is not read here, unless it is the one that was answered.
+            Some(before) if *before == way => return !replaces && self.late.is_none(),
             // Beside the one there: behind it or before it.
             Some(_) if !replaces => return true,
-            Some(_) if place.prefix.address.is_ipv4() => {
-                self.late.iter_mut().for_each(|late| _ = late.insert(place));
-            }
             Some(_) | None => {}
         }
         change.put(place, way, limit);

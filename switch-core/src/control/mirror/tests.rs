@@ -244,6 +244,15 @@ fn news_older_than_the_answer_takes_nothing_away() {
     assert_eq!(follow(&steps, 1, [1; 4]), Ok(true));
 }
 
+/// Routes to a place may differ in what is not read here: with one more told of, one may go while the other stays.
+#[test]
+fn one_more_of_the_same_is_a_doubt() {
+    let (mut known, mut change) = (Known::default(), Change::of(&Mirrored::default()));
+    let told = news(true, &route(0, &[(1, false)]), NLM_F_CREATE);
+    let mut take = || known.take(&told, &tables(), &mut change, LIMIT);
+    assert_eq!([take(), take()], [false, true]);
+}
+
 /// An answer that was read while IPv6 routes came and went may lack others: they stay, till the next one lacks them too.
 #[test]
 fn what_an_answer_lacks_is_asked_for_again() {
