@@ -140,7 +140,8 @@ impl Daemon {
         let about = about.iter().find_map(|field| said["params"].get(*field)?.as_str());
         let Caller { uid, pid } = caller;
         let (program, about) = (caller.program(), about.unwrap_or_default().to_owned());
-        let mut text = format!("{method} {about}, by user {uid} ({program}, process {pid})");
+        let what = format!("{method} {about}");
+        let mut text = format!("{}, by user {uid} ({program}, process {pid})", what.trim_end());
         if let Some(owner) = overridden {
             text += &format!(", overriding that it belongs to {}", owner.in_words());
             // Beyond what the daemon keeps: who undid another's work is asked for later, too.
