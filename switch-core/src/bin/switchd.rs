@@ -240,6 +240,8 @@ fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::Error>> {
         workers: cores.len(),
     })?;
     let (publisher, readers) = publish::channel(cores.len());
+    let control = std::thread::current();
+    publisher.when_taken(move || control.unpark());
     let clock = quanta::Clock::new();
     let mut workers = Vec::new();
     for (id, ((pool, reader), core)) in pools.into_iter().zip(readers).zip(&cores).enumerate() {

@@ -4,69 +4,21 @@
 //! takes a snapshot wakes it. The publisher keeps every snapshot until no worker has it, so a worker never frees one.
 
 use super::Snapshot;
-use std::sync::Arc;
-use std::time::Duration;
-use sync::{AtomicU64, Bench, Mailbox, Ordering};
+use std::sync::{Arc, OnceLock};
+use sync::{AtomicU64, Mailbox, Ordering};
 
 #[cfg(not(loom))]
 mod sync {
     pub use crossbeam::queue::ArrayQueue;
     pub use std::sync::atomic::{AtomicU64, Ordering};
     pub type Mailbox<T> = ArrayQueue<T>;
-
-    use std::sync::OnceLock;
-    use std::thread::{self, Thread};
-    use std::time::Duration;
-
-    /// Where the thread that publishes waits. Who wakes it while it does not is remembered: its next wait ends at once.
-    #[derive(Debug)]
-    pub struct Bench(OnceLock<Thread>);
-
-    impl Bench {
-        pub fn new() -> Self {
-            Self(OnceLock::new())
-        }
-        /// It is the caller who will wait.
-        pub fn take(&self) {
-            self.0.get_or_init(thread::current);
-        }
-        /// A system call only if it waits.
-        pub fn wake(&self) {
-            self.0.get().inspect(|thread| thread.unpark());
-        }
-        pub fn wait(&self, limit: Duration) {
-            thread::park_timeout(limit);
-        }
-    }
 }
 
 /// Under loom the mailbox is a locked cell: loom cannot look into crossbeam's queue, whose contract
-/// (the newest wins, nothing is torn) this keeps. The bench is a flag under a lock, with a condition to wait on and no time limit: a
-/// wake-up that is lost is a deadlock, which loom reports.
+/// (the newest wins, nothing is torn) this keeps.
 #[cfg(loom)]
 mod sync {
     pub use loom::sync::atomic::{AtomicU64, Ordering};
-
-    #[derive(Debug)]
-    pub struct Bench(loom::sync::Mutex<bool>, loom::sync::Condvar);
-
-    impl Bench {
-        pub fn new() -> Self {
-            Self(loom::sync::Mutex::new(false), loom::sync::Condvar::new())
-        }
-        pub fn take(&self) {}
-        pub fn wake(&self) {
-            *self.0.lock().unwrap() = true;
-            self.1.notify_all();
-        }
-        pub fn wait(&self, _: std::time::Duration) {
-            let mut woken = self.0.lock().unwrap();
-            while !*woken {
-                woken = self.1.wait(woken).unwrap();
-            }
-            *woken = false;
-        }
-    }
 
     #[derive(Debug)]
     pub struct Mailbox<T>(loom::sync::Mutex<Option<T>>);
@@ -89,11 +41,20 @@ struct Slot {
     seen: AtomicU64,
 }
 
+/// What a worker does when it has taken a snapshot: it wakes who waits for that.
+struct Hook(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     generation: AtomicU64,
     slots: Box<[Slot]>,
-    bench: Bench,
+    taken: OnceLock<Hook>,
 }
 
 /// The control thread's side.
@@ -116,7 +77,7 @@ pub struct Reader {
 pub fn channel(workers: usize) -> (Publisher, Vec<Reader>) {
     let slot = |_| Slot { mailbox: Mailbox::new(1), seen: AtomicU64::new(0) };
     let (generation, slots) = (AtomicU64::new(0), (0..workers).map(slot).collect());
-    let shared = Arc::new(Shared { generation, slots, bench: Bench::new() });
+    let shared = Arc::new(Shared { generation, slots, taken: OnceLock::new() });
     let empty = Arc::new(Snapshot::empty());
     let reader = |worker| Reader { shared: shared.clone(), worker, generation: 0, current: empty.clone() };
     let readers = (0..workers).map(reader).collect();
@@ -124,10 +85,14 @@ pub fn channel(workers: usize) -> (Publisher, Vec<Reader>) {
 }
 
 impl Publisher {
-    /// Hands `snapshot` to every worker. Wake them afterwards: they may be asleep. One thread publishes, always the same, and it is the
-    /// one that may [wait](Self::wait).
+    /// What every worker does each time when it has taken a snapshot, on its own path: nothing that blocks. Told once, before workers
+    /// start. Who looks for a [laggard](Self::laggard) before each wait for this misses none.
+    pub fn when_taken(&self, hook: impl Fn() + Send + Sync + 'static) {
+        self.shared.taken.get_or_init(|| Hook(Box::new(hook)));
+    }
+
+    /// Hands `snapshot` to every worker. Wake them afterwards: they may be asleep.
     pub fn publish(&mut self, snapshot: Snapshot) -> Arc<Snapshot> {
-        self.shared.bench.take();
         let snapshot = Arc::new(snapshot);
         for slot in &self.shared.slots {
             slot.mailbox.force_push(snapshot.clone());
@@ -151,12 +116,6 @@ impl Publisher {
     /// The first worker that does not.
     pub fn laggard(&self, generation: u64) -> Option<usize> {
         self.shared.slots.iter().position(|slot| slot.seen.load(Ordering::Acquire) < generation)
-    }
-
-    /// Waits until some worker has taken a snapshot since the last wait, somebody else woke this thread, or for `limit`. Who looks
-    /// for a [laggard](Self::laggard) before each wait misses none.
-    pub fn wait(&self, limit: Duration) {
-        self.shared.bench.wait(limit);
     }
 
     /// The newest snapshot.
@@ -190,7 +149,7 @@ impl Reader {
             self.current = snapshot;
             slot.seen.store(self.generation, Ordering::Release);
             // Behind the word that the control thread looks at before it waits.
-            self.shared.bench.wake();
+            self.shared.taken.get().inspect(|hook| hook.0());
         }
     }
 
@@ -274,11 +233,22 @@ mod loom_tests {
         loom::model(move || {
             counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let (mut publisher, readers) = channel(2);
+            // A flag that stays up, and a condition to wait on: what a thread that is parked is.
+            let bench = loom::sync::Arc::new((loom::sync::Mutex::new(false), loom::sync::Condvar::new()));
+            let woken = bench.clone();
+            publisher.when_taken(move || {
+                *woken.0.lock().unwrap() = true;
+                woken.1.notify_all();
+            });
             publisher.publish(Snapshot { generation: 1, ..Snapshot::empty() });
             let take = |mut reader: Reader| loom::thread::spawn(move || reader.refresh().generation);
             let workers: Vec<_> = readers.into_iter().map(take).collect();
             while publisher.laggard(1).is_some() {
-                publisher.wait(Duration::MAX);
+                let mut is_woken = bench.0.lock().unwrap();
+                while !*is_woken {
+                    is_woken = bench.1.wait(is_woken).unwrap();
+                }
+                *is_woken = false;
             }
             workers.into_iter().for_each(|worker| assert_eq!(worker.join().unwrap(), 1));
         });

@@ -92,7 +92,7 @@ impl Daemon {
                 )
                 .hint("it was published and will be in force; see `switch-ctl worker list`"));
             }
-            self.publisher.wait(LOOK_AGAIN);
+            std::thread::park_timeout(LOOK_AGAIN);
         }
         Ok(())
     }

@@ -62,8 +62,8 @@ pub(super) const RACES: &[Mistake] = &[
     Mistake {
         what: "a worker wakes who waits for it before it says that it has seen a snapshot",
         file: "config/publish.rs",
-        right: "            slot.seen.store(self.generation, Ordering::Release);\n            // Behind the word that the control thread looks at before it waits.\n            self.shared.bench.wake();",
-        wrong: "            self.shared.bench.wake();\n            slot.seen.store(self.generation, Ordering::Release);",
+        right: "            slot.seen.store(self.generation, Ordering::Release);\n            // Behind the word that the control thread looks at before it waits.\n            self.shared.taken.get().inspect(|hook| hook.0());",
+        wrong: "            self.shared.taken.get().inspect(|hook| hook.0());\n            slot.seen.store(self.generation, Ordering::Release);",
         test: "loom_who_waits",
         loom: true,
     },
