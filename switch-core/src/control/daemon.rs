@@ -430,10 +430,7 @@ fn hello_reply(version: u32, role: Role) -> Result<Value, ApiError> {
         daemon: env!("CARGO_PKG_VERSION").into(),
         admin: role == Role::Admin,
         role: Some(role),
-        line_len_max: Some(match role {
-            Role::Admin => switch_api::codec::LONG_LINE_LEN_MAX,
-            Role::Reader | Role::Cni => switch_api::codec::LINE_LEN_MAX,
-        }),
+        line_len_max: Some(super::input::line_len_max(role)),
     })
 }
 

@@ -12,6 +12,11 @@ pub(crate) const LONG_BYTES_MAX: usize = 2 * LONG_LINE_LEN_MAX;
 /// of a second.
 const LONG_WITHIN: Duration = Duration::from_secs(30);
 
+/// The longest line of a client of this role, when nobody else has a long one on its way.
+pub(super) fn line_len_max(role: Role) -> usize {
+    Room::of(role, 0).bytes
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Input {
