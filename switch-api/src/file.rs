@@ -5,6 +5,8 @@ use crate::{Bridge, Config, Name, Object, ObjectRef, Owner, Port, PortKind, Prob
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
@@ -145,37 +147,94 @@ impl<'a> Reading<'_, 'a> {
         list
     }
 
-    /// Reads one object. What is wrong with a field is noted and the field left out, so that the others are looked at too.
+    /// Reads one object. What is wrong with a field is noted and the field left out, and what is missing has something that stands in
+    /// for it, so that the others are looked at too.
     fn object<T: DeserializeOwned>(&mut self, item: &Spanned<DeValue<'a>>) -> Option<T> {
         let mut rest = item.clone();
-        let mut is_whole = true;
+        // Fields that are not as they were written, and how many have stood in for each.
+        let mut told = BTreeMap::<String, usize>::new();
         loop {
-            let error = match serde_path_to_error::deserialize(ValueDeserializer::from(rest.clone())) {
-                Ok(object) => return is_whole.then_some(object),
+            let error = match read::<T>(&rest) {
+                Ok(object) => return told.is_empty().then_some(object),
                 Err(error) => error,
             };
-            let path = error.path().to_string();
+            let path = path_of::<T>(&rest, &error);
+            let first = path.split(['.', '[']).next().unwrap_or_default().to_owned();
             let message = error.inner().message().to_owned();
-            let is_missing = message.starts_with("missing field");
-            if is_missing && !is_whole {
+            if first.is_empty() && !told.is_empty() {
+                // Nobody knows what it is about; it may be what stands in.
                 return None;
             }
-            is_whole = false;
-            let table = item.get_ref().as_table();
-            let named = crate::codec::named_in(&message).filter(|_| !is_missing);
-            let path = match named {
-                Some(name) if path == "." => name.to_owned(),
-                Some(name) if path.rsplit('.').next() != Some(name) => format!("{path}.{name}"),
-                _ => path,
-            };
-            let place = table.and_then(|table| place_in(table, &path, named.is_some()));
-            let span = place.or_else(|| error.inner().span()).unwrap_or(item.span());
-            self.complaints.push(Complaint { span, message: message.replace('\n', ", "), hint: None });
-            let first = path.split(['.', '[']).next().unwrap_or_default();
+            if !told.contains_key(&first) {
+                let table = item.get_ref().as_table();
+                let is_key = crate::codec::named_in(&message).is_some();
+                let place = table.and_then(|table| place_in(table, &path, is_key));
+                let span = place.or_else(|| error.inner().span()).unwrap_or(item.span());
+                self.complaints.push(Complaint { span, message: message.replace('\n', ", "), hint: None });
+            }
             let DeValue::Table(table) = rest.get_mut() else { return None };
-            table.remove(first)?;
+            let was_there = table.remove(first.as_str()).is_some();
+            let tried = told.entry(first.clone()).or_default();
+            if !was_there {
+                let key = Spanned::new(item.span(), first.into());
+                table.insert(key, Spanned::new(item.span(), stand_in(*tried)?));
+                *tried += 1;
+            }
         }
     }
+}
+
+type Refused = serde_path_to_error::Error<toml::de::Error>;
+
+fn read<T: DeserializeOwned>(value: &Spanned<DeValue>) -> Result<T, Refused> {
+    serde_path_to_error::deserialize(ValueDeserializer::from(value.clone()))
+}
+
+/// The field that an error is about, with what is around it; nothing if nobody knows.
+fn path_of<T: DeserializeOwned>(value: &Spanned<DeValue>, error: &Refused) -> String {
+    let (path, message) = (error.path().to_string(), error.inner().message());
+    match crate::codec::named_in(message) {
+        Some(name) if path == "." => name.to_owned(),
+        Some(name) if path.rsplit('.').next() != Some(name) => format!("{path}.{name}"),
+        None if path == "." => culprit::<T>(value, message).unwrap_or_default(),
+        _ => path,
+    }
+}
+
+/// Of the parts of an object that are part of another, serde does not say which field is wrong: the one without which something
+/// else is said.
+fn culprit<T: DeserializeOwned>(value: &Spanned<DeValue>, message: &str) -> Option<String> {
+    let keys = value.get_ref().as_table()?.keys();
+    let is_it = |key: &&Spanned<Cow<str>>| {
+        let mut without = value.clone();
+        let DeValue::Table(table) = without.get_mut() else { return false };
+        table.remove(key.get_ref().as_ref());
+        // Without its kind, or what it needs, anything is said of an object.
+        key.get_ref() != "kind"
+            && read::<T>(&without).map_or_else(
+                |error| {
+                    let said = error.inner().message();
+                    said != message && !said.starts_with("missing field")
+                },
+                |_| true,
+            )
+    };
+    keys.into_iter().find(is_it).map(|key| key.get_ref().to_string())
+}
+
+/// The nth of what may stand in for a field that is missing: one of them may be what it takes.
+fn stand_in(n: usize) -> Option<DeValue<'static>> {
+    let text = |text: &'static str| DeValue::String(Cow::Borrowed(text));
+    Some(match n {
+        0 => text("x"),
+        1 => text("10.0.0.1"),
+        2 => text("10.0.0.0/8"),
+        3 => text("02:00:00:00:00:01"),
+        4 => DeValue::Array(Default::default()),
+        5 => DeValue::Table(Default::default()),
+        6 => DeValue::Boolean(true),
+        _ => return None,
+    })
 }
 
 /// Where a field is, or as much of its path as there is: the key if that is what is meant or its value is a table, else the value.
@@ -449,19 +508,36 @@ to = "10.1.0.5"
     fn all_complaints_at_once_with_line_and_column() {
         let text = "[[bridge]]\nname = \"a/b\"\nageing = 5\n\n[[port]]\nname = \"p\"\nbridge = \"br0\"\nkind = \"memory\"\n\
                     settings.mtu = \"large\"\nsettings.vlan = { mode = \"access\", vid = 5000 }\n\n[[prot]]\nname = \"q\"\n\n\
-                    [[address]]\nbridge = \"br0\"\naddress = \"10.0.0.1\"\n\n[[port]]\nname = \"r\"\nkind = \"memory\"\nbrdge = \"br0\"\n";
+                    [[address]]\nbridge = \"br0\"\naddress = \"10.0.0.1\"\n\n[[port]]\nname = \"r\"\nkind = \"memory\"\nbrdge = \"br0\"\nsettings.mtu = \"small\"\n";
         let complaints = File::read(text).unwrap_err();
         let places: Vec<_> = complaints.iter().map(|wrong| line_and_column(text, wrong.span.start)).collect();
         let said = render("switch.toml", text, &complaints, false);
-        assert_eq!(places, [(2, 8), (3, 1), (9, 16), (12, 3), (17, 11), (19, 1)], "{said}");
+        assert_eq!(
+            places,
+            [(2, 8), (3, 1), (9, 16), (12, 3), (17, 11), (19, 1), (22, 1), (23, 16)],
+            "{said}"
+        );
         for (place, what) in [
             ("switch.toml:2:8", "is not a name"),
             ("switch.toml:3:1", "unknown field `ageing`"),
             ("switch.toml:12:3", "nothing called \"prot\""),
             ("switch.toml:17:11", "is no prefix"),
+            ("switch.toml:19:1", "missing field `bridge`"),
+            ("switch.toml:22:1", "unknown field `brdge`"),
         ] {
             assert!(said.contains(place) && said.contains(what), "{said}");
         }
+    }
+
+    /// Also of what a port is by its kind, of which serde does not say where it is.
+    #[test]
+    fn complaints_about_a_kind_hide_no_other() {
+        let text = "[[port]]\nname = \"p\"\nbridge = \"br0\"\nkind = \"tap\"\nnetsn = \"/run/netns/p\"\nmac = \"zz\"\n\
+                    addresses = [\"10.0.0.300\"]\nsettings.mtu = \"large\"\n";
+        let complaints = File::read(text).unwrap_err();
+        let lines: Vec<_> =
+            complaints.iter().map(|wrong| line_and_column(text, wrong.span.start).0).collect();
+        assert_eq!(lines, [5, 6, 7, 8], "{}", render("switch.toml", text, &complaints, false));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! | [`routes`] | declared routes |
 //! | [`sets`] | address sets and their members |
 //! | [`addresses`] | pools and leases |
-//! | [`format`] | which version wrote a file, and whether it is one |
+//! | [`mod@format`] | which version wrote a file, and whether it is one |
 //! | [`error`] | why a file cannot be used |
 //!
 //! After an error of the disk the store takes nothing more until it is opened again, which is done before the
