@@ -71,7 +71,7 @@ fn whoever_sets_the_time_of_day_makes_nothing_earlier_or_later() {
     pods.iter().for_each(|pod| daemon.attach_tap(pod, "br0", PortSettings::default()));
     wait_until("they reach each other", EMULATED, || pods[0].reaches(&pods[1].ip));
     let mut session = Session::open(&pods[0].net, &pods[1].net, pods[1].ip.parse().unwrap(), EMULATED);
-    let range = PoolRange::of("10.88.0.0/29".parse().unwrap());
+    let range = PoolRange::of("10.88.0.0/28".parse().unwrap());
     let pool = Pool { name: "pods".parse().unwrap(), ranges: vec![range], owner: Owner::Operator };
     let _: Done = daemon.call(&Request::PoolAdd(pool));
     let kept = acquire(&daemon, "kept");
