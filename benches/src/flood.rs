@@ -20,10 +20,8 @@ const WARM_UP: Duration = Duration::from_millis(400);
 const LINGER: Duration = Duration::from_millis(50);
 /// Frames the kernel makes at a time.
 const LIVE_BATCH: u32 = 64;
-/// Up to so many packets a second the generator rests between turns. One that only waits for what is due takes its core for itself, and the
-/// kernel, which carries its frames to the device on that core, comes too late: 256 of them wait there, and the next is lost.
-const SLOW_PPS: u64 = 120_000;
-/// Between turns, of which each makes at most [`LIVE_BATCH`]: with what a turn takes itself, 20 to 50 are due by then.
+/// Between turns of a generator that rests, of which each makes at most [`LIVE_BATCH`]: with what a turn takes itself, 20 to 50 are due by
+/// then of a hundred thousand a second.
 const REST: Duration = Duration::from_micros(150);
 /// Bytes of the longest frame, without its check sequence.
 const LONGEST: usize = 1514;
@@ -51,6 +49,9 @@ pub struct Load {
     pub len: Option<usize>,
     /// Packets a second; 0 is as fast as it goes.
     pub rate_pps: u64,
+    /// Whether it rests while nothing is due, and sends in small bursts. One that does not takes its core for itself, and the kernel, which
+    /// carries its frames to the device on that core, comes too late now and then: 256 wait there, and the next is lost.
+    pub rests: bool,
     /// For packets that are routed: whom they are sent to.
     pub gateway: Option<Mac>,
     /// For how long it is sent before it is counted: the first moments fill what is filled once.
@@ -63,7 +64,16 @@ impl Default for Load {
     /// One flow of small frames, for a second.
     fn default() -> Self {
         let (warm_up, window) = (WARM_UP, Duration::from_secs(1));
-        Self { flows: 1, stations: 1, len: Some(60), rate_pps: 0, gateway: None, warm_up, window }
+        Self {
+            flows: 1,
+            stations: 1,
+            len: Some(60),
+            rate_pps: 0,
+            rests: false,
+            gateway: None,
+            warm_up,
+            window,
+        }
     }
 }
 
@@ -307,9 +317,9 @@ fn generate(load: Load, ready: &std::sync::mpsc::Sender<Controls>) -> Result<(),
     ready.send(Controls { counts, plans }).map_err(|_| "nobody waits")?;
     let frame = udp_frame(server(0), client(0), 0, load.frame_len());
     let time = load.window + load.warm_up;
-    let (turns, until) = match load.rate_pps {
-        1..=SLOW_PPS => (LIVE_BATCH, Instant::now() + time + LINGER),
-        _ => ((TURNS_PER_SECOND * time.as_secs_f64()) as u32, Instant::now()),
+    let (turns, until) = match load.rests {
+        true => (LIVE_BATCH, Instant::now() + time + LINGER),
+        false => ((TURNS_PER_SECOND * time.as_secs_f64()) as u32, Instant::now()),
     };
     loop {
         let options = TestRunOptions {

@@ -20,7 +20,7 @@ pub(super) const HELD: Held = Held::at_most("packets lost", 0.0);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let rig = switch::xdp(bench, Task::Police(1_000))?;
-    let load = Load { rate_pps: RATE_PPS, ..Traffic::MAIN.load(rig.gateway, WINDOW) };
+    let load = Load { rate_pps: RATE_PPS, rests: true, ..Traffic::MAIN.load(rig.gateway, WINDOW) };
     let mut path = rig.path()?;
     // So that flows and neighbours are known.
     path.run(load)?;

@@ -49,7 +49,7 @@ fn one(
     rounds: usize,
     begin: impl Fn() -> Result<Finish, String>,
 ) -> Result<Change, String> {
-    let load = Load { rate_pps: RATE_PPS, ..Traffic::MAIN.load(rig.gateway, WINDOW) };
+    let load = Load { rate_pps: RATE_PPS, rests: true, ..Traffic::MAIN.load(rig.gateway, WINDOW) };
     let mut path = rig.path()?;
     // So that flows and neighbours are known.
     path.run(load)?;
