@@ -4,6 +4,7 @@ use crate::cpu;
 use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 use switch_api::Mac;
 use switch_core::port::traffic::{client, server, udp_frame};
@@ -20,9 +21,11 @@ const WARM_UP: Duration = Duration::from_millis(400);
 const LINGER: Duration = Duration::from_millis(50);
 /// Frames the kernel makes at a time.
 const LIVE_BATCH: u32 = 64;
-/// Between turns of a generator that rests, of which each makes at most [`LIVE_BATCH`]: with what a turn takes itself, 20 to 50 are due by
+/// Between turns of a generator that rests, of which each makes at most [`LIVE_BATCH`]: with what a turn takes itself, some ten are due by
 /// then of a hundred thousand a second.
-const REST: Duration = Duration::from_micros(150);
+const REST: Duration = Duration::from_micros(20);
+/// How exact that is to be: the default slack is longer than the rest.
+const REST_SLACK_NS: NonZeroU64 = NonZeroU64::new(1_000).unwrap();
 /// Bytes of the longest frame, without its check sequence.
 const LONGEST: usize = 1514;
 /// `struct plan` of flood.c, in the machine's byte order.
@@ -309,6 +312,7 @@ fn plans(object: &mut Ebpf) -> Result<Plans, String> {
 
 fn generate(load: Load, ready: &std::sync::mpsc::Sender<Controls>) -> Result<(), String> {
     core_affinity::set_for_current(core_affinity::CoreId { id: 0 });
+    rustix::thread::set_current_timer_slack(Some(REST_SLACK_NS)).map_err(|error| error.to_string())?;
     let mut object = self::object()?;
     let index = switch_core::port::xdp::socket::index("eth0").map_err(|error| error.to_string())?;
     let (counts, mut plans) = (per_cpu(&mut object, "counts")?, plans(&mut object)?);

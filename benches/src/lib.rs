@@ -7,6 +7,7 @@
 //! | [`traffic`] | the packet generator and sink, on another AF_XDP than ours |
 //! | [`sink`] | what the sink makes of what arrives: loss, reorder, latencies |
 //! | [`flood`] | a flood that no socket could send |
+//! | [`bare_sender`] | a socket that only sends: where every forwarder ends |
 //! | [`iperf`] | TCP between two pods |
 //! | [`tap_loops`] | two TAPs and a loop between them, by system calls or by `io_uring` in two ways |
 //! | [`changes`] | changes at a rate, and datagrams beside them |
@@ -30,6 +31,7 @@
 //! | [`allocations`] | an allocator that counts |
 
 pub mod allocations;
+pub mod bare_sender;
 pub mod beacons;
 pub mod beside;
 pub mod changes;

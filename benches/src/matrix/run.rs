@@ -198,7 +198,8 @@ fn look_closer(path: &mut Path<'_>, load: Load, device: &Device, round: &mut Rou
         if rate_pps == 0 {
             continue;
         }
-        let flooded = path.run(Load { rate_pps, ..load })?;
+        // One that only waits for what is due keeps its core from the kernel, and little load shows that.
+        let flooded = path.run(Load { rate_pps, rests: percent < 50, ..load })?;
         let us = |quantile| flooded.latencies.us(quantile).unwrap_or(f64::NAN);
         round.at.push(At {
             percent,
