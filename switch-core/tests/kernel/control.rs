@@ -9,7 +9,7 @@ use std::time::Duration;
 use switch_api::{Code, PortStatus, Request, Status};
 use switch_lab::{Daemon, Node, wait_until};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 
 fn connect(daemon: &Daemon) -> UnixStream {
     let stream = UnixStream::connect(&daemon.socket).unwrap();
