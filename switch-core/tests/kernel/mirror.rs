@@ -342,7 +342,7 @@ fn a_million_routes_are_withdrawn_at_once() {
         format!("route add 11.{}.{}.{}/32 via 10.91.0.2 proto bird", n >> 16, n >> 8 & 255, n & 255)
     };
     batch(&node, (0..ROUTES).map(line));
-    wait_until("all are there", LONG * 6, || mirrored().routes == before + ROUTES);
+    wait_until("all are there", LONG * 20, || mirrored().routes == before + ROUTES);
     assert_eq!((mirrored().beyond, choice(&daemon, "11.9.3.7").what.as_str()), (0, "kernel"));
     let quiet = || {
         let one = mirrored();
