@@ -2,7 +2,12 @@
 
 use crate::net::Net;
 use crate::node::{Daemon, Node, Options, Pod};
-use switch_api::{Done, Mac, Port, PortKind, Request};
+use crate::wait_until;
+use std::time::Duration;
+use switch_api::{Code, Done, Mac, Port, PortKind, Request};
+
+/// How long a kernel may take to let go of a NIC.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A node that routes: its kernel forwards between its cables and its switch, whose bridge `br0` has the network
 /// `10.NET.0.0/24`, `fd10:NET::/64`.
@@ -84,7 +89,17 @@ impl Router {
         daemon.bridge(&bridge);
         let kind = PortKind::uplink(&self.nic(other, link));
         let uplink = Port::new(parse(&format!("up{link}")), parse(&bridge), kind);
-        let _: Done = daemon.call(&Request::PortAdd(Box::new(uplink)));
+        let add = Request::PortAdd(Box::new(uplink));
+        // A kernel lets go of a socket that left a NIC by and by, and later on a machine that is busy: the daemon waits for that, but not for ever.
+        let mut refused = None;
+        wait_until("the NIC is free", PATIENCE, || match daemon.client().call::<Done>(&add) {
+            Err(error) if error.code == Code::Busy => false,
+            outcome => {
+                refused = outcome.err();
+                true
+            }
+        });
+        assert!(refused.is_none(), "{refused:?}\n{}", daemon.log());
     }
 
     /// A static route to the other's pods over a cable.

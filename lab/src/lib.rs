@@ -9,6 +9,7 @@
 //! | [`raw`] | frames made by hand, sent and received on a pod's device |
 //! | [`frames`] | frames to make by hand |
 //! | [`disk`] | a disk that can be filled, or made read-only |
+//! | [`steady`] | a ping beside whatever else is done, none of whose answers may be missing |
 //! | [`transfer`] | TCP and UDP between namespaces, every byte checked |
 //! | [`sequence`] | numbered datagrams both ways: what is lost, what overtakes |
 //! | [`trouble`] | kernels and threads that are not well |
@@ -24,6 +25,7 @@ pub mod raw;
 pub mod scenes;
 pub mod sequence;
 pub mod session;
+pub mod steady;
 pub mod transfer;
 pub mod trouble;
 pub mod world;
@@ -45,10 +47,21 @@ pub fn wait_until(what: &str, limit: Duration, mut is_true: impl FnMut() -> bool
     }
 }
 
+/// Does it again while a signal interrupts it. A socket with a timeout says so (signal(7), "Interruption of system calls"), also where nobody
+/// handles a signal: when the process was stopped, or a thread of it was traced.
+pub fn uninterrupted<T>(mut work: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match work() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// A UDP socket of an address, in the caller's namespace. A moment after another one of that address was closed the address may
 /// still be taken: a child that another test starts holds copies of all sockets until it has become its program.
 pub fn bind_udp(address: impl ToSocketAddrs) -> UdpSocket {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         match UdpSocket::bind(&address) {
             Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {

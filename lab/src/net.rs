@@ -7,6 +7,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 static MADE: AtomicU32 = AtomicU32::new(0);
+/// What a kernel says by ICMP it says as often as there is reason to. Otherwise it does so six times and then once a second to each, and on older
+/// kernels as often as all namespaces of the machine together may (icmp(7), `icmp_ratemask`; ip-sysctl.rst): whether somebody is told that nobody
+/// listens would depend on other tests. The types that are limited, then: none, and one that nobody uses.
+const ICMP_UNLIMITED: [(&str, &str); 2] =
+    [("/proc/sys/net/ipv4/icmp_ratemask", "0"), ("/proc/sys/net/ipv6/icmp/ratemask", "127")];
 
 /// A namespace of our own. Dropping it deletes it and every device in it.
 #[derive(Debug)]
@@ -22,6 +27,9 @@ impl Net {
         run("ip", &["netns", "add", &name]);
         let net = Self { name };
         net.ip("link set lo up");
+        let says_all =
+            net.inside(|| ICMP_UNLIMITED.map(|(setting, types)| _ = std::fs::write(setting, types)));
+        says_all.join().unwrap_or_else(|_| panic!("settings of {}", net.name));
         net
     }
 
@@ -114,11 +122,21 @@ impl Background {
 
     /// Ends it with SIGINT, as tcpdump likes it, and hands out what it printed.
     pub fn interrupt(self) -> Output {
+        self.send_interrupt();
+        self.finish()
+    }
+
+    /// The same for one that prints elsewhere.
+    pub fn interrupt_and_wait(&mut self) {
+        self.send_interrupt();
+        _ = self.0.take().map(|mut child| child.wait());
+    }
+
+    fn send_interrupt(&self) {
         if let Some(child) = &self.0 {
             let pid = rustix::process::Pid::from_child(child);
             _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
         }
-        self.finish()
     }
 }
 

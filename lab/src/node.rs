@@ -12,7 +12,7 @@ use switch_api::{
 };
 
 /// How long the daemon may take to start, stop or answer on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A node's namespace and directory.
 #[derive(Debug)]

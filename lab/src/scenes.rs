@@ -1,13 +1,15 @@
 //! What several files of tests begin with: pods with labels and the node, bridges with gateways, and who hears whom.
 
 use crate::node::tap_port;
-use crate::{Daemon, Net, Node, Options, Pod, bind_udp, wait_until};
+use crate::{Daemon, Net, Node, Options, Pod, bind_udp, uninterrupted, wait_until};
 use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use switch_api::{Done, Port, PortSettings, Request, Workload};
 
-const LONG: Duration = Duration::from_secs(10);
-/// How long a receiver listens for one datagram more.
+const LONG: Duration = Duration::from_secs(60);
+/// How long a receiver listens for one datagram more, when all are sent.
 const SILENCE: Duration = Duration::from_millis(300);
 /// Sent each time.
 const DATAGRAMS: usize = 10;
@@ -42,20 +44,32 @@ pub fn shop(options: &Options) -> (Node, Daemon, Vec<Pod>) {
 /// Of ten UDP datagrams to a port, one way: how many a receiver there sees.
 pub fn datagrams(from: &Net, to: &Net, address: &str, port: u16) -> usize {
     let (bind, target) = (format!("{address}:{port}"), format!("{address}:{port}"));
+    let are_sent = Arc::new(AtomicBool::new(false));
+    let were_sent = are_sent.clone();
     let (ready, is_ready) = std::sync::mpsc::channel();
     let receiver = to.inside(move || {
         let socket = bind_udp(bind);
         socket.set_read_timeout(Some(SILENCE)).unwrap_or_else(|error| panic!("{error}"));
         _ = ready.send(());
-        let mut buffer = [0; 64];
-        std::iter::from_fn(|| socket.recv(&mut buffer).ok()).count()
+        let (mut buffer, mut came) = ([0; 64], 0);
+        loop {
+            // A silence counts that began when all were sent, however long that took.
+            let is_last = were_sent.load(Ordering::Acquire);
+            match uninterrupted(|| socket.recv(&mut buffer)) {
+                Ok(_) => came += 1,
+                Err(_) if is_last => return came,
+                Err(_) => {}
+            }
+        }
     });
     is_ready.recv().unwrap_or_else(|_| panic!("the receiver does not listen"));
     let sender = from.inside(move || {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap_or_else(|error| panic!("{error}"));
         (0..DATAGRAMS).for_each(|_| _ = socket.send_to(b"hello", &target));
     });
-    sender.join().unwrap_or_else(|_| panic!("the sender panicked"));
+    let sent = sender.join();
+    are_sent.store(true, Ordering::Release);
+    sent.unwrap_or_else(|_| panic!("the sender panicked"));
     receiver.join().unwrap_or_else(|_| panic!("the receiver panicked"))
 }
 

@@ -1,13 +1,14 @@
 //! Real sockets of real kernels, between two namespaces: every byte that arrives is checked.
 
 use crate::net::Net;
+use crate::{bind_udp, uninterrupted};
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc;
 use std::time::Duration;
 
 /// How long a step may take before a transfer counts as stuck.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 /// Length of the pattern; a prime, so that a lost or doubled segment shifts it.
 const PATTERN: usize = 251;
 const TCP_PORT: u16 = 7000;
@@ -27,7 +28,7 @@ pub fn tcp(from: &Net, to: &Net, address: IpAddr, bytes: usize) -> usize {
         stream.set_read_timeout(Some(LIMIT))?;
         let (mut right, mut buffer) = (0, vec![0; 1 << 16]);
         loop {
-            let n = stream.read(&mut buffer)?;
+            let n = uninterrupted(|| stream.read(&mut buffer))?;
             let same =
                 buffer[..n].iter().enumerate().take_while(|(i, byte)| **byte == pattern(right + i)).count();
             right += same;
@@ -57,12 +58,12 @@ pub fn tcp(from: &Net, to: &Net, address: IpAddr, bytes: usize) -> usize {
 pub fn udp(from: &Net, to: &Net, address: IpAddr, count: usize) -> usize {
     let (ready, is_ready) = mpsc::channel();
     let server = to.inside(move || -> std::io::Result<()> {
-        let socket = UdpSocket::bind((address, UDP_PORT))?;
+        let socket = bind_udp((address, UDP_PORT));
         socket.set_read_timeout(Some(LIMIT))?;
         _ = ready.send(());
         let mut buffer = [0; 2048];
         for expected in 0..count {
-            let (len, peer) = socket.recv_from(&mut buffer)?;
+            let (len, peer) = uninterrupted(|| socket.recv_from(&mut buffer))?;
             if buffer[..len] != datagram(expected) {
                 let text = format!("not datagram {expected} but {len} bytes, {:?}", &buffer[..len.min(8)]);
                 return Err(std::io::Error::other(text));
@@ -80,7 +81,7 @@ pub fn udp(from: &Net, to: &Net, address: IpAddr, count: usize) -> usize {
         let (mut buffer, mut right) = ([0; 2048], 0);
         for i in 0..count {
             socket.send(&datagram(i))?;
-            let len = socket.recv(&mut buffer)?;
+            let len = uninterrupted(|| socket.recv(&mut buffer))?;
             right += usize::from(buffer[..len] == datagram(i));
         }
         Ok(right)

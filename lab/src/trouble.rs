@@ -114,7 +114,7 @@ pub struct Undrained {
 }
 
 /// How long the kernel may take to start the thread.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Undrained {
     /// Stops the polling of `device`, one with an XDP program, in `net`. `core` is kept busy. The name must be the only one of its

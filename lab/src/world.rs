@@ -2,7 +2,7 @@
 //! what of the asker is seen.
 
 use crate::net::Net;
-use crate::wait_until;
+use crate::{uninterrupted, wait_until};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long one attempt may take.
-const ATTEMPT: Duration = Duration::from_millis(700);
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may take to come about. A first packet that is lost is sent again after a second, and is not to be overlooked.
+const HANDSHAKE: Duration = Duration::from_millis(950);
+/// How long who asked waits for his answer; it comes at once, but on a machine that is busy.
+const ATTEMPT: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a service looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -52,7 +54,7 @@ impl Service {
                 if let Ok((mut stream, peer)) = tcp.accept() {
                     _ = stream.write_all(format!("{word} {}", peer.ip().to_canonical()).as_bytes());
                 }
-                if let Ok((_, peer)) = udp.recv_from(&mut [0; 64]) {
+                if let Ok((_, peer)) = uninterrupted(|| udp.recv_from(&mut [0; 64])) {
                     _ = udp.send_to(format!("{word} {}", peer.ip().to_canonical()).as_bytes(), peer);
                 }
             }
@@ -75,7 +77,7 @@ impl Drop for Service {
 pub fn ask_tcp(net: &Net, to: &str) -> Option<String> {
     let to: SocketAddr = to.parse().unwrap_or_else(|error| panic!("{to}: {error}"));
     let asked = net.inside(move || {
-        let mut stream = TcpStream::connect_timeout(&to, ATTEMPT).ok()?;
+        let mut stream = TcpStream::connect_timeout(&to, HANDSHAKE).ok()?;
         stream.set_read_timeout(Some(ATTEMPT)).ok()?;
         let mut said = String::new();
         stream.read_to_string(&mut said).ok()?;
@@ -95,7 +97,7 @@ pub fn ask_udp(net: &Net, to: &str) -> Option<String> {
         socket.set_read_timeout(Some(ATTEMPT)).ok()?;
         socket.send(b"?").ok()?;
         let mut said = [0; 64];
-        let len = socket.recv(&mut said).ok()?;
+        let len = uninterrupted(|| socket.recv(&mut said)).ok()?;
         Some(String::from_utf8_lossy(&said[..len]).into_owned())
     });
     asked.join().unwrap_or_else(|_| panic!("who asked panicked"))
@@ -109,9 +111,9 @@ pub fn is_refused(net: &Net, to: &str) -> bool {
             if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = UdpSocket::bind((any, 0))?;
         socket.connect(to)?;
-        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.set_read_timeout(Some(ATTEMPT))?;
         socket.send(b"?")?;
-        socket.recv(&mut [0; 8])
+        uninterrupted(|| socket.recv(&mut [0; 8]))
     });
     let told = told.join().unwrap_or_else(|_| panic!("who asked panicked"));
     told.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)

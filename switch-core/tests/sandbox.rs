@@ -17,7 +17,7 @@ use switch_core::sandbox::{self, Folders, capabilities};
 use switch_lab::trouble::{call, executable_memory};
 use switch_lab::{Daemon, Node, Options, wait_until};
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 /// Names what this program is to try, when it is started by [`outcome`].
 const DEED: &str = "SWITCH_TEST_DEED";
 /// A folder of its own, and who started it.

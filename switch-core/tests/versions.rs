@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use switch_lab::{Daemon, Net, Node, Options};
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 /// A connection that knows nothing of today's words.
 struct Old(BufReader<UnixStream>);

@@ -264,7 +264,7 @@ fn udp(from: &Pod, to: &Pod, address: IpAddr) -> Result<usize> {
         let any: IpAddr = if address.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
         let socket = UdpSocket::bind((any, 0))?;
         socket.connect((address, 7001))?;
-        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
         let mut buffer = [0; 2048];
         let mut answered = 0;
         for n in 0..DATAGRAMS {

@@ -16,7 +16,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 use switch_lab::{Node, wait_until};
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 /// podman in a node's namespace, with directories of its own.
 struct Podman<'a> {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use switch_lab::wait_until;
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 
 fn reaches(from: &Container, address: &str) {
     wait_until(&format!("{} reaches {address}", from.id), LONG, || from.reaches(address));

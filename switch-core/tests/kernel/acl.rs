@@ -10,7 +10,7 @@ use switch_lab::scenes::{datagrams, shop};
 use switch_lab::world::Echo;
 use switch_lab::{Daemon, wait_until};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 
 fn set(daemon: &Daemon, acl: serde_json::Value) {
     let acl: Acl = serde_json::from_value(acl).unwrap();

@@ -104,7 +104,7 @@ fn configuration(own: u8, other: u8) -> String {
              {version} {{ import filter pods; export filter told; }}; }}\n"
         );
     }
-    let waits = if own == 1 { "connect delay time 3" } else { "passive on" };
+    let waits = if own == 1 { "connect delay time 5" } else { "passive on" };
     for link in LINKS {
         for (version, prefix) in [("ipv4", format!("10.{link}.0.")), ("ipv6", format!("fd10:{link}::"))] {
             text += &format!(

@@ -10,9 +10,9 @@ use switch_api::codec::{LINE_LEN_MAX, LONG_LINE_LEN_MAX};
 use switch_api::{Request, Status};
 use switch_lab::{Daemon, Node, Options};
 
-const LONG: Duration = Duration::from_secs(10);
-/// Nobody waits so long for his answer because of another client: a tenth of what one that stalls is given.
-const PROMPT: Duration = Duration::from_secs(3);
+const LONG: Duration = Duration::from_secs(60);
+/// Nobody waits so long for his answer because of another client: a third of what one that stalls is given.
+const PROMPT: Duration = Duration::from_secs(10);
 
 fn start(node: &Node) -> Daemon {
     node.start(&Options::new(env!("CARGO_BIN_EXE_switchd")))

@@ -8,7 +8,7 @@ use switch_api::{
 use switch_lab::scenes::{datagrams, shop};
 use switch_lab::{Daemon, wait_until};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 
 fn default(daemon: &Daemon, port: &str, verdicts: serde_json::Value) {
     let settings = serde_json::json!({ "default_verdict": verdicts });

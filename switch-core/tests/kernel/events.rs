@@ -5,7 +5,7 @@ use std::time::Duration;
 use switch_api::{ByName, Done, Happened, MemorySource, Nothing, Port, PortKind, PortSettings, Request};
 use switch_lab::{Daemon, Node, Options, wait_until};
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 /// It is looked once a second.
 const SOME_LOOKS: Duration = Duration::from_millis(3_500);
 

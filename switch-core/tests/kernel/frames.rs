@@ -9,7 +9,7 @@ use switch_lab::frames::{has_mark, plain, station, tagged};
 use switch_lab::transfer::checksum_errors;
 use switch_lab::{Daemon, Net, Node, Pod, RawSocket, wait_until};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(200);
 
 fn raw(net: &Net) -> RawSocket {

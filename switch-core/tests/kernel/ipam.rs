@@ -13,7 +13,7 @@ use switch_api::{
 use switch_lab::disk::SmallDisk;
 use switch_lab::{Daemon, Node, Options, wait_until};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 /// How often the daemon is killed.
 const KILLS: u64 = 12;
 /// Leases that clients are told of or release, at least, before it is.

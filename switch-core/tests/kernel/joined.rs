@@ -6,7 +6,7 @@ use switch_api::PortSettings;
 use switch_lab::transfer::{checksum_errors, tcp};
 use switch_lab::{Daemon, Net, Node, Options, Pod, RawSocket, wait_until};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 
 /// A pod by XDP and one by TAP, `10.66.0.1` and `10.66.0.2`.
 fn xdp_and_tap() -> (Node, Daemon, Pod, Pod) {

@@ -2,14 +2,15 @@
 
 use crate::switchd;
 use std::net::{IpAddr, UdpSocket};
-use std::sync::mpsc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use switch_api::{Done, Limit, PortKind, PortLimits, PortSet, PortSettings, Request};
 use switch_lab::node::tap_port;
 use switch_lab::transfer::tcp;
 use switch_lab::{Daemon, Node, Pod, bind_udp, wait_until};
 
-const LONG: Duration = Duration::from_secs(5);
+const LONG: Duration = Duration::from_secs(60);
 const PORT: u16 = 7002;
 /// A datagram's payload, and what it is on the wire.
 const PAYLOAD: usize = 1000;
@@ -19,6 +20,10 @@ const SEGMENT: f64 = 1448.0 / 1514.0;
 /// Longer than a burst lasts when more comes than may: it is behind before anything is counted.
 const BEGIN: Duration = Duration::from_millis(400);
 const COUNTED: Duration = Duration::from_millis(1500);
+/// What is less than its rate is measured so often: a switch that has no core for a while takes in less.
+const ATTEMPTS: u32 = 8;
+/// Beside what is sent a device gets a little of what kernels say by themselves.
+const STRAY: f64 = 1.02;
 /// A burst that nobody named, in seconds of its rate.
 const BURST_S: f64 = switch_api::limit::BURST_MS as f64 / 1000.0;
 
@@ -34,42 +39,63 @@ fn address(pod: &Pod) -> IpAddr {
     IpAddr::from([10, 66, 0, pod.number()])
 }
 
-/// Each of `senders` sends 20 datagrams a millisecond from one address to another, a pod's all; how many a second get there.
-fn flood(senders: &[(&Pod, IpAddr, IpAddr)], to: &Pod) -> f64 {
-    let (ready, is_ready) = mpsc::channel();
-    let server = to.net.inside(move || {
-        let socket = bind_udp(("0.0.0.0", PORT));
-        socket.set_read_timeout(Some(LONG)).unwrap();
-        ready.send(()).unwrap();
-        let (mut buffer, mut datagrams) = ([0; 2000], 0u64);
-        socket.recv_from(&mut buffer).unwrap();
-        let start = Instant::now();
-        while start.elapsed() < BEGIN + COUNTED {
-            let (len, _) = socket.recv_from(&mut buffer).unwrap();
-            assert_eq!(len, PAYLOAD);
-            datagrams += u64::from(start.elapsed() > BEGIN);
-        }
-        datagrams as f64 / (start.elapsed() - BEGIN).as_secs_f64()
-    });
-    is_ready.recv().unwrap();
+/// What came to a device.
+struct Counted {
+    frames: f64,
+    /// In no less than so many seconds, and in no more: to look takes a while where others want the core.
+    seconds: [f64; 2],
+}
+
+/// Each of `senders` sends 20 datagrams a millisecond from one address to another, a pod's all. What gets to its device is counted there,
+/// whoever has the time to take it.
+fn flood(senders: &[(&Pod, IpAddr, IpAddr)], to: &Pod) -> Counted {
+    // Or its kernel would answer each that nobody listens.
+    let listens = to.net.inside(|| bind_udp(("0.0.0.0", PORT))).join().unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
     let send = |&(pod, from, to): &(&Pod, IpAddr, IpAddr)| {
+        let over = is_over.clone();
         pod.net.inside(move || {
             let socket = UdpSocket::bind((from, 0)).unwrap();
-            let start = Instant::now();
-            while start.elapsed() < BEGIN + COUNTED + BEGIN {
+            while !over.load(Ordering::Relaxed) {
                 // A full queue of the pod's own device is part of it.
                 (0..20).for_each(|_| drop(socket.send_to(&[0; PAYLOAD], (to, PORT))));
                 std::thread::sleep(Duration::from_millis(1));
             }
         })
     };
+    let frames = || to.received().unwrap().0;
+    let none = frames();
     let senders: Vec<_> = senders.iter().map(send).collect();
+    wait_until("they send", LONG, || frames() > none + 20);
+    std::thread::sleep(BEGIN);
+    let looked = || {
+        let (begun, frames) = (Instant::now(), frames());
+        (begun, frames, Instant::now())
+    };
+    let first = looked();
+    std::thread::sleep(COUNTED);
+    let last = looked();
+    is_over.store(true, Ordering::Relaxed);
     senders.into_iter().for_each(|sender| sender.join().unwrap());
-    server.join().unwrap()
+    drop(listens);
+    let seconds = [last.0 - first.2, last.2 - first.0].map(|it| it.as_secs_f64());
+    Counted { frames: (last.1 - first.1) as f64, seconds }
 }
 
-fn near(is: f64, due: f64, what: &str) {
-    assert!((0.9..1.1).contains(&(is / due)), "{what}: {is} a second where {due} are allowed");
+/// So many frames a second get through: never more than a rate and its burst allow; and no less, if the machine has a moment for us.
+fn is_held(per_s: f64, what: &str, flood: impl Fn() -> Counted) {
+    let part = || {
+        let counted = flood();
+        let most = STRAY * per_s * (counted.seconds[1] + BURST_S);
+        assert!(counted.frames <= most, "{what}: {} frames where {most} are allowed", counted.frames);
+        counted.frames / counted.seconds[0] / per_s
+    };
+    let mut parts = Vec::new();
+    let is_due = (0..ATTEMPTS).any(|_| {
+        parts.push(part());
+        parts.last().is_some_and(|part| (0.9..1.1).contains(part))
+    });
+    assert!(is_due, "{what}: of {per_s} a second these parts: {parts:?}");
 }
 
 /// The first of two pods may send 2 MB a second and be sent 4.
@@ -87,37 +113,39 @@ fn holds_both_ways(pod: fn(&Node, u8) -> Pod, attach: fn(&Daemon, &Pod, &str, Po
     assert_eq!(status.port.settings.limits, limits);
     let [one, other] = [&pods[0], &pods[1]].map(address);
 
-    let sends = flood(&[(&pods[0], one, other)], &pods[1]) * FRAME;
-    near(sends, 2_000_000.0, "datagrams sent");
+    is_held(2_000_000.0 / FRAME, "datagrams sent", || flood(&[(&pods[0], one, other)], &pods[1]));
     assert!(daemon.drops("rate-limited-rx") > 0 && daemon.drops("rate-limited-tx") == 0);
-    let is_sent = flood(&[(&pods[1], other, one)], &pods[0]) * FRAME;
-    near(is_sent, 4_000_000.0, "datagrams received");
+    is_held(4_000_000.0 / FRAME, "datagrams received", || flood(&[(&pods[1], other, one)], &pods[0]));
     assert!(daemon.drops("rate-limited-tx") > 0);
 
-    // TCP finds its rate by losing packets: what is above the limit is dropped and not delayed.
+    // TCP finds its rate by losing packets: what is above the limit is dropped and not delayed. A connection may have to wait for its own
+    // timers after that, and takes twice as long; one that does not shows what there is to have. Never more, each time.
     for (from, to, address, per_s) in [(0, 1, other, 2_000_000.0), (1, 0, one, 4_000_000.0)] {
-        // The burst comes back.
-        std::thread::sleep(BEGIN);
-        let (bytes, start) = ((3.0 * per_s) as usize, Instant::now());
-        assert_eq!(tcp(&pods[from].net, &pods[to].net, address, bytes), bytes);
-        let (on_wire, due) = (bytes as f64 / SEGMENT, per_s * start.elapsed().as_secs_f64());
-        println!(
-            "TCP: {:.3} of its rate, {:.3} without the burst",
-            on_wire / due,
-            (on_wire - BURST_S * per_s) / due
-        );
-        assert!(on_wire > 0.9 * due, "TCP got {on_wire} bytes through where {due} were due");
-        let sustained = on_wire - BURST_S * per_s;
-        assert!(
-            sustained < 1.1 * due,
-            "TCP got {sustained} bytes through beside the burst where {due} were due"
-        );
+        let part = |_| {
+            // The burst comes back.
+            std::thread::sleep(BEGIN);
+            let (bytes, start) = ((3.0 * per_s) as usize, Instant::now());
+            assert_eq!(tcp(&pods[from].net, &pods[to].net, address, bytes), bytes);
+            let (on_wire, due) = (bytes as f64 / SEGMENT, per_s * start.elapsed().as_secs_f64());
+            let sustained = on_wire - BURST_S * per_s;
+            println!("TCP: {:.3} of its rate, {:.3} without the burst", on_wire / due, sustained / due);
+            assert!(
+                sustained < 1.1 * due,
+                "TCP got {sustained} bytes through beside the burst where {due} were due"
+            );
+            on_wire / due
+        };
+        assert!((0..ATTEMPTS).map(part).any(|part| part > 0.9), "TCP never gets {per_s} bytes a second");
     }
 
     let set = PortSet { name: status.port.name, settings: PortSettings::default() };
     let _: Done = daemon.call(&Request::PortSet(set));
-    let free = flood(&[(&pods[0], one, other)], &pods[1]) * FRAME;
-    assert!(free > 5_000_000.0, "{free} after the limit was taken away");
+    let free = |_| {
+        let counted = flood(&[(&pods[0], one, other)], &pods[1]);
+        counted.frames * FRAME / counted.seconds[0]
+    };
+    let most = (0..ATTEMPTS).map(free).find(|free| *free > 5_000_000.0);
+    assert!(most.is_some(), "never more than 5 MB a second after the limit was taken away");
     daemon.assert_conserved();
 }
 
@@ -151,8 +179,8 @@ fn workers_share_a_limit() {
     let set = PortSet { name: daemon.port(&pods[1].device).port.name, settings: held };
     let _: Done = daemon.call(&Request::PortSet(set));
     // By its own worker and by the other.
-    let by_both = flood(&[(&pods[0], one, two), (&pods[2], three, two)], &pods[1]);
-    near(by_both, PPS, "to a port of one queue");
+    let by_both = [(&pods[0], one, two), (&pods[2], three, two)];
+    is_held(PPS, "to a port of one queue", || flood(&by_both, &pods[1]));
 
     let wide = node.bare_pod(4);
     let mut port = tap_port(&wide, "br0", limited(limits));
@@ -168,10 +196,8 @@ fn workers_share_a_limit() {
     let addresses: Vec<_> = (40..48).map(|n| IpAddr::from([10, 66, 0, n])).collect();
     addresses.iter().for_each(|address| drop(wide.net.ip(&format!("addr add {address}/24 dev eth0"))));
     let senders: Vec<_> = addresses.iter().map(|address| (&wide, *address, one)).collect();
-    let by_both = flood(&senders, &pods[0]);
-    near(by_both, PPS, "by both queues");
+    is_held(PPS, "by both queues", || flood(&senders, &pods[0]));
     // One pair of addresses has one queue, and with it half.
-    let by_one = flood(&senders[..1], &pods[0]);
-    near(by_one, PPS / 2.0, "by one queue");
+    is_held(PPS / 2.0, "by one queue", || flood(&senders[..1], &pods[0]));
     daemon.assert_conserved();
 }

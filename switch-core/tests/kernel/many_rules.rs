@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use switch_api::codec::LINE_LEN_MAX;
 use switch_api::{Acl, AclStatus, Done, Nothing, Request, Status};
 use switch_lab::scenes::{datagrams, shop};
-use switch_lab::{Net, bind_udp};
+use switch_lab::{Net, bind_udp, uninterrupted};
 
 /// Rules of a list about each direction.
 const RULES: usize = 50_000;
 /// A request of so many rules is answered within this time, also by a program that is not optimised.
 const ANSWERED: Duration = Duration::from_secs(60);
-/// Datagrams a second beside it.
+/// How long nobody sends before all that was sent has come.
+const SILENCE: Duration = Duration::from_secs(2);
+/// Between two datagrams beside it.
 const PACE: Duration = Duration::from_millis(1);
 
 /// Denies UDP from a network each, in `10.128.0.0/9` and above, on one of some hundred ports; the last one denies UDP 9999.
@@ -34,12 +36,23 @@ fn list(first_port: u16) -> Acl {
 }
 
 /// Sends a datagram every millisecond until told to stop. How many were sent, and how many of them came.
-fn stream(from: &Net, to: &Net, stop: Arc<AtomicBool>) -> impl FnOnce() -> (usize, usize) + use<> {
+fn stream(from: &Net, to: &Net, stop: Arc<AtomicBool>) -> impl FnOnce() -> (u64, u64) + use<> {
     let socket = to.inside(|| bind_udp("10.66.0.3:7000".to_owned())).join().unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    // Of a datagram so small the kernel counts four times the room that it takes; this is for half a minute.
+    rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 32 << 20).unwrap();
+    socket.set_read_timeout(Some(SILENCE)).unwrap();
+    let is_over = stop.clone();
     let receiver = std::thread::spawn(move || {
-        let mut buffer = [0; 64];
-        std::iter::from_fn(|| socket.recv(&mut buffer).ok()).count()
+        let (mut buffer, mut came) = ([0; 64], 0);
+        loop {
+            // A silence counts that began when all were sent.
+            let is_last = is_over.load(Ordering::Relaxed);
+            match uninterrupted(|| socket.recv(&mut buffer)) {
+                Ok(_) => came += 1,
+                Err(_) if is_last => return came,
+                Err(_) => {}
+            }
+        }
     });
     let sender = from.inside(move || {
         let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();

@@ -6,7 +6,7 @@ use switch_lab::node::{tap_port, xdp_port};
 use switch_lab::transfer::tcp;
 use switch_lab::{Daemon, Node, Options, Pod, wait_until};
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 fn switchd(words: &str) -> Options {
     Options::new(env!("CARGO_BIN_EXE_switchd")).with(words)

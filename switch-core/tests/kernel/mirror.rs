@@ -9,7 +9,10 @@ use switch_api::{
 use switch_lab::cross::Router;
 use switch_lab::{Daemon, Options, sequence, wait_until};
 
+/// Less than the kernel is asked for everything after at the latest, which would hide that news of it were lost.
 const LONG: Duration = Duration::from_secs(20);
+/// Without a doubt the kernel is asked so often for all that it has, in seconds.
+const AUDIT_S: u64 = 30;
 
 /// A node with a pod, a cable to nowhere in particular, and the mirror on.
 fn mirrored(words: &str) -> (Router, Router, Daemon) {
@@ -195,7 +198,7 @@ fn one_change_among_many_is_followed() {
         one == mirrored()
     };
     wait_until("nothing more is to be done", LONG * 3, quiet);
-    let start = mirrored();
+    let (start, begun) = (mirrored(), Instant::now());
     let mut worked = Vec::new();
     for n in 0..20 {
         let (address, what) = ("12.0.0.1", if n % 2 == 0 { "kernel" } else { "none" });
@@ -206,8 +209,8 @@ fn one_change_among_many_is_followed() {
         worked.push(mirrored().worked_us);
     }
     worked.sort_unstable();
-    // Without a doubt it is asked twice a minute.
-    assert!(mirrored().questions <= start.questions + 1, "{:?} and {start:?}", mirrored());
+    let due = 1 + begun.elapsed().as_secs() / AUDIT_S;
+    assert!(mirrored().questions <= start.questions + due, "{:?} and {start:?}", mirrored());
     assert!(worked[5] < 10_000, "{worked:?} µs of work");
     // All of them withdrawn at once: their network is not the kernel's any more, and all else works.
     assert_eq!(choice(&daemon, "11.0.3.7").what, "kernel");
@@ -339,7 +342,7 @@ fn a_million_routes_are_withdrawn_at_once() {
         format!("route add 11.{}.{}.{}/32 via 10.91.0.2 proto bird", n >> 16, n >> 8 & 255, n & 255)
     };
     batch(&node, (0..ROUTES).map(line));
-    wait_until("all are there", LONG * 6, || mirrored().routes == before + ROUTES);
+    wait_until("all are there", LONG * 20, || mirrored().routes == before + ROUTES);
     assert_eq!((mirrored().beyond, choice(&daemon, "11.9.3.7").what.as_str()), (0, "kernel"));
     let quiet = || {
         let one = mirrored();

@@ -12,7 +12,7 @@ use switch_lab::transfer::checksum_errors;
 use switch_lab::world::{Service, ask_tcp, ask_udp, is_refused};
 use switch_lab::{Daemon, Net, Node, Options, Pod, wait_until};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 const BULK: usize = 8 << 20;
 
 /// A pod on `brNET` with a TAP: 10.NET.0.N, fd10:NET::N.

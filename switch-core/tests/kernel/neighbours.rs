@@ -11,7 +11,7 @@ use switch_lab::scenes::routed;
 use switch_lab::transfer::{tcp, udp};
 use switch_lab::{Daemon, Pod, wait_until};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 /// How long nothing must be heard.
 const SILENCE: Duration = Duration::from_millis(300);
 

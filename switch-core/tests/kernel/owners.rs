@@ -9,7 +9,7 @@ use switch_api::{
 };
 use switch_lab::{Daemon, Node};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 
 fn request(method: &str, params: Value) -> Request {
     serde_json::from_value(json!({ "method": method, "params": params })).unwrap()

@@ -1,6 +1,8 @@
 //! Network policies, seen by real kernels: pods with TAPs, and the node.
 
 use crate::switchd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use switch_lab::scenes::{datagrams, labelled, shop};
 use switch_lab::world::Echo;
 use switch_lab::{Daemon, Net, Node, Pod, wait_until};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 /// How often a pod begins to live.
 const LIVES: u32 = 1000;
 /// How long it is watched each time: most of a life's first packets come at once.
@@ -132,18 +134,32 @@ fn explained_restarted_and_refused() {
 }
 
 /// Counts what comes to port 7 of an address, until it is told to end.
-fn counted(net: &Net, ip: &'static str) -> (Sender<()>, JoinHandle<u32>) {
-    let (stop, stopped) = channel::<()>();
-    let socket = net.inside(move || std::net::UdpSocket::bind((ip, 7)).unwrap()).join().unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-    let count = std::thread::spawn(move || {
-        let (mut count, mut buffer) = (0u32, [0; 64]);
-        while stopped.try_recv() != Err(TryRecvError::Disconnected) {
-            count += u32::from(socket.recv(&mut buffer).is_ok());
-        }
-        count
-    });
-    (stop, count)
+struct Counting {
+    running: (Sender<()>, JoinHandle<()>),
+    /// How many there were so far.
+    so_far: Arc<AtomicU32>,
+}
+
+impl Counting {
+    fn start(net: &Net, ip: &'static str) -> Self {
+        let (stop, stopped) = channel::<()>();
+        let so_far = Arc::new(AtomicU32::new(0));
+        let count = so_far.clone();
+        let socket = net.inside(move || std::net::UdpSocket::bind((ip, 7)).unwrap()).join().unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let thread = std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while stopped.try_recv() != Err(TryRecvError::Disconnected) {
+                count.fetch_add(u32::from(socket.recv(&mut buffer).is_ok()), Ordering::Relaxed);
+            }
+        });
+        Self { running: (stop, thread), so_far }
+    }
+
+    fn end(self) -> u32 {
+        ended(self.running);
+        self.so_far.load(Ordering::Relaxed)
+    }
 }
 
 /// Sends to port 7 of both addresses, as fast as it can, until it is told to end.
@@ -160,8 +176,8 @@ fn sending(net: &Net) -> (Sender<()>, JoinHandle<()>) {
     (stop, sender)
 }
 
-/// Ends it; what it has to say.
-fn ended<T>((stop, thread): (Sender<()>, JoinHandle<T>)) -> T {
+/// Ends it.
+fn ended((stop, thread): (Sender<()>, JoinHandle<()>)) {
     drop(stop);
     thread.join().unwrap()
 }
@@ -190,7 +206,7 @@ fn from_the_first_instant_nothing_passes_that_should_not() {
     let node = Node::new();
     let daemon = node.start(&switchd());
     let [db, open, hostile] = &closed_and_open(&daemon, &node);
-    let (kept, free) = (counted(&db.net, "10.66.0.1"), counted(&open.net, "10.66.0.2"));
+    let (kept, free) = (Counting::start(&db.net, "10.66.0.1"), Counting::start(&open.net, "10.66.0.2"));
     for _ in 0..LIVES {
         let sender = sending(&hostile.net);
         let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(hostile, "hostile"))));
@@ -199,7 +215,7 @@ fn from_the_first_instant_nothing_passes_that_should_not() {
         let name = hostile.device.parse().unwrap();
         let _: Done = daemon.call(&Request::PortDelete(switch_api::ByName { name }));
     }
-    let (kept, free) = (ended(kept), ended(free));
+    let (kept, free) = (kept.end(), free.end());
     println!("{LIVES} lives: {kept} packets where none may be, {free} where they may");
     assert_eq!(kept, 0, "packets got in");
     assert!(free > LIVES, "{free} packets in {LIVES} lives: it did not send from the first instant of each");
@@ -213,7 +229,7 @@ fn across_restarts_nothing_passes_that_should_not() {
     let mut daemon = node.start(&options);
     let [db, open, hostile] = &closed_and_open(&daemon, &node);
     let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(hostile, "hostile"))));
-    let (kept, free) = (counted(&db.net, "10.66.0.1"), counted(&open.net, "10.66.0.2"));
+    let (kept, free) = (Counting::start(&db.net, "10.66.0.1"), Counting::start(&open.net, "10.66.0.2"));
     let sender = sending(&hostile.net);
     for round in 0..RESTARTS {
         if round % 2 == 0 {
@@ -222,10 +238,12 @@ fn across_restarts_nothing_passes_that_should_not() {
             daemon.stop(false)
         }
         daemon = node.start(&options);
+        let before = free.so_far.load(Ordering::Relaxed);
         std::thread::sleep(10 * FIRST_INSTANTS);
+        wait_until("it sends again", LONG, || free.so_far.load(Ordering::Relaxed) > before);
     }
     ended(sender);
-    let (kept, free) = (ended(kept), ended(free));
+    let (kept, free) = (kept.end(), free.end());
     println!("{RESTARTS} restarts: {kept} packets where none may be, {free} where they may");
     assert_eq!(kept, 0, "packets got in");
     assert!(free > RESTARTS, "{free} packets in {RESTARTS} lives of the daemon");

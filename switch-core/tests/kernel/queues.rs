@@ -17,7 +17,7 @@ use switch_lab::sequence::{self, Tally};
 use switch_lab::transfer::tcp;
 use switch_lab::{Daemon, Net, Node, Options, Pod, wait_until};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 /// Datagrams under way in each direction: both together, each alone in its parcel, find room in one worker's inbox.
 const WINDOW: u64 = 60;
 /// The same for AF_XDP: a third of what an idle socket has room for. A turn can take two batches of a socket
@@ -316,6 +316,8 @@ fn lanes_move_to_where_there_is_time() {
     }
     let ask = |dry_run| -> Rebalanced { daemon.call(&Request::WorkerRebalance(Rebalance { dry_run })) };
     let load = sequence::start(&pods[0].net, &pods[1].net, &pairs(&pods), WINDOW);
+    // The load has pauses, and costs a quick machine little. Each of these has one packet under way, however quick it is.
+    let _busy: Vec<_> = (0..4).map(|_| pods[0].net.spawn("ping -q -f -s 1000 10.66.0.2")).collect();
     let workers = || daemon.call::<Vec<WorkerStatus>>(&Request::WorkerList(Nothing {}));
     wait_until("the lanes cost something", 3 * LONG, || {
         workers()[0].lanes.iter().all(|lane| lane.busy_percent > 6.0)

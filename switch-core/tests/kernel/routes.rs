@@ -12,7 +12,9 @@ use switch_lab::scenes::routed;
 use switch_lab::transfer::{checksum_errors, tcp};
 use switch_lab::{Daemon, wait_until};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
+/// Longer than it is remembered that somebody did not answer.
+const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// A route's MTU is told to senders, by the kernel's own reckoning; it is kept, shown, and cut to.
 #[test]
@@ -144,7 +146,7 @@ fn a_next_hop_over_a_dead_cable_is_told_of() {
         String::from_utf8_lossy(&said.stdout)
             .contains("From 10.1.0.1 icmp_seq=1 Destination Host Unreachable")
     };
-    wait_until("the sender is told", LONG * 6, is_told);
+    wait_until("the sender is told", LONG, is_told);
     assert!(daemon.drops("neighbour-failed") > 0);
     assert!(pods[0].reaches("10.3.0.2"), "another network is reached as before");
     // With its device it lost its own way back.
@@ -170,16 +172,18 @@ fn flows_of_a_dead_next_hop_go_by_the_other() {
     wait_until("all are reached", LONG, reached);
     let is_used = |by: usize| {
         let before = pods[by].received().unwrap().0;
-        assert!(reached());
+        reached();
         pods[by].received().unwrap().0 >= before + 4
     };
     assert!(is_used(1) && is_used(2), "both are used");
     pods[2].net.ip("link set eth0 down");
     wait_until("all are reached by the other", LONG * 6, reached);
-    // For longer than it is remembered that somebody did not answer.
-    let until = std::time::Instant::now() + LONG;
+    // Who waits for the dead one does so for three questions of a second each: a second ping in that time is not answered either. One that a
+    // busy machine lost a second with is.
+    let goes_on = |n: u8| pods[0].reaches(&far(n)) || pods[0].reaches(&far(n));
+    let until = std::time::Instant::now() + REMEMBERED;
     while std::time::Instant::now() < until {
-        assert!(reached(), "somebody waits for the dead one");
+        assert!((1..=FLOWS).all(goes_on), "somebody waits for the dead one");
         std::thread::sleep(Duration::from_millis(300));
     }
     pods[2].net.ip("link set eth0 up");

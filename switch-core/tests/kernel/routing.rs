@@ -11,7 +11,7 @@ use switch_lab::scenes::routed;
 use switch_lab::transfer::tcp;
 use switch_lab::{Daemon, Node, wait_until};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 
 fn neighbours(daemon: &Daemon) -> Vec<NeighEntry> {
     daemon.call(&Request::NeighList(Default::default()))

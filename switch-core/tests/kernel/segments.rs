@@ -13,7 +13,7 @@ use switch_core::wire::gso::{Gso, GsoKind, Segmenter};
 use switch_core::wire::transport::Transport;
 use switch_lab::{Net, RawSocket, wait_until};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 const NEAR: [u8; 6] = [2, 0, 0, 0, 0, 7];
 const FAR: [u8; 6] = [2, 0, 0, 0, 0, 9];
 const PORT: u16 = 9000;

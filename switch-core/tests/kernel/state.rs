@@ -26,7 +26,9 @@ const ROUNDS_VARIABLE: &str = "SIGKILL_ROUNDS";
 const SEED_VARIABLE: &str = "SIGKILL_SEED";
 /// Bridges, ports, routes and lists there are to choose from: few, so that they come, change and go.
 const FEW: u64 = 4;
-/// It is killed so many microseconds after the round begins at most: some dozens of changes.
+/// Changes that are acknowledged before its time begins to run, less than these.
+const BEHIND: u64 = 8;
+/// It is killed so many microseconds after that at most: some dozens of changes.
 const LIFE_US: u64 = 150_000;
 
 fn name(kind: &str, n: u64) -> Name {
@@ -152,7 +154,11 @@ fn is_killed(rounds: u64, seed: u64) {
         }
         let (pid, life) =
             (Pid::from_raw(daemon.pid() as i32).unwrap(), Duration::from_micros(dice.below(LIFE_US)));
+        // However slow the machine: its life begins behind some changes, or with the first one.
+        let (tell, told) = std::sync::mpsc::channel::<()>();
+        let behind = dice.below(BEHIND);
         let killer = std::thread::spawn(move || {
+            (0..behind).for_each(|_| told.recv().unwrap_or(()));
             std::thread::sleep(life);
             _ = kill_process(pid, Signal::KILL);
         });
@@ -161,6 +167,7 @@ fn is_killed(rounds: u64, seed: u64) {
             match client.call::<serde_json::Value>(&request) {
                 Ok(_) => {
                     made += 1;
+                    _ = tell.send(());
                     let next = after(&twin, &request);
                     twin = next.unwrap_or_else(|| {
                         panic!("round {round}, seed {seed}: {request:?} was done, the twin refuses")

@@ -10,7 +10,7 @@ use switch_lab::node::tap_port;
 use switch_lab::transfer::{checksum_errors, tcp, udp};
 use switch_lab::{Daemon, Net, Node, Options, Pod, RawSocket, wait_until};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 
 /// A node with `n` pods joined by TAP, `10.66.0.1` and so on.
 fn node_with_taps(options: &Options, n: u8) -> (Node, Daemon, Vec<Pod>) {

@@ -6,7 +6,9 @@ use switch_api::{
 };
 use switch_lab::{Daemon, Node, Options, wait_until};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
+/// It is looked once a second; what lasts is told after five looks.
+const SOME_LOOKS: Duration = Duration::from_secs(10);
 
 fn start(node: &Node, words: &str) -> Daemon {
     node.start(&Options::new(env!("CARGO_BIN_EXE_switchd")).with(words))
@@ -46,22 +48,24 @@ fn each_worker_is_pinned_to_its_core_and_wakes_by_the_bell() {
         daemon.attach(pod, "br0", PortSettings { worker: Some(worker as u16), ..PortSettings::default() });
     }
     wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
-    let woken = || {
+    let woken = || -> Vec<u64> {
         workers(&daemon).iter().map(|worker| worker.wake_latency_us.iter().map(|(_, n)| n).sum()).collect()
     };
-    let before: Vec<u64> = woken();
-    pods[0].net.run("ping -n -q -c 20 -i 0.02 10.66.0.2");
-    pods[1].net.run("ping -n -q -c 20 -i 0.02 10.66.0.1");
-    let after: Vec<u64> = woken();
-    assert!(after.iter().zip(&before).all(|(after, before)| after > before), "{before:?} {after:?}");
-    let bounds: Vec<u64> = workers(&daemon)[0].wake_latency_us.iter().map(|(bound, _)| *bound).collect();
-    assert!(bounds.iter().enumerate().all(|(i, bound)| *bound == 1 << i), "{bounds:?}");
-    // Most of them within a few milliseconds, on however busy a machine: what is counted are microseconds.
+    // How often, and how often within a few milliseconds: what is counted are microseconds.
     let below = |us: u64| -> u64 {
         let all = workers(&daemon).into_iter().flat_map(|worker| worker.wake_latency_us);
         all.filter(|(bound, _)| *bound <= us).map(|(_, count)| count).sum()
     };
-    assert!(below(8192) * 2 > below(u64::MAX), "{:?}", workers(&daemon));
+    // On a machine that is busy with other tests not each time: until most of them are so quick.
+    wait_until("both are woken within milliseconds", 2 * LONG, || {
+        let (before, all, quick): (Vec<u64>, _, _) = (woken(), below(u64::MAX), below(8192));
+        pods[0].net.run("ping -n -q -c 20 -i 0.02 10.66.0.2");
+        pods[1].net.run("ping -n -q -c 20 -i 0.02 10.66.0.1");
+        let (all, quick) = (below(u64::MAX) - all, below(8192) - quick);
+        woken().iter().zip(&before).all(|(after, before)| after > before) && quick * 2 > all
+    });
+    let bounds: Vec<u64> = workers(&daemon)[0].wake_latency_us.iter().map(|(bound, _)| *bound).collect();
+    assert!(bounds.iter().enumerate().all(|(i, bound)| *bound == 1 << i), "{bounds:?}");
     daemon.assert_conserved();
 }
 
@@ -109,7 +113,7 @@ fn a_worker_with_more_to_do_than_time_is_told_of_once_and_when_it_is_over() {
     }
     let overloaded = ("worker-overloaded".to_owned(), "0".to_owned());
     wait_until("it is told", 3 * LONG, || told() == std::slice::from_ref(&overloaded));
-    std::thread::sleep(LONG);
+    std::thread::sleep(SOME_LOOKS);
     assert_eq!(told(), std::slice::from_ref(&overloaded), "told more than once");
     let _: Done = daemon.call(&Request::PortDelete(ByName { name: "source".parse().unwrap() }));
     let over = ("worker-recovered".to_owned(), "0".to_owned());

@@ -15,7 +15,9 @@ use switch_lab::trouble::{busy_polls, without_huge_pages};
 use switch_lab::{Daemon, Net, Node, Pod, RawSocket, transfer, wait_until};
 
 const SHORT: Duration = Duration::from_millis(200);
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
+/// How often it is looked.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// An xdp port with something chosen otherwise.
 fn port_with(device: &str, change: impl FnOnce(&mut PortKind)) -> switch_api::Port {
@@ -170,7 +172,7 @@ fn frame_and_ring_sizes_are_as_asked_for() {
         let (mapped, entries) = (ring_bytes(&daemon) - without, 2 * u64::from(size) * 48);
         assert!((entries..entries + 8 * 8192).contains(&mapped), "{size} entries: {mapped} bytes");
         wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
-        pods[0].net.run("ping -n -q -M do -c 3 -i 0.05 -W 1 -s 2972 10.66.0.2");
+        pods[0].net.run("ping -n -q -M do -c 3 -i 0.05 -W 3 -s 2972 10.66.0.2");
         let bytes = 1_000_000;
         assert_eq!(transfer::tcp(&pods[0].net, &pods[1].net, "10.66.0.2".parse().unwrap(), bytes), bytes);
         daemon.assert_conserved();
@@ -212,8 +214,15 @@ fn what_a_port_does_not_take_is_the_hosts() {
     // Where it is seen: by the host's kernel, by the other pod.
     let goes = |frame: &[u8]| {
         sender.send(frame);
-        let is_passed = host.recv(SHORT, |got| got == frame).is_some();
-        (is_passed, receiver.recv(if is_passed { SHORT / 4 } else { LONG }, |got| got == frame).is_some())
+        let (mut is_passed, mut is_switched) = (false, false);
+        let looks = |socket: &RawSocket, limit| socket.recv(limit, |got| got == frame).is_some();
+        wait_until("it is seen somewhere", LONG, || {
+            is_passed = looks(&host, LOOK);
+            is_switched = looks(&receiver, LOOK);
+            is_passed || is_switched
+        });
+        // And nowhere else.
+        (is_passed || looks(&host, SHORT / 4), is_switched || looks(&receiver, SHORT / 4))
     };
     let (to_host, to_switch) = ((true, false), (false, true));
 
@@ -506,6 +515,8 @@ fn stations_of_a_port_that_goes_down_are_forgotten() {
     daemon.assert_conserved();
 }
 
+/// Within which a burst is taken in.
+const TAKEN: Duration = Duration::from_secs(2);
 /// Frames of one burst, more than one batch after another lets a lane grow to.
 const BURST: u64 = 600;
 
@@ -532,7 +543,11 @@ fn a_port_on_which_bursts_come_gives_the_kernel_more_frames_to_receive_into() {
         daemon.signal(rustix::process::Signal::STOP);
         (0..BURST).for_each(|_| socket.send(&plain(station(9), station(1), 1, 60)));
         daemon.signal(rustix::process::Signal::CONT);
-        std::thread::sleep(SHORT);
+        // One after another all that it took in are counted: those that are not there by then were lost.
+        let end = std::time::Instant::now() + TAKEN;
+        while received() < before + BURST && std::time::Instant::now() < end {
+            std::thread::sleep(LOOK);
+        }
         received() >= before + BURST
     });
     assert!(whole, "no burst was received whole: {:?}", daemon.port("pod1").counters);

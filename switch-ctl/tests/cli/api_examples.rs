@@ -11,7 +11,7 @@ use switch_lab::{Daemon, Node, Options};
 
 const GUIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/API-EXAMPLES.md");
 const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 /// Columns of a line, if it can be helped.
 const COLUMNS: usize = 140;
 /// Entries of a list that are shown.

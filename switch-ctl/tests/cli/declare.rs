@@ -9,7 +9,7 @@ use switch_api::{Bridge, Done, Owner, Port, PortKind, Request};
 use switch_lab::{Daemon, Net, Node, Options, wait_until};
 
 const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 fn run(daemon: &Daemon, line: &str) -> Output {
     Command::new(CTL).arg("--socket").arg(&daemon.socket).args(line.split_whitespace()).output().unwrap()
@@ -107,7 +107,7 @@ fn a_file_is_applied_undone_unasked_and_gone_back_from() {
     assert_eq!(said(&daemon, &format!("apply {}", copy.display())).trim(), "nothing to change");
 
     // Nobody confirms, and whoever applied it is gone: the daemon goes back by itself.
-    let done = said(&daemon, &format!("apply {closed} --confirm-within 3s"));
+    let done = said(&daemon, &format!("apply {closed} --confirm-within 6s"));
     assert!(done.contains("~ policy default/db-from-web") && done.contains("~ route 10.99.0.0/16"), "{done}");
     assert!(!pings(&web), "the policy is in force meanwhile");
     let (code, busy) = refused(&daemon, &format!("apply {open}"));

@@ -1,6 +1,6 @@
 //! The guide's pages and the README, pasted: what a reader would type stands there as it works, and does what is said beside it.
 
-use crate::machine::{FIRST_SWITCH, LOOK_S, Machine, WAS_ENDED, blocks, first_switch};
+use crate::machine::{FIRST_SWITCH, LOOK_S, Machine, PATIENCE_S, WAS_ENDED, blocks, first_switch};
 
 const README: &str = include_str!("../../../README.md");
 const FILES: &str = include_str!("../../../docs/guide/files.md");
@@ -131,10 +131,15 @@ while switch-ctl status >/dev/null 2>&1; do sleep 0.1; done; ip netns del web; r
     std::fs::write(machine.folder().join("policies.yaml"), yaml).unwrap();
     let lines: String =
         block.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap_or(line))).collect();
-    let output = machine.paste(&lines, &machine.directory.join("pasted"), "60");
+    let output = machine.paste(&lines, &machine.directory.join("pasted"), PATIENCE_S);
     let said = crate::machine::said(&output);
     assert!(output.status.success() && said.contains("shop/db"), "{lines}\n{said}");
 }
+
+/// In the place of a second in which both daemons start, and of those that BGP takes.
+const BOTH_SERVE: &str = "for n in 1 2; do until SWITCHD_SOCKET=/run/two-nodes/$n/switchd.sock switch-ctl status >/dev/null 2>&1; do sleep 0.1; done; done";
+const BGP_LEADS: &str =
+    "until ip netns exec pod1 ping -c 1 -W 1 10.2.0.2 >/dev/null 2>&1; do sleep 0.1; done";
 
 /// Two daemons, BIRD at both, a NIC that is shared: the whole page in one shell, as it is read.
 #[test]
@@ -145,12 +150,16 @@ fn two_nodes_from_the_first_line_to_the_last() {
         .lines()
         // What was built is on the path here.
         .filter(|line| !line.starts_with("export PATH"))
-        .map(|line| match line.starts_with("kill -STOP") {
+        .map(|line| match line.split_whitespace().take(2).collect::<Vec<_>>()[..] {
             // The daemon is stopped, and its pod's packets end.
-            true => format!("{{ {}; }} && exit 9 || true\n", code(line)),
-            false => format!("{line}\n"),
+            ["kill", "-STOP"] => format!("{{ {}; }} && exit 9 || true\n", code(line)),
+            // What a reader waits seconds for takes as long as it takes.
+            ["sleep", "1"] => format!("{BOTH_SERVE}\n"),
+            ["sleep", "8"] => format!("{BGP_LEADS}\n"),
+            _ => format!("{line}\n"),
         })
         .collect();
+    assert!(lines.contains(BOTH_SERVE) && lines.contains(BGP_LEADS) && !lines.contains("\nsleep"), "{lines}");
     let said = machine.must(&lines);
     for word in ["ttl=60", "ttl=62", "bird wrote it", "proto 83", "shared uplink"] {
         assert!(said.contains(word), "{word}: {said}");

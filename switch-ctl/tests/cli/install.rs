@@ -12,7 +12,7 @@ use switch_lab::world::{Service, ask_tcp, ask_udp};
 use switch_lab::{Daemon, Net, Node, Options, wait_until};
 
 const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 /// Where kubeadm's and k3s's runtimes look.
 const NETWORKS: [&str; 2] = ["etc/cni/net.d", "var/lib/rancher/k3s/agent/etc/cni/net.d"];
 const PLUGINS: [&str; 2] = ["opt/cni/bin", "var/lib/rancher/k3s/data/current/bin"];

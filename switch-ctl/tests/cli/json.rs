@@ -16,7 +16,7 @@ const LINES: &[&str] = &[
     "bridge list",
     "bridge address add br0 10.1.0.1/24",
     "port add memory m --bridge br0",
-    "port add memory source --bridge br0 --flows 2 --rate-pps 500",
+    "port add memory source --bridge br0 --flows 2 --rate-pps 50",
     "port add pcap file --bridge br0 --write DIR/out.pcap",
     "port probe pod1",
     "port add xdp x --bridge br0 --device pod1",

@@ -13,7 +13,7 @@ use switch_api::PortCounters;
 use switch_lab::{Daemon, Node, Options, RawSocket, frames, wait_until};
 
 const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 /// `switch-ctl metrics` without `--listen`.
 fn print(daemon: &Daemon, format: &str) -> Output {

@@ -11,7 +11,7 @@ use switch_api::{Happened, TraceReply, TracedFrame};
 use switch_lab::{Daemon, Node, Options, wait_until};
 
 const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 fn ctl(daemon: &Daemon, words: &[&str]) -> Command {
     let mut command = Command::new(CTL);
@@ -103,6 +103,16 @@ impl Running {
     }
 }
 
+/// How many frames a file has so far.
+fn packets(path: &std::path::Path) -> usize {
+    let Ok(mut reader) = PcapNgReader::new(std::fs::File::open(path).unwrap()) else { return 0 };
+    let blocks = std::iter::from_fn(|| {
+        let block = reader.next_block()?.ok()?;
+        Some(matches!(block, Block::EnhancedPacket(_)))
+    });
+    blocks.filter(|is_packet| *is_packet).count()
+}
+
 #[test]
 fn a_ping_is_captured_with_port_direction_and_verdict() {
     let node = Node::new();
@@ -113,6 +123,7 @@ fn a_ping_is_captured_with_port_direction_and_verdict() {
         Running::start(&daemon, &["capture", "--port", "pod1", "-w", file, "icmp and host 10.66.0.2"]);
     capture.wait_for_capture();
     pods[0].net.run(&format!("ping -n -c 3 -i 0.2 {}", pods[1].ip));
+    wait_until("all is in the file", LONG, || packets(&path) == 6);
     let ended = capture.interrupt();
     let told = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(ended.status.success() && told.contains("6 frames captured, 0 lost"), "{told}");

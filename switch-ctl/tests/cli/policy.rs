@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use switch_api::{Done, Effect, PolicyDiffAnswer, Request};
 use switch_lab::scenes::labelled;
-use switch_lab::{Daemon, Node, Options, Pod, bind_udp, wait_until};
+use switch_lab::{Daemon, Node, Options, Pod, bind_udp, uninterrupted, wait_until};
 
 const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 
 fn run(daemon: &Daemon, words: &[&str]) -> Output {
     Command::new(CTL).arg("--socket").arg(&daemon.socket).args(words).output().unwrap()
@@ -39,20 +41,31 @@ fn shop() -> (Node, Daemon, Vec<Pod>) {
 fn passes(from: &Pod, to: &Pod, port: u16) -> bool {
     let target = format!("{}:{port}", to.ip);
     let (bind, sender) = (target.clone(), from.ip.clone());
+    let are_sent = Arc::new(AtomicBool::new(false));
+    let were_sent = are_sent.clone();
     let (ready, is_ready) = std::sync::mpsc::channel();
     let receiver = to.net.inside(move || {
         let socket = bind_udp(bind);
         socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         ready.send(()).unwrap();
-        let came = std::iter::from_fn(|| socket.recv_from(&mut [0; 64]).ok());
-        came.map(|(_, from)| from.ip().to_string()).any(|from| from == sender)
+        loop {
+            // A silence counts that began when all were sent, however long that took.
+            let is_last = were_sent.load(Ordering::Acquire);
+            match uninterrupted(|| socket.recv_from(&mut [0; 64])) {
+                Ok((_, from)) if from.ip().to_string() == sender => return true,
+                Err(_) if is_last => return false,
+                _ => {}
+            }
+        }
     });
     is_ready.recv().unwrap();
     let sender = from.net.inside(move || {
         let socket = bind_udp("0.0.0.0:40000");
         (0..10).for_each(|_| _ = socket.send_to(b"hello", &target));
     });
-    sender.join().unwrap();
+    let sent = sender.join();
+    are_sent.store(true, Ordering::Release);
+    sent.unwrap();
     receiver.join().unwrap()
 }
 
@@ -157,8 +170,20 @@ fn a_diff_of_all_that_is_declared() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("broken.toml:"), "{refused:?}");
 }
 
-/// Lines that a command says until it has said so many, or its time is over.
-fn following(daemon: &Daemon, words: &[&str], meanwhile: impl FnOnce()) -> String {
+/// How often the daemon was asked to tell what happens.
+fn subscriptions(daemon: &Daemon) -> u64 {
+    let requests = daemon.stats().requests;
+    requests.iter().filter(|it| it.method == "events.subscribe").map(|it| it.count).sum()
+}
+
+/// Lines that a command says of what happens meanwhile: until `all` of them are there, and a while longer, for what should not be.
+fn following(
+    daemon: &Daemon,
+    words: &[&str],
+    meanwhile: impl FnOnce(),
+    all: impl Fn(&str) -> bool,
+) -> String {
+    let before = subscriptions(daemon);
     let mut child = Command::new(CTL)
         .arg("--socket")
         .arg(&daemon.socket)
@@ -166,13 +191,25 @@ fn following(daemon: &Daemon, words: &[&str], meanwhile: impl FnOnce()) -> Strin
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    // A process has connected within a second; what is before that is not told of.
-    std::thread::sleep(Duration::from_secs(1));
+    // What is before that is not told of.
+    wait_until("it listens", LONG, || subscriptions(daemon) > before);
+    let (mut pipe, said) = (child.stdout.take().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let heard = said.clone();
+    let reader = std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(len @ 1..) = std::io::Read::read(&mut pipe, &mut bytes) {
+            heard.lock().unwrap().extend_from_slice(&bytes[..len]);
+        }
+    });
+    let text = || String::from_utf8(said.lock().unwrap().clone()).unwrap();
     meanwhile();
-    let mut said = String::new();
-    std::io::Read::read_to_string(child.stdout.as_mut().unwrap(), &mut said).unwrap();
+    wait_until("all is told", LONG, || all(&text()));
+    std::thread::sleep(Duration::from_millis(500));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert!(child.wait().unwrap().success());
-    said
+    reader.join().unwrap();
+    text()
 }
 
 /// Ten packets of one flow are stopped: one event with the rule, and nine that are counted.
@@ -182,9 +219,14 @@ fn the_first_drop_of_a_flow_is_told_with_its_rule_and_all_are_counted() {
     let [db, _, other] = &pods[..] else { panic!() };
     let policy = file(&node, "policy.yaml", &to_db(5432, "web"));
     said(&run(&daemon, &["policy", "add", policy.to_str().unwrap()]));
-    let words = ["--json", "events", "--only", "policy-drop", "--duration", "5"];
-    let text = following(&daemon, &words, || assert!(!passes(other, db, 5432)));
+    let words = ["--json", "events", "--only", "policy-drop"];
     let ours = |line: &&str| line.contains("10.66.0.3:40000");
+    let text = following(
+        &daemon,
+        &words,
+        || assert!(!passes(other, db, 5432)),
+        |text| text.lines().any(|it| ours(&it)),
+    );
     let lines: Vec<_> = text.lines().filter(ours).collect();
     assert_eq!(lines.len(), 1, "{text}");
     for part in [
@@ -217,8 +259,8 @@ fn a_flow_is_told_from_its_beginning_to_its_end_and_explained() {
     let policy = file(&node, "policy.yaml", &to_db(5432, "web"));
     said(&run(&daemon, &["policy", "add", policy.to_str().unwrap()]));
     let changed = file(&node, "changed.yaml", &to_db(5433, "web"));
-    let words = ["flow", "watch", "--number", "5432", "--duration", "6"];
-    let text = following(&daemon, &words, || {
+    let words = ["flow", "watch", "--number", "5432"];
+    let meanwhile = || {
         assert!(passes(web, db, 5432));
         let explain = ["flow", "explain", "udp", "10.66.0.1:5432", "10.66.0.2:40000"];
         let text = said(&run(&daemon, &explain));
@@ -236,7 +278,8 @@ fn a_flow_is_told_from_its_beginning_to_its_end_and_explained() {
         assert!(!passes(web, db, 5432));
         said(&run(&daemon, &["flow", "delete", "--number", "5432"]));
         assert_eq!(run(&daemon, &explain).status.code(), Some(4));
-    });
+    };
+    let text = following(&daemon, &words, meanwhile, |text| text.lines().count() >= 3);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 3, "{text}");
     for (line, what) in lines.iter().zip(["flow-new", "flow-judged", "flow-ended"]) {

@@ -77,7 +77,7 @@ again() {
     is ActiveState active
     is UnitFileState enabled
     is FragmentPath /etc/systemd/system/switchd.service
-    within 30 has StatusText "1 of 1 ports up" || fail "its status: $(shown StatusText)"
+    within 300 has StatusText "1 of 1 ports up" || fail "its status: $(shown StatusText)"
     ip -4 -o address show switch0 | grep -q '10\.88\.0\.1' || fail "the node has no port among the containers"
     /test/programs/switch-ctl uninstall
     is LoadState not-found
@@ -166,7 +166,7 @@ echo 0 >/run/sent
 mkfifo /run/quiet
 in_pod b busybox nc -l -p 7000 <>/run/quiet >/run/come &
 receiver=$!
-within 50 answers || fail "pods do not reach each other"
+within 300 answers || fail "pods do not reach each other"
 (
     n=0
     while [ ! -e /run/enough ]; do
@@ -179,7 +179,7 @@ within 50 answers || fail "pods do not reach each other"
 ) | in_pod a busybox nc 10.66.0.3 7000 &
 sender=$!
 carries "at first"
-within 20 has StatusText "3 of 3 ports up" || fail "its status: $(shown StatusText)"
+within 300 has StatusText "3 of 3 ports up" || fail "its status: $(shown StatusText)"
 
 say "restarted"
 was=$(shown MainPID)
@@ -227,7 +227,7 @@ systemctl daemon-reload
 ! systemctl restart $unit 2>/dev/null || fail "a daemon that ends at once is called started"
 # Between two tries it shows neither.
 status_says_why() { systemctl status --lines 20 $unit | grep -q 'no group named strangers; .groupadd --system strangers'; }
-within 30 status_says_why || fail "its status does not say why"
+within 300 status_says_why || fail "its status does not say why"
 journalctl --quiet --unit $unit --priority err --grep '^there is no group named strangers' >/dev/null || fail "not told as an error"
 ! journalctl --quiet --unit $unit --priority warning --grep 'serving' >/dev/null || fail "what went well is told as a warning"
 rm /etc/systemd/system/$unit.d/wrong.conf
@@ -237,7 +237,7 @@ followed "mended" 0
 say "told to stop, by systemctl and by switch-ctl: it stays so, and pods keep their devices"
 for word in "systemctl stop $unit" "switch-ctl stop"; do
     $word
-    within 50 has ActiveState inactive || fail "$word: it runs"
+    within 300 has ActiveState inactive || fail "$word: it runs"
     sleep 0.5
     is ActiveState inactive
     is Result success
@@ -255,7 +255,7 @@ is NeedDaemonReload no
 
 touch /run/enough
 wait $sender || fail "the sender ended with $?"
-within 50 has_come $(($(cat /run/sent) - 1)) || fail "the end of what was sent is missing"
+within 300 has_come $(($(cat /run/sent) - 1)) || fail "the end of what was sent is missing"
 seq "$(cat /run/sent)" | cmp - /run/come || fail "what was sent is not what came"
 say "one connection through all of it: $(cat /run/sent) lines, each once and in order"
 rm -r /etc/systemd/system/$unit.d

@@ -2,7 +2,9 @@
 //! and a configuration, and reads what it prints.
 
 pub mod image;
+pub mod midway;
 
+use midway::Midway;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
@@ -125,9 +127,28 @@ impl Runtime {
 
     /// Starts a verb on a container's `eth0`.
     pub fn start(&self, verb: &str, container: &Container) -> Started {
+        self.start_with(verb, container, json!({}), &[])
+    }
+
+    /// The same with further fields of the configuration, and more in its environment.
+    pub fn start_with(
+        &self,
+        verb: &str,
+        container: &Container,
+        more: Value,
+        env: &[(&str, &str)],
+    ) -> Started {
         let netns = container.net.path();
-        let env = [("CNI_CONTAINERID", container.id.as_str()), ("CNI_NETNS", &netns), ("CNI_IFNAME", "eth0")];
-        start(Path::new(env!("CARGO_BIN_EXE_switch-cni")), verb, &env, &self.with("1.0.0", json!({})))
+        let own = [("CNI_CONTAINERID", container.id.as_str()), ("CNI_NETNS", &netns), ("CNI_IFNAME", "eth0")];
+        let env = [&own, env].concat();
+        start(Path::new(env!("CARGO_BIN_EXE_switch-cni")), verb, &env, &self.with("1.0.0", more))
+    }
+
+    /// Starts a verb on a container's `eth0` that hears so many of the daemon's answers, and not the next one.
+    pub fn start_midway(&self, verb: &str, container: &Container, answers: usize) -> (Started, Midway) {
+        let midway = Midway::new(&self.daemon.socket, answers);
+        let started = self.start_with(verb, container, json!({"socket": midway.socket}), &[]);
+        (started, midway)
     }
 
     /// The same, and kills it after a while; whether it had not ended before.
@@ -213,6 +234,11 @@ pub struct Started {
 }
 
 impl Started {
+    /// Whether it has.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
     /// Kills it; whether it had not ended before.
     pub fn kill(mut self) -> bool {
         _ = self.child.kill();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 pub const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
 pub const FIRST_SWITCH: &str = include_str!("../../../../docs/guide/first-switch.md");
 /// How long what ends by itself may take on a machine that is busy.
-pub const PATIENCE_S: &str = "120";
+pub const PATIENCE_S: &str = "300";
 /// How long what ends with Ctrl-C is looked at.
 pub const LOOK_S: &str = "2";
 /// timeout(1) ended it.
@@ -42,7 +42,7 @@ impl Machine {
         let machine = Self { holder, directory };
         let started = Instant::now();
         while machine.inside().is_none() {
-            assert!(started.elapsed() < Duration::from_secs(20), "unshare makes no namespaces");
+            assert!(started.elapsed() < Duration::from_secs(60), "unshare makes no namespaces");
             std::thread::sleep(Duration::from_millis(20));
         }
         machine.must(
