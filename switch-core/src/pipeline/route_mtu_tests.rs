@@ -1,12 +1,12 @@
 //! A route's MTU: the smaller of it and the port's is what a packet is held against, cut to, and told of.
 
 use super::Now;
-use super::routing_tests::{MS, OWN, arp_frame, drain, events, mac, rig};
+use super::routing_tests::{MS, OWN, arp_frame, drain, events, mac, rig, rig_of};
 use crate::config::gateway::to_bits;
 use crate::counter::{DropReason, Event};
 use crate::frame::Offload;
 use crate::port::memory::MemoryPeer;
-use crate::rig::Rig;
+use crate::rig::{Rig, Size};
 use crate::table::neigh;
 use crate::wire::checksum::{Csum, fold, sum};
 use crate::wire::gso::{Gso, GsoKind};
@@ -26,7 +26,10 @@ fn route(prefix: &str, hop: &str, mtu: Option<u16>) -> Request {
 
 /// The router 10.1.0.9 behind p1, and routes by it: each network has its MTU.
 fn routed() -> (Rig, Vec<MemoryPeer>) {
-    let (mut rig, peers) = rig(1, 1024);
+    routed_by(rig(1, 1024))
+}
+
+fn routed_by((mut rig, peers): (Rig, Vec<MemoryPeer>)) -> (Rig, Vec<MemoryPeer>) {
     for (prefix, mtu) in [
         ("99.0.0.0/8", Some(1000)),
         ("98.0.0.0/8", None),
@@ -110,6 +113,22 @@ fn what_may_be_cut_is_cut_to_the_routes_mtu() {
     assert_eq!((pieces.len(), payload == whole[34..]), (2, true));
     assert!(told(&peers[0]).is_empty());
     rig.assert_conserved();
+}
+
+/// Pieces of a jumbo packet may be too long for an ordinary frame. Where too few large ones are left nothing is begun, and the packet is
+/// dropped by name.
+#[test]
+fn a_packet_is_cut_whole_or_not_at_all() {
+    // Of 9 000 bytes three pieces are large; the packet itself has a frame of them as well.
+    for (large_frames, pieces) in [(4, 4), (3, 0), (1, 0)] {
+        let (mut rig, peers) = routed_by(rig_of(Size { large_frames, ..Size::default() }));
+        port_mtu(&mut rig, 3000);
+        assert!(peers[0].send(packet([98, 0, 0, 1], 9000, true)));
+        rig.settle(NOW);
+        assert_eq!(drain(&peers[1]).len(), pieces, "{large_frames} large frames");
+        assert_eq!(rig.drops(DropReason::MtuExceeded), u64::from(pieces == 0));
+        rig.assert_conserved();
+    }
 }
 
 /// The neighbour is known, its port is not: every port would be given a copy.
