@@ -5,12 +5,11 @@ mod settings;
 mod show;
 mod xdp;
 
+use crate::one_kind::named;
 use crate::output::Output;
 use crate::{label, readdress};
 use clap::Subcommand;
-use switch_api::{
-    ApiError, ByDevice, ByName, Client, Code, Done, Name, Nothing, PortSet, PortStatus, Request,
-};
+use switch_api::{ApiError, ByDevice, ByName, Client, Done, Name, Nothing, PortSet, PortStatus, Request};
 
 pub use kind::{Common, Kind};
 pub use settings::{Settings, Switch};
@@ -101,8 +100,5 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
 
 fn find(client: &mut Client, name: &Name) -> Result<PortStatus, ApiError> {
     let ports: Vec<PortStatus> = client.call(&Request::PortList(Nothing {}))?;
-    ports.into_iter().find(|port| port.port.name == *name).ok_or_else(|| {
-        ApiError::new(Code::NotFound, format!("there is no port named {name}"))
-            .hint("`switch-ctl port list` shows those there are")
-    })
+    named(ports, name, |port| &port.port.name, ("port", "port list"))
 }
