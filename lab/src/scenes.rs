@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use switch_api::{Done, Port, PortSettings, Request, Workload};
+use switch_api::{Done, PolicyAnswer, PolicyExplain, Port, PortSettings, Protocol, Request, Workload};
 
 const LONG: Duration = Duration::from_secs(60);
 /// How long a receiver listens for one datagram more, when all are sent.
@@ -39,6 +39,20 @@ pub fn shop(options: &Options) -> (Node, Daemon, Vec<Pod>) {
         wait_until("pods and node reach each other", LONG, || pod.reaches("10.66.0.9"));
     }
     (node, daemon, pods)
+}
+
+/// What policies and access control lists say of a first UDP packet from one end to another, each a port or an address. Panics if they are not
+/// asked.
+pub fn explain(daemon: &Daemon, from: &str, to: &str, udp: u16) -> PolicyAnswer {
+    let end = |text: &str| text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+    daemon.call(&Request::PolicyExplain(PolicyExplain {
+        from: end(from),
+        to: end(to),
+        protocol: Some(Protocol::Udp),
+        port: Some(udp),
+        source_port: None,
+        icmp: None,
+    }))
 }
 
 /// Of ten UDP datagrams to a port, one way: how many a receiver there sees.

@@ -1,12 +1,12 @@
 //! `switch-ctl acl`.
 
-use crate::one_kind::OneKind;
+use crate::one_kind::{OneKind, named};
 use crate::output::{Output, thousands};
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
 use switch_api::{
-    Acl, AclAction, AclPorts, AclRule, AclStatus, ApiError, ByName, Client, Code, Config, Done, Name,
-    Nothing, ObjectRef, Request,
+    Acl, AclAction, AclPorts, AclRule, AclStatus, ApiError, ByName, Client, Config, Done, Name, Nothing,
+    Request,
 };
 
 /// A list, declared as one would paste it, and what is done with it then.
@@ -70,11 +70,8 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
             Ok(())
         }
         Verb::Show { name } => {
-            let found = asked(client)?.into_iter().find(|status| status.acl.name == *name);
-            let found = found.ok_or_else(|| {
-                ApiError::new(Code::NotFound, format!("there is no access control list named {name}"))
-                    .hint("`switch-ctl acl list` shows those there are")
-            })?;
+            let kind = ("access control list", "acl list");
+            let found = named(asked(client)?, name, |status| &status.acl.name, kind)?;
             output.answer(&found, |status| show(status, output));
             Ok(())
         }
@@ -99,12 +96,10 @@ fn asked(client: &mut Client) -> Result<Vec<AclStatus>, ApiError> {
 fn set(path: &Path, client: &mut Client, output: &Output) -> Result<(), ApiError> {
     let lists =
         OneKind::read(path, "acl", |config| Config { acl: config.acl.clone(), ..Config::default() }, output)?;
-    for acl in &lists.only.acl {
-        let done = client.call::<Done>(&Request::AclSet(Box::new(acl.clone())));
-        let done = done.map_err(|error| lists.place(ObjectRef::of(acl), error, output))?;
+    let request = |acl: &Acl| Request::AclSet(Box::new(acl.clone()));
+    lists.declare(&lists.only.acl, client, output, request, |acl, done: Done| {
         output.done(&done, &format!("access control list {} is in force", acl.name));
-    }
-    Ok(())
+    })
 }
 
 fn list(lists: &[AclStatus], output: &Output) -> String {

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use switch_api::{
     ADDRESS_SET_MEMBERS_MAX, ADDRESS_SET_PAGE_MAX, AddressSet, AddressSetDone, AddressSetMembers,
-    AddressSetStatus, AddressSetUpdate, ApiError, ByName, Client, Code, Config, Name, Nothing, ObjectRef,
-    Owner, Prefix, Request, parse_member,
+    AddressSetStatus, AddressSetUpdate, ApiError, ByName, Client, Code, Config, Name, Nothing, Owner, Prefix,
+    Request, parse_member,
 };
 
 /// Members in one request: of the longest text they fit into a line.
@@ -143,12 +143,10 @@ fn create(name: &Name, client: &mut Client) -> Result<AddressSetDone, ApiError> 
 fn set(path: &Path, client: &mut Client, output: &Output) -> Result<(), ApiError> {
     let only = |config: &Config| Config { address_set: config.address_set.clone(), ..Config::default() };
     let sets = OneKind::read(path, "address_set", only, output)?;
-    for set in &sets.only.address_set {
-        let done = client.call::<AddressSetDone>(&Request::AddressSetSet(set.clone()));
-        let done = done.map_err(|error| sets.place(ObjectRef::of(set), error, output))?;
+    let request = |set: &AddressSet| Request::AddressSetSet(set.clone());
+    sets.declare(&sets.only.address_set, client, output, request, |set, done: AddressSetDone| {
         output.answer(&done, |done| told(&set.name, done));
-    }
-    Ok(())
+    })
 }
 
 fn told(name: &Name, done: &AddressSetDone) -> String {

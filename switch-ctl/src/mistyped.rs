@@ -1,5 +1,6 @@
 //! A mistyped command: which was meant. clap's own measure (Jaro) does not see that two letters changed places: of `tpa` it made
-//! `pcap`. Here it is the fewest letters left out, put in, changed, or changed places with their neighbour.
+//! `pcap`. Here it is the fewest letters left out, put in, changed, or changed places with their neighbour. And a word that was given
+//! dashes: of `route add … --via` it made `--vid`.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, Error};
@@ -7,20 +8,28 @@ use clap::{Command, Error};
 /// Letters that may be wrong, of so many one.
 const LETTERS_A_MISTAKE: usize = 3;
 
-/// The complaint about a command that is not there, with what was meant instead of what clap thinks; any other as it is.
+/// The complaint about a command or an option that is not there, with what was meant instead of what clap thinks; any other as it is.
 pub fn explain(mut error: Error, root: &Command, words: impl Iterator<Item = String>) -> Error {
-    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else { return error };
-    if error.kind() != ErrorKind::InvalidSubcommand {
-        return error;
-    }
-    let near = nearest(typed, group(root, typed, words));
-    if !near.is_empty() {
-        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(near));
+    match (error.kind(), error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::InvalidSubcommand, Some(ContextValue::String(typed)), _) => {
+            let near = nearest(typed, group(root, typed, words));
+            if !near.is_empty() {
+                error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(near));
+            }
+        }
+        (ErrorKind::UnknownArgument, _, Some(ContextValue::String(typed))) => {
+            if let Some(word) = without_dashes(typed, group(root, typed, words)) {
+                let tip = format!("'{word}' is written without dashes");
+                error.remove(ContextKind::SuggestedArg);
+                error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+            }
+        }
+        _ => {}
     }
     error
 }
 
-/// The group of commands that the mistyped word was to name one of.
+/// The group of commands that the mistyped word was to name one of, or the command that it was to be said to.
 fn group<'a>(root: &'a Command, typed: &str, words: impl Iterator<Item = String>) -> &'a Command {
     let named = words.take_while(|word| word != typed);
     named.fold(root, |group, word| group.find_subcommand(&word).unwrap_or(group))
@@ -34,4 +43,13 @@ fn nearest(typed: &str, group: &Command) -> Vec<String> {
     let may_be = typed.chars().count().div_ceil(LETTERS_A_MISTAKE);
     let fewest = mistakes.iter().map(|(count, _)| *count).min().filter(|count| *count <= may_be);
     mistakes.into_iter().filter(|(count, _)| Some(*count) == fewest).map(|(_, name)| name).collect()
+}
+
+/// The word, if the command knows it as one: a command of its own, or what may stand where it takes a word.
+fn without_dashes(typed: &str, command: &Command) -> Option<String> {
+    let word = typed.trim_start_matches('-');
+    let mut may_stand = command.get_positionals().flat_map(|arg| arg.get_possible_values());
+    let is_known =
+        command.find_subcommand(word).is_some() || may_stand.any(|value| value.matches(word, false));
+    is_known.then(|| word.to_owned())
 }

@@ -1,12 +1,10 @@
 //! `switch-ctl nat`.
 
-use crate::one_kind::OneKind;
+use crate::one_kind::{OneKind, named};
 use crate::output::{Output, thousands};
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
-use switch_api::{
-    ApiError, ByName, Client, Code, Config, Done, Name, Nat, NatKind, NatStatus, Nothing, ObjectRef, Request,
-};
+use switch_api::{ApiError, ByName, Client, Config, Done, Name, Nat, NatKind, NatStatus, Nothing, Request};
 
 /// A rule, declared as one would paste it, and what is done with it then.
 macro_rules! with_a_rule {
@@ -87,11 +85,8 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
             Ok(())
         }
         Verb::Show { name } => {
-            let found = asked(client)?.into_iter().find(|status| status.nat.name == *name);
-            let found = found.ok_or_else(|| {
-                let text = format!("there is no rule of network address translation named {name}");
-                ApiError::new(Code::NotFound, text).hint("`switch-ctl nat list` shows those there are")
-            })?;
+            let kind = ("rule of network address translation", "nat list");
+            let found = named(asked(client)?, name, |status| &status.nat.name, kind)?;
             output.answer(&found, show);
             Ok(())
         }
@@ -111,12 +106,10 @@ fn asked(client: &mut Client) -> Result<Vec<NatStatus>, ApiError> {
 fn set(path: &Path, client: &mut Client, output: &Output) -> Result<(), ApiError> {
     let rules =
         OneKind::read(path, "nat", |config| Config { nat: config.nat.clone(), ..Config::default() }, output)?;
-    for nat in &rules.only.nat {
-        let done = client.call::<Done>(&Request::NatSet(Box::new(nat.clone())));
-        let done = done.map_err(|error| rules.place(ObjectRef::of(nat), error, output))?;
+    let request = |nat: &Nat| Request::NatSet(Box::new(nat.clone()));
+    rules.declare(&rules.only.nat, client, output, request, |nat, done: Done| {
         output.done(&done, &format!("rule {} is in force", nat.name));
-    }
-    Ok(())
+    })
 }
 
 fn list(rules: &[NatStatus], output: &Output) -> String {

@@ -1,12 +1,14 @@
-//! A file with tables of one kind, for commands that declare these and nothing else.
+//! What the commands about one kind of object have in common: a file with tables of that kind, and nothing else; and one of those there
+//! are, by its name.
 
 use crate::config::{read, refuse};
 use crate::output::Output;
+use serde::de::DeserializeOwned;
 use std::path::Path;
 use switch_api::file::File;
-use switch_api::{ApiError, Code, Config, ObjectRef, Problem};
+use switch_api::{ApiError, Client, Code, Config, Name, Object, ObjectRef, Problem, Request};
 
-/// See the module.
+/// A file with tables of one kind.
 pub struct OneKind {
     name: String,
     text: String,
@@ -40,8 +42,24 @@ impl OneKind {
         Ok(Self { name, text, only })
     }
 
+    /// Declares each of its objects, and hands on what the daemon answers.
+    pub fn declare<T: Object, R: DeserializeOwned>(
+        &self,
+        objects: &[T],
+        client: &mut Client,
+        output: &Output,
+        request: impl Fn(&T) -> Request,
+        told: impl Fn(&T, R),
+    ) -> Result<(), ApiError> {
+        for object in objects {
+            let done = client.call(&request(object));
+            told(object, done.map_err(|error| self.place(ObjectRef::of(object), error, output))?);
+        }
+        Ok(())
+    }
+
     /// The daemon's refusal of an object of this file, with its line, if a field of it is to blame.
-    pub fn place(&self, object: ObjectRef, error: ApiError, output: &Output) -> ApiError {
+    fn place(&self, object: ObjectRef, error: ApiError, output: &Output) -> ApiError {
         let Some(field) = error.data.field.clone() else { return error };
         let (message, hint) = (error.message, error.data.hint);
         let problem = Problem { object: Some(object), field: Some(field), message, hint };
@@ -50,4 +68,17 @@ impl OneKind {
             File::read(&self.text).map_or_else(|complaints| complaints, |file| file.complaints(&[problem]));
         ApiError { code: error.code, ..refuse(&self.name, &self.text, &complaints, output) }
     }
+}
+
+/// The one of this name among those that the daemon lists; `kind` is what they are, and `command` what lists them.
+pub fn named<T>(
+    all: Vec<T>,
+    name: &Name,
+    name_of: impl Fn(&T) -> &Name,
+    (kind, command): (&str, &str),
+) -> Result<T, ApiError> {
+    all.into_iter().find(|one| name_of(one) == name).ok_or_else(|| {
+        ApiError::new(Code::NotFound, format!("there is no {kind} named {name}"))
+            .hint(format!("`switch-ctl {command}` shows those there are"))
+    })
 }

@@ -1,11 +1,11 @@
 //! `switch-ctl port-group`.
 
-use crate::one_kind::OneKind;
+use crate::one_kind::{OneKind, named};
 use crate::output::Output;
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
 use switch_api::{
-    ApiError, ByName, Client, Code, Config, Done, Name, Nothing, ObjectRef, PortSetStatus, Request,
+    ApiError, ByName, Client, Config, Done, Name, Nothing, PortRangeSet, PortSetStatus, Request,
 };
 
 /// A set, declared as one would paste it, and what is done with it then.
@@ -61,11 +61,8 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
             output.answer(&sets, |sets| table(sets, output));
         }
         Verb::Show { name } => {
-            let found = asked(client)?.into_iter().find(|status| status.set.name == *name);
-            let found = found.ok_or_else(|| {
-                ApiError::new(Code::NotFound, format!("there is no port set named {name}"))
-                    .hint("`switch-ctl port-group list` shows those there are")
-            })?;
+            let found =
+                named(asked(client)?, name, |status| &status.set.name, ("port set", "port-group list"))?;
             output.answer(&found, |status| table(std::slice::from_ref(status), output));
         }
         Verb::Delete { name } => {
@@ -84,12 +81,10 @@ fn asked(client: &mut Client) -> Result<Vec<PortSetStatus>, ApiError> {
 fn set(path: &Path, client: &mut Client, output: &Output) -> Result<(), ApiError> {
     let only = |config: &Config| Config { port_set: config.port_set.clone(), ..Config::default() };
     let sets = OneKind::read(path, "port_set", only, output)?;
-    for set in &sets.only.port_set {
-        let done = client.call::<Done>(&Request::PortSetSet(set.clone()));
-        let done = done.map_err(|error| sets.place(ObjectRef::of(set), error, output))?;
+    let request = |set: &PortRangeSet| Request::PortSetSet(set.clone());
+    sets.declare(&sets.only.port_set, client, output, request, |set, done: Done| {
         output.done(&done, &format!("port set {} is in force", set.name));
-    }
-    Ok(())
+    })
 }
 
 fn table(sets: &[PortSetStatus], output: &Output) -> String {

@@ -3,6 +3,7 @@
 
 mod acl;
 mod daemon;
+mod flow;
 mod list;
 mod nat;
 mod races;
@@ -13,6 +14,7 @@ mod ways;
 use crate::sh::{Result, root, say};
 use acl::ACLS;
 use daemon::DAEMON;
+use flow::FLOWS;
 use list::MISTAKES;
 use nat::NAT;
 use races::RACES;
@@ -33,7 +35,16 @@ struct Mistake {
 }
 
 fn all() -> impl Iterator<Item = &'static Mistake> {
-    MISTAKES.iter().chain(ACLS).chain(NAT).chain(DAEMON).chain(WAYS).chain(ROUTES).chain(RACES).chain(UPLINK)
+    MISTAKES
+        .iter()
+        .chain(ACLS)
+        .chain(NAT)
+        .chain(DAEMON)
+        .chain(WAYS)
+        .chain(ROUTES)
+        .chain(RACES)
+        .chain(UPLINK)
+        .chain(FLOWS)
 }
 
 /// Mistakes whose place is not in the source any more, or not there alone.

@@ -76,8 +76,9 @@ pub use snapshot::Snapshot;
 pub const PORTS_MAX: usize = 512;
 /// Most bridges: one a tenant or a namespace, on a node with [`PORTS_MAX`] ports.
 pub const BRIDGES_MAX: usize = 256;
-/// Most pairs of bridge and VLAN that have a member: the filtering identifier is 16 bits, 0 is none.
-pub const FIDS_MAX: usize = 65_535;
+/// Most pairs of bridge and VLAN that have a member: the filtering identifier is 16 bits, 0 is none, and of the numbers that flows' zones
+/// have as well each of [`BRIDGES_MAX`] bridges may want one for a routing table of its own.
+pub const FIDS_MAX: usize = 65_535 - BRIDGES_MAX;
 /// Most static MACs: an eighth of the default table.
 pub const STATIC_MACS_MAX: usize = 16_384;
 /// MACs the table holds unless `switchd --fdb-entries` says otherwise. The figure [mac-scale] learns

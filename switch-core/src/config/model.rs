@@ -8,10 +8,13 @@ use super::policies::{PlacedPolicy, Policing, PolicyKey};
 use super::routes::Routes;
 use super::sets::CheckedSets;
 use super::shared::Nics;
+use super::snapshot::ZONE_VRF;
 use super::{BRIDGES_MAX, FIDS_MAX, PORTS_MAX, STATIC_MACS_MAX};
 use crate::acl::sets::Sets;
 use serde::{Deserialize, Serialize};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use switch_api::{
     Acl, ApiError, Bridge, BridgeAddress, Code, Labels, Name, Namespace, Nat, NetworkPolicy, Owner, Port,
@@ -108,6 +111,8 @@ pub struct Model {
     pub seed: u64,
     /// Filtering identifier of each bridge (by number) and VLAN that has a member or a gateway.
     pub fids: BTreeMap<(u16, Vid), u16>,
+    /// Zone of the flows that each routing table's packets belong to, by name.
+    pub vrf_zones: BTreeMap<Name, u16>,
 }
 
 impl Model {
@@ -183,7 +188,7 @@ impl Model {
                 return Err(ApiError::new(Code::Internal, text));
             }
         }
-        next.number_fids()?;
+        next.number(self)?;
         if super::policies::concerns(request) {
             next.compile_policies()?;
         }
@@ -230,7 +235,7 @@ impl Model {
         for nat in &declared.nats {
             model.set_nat(nat)?;
         }
-        model.number_fids()?;
+        model.number(&Self::default())?;
         model.compile_policies()?;
         model.compile_acls()?;
         Ok(model)
@@ -320,9 +325,19 @@ impl Model {
         self.ports.values().filter(move |port| port.object.bridge == *bridge)
     }
 
-    /// Gives every bridge and VLAN with a member or a gateway an identifier; one that lives on keeps its own,
-    /// because learned MACs are filed under it.
-    fn number_fids(&mut self) -> Result<(), ApiError> {
+    /// Gives every bridge and VLAN with a member or a gateway an identifier, and every routing table its flows' zone; who was there
+    /// `before` the change keeps his, because learned MACs are filed under the one and flows under the other.
+    pub(super) fn number(&mut self, before: &Self) -> Result<(), ApiError> {
+        let full = || ApiError::full(FIDS_MAX, "pairs of bridge and VLAN", "port list");
+        self.fids = numbered(&before.fids, self.fids_wanted(), 1..=FIDS_MAX as u16).ok_or_else(full)?;
+        let vrfs = self.bridges.values().map(|bridge| bridge.object.vrf.clone()).collect();
+        let full = || ApiError::full(BRIDGES_MAX, "routing tables", "bridge list");
+        self.vrf_zones = numbered(&before.vrf_zones, vrfs, ZONE_VRF..=u16::MAX).ok_or_else(full)?;
+        Ok(())
+    }
+
+    /// Every bridge, by number, and VLAN with a member or a gateway.
+    fn fids_wanted(&self) -> BTreeSet<(u16, Vid)> {
         let mut wanted = BTreeSet::new();
         for port in self.ports.values() {
             if let Some(bridge) = self.bridges.get(&port.object.bridge) {
@@ -332,21 +347,30 @@ impl Model {
         for address in &self.addresses {
             wanted.extend(self.bridges.get(&address.bridge).map(|bridge| (bridge.id, address.vid)));
         }
-        self.fids.retain(|pair, _| wanted.contains(pair));
-        let mut used: BTreeSet<u16> = self.fids.values().copied().collect();
-        let mut next = 1..=FIDS_MAX as u16;
-        for pair in wanted {
-            if self.fids.contains_key(&pair) {
-                continue;
-            }
-            let fid = next
-                .find(|fid| !used.contains(fid))
-                .ok_or_else(|| ApiError::full(FIDS_MAX, "pairs of bridge and VLAN", "port list"))?;
-            used.insert(fid);
-            self.fids.insert(pair, fid);
-        }
-        Ok(())
+        wanted
     }
+}
+
+/// A number of `all` for each that is `wanted`; one that had it `before` keeps its own. What a change frees it gives to another only if nothing
+/// else is left: what is still filed under it is forgotten when the change is in force, and would until then be taken for the other's.
+/// None if there are too few.
+fn numbered<K: Ord + Clone>(
+    before: &BTreeMap<K, u16>,
+    wanted: BTreeSet<K>,
+    all: RangeInclusive<u16>,
+) -> Option<BTreeMap<K, u16>> {
+    let (kept, freed): (Vec<_>, Vec<_>) = before.iter().partition(|(key, _)| wanted.contains(key));
+    let used: BTreeSet<u16> = before.values().copied().collect();
+    let freed = freed.into_iter().map(|(_, number)| *number);
+    let mut free = all.filter(|number| !used.contains(number)).chain(freed);
+    let mut numbers: BTreeMap<K, u16> =
+        kept.into_iter().map(|(key, number)| (key.clone(), *number)).collect();
+    for key in wanted {
+        if let Entry::Vacant(place) = numbers.entry(key) {
+            place.insert(free.next()?);
+        }
+    }
+    Some(numbers)
 }
 
 /// The VLANs a port is a member of.
@@ -381,4 +405,92 @@ pub fn no_such(kind: &str, name: &Name) -> ApiError {
     ApiError::new(Code::NotFound, format!("there is no {kind} named {name}"))
         .field("name")
         .hint(format!("`switch-ctl {kind} list` shows those there are"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use switch_api::{PortKind, PortSet, PortSettings, VidRange};
+
+    fn vid(vid: u16) -> Vid {
+        Vid::try_from(u32::from(vid)).unwrap()
+    }
+
+    fn vlan(first: u16, last: u16) -> PortSettings {
+        let vids = vec![VidRange { first: vid(first), last: vid(last) }];
+        let vlan =
+            if first == last { Vlan::Access { vid: vid(first) } } else { Vlan::Trunk { vids, native: None } };
+        PortSettings { vlan, ..PortSettings::default() }
+    }
+
+    /// A bridge for each, with one port in these VLANs.
+    fn model(vlans: impl IntoIterator<Item = (u16, u16)>) -> Model {
+        let mut declared = Declared::default();
+        for (n, (first, last)) in vlans.into_iter().enumerate() {
+            let [port, bridge]: [Name; 2] =
+                [format!("p{n}"), format!("br{n}")].map(|name| name.parse().unwrap());
+            declared.bridges.push(Bridge::new(bridge.clone()));
+            let port = Port::new(port, bridge, PortKind::Memory { source: None });
+            declared.ports.push(Port { settings: vlan(first, last), ..port });
+        }
+        Model::from_declared(declared, 0).unwrap()
+    }
+
+    fn moved(model: &Model, port: &str, to: u16) -> Model {
+        let set = PortSet { name: port.parse().unwrap(), settings: vlan(to, to) };
+        model.apply(&Request::PortSet(set)).unwrap()
+    }
+
+    #[test]
+    fn what_a_change_frees_it_does_not_give_out() {
+        let model = model([(10, 10), (30, 30)]);
+        let next = moved(&model, "p0", 20);
+        assert_eq!(next.fids[&(1, vid(30))], model.fids[&(1, vid(30))], "who lives on keeps its own");
+        let had: BTreeSet<u16> = model.fids.values().copied().collect();
+        assert!(!had.contains(&next.fids[&(0, vid(20))]), "{:?}, then {:?}", model.fids, next.fids);
+        // The change after it may: all is forgotten by then.
+        assert_eq!(moved(&next, "p1", 40).fids[&(1, vid(40))], model.fids[&(0, vid(10))]);
+    }
+
+    #[test]
+    fn a_routing_table_keeps_its_flows_zone() {
+        let on = |model: &Model, bridge: &str, vrf: &str| {
+            let bridge = Bridge { vrf: vrf.parse().unwrap(), ..Bridge::new(bridge.parse().unwrap()) };
+            model.apply(&Request::BridgeAdd(bridge)).unwrap()
+        };
+        let gone = |model: &Model, bridge: &str| {
+            let name = bridge.parse().unwrap();
+            model.apply(&Request::BridgeDelete(switch_api::ByName { name })).unwrap()
+        };
+        let zone = |model: &Model, vrf: &str| model.vrf_zones[&vrf.parse::<Name>().unwrap()];
+        let one = on(&on(&Model::default(), "br0", "main"), "br1", "red");
+        let (main, red) = (zone(&one, "main"), zone(&one, "red"));
+        let more = on(&one, "br2", "blue");
+        assert_eq!((zone(&more, "main"), zone(&more, "red")), (main, red), "blue is before them by name");
+        assert!(zone(&more, "blue") != main && zone(&more, "blue") != red);
+        assert!(
+            more.vrf_zones.values().all(|zone| usize::from(*zone) > FIDS_MAX),
+            "no bridge and VLAN has one"
+        );
+        let less = gone(&more, "br0");
+        assert_eq!((less.vrf_zones.len(), zone(&less, "red")), (2, red));
+        // The same bridge in another table: what it leaves it does not take along.
+        let bridge = Bridge { vrf: "green".parse().unwrap(), ..Bridge::new("br1".parse().unwrap()) };
+        let moved = more.apply(&Request::BridgeSet(bridge)).unwrap();
+        assert!(!more.vrf_zones.values().any(|had| *had == zone(&moved, "green")));
+    }
+
+    #[test]
+    fn where_nothing_else_is_left_what_is_freed_is_given_out() {
+        // Fifteen bridges with all VLANs, and one with some: all there are.
+        let (bridges, rest) = (FIDS_MAX / 4094, (FIDS_MAX % 4094) as u16);
+        let model = model((0..=bridges).map(|n| (1, if n == bridges { rest } else { 4094 })));
+        assert_eq!(model.fids.len(), FIDS_MAX);
+        let (last, of) = (format!("p{bridges}"), bridges as u16);
+        let next = moved(&model, &last, rest + 1);
+        let number = next.fids[&(of, vid(rest + 1))];
+        assert!(model.fids.iter().any(|(pair, fid)| pair.0 == of && *fid == number));
+        let set = PortSet { name: last.parse().unwrap(), settings: vlan(1, rest + 1) };
+        assert_eq!(model.apply(&Request::PortSet(set)).unwrap_err().code, Code::Limit);
+    }
 }

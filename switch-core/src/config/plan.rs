@@ -56,6 +56,10 @@ impl Model {
                 Err(error) => problems.extend(problems_of(object.as_ref(), error)),
             }
         }
+        // Of the plan as a whole: what one request frees, none of the others is given.
+        if let Err(error) = model.number(self) {
+            problems.extend(problems_of(None, error));
+        }
         (model, problems)
     }
 

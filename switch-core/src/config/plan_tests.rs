@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use switch_api::{
     Acl, AclAction, AclPorts, AclRule, AclTier, Action, Bridge, BridgeAddress, Config, Limit, Mac,
     MemorySource, Name, Namespace, Nat, NatKind, NetworkPolicy, Owner, Port, PortKind, PortLimits,
-    PortSettings, Request, Route, RouteKind, StaticMac, StaticNeighbour, Uplink, Vid, Vrf, Workload,
+    PortSettings, Request, Route, RouteKind, StaticMac, StaticNeighbour, Uplink, Vid, Vlan, Vrf, Workload,
 };
 
 fn name(kind: &str, n: u8) -> Name {
@@ -197,6 +197,23 @@ proptest! {
         prop_assert_eq!(plan.changes.is_empty(), first == second);
         prop_assert_eq!(plan.is_empty(), first == second);
     }
+}
+
+/// Stations are filed by identifiers, and forgotten when the whole plan is in force.
+#[test]
+fn an_identifier_that_a_plan_frees_is_nobodys_behind_it() {
+    let both = |vids: [u32; 2]| {
+        let port = (0..).zip(vids).map(|(n, vid)| {
+            let vlan = Vlan::Access { vid: vid.try_into().unwrap() };
+            let settings = PortSettings { vlan, ..PortSettings::default() };
+            Port { settings, ..port(n, 0, 0) }
+        });
+        Config { bridge: vec![bridge(0, 300)], port: port.collect(), ..Config::default() }
+    };
+    let before = reach(&Model::default(), &both([10, 30]));
+    let after = reach(&before, &both([20, 40]));
+    let had: BTreeSet<u16> = before.fids.values().copied().collect();
+    assert!(after.fids.values().all(|fid| !had.contains(fid)), "{:?}, then {:?}", before.fids, after.fids);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The facts workers read: everything by number, nothing to look up by name, nothing that changes.
 //! A change makes a new snapshot; what did not change is shared with the one before.
 
+use super::FIDS_MAX;
 use super::checked::Checked;
 use super::gateway::{self, Gateway, Routing};
 use super::model::{Model, Numbered, vids_of};
@@ -138,8 +139,8 @@ pub struct FidFacts {
     pub zone: u16,
 }
 
-/// Zones of routing tables are above this; below are bridges and VLANs.
-pub const ZONE_VRF: u16 = 1 << 15;
+/// Zones of routing tables are from here on; below are bridges and VLANs.
+pub const ZONE_VRF: u16 = FIDS_MAX as u16 + 1;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -281,11 +282,12 @@ pub fn compile_after(
     }
     let port_of = |bridge: &Numbered<Bridge>| model.ports_of(&bridge.object.name).map(|port| port.id).next();
     for bridge in model.bridges.values() {
+        let of_vrf = model.vrf_zones.get(&bridge.object.vrf).copied();
         for ((_, vid), fid) in model.fids.range((bridge.id, Vid::MIN)..=(bridge.id, Vid::MAX)) {
             let gateway = gateways.remove(fid);
             let sole = gateway.as_ref().filter(|gateway| gateway.is_kernels).and_then(|_| port_of(bridge));
             fids[usize::from(*fid)] = FidFacts {
-                zone: gateway.as_ref().map_or(*fid, |gateway| ZONE_VRF | gateway.vrf),
+                zone: of_vrf.filter(|_| gateway.is_some()).unwrap_or(*fid),
                 vid: vid.get(),
                 bridge: bridge.id,
                 ageing_s: bridge.object.ageing_s,

@@ -60,7 +60,7 @@ impl Daemon {
         self.widen_uplinks();
         self.begin_to_count();
         self.forget_ports(&before);
-        self.forget_fids(&before);
+        self.forget_numbers(&before);
         self.end_flows_of_nats(&nats);
         self.forget_neighbours();
         self.tell_kernel(false);

@@ -364,7 +364,7 @@ impl Daemon {
             left.iter().for_each(|left| remove_left_behind(left));
             self.tables.fdb.forget(id, true);
             self.end_flows_of(id);
-            self.counters.iter().for_each(|counters| counters.clear_port(id));
+            self.forget_counts_of(id);
         }
         done.closed = gone;
     }

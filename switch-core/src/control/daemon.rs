@@ -338,7 +338,7 @@ impl Daemon {
                 }
                 self.tables.fdb.forget(id, true);
                 self.end_flows_of(id);
-                self.counters.iter().for_each(|counters| counters.clear_port(id));
+                self.forget_counts_of(id);
                 adopted
             }
         }

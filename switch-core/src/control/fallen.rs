@@ -27,9 +27,11 @@ impl Daemon {
             }
             Err(error) => PortLife::Down(error.to_string()),
         };
+        // The first try behind a fall meets what it fell of, and may say it in other words.
+        let is_told = self.news.fell.remove(&id);
         let is_news = match (&life, self.ports.get(&id)) {
             (PortLife::Up(_), _) => true,
-            (PortLife::Down(reason), Some(PortLife::Down(before))) => reason != before,
+            (PortLife::Down(reason), Some(PortLife::Down(before))) => !is_told && reason != before,
             (PortLife::Down(_), _) => true,
         };
         let down = if let PortLife::Down(reason) = &life { Some(reason.clone()) } else { None };
@@ -54,6 +56,7 @@ impl Daemon {
         }
         if let Some(name) = self.name_of(id).cloned() {
             self.tell_port(&name, Some(&reason));
+            self.news.fell.insert(id);
         }
         self.ports.insert(id, PortLife::Down(reason));
     }

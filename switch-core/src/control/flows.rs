@@ -5,13 +5,12 @@ use super::daemon::Daemon;
 use super::flow_events::tell_ended;
 use crate::config::gateway::{from_bits, to_bits};
 use crate::config::model::no_such;
-use crate::config::snapshot::ZONE_VRF;
 use crate::table::flow::key::{End, Key};
 use crate::table::flow::state::{PICKED_UP, Stage, State};
 use crate::table::flow::watch::{FlowNews, What, Why};
 use crate::table::flow::{Entry, Flows};
 use crate::worker::thread::now;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use switch_api::{
     ApiError, Code, FLOW_PAGE_DEFAULT, FLOW_PAGE_MAX, FlowEnd, FlowEnds, FlowEntry, FlowFilter, FlowList,
     FlowPage, FlowsDeleted, Name,
@@ -107,7 +106,7 @@ impl Daemon {
         }
     }
 
-    fn end_flows(&self, wanted: impl Fn(&Entry) -> bool) -> u32 {
+    pub(super) fn end_flows(&self, wanted: impl Fn(&Entry) -> bool) -> u32 {
         let (table, mut deleted) = (&self.tables.flows, 0);
         table.scan(0..table.places(), now().s(), |place, entry| {
             if wanted(&entry) && table.kill(place) {
@@ -123,8 +122,7 @@ impl Daemon {
 /// Numbers become names.
 pub(super) struct Names {
     ports: BTreeMap<u16, Name>,
-    fids: BTreeMap<u16, String>,
-    vrfs: Vec<Name>,
+    zones: BTreeMap<u16, String>,
 }
 
 impl Names {
@@ -132,24 +130,18 @@ impl Names {
         let model = &daemon.model;
         let bridges: BTreeMap<u16, &Name> =
             model.bridges.iter().map(|(name, bridge)| (bridge.id, name)).collect();
-        // In the order in which the snapshot numbers them.
-        let vrfs: BTreeSet<&Name> = model.bridges.values().map(|bridge| &bridge.object.vrf).collect();
+        let vrfs = model.vrf_zones.iter().map(|(name, zone)| (*zone, format!("vrf {name}")));
         let place = |((bridge, vid), fid): (&(u16, switch_api::Vid), &u16)| {
             Some((*fid, format!("{}/{vid}", bridges.get(bridge)?)))
         };
         Self {
             ports: model.ports.iter().map(|(name, port)| (port.id, name.clone())).collect(),
-            fids: model.fids.iter().filter_map(place).collect(),
-            vrfs: vrfs.into_iter().cloned().collect(),
+            zones: model.fids.iter().filter_map(place).chain(vrfs).collect(),
         }
     }
 
     fn zone(&self, zone: u16) -> String {
-        if zone & ZONE_VRF == 0 {
-            return self.fids.get(&zone).cloned().unwrap_or_else(|| "-".into());
-        }
-        let vrf = self.vrfs.get(usize::from(zone & !ZONE_VRF));
-        vrf.map_or_else(|| "vrf".into(), |name| format!("vrf {name}"))
+        self.zones.get(&zone).cloned().unwrap_or_else(|| "-".into())
     }
 
     pub(super) fn entry(&self, entry: &Entry) -> FlowEntry {

@@ -63,6 +63,8 @@ pub struct News {
     kept: [VecDeque<Happened>; 3],
     /// What policies stopped and was not told, as of the last look; and so what rules log.
     pub(super) untold: [u64; 2],
+    /// Ports whose fall was told, and that nobody has tried to open since.
+    pub(super) fell: HashSet<PortId>,
     storms: HashMap<PortId, (u64, u32)>,
     full: HashSet<String>,
     failed: HashSet<(u16, u128)>,
@@ -116,6 +118,13 @@ impl Daemon {
     /// What happened since the last look, and how much more did that found no room.
     pub(super) fn take_news(&mut self) -> (Vec<Happened>, u64) {
         (self.news.waiting.drain(..).collect(), std::mem::take(&mut self.news.lost))
+    }
+
+    /// A port is gone: the next of its number begins to count anew, and what was told of this one is not said of that.
+    pub(super) fn forget_counts_of(&mut self, port: PortId) {
+        self.counters.iter().for_each(|counters| counters.clear_port(port));
+        self.news.storms.remove(&port);
+        self.news.fell.remove(&port);
     }
 
     pub(super) fn tell_port(&mut self, name: &Name, down: Option<&str>) {

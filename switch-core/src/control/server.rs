@@ -288,7 +288,9 @@ impl Drop for Server {
     }
 }
 
-/// One daemon a socket: an advisory lock beside it, which the kernel lets go of when we die.
+/// One daemon a socket: an advisory lock beside it (`switchd.lock` of `switchd.sock`), which the kernel lets go of when we die. The empty file
+/// stays behind: who opened it just before it was removed would lock a file without a name, the next daemon a new one, and both would
+/// have the socket. In `/run` it goes with the node's end, under systemd with the service's.
 fn lock(path: &Path) -> Result<File, ServeError> {
     let failed = |error| ServeError::Socket { path: path.to_owned(), error };
     if let Some(directory) = path.parent() {

@@ -8,6 +8,7 @@ use crate::config::{Model, PORTS_MAX};
 use crate::table::{fdb, neigh};
 use hashbrown::HashSet;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use switch_api::{ApiError, Code, FdbFilter, Request, StaticMac};
 
 impl Daemon {
@@ -19,16 +20,24 @@ impl Daemon {
         gone.for_each(|port| self.tables.fdb.forget(port.id, true));
     }
 
-    /// Forgets what was learned under identifiers that nobody has any more: they are given out again.
-    pub(super) fn forget_fids(&self, before: &Model) {
-        if before.fids == self.model.fids {
+    /// Forgets what was learned under identifiers whose bridge or VLAN is gone, and ends flows of theirs and of routing tables that are: these
+    /// numbers are given out again.
+    pub(super) fn forget_numbers(&self, before: &Model) {
+        let mut gone = no_more(&before.fids, &self.model.fids);
+        let zones: HashSet<u16> =
+            gone.iter().copied().chain(no_more(&before.vrf_zones, &self.model.vrf_zones)).collect();
+        if !zones.is_empty() && self.tables.flows.counted().all > 0 {
+            self.end_flows(|entry| zones.contains(&entry.key.zone()));
+        }
+        gone.retain(|fid| self.tables.fdb.may_have(*fid));
+        if gone.is_empty() {
             return;
         }
-        let present: HashSet<u16> = self.model.fids.values().copied().collect();
-        let mut gone: HashSet<u16> = before.fids.values().copied().collect();
-        gone.retain(|fid| !present.contains(fid) && self.tables.fdb.may_have(*fid));
-        if !gone.is_empty() {
-            self.sweep(|_, fid, _| gone.contains(&fid));
+        self.sweep(|_, fid, _| gone.contains(&fid));
+        // Where all are in use one has another already, and what is declared under it went with the rest.
+        if self.model.fids.values().any(|fid| gone.contains(fid)) {
+            self.pin_kernel();
+            self.pin_statics();
         }
     }
 
@@ -92,4 +101,9 @@ impl Daemon {
         self.sweep(|mac, fid, entry| !entry.is_static && wanted(mac, fid, entry));
         Ok(())
     }
+}
+
+/// Numbers that whoever had them has no more.
+fn no_more<K: Ord>(before: &BTreeMap<K, u16>, now: &BTreeMap<K, u16>) -> HashSet<u16> {
+    before.iter().filter(|(key, number)| now.get(*key) != Some(*number)).map(|(_, number)| *number).collect()
 }

@@ -113,7 +113,7 @@ impl Wanted {
     }
 
     fn place(&self) -> String {
-        self.netns.as_ref().map_or("the daemon's namespace".into(), |path| format!("namespace {path}"))
+        shown(self.netns.as_deref())
     }
 
     fn several_queues(&self) -> bool {
@@ -142,8 +142,16 @@ impl Place {
 
     /// For a person.
     pub fn shown(&self) -> String {
-        self.netns.as_ref().map_or("the daemon's namespace".into(), |path| format!("namespace {path}"))
+        shown(self.netns.as_deref())
     }
+}
+
+fn shown(netns: Option<&str>) -> String {
+    netns.map_or("the daemon's namespace".into(), |path| format!("namespace {path}"))
+}
+
+fn is_down(device: &str, place: &str) -> String {
+    format!("device {device} in {place} is down")
 }
 
 /// A MAC address for a new port: locally administered (IEEE 802-2014 §8.4), the rest random, so that no two
@@ -229,11 +237,9 @@ fn find(rtnl: &Rtnl, wanted: &Wanted) -> Result<Option<Link>, ApiError> {
     let links = rtnl.links().map_err(|error| failed(wanted, "netlink", &error))?;
     let (name, place) = (&wanted.device, wanted.place());
     match links.iter().find(|link| wanted.is_ours(link)) {
-        Some(link) if !link.is_up => {
-            Err(ApiError::new(Code::System, format!("device {} in {place} is down", link.name))
-                .field("device")
-                .hint(format!("there: ip link set {} up", link.name)))
-        }
+        Some(link) if !link.is_up => Err(ApiError::new(Code::System, is_down(&link.name, &place))
+            .field("device")
+            .hint(format!("there: ip link set {} up", link.name))),
         Some(link) => Ok(Some(link.clone())),
         None if links.iter().any(|link| link.name == *name) => {
             let text =
@@ -405,7 +411,8 @@ impl Tap {
             }
         }
         if !self.link.is_up {
-            return News::Fallen(format!("device {} is down", self.link.name));
+            let place = shown(self.namespace.as_ref().map(|namespace| namespace.path.as_str()));
+            return News::Fallen(is_down(&self.link.name, &place));
         }
         if self.link.mtu == mtu { News::None } else { News::Mtu(self.link.mtu) }
     }

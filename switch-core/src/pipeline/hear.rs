@@ -13,7 +13,7 @@ use crate::table::fdb;
 use crate::table::neigh::{self, Claim, Heard};
 use crate::table::wide::Key;
 use crate::wire::ethernet::ARP;
-use crate::wire::hop;
+use crate::wire::hop::{self, V4_MAPPED};
 use crate::wire::ip::{ICMPV6, Version};
 
 /// The part of an IPv6 group's MAC that all of them have (RFC 2464 §7).
@@ -85,7 +85,8 @@ pub(super) fn hear(
     if gateway.is_kernels {
         return;
     }
-    if mac != note.src() || !gateway.covers(ip) || gateway.owns(ip) || ip as u32 == 0 {
+    let is_nobodys = ip == 0 || ip == V4_MAPPED;
+    if mac != note.src() || !gateway.covers(ip) || gateway.owns(ip) || is_nobodys {
         return;
     }
     let table = &view.tables.fdb;

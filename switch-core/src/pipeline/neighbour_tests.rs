@@ -154,6 +154,29 @@ fn claims(station: u8, address: u128, gateway: u128) -> [Vec<u8>; 3] {
     ]
 }
 
+/// An address of IPv6 may end in as many zeros as one of IPv4 has bits.
+#[test]
+fn whoever_has_an_address_that_ends_in_zeros_is_heard() {
+    let now = Now { ns: 1000 * MS };
+    for address in ["fd01::9", "fd01::1:0:0", "fd01::1:0:0:0"] {
+        let ((mut rig, peers), host, gateway) = (with_v6(), v6(address), v6("fd01::1"));
+        let packet = PacketBuilder::ethernet2(mac(0), OWN)
+            .ipv6(v6("fd00::9").to_be_bytes(), host.to_be_bytes(), 64)
+            .udp(7, 9);
+        let mut frame = Vec::new();
+        packet.write(&mut frame, &[7; 20]).unwrap();
+        assert!(peers[0].send(frame));
+        rig.settle(now);
+        assert_eq!(drain(&peers[1]).len(), 1, "{address} is asked for");
+        let [_, answers, _] = claims(1, host, gateway);
+        assert!(peers[1].send(answers));
+        rig.settle(now);
+        let arrived = drain(&peers[1]);
+        assert!(arrived.len() == 1 && arrived[0][20] == ip::UDP, "{address} answered: {arrived:02x?}");
+        rig.assert_conserved();
+    }
+}
+
 /// The same for neighbour discovery as `floods_of_claims_overwrite_nothing` for ARP: claims of every kind, some for the address of
 /// another station, some for such that nobody asked for.
 #[test]

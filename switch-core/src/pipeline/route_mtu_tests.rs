@@ -1,12 +1,12 @@
 //! A route's MTU: the smaller of it and the port's is what a packet is held against, cut to, and told of.
 
 use super::Now;
-use super::routing_tests::{MS, OWN, arp_frame, drain, events, mac, rig};
+use super::routing_tests::{MS, OWN, arp_frame, drain, events, mac, rig, rig_of};
 use crate::config::gateway::to_bits;
 use crate::counter::{DropReason, Event};
 use crate::frame::Offload;
 use crate::port::memory::MemoryPeer;
-use crate::rig::Rig;
+use crate::rig::{Rig, Size};
 use crate::table::neigh;
 use crate::wire::checksum::{Csum, fold, sum};
 use crate::wire::gso::{Gso, GsoKind};
@@ -110,6 +110,24 @@ fn what_may_be_cut_is_cut_to_the_routes_mtu() {
     assert_eq!((pieces.len(), payload == whole[34..]), (2, true));
     assert!(told(&peers[0]).is_empty());
     rig.assert_conserved();
+}
+
+/// Pieces of a jumbo packet may be too long for an ordinary frame. Where too few large ones are left nothing is begun, and the packet is
+/// dropped by name.
+#[test]
+fn a_packet_is_cut_whole_or_not_at_all() {
+    // Of 9 000 bytes three pieces are large; the packet itself has a frame of them as well. Where the neighbour is nobody knows, so that the
+    // route alone says how long they may be, and the port takes the last one only.
+    for (large_frames, arrived, dropped) in [(4, 1, 3), (3, 0, 1), (1, 0, 1)] {
+        let (mut rig, peers) = rig_of(Size { large_frames, ..Size::default() });
+        pin(&rig, "10.1.0.8", 8);
+        rig.declare(&route("99.0.0.0/8", "10.1.0.8", Some(3000))).unwrap();
+        assert!(peers[0].send(packet([99, 0, 0, 1], 9000, true)));
+        rig.settle(NOW);
+        assert_eq!(drain(&peers[1]).len(), arrived, "{large_frames} large frames");
+        assert_eq!(rig.drops(DropReason::MtuExceeded), dropped, "{large_frames} large frames");
+        rig.assert_conserved();
+    }
 }
 
 /// The neighbour is known, its port is not: every port would be given a copy.

@@ -20,7 +20,12 @@ pub(super) fn mac(n: u8) -> [u8; 6] {
 
 /// Two bridges, 10.0.0.1/16 and 10.1.0.1/16, and a port on each, each of its own worker if there are two.
 pub(super) fn rig(workers: usize, frames: u32) -> (Rig, Vec<MemoryPeer>) {
-    let mut rig = Rig::new(Size { workers, frames, neighbours: 4096, seed: 3, ..Size::default() });
+    rig_of(Size { workers, frames, neighbours: 4096, seed: 3, ..Size::default() })
+}
+
+/// The same of any size.
+pub(super) fn rig_of(size: Size) -> (Rig, Vec<MemoryPeer>) {
+    let (workers, mut rig) = (size.workers, Rig::new(size));
     let name = |text: &str| -> switch_api::Name { text.parse().unwrap() };
     let bridge = |text: &str| Bridge { mac: Some(Mac(OWN)), ..Bridge::new(name(text)) };
     rig.declare(&Request::BridgeSet(bridge("br0"))).unwrap();

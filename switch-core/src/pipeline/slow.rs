@@ -328,8 +328,11 @@ fn too_big(
         }
         _ => None,
     };
-    let room = private.slow.pieces.remaining_capacity();
-    let Some(cut) = cut.filter(|cut| cut.count() <= room && cut.count() <= pool.free()) else {
+    let room = private.slow.pieces.remaining_capacity().min(pool.free());
+    // Over a way for jumbo packets pieces are large as well: of one that is not there the others are of no use.
+    let is_large = |len: usize| note.payload_at() + len > area.packet_len_max();
+    let large = |cut: &Cut| (0..cut.count()).filter(|n| is_large(cut.len(*n))).count();
+    let Some(cut) = cut.filter(|cut| cut.count() <= room && large(cut) <= pool.free_large()) else {
         let drop = DropReason::MtuExceeded;
         return refuse(view, pool, private, frame, note, Reason::TooBig(mtu), drop);
     };

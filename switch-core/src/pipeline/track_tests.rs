@@ -255,3 +255,40 @@ fn a_flow_that_is_over_begins_anew() {
     lab.rig.declare(&Request::PortSet(switch_api::PortSet { name, settings })).unwrap();
     assert_eq!(lab.send(0, tcp(0, "a", 1, 1)), 1, "no longer tracked");
 }
+
+/// A routing table that comes changes nothing for the flows of the others, whatever it is called.
+#[test]
+fn flows_are_known_whichever_routing_tables_come() {
+    use super::routing_tests::{OWN, arp_frame, drain, mac, rig};
+    let ((mut rig, peers), now) = (rig(1, 1024), Now { ns: 1000 * S });
+    let settings = PortSettings { track: true, ..PortSettings::default() };
+    let track = switch_api::PortSet { name: "p0".parse().unwrap(), settings };
+    rig.declare(&Request::PortSet(track)).unwrap();
+    for n in [0, 1] {
+        assert!(peers[usize::from(n)].send(arp_frame(true, (n, [10, n, 0, 9]), [10, n, 0, 1], [0xff; 6])));
+    }
+    rig.settle(now);
+    peers.iter().for_each(|peer| _ = drain(peer));
+    let passes = |rig: &mut Rig, from: u8, said: &dyn Fn(&mut etherparse::TcpHeader)| {
+        let mut tcp = etherparse::TcpHeader::new(1000 + u16::from(from), 1001 - u16::from(from), 1, 1000);
+        said(&mut tcp);
+        let mut frame = Vec::new();
+        let packet =
+            PacketBuilder::ethernet2(mac(from), OWN).ipv4([10, from, 0, 9], [10, 1 - from, 0, 9], 64);
+        packet.tcp_header(tcp).write(&mut frame, &[]).unwrap();
+        assert!(peers[usize::from(from)].send(frame));
+        rig.settle(now);
+        drain(&peers[usize::from(1 - from)]).len() == 1
+    };
+    assert!(passes(&mut rig, 0, &|tcp| tcp.syn = true));
+    assert!(passes(&mut rig, 1, &|tcp| (tcp.syn, tcp.ack, tcp.acknowledgment_number) = (true, true, 2)));
+    let goes_on = |tcp: &mut etherparse::TcpHeader| {
+        (tcp.sequence_number, tcp.ack, tcp.acknowledgment_number) = (2, true, 2);
+    };
+    assert!(passes(&mut rig, 0, &goes_on));
+    // By name before `main`.
+    let vrf = "blue".parse().unwrap();
+    let bridge = switch_api::Bridge { vrf, ..switch_api::Bridge::new("br9".parse().unwrap()) };
+    rig.declare(&Request::BridgeAdd(bridge)).unwrap();
+    assert!(passes(&mut rig, 0, &goes_on), "{:?}", rig.drops(DropReason::NoFlow));
+}

@@ -156,6 +156,11 @@ impl WideTable {
         }
     }
 
+    /// What lives where the keys of this home do.
+    pub fn around(&self, home: u32) -> impl Iterator<Item = (Key, Value)> {
+        self.window(home).filter_map(Line::read).filter(|(key, _)| *key != [0; 3])
+    }
+
     /// Every key and value in `range` of lines; what changes meanwhile may or may not be seen.
     pub fn scan(&self, range: std::ops::Range<usize>, mut visit: impl FnMut(Key, Value)) {
         let end = range.end.min(self.lines.len());

@@ -2,11 +2,8 @@
 
 use crate::switchd;
 use std::time::Duration;
-use switch_api::{
-    Acl, AclStatus, ByName, Code, Done, NetworkPolicy, Nothing, PolicyAnswer, PolicyExplain, Protocol,
-    Request, Trace, TraceReply,
-};
-use switch_lab::scenes::{datagrams, shop};
+use switch_api::{Acl, AclStatus, ByName, Code, Done, NetworkPolicy, Nothing, Request, Trace, TraceReply};
+use switch_lab::scenes::{datagrams, explain, shop};
 use switch_lab::world::Echo;
 use switch_lab::{Daemon, wait_until};
 
@@ -60,17 +57,6 @@ fn rules_in_order_beside_policies_with_names_and_counts() {
     assert_eq!(error.code, Code::NotFound);
     assert_eq!(datagrams(&web.net, &db.net, "10.66.0.1", 5434), 0, "the policy is left");
     daemon.assert_conserved();
-}
-
-fn explain(daemon: &Daemon, from: &str, to: &str, udp: u16) -> PolicyAnswer {
-    daemon.call(&Request::PolicyExplain(PolicyExplain {
-        from: from.parse().unwrap(),
-        to: to.parse().unwrap(),
-        protocol: Some(Protocol::Udp),
-        port: Some(udp),
-        source_port: None,
-        icmp: None,
-    }))
 }
 
 /// A first UDP packet from pod 2 to pod 1.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use switch_api::{Done, Name, Request, RouteStatus, Vrf};
 use switch_lab::cross::Router;
 use switch_lab::transfer::tcp;
-use switch_lab::{Daemon, Options, sequence, wait_until};
+use switch_lab::{Daemon, Options, Pod, sequence, wait_until};
 
 /// BGP waits five seconds and more between attempts (RFC 4271 §8.2.1.1), and other tests are running.
 const LONG: Duration = Duration::from_secs(60);
@@ -133,6 +133,36 @@ fn ways_by(router: &Router, other: &Router, protocol: &str) -> usize {
         .sum()
 }
 
+/// Two nodes, joined by both cables, with a pod each. With `mirrors` the switches go by the kernels' routes.
+fn two_nodes(mirrors: bool) -> ([Router; 2], [Daemon; 2]) {
+    let mut nodes = [Router::new(1), Router::new(2)];
+    for link in LINKS {
+        nodes[0].join(&nodes[1], link);
+    }
+    let daemons = nodes.each_mut().map(|node| {
+        let daemon = node.start(&Options::new(env!("CARGO_BIN_EXE_switchd")));
+        if mirrors {
+            let _: Done = daemon.call(&Request::VrfSet(Vrf { mirror: true, ..Vrf::unset(Name::main()) }));
+        }
+        node.pod(&daemon, 2);
+        daemon
+    });
+    (nodes, daemons)
+}
+
+/// The pods of both nodes find each other, by both versions.
+fn talk(near: &Pod, far: &Pod) {
+    for (from, to) in pairs() {
+        wait_until("ping", LONG, || near.reaches(&to.to_string()) && far.reaches(&from.to_string()));
+        assert_eq!(tcp(&near.net, &far.net, to, 1_000_000), 1_000_000, "TCP to {to}");
+    }
+}
+
+fn flows_on(load: &sequence::Running) {
+    let before = load.received();
+    wait_until("traffic goes on", LONG, || load.received() > before + 400);
+}
+
 #[test]
 fn pods_talk_over_bgp_and_outlive_a_cable_and_its_daemons() {
     outlive(false);
@@ -146,19 +176,7 @@ fn pods_talk_over_bgp_by_uplinks_and_outlive_a_cable_and_its_daemons() {
 
 fn outlive(shares: bool) {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut nodes = [Router::new(1), Router::new(2)];
-    for link in LINKS {
-        nodes[0].join(&nodes[1], link);
-    }
-    let options = Options::new(env!("CARGO_BIN_EXE_switchd"));
-    let daemons: [Daemon; 2] = nodes.each_mut().map(|node| {
-        let daemon = node.start(&options);
-        if !shares {
-            let _: Done = daemon.call(&Request::VrfSet(Vrf { mirror: true, ..Vrf::unset(Name::main()) }));
-        }
-        node.pod(&daemon, 2);
-        daemon
-    });
+    let (nodes, daemons) = two_nodes(!shares);
     let [one, two] = &nodes;
     for link in LINKS.into_iter().filter(|_| shares) {
         one.share(&daemons[0], two, link);
@@ -191,10 +209,6 @@ fn outlive(shares: bool) {
     let pairs = pairs();
     let load = |window| sequence::start(&near.net, &far.net, &pairs, window);
     let window = if shares { IN_RINGS } else { WINDOW };
-    let flows_on = |load: &sequence::Running| {
-        let before = load.received();
-        wait_until("traffic goes on", LONG, || load.received() > before + 400);
-    };
 
     // A cable fails: what was on it is lost, what comes later is not, and the path moves.
     let running = load(WINDOW);
@@ -255,16 +269,7 @@ fn shown(daemon: &Daemon, protocol: &str) -> usize {
 #[test]
 fn frr_feeds_the_switch_as_bird_does() {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut nodes = [Router::new(1), Router::new(2)];
-    for link in LINKS {
-        nodes[0].join(&nodes[1], link);
-    }
-    let daemons: [Daemon; 2] = nodes.each_mut().map(|node| {
-        let daemon = node.start(&Options::new(env!("CARGO_BIN_EXE_switchd")));
-        let _: Done = daemon.call(&Request::VrfSet(Vrf { mirror: true, ..Vrf::unset(Name::main()) }));
-        node.pod(&daemon, 2);
-        daemon
-    });
+    let (nodes, daemons) = two_nodes(true);
     let [one, two] = &nodes;
     let _bird = Bird::start(one, two);
     let mut frr = Frr::start(two, one, &LINKS);
@@ -275,15 +280,8 @@ fn frr_feeds_the_switch_as_bird_does() {
     };
     told(4);
     let (near, far) = (&one.pods[0], &two.pods[0]);
-    for (to, from) in [("10.2.0.2", "10.1.0.2"), ("fd10:2::2", "fd10:1::2")] {
-        wait_until("ping", LONG, || near.reaches(to) && far.reaches(from));
-        assert_eq!(tcp(&near.net, &far.net, to.parse().unwrap(), 1_000_000), 1_000_000, "TCP to {to}");
-    }
+    talk(near, far);
     wait_until("the mirror", LONG, || shown(&daemons[0], "bird") == 2 && shown(&daemons[1], "bgp") == 2);
-    let flows_on = |load: &sequence::Running| {
-        let before = load.received();
-        wait_until("traffic goes on", LONG, || load.received() > before + 400);
-    };
     let running = sequence::start(&near.net, &far.net, &pairs(), WINDOW);
     flows_on(&running);
     two.node.net.ip("link set l90to1 down");
@@ -308,16 +306,7 @@ fn frr_feeds_the_switch_as_bird_does() {
 #[test]
 fn gobgp_feeds_the_switch_as_bird_does() {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut nodes = [Router::new(1), Router::new(2)];
-    for link in LINKS {
-        nodes[0].join(&nodes[1], link);
-    }
-    let daemons: [Daemon; 2] = nodes.each_mut().map(|node| {
-        let daemon = node.start(&Options::new(env!("CARGO_BIN_EXE_switchd")));
-        let _: Done = daemon.call(&Request::VrfSet(Vrf { mirror: true, ..Vrf::unset(Name::main()) }));
-        node.pod(&daemon, 2);
-        daemon
-    });
+    let (nodes, daemons) = two_nodes(true);
     let [one, two] = &nodes;
     let speakers = [GoBgp::start(one, two, &LINKS), GoBgp::start(two, one, &LINKS)];
     let told = |count: usize| {
@@ -328,10 +317,7 @@ fn gobgp_feeds_the_switch_as_bird_does() {
     };
     told(4);
     let (near, far) = (&one.pods[0], &two.pods[0]);
-    for (to, from) in [("10.2.0.2", "10.1.0.2"), ("fd10:2::2", "fd10:1::2")] {
-        wait_until("ping", LONG, || near.reaches(to) && far.reaches(from));
-        assert_eq!(tcp(&near.net, &far.net, to.parse().unwrap(), 1_000_000), 1_000_000, "TCP to {to}");
-    }
+    talk(near, far);
     wait_until("the mirror", LONG, || daemons.iter().all(|daemon| shown(daemon, "bgp") == 2));
     two.node.net.ip("link set l90to1 down");
     told(2);

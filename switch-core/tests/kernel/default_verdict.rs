@@ -2,10 +2,8 @@
 
 use crate::switchd;
 use std::time::Duration;
-use switch_api::{
-    Acl, Done, EventsSubscribe, PolicyAnswer, PolicyExplain, PortSet, PortSettings, Protocol, Request,
-};
-use switch_lab::scenes::{datagrams, shop};
+use switch_api::{Acl, Done, EventsSubscribe, PortSet, PortSettings, Request};
+use switch_lab::scenes::{datagrams, explain, shop};
 use switch_lab::{Daemon, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -14,17 +12,6 @@ fn default(daemon: &Daemon, port: &str, verdicts: serde_json::Value) {
     let settings = serde_json::json!({ "default_verdict": verdicts });
     let settings: PortSettings = serde_json::from_value(settings).unwrap();
     let _: Done = daemon.call(&Request::PortSet(PortSet { name: port.parse().unwrap(), settings }));
-}
-
-fn explain(daemon: &Daemon, from: &str, to: &str, udp: u16) -> PolicyAnswer {
-    daemon.call(&Request::PolicyExplain(PolicyExplain {
-        from: from.parse().unwrap(),
-        to: to.parse().unwrap(),
-        protocol: Some(Protocol::Udp),
-        port: Some(udp),
-        source_port: None,
-        icmp: None,
-    }))
 }
 
 #[test]

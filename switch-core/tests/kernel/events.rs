@@ -1,9 +1,12 @@
-//! Events that come of what passes: a storm, a table that fills. (Ports, stations that move and changes are looked at by the command line's
-//! tests, loops and workers by theirs.) Each is told when it begins, and not again while it lasts.
+//! Events that come of what passes: a storm, a table that fills, a port that falls. (Stations that move and changes are looked at by the
+//! command line's tests, loops and workers by theirs.) Each is told when it begins, and not again while it lasts.
 
 use std::time::Duration;
-use switch_api::{ByName, Done, Happened, MemorySource, Nothing, Port, PortKind, PortSettings, Request};
-use switch_lab::{Daemon, Node, Options, wait_until};
+use switch_api::{
+    ByName, Done, Happened, MemorySource, Nothing, Port, PortKind, PortSettings, PortState, Request,
+};
+use switch_lab::net::run;
+use switch_lab::{Daemon, Node, Options, Pod, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
 /// It is looked once a second.
@@ -36,13 +39,18 @@ fn a_storm_is_told_once_with_its_port() {
     let source = MemorySource { flows: 4, frame_len: 60, seed: 1, reverse: false, rate_pps: 2_000 };
     add(&daemon, "calm", Some(MemorySource { rate_pps: 20, seed: 2, ..source }), PortSettings::default());
     let limited = PortSettings { storm_pps: Some(50), ..PortSettings::default() };
-    add(&daemon, "source", Some(source), limited);
+    add(&daemon, "source", Some(source), limited.clone());
     wait_until("the storm is told", LONG, || !told(&daemon, "storm").is_empty());
     std::thread::sleep(SOME_LOOKS);
     let storms = told(&daemon, "storm");
     assert_eq!(storms.len(), 1, "one storm, told over and over: {storms:?}");
     assert_eq!(storms[0].parts["port"], "source");
     assert!(storms[0].parts["frames"].parse::<u64>().unwrap() > 0 && storms[0].text.contains("port source"));
+    // The next port has its number, which is the lowest that is free: its storm is another one.
+    let _: Done = daemon.call(&Request::PortDelete(ByName { name: "source".parse().unwrap() }));
+    add(&daemon, "next", Some(source), limited);
+    wait_until("its storm is told", LONG, || told(&daemon, "storm").len() == 2);
+    assert_eq!(told(&daemon, "storm")[1].parts["port"], "next");
     daemon.assert_conserved();
 }
 
@@ -71,5 +79,42 @@ fn a_table_that_fills_is_told_before_it_is_full_and_again_when_it_had_room() {
         let _: Done = daemon.call(&Request::PortDelete(ByName { name: "many".parse().unwrap() }));
         std::thread::sleep(SOME_LOOKS);
     }
+    daemon.assert_conserved();
+}
+
+/// Who finds that it fell and who tries in vain to open it again say so in other words.
+#[test]
+fn a_port_that_falls_is_told_once_whatever_became_of_its_device() {
+    let node = Node::new();
+    let daemon = start(&node, "");
+    let (unplugged, silenced, gone) = (node.pod(1), node.bare_pod(2), node.bare_pod(3));
+    daemon.attach(&unplugged, "br0", PortSettings::default());
+    [&silenced, &gone].into_iter().for_each(|pod| daemon.attach_tap(pod, "br0", PortSettings::default()));
+    node.net.ip(&format!("link delete {}", unplugged.device));
+    silenced.net.ip("link set eth0 down");
+    run("ip", &["netns", "delete", gone.net.name()]);
+    let pods = [&unplugged, &silenced, &gone];
+    let is_down = |pod: &&Pod| daemon.port(&pod.device).state == PortState::Down;
+    wait_until("all are down", LONG, || pods.iter().all(is_down));
+    // Some tries to open them again.
+    std::thread::sleep(SOME_LOOKS);
+    let downs = told(&daemon, "port-down");
+    for pod in pods {
+        let of: Vec<_> = downs.iter().filter(|event| event.parts["port"] == pod.device).collect();
+        assert_eq!(of.len(), 1, "{of:?}");
+    }
+    // What was told is what the port says.
+    let reason = daemon.port(&silenced.device).reason.unwrap();
+    assert!(
+        reason.contains("is down") && downs.iter().any(|event| event.parts["reason"] == reason),
+        "{reason}"
+    );
+    silenced.net.ip("link set eth0 up");
+    wait_until("one is back", LONG, || !is_down(&&silenced));
+    // Its next fall is another one.
+    silenced.net.ip("link set eth0 down");
+    let falls =
+        || told(&daemon, "port-down").iter().filter(|event| event.parts["port"] == silenced.device).count();
+    wait_until("it is told again", LONG, || falls() == 2);
     daemon.assert_conserved();
 }

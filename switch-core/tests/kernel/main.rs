@@ -40,6 +40,7 @@ mod tap;
 mod traffic;
 mod trouble;
 mod uplink;
+mod vlans;
 mod who_is_the_node;
 mod workers;
 mod xdp;

@@ -6,11 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use switch_api::{
-    ApiError, ByPolicy, Code, Done, EndpointRef, NetworkPolicy, PolicyAnswer, PolicyExplain, PolicyFilter,
-    PolicyStatus, Port, Protocol, Request,
-};
-use switch_lab::scenes::{datagrams, labelled, shop};
+use switch_api::{ApiError, ByPolicy, Code, Done, NetworkPolicy, PolicyFilter, PolicyStatus, Port, Request};
+use switch_lab::scenes::{datagrams, explain, labelled, shop};
 use switch_lab::world::Echo;
 use switch_lab::{Daemon, Net, Node, Pod, wait_until};
 
@@ -69,17 +66,6 @@ fn what_is_not_allowed_does_not_arrive() {
     remove(&daemon, "db");
     assert_eq!(datagrams(&other.net, &db.net, "10.66.0.1", 5432), 10);
     daemon.assert_conserved();
-}
-
-fn explain(daemon: &Daemon, from: &str, to: &str, port: u16) -> PolicyAnswer {
-    daemon.call(&Request::PolicyExplain(PolicyExplain {
-        from: from.parse::<EndpointRef>().unwrap(),
-        to: to.parse().unwrap(),
-        protocol: Some(Protocol::Udp),
-        port: Some(port),
-        source_port: None,
-        icmp: None,
-    }))
 }
 
 #[test]

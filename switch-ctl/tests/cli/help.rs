@@ -204,4 +204,15 @@ fn a_mistyped_command_suggests_the_one_that_was_meant() {
     };
     assert_eq!(tip("port add tpa").unwrap().matches('\'').count(), 2, "one, not pcap as well");
     assert_eq!(tip("port add zzzzzz"), None, "nothing is near it");
+    for (line, word) in [
+        ("route add 10.9.0.0/16 --via 10.66.0.2", "via"),
+        ("route add 10.9.0.0/16 --via=10.66.0.2 --dev br0", "via"),
+        ("route add 10.9.0.0/16 --blackhole", "blackhole"),
+        ("port --list", "list"),
+        ("port add --tap web", "tap"),
+    ] {
+        let tip = tip(line).unwrap_or_default();
+        assert!(tip.contains(&format!("'{word}' is written without dashes")), "{line}: {tip}");
+    }
+    assert!(tip("route add 10.9.0.0/16 via 10.66.0.2 --metrik 7").unwrap().contains("--metric"));
 }

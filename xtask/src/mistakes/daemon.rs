@@ -4,6 +4,22 @@ use super::Mistake;
 
 pub(super) const DAEMON: &[Mistake] = &[
     Mistake {
+        what: "stations of the VLAN that a port leaves are taken for those of the one that it joins",
+        file: "config/model.rs",
+        right: "let used: BTreeSet<u16> = before.values().copied().collect();",
+        wrong: "let used: BTreeSet<u16> = kept.iter().map(|(_, number)| **number).collect();",
+        test: "what_a_change_frees",
+        loom: false,
+    },
+    Mistake {
+        what: "one request of a file is given the identifier that another frees",
+        file: "config/plan.rs",
+        right: "model.number(self)",
+        wrong: "model.number(&model.clone())",
+        test: "an_identifier_that_a_plan_frees",
+        loom: false,
+    },
+    Mistake {
         what: "each half-sent giant has a room of its own",
         file: "control/input.rs",
         right: "LONG_BYTES_MAX.saturating_sub(others)",

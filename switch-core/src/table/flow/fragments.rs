@@ -1,8 +1,9 @@
 //! Which flow the later fragments of a packet belong to: the first one has the ports, and leaves them here.
 //!
-//! A later fragment that comes before its first, or whose first was refused, finds nothing and is dropped by
-//! name. One that would lie over its first is refused, and what follows of the packet with it (RFC 5722 for IPv6, RFC
-//! 3128 for IPv4). Later fragments that overlap each other are their receiver's affair: no policy reads them.
+//! A later fragment that comes before its first finds nothing and is dropped by name. One whose first was refused begins no flow; where its
+//! ends have one it goes by, and its receiver waits for the first in vain. One that would lie over its first is refused, and what follows of
+//! the packet with it (RFC 5722 for IPv6, RFC 3128 for IPv4). Later fragments that overlap each other are their receiver's affair: no
+//! policy reads them.
 
 use super::round::Round;
 use crate::table::atomic::{Outcome, mix};
@@ -73,18 +74,37 @@ impl Fragments {
         let ports = u64::from(packet.ports[0]) << 16 | u64::from(packet.ports[1]);
         let kind = u64::from(packet.icmp[0]) << 8 | u64::from(packet.icmp[1]);
         let value = [u64::from(now_s) << 32 | ports, (fragment.len as u64) << 16 | kind];
-        let outcome = self.table.update(self.key(packet, fragment, zone), |present| {
-            let present = present.filter(|value| !is_old(*value, now_s));
-            spoilt = present.is_some_and(|[before, len]| {
-                len & SPOILT != 0 || before as u32 != value[0] as u32 || len != value[1]
-            });
-            // Another first fragment of the same packet: both cannot be right.
-            Want::Put(if spoilt { [value[0], value[1] | SPOILT] } else { value })
-        });
+        let key = self.key(packet, fragment, zone);
+        let mut note = || {
+            self.table.update(key, |present| {
+                let present = present.filter(|value| !is_old(*value, now_s));
+                spoilt = present.is_some_and(|[before, len]| {
+                    len & SPOILT != 0 || before as u32 != value[0] as u32 || len != value[1]
+                });
+                // Another first fragment of the same packet: both cannot be right.
+                Want::Put(if spoilt { [value[0], value[1] | SPOILT] } else { value })
+            })
+        };
+        let mut outcome = note();
+        if outcome == Outcome::Full {
+            self.make_room(key);
+            outcome = note();
+        }
         match outcome {
             _ if spoilt => Err(Stray::Overlap),
             Outcome::Written | Outcome::Kept => Ok(()),
             Outcome::Full | Outcome::Busy => Err(Stray::Full),
+        }
+    }
+
+    /// Of the packets where a new one finds no room the oldest makes some: what follows a first fragment mostly does so at once, and nobody
+    /// keeps others out for [`WAIT_S`] by firsts that nothing follows.
+    #[cold]
+    fn make_room(&self, key: Key) {
+        let there = self.table.around(self.table.home(key));
+        if let Some((oldest, value)) = there.min_by_key(|(_, [head, _])| head >> 32) {
+            self.table
+                .update(oldest, |present| if present == Some(value) { Want::Remove } else { Want::Keep });
         }
     }
 
@@ -158,6 +178,29 @@ fn is_old(value: Value, now_s: u32) -> bool {
 mod tests {
     use super::*;
     use crate::wire::packet::Packet;
+
+    #[test]
+    fn firsts_that_nothing_follows_keep_nobody_out() {
+        let fragments = Fragments::new(64, [1, 2]);
+        let of = |src: u128| Packet { src, ..Packet::EMPTY };
+        for id in 0..10_000 {
+            fragments.first(&of(1), Fragment { id, offset: 0, len: 1000 }, 1, 100).unwrap();
+        }
+        assert!(fragments.entries() <= fragments.lines());
+        for id in 0..1000 {
+            let packet = Packet { ports: [id as u16, 9], ..of(2) };
+            fragments.first(&packet, Fragment { id, offset: 0, len: 1000 }, 1, 100).unwrap();
+            let later = fragments.later(&of(2), Fragment { id, offset: 1000, len: 10 }, 1, 100);
+            assert_eq!(later, Ok((packet.ports, [0; 2])));
+        }
+        // Who waits goes before who came just now.
+        let young = Fragment { id: 0, offset: 0, len: 1000 };
+        fragments.first(&of(3), young, 1, 110).unwrap();
+        for id in 0..64 {
+            fragments.first(&of(4), Fragment { id, offset: 0, len: 1000 }, 1, 110).unwrap();
+        }
+        assert!(fragments.later(&of(3), Fragment { offset: 1000, ..young }, 1, 110).is_ok());
+    }
 
     #[test]
     fn what_is_not_followed_is_forgotten_in_its_round() {

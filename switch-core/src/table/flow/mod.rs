@@ -335,7 +335,7 @@ impl Flows {
             Content::Tcp(ref segment) => tcp::pass(record, state, seen.side, segment),
             Content::Sctp(ref chunk) => others::pass_sctp(record, state, seen.side, chunk),
             Content::Query { answer } => others::pass_query(state, seen.side, answer),
-            Content::Later => Ok(self.pass_later(record, state, seen)),
+            Content::Later => Ok(pass_later(record, state, seen)),
             _ => others::pass_plain(state, seen.side),
         };
         match passed {
@@ -350,17 +350,6 @@ impl Flows {
             Err(tcp::Refused::Passes) => Passed::Known,
             Err(tcp::Refused::Invalid(invalid)) => Passed::Invalid(invalid),
         }
-    }
-
-    /// A later fragment. Of TCP its payload counts, so that its acknowledgement is known.
-    #[cold]
-    fn pass_later(&self, record: Record, state: State, seen: &Seen) -> State {
-        if seen.packet.protocol == TCP {
-            let own = record.window(seen.side);
-            let len = seen.packet.fragment.map_or(0, |fragment| fragment.len as u32);
-            record.set_window(seen.side, record::Window { end: own.end.wrapping_add(len), ..own });
-        }
-        state
     }
 
     /// Whether an ICMP error that quotes this packet of the flow at `place` may be believed: the flow is
@@ -583,6 +572,15 @@ pub fn streams(record: Record, content: &Content, side: u8, now_s: u32) -> bool 
         Content::Tcp(segment) => tcp::streams(record, side, segment, now_s),
         _ => false,
     }
+}
+
+/// A later fragment. Of TCP its payload counts, so that its acknowledgement is known.
+#[cold]
+fn pass_later(record: Record, state: State, seen: &Seen) -> State {
+    if let Some(fragment) = seen.packet.fragment.filter(|_| seen.packet.protocol == TCP) {
+        tcp::count_later(record, state, seen.side, fragment.len as u32);
+    }
+    state
 }
 
 /// What a first packet leaves.

@@ -125,6 +125,22 @@ pub fn streams(record: Record, side: u8, segment: &Tcp, now_s: u32) -> bool {
     goes_on(state, segment) & record.is_in_use(now_s) && go_on(record, state, side, segment).is_ok()
 }
 
+/// Counts the payload of a later fragment, which has no sequence number of its own: as if it followed what its sender has said, and up to
+/// what the other end takes. Its first may have been refused, and whoever sends more of it than fits would else push the window away
+/// under the real sender.
+pub fn count_later(record: Record, state: State, side: u8, len: u32) {
+    // What the other end takes nobody knows before it has spoken.
+    if state.stage == Stage::SynSent {
+        return;
+    }
+    let (own, other) = (record.window(side), record.window(side ^ 1));
+    let may_until = other.ack.wrapping_add(u32::from(other.room) << state.scale(side ^ 1));
+    let end = own.end.wrapping_add(len);
+    if !before(may_until, end) {
+        record.set_window(side, Window { end, ..own });
+    }
+}
+
 fn pass_slowly(record: Record, state: State, side: u8, segment: &Tcp) -> Result<State, Refused> {
     let (own, other) = (record.window(side), record.window(side ^ 1));
     if segment.has(flags::RST) {

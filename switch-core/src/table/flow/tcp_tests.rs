@@ -2,7 +2,7 @@
 
 use super::tests::{Table, packet};
 use super::*;
-use crate::wire::packet::{Packet, Tcp, flags::*};
+use crate::wire::packet::{Fragment, Packet, Tcp, flags::*};
 use proptest::prelude::*;
 
 /// Originator and responder, and where the responder stands in the key's order.
@@ -52,6 +52,15 @@ impl Talk {
         talk
     }
 
+    /// A later fragment of a segment, with so much of its payload.
+    fn later(&mut self, from: usize, len: usize) {
+        let ports = if from == 0 { [5, 6] } else { [6, 5] };
+        let fragment = Some(Fragment { id: 1, offset: 1480, len });
+        let packet = packet(ENDS[from], ENDS[1 - from], 6, ports, Content::Later);
+        let said = self.table.packet(&Packet { fragment, ..packet }, from as u16 + 1);
+        assert!(matches!(said, Ok(Opened::Known(_))), "{said:?}");
+    }
+
     fn script(&mut self, lines: &[(usize, u8, u32, u32, u32, Said)]) {
         for (n, (from, flags, seq, ack, len, expected)) in lines.iter().enumerate() {
             assert_eq!(self.say(*from, *flags, *seq, *ack, *len), *expected, "line {n}");
@@ -72,6 +81,40 @@ fn a_connection_opens_talks_and_closes() {
         // The last FIN comes again: its acknowledgement was lost.
         (1, ACK | FIN, 5251, 1102, 0, Ok(Stage::TimeWait)),
         (0, ACK, 1102, 5252, 0, Ok(Stage::TimeWait)),
+    ]);
+}
+
+#[test]
+fn what_came_in_later_fragments_may_be_acknowledged() {
+    let mut talk = Talk::open(1000, 5000);
+    // 1 400 bytes in the first, 600 in the second.
+    talk.script(&[(0, ACK, 1001, 5001, 1400, Ok(Stage::Established))]);
+    assert_eq!(talk.say(1, ACK, 5001, 3001, 0), Err("window"), "what was never sent");
+    talk.later(0, 600);
+    talk.script(&[
+        (1, ACK, 5001, 3001, 0, Ok(Stage::Established)),
+        (0, ACK, 3001, 5001, 10, Ok(Stage::Established)),
+    ]);
+}
+
+/// They pass whatever became of their first: whoever poses as an end needs no number to send them.
+#[test]
+fn no_later_fragment_pushes_the_window_away() {
+    let mut talk = Talk::open(1000, 5000);
+    (0..100).for_each(|_| talk.later(0, 9_000));
+    (0..100).for_each(|_| talk.later(1, 600));
+    talk.script(&[
+        (0, ACK, 1001, 5001, 100, Ok(Stage::Established)),
+        (1, ACK, 5001, 1101, 200, Ok(Stage::Established)),
+        (0, ACK, 1101, 5201, 0, Ok(Stage::Established)),
+    ]);
+    // Nor before there is one.
+    let mut begun = Talk::new(false);
+    begun.script(&[(0, SYN, 0xf000_0000, 0, 0, Ok(Stage::SynSent))]);
+    (0..100).for_each(|_| begun.later(0, 9_000));
+    begun.script(&[
+        (1, SYN | ACK, 5000, 0xf000_0001, 0, Ok(Stage::SynReceived)),
+        (0, ACK, 0xf000_0001, 5001, 10, Ok(Stage::Established)),
     ]);
 }
 
