@@ -160,6 +160,14 @@ pub struct Common {
     settings: Settings,
 }
 
+impl Common {
+    /// Such a port.
+    pub fn port(&self, kind: PortKind) -> Port {
+        let settings = self.settings.over(PortSettings::default());
+        Port { settings, ..Port::new(self.name.clone(), self.bridge.clone(), kind) }
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Mode {
     Auto,
@@ -354,10 +362,7 @@ impl Kind {
                 (common, PortKind::Pcap { read, write })
             }
         };
-        Port {
-            settings: common.settings.over(PortSettings::default()),
-            ..Port::new(common.name.clone(), common.bridge.clone(), kind)
-        }
+        common.port(kind)
     }
 
     fn xdp(&self) -> PortKind {
@@ -485,6 +490,7 @@ pub fn made_of(port: &Port) -> String {
         }
         kind @ (PortKind::Tap { .. } | PortKind::Host { .. }) => tap::made_of(kind).unwrap_or_default(),
         PortKind::Memory { .. } => "memory".into(),
+        PortKind::Vxlan { vni, local, .. } => crate::tunnel::made_of(*vni, *local),
         PortKind::Pcap { read, write } => {
             let name = |path: &Option<String>| {
                 path.as_deref().and_then(|p| Path::new(p).file_name()?.to_str().map(str::to_owned))
