@@ -156,6 +156,7 @@ fn nth(n: usize) -> Result<Request, String> {
             bridge: bridge()?,
             vid: Vid::DEFAULT,
             port: name("new")?,
+            dst: None,
             owner: Default::default(),
         }),
         3 => Request::BridgeSet(Bridge { ageing_s: 60 + (round % 100) as u32, ..Bridge::new(bridge()?) }),

@@ -367,6 +367,8 @@ fn plain_port(port: &Port) -> Port {
         },
         PortKind::Memory { .. } => PortKind::Memory { source: None },
         PortKind::Pcap { .. } => PortKind::Pcap { read: None, write: None },
+        // Neither is one that a tunnel can have.
+        PortKind::Vxlan { .. } => PortKind::vxlan(0, std::net::Ipv4Addr::UNSPECIFIED.into()),
     };
     Port::new(Name::main(), Name::main(), kind)
 }
@@ -437,11 +439,24 @@ burst = 3000000
 mode = "access"
 vid = 7
 
+[[port]]
+name = "vx"
+bridge = "over"
+kind = "vxlan"
+vni = 4096
+local = "192.0.2.1"
+
 [[fdb]]
 mac = "02:00:00:00:00:99"
 bridge = "br0"
 vid = 7
 port = "web"
+
+[[fdb]]
+mac = "02:00:00:00:00:98"
+bridge = "over"
+port = "vx"
+dst = "192.0.2.2"
 
 [[route]]
 prefix = "10.9.0.0/16"
@@ -491,7 +506,9 @@ to = "10.1.0.5"
         let text = write(&file.config).unwrap();
         let again = File::read(&text).unwrap_or_else(|wrong| panic!("{wrong:?}\n{text}"));
         assert_eq!(again.config, file.config, "{text}");
-        for noise in ["owner", "queues", "flood", "metric", "apiVersion", "ageing", "priority", "tier"] {
+        for noise in
+            ["owner", "queues", "flood", "metric", "apiVersion", "ageing", "priority", "tier", "udp_port"]
+        {
             assert!(!text.contains(noise), "{noise} is as it is by default:\n{text}");
         }
         let limits = file.config.port[0].settings.limits;

@@ -5,6 +5,7 @@ use crate::bridge::is_false;
 use crate::{Cidr, DefaultVerdicts, DeviceRoute, Mac, Name, Owner, PortLimits, Prefix, Publish, Vid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// How a port takes part in VLANs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -233,6 +234,21 @@ pub enum PortKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         source: Option<MemorySource>,
     },
+    /// A VXLAN tunnel (RFC 7348) over which the switch routes. No device: what leaves by it is encapsulated and routed once more,
+    /// outside; what comes in is what is addressed to its own address and port, with its VNI, by one of its remotes. Those are
+    /// [`StaticMac::dst`] of the stations behind it.
+    Vxlan {
+        /// The network's identifier, 1 to 16 777 215; the same at both ends.
+        vni: u32,
+        /// Its own address outside: of a bridge, or of the NIC of an uplink. Its version is that of all its remotes.
+        local: IpAddr,
+        /// The UDP port, at both ends.
+        #[serde(default = "vxlan_port_default")]
+        udp_port: u16,
+        /// The routing table outside.
+        #[serde(default = "Name::main", skip_serializing_if = "Name::is_main")]
+        underlay: Name,
+    },
     /// Replays a capture into the switch and writes what the switch sends.
     Pcap {
         /// The capture to replay, once.
@@ -325,6 +341,16 @@ impl PortKind {
 }
 
 impl PortKind {
+    /// A VXLAN tunnel, everything else by default.
+    pub fn vxlan(vni: u32, local: IpAddr) -> Self {
+        Self::Vxlan { vni, local, udp_port: VXLAN_PORT, underlay: Name::main() }
+    }
+
+    /// Whether it is a tunnel.
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self, Self::Vxlan { .. })
+    }
+
     /// A TAP in the namespace at `netns`, everything else by default.
     pub fn tap(netns: &str) -> Self {
         Self::Tap {
@@ -363,6 +389,13 @@ pub const TAP_DEVICE_DEFAULT: &str = "eth0";
 /// The node's own device unless said otherwise. The drop-ins in `deploy/` keep udev, NetworkManager and
 /// systemd-networkd away from devices whose name begins so.
 pub const HOST_DEVICE_DEFAULT: &str = "switch0";
+
+/// The UDP port of VXLAN (RFC 7348 §8).
+pub const VXLAN_PORT: u16 = 4789;
+
+fn vxlan_port_default() -> u16 {
+    VXLAN_PORT
+}
 
 fn tap_device_default() -> String {
     TAP_DEVICE_DEFAULT.into()
@@ -552,6 +585,9 @@ pub struct StaticMac {
     pub vid: Vid,
     /// The port it is behind.
     pub port: Name,
+    /// Behind a tunnel: the address outside of the end that it is behind. There only, and always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dst: Option<IpAddr>,
     /// Who declared it.
     #[serde(default, skip_serializing_if = "Owner::is_operator")]
     pub owner: Owner,

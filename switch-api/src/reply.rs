@@ -267,6 +267,9 @@ pub struct FdbEntry {
     pub is_static: bool,
     /// Seconds since it was last heard from; 0 for a static one. Exact to a second.
     pub age_s: u32,
+    /// Behind a tunnel: the address outside of the end that it is behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dst: Option<std::net::IpAddr>,
     /// Who declared it; none: it was learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,

@@ -27,6 +27,9 @@ Examples:
         /// The port it is behind.
         #[arg(long)]
         port: Name,
+        /// Behind a tunnel: the address outside of the end that it is behind.
+        #[arg(long, value_name = "ADDRESS")]
+        dst: Option<std::net::IpAddr>,
         /// Its VLAN.
         #[arg(long, default_value = "1", value_parser = parse_vid)]
         vid: Vid,
@@ -89,12 +92,13 @@ pub fn run(verb: &Verb, client: &mut Client, output: &Output) -> Result<(), ApiE
             output.answer(&entries, |entries| list(entries, output));
             return Ok(());
         }
-        Verb::Add { mac, bridge, port, vid } => {
+        Verb::Add { mac, bridge, port, dst, vid } => {
             let entry = StaticMac {
                 mac: *mac,
                 bridge: bridge.clone(),
                 vid: *vid,
                 port: port.clone(),
+                dst: *dst,
                 owner: Owner::Operator,
             };
             (Request::FdbAdd(entry), format!("{mac} is behind {port}"))
@@ -117,7 +121,8 @@ fn list(entries: &[FdbEntry], output: &Output) -> String {
     let mut table = output.table(&["MAC", "VLAN", "BRIDGE", "PORT", "AGE", "OWNER"]);
     for entry in entries {
         let age = if entry.is_static { "static".into() } else { format!("{} s", entry.age_s) };
-        let (bridge, port) = (entry.bridge.to_string(), entry.port.to_string());
+        let end = entry.dst.map_or_else(String::new, |end| format!(" to {end}"));
+        let (bridge, port) = (entry.bridge.to_string(), format!("{}{end}", entry.port));
         let owner = entry.owner.map_or_else(|| "-".to_owned(), |owner| owner.to_string());
         table.add_row(vec![entry.mac.to_string(), entry.vid.to_string(), bridge, port, age, owner]);
     }

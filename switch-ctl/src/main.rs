@@ -36,6 +36,7 @@ mod stats;
 mod tap;
 mod top;
 mod trace;
+mod tunnel;
 mod uplink;
 mod verdict;
 mod vrf;
@@ -106,6 +107,9 @@ enum Noun {
     /// Routing tables: where they lead, and which of the kernel's they go with.
     #[command(subcommand)]
     Vrf(vrf::Verb),
+    /// Tunnels: ports whose cable is a route.
+    #[command(subcommand)]
+    Tunnel(tunnel::Verb),
     /// Network policies: who may speak with whom.
     #[command(subcommand)]
     Policy(policy::Verb),
@@ -260,6 +264,7 @@ fn run(options: &Options) -> Result<(), ApiError> {
         Noun::Neigh(verb) => neigh::run(verb, &mut client, &output),
         Noun::Route(verb) => route::run(verb, &mut client, &output),
         Noun::Vrf(verb) => vrf::run(verb, &mut client, &output),
+        Noun::Tunnel(verb) => tunnel::run(verb, &mut client, &output),
         Noun::Policy(verb) => policy::run(verb, &mut client, &output),
         Noun::Acl(verb) => acl::run(verb, &mut client, &output),
         Noun::PortSet(verb) => port_set::run(verb, &mut client, &output),

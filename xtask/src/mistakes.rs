@@ -8,6 +8,7 @@ mod list;
 mod nat;
 mod races;
 mod route;
+mod tunnel;
 mod uplink;
 mod ways;
 
@@ -22,6 +23,7 @@ use route::ROUTES;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use tunnel::TUNNEL;
 use uplink::UPLINK;
 use ways::WAYS;
 
@@ -35,16 +37,8 @@ struct Mistake {
 }
 
 fn all() -> impl Iterator<Item = &'static Mistake> {
-    MISTAKES
-        .iter()
-        .chain(ACLS)
-        .chain(NAT)
-        .chain(DAEMON)
-        .chain(WAYS)
-        .chain(ROUTES)
-        .chain(RACES)
-        .chain(UPLINK)
-        .chain(FLOWS)
+    let of_tables = MISTAKES.iter().chain(ACLS).chain(NAT).chain(DAEMON).chain(WAYS).chain(ROUTES);
+    of_tables.chain(RACES).chain(UPLINK).chain(FLOWS).chain(TUNNEL)
 }
 
 /// Mistakes whose place is not in the source any more, or not there alone.

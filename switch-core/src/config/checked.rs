@@ -78,6 +78,7 @@ impl Checked {
         }
         super::uplink::check(&model, &mut problems);
         super::shared::check(&model, &mut problems);
+        super::tunnels::check(&model, &mut problems);
         super::outside::check(&model, &mut problems);
         super::policies::check(&model, &mut problems);
         super::nats::check(&model, &mut problems);
@@ -263,7 +264,8 @@ fn check_port(model: &Model, port: &Port, workers: u16, problems: &mut Vec<Probl
         PortKind::Pcap { read: None, write: None } => {
             problem("read", "a pcap port reads a capture, writes one, or both".into());
         }
-        PortKind::Memory { .. } | PortKind::Pcap { .. } => {}
+        // Of tunnels there is more to be said than of one port.
+        PortKind::Memory { .. } | PortKind::Pcap { .. } | PortKind::Vxlan { .. } => {}
     }
 }
 
@@ -355,7 +357,7 @@ pub fn places(kind: &PortKind) -> impl Iterator<Item = (Option<&String>, &String
         }
         PortKind::Host { device, .. } => (Some((None, device)), None),
         PortKind::Tap { device, netns, .. } => (Some((netns.as_ref(), device)), None),
-        PortKind::Memory { .. } | PortKind::Pcap { .. } => (None, None),
+        PortKind::Memory { .. } | PortKind::Pcap { .. } | PortKind::Vxlan { .. } => (None, None),
     };
     own.into_iter().chain(pods)
 }

@@ -28,6 +28,7 @@
 //! | [`unique`] | no address on two ports |
 //! | [`uplink`] | the way to the node's kernel |
 //! | [`shared`] | the ways out by NICs that it shares |
+//! | [`tunnels`] | ports whose cable is a route |
 //! | [`publish`] | how a snapshot reaches every worker, and how one knows that it did |
 
 pub mod acls;
@@ -62,6 +63,7 @@ pub mod shared;
 pub mod snapshot;
 pub mod source_guard;
 pub mod taken;
+pub mod tunnels;
 mod unique;
 pub mod uplink;
 

@@ -122,6 +122,9 @@ pub(super) fn problems_of(model: &Model, vrf: &Name, prefix: Prefix, way: &Way) 
         }
         _ => problem("mtu", "only a route of the kind `via` has an MTU".into()),
     }
+    if let Some(text) = super::tunnels::swallowed(model, vrf, prefix, way) {
+        problem("via", text);
+    }
     for hop in &way.via {
         if let Err(text) = check_hop(model, vrf, prefix.address.is_ipv4(), hop) {
             problem("via", text);

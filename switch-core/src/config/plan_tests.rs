@@ -103,6 +103,7 @@ fn config() -> impl Strategy<Value = Config> {
                     bridge: port.bridge.clone(),
                     vid,
                     port: port.name.clone(),
+                    dst: None,
                     owner: Owner::Operator,
                 })
             })

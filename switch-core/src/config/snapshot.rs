@@ -9,6 +9,7 @@ use super::nats;
 use super::nexthops::CheckedRoutes;
 use super::rates::Rates;
 use super::source_guard::Guard;
+use super::tunnels::{self, Tunnel};
 use crate::acl;
 use crate::nat::Compiled as Nat;
 use crate::policy::{Compiled, Subject};
@@ -80,6 +81,8 @@ pub struct PortFacts {
     pub reverse_path: ReversePath,
     /// It leads to the node's kernel: what comes from there does not go back there.
     pub to_kernel: bool,
+    /// Packets to an end of a tunnel may come by it.
+    pub ends_tunnels: bool,
     /// Flows are kept of what it sends and is sent.
     pub tracked: bool,
     /// What is routed from or to it may be translated.
@@ -132,7 +135,7 @@ pub struct FidFacts {
     pub members: Arc<[Member]>,
     /// The switch as a station here.
     pub gateway: Option<Arc<Gateway>>,
-    /// Behind which port every station is: an uplink has its bridge for itself.
+    /// Behind which port every station is: an uplink or a tunnel has its bridge for itself.
     pub sole: Option<PortId>,
     /// Whose addresses these are: a flow's packets have one zone whichever way they go. Where the switch routes
     /// it is the routing table, elsewhere the bridge and VLAN.
@@ -163,6 +166,8 @@ pub struct Snapshot {
     pub listed: Arc<acl::Compiled>,
     /// Network address translation.
     pub nat: Arc<Nat>,
+    /// Tunnels that are open.
+    pub tunnels: Arc<[Tunnel]>,
     /// Milliseconds a sleeping worker may let pass between two beats.
     pub beat_ms: u32,
     /// Flows are kept of some port.
@@ -188,6 +193,7 @@ impl Snapshot {
             policing: Arc::default(),
             listed: Arc::default(),
             nat: Arc::default(),
+            tunnels: Arc::default(),
             beat_ms: BEAT_MS_MAX,
             tracks: false,
             returns: false,
@@ -297,6 +303,7 @@ pub fn compile_after(
             };
         }
     }
+    let tunnels = tunnels::compile(model, &mut ports, &mut fids);
     let limits = Limits::new(fdb_entries, model.ports.len());
     let mss_clamps = ports.iter().any(|port| port.mss_clamp && port.routed);
     let judged = ports.iter().any(|port| port.tracked);
@@ -319,6 +326,7 @@ pub fn compile_after(
         policing: model.policing.0.clone(),
         listed: model.listed.0.clone(),
         nat: Arc::new(nat),
+        tunnels,
         beat_ms,
         tracks,
         returns,
@@ -388,6 +396,7 @@ fn port_facts(port: &Port, live: Live, fid_of: impl Fn(Vid) -> u16) -> PortFacts
         mss_clamp: false,
         reverse_path: ReversePath::Off,
         to_kernel: false,
+        ends_tunnels: false,
         tracked: settings.track || settings.limits.connections.is_some(),
         translated: false,
         is_node: matches!(port.kind, PortKind::Host { .. }),

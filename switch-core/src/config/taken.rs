@@ -1,6 +1,6 @@
 //! What an uplink takes from a NIC that stays the host's ([ADR 0025](../../../docs/adr/0025-the-uplink-shares-its-nic.md)): what is
 //! addressed to networks behind the switch, and to addresses of its translation; of the host's own addresses the ports that
-//! translation has there ([ADR 0029](../../../docs/adr/0029-translation-on-a-nic-that-is-shared.md)). All else is the kernel's.
+//! translation has there ([ADR 0029](../../../docs/adr/0029-translation-on-a-nic-that-is-shared.md)), and those of its tunnels' ends. All else is the kernel's.
 
 use super::gateway::{is_v4, to_bits};
 use super::model::Model;
@@ -58,7 +58,7 @@ impl Model {
         taken
     }
 
-    /// Ports of a NIC's own addresses that rules of translation have.
+    /// Ports of a NIC's own addresses that rules of translation have, and ends of tunnels.
     pub fn shared_ports(&self, way: &WayOut) -> SharedPorts {
         let mut shared = SharedPorts::new();
         let Some(bridge) = self.bridges.get(&way.bridge) else { return shared };
@@ -84,6 +84,10 @@ impl Model {
                 }
                 NatKind::Destination { .. } | NatKind::OneToOne { .. } => {}
             }
+        }
+        for (ip, port) in self.tunnel_ends(&bridge.object.vrf).into_iter().filter(|(ip, _)| own.contains(ip))
+        {
+            shared.entry((ip, UDP)).or_default().insert(PortRange { first: port, last: port });
         }
         for (ip, forward, _) in self.published_by(way) {
             let one = PortRange { first: forward.port, last: forward.port };

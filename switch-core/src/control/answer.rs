@@ -9,8 +9,9 @@ use crate::worker::thread::now;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use switch_api::{
-    ApiError, BridgeStatus, DropCount, FdbEntry, FdbFilter, FrameCounts, Mac, Name, PortCounters, PortMemory,
-    PortState, PortStatus, Room, RouteCounts, StageCost, Stats, Status, Support, WorkerStages, WorkerStatus,
+    ApiError, BridgeStatus, DropCount, FdbEntry, FdbFilter, FrameCounts, Mac, Name, PortCounters, PortKind,
+    PortMemory, PortState, PortStatus, Room, RouteCounts, StageCost, Stats, Status, Support, WorkerStages,
+    WorkerStatus,
 };
 
 type Wanted = Box<dyn Fn(u64, u16, Entry) -> bool>;
@@ -134,6 +135,17 @@ impl Daemon {
             }
             None => status.state = PortState::Down,
         }
+        if let PortKind::Vxlan { local, underlay, .. } = &port.kind {
+            match self.publisher.current().port(id).filter(|facts| facts.open) {
+                Some(facts) => status.mtu = facts.mtu,
+                None => {
+                    status.state = PortState::Down;
+                    status.reason = Some(format!(
+                        "{local} is no address of a bridge of VRF {underlay}, nor of the NIC of an uplink that is up"
+                    ));
+                }
+            }
+        }
         status
     }
 
@@ -192,13 +204,14 @@ impl Daemon {
             self.model.bridges.iter().map(|(name, bridge)| (bridge.id, name)).collect();
         let fids: BTreeMap<u16, _> = self.model.fids.iter().map(|(pair, fid)| (*fid, *pair)).collect();
         let declared: BTreeMap<_, _> =
-            self.model.static_macs.iter().map(|it| ((&it.bridge, it.vid, it.mac), it.owner)).collect();
+            self.model.static_macs.iter().map(|it| ((&it.bridge, it.vid, it.mac), it)).collect();
         let now_s = now().s();
         let mut list = Vec::new();
         self.tables.fdb.for_each(|station, fid, entry| {
             let Some((bridge, vid)) = fids.get(&fid).filter(|_| wanted(station, fid, entry)) else { return };
             let (Some(port), Some(bridge)) = (ports.get(&entry.port), bridges.get(bridge)) else { return };
             let age_s = if entry.is_static { 0 } else { entry.age_s(now_s) };
+            let declared = declared.get(&(*bridge, *vid, Mac::from_u64(station)));
             list.push(FdbEntry {
                 mac: Mac::from_u64(station),
                 vid: *vid,
@@ -206,7 +219,8 @@ impl Daemon {
                 port: (*port).clone(),
                 is_static: entry.is_static,
                 age_s,
-                owner: declared.get(&(bridge, *vid, Mac::from_u64(station))).copied(),
+                dst: declared.and_then(|it| it.dst),
+                owner: declared.map(|it| it.owner),
             });
         });
         list.sort_by(|a, b| (&a.bridge, a.vid, a.mac).cmp(&(&b.bridge, b.vid, b.mac)));

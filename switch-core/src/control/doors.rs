@@ -167,6 +167,10 @@ impl Doors {
                 self.admit(id, &Wants::Nothing)?;
                 self.simple(Box::new(TrafficPort::new(source.as_ref())), settings)
             }
+            PortKind::Vxlan { .. } => {
+                self.admit(id, &Wants::Nothing)?;
+                self.tunnel()
+            }
             PortKind::Pcap { read, write } => {
                 let port = PcapPort::open(read.as_deref().map(Path::new), write.as_deref().map(Path::new));
                 let port = port.map_err(|error| {
@@ -197,6 +201,26 @@ impl Doors {
             _promiscuous: None,
         };
         (door, vec![port])
+    }
+
+    /// What leaves by a tunnel leaves by another port: it has no lanes, and the MTU that the snapshot gives it.
+    fn tunnel(&self) -> Made {
+        let door = Door {
+            workers: Vec::new(),
+            ifindex: 0,
+            mtu: self.mtu_max(),
+            gso: false,
+            jumbo: false,
+            mode: None,
+            mode_reason: None,
+            holders: Vec::new(),
+            loads: Vec::new(),
+            tap: None,
+            cable: None,
+            attached: None,
+            _promiscuous: None,
+        };
+        (door, Vec::new())
     }
 
     fn open_tap(&mut self, port: &switch_api::Port) -> Result<Made, ApiError> {

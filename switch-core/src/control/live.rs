@@ -37,8 +37,7 @@ impl Daemon {
     /// ahead of.
     pub(super) fn followed(&self, running: &Running, port: Name, marked: &Marked) -> TracedFrame {
         let snapshot = self.publisher.current().clone();
-        let teller =
-            Teller { daemon: self, snapshot: &snapshot, in_port: marked.port, packet: &marked.bytes };
+        let teller = Teller::new(self, &snapshot, marked.port, &marked.bytes);
         let clock = quanta::Clock::new();
         let ns = |cycles: u64| clock.delta_as_nanos(0, cycles);
         let received = LiveStep {

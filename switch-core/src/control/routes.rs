@@ -297,7 +297,25 @@ impl Daemon {
     fn explain_neighbour(&self, address: std::net::IpAddr, own: &BridgeAddress) -> String {
         let Some(fid) = self.fid_of(&own.bridge, own.vid) else { return String::new() };
         let known = self.known_of(address, fid);
-        format!("{address} is a neighbour on bridge {}, VLAN {}; {known}", own.bridge, own.vid)
+        let behind = self.explain_tunnel(address, own, fid);
+        format!("{address} is a neighbour on bridge {}, VLAN {}; {known}{behind}", own.bridge, own.vid)
+    }
+
+    /// Where the station of a neighbour on a tunnel's bridge is.
+    fn explain_tunnel(&self, address: std::net::IpAddr, own: &BridgeAddress, fid: u16) -> String {
+        let Some(port) = self.model.tunnel_of(&own.bridge) else { return String::new() };
+        let (table, key) = (&self.tables.neigh, key(fid, to_bits(address)));
+        let (Found::Fresh(mac) | Found::Stale(mac)) = table.lookup(table.home(key), key, now().s()) else {
+            return format!("; through tunnel {}", port.name);
+        };
+        let stations = self.model.static_macs.iter().filter(|entry| entry.port == port.name);
+        let mut here = stations.filter(|entry| entry.mac.to_u64() == mac);
+        match here.find_map(|entry| entry.dst) {
+            Some(end) => format!("; through tunnel {} to {end}", port.name),
+            None => {
+                format!("; through tunnel {}, but nobody said behind which end its station is", port.name)
+            }
+        }
     }
 
     fn explain_way_out(&self, address: std::net::IpAddr, way: &WayOut) -> String {

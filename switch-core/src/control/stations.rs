@@ -11,6 +11,11 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use switch_api::{ApiError, Code, FdbFilter, Request, StaticMac};
 
+/// Stations behind ends of tunnels, and which.
+fn ends(model: &Model) -> impl Iterator<Item = &StaticMac> {
+    model.static_macs.iter().filter(|entry| entry.dst.is_some())
+}
+
 impl Daemon {
     /// Forgets the stations of ports that are gone. What an identifier had that goes with them goes so as well.
     pub(super) fn forget_ports(&self, before: &Model) {
@@ -51,8 +56,13 @@ impl Daemon {
     pub(super) fn change_fdb(&mut self, request: &Request) -> Result<Value, ApiError> {
         let had = self.model.static_macs.len();
         let checked = self.check(request)?;
-        self.keep(&checked)?;
-        self.model = checked.into_model();
+        // Ends of tunnels are in the snapshot: packets come from them alone.
+        if ends(&self.model).eq(ends(checked.model())) {
+            self.keep(&checked)?;
+            self.model = checked.into_model();
+        } else {
+            self.adopt(checked)?;
+        }
         if let Request::FdbDelete(by) = request {
             let bridge = self.model.bridges.get(&by.bridge).ok_or_else(|| no_such("bridge", &by.bridge))?.id;
             let fid = self.model.fids.get(&(bridge, by.vid)).copied().unwrap_or(0);

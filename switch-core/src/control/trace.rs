@@ -1,6 +1,8 @@
 //! `trace`: the pipeline run dry over the snapshot in force, and its answer in words. What is said here is read off
 //! what the stages did; nothing is decided a second time.
 
+mod tunnel;
+
 use super::daemon::{Daemon, PortLife};
 use crate::config::gateway::from_bits;
 use crate::config::model::no_such;
@@ -17,6 +19,7 @@ use crate::wire::ethernet::{ARP, IPV4, IPV6};
 use crate::wire::hop;
 use crate::wire::ip::Version;
 use crate::worker::thread::now;
+use std::cell::Cell;
 use switch_api::{
     ApiError, Code, Hex, Mac, Name, RouteGet, Trace, TraceDrop, TraceOut, TraceReply, TraceStep,
 };
@@ -43,7 +46,7 @@ impl Daemon {
                 .field("frame")
                 .hint("a frame is 14 to 65 853 bytes, from its destination MAC on, without FCS")
         })?;
-        let teller = Teller { daemon: self, snapshot: &snapshot, in_port: id, packet };
+        let teller = Teller::new(self, &snapshot, id, packet);
         Ok(teller.reply(&traced))
     }
 
@@ -70,13 +73,19 @@ impl Daemon {
 
 /// Puts what the stages did into words.
 pub(super) struct Teller<'a> {
-    pub daemon: &'a Daemon,
-    pub snapshot: &'a Snapshot,
-    pub in_port: PortId,
-    pub packet: &'a [u8],
+    daemon: &'a Daemon,
+    snapshot: &'a Snapshot,
+    /// By which port it came in, last: out of a tunnel it comes in once more.
+    in_port: Cell<PortId>,
+    /// What it is by now; empty once it is inside a packet that nobody has seen.
+    packet: Cell<&'a [u8]>,
 }
 
-impl Teller<'_> {
+impl<'a> Teller<'a> {
+    pub fn new(daemon: &'a Daemon, snapshot: &'a Snapshot, in_port: PortId, packet: &'a [u8]) -> Self {
+        Self { daemon, snapshot, in_port: Cell::new(in_port), packet: Cell::new(packet) }
+    }
+
     fn reply(&self, traced: &Traced) -> TraceReply {
         let mut before = Note::default();
         let steps = traced.steps.iter().map(|step| {
@@ -148,10 +157,11 @@ impl Teller<'_> {
         match step.stage {
             Stage::Parse => self.read(note),
             Stage::Guard => {
-                let rates = self.snapshot.port(self.in_port).and_then(|facts| facts.rates.as_ref());
+                let rates = self.snapshot.port(self.in_port.get()).and_then(|facts| facts.rates.as_ref());
                 format!("{}{}", self.at(note.fid), within(rates.map(|rates| rates.rx)))
             }
             Stage::Learn => self.learned(note, &step.events),
+            Stage::Tunnel => self.tunnelled(note, before),
             Stage::Translate => turned(&step.turn),
             Stage::Route => self.routed(note, &step.turn),
             Stage::Forward if decided => "decided already".into(),
@@ -177,14 +187,14 @@ impl Teller<'_> {
 
     fn why_dropped(&self, stage: Stage, reason: DropReason, before: &Note) -> String {
         let is_new = before.verdict != Verdict::Drop(reason);
-        let down = match self.daemon.ports.get(&self.in_port) {
+        let down = match self.daemon.ports.get(&self.in_port.get()) {
             Some(PortLife::Down(why)) if stage == Stage::Guard && reason == DropReason::PortClosed => {
                 Some(why)
             }
             _ => None,
         };
         match down {
-            Some(why) => format!("port {} is down: {why}", self.name(self.in_port)),
+            Some(why) => format!("port {} is down: {why}", self.name(self.in_port.get())),
             None if is_new => reason.meaning().into(),
             None if stage == Stage::Emit => "counted and given back".into(),
             None => "decided already".into(),
@@ -215,7 +225,7 @@ impl Teller<'_> {
             IPV6 => Version::V6,
             _ => return None,
         };
-        hop::read(self.packet.get(note.payload_at()..)?, version).ok()
+        hop::read(self.packet.get().get(note.payload_at()..)?, version).ok()
     }
 
     /// A filtering identifier, by name.
@@ -227,11 +237,11 @@ impl Teller<'_> {
 
     /// Of a frame among others, whose station may have been new or not.
     pub fn learned_before(&self, note: &Note) -> String {
-        format!("{} is behind {}", mac(note.src()), self.name(self.in_port))
+        format!("{} is behind {}", mac(note.src()), self.name(self.in_port.get()))
     }
 
     fn learned(&self, note: &Note, events: &[Event]) -> String {
-        let (station, port) = (mac(note.src()), self.name(self.in_port));
+        let (station, port) = (mac(note.src()), self.name(self.in_port.get()));
         match events.first() {
             Some(Event::MacLearned) => format!("{station} is new; it would be learned behind {port}"),
             Some(Event::MacMoved) => format!("{station} was behind another port; it would move to {port}"),
@@ -258,7 +268,7 @@ impl Teller<'_> {
     fn choice(&self, note: &Note, turn: &Turn) -> String {
         let Some(hop) = self.hop(note) else { return String::new() };
         let dst = turn.real().map_or(hop.dst, |to| to.ip);
-        let facts = self.snapshot.port(self.in_port);
+        let facts = self.snapshot.port(self.in_port.get());
         let came = facts.and_then(|facts| self.snapshot.fids.get(usize::from(facts.vlans.untagged.0)));
         let bridges = || self.daemon.model.bridges.values();
         let bridge = came.and_then(|came| bridges().find(|bridge| bridge.id == came.bridge));
@@ -384,6 +394,7 @@ fn aside(why: Why) -> (&'static str, &'static str) {
             ("acl-rejected", "a rule of an access control list rejects it, and its sender is told")
         }
         Why::TooBig => ("too-big", "it does not fit through the port that leads to its destination"),
+        Why::Tunnel => ("tunnel", "it came out of a tunnel, and enters once more, by its port"),
         #[allow(unreachable_patterns, reason = "a stage may bring a reason of its own")]
         _ => ("other", "for the slow path"),
     }

@@ -14,6 +14,7 @@ pub enum Stage {
     Parse,
     Guard,
     Learn,
+    Tunnel,
     Track,
     Translate,
     Route,
@@ -27,11 +28,12 @@ pub enum Stage {
 
 impl Stage {
     /// All, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Recv,
         Self::Parse,
         Self::Guard,
         Self::Learn,
+        Self::Tunnel,
         Self::Track,
         Self::Translate,
         Self::Route,
@@ -50,6 +52,7 @@ impl Stage {
             Self::Parse => "parse",
             Self::Guard => "guard",
             Self::Learn => "learn",
+            Self::Tunnel => "tunnel",
             Self::Track => "track",
             Self::Translate => "translate",
             Self::Route => "route",

@@ -79,10 +79,11 @@ pub struct Capture {
 
 impl Capture {
     /// Stages that decide about a frame: what comes behind them is done with it, and drops by reason.
-    pub const STAGES: [Stage; 10] = [
+    pub const STAGES: [Stage; 11] = [
         Stage::Parse,
         Stage::Guard,
         Stage::Learn,
+        Stage::Tunnel,
         Stage::Track,
         Stage::Translate,
         Stage::Route,

@@ -171,6 +171,8 @@ struct Witness {
 }
 
 impl Watch for Witness {
+    const GOES_ALONG: bool = true;
+
     fn after(&mut self, stage: Stage, _: &[Frame], notes: &[Note], private: &Private) {
         let counted = Counted::of(&private.counters);
         let events = counted.since(&self.counted);

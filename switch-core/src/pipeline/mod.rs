@@ -6,6 +6,7 @@
 //! | [`parse`] | bytes to words: addresses, tag, EtherType |
 //! | [`guard`] | what a port may send at all: VLAN membership, loops, its own addresses, its rate |
 //! | [`learn`] | which port the source is behind |
+//! | [`tunnel`] | what is for the end of a tunnel is taken out of what it came in |
 //! | [`track`] | which flow a packet belongs to; before `route` by where it came in, after `forward` by where it goes |
 //! | [`translate`] | where a packet really goes, and as whom it comes: before `route`, and where a flow is made |
 //! | [`back`] | an answer to what the node's kernel sent goes back to the kernel |
@@ -17,7 +18,8 @@
 //! | [`emit`] | into queues and back to the pool; flooding copies here, superframes are cut up for who takes none |
 //!
 //! What `emit` was told to set aside is worked off behind the list, by [`slow`]; what comes of it enters at `egress`,
-//! and a packet that waited for its neighbour ([`hold`]) enters at `route` again. Whoever looks on ([`watch`]) is told after each
+//! and a packet that waited for its neighbour ([`hold`]) enters at `route` again. What came out of a tunnel enters by the tunnel's port, and
+//! what went into one at `route`, outside ([`outside`]). Whoever looks on ([`watch`]) is told after each
 //! stage; [`dry`] runs the list for one frame and changes nothing.
 
 mod admit;
@@ -38,6 +40,7 @@ pub mod live;
 pub mod meter;
 mod next_hop;
 pub mod note;
+mod outside;
 mod parse;
 pub mod probe;
 mod reach;
@@ -51,6 +54,7 @@ mod stand_in;
 pub mod storm;
 mod track;
 mod translate;
+mod tunnel;
 pub mod verdict;
 mod waiting;
 pub mod watch;
@@ -94,6 +98,8 @@ mod routing_tests;
 mod tests;
 #[cfg(test)]
 mod track_tests;
+#[cfg(test)]
+mod tunnel_tests;
 #[cfg(test)]
 mod ways_tests;
 
@@ -271,6 +277,8 @@ pub struct Private {
     aside: ArrayVec<Aside, BATCH_FRAMES>,
     /// What is to be asked and answered beside.
     asks: ArrayVec<Chore, BATCH_FRAMES>,
+    /// What came out of tunnels, and the bridge and VLAN of which.
+    opened: ArrayVec<(Frame, u16), BATCH_FRAMES>,
     slow: Slow,
     /// What gateways are to tell their neighbours.
     announces: ArrayVec<Word, ANNOUNCED_MAX>,
@@ -352,6 +360,7 @@ impl Private {
             capture: None,
             aside: ArrayVec::new(),
             asks: ArrayVec::new(),
+            opened: ArrayVec::new(),
             announces: ArrayVec::new(),
             slow: Slow::default(),
             flows: flow::Flowing::new(&tables.flows),
@@ -457,9 +466,16 @@ impl Pipeline {
         watch.after(Stage::Guard, batch, notes, private);
         learn::run(&view, notes, private);
         watch.after(Stage::Learn, batch, notes, private);
+        if view.facts.ends_tunnels {
+            tunnel::run(&view, pool.area(), batch, notes);
+            watch.after(Stage::Tunnel, batch, notes, private);
+        }
         decide(&view, batch, notes, pool, private, watch);
         if !private.aside.is_empty() || !private.asks.is_empty() {
             self.work_off(world, &view, batch, pool);
+        }
+        if !world.snapshot.tunnels.is_empty() {
+            self.through_tunnels(world, batch, pool, watch);
         }
     }
 }

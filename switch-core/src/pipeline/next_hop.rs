@@ -61,7 +61,7 @@ fn is_gone(view: &View, hop: &ecmp::Hop, chores: &mut Chores) -> bool {
 }
 
 #[inline]
-fn flow_hash(packet: &[u8], hop: &Hop) -> u32 {
+pub(super) fn flow_hash(packet: &[u8], hop: &Hop) -> u32 {
     let (protocol, ports) = match ip::parse(packet, hop.version) {
         Ok(read) if matches!(read.protocol, ip::TCP | ip::UDP | ip::SCTP) && !read.fragment => {
             let ports =

@@ -101,6 +101,8 @@ pub(super) fn run(view: &View, pool: &mut Pool, private: &mut Private) {
             Why::Scope => refuse(view, pool, private, frame, &note, Reason::Scope, DropReason::LinkScope),
             Why::TooBig => too_big(view, pool, private, frame, &note, real),
             Why::Rejected => reject::run(view, pool, private, frame, &note),
+            // There is a place for each of a batch, and the list takes them all out behind each.
+            Why::Tunnel => private.opened.push((frame, note.fid)),
         }
     }
     private.aside = aside;

@@ -171,7 +171,7 @@ proptest! {
             let port = port % ports.len();
             let own = crate::config::model::vids_of(&ports[port].vlan).next().unwrap();
             let mac = Mac([2, 0, 0, 0, 0, station]);
-            let entry = StaticMac { mac, bridge: "br0".parse().unwrap(), vid: own, port: format!("p{port}").parse().unwrap(), owner: Default::default() };
+            let entry = StaticMac { mac, bridge: "br0".parse().unwrap(), vid: own, port: format!("p{port}").parse().unwrap(), dst: None, owner: Default::default() };
             rig.declare(&Request::FdbAdd(entry)).unwrap();
             let fid = rig.model.fids[&(0, own)];
             rig.tables.fdb.pin(crate::table::fdb::key(mac.to_u64(), fid), port as u16);

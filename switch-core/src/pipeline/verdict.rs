@@ -37,6 +37,8 @@ pub enum Why {
     Scope,
     /// An access control list rejects it.
     Rejected,
+    /// It came out of a tunnel, and enters once more, by its port.
+    Tunnel,
     /// It does not fit through the port that leads to its destination. How long it may be is looked up again:
     /// a number here would make every comparison of verdicts dearer.
     TooBig,

@@ -2,9 +2,11 @@
 //! answered, or never will.
 
 use super::hold::{AT_ONCE, Due};
+use super::outside::OUTSIDE;
 use super::slow;
 use super::{Advertising, Pipeline, View, Word, World, decide_again, egress, emit, prepare_own};
 use crate::config::snapshot::{PortFacts, PortId};
+use crate::counter::NoLaps;
 use crate::frame::{BATCH_FRAMES, Batch, Pool};
 use crate::table::neigh::{Found, PROBES_MAX};
 use crate::table::wide::Key;
@@ -64,6 +66,9 @@ impl Pipeline {
         }
         if !self.private.announces.is_empty() {
             self.announce(world, batch, pool);
+        }
+        if !world.snapshot.tunnels.is_empty() {
+            self.through_tunnels(world, batch, pool, &mut NoLaps);
         }
     }
 
@@ -149,6 +154,11 @@ impl Pipeline {
                 };
             }
             let view = View::new(world, in_port, &closed);
+            if in_queue == OUTSIDE {
+                released += batch.len();
+                self.route_outside(world, in_port, batch, pool, &mut NoLaps);
+                continue;
+            }
             // The port may be gone, or its bridge no gateway any more: that is no reason to skip `route`.
             let facts = PortFacts { routed: true, ..view.facts.clone() };
             let view = View { facts: &facts, ..view };

@@ -8,6 +8,9 @@ use crate::frame::Frame;
 
 /// Told after each stage what has become of the batch.
 pub trait Watch {
+    /// It goes along through tunnels: what enters the list once more is the frame that it watches.
+    const GOES_ALONG: bool = false;
+
     /// `stage` is done. After `emit` no frame is left; the notes are.
     fn after(&mut self, stage: Stage, frames: &[Frame], notes: &[Note], private: &Private);
 }

@@ -225,8 +225,9 @@ fn every_stage_says_what_it_made_of_the_frame() {
     link.ipv4([2, 0, 0, 9], [3, 0, 0, 9], 64).udp(7, 9).write(&mut frame, &[0; 20]).unwrap();
     let traced = lab.try_one(0, frame, Now { ns: 1_000_000_000 });
     let stages: Vec<_> = traced.steps.iter().map(|step| step.stage).collect();
-    // Nobody keeps flows here, nobody is isolated, and nothing is translated.
-    let elsewhere = |stage: &Stage| matches!(stage, Stage::Track | Stage::Admit | Stage::Translate);
+    // Nobody keeps flows here, nobody is isolated, nothing is translated, and there is no tunnel.
+    let elsewhere =
+        |stage: &Stage| matches!(stage, Stage::Track | Stage::Admit | Stage::Translate | Stage::Tunnel);
     let here = |stage: &Stage| stage.is_pipeline() && !elsewhere(stage);
     let expected = Stage::ALL.into_iter().filter(here);
     assert!(expected.clone().all(|stage| stages.contains(&stage)), "{stages:?}");

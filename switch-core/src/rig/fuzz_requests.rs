@@ -334,7 +334,7 @@ fn static_mac(bytes: &mut Bytes, gone: bool) -> Option<Request> {
     let (mac, vid, owner) = (station(who), vid(n >> 4), Owner::Operator);
     Some(match gone {
         true => Request::FdbDelete(FdbDelete { mac, bridge, vid }),
-        false => Request::FdbAdd(StaticMac { mac, bridge, vid, port, owner }),
+        false => Request::FdbAdd(StaticMac { mac, bridge, vid, port, dst: None, owner }),
     })
 }
 

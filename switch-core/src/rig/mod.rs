@@ -185,6 +185,21 @@ impl Rig {
         self.add_lanes_to(bridge, name, settings, vec![(door, worker)])
     }
 
+    /// Adds a tunnel to a bridge. Its number.
+    pub fn add_tunnel(&mut self, bridge: &str, name: &str, kind: PortKind) -> Result<PortId, ApiError> {
+        let parse = |text: &str| text.parse().unwrap_or_else(|error| panic!("{error}"));
+        let port = switch_api::Port::new(parse(name), parse(bridge), kind);
+        let key = port.name.clone();
+        let model = self.model.apply(&Request::PortAdd(Box::new(port)))?;
+        let id = model.ports[&key].id;
+        self.live.insert(id, Live { up: true, mtu: u16::MAX, ..Live::default() });
+        for mail in self.mail.iter() {
+            _ = mail.commands.push(Command::OpenQueue(id, TxQueue::with_room()));
+        }
+        self.publish(Checked::new(model, self.turns.len() as u16)?);
+        Ok(id)
+    }
+
     /// Adds a port of several lanes to a bridge, each served by its worker. Its number.
     pub fn add_lanes_to(
         &mut self,

@@ -12,6 +12,7 @@
 //! | [`nat`] | addresses and ports written anew, and what an ICMP error quotes of them |
 //! | [`packet`] | what a flow is told by: addresses, protocol, ports, TCP's words, what an ICMP error quotes |
 //! | [`transport`] | where TCP and UDP lie, checked once |
+//! | [`vxlan`] | what stands in front of a frame in a tunnel |
 //! | [`vnet`] | `virtio_net_hdr`, before every frame of a TAP; hostile |
 
 pub mod bpf;
@@ -28,6 +29,7 @@ pub mod nat;
 pub mod packet;
 pub mod transport;
 pub mod vnet;
+pub mod vxlan;
 
 /// Why a header cannot be read. The caller decides whether that costs the frame its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -39,6 +39,7 @@ mod state;
 mod tap;
 mod traffic;
 mod trouble;
+mod tunnels;
 mod uplink;
 mod vlans;
 mod who_is_the_node;

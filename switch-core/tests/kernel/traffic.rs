@@ -202,6 +202,7 @@ fn isolation_flood_switches_and_static_stations_hold() {
         bridge: "br0".parse().unwrap(),
         vid: Vid::DEFAULT,
         port: pods[2].device.parse().unwrap(),
+        dst: None,
         owner: Default::default(),
     };
     let _: switch_api::Done = daemon.call(&Request::FdbAdd(entry));

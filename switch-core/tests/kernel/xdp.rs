@@ -477,7 +477,8 @@ fn stations_of_a_port_that_goes_down_are_forgotten() {
     pods.iter().for_each(|pod| daemon.attach(pod, "br0", PortSettings::default()));
     let sockets = pods.each_ref().map(|pod| RawSocket::open(&pod.net, "eth0").unwrap());
     let (bridge, port) = ("br0".parse().unwrap(), "pod2".parse().unwrap());
-    let declared = StaticMac { mac: station(60), bridge, vid: Vid::DEFAULT, port, owner: Default::default() };
+    let declared =
+        StaticMac { mac: station(60), bridge, vid: Vid::DEFAULT, port, dst: None, owner: Default::default() };
     let _: Done = daemon.call(&Request::FdbAdd(declared));
     let behind = |port: &str| -> Vec<FdbEntry> {
         let mut all: Vec<FdbEntry> = daemon.call(&Request::FdbList(Default::default()));

@@ -70,6 +70,14 @@ pub struct Common {
     settings: Settings,
 }
 
+impl Common {
+    /// Such a port.
+    pub fn port(&self, kind: PortKind) -> Port {
+        let settings = self.settings.over(PortSettings::default());
+        Port { settings, ..Port::new(self.name.clone(), self.bridge.clone(), kind) }
+    }
+}
+
 impl Kind {
     pub fn to_port(&self) -> Port {
         let (common, kind) = match self {
@@ -96,9 +104,6 @@ impl Kind {
                 (common, PortKind::Pcap { read, write })
             }
         };
-        Port {
-            settings: common.settings.over(PortSettings::default()),
-            ..Port::new(common.name.clone(), common.bridge.clone(), kind)
-        }
+        common.port(kind)
     }
 }

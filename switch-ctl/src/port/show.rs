@@ -48,6 +48,7 @@ pub fn made_of(port: &Port) -> String {
         }
         kind @ (PortKind::Tap { .. } | PortKind::Host { .. }) => tap::made_of(kind).unwrap_or_default(),
         PortKind::Memory { .. } => "memory".into(),
+        PortKind::Vxlan { vni, local, .. } => crate::tunnel::made_of(*vni, *local),
         PortKind::Pcap { read, write } => {
             let name = |path: &Option<String>| {
                 path.as_deref().and_then(|p| Path::new(p).file_name()?.to_str().map(str::to_owned))

@@ -24,6 +24,10 @@ const LINES: &[&str] = &[
     "port add host h --bridge br0",
     "bridge add wan",
     "port add uplink up --bridge wan --device pod3",
+    "bridge add over",
+    "tunnel add vx --bridge over --vni 4096 --local 10.1.0.1",
+    "fdb add 02:00:00:00:00:05 --bridge over --port vx --dst 10.1.0.5",
+    "tunnel list",
     "port list",
     "port show m",
     "port set m --isolated on",
@@ -109,6 +113,7 @@ const LINES: &[&str] = &[
     "bridge delete other",
     "bridge address delete br0 10.1.0.1/24",
     "port delete m",
+    "tunnel delete vx",
     "uninstall --root DIR",
     "stop --detach",
 ];

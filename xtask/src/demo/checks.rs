@@ -96,6 +96,7 @@ mod tests {
             port: "pod1".parse().unwrap(),
             is_static: false,
             age_s: 0,
+            dst: None,
             owner: None,
         };
         let table = [entry];
