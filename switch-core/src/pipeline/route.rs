@@ -112,13 +112,14 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
     if view.facts.reverse_path != ReversePath::Off {
         check_sources(view, area, frames, notes, &mut asks);
     }
-    let (epoch, packets) = (ways::epoch(view, &private.holds), asks.len());
+    let packets = asks.len();
+    private.ways.turn_to(ways::epoch(view, &private.holds));
     if !routes_first {
-        follow(view, area, frames, notes, &mut asks, private, epoch);
+        follow(view, area, frames, notes, &mut asks, private);
     }
     let led = match asks.is_empty() {
         true => 0,
-        false => search(view, area, frames, notes, &mut asks, private, epoch),
+        false => search(view, area, frames, notes, &mut asks, private),
     };
     private.ways.note_batch(led, packets);
 }
@@ -140,13 +141,13 @@ fn follow(
     notes: &mut [Note],
     asks: &mut ArrayVec<Ask, BATCH_FRAMES>,
     private: &Private,
-    epoch: u64,
 ) {
     let mut left = 0;
     for n in 0..asks.len() {
         let ask = &asks[n];
         let (frame, note) = (&frames[usize::from(ask.index)], &mut notes[usize::from(ask.index)]);
-        let way = match private.ways.find(ask.set, epoch, ask.gateway.vrf, ask.dst, view.now_s) {
+        let found = private.ways.find(ask.set, ask.gateway.vrf, ask.dst, view.now_s);
+        let way = match found.map(|number| private.ways.way(number)) {
             Some(way) if leads(way, view, ask, frame) => way,
             _ => {
                 asks[left] = *ask;
@@ -168,23 +169,22 @@ fn follow_routes(
     asks: &mut ArrayVec<Ask, BATCH_FRAMES>,
     values: &mut [u32; BATCH_FRAMES],
     private: &mut Private,
-    epoch: u64,
 ) {
     let mut left = 0;
     for n in 0..asks.len() {
         let (ask, value) = (asks[n], values[n]);
         let (frame, note) = (&frames[usize::from(ask.index)], &mut notes[usize::from(ask.index)]);
-        let way = match private.ways.of_route(value, epoch, view.now_s) {
-            Some(way) if leads(way, view, &ask, frame) => *way,
+        let number = match private.ways.of_route(value, view.now_s) {
+            Some(number) if leads(private.ways.way(number), view, &ask, frame) => number,
             _ => {
                 (asks[left], values[left]) = (ask, value);
                 left += 1;
                 continue;
             }
         };
-        go(&way, area, frame, note, private);
+        go(private.ways.way(number), area, frame, note, private);
         if private.ways.is_due() {
-            private.ways.keep(ask.set, Way { dst: ask.dst, vrf: ask.gateway.vrf, ..way });
+            private.ways.lead(ask.set, ask.gateway.vrf, ask.dst, number);
         }
     }
     asks.truncate(left);
@@ -218,18 +218,17 @@ fn search(
     notes: &mut [Note],
     asks: &mut ArrayVec<Ask, BATCH_FRAMES>,
     private: &mut Private,
-    epoch: u64,
 ) -> usize {
     let (count, mut values) = (asks.len(), find_routes(view, asks));
-    follow_routes(view, (area, frames), notes, asks, &mut values, private, epoch);
+    follow_routes(view, (area, frames), notes, asks, &mut values, private);
     let led = count - asks.len();
     if private.ways.are_routes_first() && !asks.is_empty() {
         // Who has no way by his route may have one of his own.
-        follow(view, area, frames, notes, asks, private, epoch);
+        follow(view, area, frames, notes, asks, private);
         values = find_routes(view, asks);
     }
     if !asks.is_empty() {
-        look_up(view, area, frames, notes, (asks, &values), private, epoch);
+        look_up(view, area, frames, notes, (asks, &values), private);
     }
     led
 }
@@ -251,11 +250,10 @@ fn look_up(
     notes: &mut [Note],
     (asks, values): (&[Ask], &[u32]),
     private: &mut Private,
-    epoch: u64,
 ) {
     let mut legs = find_neighbours(view, (area, frames), notes, asks, values, private);
     find_stations(view, notes, asks, &mut legs, private);
-    find_ports(view, notes, asks, &legs, private, epoch);
+    find_ports(view, notes, asks, &legs, private);
     if legs.iter().any(|leg| leg.counter.is_some()) {
         count(area, frames, notes, asks, &legs, private);
     }
@@ -511,14 +509,7 @@ fn find_stations(
 
 /// The port of each station, and whether the packet fits through it.
 #[inline]
-fn find_ports(
-    view: &View,
-    notes: &mut [Note],
-    asks: &[Ask],
-    legs: &[Leg],
-    private: &mut Private,
-    epoch: u64,
-) {
+fn find_ports(view: &View, notes: &mut [Note], asks: &[Ask], legs: &[Leg], private: &mut Private) {
     for leg in legs {
         let ask = &asks[leg.ask];
         let note = &mut notes[usize::from(ask.index)];
@@ -531,7 +522,7 @@ fn find_ports(
                 Some(to) if leg.len > usize::from(to.mtu.min(leg.mtu)) => Verdict::Aside(Why::TooBig),
                 Some(to) => {
                     if leg.lasts {
-                        keep(view, ask, leg, (port, to), private, epoch);
+                        keep(view, ask, leg, (port, to), private);
                     }
                     Verdict::Port(port)
                 }
@@ -548,34 +539,24 @@ fn find_ports(
 
 /// Keeps a way for those that come after it.
 #[inline]
-fn keep(
-    view: &View,
-    ask: &Ask,
-    leg: &Leg,
-    (port, to): (PortId, &PortFacts),
-    private: &mut Private,
-    epoch: u64,
-) {
+fn keep(view: &View, ask: &Ask, leg: &Leg, (port, to): (PortId, &PortFacts), private: &mut Private) {
     let Some(out) = view.snapshot.gateway(leg.fid) else { return };
     let neighbour_until_s = view.tables.neigh.until_s(leg.home, leg.key, view.now_s);
-    let way = Way {
-        dst: ask.dst,
+    let number = private.ways.keep(Way {
         mac: leg.mac,
         src: out.mac,
-        epoch,
         until_s: neighbour_until_s.min(reach::until_s(view, leg.fid, leg.mac, leg.station_home)),
-        vrf: ask.gateway.vrf,
         fid: leg.fid,
         port,
         mtu: to.mtu.min(leg.mtu),
         counter: leg.counter,
         isolated: to.isolated,
         to_kernel: leg.to_kernel,
-    };
+    });
     if leg.route != 0 {
-        private.ways.keep_of_route(leg.route, way);
+        private.ways.lead_route(leg.route, number);
     }
     if leg.route == 0 || private.ways.is_due() {
-        private.ways.keep(ask.set, way);
+        private.ways.lead(ask.set, ask.gateway.vrf, ask.dst, number);
     }
 }
