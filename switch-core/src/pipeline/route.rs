@@ -4,13 +4,14 @@
 //! asked for the way back, the neighbour, the neighbour's port. What needs
 //! thought (no neighbour yet, nothing to arrive at, a question for the switch) is set aside for [`super::slow`].
 
+mod collect;
 mod head;
 
 use super::next_hop::{Chores, next_hop};
 use super::note::Note;
 use super::verdict::{Class, Verdict, Why};
 use super::ways::{self, Way};
-use super::{Private, View, binding, hear, reach};
+use super::{Private, View, hear, reach};
 use crate::config::gateway::{Action, Entry, Gateway, NO_MTU, is_link_local};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::config::uplink::KERNEL_IP;
@@ -19,11 +20,11 @@ use crate::frame::{Area, BATCH_FRAMES, Frame};
 use crate::table::fdb;
 use crate::table::neigh::{self, Found};
 use crate::table::wide::Key;
-use crate::wire::ethernet::{ARP, GROUP_BIT, IPV6};
 use crate::wire::gso;
 use crate::wire::hop::Hop;
 use arrayvec::ArrayVec;
-use head::{Header, header, read};
+use collect::collect;
+use head::read;
 use std::num::NonZeroU16;
 use switch_api::ReversePath;
 
@@ -72,43 +73,12 @@ pub(super) struct Leg {
     station_home: u32,
 }
 
-#[inline(always)]
+// Loops of their own, not parts of the list's one long function: there each packet would wait for registers.
+#[inline(never)]
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
     let mut asks = ArrayVec::<Ask, BATCH_FRAMES>::new();
-    let mut here = Here { fid: 0, gateway: None, source: u64::MAX };
     let routes_first = private.ways.are_routes_first();
-    for (index, (frame, note)) in frames.iter().zip(notes.iter_mut()).enumerate().take(BATCH_FRAMES) {
-        if !note.is_undecided() {
-            continue;
-        }
-        if note.fid != here.fid {
-            here = Here { fid: note.fid, gateway: view.snapshot.gateway(note.fid), source: u64::MAX };
-        }
-        let Some(gateway) = here.gateway else { continue };
-        if note.src() == gateway.mac {
-            note.verdict = Verdict::Drop(DropReason::SourceOurs);
-        } else if note.dst == gateway.mac {
-            match header(area.bytes(frame), note, gateway, &mut here.source) {
-                Ok(Header { dst, len, is_odd }) => {
-                    let (dst, is_odd) = match binding::real(view, private, index) {
-                        Some(real) => (real, is_odd | is_link_local(real)),
-                        None => (dst, is_odd),
-                    };
-                    let set = private.ways.set(gateway.vrf, dst);
-                    if !routes_first {
-                        private.ways.touch(set);
-                    }
-                    asks.push(Ask { dst, gateway, len, set, index: index as u8, is_odd });
-                }
-                Err(verdict) => note.verdict = verdict,
-            }
-        } else if note.dst & GROUP_BIT != 0
-            && (!gateway.is_kernels || !gateway.stands_for.is_empty())
-            && matches!(note.ethertype(), ARP | IPV6)
-        {
-            note.verdict = hear::group(view, area.bytes(frame), note, gateway, private);
-        }
-    }
+    collect(view, area, frames, notes, &mut asks, private);
     if view.facts.reverse_path != ReversePath::Off {
         check_sources(view, area, frames, notes, &mut asks);
     }
@@ -124,16 +94,8 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
     private.ways.note_batch(led, packets);
 }
 
-/// Where the packets of a batch come in: neighbours mostly come in by one bridge, and from one source.
-struct Here<'a> {
-    fid: u16,
-    gateway: Option<&'a Gateway>,
-    /// An IPv4 source that may be one here; more than 32 bits: none was seen yet.
-    source: u64,
-}
-
 /// What goes to a destination to which something went lately goes the same way. The others are left.
-#[inline(always)]
+#[inline(never)]
 fn follow(
     view: &View,
     area: &Area,

@@ -157,7 +157,7 @@ pub(super) const WAYS: &[Mistake] = &[
     },
     Mistake {
         what: "a source that may be one on a bridge may be one on every bridge",
-        file: "pipeline/route.rs",
+        file: "pipeline/route/collect.rs",
         right: "here = Here { fid: note.fid, gateway: view.snapshot.gateway(note.fid), source: u64::MAX };",
         wrong: "here = Here { fid: note.fid, gateway: view.snapshot.gateway(note.fid), source: here.source };",
         test: "a_source_is_looked_at_on_each_bridge",
