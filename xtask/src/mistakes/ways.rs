@@ -220,6 +220,22 @@ pub(super) const WAYS: &[Mistake] = &[
         loom: false,
     },
     Mistake {
+        what: "a packet that says that it is longer than it is is read at a glance",
+        file: "wire/packet.rs",
+        right: "let is_within = end.wrapping_sub(PLAIN_LEN) <= packet.len() - PLAIN_LEN;",
+        wrong: "let is_within = end >= PLAIN_LEN;",
+        test: "plain_packets_are_read_as_all_others",
+        loom: false,
+    },
+    Mistake {
+        what: "what two words of a header carry out is lost",
+        file: "wire/checksum.rs",
+        right: "total.overflowing_add(rest + u64::from(carry));",
+        wrong: "total.overflowing_add(rest);",
+        test: "a_right_header_folds_to_all_ones",
+        loom: false,
+    },
+    Mistake {
         what: "a tag is taken for an EtherType",
         file: "wire/ethernet.rs",
         right: "(tail as u16 != TPID_C).then_some((head >> 16, tail))",
