@@ -236,6 +236,14 @@ pub(super) const WAYS: &[Mistake] = &[
         loom: false,
     },
     Mistake {
+        what: "who leaves by another port than the frame before is settled as the last one",
+        file: "pipeline/flow.rs",
+        right: "self.turns <= 1",
+        wrong: "self.turns <= 64",
+        test: "glance_tests",
+        loom: false,
+    },
+    Mistake {
         what: "a tag is taken for an EtherType",
         file: "wire/ethernet.rs",
         right: "(tail as u16 != TPID_C).then_some((head >> 16, tail))",
