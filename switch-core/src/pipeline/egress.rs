@@ -15,6 +15,36 @@ use crate::wire::ip::{self, Version};
 /// leave by one port, and as they are, then by which: so it is with most batches.
 #[inline(always)]
 pub(super) fn run(view: &View, area: &Area, frames: &mut [Frame], notes: &mut [Note]) -> Option<PortId> {
+    ready(view, frames, notes).or_else(|| prepare_all(view, area, frames, notes))
+}
+
+/// The port by which all leave, if there is nothing to be done for any of them.
+#[inline(always)]
+fn ready(view: &View, frames: &[Frame], notes: &[Note]) -> Option<PortId> {
+    let Verdict::Port(port) = notes.first()?.verdict else { return None };
+    let to = view.snapshot.port(port)?;
+    let (untagged, frame_max) = (to.vlans.untagged.0, frame_max(to));
+    let is_ready = |(note, frame): (&Note, &Frame)| {
+        note.verdict == Verdict::Port(port) && is_ready(frame, note, untagged, frame_max)
+    };
+    let are_ready = notes.iter().zip(frames).all(is_ready);
+    (are_ready && !view.tables.loops.is_blocked(port, view.now_s)).then_some(port)
+}
+
+/// Whether a frame may leave as it is: there is no tag on it and none wanted, it is short enough, and it is no superframe.
+#[inline(always)]
+fn is_ready(frame: &Frame, note: &Note, untagged: u16, frame_max: usize) -> bool {
+    !note.tagged && note.fid == untagged && frame.len() <= frame_max && frame.offload.gso.is_none()
+}
+
+/// The longest frame without a tag that a port takes.
+#[inline(always)]
+fn frame_max(to: &PortFacts) -> usize {
+    usize::from(to.mtu) + HEADER_LEN
+}
+
+#[inline(never)]
+fn prepare_all(view: &View, area: &Area, frames: &mut [Frame], notes: &mut [Note]) -> Option<PortId> {
     if let Some(port) = one_way(notes)
         && let Some(to) = view.snapshot.port(port)
     {
@@ -24,7 +54,6 @@ pub(super) fn run(view: &View, area: &Area, frames: &mut [Frame], notes: &mut [N
     None
 }
 
-#[inline(always)]
 fn one_way(notes: &[Note]) -> Option<PortId> {
     let Verdict::Port(port) = notes.first()?.verdict else { return None };
     notes.iter().all(|note| note.verdict == Verdict::Port(port)).then_some(port)
@@ -58,10 +87,9 @@ fn prepare_run(
         return false;
     }
     let mut all_whole = true;
-    let (untagged, frame_max) = (to.vlans.untagged.0, usize::from(to.mtu) + HEADER_LEN);
+    let (untagged, frame_max) = (to.vlans.untagged.0, frame_max(to));
     for (frame, note) in frames.iter_mut().zip(notes) {
-        // The common frame first: no tag on it and none wanted.
-        if !note.tagged && note.fid == untagged && frame.len() <= frame_max && frame.offload.gso.is_none() {
+        if is_ready(frame, note, untagged, frame_max) {
             continue;
         }
         let before = note.verdict;

@@ -18,6 +18,7 @@ use crate::table::flow::watch::{What, step};
 use crate::table::flow::{Flows, Invalid, Opened, Refusal, Seen, streams};
 use crate::wire::ip::UDP;
 use crate::wire::packet::{Content, Packet, Unreadable};
+use std::num::NonZeroU64;
 
 /// What a frame is to the flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -182,9 +183,10 @@ impl Iterator for Marks {
 
     #[inline(always)]
     fn next(&mut self) -> Option<usize> {
-        let index = self.0.trailing_zeros();
+        // Of a number that is not 0 one instruction says it.
+        let marks = NonZeroU64::new(self.0)?;
         self.0 &= self.0.wrapping_sub(1);
-        (index < u64::BITS).then_some(index as usize)
+        Some(marks.trailing_zeros() as usize)
     }
 }
 
@@ -279,6 +281,8 @@ pub(super) struct WayOut<'a> {
     decision: Decision,
     /// The port; none if it is not one that leads on.
     pub to: Option<&'a PortFacts>,
+    /// How often it was another than before.
+    turns: u32,
 }
 
 /// In place of a port's number: that of none.
@@ -296,6 +300,7 @@ impl<'a> WayOut<'a> {
             asks_source: false,
             decision: Decision::NONE,
             to: None,
+            turns: 0,
         }
     }
 
@@ -305,8 +310,14 @@ impl<'a> WayOut<'a> {
     pub fn follow(&mut self, view: &View<'a>, verdict: Verdict) {
         let port = if let Verdict::Port(port) = verdict { port } else { NO_PORT };
         if self.port != port {
-            *self = Self::of(view, port);
+            *self = Self { turns: self.turns + 1, ..Self::of(view, port) };
         }
+    }
+
+    /// Whether it was never another than it is now, but for that of no packet.
+    #[inline(always)]
+    pub fn is_one(&self) -> bool {
+        self.turns <= 1
     }
 
     #[inline(never)]
@@ -321,6 +332,7 @@ impl<'a> WayOut<'a> {
             asks_source,
             decision: decision(view, Verdict::Port(port)),
             to,
+            turns: 0,
         }
     }
 

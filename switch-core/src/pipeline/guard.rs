@@ -5,41 +5,54 @@
 mod rate;
 mod source;
 
-use super::note::Note;
-use super::probe::LoopWatch;
+use super::note::{Gist, Note};
+use super::probe::{self, LoopWatch};
 use super::verdict::Verdict;
 use super::{Private, View};
 use crate::config::snapshot::Vlans;
 use crate::counter::{DropReason, Event};
 use crate::frame::{Area, Frame};
+use crate::wire::ethernet::GROUP_BIT;
 
 #[inline]
-pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
+pub(super) fn run(
+    view: &View,
+    area: &Area,
+    frames: &[Frame],
+    notes: &mut [Note],
+    gist: Gist,
+    private: &mut Private,
+) {
     if !view.facts.open {
         return drop_all(notes, DropReason::PortClosed);
     }
-    watch_for_probes(view, area, frames, notes, private);
+    if gist.has_groups | !gist.is_plain {
+        watch_for_probes(view, area, frames, notes, private);
+    }
     if view.tables.loops.is_blocked(view.in_port, view.now_s) {
         return drop_all(notes, DropReason::LoopBlocked);
     }
-    let vlans = &view.facts.vlans;
-    let untagged = vlans.untagged.0;
-    for note in notes.iter_mut().filter(|note| note.is_undecided()) {
-        // The common frame first: no tag, and the port takes such frames.
-        if !note.tagged && untagged != 0 {
-            note.fid = untagged;
-            continue;
-        }
-        match admit_vlan(vlans, note) {
-            Ok(fid) => note.fid = fid,
-            Err(reason) => note.verdict = Verdict::Drop(reason),
-        }
+    let untagged = view.facts.vlans.untagged.0;
+    // The common batch first: no tags, and the port takes such frames.
+    match gist.is_plain && untagged != 0 {
+        true => notes.iter_mut().for_each(|note| note.fid = untagged),
+        false => admit_vlans(&view.facts.vlans, notes),
     }
     if let Some(guard) = &view.facts.source_guard {
         source::run(guard, area, frames, notes);
     }
     if let Some(rates) = &view.facts.rates {
         rate::run(&rates.rx, view, area, frames, notes, private);
+    }
+}
+
+#[inline(never)]
+fn admit_vlans(vlans: &Vlans, notes: &mut [Note]) {
+    for note in notes.iter_mut().filter(|note| note.is_undecided()) {
+        match admit_vlan(vlans, note) {
+            Ok(fid) => note.fid = fid,
+            Err(reason) => note.verdict = Verdict::Drop(reason),
+        }
     }
 }
 
@@ -59,6 +72,9 @@ pub(super) fn admit_vlan(vlans: &Vlans, note: &Note) -> Result<u16, DropReason> 
         Some(fid) => Ok(fid),
     }
 }
+
+// A batch without frames to groups has none.
+const _: () = assert!(probe::DESTINATION & GROUP_BIT != 0);
 
 /// One of our own probes came back: whatever is behind this port leads back to us. Of the two ends of a loop one is
 /// blocked, so that what is between them is still reached by the other.

@@ -15,9 +15,11 @@ pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
     let mut homes = [0u32; BATCH_FRAMES];
     // Neighbours often come from one station and go to one.
     let (mut before, mut places) = ((0, 0), (0, 0));
+    let mut sources = 0;
     for (note, home) in notes.iter_mut().zip(&mut homes) {
         let keys = (fdb::key(note.src(), note.fid), fdb::key(note.dst, note.fid));
         if keys != before {
+            sources += u32::from(keys.0 != before.0);
             (before, places) = (keys, (table.home(keys.0), table.home(keys.1)));
             table.touch(places.0);
             table.touch(places.1);
@@ -32,6 +34,10 @@ pub(super) fn run(view: &View, notes: &mut [Note], private: &mut Private) {
         }
         let key = fdb::key(note.src(), note.fid);
         if key == known {
+            // Where all come from one, it is known of all of them.
+            if sources == 1 {
+                break;
+            }
             continue;
         }
         match table.learn(*home, key, view.in_port, view.now_s, limit, limits) {

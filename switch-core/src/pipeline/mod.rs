@@ -460,9 +460,9 @@ impl Pipeline {
         traffic.rx_packets.add(batch.len() as u64);
         traffic.rx_bytes.add(batch.iter().map(|frame| frame.len() as u64).sum());
 
-        parse::run(pool.area(), batch, notes);
+        let gist = parse::run(pool.area(), batch, notes);
         watch.after(Stage::Parse, batch, notes, private);
-        guard::run(&view, pool.area(), batch, notes, private);
+        guard::run(&view, pool.area(), batch, notes, gist, private);
         watch.after(Stage::Guard, batch, notes, private);
         learn::run(&view, notes, private);
         watch.after(Stage::Learn, batch, notes, private);

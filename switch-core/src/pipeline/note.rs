@@ -69,5 +69,14 @@ pub fn src_ethertype(mac: u64, ethertype: u16) -> u64 {
     mac << 16 | u64::from(ethertype)
 }
 
+/// What is so of all frames of a batch. Most batches are ordinary: what none of their frames is, is not looked for in each. `parse`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gist {
+    /// No frame has a tag, and nothing is decided of any.
+    pub is_plain: bool,
+    /// Some may go to a group.
+    pub has_groups: bool,
+}
+
 /// Notes of a whole batch.
 pub type Notes = [Note; BATCH_FRAMES];

@@ -27,15 +27,23 @@ pub(super) fn run(area: &Area, frames: &mut [Frame], notes: &[Note]) {
                 && note.ethertype() == ethernet::IPV4
                 && let Some(head) = bytes.first_chunk_mut::<PLAIN_LEN>()
             {
-                ethernet::set_addresses(head, note.dst, note.src());
-                hop::step(&mut head[ethernet::HEADER_LEN..], Version::V4);
-                continue;
+                let (ethernet, packet) = head.split_at_mut(ethernet::HEADER_LEN);
+                if let Some(ethernet) = ethernet.first_chunk_mut() {
+                    ethernet::write_plain(ethernet, note.dst, note.src_ethertype);
+                }
+                hop::step(packet, Version::V4);
+            } else {
+                with_care(bytes, note);
             }
-            ethernet::set_addresses(bytes, note.dst, note.src());
-            let version = if note.ethertype() == ethernet::IPV4 { Version::V4 } else { Version::V6 };
-            hop::step(&mut bytes[note.payload_at()..], version);
         }
     }
+}
+
+#[inline(never)]
+fn with_care(bytes: &mut [u8], note: &Note) {
+    ethernet::set_addresses(bytes, note.dst, note.src());
+    let version = if note.ethertype() == ethernet::IPV4 { Version::V4 } else { Version::V6 };
+    hop::step(&mut bytes[note.payload_at()..], version);
 }
 
 /// Lowers what TCP offers as its largest segment to what both ways carry: the answer comes by the port that the SYN

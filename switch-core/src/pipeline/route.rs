@@ -4,13 +4,14 @@
 //! asked for the way back, the neighbour, the neighbour's port. What needs
 //! thought (no neighbour yet, nothing to arrive at, a question for the switch) is set aside for [`super::slow`].
 
+mod collect;
 mod head;
 
 use super::next_hop::{Chores, next_hop};
 use super::note::Note;
 use super::verdict::{Class, Verdict, Why};
 use super::ways::{self, Way};
-use super::{Private, View, binding, hear, reach};
+use super::{Private, View, hear, reach};
 use crate::config::gateway::{Action, Entry, Gateway, NO_MTU, is_link_local};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::config::uplink::KERNEL_IP;
@@ -19,11 +20,11 @@ use crate::frame::{Area, BATCH_FRAMES, Frame};
 use crate::table::fdb;
 use crate::table::neigh::{self, Found};
 use crate::table::wide::Key;
-use crate::wire::ethernet::{ARP, GROUP_BIT, IPV6};
 use crate::wire::gso;
 use crate::wire::hop::Hop;
 use arrayvec::ArrayVec;
-use head::{Header, header, read};
+use collect::collect;
+use head::read;
 use std::num::NonZeroU16;
 use switch_api::ReversePath;
 
@@ -72,67 +73,29 @@ pub(super) struct Leg {
     station_home: u32,
 }
 
-#[inline(always)]
+// Loops of their own, not parts of the list's one long function: there each packet would wait for registers.
+#[inline(never)]
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
     let mut asks = ArrayVec::<Ask, BATCH_FRAMES>::new();
-    let mut here = Here { fid: 0, gateway: None, source: u64::MAX };
     let routes_first = private.ways.are_routes_first();
-    for (index, (frame, note)) in frames.iter().zip(notes.iter_mut()).enumerate().take(BATCH_FRAMES) {
-        if !note.is_undecided() {
-            continue;
-        }
-        if note.fid != here.fid {
-            here = Here { fid: note.fid, gateway: view.snapshot.gateway(note.fid), source: u64::MAX };
-        }
-        let Some(gateway) = here.gateway else { continue };
-        if note.src() == gateway.mac {
-            note.verdict = Verdict::Drop(DropReason::SourceOurs);
-        } else if note.dst == gateway.mac {
-            match header(area.bytes(frame), note, gateway, &mut here.source) {
-                Ok(Header { dst, len, is_odd }) => {
-                    let (dst, is_odd) = match binding::real(view, private, index) {
-                        Some(real) => (real, is_odd | is_link_local(real)),
-                        None => (dst, is_odd),
-                    };
-                    let set = private.ways.set(gateway.vrf, dst);
-                    if !routes_first {
-                        private.ways.touch(set);
-                    }
-                    asks.push(Ask { dst, gateway, len, set, index: index as u8, is_odd });
-                }
-                Err(verdict) => note.verdict = verdict,
-            }
-        } else if note.dst & GROUP_BIT != 0
-            && (!gateway.is_kernels || !gateway.stands_for.is_empty())
-            && matches!(note.ethertype(), ARP | IPV6)
-        {
-            note.verdict = hear::group(view, area.bytes(frame), note, gateway, private);
-        }
-    }
+    collect(view, area, frames, notes, &mut asks, private);
     if view.facts.reverse_path != ReversePath::Off {
         check_sources(view, area, frames, notes, &mut asks);
     }
-    let (epoch, packets) = (ways::epoch(view, &private.holds), asks.len());
+    let packets = asks.len();
+    private.ways.turn_to(ways::epoch(view, &private.holds));
     if !routes_first {
-        follow(view, area, frames, notes, &mut asks, private, epoch);
+        follow(view, area, frames, notes, &mut asks, private);
     }
     let led = match asks.is_empty() {
         true => 0,
-        false => search(view, area, frames, notes, &mut asks, private, epoch),
+        false => search(view, area, frames, notes, &mut asks, private),
     };
     private.ways.note_batch(led, packets);
 }
 
-/// Where the packets of a batch come in: neighbours mostly come in by one bridge, and from one source.
-struct Here<'a> {
-    fid: u16,
-    gateway: Option<&'a Gateway>,
-    /// An IPv4 source that may be one here; more than 32 bits: none was seen yet.
-    source: u64,
-}
-
 /// What goes to a destination to which something went lately goes the same way. The others are left.
-#[inline(always)]
+#[inline(never)]
 fn follow(
     view: &View,
     area: &Area,
@@ -140,13 +103,13 @@ fn follow(
     notes: &mut [Note],
     asks: &mut ArrayVec<Ask, BATCH_FRAMES>,
     private: &Private,
-    epoch: u64,
 ) {
     let mut left = 0;
     for n in 0..asks.len() {
         let ask = &asks[n];
         let (frame, note) = (&frames[usize::from(ask.index)], &mut notes[usize::from(ask.index)]);
-        let way = match private.ways.find(ask.set, epoch, ask.gateway.vrf, ask.dst, view.now_s) {
+        let found = private.ways.find(ask.set, ask.gateway.vrf, ask.dst, view.now_s);
+        let way = match found.map(|number| private.ways.way(number)) {
             Some(way) if leads(way, view, ask, frame) => way,
             _ => {
                 asks[left] = *ask;
@@ -168,23 +131,22 @@ fn follow_routes(
     asks: &mut ArrayVec<Ask, BATCH_FRAMES>,
     values: &mut [u32; BATCH_FRAMES],
     private: &mut Private,
-    epoch: u64,
 ) {
     let mut left = 0;
     for n in 0..asks.len() {
         let (ask, value) = (asks[n], values[n]);
         let (frame, note) = (&frames[usize::from(ask.index)], &mut notes[usize::from(ask.index)]);
-        let way = match private.ways.of_route(value, epoch, view.now_s) {
-            Some(way) if leads(way, view, &ask, frame) => *way,
+        let number = match private.ways.of_route(value, view.now_s) {
+            Some(number) if leads(private.ways.way(number), view, &ask, frame) => number,
             _ => {
                 (asks[left], values[left]) = (ask, value);
                 left += 1;
                 continue;
             }
         };
-        go(&way, area, frame, note, private);
+        go(private.ways.way(number), area, frame, note, private);
         if private.ways.is_due() {
-            private.ways.keep(ask.set, Way { dst: ask.dst, vrf: ask.gateway.vrf, ..way });
+            private.ways.lead(ask.set, ask.gateway.vrf, ask.dst, number);
         }
     }
     asks.truncate(left);
@@ -218,18 +180,17 @@ fn search(
     notes: &mut [Note],
     asks: &mut ArrayVec<Ask, BATCH_FRAMES>,
     private: &mut Private,
-    epoch: u64,
 ) -> usize {
     let (count, mut values) = (asks.len(), find_routes(view, asks));
-    follow_routes(view, (area, frames), notes, asks, &mut values, private, epoch);
+    follow_routes(view, (area, frames), notes, asks, &mut values, private);
     let led = count - asks.len();
     if private.ways.are_routes_first() && !asks.is_empty() {
         // Who has no way by his route may have one of his own.
-        follow(view, area, frames, notes, asks, private, epoch);
+        follow(view, area, frames, notes, asks, private);
         values = find_routes(view, asks);
     }
     if !asks.is_empty() {
-        look_up(view, area, frames, notes, (asks, &values), private, epoch);
+        look_up(view, area, frames, notes, (asks, &values), private);
     }
     led
 }
@@ -251,11 +212,10 @@ fn look_up(
     notes: &mut [Note],
     (asks, values): (&[Ask], &[u32]),
     private: &mut Private,
-    epoch: u64,
 ) {
     let mut legs = find_neighbours(view, (area, frames), notes, asks, values, private);
     find_stations(view, notes, asks, &mut legs, private);
-    find_ports(view, notes, asks, &legs, private, epoch);
+    find_ports(view, notes, asks, &legs, private);
     if legs.iter().any(|leg| leg.counter.is_some()) {
         count(area, frames, notes, asks, &legs, private);
     }
@@ -511,14 +471,7 @@ fn find_stations(
 
 /// The port of each station, and whether the packet fits through it.
 #[inline]
-fn find_ports(
-    view: &View,
-    notes: &mut [Note],
-    asks: &[Ask],
-    legs: &[Leg],
-    private: &mut Private,
-    epoch: u64,
-) {
+fn find_ports(view: &View, notes: &mut [Note], asks: &[Ask], legs: &[Leg], private: &mut Private) {
     for leg in legs {
         let ask = &asks[leg.ask];
         let note = &mut notes[usize::from(ask.index)];
@@ -531,7 +484,7 @@ fn find_ports(
                 Some(to) if leg.len > usize::from(to.mtu.min(leg.mtu)) => Verdict::Aside(Why::TooBig),
                 Some(to) => {
                     if leg.lasts {
-                        keep(view, ask, leg, (port, to), private, epoch);
+                        keep(view, ask, leg, (port, to), private);
                     }
                     Verdict::Port(port)
                 }
@@ -548,34 +501,24 @@ fn find_ports(
 
 /// Keeps a way for those that come after it.
 #[inline]
-fn keep(
-    view: &View,
-    ask: &Ask,
-    leg: &Leg,
-    (port, to): (PortId, &PortFacts),
-    private: &mut Private,
-    epoch: u64,
-) {
+fn keep(view: &View, ask: &Ask, leg: &Leg, (port, to): (PortId, &PortFacts), private: &mut Private) {
     let Some(out) = view.snapshot.gateway(leg.fid) else { return };
     let neighbour_until_s = view.tables.neigh.until_s(leg.home, leg.key, view.now_s);
-    let way = Way {
-        dst: ask.dst,
+    let number = private.ways.keep(Way {
         mac: leg.mac,
         src: out.mac,
-        epoch,
         until_s: neighbour_until_s.min(reach::until_s(view, leg.fid, leg.mac, leg.station_home)),
-        vrf: ask.gateway.vrf,
         fid: leg.fid,
         port,
         mtu: to.mtu.min(leg.mtu),
         counter: leg.counter,
         isolated: to.isolated,
         to_kernel: leg.to_kernel,
-    };
+    });
     if leg.route != 0 {
-        private.ways.keep_of_route(leg.route, way);
+        private.ways.lead_route(leg.route, number);
     }
     if leg.route == 0 || private.ways.is_due() {
-        private.ways.keep(ask.set, way);
+        private.ways.lead(ask.set, ask.gateway.vrf, ask.dst, number);
     }
 }

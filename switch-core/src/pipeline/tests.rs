@@ -53,23 +53,28 @@ fn dress(settings: &PortSettings, vid: u16, frame: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl Twin {
-    /// Which ports are given what, in order of port number.
-    fn switch(&mut self, from: usize, frame: &[u8]) -> Vec<(usize, Vec<u8>)> {
+    /// Where the source is from now on, and the VLAN; none: such a frame goes nowhere.
+    fn learn(&mut self, from: usize, frame: &[u8]) -> Option<u16> {
         if frame.len() < 14 || (frame[12..14] == [0x81, 0] && frame.len() < 18) {
-            return Vec::new();
+            return None;
         }
-        let dst: [u8; 6] = frame[..6].try_into().unwrap();
         let src: [u8; 6] = frame[6..12].try_into().unwrap();
-        let settings = &self.ports[from];
-        let Some(vid) = vlan_of(settings, frame) else { return Vec::new() };
+        let vid = vlan_of(&self.ports[from], frame)?;
         if src[0] & 1 == 1 || src == [0; 6] {
-            return Vec::new();
+            return None;
         }
         match self.stations.get(&(vid, src)) {
-            Some((port, true)) if *port != from => return Vec::new(),
+            Some((port, true)) if *port != from => return None,
             Some((_, true)) => {}
             _ => _ = self.stations.insert((vid, src), (from, false)),
         }
+        Some(vid)
+    }
+
+    /// Which ports are given what, in order of port number.
+    fn switch(&mut self, from: usize, frame: &[u8]) -> Vec<(usize, Vec<u8>)> {
+        let Some(vid) = self.learn(from, frame) else { return Vec::new() };
+        let (settings, dst) = (&self.ports[from], *frame.first_chunk::<6>().unwrap());
         let to: Vec<usize> = if dst[0] & 1 == 0
             && let Some((port, _)) = self.stations.get(&(vid, dst))
         {
@@ -141,6 +146,11 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// One, or a few that come in together.
+fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    prop_oneof![proptest::collection::vec(frame(), 1..2), proptest::collection::vec(frame(), 2..6)]
+}
+
 fn rig(ports: &[PortSettings], workers: usize, seed: u64) -> (Rig, Vec<MemoryPeer>) {
     let mut rig = Rig::new(Size { workers, seed, ..Size::default() });
     let mut peers = Vec::new();
@@ -155,12 +165,12 @@ fn rig(ports: &[PortSettings], workers: usize, seed: u64) -> (Rig, Vec<MemoryPee
 proptest! {
     #![proptest_config(crate::cases::cases(96))]
 
-    /// Random ports, random frames: every port is given exactly what the twin says, byte for byte and in
-    /// order, and no frame is lost.
+    /// Random ports, random frames, alone or several at once: every port is given exactly what the twin says, byte for byte and in
+    /// order, and no frame is lost. Of frames that come at once all sources are known before the first of them goes on.
     #[test]
     fn switches_as_the_blackboard_does(
         ports in proptest::collection::vec(settings(), 2..5),
-        traffic in proptest::collection::vec((0usize..5, frame()), 1..120),
+        traffic in proptest::collection::vec((0usize..5, frames()), 1..60),
         pinned in proptest::option::of((0u8..6, 0usize..5)),
         workers in 1usize..3,
         seed: u64,
@@ -178,11 +188,15 @@ proptest! {
             twin.stations.insert((own.get(), mac.0), (port, true));
         }
         let now = Now { ns: 5_000_000_000 };
-        for (from, frame) in traffic {
+        for (from, frames) in traffic {
             let from = from % ports.len();
-            prop_assert!(peers[from].send(frame.clone()));
+            for frame in &frames {
+                prop_assert!(peers[from].send(frame.clone()));
+                twin.learn(from, frame);
+            }
             rig.settle(now);
-            let expected = twin.switch(from, &frame);
+            let mut expected: Vec<_> = frames.iter().flat_map(|frame| twin.switch(from, frame)).collect();
+            expected.sort_by_key(|(port, _)| *port);
             let mut got = Vec::new();
             for (port, peer) in peers.iter().enumerate() {
                 // A station that moved has its new port probed: the twin knows no loops.

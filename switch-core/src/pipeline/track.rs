@@ -27,7 +27,8 @@ trait Choice {
     fn takes(&mut self, note: &Note) -> bool;
     /// Of a batch of so many, those about which `admit` is asked whatever comes of them.
     fn asks(&self, count: usize) -> Marks;
-    /// Whether a frame of a flow about which this was decided may pass; else `admit` is asked.
+    /// Whether nothing is left to ask about a frame of a flow about which this was decided, or it is asked about anyway; else `admit` is
+    /// asked.
     fn settles(&mut self, note: &Note, track: &Track, decision: Decision) -> bool;
 }
 
@@ -47,7 +48,7 @@ impl Choice for Sent {
 
     #[inline(always)]
     fn settles(&mut self, _: &Note, _: &Track, _: Decision) -> bool {
-        false
+        true
     }
 }
 
@@ -71,7 +72,10 @@ impl Choice for Received<'_> {
 
     #[inline(always)]
     fn settles(&mut self, note: &Note, track: &Track, decision: Decision) -> bool {
-        self.way.follow(self.view, note.verdict);
+        // Where all leave by one port, it is still that one's.
+        if !self.way.is_one() {
+            self.way.follow(self.view, note.verdict);
+        }
         self.way.admits(self.view, track, decision)
     }
 }
@@ -121,7 +125,7 @@ fn track(
     // Where they lie is not asked for anew with each packet.
     let tracks: &mut [Track; BATCH_FRAMES] = tracks;
     let mut chosen = Marks::default();
-    let mut homes = [0; BATCH_FRAMES];
+    let mut homes = [None; BATCH_FRAMES];
     let mut here = Zone::of(view, 0);
     for (index, ((frame, note), track)) in
         frames.iter().zip(notes.iter_mut()).zip(tracks.iter_mut()).enumerate()
@@ -132,20 +136,17 @@ fn track(
                 here = Zone::of(view, note.fid);
             }
             track.zone = here.zone;
-            if !glance(view, area.bytes(frame), note, track) {
-                look(view, area.bytes(frame), note, track);
+            let bytes = area.bytes(frame);
+            if glance(view, bytes, note, track) || look(view, bytes, note, track) {
+                homes[index % BATCH_FRAMES] = Some(flows.touch(track.hash));
             }
-            homes[index % BATCH_FRAMES] = flows.touch(track.hash);
             chosen.set(index, true);
         }
     }
     let mut named = [None; BATCH_FRAMES];
     for index in chosen {
-        let track = &tracks[index];
-        if track.tracked != Tracked::Missing {
-            continue;
-        }
-        named[index] = flows.named(homes[index], track.hash);
+        let (track, Some(home)) = (&tracks[index], homes[index]) else { continue };
+        named[index] = flows.named(home, track.hash);
         if let Some(record) = named[index]
             && (track.key.protocol() == TCP) | view.facts.translated
         {
@@ -161,7 +162,9 @@ fn track(
             && track.streams(record, view.now_s)
         {
             track.tracked = Tracked::Known(record.place());
-            asks.set(index, !choice.settles(note, track, record.decision()));
+            if !choice.settles(note, track, record.decision()) {
+                asks.set(index, true);
+            }
             continue;
         }
         find(view, note, track, named[index], keeper);
@@ -183,7 +186,7 @@ impl Zone {
     }
 }
 
-/// Reads what nearly all packets are; of the others nothing counts. Where addresses are translated they are written down right away:
+/// Reads what nearly all packets are, whose flow is to be looked for; of the others nothing counts. Where addresses are translated they are written down right away:
 /// others will stand in their place.
 #[inline(always)]
 fn glance(view: &View, bytes: &[u8], note: &Note, track: &mut Track) -> bool {
@@ -202,14 +205,15 @@ fn glance(view: &View, bytes: &[u8], note: &Note, track: &mut Track) -> bool {
     true
 }
 
-/// Reads whatever else there is.
+/// Reads whatever else there is. Whether its flow is to be looked for.
 #[inline(never)]
-fn look(view: &View, bytes: &[u8], note: &mut Note, track: &mut Track) {
+fn look(view: &View, bytes: &[u8], note: &mut Note, track: &mut Track) -> bool {
     track.is_whole = true;
     match read(view, bytes, note, track) {
         Ok(tracked) => track.tracked = tracked,
         Err(reason) => judge(view, note, track, reason),
     }
+    track.tracked == Tracked::Missing
 }
 
 /// What a packet is that is not of those that nearly all are.

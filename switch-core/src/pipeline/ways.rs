@@ -21,8 +21,13 @@
 //! ([`ROUTES_FIRST`]), and who has no way by his route may still have one of his own.
 //!
 //! # Layout
-//! Two ways to a set, the younger in front. The secret of the hash keeps a hostile sender from choosing addresses that push
-//! each other out; the worst that full sets cost is the lookups.
+//! A way is half a line, and one serves all who go by it: where there are many routes there are few next hops, and their ways stay in the
+//! first-level cache. What leads to it is a *sign*, also half a line: a destination, or a route, and the number of the way. Two signs to a set,
+//! which is a line, the younger in front; so a packet asks for one line. Ways are kept one behind the other, each under a number of its own, round
+//! and round: the sign of one whose place was taken names a number that is too old, and so does one of another epoch ([`Ways::turn_to`]).
+//!
+//! The secret of the hash keeps a hostile sender from choosing addresses that push each other out; the worst that full sets cost is the
+//! lookups.
 
 use super::View;
 use super::hold::Holds;
@@ -30,12 +35,16 @@ use crate::config::BRIDGES_MAX;
 use crate::config::snapshot::PortId;
 use crate::prefetch::prefetch;
 use crate::table::atomic::{fold, mix};
+use std::hint::select_unpredictable;
 use std::num::NonZeroU16;
 
-/// Sets; with two ways in each 512 KiB, half of a second-level cache. Of a thousand destinations three in a hundred share their set with two
-/// others.
-const SETS: usize = 4096;
-const _: () = assert!(SETS.is_power_of_two());
+/// Sets, 512 KiB: half of a second-level cache. Of a thousand destinations seven share their set with two others, of six thousand one in six.
+const SETS: usize = 8192;
+/// Ways, 128 KiB. As many as that only where each destination is its own neighbour; who has more in use looks the others up.
+const WAYS: usize = 4096;
+const _: () = assert!(SETS.is_power_of_two() && WAYS.is_power_of_two());
+/// Ways that are remembered so that others may go by them: a few times as many as there are next hops.
+const LATEST: usize = 256;
 
 /// In place of a routing table's number, of which there are far fewer: the way is a route's.
 pub(super) const OF_ROUTES: u16 = u16::MAX;
@@ -48,20 +57,13 @@ const ROUTES_FIRST: u8 = 15;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(align(64))]
 pub(super) struct Way {
-    /// Destination; number of a route.
-    pub dst: u128,
     /// Its neighbour's station, low 48 bits.
     pub mac: u64,
     /// The gateway's own MAC where it leaves, low 48 bits.
     pub src: u64,
-    /// Of all that it was made of; 0 if it was not.
-    pub epoch: u64,
     /// The last second in which it holds.
     pub until_s: u32,
-    /// The routing table, or [`OF_ROUTES`].
-    pub vrf: u16,
     /// Bridge and VLAN that it leads to.
     pub fid: u16,
     /// The port by which it leaves.
@@ -76,16 +78,41 @@ pub(super) struct Way {
     pub to_kernel: bool,
 }
 
-// A line.
-const _: () = assert!(size_of::<Way>() == 64);
+/// Who goes by which way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sign {
+    /// Destination; number of a route.
+    dst: u128,
+    /// The way's number; 0: of none.
+    number: u64,
+    /// The routing table, or [`OF_ROUTES`].
+    vrf: u16,
+}
+
+/// Two signs, the younger in front.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
+struct Set([Sign; 2]);
+
+// Half a line, half a line, and a line.
+const _: () = assert!(size_of::<Way>() == 32 && size_of::<Sign>() == 32 && size_of::<Set>() == 64);
 
 /// Bytes that a worker's ways take.
-pub const WAYS_BYTES: usize = SETS * size_of::<[Way; 2]>();
+pub const WAYS_BYTES: usize = SETS * size_of::<Set>() + WAYS * size_of::<Way>();
 
 /// See the module.
 #[derive(Debug)]
 pub struct Ways {
-    sets: Box<[[Way; 2]]>,
+    sets: Box<[Set; SETS]>,
+    ways: Box<[Way; WAYS]>,
+    /// Of what the ways are made that hold.
+    epoch: u64,
+    /// The number of the next way.
+    next: u64,
+    /// Ways with a lower number do not hold: they are made of something else, or have no place any more.
+    first: u64,
+    /// By station, the number of a way that leads there.
+    latest: [u64; LATEST],
     secrets: [u64; 2],
     /// Packets until the next one leaves a way to its destination.
     pause: u8,
@@ -93,11 +120,36 @@ pub struct Ways {
     routes_first: u8,
 }
 
+/// So many of them, not by way of the stack.
+fn many<T: Copy + Default, const N: usize>() -> Box<[T; N]> {
+    vec![T::default(); N]
+        .into_boxed_slice()
+        .try_into()
+        .unwrap_or_else(|_| panic!("a list is as long as it was made"))
+}
+
 impl Ways {
     /// None yet.
     pub(super) fn new(secret: u64) -> Self {
-        let secrets = [mix(secret), mix(!secret)];
-        Self { sets: vec![[Way::default(); 2]; SETS].into(), secrets, pause: 0, routes_first: 0 }
+        Self {
+            sets: many(),
+            ways: many(),
+            epoch: 0,
+            next: 1,
+            first: 1,
+            latest: [0; LATEST],
+            secrets: [mix(secret), mix(!secret)],
+            pause: 0,
+            routes_first: 0,
+        }
+    }
+
+    /// From now on ways are made of what this is the epoch of ([`epoch`]). Those that are made of anything else hold no more.
+    #[inline(always)]
+    pub(super) fn turn_to(&mut self, epoch: u64) {
+        if self.epoch != epoch {
+            (self.epoch, self.first) = (epoch, self.next);
+        }
     }
 
     /// The set of a destination in a routing table.
@@ -107,34 +159,39 @@ impl Ways {
         (fold((dst >> 64) as u64 ^ u64::from(vrf) ^ one, dst as u64 ^ other) as usize % SETS) as u16
     }
 
-    /// Asks for a set's lines: [`Ways::find`] will read them.
+    /// Asks for a set's line: [`Ways::find`] will read it.
     #[inline(always)]
     pub(super) fn touch(&self, set: u16) {
-        let [young, old] = &self.sets[usize::from(set) % SETS];
-        prefetch(young);
-        prefetch(old);
+        prefetch(&self.sets[usize::from(set) % SETS]);
     }
 
-    /// The way to a destination, if it is known and still holds.
+    /// The number of the way to a destination, if it is known and still holds.
     #[inline(always)]
-    pub(super) fn find(&self, set: u16, epoch: u64, vrf: u16, dst: u128, now_s: u32) -> Option<&Way> {
-        let is_it = |way: &Way| (way.dst == dst) & (way.epoch == epoch) & (way.vrf == vrf);
-        let [young, old] = &self.sets[usize::from(set) % SETS];
-        let way = if is_it(young) { young } else { Some(old).filter(|way| is_it(way))? };
-        (now_s <= way.until_s).then_some(way)
+    pub(super) fn find(&self, set: u16, vrf: u16, dst: u128, now_s: u32) -> Option<u64> {
+        let Set([young, old]) = &self.sets[usize::from(set) % SETS];
+        // Which of the two it is cannot be foretold.
+        let sign = select_unpredictable(old.dst == dst, old, young);
+        let is_it = (sign.dst == dst) & (sign.vrf == vrf) & (sign.number >= self.first);
+        (is_it & (now_s <= self.way(sign.number).until_s)).then_some(sign.number)
     }
 
-    /// The way of a route, by what the routing table says, if it is known and still holds.
+    /// The way of a number that was found.
     #[inline(always)]
-    pub(super) fn of_route(&self, value: u32, epoch: u64, now_s: u32) -> Option<&Way> {
-        let dst = u128::from(value);
-        self.find(self.set(OF_ROUTES, dst), epoch, OF_ROUTES, dst, now_s)
+    pub(super) fn way(&self, number: u64) -> &Way {
+        &self.ways[number as usize % WAYS]
     }
 
-    /// Keeps a way as that of a route.
-    pub(super) fn keep_of_route(&mut self, value: u32, way: Way) {
+    /// The number of the way of a route, by what the routing table says, if it is known and still holds.
+    #[inline(always)]
+    pub(super) fn of_route(&self, value: u32, now_s: u32) -> Option<u64> {
         let dst = u128::from(value);
-        self.keep(self.set(OF_ROUTES, dst), Way { dst, vrf: OF_ROUTES, ..way });
+        self.find(self.set(OF_ROUTES, dst), OF_ROUTES, dst, now_s)
+    }
+
+    /// What is of a route goes by the way of this number.
+    pub(super) fn lead_route(&mut self, value: u32, number: u64) {
+        let dst = u128::from(value);
+        self.lead(self.set(OF_ROUTES, dst), OF_ROUTES, dst, number);
     }
 
     /// Whether it is time to keep the way to a destination that its route led to.
@@ -160,14 +217,29 @@ impl Ways {
         };
     }
 
-    /// Keeps a way, in the place of its predecessor or of the older one.
-    pub(super) fn keep(&mut self, set: u16, way: Way) {
-        let [young, old] = &mut self.sets[usize::from(set) % SETS];
-        let is_hers = young.dst == way.dst && young.vrf == way.vrf;
-        if !is_hers && young.epoch == way.epoch {
+    /// Keeps a way, made of what [`Ways::turn_to`] was told last. Its number, or that of one which is the same.
+    pub(super) fn keep(&mut self, way: Way) -> u64 {
+        let latest = self.latest[way.mac as usize % LATEST];
+        if latest >= self.first && *self.way(latest) == way {
+            return latest;
+        }
+        let number = self.next;
+        self.ways[number as usize % WAYS] = way;
+        self.latest[way.mac as usize % LATEST] = number;
+        self.next += 1;
+        // The way that was here before has no place any more.
+        self.first = self.first.max(self.next.saturating_sub(WAYS as u64));
+        number
+    }
+
+    /// What goes to a destination goes by the way of this number, from now on: in the place of what was said of it before, or of the older sign.
+    pub(super) fn lead(&mut self, set: u16, vrf: u16, dst: u128, number: u64) {
+        let Set([young, old]) = &mut self.sets[usize::from(set) % SETS];
+        let is_hers = young.dst == dst && young.vrf == vrf;
+        if !is_hers && young.number >= self.first {
             *old = *young;
         }
-        *young = way;
+        *young = Sign { dst, number, vrf };
     }
 }
 

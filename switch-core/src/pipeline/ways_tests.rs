@@ -178,38 +178,83 @@ proptest! {
     }
 }
 
-fn way(dst: u128, epoch: u64) -> Way {
-    Way { dst, epoch, until_s: 9, port: dst as u16, ..Way::default() }
+fn way(port: u16) -> Way {
+    Way { until_s: 9, port, ..Way::default() }
 }
 
 #[test]
 fn a_set_keeps_the_two_youngest_and_none_of_another_epoch_table_or_time() {
     let mut ways = Ways::new(5);
-    let port = |ways: &Ways, dst, epoch, vrf, now_s| ways.find(3, epoch, vrf, dst, now_s).map(|way| way.port);
-    (1..=3).for_each(|dst| ways.keep(3, way(dst, 7)));
-    assert_eq!([1, 2, 3].map(|dst| port(&ways, dst, 7, 0, 9)), [None, Some(2), Some(3)]);
-    assert_eq!(port(&ways, 3, 8, 0, 9), None, "made of something else");
-    assert_eq!(port(&ways, 3, 7, 1, 9), None, "another table's");
-    assert_eq!(port(&ways, 3, 7, 0, 10), None, "too old");
+    let keep = |ways: &mut Ways, dst: u128| {
+        let number = ways.keep(way(dst as u16));
+        ways.lead(3, 0, dst, number);
+    };
+    let port = |ways: &Ways, dst, vrf, now_s| ways.find(3, vrf, dst, now_s).map(|found| ways.way(found).port);
+    ways.turn_to(7);
+    (1..=3).for_each(|dst| keep(&mut ways, dst));
+    assert_eq!([1, 2, 3].map(|dst| port(&ways, dst, 0, 9)), [None, Some(2), Some(3)]);
+    assert_eq!(port(&ways, 3, 1, 9), None, "another table's");
+    assert_eq!(port(&ways, 3, 0, 10), None, "too old");
     // What is kept again takes its own place; what does not hold any more makes way first.
-    ways.keep(3, way(3, 7));
-    assert_eq!([2, 3].map(|dst| port(&ways, dst, 7, 0, 9)), [Some(2), Some(3)]);
-    ways.keep(3, way(4, 8));
-    assert_eq!([2, 3, 4].map(|dst| port(&ways, dst, 8, 0, 9)), [None, None, Some(4)]);
+    keep(&mut ways, 3);
+    ways.turn_to(7);
+    assert_eq!([2, 3].map(|dst| port(&ways, dst, 0, 9)), [Some(2), Some(3)]);
+    ways.turn_to(8);
+    assert_eq!([2, 3].map(|dst| port(&ways, dst, 0, 9)), [None; 2], "made of something else");
+    keep(&mut ways, 4);
+    assert_eq!([2, 3, 4].map(|dst| port(&ways, dst, 0, 9)), [None, None, Some(4)]);
+}
+
+/// Two hosts of different networks that have one number there share half of their addresses.
+#[test]
+fn all_of_an_address_is_compared() {
+    let mut ways = Ways::new(5);
+    let hosts = [0x2001_0db8_0000_0001_u128, 0x2001_0db8_0000_0002].map(|network| network << 64 | 1);
+    for (host, port) in hosts.into_iter().zip(1..) {
+        assert_eq!(ways.find(3, 0, host, 9), None, "{host:x}");
+        let number = ways.keep(way(port));
+        ways.lead(3, 0, host, number);
+        assert_eq!(ways.find(3, 0, host, 9), Some(number), "{host:x}");
+    }
+    assert!(hosts.iter().all(|host| ways.find(3, 0, *host, 9).is_some()));
+}
+
+/// Who goes by the same way shares it; whoever's way was taken for another one has none.
+#[test]
+fn a_way_is_shared_and_its_place_is_used_again() {
+    let mut ways = Ways::new(5);
+    let to = |station: u64| Way { mac: station, ..way(1) };
+    let first = ways.keep(to(1));
+    ways.lead(3, 0, 1, first);
+    assert_eq!([ways.keep(to(1)), ways.keep(Way { port: 2, ..to(1) })], [first, first + 1]);
+    let mut lost_at = None;
+    for station in 2..10_000 {
+        let number = ways.keep(to(station));
+        assert_eq!(*ways.way(number), to(station));
+        match ways.find(3, 0, 1, 9) {
+            Some(found) => assert_eq!((found, *ways.way(found), lost_at), (first, to(1), None)),
+            None => lost_at = lost_at.or(Some(number)),
+        }
+    }
+    assert!(lost_at.is_some_and(|number| number - first == 4096), "{lost_at:?}");
+    // What holds no more is not shared either.
+    let number = ways.keep(to(5));
+    ways.turn_to(1);
+    assert!(ways.keep(to(5)) > number);
 }
 
 #[test]
 fn a_routes_way_is_no_destinations_and_one_in_a_few_packets_leaves_one() {
     let mut ways = Ways::new(5);
-    ways.keep_of_route(4, way(9, 7));
-    assert_eq!(ways.of_route(4, 7, 9).map(|way| way.port), Some(9));
-    assert!(
-        ways.of_route(5, 7, 9).is_none()
-            && ways.of_route(4, 8, 9).is_none()
-            && ways.of_route(4, 7, 10).is_none()
-    );
-    let found = |dst| ways.find(ways.set(0, dst), 7, 0, dst, 9).is_some();
+    ways.turn_to(7);
+    let number = ways.keep(way(9));
+    ways.lead_route(4, number);
+    assert_eq!(ways.of_route(4, 9), Some(number));
+    assert!(ways.of_route(5, 9).is_none() && ways.of_route(4, 10).is_none());
+    let found = |dst| ways.find(ways.set(0, dst), 0, dst, 9).is_some();
     assert!(!found(4) && !found(9));
+    ways.turn_to(8);
+    assert!(ways.of_route(4, 9).is_none());
     let due = (0..1300).filter(|_| ways.is_due()).count();
     assert_eq!(due, 100);
 }

@@ -63,6 +63,10 @@ struct Reading {
     spilled: bool,
 }
 
+/// The bucket that is a key's home, whose line was asked for: who asked reads it without looking for it again.
+#[derive(Clone, Copy, Debug)]
+pub struct Home<'a>(&'a Bucket);
+
 /// What a writer did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -139,6 +143,14 @@ impl AtomicTable {
         prefetch(self.buckets.as_ptr().wrapping_add(home as usize));
     }
 
+    /// The home of `key`, and asks for its line: [`AtomicTable::get_at`] will read it.
+    #[inline(always)]
+    pub fn approach(&self, key: u64) -> Home<'_> {
+        let bucket = self.bucket(self.home(key));
+        prefetch(bucket);
+        Home(bucket)
+    }
+
     #[inline(always)]
     fn bucket(&self, at: u32) -> &Bucket {
         &self.buckets[at as usize]
@@ -162,16 +174,23 @@ impl AtomicTable {
     /// The value of `key`, whose home is `home`.
     #[inline(always)]
     pub fn get(&self, home: u32, key: u64) -> Option<u32> {
-        match self.bucket(home).read_once(key) {
+        self.get_at(Home(self.bucket(home)), key)
+    }
+
+    /// The same with what [`AtomicTable::approach`] gave.
+    #[inline(always)]
+    pub fn get_at(&self, Home(bucket): Home, key: u64) -> Option<u32> {
+        match bucket.read_once(key) {
             Some(Reading { found: Some(value), .. }) => Some(value),
             Some(Reading { spilled: false, .. }) => None,
-            _ => self.get_slowly(home, key),
+            _ => self.get_slowly(key),
         }
     }
 
     /// The key may live further on, or a writer was at work.
     #[cold]
-    fn get_slowly(&self, home: u32, key: u64) -> Option<u32> {
+    fn get_slowly(&self, key: u64) -> Option<u32> {
+        let home = self.home(key);
         for at in self.places(home, key) {
             let reading = self.bucket(at).read(key)?;
             if reading.found.is_some() || (at == home && !reading.spilled) {

@@ -113,13 +113,22 @@ pub fn fold(total: u64) -> u16 {
 }
 
 /// Whether an IPv4 header without options has the right checksum (RFC 791 §3.1): its words add up to all ones, which are
-/// the same in either byte order. A sum folds to all ones if it is a multiple of them and not 0, which says so without folding.
+/// the same in either byte order and in words of any width. A sum folds to all ones if it is a multiple of them and not 0, which says so
+/// without folding. What is carried out of a word of 64 bits is one more, as of one of 16.
 #[inline(always)]
 pub fn is_right(header: &[u8; 20]) -> bool {
-    let (words, _) = header.as_chunks::<4>();
-    let total: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
-    total.is_multiple_of(0xffff) && total != 0
+    let ([one, two], rest) = header.as_chunks::<8>() else { return false };
+    let rest = rest.first_chunk().map_or(0, |rest| u64::from(u32::from_ne_bytes(*rest)));
+    let (total, carry) = u64::from_ne_bytes(*one).overflowing_add(u64::from_ne_bytes(*two));
+    let (total, carry) = total.overflowing_add(rest + u64::from(carry));
+    // A multiple, and only that, becomes by the inverse how many times it is: 1 up to what 64 bits hold.
+    let times = (total + u64::from(carry)).wrapping_mul(INVERSE);
+    times.wrapping_sub(1) < u64::MAX / 0xffff
 }
+
+/// What 0xffff is multiplied with to be 1, modulo 2^64.
+const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+const _: () = assert!(0xffff_u64.wrapping_mul(INVERSE) == 1);
 
 /// Looks at a whole frame and says whether its TCP or UDP checksum is unfinished. A frame we cannot
 /// read has nothing we could finish: `Complete`.

@@ -89,6 +89,14 @@ pub fn set_addresses(frame: &mut [u8], dst: u64, src: u64) {
     tail.copy_from_slice(&(src as u32).to_be_bytes());
 }
 
+/// The reverse of [`parse_plain`]: both addresses and the EtherType of a frame without a tag. The two words overlap, and the second one has
+/// the source's first bytes.
+#[inline(always)]
+pub fn write_plain(header: &mut [u8; HEADER_LEN], dst: u64, src_ethertype: u64) {
+    header[..8].copy_from_slice(&(dst << 16).to_be_bytes());
+    header[6..].copy_from_slice(&src_ethertype.to_be_bytes());
+}
+
 /// Writes a C-tag into `frame`, whose first [`TAG_LEN`] bytes are room in front of an untagged frame.
 pub fn push_tag(frame: &mut [u8], tci: u16) {
     frame.copy_within(TAG_LEN..TAG_LEN + 12, 0);
@@ -130,6 +138,14 @@ mod tests {
             let plain = parsed.ok().filter(|header| header.tci.is_none());
             let words = plain.map(|header| (header.dst, header.src << 16 | u64::from(header.ethertype)));
             prop_assert_eq!(parse_plain(&frame), words);
+        }
+
+        /// Byte by byte, whatever was there before.
+        #[test]
+        fn a_plain_header_is_written_as_it_is_read(mut header: [u8; HEADER_LEN], dst in 0..1u64 << 48, src_ethertype: u64) {
+            write_plain(&mut header, dst, src_ethertype);
+            prop_assert_eq!(&header[..6], &dst.to_be_bytes()[2..]);
+            prop_assert_eq!(&header[6..], &src_ethertype.to_be_bytes());
         }
 
         #[test]

@@ -55,7 +55,9 @@ pub struct Plain {
 pub fn read_plain(packet: &[u8]) -> Option<Plain> {
     let header = packet.first_chunk::<20>()?;
     let len = be16(header, 2);
-    let fits = (header[0] == 0x45) & (len >= 20) & (usize::from(len) <= packet.len());
+    // At least so long, and no longer than what is there: one comparison says both.
+    let is_within = usize::from(len).wrapping_sub(header.len()) <= packet.len() - header.len();
+    let fits = (header[0] == 0x45) & is_within;
     let plain = Plain { src: be32(header, 12), dst: be32(header, 16), ttl: header[8], len };
     (fits & is_right(header)).then_some(plain)
 }

@@ -134,8 +134,10 @@ impl Plain {
     pub fn read(packet: &[u8], keep: impl FnOnce(Tcp)) -> Option<Self> {
         let head = packet.first_chunk::<PLAIN_LEN>()?;
         let end = usize::from(be16(head, 2));
+        // At least so long, and no longer than what is there: one comparison says both.
+        let is_within = end.wrapping_sub(PLAIN_LEN) <= packet.len() - PLAIN_LEN;
         let is_plain = (head[0] == V4_WITHOUT_OPTIONS) & (be16(head, 6) & MORE_OR_OFFSET == 0);
-        if !is_plain | (end < PLAIN_LEN) | (end > packet.len()) {
+        if !is_within | !is_plain {
             return None;
         }
         match head[9] {

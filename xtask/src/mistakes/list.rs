@@ -62,8 +62,16 @@ pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
         what: "a port with a loop behind it is still sent to what is known there",
         file: "pipeline/egress.rs",
-        right: "view.tables.loops.is_blocked(port, view.now_s)",
-        wrong: "view.now_s == u32::MAX",
+        right: "if view.tables.loops.is_blocked(port, view.now_s) {",
+        wrong: "if view.now_s == u32::MAX {",
+        test: "tests::loops",
+        loom: false,
+    },
+    Mistake {
+        what: "what is ready to leave leaves by a port with a loop behind it",
+        file: "pipeline/egress.rs",
+        right: "(are_ready && !view.tables.loops.is_blocked(port, view.now_s))",
+        wrong: "are_ready",
         test: "tests::loops",
         loom: false,
     },

@@ -19,29 +19,26 @@ pub(super) struct Header {
     pub is_odd: bool,
 }
 
-/// Reads what most packets are; all others are read with care. `source` is one that may be a source here: often the next packet's as well.
+/// Reads what most packets are; none: it is for [`header_with_care`]. `source` is one that may be a source here: often the next packet's as
+/// well.
 #[inline(always)]
-pub(super) fn header(
-    bytes: &[u8],
-    note: &Note,
-    gateway: &Gateway,
-    source: &mut u64,
-) -> Result<Header, Verdict> {
-    if note.ethertype() == IPV4
-        && let Some(packet) = bytes.get(note.payload_at()..)
-        && let Some(plain) = hop::read_plain(packet)
-        && is_ordinary_v4(plain.dst)
-        && (u64::from(plain.src) == *source || is_source_v4(plain.src, gateway))
-    {
-        *source = u64::from(plain.src);
-        let dst = V4_MAPPED | u128::from(plain.dst);
-        return Ok(Header { dst, len: u32::from(plain.len), is_odd: plain.ttl <= 1 });
+pub(super) fn header(bytes: &[u8], note: &Note, gateway: &Gateway, source: &mut u64) -> Option<Header> {
+    if note.ethertype() != IPV4 {
+        return None;
     }
-    header_with_care(bytes, note, gateway)
+    let plain = hop::read_plain(bytes.get(note.payload_at()..)?)?;
+    let is_source = u64::from(plain.src) == *source || is_source_v4(plain.src, gateway);
+    if !is_ordinary_v4(plain.dst) | !is_source {
+        return None;
+    }
+    *source = u64::from(plain.src);
+    let dst = V4_MAPPED | u128::from(plain.dst);
+    Some(Header { dst, len: u32::from(plain.len), is_odd: plain.ttl <= 1 })
 }
 
+/// The same of any packet; an error is what becomes of one that is not routed.
 #[inline(never)]
-fn header_with_care(bytes: &[u8], note: &Note, gateway: &Gateway) -> Result<Header, Verdict> {
+pub(super) fn header_with_care(bytes: &[u8], note: &Note, gateway: &Gateway) -> Result<Header, Verdict> {
     let hop = read(bytes, note, gateway)?;
     let is_odd = (hop.ttl <= 1) | is_link_local(hop.src) | is_link_local(hop.dst);
     Ok(Header { dst: hop.dst, len: hop.len as u32, is_odd })

@@ -52,7 +52,7 @@ mod tcp_tests;
 mod tests;
 pub mod watch;
 
-use super::atomic::{AtomicTable, BUCKET_BYTES, Outcome, Want, relax};
+use super::atomic::{AtomicTable, BUCKET_BYTES, Home, Outcome, Want, relax};
 use super::sync::{AtomicU32, Ordering};
 use crate::prefetch::advise_huge;
 use crate::wire::ip::TCP;
@@ -260,17 +260,15 @@ impl Flows {
 
     /// Where the index keeps a hash; asks for its line.
     #[inline(always)]
-    pub fn touch(&self, hash: u64) -> u32 {
-        let home = self.index.home(hash);
-        self.index.touch(home);
-        home
+    pub fn touch(&self, hash: u64) -> Home<'_> {
+        self.index.approach(hash)
     }
 
-    /// The entry that the index names at `home`, and asks for its line. Whether it is the right one says
+    /// The entry that the index names at the home of a hash, and asks for its line. Whether it is the right one says
     /// [`Record::holds`].
     #[inline(always)]
-    pub fn named(&self, home: u32, hash: u64) -> Option<Record<'_>> {
-        let record = self.records.get(self.index.get(home, hash)?)?;
+    pub fn named(&self, home: Home, hash: u64) -> Option<Record<'_>> {
+        let record = self.records.get(self.index.get_at(home, hash)?)?;
         record.touch();
         Some(record)
     }
@@ -278,7 +276,7 @@ impl Flows {
     /// The place that the index names. Whether it is the right one says [`Flows::holds`].
     #[inline(always)]
     fn place(&self, hash: u64) -> Option<u32> {
-        self.named(self.index.home(hash), hash).map(Record::place)
+        self.named(self.touch(hash), hash).map(Record::place)
     }
 
     /// Whether the flow at `place` has this key.
