@@ -156,6 +156,7 @@ fn two_nodes_from_the_first_line_to_the_last() {
             // What a reader waits seconds for takes as long as it takes.
             ["sleep", "1"] => format!("{BOTH_SERVE}\n"),
             ["sleep", "8"] => format!("{BGP_LEADS}\n"),
+            ["sleep", "1;"] => line.replacen("sleep 1;", "wait;", 1) + "\n",
             _ => format!("{line}\n"),
         })
         .collect();
