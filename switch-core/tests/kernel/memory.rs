@@ -1,12 +1,14 @@
 //! The ceiling on memory, and packet memory that grows and shrinks, with real sockets and real traffic.
 
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use switch_api::{ApiError, ByName, Code, Done, MemoryStatus, Port, PortSettings, Request, Status};
 use switch_lab::node::{tap_port, xdp_port};
 use switch_lab::transfer::tcp;
 use switch_lab::{Daemon, Node, Options, Pod, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(20);
 
 fn switchd(words: &str) -> Options {
     Options::new(env!("CARGO_BIN_EXE_switchd")).with(words)
@@ -98,12 +100,17 @@ fn packet_memory_grows_with_ports_and_shrinks_when_they_go() {
         delete(&daemon, pod);
     }
     wait_until("regions are given back", LONG, || memory(&daemon).packet_bytes < grown.packet_bytes);
-    wait_until("as many as are not needed", LONG, || {
+    let given_back = || {
         let now = memory(&daemon);
-        (now.regions, now.regions_emptying) == (3, 0)
-    });
+        (now.regions, now.regions_emptying) == (2, 0)
+    };
+    let start = Instant::now();
+    while !given_back() {
+        assert!(start.elapsed() < LONG, "{:?}; {:?}", memory(&daemon), daemon.stats().frames);
+        sleep(PAUSE);
+    }
     assert!(floods.iter_mut().all(|flood| flood.is_running()), "nobody noticed");
-    assert_eq!(daemon.stats().frames.total, 3 * 128 + daemon.stats().frames.large);
+    assert_eq!(daemon.stats().frames.total, 2 * 128 + daemon.stats().frames.large);
     daemon.assert_conserved();
 
     // And come back, with floods still on.
