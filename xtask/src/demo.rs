@@ -9,8 +9,8 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use switch_api::{FdbEntry, Mac, PortSettings, PortStatus, Request, Vid, Vlan};
 use switch_lab::{Daemon, Node, Options, Pod, wait_until};
@@ -31,11 +31,18 @@ struct Stage {
     interrupted: Arc<AtomicBool>,
 }
 
-/// Runs it.
-pub fn run(keep: bool) -> Result {
+/// Where the programs are that are shown.
+static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
+
+/// Runs it, with the programs of a directory, or with the release's, which are built.
+pub fn run(keep: bool, programs: Option<PathBuf>) -> Result {
     setup::demo()?;
-    say("building the release programs");
-    setup::build_release()?;
+    if let Some(programs) = programs {
+        PROGRAMS.get_or_init(|| programs);
+    } else {
+        say("building the release programs");
+        setup::build_release()?;
+    }
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, interrupted.clone()).map_err(|error| error.to_string())?;
@@ -105,7 +112,7 @@ fn set_up(interrupted: Arc<AtomicBool>) -> Result<Stage> {
 }
 
 fn program(name: &str) -> PathBuf {
-    root().join("target/release").join(name)
+    PROGRAMS.get_or_init(|| root().join("target/release")).join(name)
 }
 
 fn pings(stage: &Stage) -> Result {

@@ -15,6 +15,7 @@ mod wire;
 mod zerocopy;
 
 use clap::{Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -31,6 +32,9 @@ enum Task {
         /// Leave everything running and say how to talk to it.
         #[arg(long)]
         keep: bool,
+        /// Show the programs that are in this directory, instead of building the release's.
+        #[arg(long)]
+        programs: Option<PathBuf>,
     },
     /// Run every test there is.
     Test {
@@ -84,7 +88,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Options::parse().task {
-        Task::Demo { keep } => demo::run(keep),
+        Task::Demo { keep, programs } => demo::run(keep, programs),
         Task::Test { only } => test::run_those(&only),
         Task::Setup => setup::everything(),
         Task::Figures { words } => figures(&words),
