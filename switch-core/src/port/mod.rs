@@ -75,12 +75,6 @@ pub trait Port: Send + std::fmt::Debug {
     /// Takes what arrived, as long as the batch has room.
     fn recv(&mut self, pool: &mut Pool, batch: &mut Batch);
 
-    /// [`Port::recv`] of a lane that had nothing when it was looked at last. Where each frame costs a call the first one comes alone, so
-    /// that it is on its way before anybody asks whether there is another.
-    fn recv_first(&mut self, pool: &mut Pool, batch: &mut Batch) {
-        self.recv(pool, batch);
-    }
-
     /// Whether the last `recv` left something although the batch had room: it had taken in as much as a batch is worth.
     fn has_more(&self) -> bool {
         false

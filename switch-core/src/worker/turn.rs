@@ -164,7 +164,6 @@ impl Turn {
         for lane in lanes {
             let Some(woken) = self.lanes.get_mut(lane) else { continue };
             woken.readable = true;
-            woken.rested = woken.by_call;
             frames += self.take_in_and_send(lane, &snapshot, now);
         }
         self.hurried = false;

@@ -163,15 +163,14 @@ impl TapPort {
 /// jumbogram.
 const LARGE_LEN: usize = 14 + 8 + 40 + 65_535;
 
-impl TapPort {
-    /// Reads until there is nothing, `enough` segments came, or the batch is full.
+impl Port for TapPort {
     #[inline]
-    fn read_batch(&mut self, pool: &mut Pool, batch: &mut Batch, enough: usize) {
+    fn recv(&mut self, pool: &mut Pool, batch: &mut Batch) {
         self.had_enough = false;
         // A pool that has run dry leaves the packets where they are.
         let Some(mut hands) = Hands::take(pool) else { return };
         let mut segments = 0;
-        while !batch.is_full() && segments < enough && self.dead.is_none() {
+        while !batch.is_full() && segments < SEGMENTS_A_TURN && self.dead.is_none() {
             let Some((header, len)) = self.read(pool.area(), &mut hands) else { break };
             let (mut frame, left) = hands.hand_over(pool, len);
             match vnet::decode(&header, pool.area().bytes(&frame)) {
@@ -191,18 +190,6 @@ impl TapPort {
         }
         self.had_enough = segments >= SEGMENTS_A_TURN;
         hands.give(pool);
-    }
-}
-
-impl Port for TapPort {
-    #[inline]
-    fn recv(&mut self, pool: &mut Pool, batch: &mut Batch) {
-        self.read_batch(pool, batch, SEGMENTS_A_TURN);
-    }
-
-    #[inline]
-    fn recv_first(&mut self, pool: &mut Pool, batch: &mut Batch) {
-        self.read_batch(pool, batch, 1);
     }
 
     #[inline]

@@ -87,7 +87,7 @@ impl Turn {
         let capture = self.pipeline.private.capture.as_ref().filter(|capture| capture.wants_in(port));
         if let Some(capture) = capture.cloned() {
             let before = self.clock.raw();
-            lane.recv(pool, batch);
+            lane.door.recv(pool, batch);
             let received = batch.len();
             if let Some(live) = capture.following().filter(|_| received > 0) {
                 let came = (port, now, self.clock.raw().wrapping_sub(before));
@@ -106,7 +106,7 @@ impl Turn {
             return received;
         }
         if !self.batches.is_multiple_of(SAMPLE_EVERY) {
-            lane.recv(pool, batch);
+            lane.door.recv(pool, batch);
             let received = batch.len();
             if received > 0 {
                 self.batches += 1;
@@ -115,7 +115,7 @@ impl Turn {
             return received;
         }
         let mut watch = StopWatch::start(&self.clock);
-        lane.recv(pool, batch);
+        lane.door.recv(pool, batch);
         let received = batch.len();
         if received > 0 {
             self.batches += 1;

@@ -3,7 +3,6 @@
 use super::share::Account;
 use crate::config::snapshot::PortId;
 use crate::counter::{LOAD_SAMPLE_EVERY, LaneLoad};
-use crate::frame::{Batch, Pool};
 use crate::port::Port;
 use quanta::Clock;
 use std::sync::Arc;
@@ -22,8 +21,6 @@ pub(super) struct Lane {
     pub(super) by_call: bool,
     /// Its `recv` may be called. Always, unless that costs a call and [`super::Turn::set_readable`] said no.
     pub(super) readable: bool,
-    /// It could not be asked when it was looked at last: what comes now is the first for a while.
-    pub(super) rested: bool,
     pub(super) load: Arc<LaneLoad>,
     /// Batches that were taken in by it, and lots sent for other workers: of some the time is taken.
     pub(super) batches: u64,
@@ -45,21 +42,11 @@ impl Lane {
             dead: false,
             by_call,
             readable: true,
-            rested: false,
             load,
             batches: 0,
             left: 0,
             watched: None,
             account: Account::default(),
-        }
-    }
-
-    /// What arrived, into the batch.
-    #[inline]
-    pub(super) fn recv(&mut self, pool: &mut Pool, batch: &mut Batch) {
-        match self.rested {
-            true => self.door.recv_first(pool, batch),
-            false => self.door.recv(pool, batch),
         }
     }
 
