@@ -26,6 +26,8 @@ const LIVE_BATCH: u32 = 64;
 const REST: Duration = Duration::from_micros(20);
 /// How exact that is to be: the default slack is longer than the rest.
 const REST_SLACK_NS: NonZeroU64 = NonZeroU64::new(1_000).unwrap();
+/// The part of a rate that must be made.
+const MADE_MIN: f64 = 0.95;
 /// Bytes of the longest frame, without its check sequence.
 const LONGEST: usize = 1514;
 /// `struct plan` of flood.c, in the machine's byte order.
@@ -134,6 +136,16 @@ pub struct Flooded {
     pub busy_per_packet: Vec<f64>,
     /// From the generator to the sink, of a sixteenth of the window's packets.
     pub latencies: Latencies,
+}
+
+impl Flooded {
+    /// This, if so many packets a second were made, or nearly; an error if not: of a few packets none would be lost.
+    pub fn made_at(self, rate_pps: f64) -> Result<Self, String> {
+        match self.offered_pps >= MADE_MIN * rate_pps {
+            true => Ok(self),
+            false => Err(format!("{:.0} packets a second were made, not {rate_pps:.0}", self.offered_pps)),
+        }
+    }
 }
 
 /// How often which latency was seen.

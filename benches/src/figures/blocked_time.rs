@@ -28,11 +28,11 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let spares = Node::new();
     let before = Losses::of(&rig)?;
     for _ in 0..ROUNDS {
-        let quiet = path.run(load)?;
+        let quiet = path.run(load)?.made_at(RATE_PPS as f64)?;
         let churn = Churn::start(&rig, spare_pod(&spares))?;
         let flooded = path.run(load);
         rates.push(churn.finish()?);
-        let flooded = flooded?;
+        let flooded = flooded?.made_at(RATE_PPS as f64)?;
         changed.push(flooded.lost as f64);
         calm.push(quiet.lost as f64);
         wrong += flooded.wrong + quiet.wrong;

@@ -55,11 +55,11 @@ fn one(
     path.run(load)?;
     let (mut lost, mut quiet, mut rates) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
-        quiet.push(path.run(load)?.lost as f64);
+        quiet.push(path.run(load)?.made_at(RATE_PPS as f64)?.lost as f64);
         let finish = begin()?;
         let flooded = path.run(load);
         rates.push(finish()?);
-        lost.push(flooded?.lost as f64);
+        lost.push(flooded?.made_at(RATE_PPS as f64)?.lost as f64);
     }
     let middle = |n: usize| median(rates.iter().map(|rate| rate[n]).collect());
     let what = format!("{:.0} routes, {:.0} blocks of sets, {:.0} ports", middle(0), middle(1), middle(2));
