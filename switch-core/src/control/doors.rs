@@ -165,11 +165,12 @@ impl Doors {
             }
             PortKind::Memory { source } => {
                 self.admit(id, &Wants::Nothing)?;
-                self.simple(Box::new(TrafficPort::new(source.as_ref())), settings)
+                self.simple(self.spread(1, settings), vec![Box::new(TrafficPort::new(source.as_ref()))])
             }
             PortKind::Vxlan { .. } => {
                 self.admit(id, &Wants::Nothing)?;
-                self.tunnel()
+                // What leaves by it leaves by another port: it has no lane, and the MTU that the snapshot gives it.
+                self.simple(Vec::new(), Vec::new())
             }
             PortKind::Pcap { read, write } => {
                 let port = PcapPort::open(read.as_deref().map(Path::new), write.as_deref().map(Path::new));
@@ -179,14 +180,15 @@ impl Doors {
                         .hint("give a file beside the socket or the state, or in a folder that `switchd --files` names; read wants a pcap file (not pcapng)")
                 })?;
                 self.admit(id, &Wants::Nothing)?;
-                self.simple(Box::new(port), settings)
+                self.simple(self.spread(1, settings), vec![Box::new(port)])
             }
         })
     }
 
-    fn simple(&self, port: Box<dyn Port>, settings: &PortSettings) -> Made {
+    /// A port without a device.
+    fn simple(&self, workers: Vec<u16>, lanes: Vec<Box<dyn Port>>) -> Made {
         let door = Door {
-            workers: self.spread(1, settings),
+            workers,
             ifindex: 0,
             mtu: self.mtu_max(),
             gso: false,
@@ -200,27 +202,7 @@ impl Doors {
             attached: None,
             _promiscuous: None,
         };
-        (door, vec![port])
-    }
-
-    /// What leaves by a tunnel leaves by another port: it has no lanes, and the MTU that the snapshot gives it.
-    fn tunnel(&self) -> Made {
-        let door = Door {
-            workers: Vec::new(),
-            ifindex: 0,
-            mtu: self.mtu_max(),
-            gso: false,
-            jumbo: false,
-            mode: None,
-            mode_reason: None,
-            holders: Vec::new(),
-            loads: Vec::new(),
-            tap: None,
-            cable: None,
-            attached: None,
-            _promiscuous: None,
-        };
-        (door, Vec::new())
+        (door, lanes)
     }
 
     fn open_tap(&mut self, port: &switch_api::Port) -> Result<Made, ApiError> {
