@@ -186,3 +186,30 @@ fn command(options: &Options) -> String {
     }
     words.join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(words: &str) -> Result<Plan, String> {
+        let words = std::iter::once("peers").chain(words.split_whitespace());
+        plan(&Options::try_parse_from(words).map_err(|error| error.to_string())?)
+    }
+
+    #[test]
+    fn what_is_asked_for_is_planned_and_what_is_not_there_is_refused() {
+        let sizes = |words: &str| planned(words).map(|plan| (plan.parts.len(), plan.traffic.len()));
+        assert_eq!(sizes(""), Ok((7, 12)));
+        assert_eq!(sizes("--quick"), Ok((5, 1)));
+        assert_eq!(sizes("--task L3 --task changes --load IMIX"), Ok((2, 3)));
+        assert_eq!(sizes("--quick --task policy --missing --write"), Ok((3, 1)));
+        assert!(sizes("--task L4").is_err() && sizes("--load jumbo").is_err() && sizes("--tusk").is_err());
+        let words = "--quick --rounds 2 --no-search --task L2 --only OVS";
+        let again = Options::try_parse_from(std::iter::once("peers").chain(words.split_whitespace()));
+        let again = again.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(
+            command(&again),
+            "cargo xtask peers --quick --rounds 2 --no-search --task 'L2' --only 'OVS'"
+        );
+    }
+}
