@@ -199,7 +199,8 @@ fn look_closer(path: &mut Path<'_>, load: Load, device: &Device, round: &mut Rou
             continue;
         }
         // One that only waits for what is due keeps its core from the kernel, and little load shows that.
-        let flooded = path.run(Load { rate_pps, rests: percent < 50, ..load })?;
+        let load = Load { rate_pps, rests: percent < 50, ..load };
+        let flooded = path.run(load)?.made_at(rate_pps as f64)?;
         let us = |quantile| flooded.latencies.us(quantile).unwrap_or(f64::NAN);
         round.at.push(At {
             percent,
