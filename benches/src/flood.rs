@@ -1,14 +1,18 @@
 //! A flood that no socket could send, and a sink that counts, checks and times: what is between them sets the pace.
 
 use crate::cpu;
+use crate::paced::Paced;
 use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
-use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use switch_api::Mac;
 use switch_core::port::traffic::{client, server, udp_frame};
-use switch_lab::Pod;
+use switch_lab::{Pod, RawSocket};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flood.o"));
 
@@ -19,13 +23,10 @@ const TURNS_PER_SECOND: f64 = 20e6;
 const WARM_UP: Duration = Duration::from_millis(400);
 /// What is still under way when the generator has ended arrives within so long.
 const LINGER: Duration = Duration::from_millis(50);
+/// Where what sends runs; the worker's is the other one.
+const GENERATOR_CORE: core_affinity::CoreId = core_affinity::CoreId { id: 0 };
 /// Frames the kernel makes at a time.
 const LIVE_BATCH: u32 = 64;
-/// Between turns of a generator that rests, of which each makes at most [`LIVE_BATCH`]: with what a turn takes itself, some ten are due by
-/// then of a hundred thousand a second.
-const REST: Duration = Duration::from_micros(20);
-/// How exact that is to be: the default slack is longer than the rest.
-const REST_SLACK_NS: NonZeroU64 = NonZeroU64::new(1_000).unwrap();
 /// The part of a rate that must be made.
 const MADE_MIN: f64 = 0.95;
 /// Bytes of the longest frame, without its check sequence.
@@ -54,8 +55,9 @@ pub struct Load {
     pub len: Option<usize>,
     /// Packets a second; 0 is as fast as it goes.
     pub rate_pps: u64,
-    /// Whether it rests while nothing is due, and sends in small bursts. One that does not takes its core for itself, and the kernel, which
-    /// carries its frames to the device on that core, comes too late now and then: 256 wait there, and the next is lost.
+    /// Whether it is a socket that rests while nothing is due ([`Paced`]): for rates that a socket can send. One that does not takes its core
+    /// for itself, and the kernel, which carries its frames to the device on that core, comes too late now and then: 256 wait there, and
+    /// the next is lost.
     pub rests: bool,
     /// For packets that are routed: whom they are sent to.
     pub gateway: Option<Mac>,
@@ -90,6 +92,16 @@ impl Load {
 
     fn frame_len(&self) -> usize {
         self.len.unwrap_or(LONGEST)
+    }
+
+    /// Bytes of the frame of this number, as flood.c has it.
+    pub fn len_of(&self, number: u64) -> usize {
+        match (self.len, number % 12) {
+            (Some(len), _) => len,
+            (None, 6) => LONGEST,
+            (None, 1 | 4 | 8 | 11) => 590,
+            (None, _) => 60,
+        }
     }
 
     /// As flood.c has it.
@@ -206,7 +218,7 @@ impl<'a> Path<'a> {
         }
         let before = (self.sunk()?, self.wrong()?);
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let generator = self.from.net.inside(move || generate(load, &ready));
+        let generator = self.generator(load, ready)?;
         let started = is_ready.recv_timeout(Duration::from_secs(10));
         let mut controls = match started {
             Ok(controls) => controls,
@@ -224,10 +236,10 @@ impl<'a> Path<'a> {
         std::thread::sleep(load.window);
         let last = self.read(&controls)?;
         let seconds = start.elapsed().as_secs_f64();
-        controls.plans.set(0, load.plan(0, true), 0).map_err(said)?;
+        controls.stop(&load)?;
         generator.join().map_err(|_| "the generator panicked")??;
         std::thread::sleep(LINGER);
-        let (made, received) = (total(&controls.counts, Count::Made)?, last.sunk - first.sunk);
+        let (made, received) = (controls.made()?, last.sunk - first.sunk);
         let less = |after: &[u64], before: &[u64]| after.iter().zip(before).map(|(a, b)| a - b).collect();
         Ok(Flooded {
             offered_pps: (last.made - first.made) as f64 / seconds,
@@ -245,9 +257,27 @@ impl<'a> Path<'a> {
         })
     }
 
+    /// Starts what sends, on a core of its own.
+    fn generator(
+        &self,
+        load: Load,
+        ready: Sender<Controls>,
+    ) -> Result<JoinHandle<Result<(), String>>, String> {
+        if !load.rests {
+            return Ok(self.from.net.inside(move || generate(load, &ready)));
+        }
+        let socket = RawSocket::open(&self.from.net, "eth0").map_err(|error| error.to_string())?;
+        Ok(self.from.net.inside(move || {
+            core_affinity::set_for_current(GENERATOR_CORE);
+            let paced = Arc::new(Paced::default());
+            ready.send(Controls::Socket(paced.clone())).map_err(|_| "nobody waits")?;
+            paced.send(&socket, &load)
+        }))
+    }
+
     fn read(&self, controls: &Controls) -> Result<Reading, String> {
         let latencies = self.sink.as_ref().map(Sink::latencies).transpose()?.unwrap_or_default();
-        let (made, sunk) = (total(&controls.counts, Count::Made)?, self.sunk()?);
+        let (made, sunk) = (controls.made()?, self.sunk()?);
         Ok(Reading { made, sunk, busy: cpu::busy()?, latencies })
     }
 
@@ -298,9 +328,28 @@ impl Sink {
 }
 
 /// How a generator is told to stop, and what it has made.
-struct Controls {
-    counts: PerCpu,
-    plans: Plans,
+enum Controls {
+    Program { counts: PerCpu, plans: Plans },
+    Socket(Arc<Paced>),
+}
+
+impl Controls {
+    fn made(&self) -> Result<u64, String> {
+        match self {
+            Self::Program { counts, .. } => total(counts, Count::Made),
+            Self::Socket(paced) => Ok(paced.made.load(Relaxed)),
+        }
+    }
+
+    fn stop(&mut self, load: &Load) -> Result<(), String> {
+        match self {
+            Self::Program { plans, .. } => {
+                plans.set(0, load.plan(0, true), 0).map_err(|error| error.to_string())?;
+            }
+            Self::Socket(paced) => paced.stop.store(true, Relaxed),
+        }
+        Ok(())
+    }
 }
 
 fn object() -> Result<Ebpf, String> {
@@ -322,34 +371,23 @@ fn plans(object: &mut Ebpf) -> Result<Plans, String> {
     object.take_map("plans").and_then(|map| Array::try_from(map).ok()).ok_or_else(|| "no plans".into())
 }
 
-fn generate(load: Load, ready: &std::sync::mpsc::Sender<Controls>) -> Result<(), String> {
-    core_affinity::set_for_current(core_affinity::CoreId { id: 0 });
-    rustix::thread::set_current_timer_slack(Some(REST_SLACK_NS)).map_err(|error| error.to_string())?;
+fn generate(load: Load, ready: &Sender<Controls>) -> Result<(), String> {
+    core_affinity::set_for_current(GENERATOR_CORE);
     let mut object = self::object()?;
     let index = switch_core::port::xdp::socket::index("eth0").map_err(|error| error.to_string())?;
     let (counts, mut plans) = (per_cpu(&mut object, "counts")?, plans(&mut object)?);
     plans.set(0, load.plan(index, false), 0).map_err(|error| error.to_string())?;
     let program = program(&mut object, "generate")?;
-    ready.send(Controls { counts, plans }).map_err(|_| "nobody waits")?;
+    ready.send(Controls::Program { counts, plans }).map_err(|_| "nobody waits")?;
     let frame = udp_frame(server(0), client(0), 0, load.frame_len());
     let time = load.window + load.warm_up;
-    let (turns, until) = match load.rests {
-        true => (LIVE_BATCH, Instant::now() + time + LINGER),
-        false => ((TURNS_PER_SECOND * time.as_secs_f64()) as u32, Instant::now()),
+    let options = TestRunOptions {
+        data_in: Some(&frame),
+        repeat: (TURNS_PER_SECOND * time.as_secs_f64()) as u32,
+        attrs: TestRunAttrs::new().xdp_live_frames(LIVE_BATCH),
+        ..TestRunOptions::default()
     };
-    loop {
-        let options = TestRunOptions {
-            data_in: Some(&frame),
-            repeat: turns,
-            attrs: TestRunAttrs::new().xdp_live_frames(LIVE_BATCH),
-            ..TestRunOptions::default()
-        };
-        program.test_run(options).map_err(|error| format!("test run: {error}"))?;
-        if Instant::now() >= until {
-            return Ok(());
-        }
-        std::thread::sleep(REST);
-    }
+    program.test_run(options).map(drop).map_err(|error| format!("test run: {error}"))
 }
 
 fn total(counts: &PerCpu, which: Count) -> Result<u64, String> {

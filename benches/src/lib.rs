@@ -7,6 +7,7 @@
 //! | [`traffic`] | the packet generator and sink, on another AF_XDP than ours |
 //! | [`sink`] | what the sink makes of what arrives: loss, reorder, latencies |
 //! | [`flood`] | a flood that no socket could send |
+//! | [`paced`] | a socket that sends what is due, and rests |
 //! | [`bare_sender`] | a socket that only sends: where every forwarder ends |
 //! | [`iperf`] | TCP between two pods |
 //! | [`tap_loops`] | two TAPs and a loop between them, by system calls or by `io_uring` in two ways |
@@ -47,6 +48,7 @@ pub mod iperf;
 pub mod machine;
 pub mod matrix;
 pub mod outage;
+pub mod paced;
 pub mod pair;
 pub mod peers;
 pub mod pipeline;

@@ -27,6 +27,7 @@ use switch_core::port::xdp::open::Engine;
 use switch_core::sandbox::{self, Folders, keeper};
 use switch_core::table::flow::FLOWS_DEFAULT;
 use switch_core::worker::naps::{NAP_US_DEFAULT, NAP_US_MAX};
+use switch_core::worker::prompt::{self, NICE_DEFAULT};
 use switch_core::worker::thread::{IDLE_TURNS_DEFAULT, Notify};
 use switch_core::worker::{Mail, Start, Turn, start};
 
@@ -108,6 +109,12 @@ struct Options {
     /// many come as without. 0: never, as quick as can be at the price of a core.
     #[arg(long, default_value_t = NAP_US_DEFAULT, value_parser = clap::value_parser!(u64).range(..=NAP_US_MAX))]
     nap_us: u64,
+
+    /// How workers stand with other programs that want their cores, -20 to 19 as in nice(1). At -10 a worker gets nine tenths of its
+    /// core when it needs them, and its frames do not wait for others; at 0 it is one among equals, and a burst may
+    /// find no room while another's slice lasts
+    #[arg(long, default_value_t = NICE_DEFAULT, allow_negative_numbers = true, value_parser = clap::value_parser!(i8).range(-20..=19))]
+    nice: i8,
     /// Whether lanes move from busy workers to others by themselves: `auto` looks every second and moves what has been plainly
     /// uneven for ten; `off` waits for `switch-ctl worker rebalance`.
     #[arg(long, value_enum, default_value_t = Rebalance::Off)]
@@ -223,6 +230,9 @@ fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::Error>> {
 
     let bpffs = options.bpffs.clone().unwrap_or_else(|| options.socket.with_file_name("bpf"));
     let engine = start_engine(&area, &bpffs);
+    start_keeper(&bpffs);
+    // Workers inherit it; in the sandbox the right to take it is gone.
+    let place = prompt::take_place(options.nice);
     let sandbox = give_up(&options, &bpffs, looks_up_users);
     let mail: Arc<[Mail]> = cores.iter().map(|_| Mail::new()).collect::<Result<_, _>>()?;
     let seed = random()?;
@@ -269,6 +279,14 @@ fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::Error>> {
         })?);
     }
 
+    match place.and_then(prompt::give_place_back) {
+        Ok(()) => {}
+        Err(error) => tracing::warn!(
+            "workers go before nobody on their cores (--nice {}): {error}; it takes CAP_SYS_NICE or a limit (LimitNICE= of systemd)",
+            options.nice
+        ),
+    }
+
     let (store, declared) = match &options.state {
         Some(path) => Store::open(path)?,
         None => Default::default(),
@@ -308,13 +326,17 @@ fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Everything that is not needed from here on; before the first worker, which inherits it.
-fn give_up(options: &Options, bpffs: &std::path::Path, users: bool) -> Support {
+/// Does for the daemon what it may not do in the sandbox.
+fn start_keeper(bpffs: &std::path::Path) {
     if let Err(error) = keeper::start(bpffs) {
         tracing::warn!(
             "no keeper: the bpffs stays at the end, and namespaces below /proc cannot be opened: {error}"
         );
     }
+}
+
+/// Everything that is not needed from here on; before the first worker, which inherits it.
+fn give_up(options: &Options, bpffs: &std::path::Path, users: bool) -> Support {
     if options.no_sandbox {
         tracing::warn!("--no-sandbox: the daemon keeps every right it was started with");
         return Support { ok: false, detail: "--no-sandbox".into() };

@@ -73,8 +73,10 @@ impl LoopWatch {
 
     /// A probe, and the port to send it out of.
     pub fn next(&mut self, snapshot: &Snapshot, pool: &mut Pool) -> Option<(PortId, Frame)> {
-        let (port, fid) = self.due.pop()?;
+        // Without a frame it waits for one: circling frames may have them all.
+        let (port, fid) = *self.due.last()?;
         let mut frame = pool.take()?;
+        self.due.pop();
         if self.write(pool.area(), &mut frame, snapshot, port, fid) {
             return Some((port, frame));
         }

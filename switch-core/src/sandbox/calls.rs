@@ -261,7 +261,10 @@ fn conditional() -> Result<Rules, Error> {
         (libc::SYS_clone, vec![when(vec![masked(0, thread, thread)?])?]),
         (libc::SYS_setns, any(1, &[net])?),
         (libc::SYS_unshare, any(0, &[net])?),
-        (libc::SYS_prctl, any(0, &[libc::PR_SET_NAME as u64])?),
+        (libc::SYS_prctl, any(0, &[libc::PR_SET_NAME as u64, libc::PR_SET_TIMERSLACK as u64])?),
+        // How soon the calling thread runs, and no other.
+        (libc::SYS_sched_getattr, any(0, &[0])?),
+        (libc::SYS_sched_setattr, any(0, &[0])?),
         // Our own limits.
         (libc::SYS_prlimit64, any(0, &[0])?),
         // What abort(3) does.

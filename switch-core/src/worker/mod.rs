@@ -8,6 +8,7 @@
 //! | [`idle`] | falling asleep without missing a wake-up |
 //! | [`laps`] | cycles per stage |
 //! | [`naps`] | resting at low load, to let frames gather |
+//! | [`prompt`] | what a worker asks of the kernel's scheduler |
 //! | [`readable`] | which lanes have something, for those that are asked by a system call |
 //! | [`watch`] | what wakes a sleeping worker |
 //! | [`thread`] | the loop around the turn: pinning, beating, sleeping |
@@ -23,6 +24,8 @@ pub mod laps;
 pub mod mail;
 #[cfg(not(loom))]
 pub mod naps;
+#[cfg(not(loom))]
+pub mod prompt;
 #[cfg(not(loom))]
 pub mod readable;
 #[cfg(not(loom))]

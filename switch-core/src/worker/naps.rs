@@ -6,9 +6,9 @@
 //! what comes in a while of naps. If as much comes, the worker goes on resting; if far less does, it was waited
 //! for, and the worker stays awake for long before it tries again.
 
-/// How long a nap is, unless `switchd --nap-us` says otherwise. At a tenth of what a veth carries six frames gather in
-/// it, and the worst of them is still forwarded within 200 µs, which with 100 it was not (ADR 0030).
-pub const NAP_US_DEFAULT: u64 = 65;
+/// How long a nap is, unless `switchd --nap-us` says otherwise. At a tenth of what a veth carries nine frames gather in
+/// it, and the worst of them is still forwarded within 200 µs (ADR 0030).
+pub const NAP_US_DEFAULT: u64 = 90;
 /// The longest that may be asked for: a beat waits for the end of a nap. A command and a new snapshot end it.
 pub const NAP_US_MAX: u64 = 1000;
 /// What is compared: so much time awake, so much of naps. Fifteen naps, or sixty round trips of a quick client.

@@ -1,6 +1,7 @@
 //! The loop around the turn: a pinned thread that beats, and sleeps when there is nothing to do.
 
 use super::naps::Naps;
+use super::prompt;
 use super::readable::Readable;
 use super::turn::Turn;
 use super::watch::Watch;
@@ -9,7 +10,6 @@ use crate::counter::Counters;
 use crate::pipeline::Now;
 use crate::port::Port;
 use crate::port::xdp::beat::Beats;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -17,9 +17,6 @@ use std::time::Duration;
 /// Empty turns before a worker sleeps, unless `switchd --idle-turns` says otherwise. An empty turn takes
 /// well under a microsecond: a thousand of them bridge the gap between two packets of a busy flow.
 pub const IDLE_TURNS_DEFAULT: u32 = 1000;
-
-/// How much later than asked the kernel may end a worker's rest. Its own default, 50 µs, is half a nap.
-const TIMER_SLACK_NS: NonZeroU64 = NonZeroU64::new(1_000).unwrap();
 
 /// Threads that close a worker's lanes when it ends. For each socket of AF_XDP that closes the kernel waits until all its readers have
 /// passed, 10 to 20 ms whatever it does: side by side sockets wait together.
@@ -119,8 +116,9 @@ fn work(mut start: Start, mut watch: Watch, mut readable: Readable) {
     mail[usize::from(id)].move_in();
     let mut idle = 0;
     let mut naps = Naps::new(start.nap_us);
-    // Refused, naps are as much longer as the kernel likes, which the trial of them shows.
-    _ = rustix::thread::set_current_timer_slack(Some(TIMER_SLACK_NS));
+    for (what, error) in prompt::ask() {
+        tracing::warn!(worker = id, "the kernel will not {what}: {error}");
+    }
     watch.renew(bell, &mut start.turn);
     loop {
         let now = now();

@@ -1,7 +1,7 @@
 //! Two ports that are patched together behind the switch's back: a real cable, real workers.
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
-use switch_api::{Done, Flood, Happened, Mac, Nothing, PortSettings, PortState, Request};
+use switch_api::{Done, Flood, Happened, Mac, Nothing, PortSettings, PortState, Request, WorkerStatus};
 use switch_lab::frames::{plain, station};
 use switch_lab::node::xdp_port;
 use switch_lab::{Daemon, Node, Options, RawSocket, wait_until};
@@ -32,6 +32,19 @@ fn talk(socket: &RawSocket, until: Instant) {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Each thread's name and how long it ran in user and in kernel mode, in ticks (proc_pid_stat(5)).
+fn threads(pid: u32) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    stats
+        .map(|stat| {
+            let (name, rest) = stat.rsplit_once(')').unwrap_or_default();
+            let times: Vec<_> = rest.split_whitespace().skip(11).take(2).collect();
+            format!("{name}) {}", times.join(" "))
+        })
+        .collect()
 }
 
 fn a_loop_costs_little(cores: &str, workers: [u16; 2], one_end_floods: bool) {
@@ -69,6 +82,9 @@ fn a_loop_costs_little(cores: &str, workers: [u16; 2], one_end_floods: bool) {
         let load = (daemon.cpu_time() - spent).as_secs_f64() / from.elapsed().as_secs_f64();
         let heard = heard() - before;
         println!("{load:.2} of a core, {heard} frames with {cores} {workers:?} {one_end_floods}");
+        // Should it be in vain: whether a worker turns, what it does then, and what it did not get rid of.
+        let said: Vec<WorkerStatus> = daemon.call(&Request::WorkerList(Nothing {}));
+        println!("{said:?}\n{:?}\n{:?}", daemon.stats().drops, threads(daemon.pid()));
         load < LOAD_MAX && heard < STRAY_MAX
     });
     // Who listens, or asks later, is told which port it was.

@@ -119,3 +119,33 @@ fn a_worker_with_more_to_do_than_time_is_told_of_once_and_when_it_is_over() {
     let over = ("worker-recovered".to_owned(), "0".to_owned());
     wait_until("it is over", 3 * LONG, || told() == [overloaded.clone(), over.clone()]);
 }
+
+/// Inside of the sandbox, where a call that is not allowed for is refused: what a worker asks of the scheduler, and whom it leaves alone.
+#[test]
+fn a_worker_goes_first_on_its_core_and_no_other_thread_does() {
+    let node = Node::new();
+    for (words, nice) in [("", -10), ("--nice 5", 5)] {
+        let daemon = start(&node, words);
+        let thread = |name: &str| {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+            let mut paths = tasks.map(|task| task.unwrap().path());
+            let is_it = |path: &std::path::PathBuf| {
+                std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name)
+            };
+            paths.find(is_it).unwrap_or_else(|| panic!("no thread {name}"))
+        };
+        // The 19th field of proc_pid_stat(5), the 17th of those after the name.
+        let nice_of = |name: &str| -> i32 {
+            let stat = std::fs::read_to_string(thread(name).join("stat")).unwrap();
+            let fields = stat.rsplit_once(')').unwrap().1;
+            fields.split_whitespace().nth(16).unwrap().parse().unwrap()
+        };
+        wait_until("the worker has asked", LONG, || nice_of("worker-0") == nice);
+        assert_eq!(nice_of("switchd"), 0, "the control thread is one among equals");
+        let id = thread("worker-0").file_name().unwrap().to_str().unwrap().to_owned();
+        let slack = std::fs::read_to_string(format!("/proc/{id}/timerslack_ns")).unwrap();
+        assert_eq!(slack.trim(), "1000", "its naps end when they should");
+        assert!(!daemon.log().contains("the kernel will not"), "{}", daemon.log());
+        assert!(!daemon.log().contains("go before nobody"), "{}", daemon.log());
+    }
+}

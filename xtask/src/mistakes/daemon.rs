@@ -131,4 +131,20 @@ pub(super) const DAEMON: &[Mistake] = &[
         test: "an_address_is_one_ports",
         loom: false,
     },
+    Mistake {
+        what: "a frame by a lane that gets few waits until others are done",
+        file: "port/xdp/kicks.rs",
+        right: "!busy || !grew || self.frames >= FRAMES_MAX || self.turns >= TURNS_MAX",
+        wrong: "{ _ = grew; !busy || self.frames >= FRAMES_MAX }",
+        test: "kicks::",
+        loom: false,
+    },
+    Mistake {
+        what: "a probe that found no frame to go in is forgotten",
+        file: "pipeline/probe.rs",
+        right: "let mut frame = pool.take()?;\n        self.due.pop();",
+        wrong: "self.due.pop();\n        let mut frame = pool.take()?;",
+        test: "a_probe_waits_for_a_frame_to_go_in",
+        loom: false,
+    },
 ];

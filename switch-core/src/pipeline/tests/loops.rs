@@ -1,7 +1,8 @@
 //! Two ports that are patched together: found, blocked both ways, at one end only.
 
 use super::*;
-use crate::pipeline::probe::looks_like_one;
+use crate::frame::{Area, AreaSize, Pool};
+use crate::pipeline::probe::{LoopWatch, looks_like_one};
 use crate::table::loops::HOLD_S;
 
 const NOW: Now = Now { ns: 5_000_000_000 };
@@ -174,4 +175,23 @@ fn a_forged_probe_blocks_who_sent_it() {
     rig.settle(NOW);
     let blocked: Vec<u16> = (0..3).filter(|port| rig.tables.loops.is_blocked(*port, NOW.s())).collect();
     assert_eq!(blocked, [0]);
+}
+
+/// What circles may have all the frames there are.
+#[test]
+fn a_probe_waits_for_a_frame_to_go_in() {
+    let (rig, _peers) = rig(&[PortSettings::default(), PortSettings::default()], 1, 1);
+    let size = AreaSize { chunk_bytes: 2048, chunks: 4, large: 0 };
+    let (area, frames) = Area::new(size).unwrap();
+    let mut pool = Pool::deal(std::sync::Arc::new(area), frames, 1).pop().unwrap();
+    let mut watch = LoopWatch::new(2, 1);
+    watch.suspect(1, rig.snapshot().port(1).unwrap().vlans.untagged.0, NOW);
+    let mut taken: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+    assert!(watch.next(rig.snapshot(), &mut pool).is_none());
+    pool.give(taken.pop().unwrap());
+    let (port, frame) = watch.next(rig.snapshot(), &mut pool).expect("it is not forgotten");
+    assert!(port == 1 && looks_like_one(pool.area().bytes(&frame)));
+    taken.push(frame);
+    assert!(watch.next(rig.snapshot(), &mut pool).is_none(), "once is enough");
+    taken.into_iter().for_each(|frame| pool.give(frame));
 }

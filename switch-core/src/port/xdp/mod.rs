@@ -12,6 +12,7 @@
 //! | [`beat`] | the dead-man timer's pulse |
 //! | [`promiscuous`] | hearing what is addressed to others |
 //! | [`jumbo`] | a frame that lies in several chunks |
+//! | `kicks` | when the kernel is asked to transmit |
 //! | [`open`] | a device becomes lanes: modes are tried from fast to slow |
 //!
 //! This file is the lane: one queue of one device.
@@ -21,6 +22,7 @@
 pub mod attach;
 pub mod beat;
 pub(crate) mod jumbo;
+mod kicks;
 pub mod networks;
 pub mod open;
 pub mod program;
@@ -35,6 +37,7 @@ use crate::counter::{Counters, DropReason, Event};
 use crate::frame::{Area, BATCH_FRAMES, Batch, Frame, Holder, Pool, TxQueue};
 use crate::wire::checksum::{self, Csum};
 use crate::wire::ethernet::{HEADER_LEN, TAG_LEN};
+use kicks::Kicks;
 use socket::{Kick, RawSocket, Rings};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -46,9 +49,6 @@ pub const IDLE_FRAMES: u32 = 64;
 /// region is copied into such, a batch a turn, and comes home with the kick. Without them a region whose lanes had all grown sent nothing
 /// any more, and nothing gave its frames back.
 const RESERVE_FRAMES: u32 = 2 * BATCH_FRAMES as u32;
-/// Transmit requests that are held back while more is coming, to send them with one system call. The
-/// kernel takes [`socket::TX_BUDGET`] in one; half of that leaves room to go on while it works.
-const KICK_FRAMES: u32 = 512;
 /// Turns between two looks at the kernel's own drop counts: a system call, so a few hundred a second.
 const STATISTICS_EVERY: u32 = 4096;
 /// `struct xsk_tx_metadata`: `XDP_TXMD_FLAGS_CHECKSUM`.
@@ -81,7 +81,7 @@ pub struct XdpPort {
     fill_target: u32,
     /// The last refill brought the kernel's supply up to the target.
     primed: bool,
-    unkicked: u32,
+    kicks: Kicks,
     lies: u64,
     /// Frames of other regions that found no frame here to be copied into.
     uncopied: u64,
@@ -117,7 +117,7 @@ impl XdpPort {
             in_tx: 0,
             fill_target: IDLE_FRAMES,
             primed: false,
-            unkicked: 0,
+            kicks: Kicks::default(),
             lies: 0,
             uncopied: 0,
             refused: 0,
@@ -173,12 +173,12 @@ impl XdpPort {
 
     fn kick(&mut self) {
         match self.socket.kick_tx() {
-            Kick::Done => self.unkicked = 0,
+            Kick::Done => self.kicks.taken(),
             // What is left goes with the next kick, which the next turn makes.
             Kick::Again => {}
             Kick::Refused => self.refused += 1,
             Kick::Dead(errno) => {
-                self.unkicked = 0;
+                self.kicks.taken();
                 self.dead = Some(errno);
             }
         }
@@ -316,13 +316,13 @@ impl Port for XdpPort {
         }
         self.rings.tx.publish();
         self.in_tx += entries;
-        self.unkicked += entries;
+        self.kicks.put(entries);
         sent
     }
 
     #[inline]
     fn service(&mut self, pool: &mut Pool, busy: bool, counters: &Counters) -> Serviced {
-        if self.unkicked > 0 && (!busy || self.unkicked >= KICK_FRAMES) {
+        if self.kicks.are_due(busy) {
             self.kick();
         }
         if self.in_tx > 0 {
@@ -346,7 +346,7 @@ impl Port for XdpPort {
     }
 
     fn hurry(&mut self) {
-        if self.unkicked > 0 {
+        if !self.kicks.is_none() {
             self.kick();
         }
     }
@@ -356,7 +356,7 @@ impl Port for XdpPort {
     }
 
     fn may_sleep(&self) -> bool {
-        self.unkicked == 0 && self.rings.rx.is_empty()
+        self.kicks.is_none() && self.rings.rx.is_empty()
     }
 
     fn held(&self) -> usize {
