@@ -17,10 +17,10 @@
 //! | [`outage`] | how long pods are cut off |
 //! | [`beacons`] | a thousand datagrams a second from each of them |
 //! | [`peers`] | what a user would run instead |
-//! | [`matrix`] | the switch beside them: devices, tasks, loads; tables and a picture |
+//! | [`matrix`] | the switch beside them: devices, tasks, loads; tables and pictures |
 //! | [`rooms`] | each room by itself: time, allocations, instructions |
 //! | [`rules`] | rules by the thousand, the same for all |
-//! | [`machine`] | the machine in a line |
+//! | [`machine`] | the machine in a line; when, and of which source, something was measured |
 //! | [`round_trips`] | UDP requests and their responses, timed |
 //! | [`cpu`] | what the machine's cores were busy for |
 //! | [`flows`] | flows through the whole pipeline |
@@ -28,6 +28,7 @@
 //! | [`routes`] | routing tables as large as the Internet's |
 //! | [`routed`] | routed packets through the whole pipeline |
 //! | [`dir24`] | DIR-24-8, to be held against |
+//! | [`vpp`] | what VPP takes, to be reached |
 //! | [`cycles`] | what a cycle is here |
 //! | [`allocations`] | an allocator that counts |
 
@@ -59,3 +60,4 @@ pub mod rules;
 pub mod sink;
 pub mod tap_loops;
 pub mod traffic;
+pub mod vpp;

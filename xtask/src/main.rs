@@ -46,16 +46,20 @@ enum Task {
     Setup,
     /// Measure the figures, all or those named. `--json` prints one object a line.
     Figures {
-        /// Ids, and `--json`.
+        /// Ids, `--json`, and `--write` (docs/figures.json and the README's picture).
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
-    /// Put the switch beside what a user would run instead: a table, and a picture. `--quick` takes a few minutes.
+    /// Put the switch beside what a user would run instead: a table, and a picture. `--quick` takes minutes, all of it hours, in as many parts as
+    /// one likes.
     Peers {
-        /// `--quick`, `--only NAME`, `--write` (docs/peers.* and the README), `--again` (no measuring), `--svg FILE`.
+        /// `--quick`, `--task PART`, `--load LOAD`, `--only NAME`, `--missing`, `--write` (docs/peers.* and the README), `--again` (no
+        /// measuring), `--list`; `cargo xtask peers --help` says more.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+    /// Measure what the README's picture shows, and draw it: its figures, and of the peers what is missing of `peers --quick`.
+    Graph,
     /// Measure each room by itself: time, allocations, instructions. `cargo xtask bench --help` says more.
     Bench {
         /// What names have in them, `--compare`, `--save`, `--list`.
@@ -93,6 +97,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::everything(),
         Task::Figures { words } => figures(&words),
         Task::Peers { words } => peers(&words),
+        Task::Graph => graph(),
         Task::Bench { words } => bench(&words),
         Task::Fuzz { seconds } => fuzz::run_all(seconds),
         Task::Tidy => tidy::run(),
@@ -129,6 +134,14 @@ fn peers(words: &[String]) -> sh::Result {
     let mut command = sh::cargo("run --release --quiet --package switch-bench --bin switch-peers --");
     command.args(words);
     sh::run(command).map_err(|_| "the peers could not be measured, see above".into())
+}
+
+/// The README's picture. A figure that does not hold is shown as it is, and keeps nothing else from it.
+fn graph() -> sh::Result {
+    if let Err(error) = figures(&["--pictured", "--write"].map(str::to_owned)) {
+        eprintln!("xtask: {error}");
+    }
+    peers(&["--quick", "--missing", "--write"].map(str::to_owned))
 }
 
 /// Builds and runs the benches of each room.

@@ -2,9 +2,11 @@
 
 use clap::Parser;
 use std::panic::catch_unwind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use switch_bench::figures::{ALL, Bench, Entry, l2_pipeline, line, policy};
+use switch_bench::figures::kept::{Kept, One, PICTURED};
+use switch_bench::figures::{ALL, Bench, Entry, Figure, l2_pipeline, line, policy};
+use switch_bench::matrix::write;
 
 #[global_allocator]
 static ALLOCATOR: switch_bench::allocations::Counting = switch_bench::allocations::Counting;
@@ -17,6 +19,12 @@ struct Options {
     /// One JSON object a line.
     #[arg(long)]
     json: bool,
+    /// Those that the README's picture shows.
+    #[arg(long)]
+    pictured: bool,
+    /// Keeps what is measured in docs/figures.json, and draws the README's picture anew.
+    #[arg(long)]
+    write: bool,
     /// The release daemon.
     #[arg(long, default_value = "target/release/switchd")]
     switchd: PathBuf,
@@ -84,13 +92,24 @@ fn main() -> ExitCode {
         eprintln!("there is no figure {id}; there are: {}", known.join(", "));
         return ExitCode::from(2);
     }
-    let wanted = |id: &str| options.ids.is_empty() || options.ids.iter().any(|wanted| wanted == id);
+    let is_pictured = |id: &str| options.pictured && PICTURED.contains(&id);
+    let is_all = options.ids.is_empty() && !options.pictured;
+    let wanted = |id: &str| is_all || is_pictured(id) || options.ids.iter().any(|wanted| wanted == id);
     if !options.json {
         println!("machine: {}", switch_bench::machine::line());
     }
     let bench = Bench { switchd: options.switchd.clone() };
-    let all_hold = ALL.iter().filter(|(id, ..)| wanted(id)).map(|entry| show(entry, &bench, options.json));
+    let all_hold = ALL.iter().filter(|(id, ..)| wanted(id)).map(|entry| show(entry, &bench, &options));
     if all_hold.fold(true, |all, one| all & one) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Keeps it at once: what comes after it may take long, and be ended.
+fn keep(entry: &Entry, measured: &Result<Figure, String>) -> Result<(), String> {
+    let root = Path::new(".");
+    let mut kept = Kept::load(root)?;
+    kept.put(One::now(entry, measured));
+    kept.save(root)?;
+    write::picture(root, &kept, &write::kept(root)?)
 }
 
 /// What somebody said who panicked.
@@ -100,10 +119,17 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or("it could not be set up, see above").to_owned()
 }
 
-fn show((id, what, held, measure): &Entry, bench: &Bench, json: bool) -> bool {
+fn show(entry: &Entry, bench: &Bench, options: &Options) -> bool {
+    let (id, what, held, measure) = entry;
     // Cables and processes are set up by a laboratory that panics where it cannot go on: the figures after this one are measured.
     let measured = catch_unwind(|| measure(bench)).unwrap_or_else(|panic| Err(said(&*panic)));
-    if json {
+    if options.write
+        && let Err(error) = keep(entry, &measured)
+    {
+        eprintln!("switch-figures: {error}");
+        return false;
+    }
+    if options.json {
         println!("{}", line(id, *held, &measured));
         return measured.is_ok_and(|figure| figure.ok);
     }

@@ -86,9 +86,12 @@ fn go(options: &Options) -> Result<(), String> {
 
 fn spin(case: &Case, runs: u64) -> Result<(), String> {
     let mut work = (case.make)();
-    for _ in 0..runs {
+    for run in 0..instructions::WARM_UP + runs {
         work.prepare();
-        counted(work.as_mut());
+        match run < instructions::WARM_UP {
+            true => work.run(),
+            false => counted(work.as_mut()),
+        }
         work.settle();
     }
     Ok(())
@@ -97,6 +100,7 @@ fn spin(case: &Case, runs: u64) -> Result<(), String> {
 fn measure(options: &Options, cases: &[&Case]) -> Result<(), String> {
     let before = options.compare.then(|| Baseline::load(Path::new(BASELINE))).transpose()?;
     let mut now = Baseline { machine: machine::line(), compiler: compiler(), ..Baseline::default() };
+    println!("machine: {}; {}", now.machine, now.compiler);
     for case in cases {
         let mut taken = Taken { allocations: counted_allocations(case)?, ..Taken::default() };
         if !options.no_time {
@@ -116,7 +120,8 @@ fn measure(options: &Options, cases: &[&Case]) -> Result<(), String> {
         grown = more;
     }
     if options.save {
-        now.save(Path::new(BASELINE))?;
+        let known: Vec<&str> = all().iter().map(|case| case.id).collect();
+        now.save(Path::new(BASELINE), &known)?;
     }
     if grown.is_empty() { Ok(()) } else { Err(grown.join("\n")) }
 }

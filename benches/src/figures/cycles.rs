@@ -1,10 +1,10 @@
 //! [l2-cycles], [l3-cycles], [policy-cycles] and [nat-cycles] The pipeline alone on one core, small frames, in few and in many of whatever a lookup is
 //! among. The goal is what VPP takes; it was measured elsewhere, so it is scaled by what testpmd takes between null ports here and there.
 
-use super::{Bench, Figure, Held};
+use super::{Bench, Figure, Held, Part};
 use crate::cycles::{median, per_tick};
 use crate::peers::null;
-use crate::{pipeline, routed};
+use crate::{pipeline, routed, vpp};
 use quanta::Clock;
 
 /// What it is held against.
@@ -21,24 +21,17 @@ pub(super) const NAT_HELD: Held = Held::at_most("core cycles more a packet", 120
 /// And with [`MANY_FLOWS`], for the same reason.
 const NAT_MANY_FLOWS_BAR: f64 = 220.0;
 
+/// What the picture calls VPP's own figure, and what it would be here.
+pub(crate) const VPP_THERE: &str = "VPP, elsewhere";
+/// Scaled.
+pub(crate) const VPP_HERE: &str = "VPP, scaled";
+
 const ROUNDS: usize = 7;
 const NAT_PAIRS: usize = 31;
 const BATCHES: usize = 400;
 const FEW_FLOWS: usize = 1_000;
 const MANY_FLOWS: usize = 100_000;
 const RULES: [u32; 2] = [10, 10_000];
-
-/// VPP's cycles of a 2.6 GHz counter, from the same measurement as testpmd's packets below.
-const VPP_GHZ: f64 = 2.6;
-const VPP_L2: [f64; 2] = [48.0, 49.0];
-const VPP_L3: [f64; 2] = [57.0, 57.0];
-/// Stateful, without L3, 100 rules; it grows with rules.
-const VPP_POLICY: [f64; 2] = [103.0, 173.0];
-/// Packets a second of testpmd between null ports, where that was measured.
-const NULL_THERE: f64 = 90e6;
-
-/// With less it shares its core with other work, and is no yardstick.
-const NULL_LEAST: f64 = NULL_THERE / 3.0;
 
 /// One cell: what it is, and what a packet took in each round.
 struct Cell {
@@ -67,20 +60,30 @@ impl Cell {
         let ns = median(self.ns.clone());
         let beside = match null {
             Ok(pps) => {
-                let goal = self.vpp / VPP_GHZ * NULL_THERE / pps;
+                let goal = vpp::here_ns(self.vpp, *pps);
                 format!("; VPP's {} would be {goal:.1} ns here: {:.2} times", self.vpp, ns / goal)
             }
             Err(_) => format!("; VPP {} cycles elsewhere", self.vpp),
         };
         format!("{}: {:.1} cycles, {ns:.1} ns{beside}", self.name, self.median())
     }
+
+    /// The same for the picture, VPP's scaled to cycles of here.
+    fn part(&self, bar: f64, null: &Result<f64, String>) -> Part {
+        let part = Part::new(&self.name, self.median(), Some(bar)).beside(VPP_THERE, self.vpp);
+        match null {
+            Ok(pps) => {
+                let cycles_a_ns = self.median() / median(self.ns.clone());
+                part.beside(VPP_HERE, vpp::here_ns(self.vpp, *pps) * cycles_a_ns)
+            }
+            Err(_) => part,
+        }
+    }
 }
 
-fn figure(id: &'static str, held: Held, cells: &[Cell], how: &str) -> Figure {
-    let null = null::testpmd().and_then(|pps| match pps < NULL_LEAST {
-        true => Err(format!("testpmd between null ports did {:.0} Mpps: its core is not its own", pps / 1e6)),
-        false => Ok(pps),
-    });
+/// `bars` are of the cells, each of its own.
+fn figure(id: &'static str, held: Held, cells: &[Cell], bars: &[f64], how: &str) -> Figure {
+    let null = null::yardstick();
     let worst = cells.iter().map(Cell::median).fold(0.0, f64::max);
     let each: Vec<String> = cells.iter().map(|cell| cell.words(&null)).collect();
     let scale = match &null {
@@ -90,7 +93,8 @@ fn figure(id: &'static str, held: Held, cells: &[Cell], how: &str) -> Figure {
         Err(error) => format!("not scaled: {error}"),
     };
     let detail = format!("{}; {how}; {ROUNDS} rounds in turn, medians; {scale}", each.join("; "));
-    Figure::new(id, worst, held, detail)
+    let parts = cells.iter().zip(bars).map(|(cell, bar)| cell.part(*bar, &null)).collect();
+    Figure::new(id, worst, held, detail).with(parts)
 }
 
 pub(super) fn l2(_: &Bench) -> Result<Figure, String> {
@@ -99,7 +103,7 @@ pub(super) fn l2(_: &Bench) -> Result<Figure, String> {
     let mut benches = [1, 50_000].map(pipeline::Bench::new);
     let names = ["1 pair of stations", "100 000 MACs"];
     let mut cells: Vec<Cell> =
-        names.into_iter().zip(VPP_L2).map(|(name, vpp)| Cell::new(name.into(), vpp)).collect();
+        names.into_iter().zip(vpp::L2).map(|(name, vpp)| Cell::new(name.into(), vpp)).collect();
     let mut allocations = 0;
     for _ in 0..ROUNDS {
         let scale = per_tick(&clock);
@@ -110,22 +114,22 @@ pub(super) fn l2(_: &Bench) -> Result<Figure, String> {
         }
     }
     let how = format!("known unicast, every byte checked, {allocations} allocations");
-    Ok(figure("l2-cycles", L2_HELD, &cells, &how).only_if(allocations == 0))
+    Ok(figure("l2-cycles", L2_HELD, &cells, &[L2_HELD.bar; 2], &how).only_if(allocations == 0))
 }
 
 pub(super) fn l3(_: &Bench) -> Result<Figure, String> {
     let routes = [10, 1_000_000];
     let mut benches = routes.map(|routes| routed::Bench::new(routes, FEW_FLOWS));
     let mut cells: Vec<Cell> =
-        routes.iter().zip(VPP_L3).map(|(routes, vpp)| Cell::new(format!("{routes} routes"), vpp)).collect();
+        routes.iter().zip(vpp::L3).map(|(routes, vpp)| Cell::new(format!("{routes} routes"), vpp)).collect();
     rounds(&mut benches, &mut cells);
     let how = format!("{FEW_FLOWS} flows in random order, every byte checked");
-    Ok(figure("l3-cycles", L3_HELD, &cells, &how))
+    Ok(figure("l3-cycles", L3_HELD, &cells, &[L3_HELD.bar; 2], &how))
 }
 
 pub(super) fn policy(_: &Bench) -> Result<Figure, String> {
     let (mut benches, mut cells) = (Vec::new(), Vec::new());
-    for (flows, vpp) in [FEW_FLOWS, MANY_FLOWS].into_iter().zip(VPP_POLICY) {
+    for (flows, vpp) in [FEW_FLOWS, MANY_FLOWS].into_iter().zip(vpp::POLICY) {
         for rules in RULES {
             benches.push(routed::Bench::policed(10, flows, rules)?);
             cells.push(Cell::new(format!("{flows} flows, {rules} rules"), vpp));
@@ -138,8 +142,9 @@ pub(super) fn policy(_: &Bench) -> Result<Figure, String> {
         "L2 + L3 + stateful policy, established flows in random order towards the isolated port, every byte checked; bar with \
          {MANY_FLOWS} flows {MANY_FLOWS_BAR}; VPP's are without L3, with 100 rules"
     );
-    let mut figure = figure("policy-cycles", POLICY_HELD, &cells, &how);
-    let held = Figure::new(figure.id, worst(few), POLICY_HELD, std::mem::take(&mut figure.detail));
+    let bars = [POLICY_HELD.bar, POLICY_HELD.bar, MANY_FLOWS_BAR, MANY_FLOWS_BAR];
+    let Figure { id, detail, parts, .. } = figure("policy-cycles", POLICY_HELD, &cells, &bars, &how);
+    let held = Figure::new(id, worst(few), POLICY_HELD, detail).with(parts);
     Ok(held.only_if(worst(many) <= MANY_FLOWS_BAR))
 }
 

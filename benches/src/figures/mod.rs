@@ -19,6 +19,7 @@ pub mod gro_tap;
 pub mod idle_cpu;
 pub mod idle_tap_ports;
 pub mod idle_xdp_port;
+pub mod kept;
 pub mod l2_pipeline;
 pub mod lpm;
 pub mod mac_scale;
@@ -39,7 +40,7 @@ pub mod udp_rr;
 pub mod xdp_forward;
 pub mod xdp_full_forward;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Which way a bar stands.
@@ -89,6 +90,35 @@ pub struct Figure {
     pub ok: bool,
     /// Everything else worth knowing.
     pub detail: String,
+    /// What the value is the worst of, or stands beside: for the picture.
+    #[serde(skip)]
+    pub parts: Vec<Part>,
+}
+
+/// One of the values that a figure is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// Which.
+    pub name: String,
+    /// What was measured.
+    pub value: f64,
+    /// What it must not exceed, if anything.
+    pub bar: Option<f64>,
+    /// What others reach, in the same unit.
+    pub beside: Vec<(String, f64)>,
+}
+
+impl Part {
+    /// With nothing beside it.
+    pub fn new(name: &str, value: f64, bar: Option<f64>) -> Self {
+        Self { name: name.into(), value, bar, beside: Vec::new() }
+    }
+
+    /// The same beside what somebody reaches.
+    pub fn beside(mut self, name: &str, value: f64) -> Self {
+        self.beside.push((name.into(), value));
+        self
+    }
 }
 
 impl Figure {
@@ -100,7 +130,13 @@ impl Figure {
             Bar::AtLeast => value >= bar,
         };
         // A value that is no number holds against nothing.
-        Self { id, value, unit, bar, ok: holds && value.is_finite(), detail }
+        Self { id, value, unit, bar, ok: holds && value.is_finite(), detail, parts: Vec::new() }
+    }
+
+    /// The same, made of these.
+    pub fn with(mut self, parts: Vec<Part>) -> Self {
+        self.parts = parts;
+        self
     }
 
     /// The same, which holds only if `also` does.

@@ -144,7 +144,8 @@ fn ovs_tap(_: &Bench, _: Task) -> Result<Rig, String> {
     Ok(Rig { between: Box::new(between), pods, gateway: None, cable: Cable::Tap })
 }
 
-fn ovs_xdp(_: &Bench, task: Task) -> Result<Rig, String> {
+/// Open vSwitch, its userspace datapath, over AF_XDP.
+pub fn ovs_xdp(_: &Bench, task: Task) -> Result<Rig, String> {
     let ovs = Ovs::start(Kind::Xdp)?;
     let gateway = Mac([0x02, 0x0a, 0, 0, 0, 1]);
     let there = format!(

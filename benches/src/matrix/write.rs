@@ -2,38 +2,60 @@
 
 use super::device::{SWITCH, TESTPMD};
 use super::result::Results;
-use super::task::Traffic;
-use super::{plot, table};
+use super::task::{Task, Traffic};
+use super::{graph, plot, table};
+use crate::figures::kept::Kept;
 use std::fs;
 use std::path::Path;
 
 const DATA: &str = "docs/peers.json";
 const TEXT: &str = "docs/peers.md";
 const PICTURE: &str = "docs/peers.svg";
+const GRAPH: &str = "docs/graph.svg";
+const README: &str = "README.md";
 /// What the README has of it stands between these lines.
-const MARKS: (&str, &str) = ("<!-- peers: `cargo xtask peers --write` writes this -->", "<!-- /peers -->");
+const MARKS: (&str, &str) = ("<!-- graph: `cargo xtask graph` writes this -->", "<!-- /graph -->");
 
-/// What was written before.
+/// What was written before; nothing if there is no such file.
 pub fn kept(root: &Path) -> Result<Results, String> {
     let path = root.join(DATA);
+    if !path.exists() {
+        return Ok(Results::default());
+    }
     let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+fn put(root: &Path, name: &str, text: &str) -> Result<(), String> {
+    let path = root.join(name);
+    fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
 /// Writes all of it.
-pub fn all(root: &Path, results: &Results) -> Result<(), String> {
-    let write = |name: &str, text: &str| {
-        let path = root.join(name);
-        fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
-    };
+pub fn all(root: &Path, kept: &Kept, results: &Results) -> Result<(), String> {
     let data = serde_json::to_string_pretty(results).map_err(|error| error.to_string())?;
-    write(DATA, &(data + "\n"))?;
-    let head = "# Beside its peers\n\nWritten by `cargo xtask peers --write`; the method is in [the guide](guide/measuring.md).\n\n";
-    write(TEXT, &(head.to_owned() + &table::all(results)))?;
-    write(PICTURE, &plot::svg(results)?)?;
-    let readme = root.join("README.md");
-    let text = fs::read_to_string(&readme).map_err(|error| format!("{}: {error}", readme.display()))?;
-    write("README.md", &between(&text, &summary(results))?)
+    put(root, DATA, &(data + "\n"))?;
+    tables(results)?.into_iter().try_for_each(|(name, text)| put(root, name, &text))?;
+    picture(root, kept, results)
+}
+
+/// The README's picture, and what it says of it.
+pub fn picture(root: &Path, kept: &Kept, results: &Results) -> Result<(), String> {
+    pictured(root, kept, results)?.into_iter().try_for_each(|(name, text)| put(root, name, &text))
+}
+
+/// Files, each with what is to be in it.
+type Files = [(&'static str, String); 2];
+
+fn tables(results: &Results) -> Result<Files, String> {
+    let head = "# Beside its peers\n\nWritten by `cargo xtask peers --write`; the method is in [the guide](guide/measuring.md).\n\n![The switch beside its peers](peers.svg)\n\n";
+    Ok([(TEXT, head.to_owned() + &table::all(results)), (PICTURE, plot::svg(results)?)])
+}
+
+fn pictured(root: &Path, kept: &Kept, results: &Results) -> Result<Files, String> {
+    let path = root.join(README);
+    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok([(GRAPH, graph::svg(kept, results)?), (README, between(&text, &summary(kept, results))?)])
 }
 
 /// The text with what stands between the marks replaced.
@@ -45,21 +67,26 @@ fn between(text: &str, new: &str) -> Result<String, String> {
 }
 
 /// The picture, and a sentence.
-fn summary(results: &Results) -> String {
+fn summary(kept: &Kept, results: &Results) -> String {
     let main = Traffic::MAIN.name();
-    let tasks = results.each(|row| &row.task);
-    let times = tasks.iter().filter_map(|task| {
-        let row = results.row(task, &main, SWITCH)?;
-        Some(format!("{task} {:.2} times", results.times(row, TESTPMD)?))
+    let times = [Task::Bridge, Task::Route, Task::Police(1_000)].into_iter().filter_map(|task| {
+        let rows = results.shown(&task.name(), &main);
+        let row = rows.iter().find(|row| row.device == SWITCH)?;
+        Some(format!("{} {:.2} times", task.name(), results.times(row, TESTPMD)?))
     });
     let times: Vec<String> = times.collect();
+    let beside = match times.is_empty() {
+        true => String::new(),
+        false => format!(
+            "Beside DPDK's testpmd, which moves frames and looks at none ({main}, over veth, one core): {}. ",
+            times.join(", ")
+        ),
+    };
+    let one = kept.0.iter().map(|one| one.machine.as_str()).next();
+    let machine = one.or(results.runs.last().map(|run| run.machine.as_str())).unwrap_or("no machine");
     format!(
-        "![The switch beside its peers]({PICTURE})\n\n\
-         Beside DPDK's testpmd, which moves frames and looks at none ({main}, over veth, one core): {}. \
-         Made by `{} --write` on {}; [all of it](docs/peers.md).",
-        times.join(", "),
-        results.command,
-        results.machine
+        "![What was promised of speed, and what is]({GRAPH})\n\n\
+         {beside}Made by `cargo xtask graph` on {machine}; [all beside its peers](docs/peers.md), [in a picture]({PICTURE})."
     )
 }
 
@@ -68,6 +95,18 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
     use super::*;
+
+    /// What is in the tree is what is made of the data there: who changes how it is made, makes it again.
+    #[test]
+    fn tables_and_pictures_are_of_what_is_kept() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let (kept, results) = (Kept::load(root).unwrap(), kept(root).unwrap());
+        let (tables, pictured) = (tables(&results).unwrap(), pictured(root, &kept, &results).unwrap());
+        for (name, text) in tables.into_iter().chain(pictured) {
+            let there = fs::read_to_string(root.join(name)).unwrap();
+            assert!(there == text, "{name} is another: run `cargo xtask peers --again --write`");
+        }
+    }
 
     #[test]
     fn only_what_is_between_the_marks_is_replaced() {

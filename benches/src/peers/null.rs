@@ -11,20 +11,39 @@ const WINDOW: Duration = Duration::from_secs(1);
 const START: Duration = Duration::from_secs(3);
 /// Readings; the median counts.
 const READINGS: usize = 5;
+/// Packets in memory at a time, beside those of a capture.
+const BUFFERS: u32 = 16_384;
+/// MiB, beside a capture's.
+const MEMORY: u32 = 256;
+/// Packets of a capture that fit into one: a buffer of 2 176 bytes, what is known of it, and room to place it.
+const CAPTURED_A_MIB: u32 = 320;
+/// Packets a second of a core of its own, at the least.
+const YARDSTICK_LEAST: f64 = crate::vpp::NULL_THERE / 3.0;
 /// For all of it.
 const LIMIT: Duration = Duration::from_secs(40);
 
 /// Packets a second that it forwards on core 1 from one null port to the other.
 pub fn testpmd() -> Result<f64, String> {
-    testpmd_between(["net_null0".into(), "net_null1".into()])
+    testpmd_between(["net_null0".into(), "net_null1".into()], 0)
 }
 
-/// The same from the first of these devices to the second, as its `--vdev` reads them.
-pub fn testpmd_between(devices: [String; 2]) -> Result<f64, String> {
+/// The same as a yardstick between machines: with much less than elsewhere it shares its core with other work, and is none.
+pub fn yardstick() -> Result<f64, String> {
+    let pps = testpmd()?;
+    match pps < YARDSTICK_LEAST {
+        true => Err(format!("testpmd between null ports did {:.0} Mpps: its core is not its own", pps / 1e6)),
+        false => Ok(pps),
+    }
+}
+
+/// The same from the first of these devices to the second, as its `--vdev` reads them; the first has so many packets of a capture.
+pub fn testpmd_between(devices: [String; 2], captured: u32) -> Result<f64, String> {
     let prefix = format!("--file-prefix=null{}", std::process::id());
-    let words = ["--no-pci", "--no-huge", "-m", "256", "-l", "0,1", "--main-lcore", "0", &prefix];
+    let memory = (MEMORY + captured / CAPTURED_A_MIB).to_string();
+    let words = ["--no-pci", "--no-huge", "-m", &memory, "-l", "0,1", "--main-lcore", "0", &prefix];
     let devices = devices.map(|device| format!("--vdev={device}"));
-    let forwarding = ["--", "--total-num-mbufs=16384", "--forward-mode=io", "--auto-start", "-i"];
+    let buffers = format!("--total-num-mbufs={}", BUFFERS + captured);
+    let forwarding = ["--", &buffers, "--forward-mode=io", "--auto-start", "-i"];
     let mut command = Command::new("dpdk-testpmd");
     command.args(words).args(devices).args(forwarding);
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();

@@ -3,7 +3,7 @@
 
 use super::{PATIENCE, Process};
 use crate::rules;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use switch_lab::{Node, Pod, wait_until};
 
@@ -32,7 +32,30 @@ pub struct Ovs {
 
 /// What goes before the pods do.
 #[derive(Debug)]
-pub struct Between(#[expect(dead_code, reason = "kept until it is dropped")] (Process, Process, Node));
+pub struct Between {
+    _processes: (Process, Process),
+    node: Node,
+    directory: PathBuf,
+}
+
+impl Between {
+    /// Where it keeps what it has.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A command line that changes its rules by a file of them, in one go.
+    pub fn rules_line(&self, file: &Path) -> String {
+        let bridge = self.directory.join("br0.mgmt");
+        format!("ovs-ofctl -O OpenFlow14 --bundle add-flows unix:{} {}", bridge.display(), file.display())
+    }
+
+    /// A command line that asks its database for this.
+    pub fn database_line(&self, words: &str) -> String {
+        let home = Home { node: &self.node, directory: &self.directory };
+        format!("ovs-vsctl --timeout=20 --db=unix:{} {words}", home.socket())
+    }
+}
 
 impl Ovs {
     /// Starts it, and waits until a ping crosses it.
@@ -85,7 +108,9 @@ impl Ovs {
 
     /// What is between the pods, and the pods.
     pub fn apart(self) -> (Between, [Pod; 2]) {
-        (Between((self._switch, self._database, self.node)), self.pods)
+        let directory = self.node.directory().join("ovs");
+        let between = Between { _processes: (self._switch, self._database), node: self.node, directory };
+        (between, self.pods)
     }
 
     /// Replaces its OpenFlow rules by these, one a line, as ovs-ofctl(8) reads them.

@@ -3,11 +3,13 @@
 
 use super::ovs::{Home, stateful, version};
 use super::{Process, null};
+use crate::matrix::task::{Task, Traffic};
 use crate::rules;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use switch_api::Mac;
+use switch_core::port::traffic::{client, server};
 use switch_core::wire::checksum::{fold, sum};
 use switch_lab::Node;
 
@@ -42,14 +44,41 @@ pub fn version_of_it() -> Result<String, String> {
 /// Nanoseconds of core 1 a packet of `flows` established UDP flows, routed and admitted by one of so many rules; and of them what
 /// moving it takes.
 pub fn policed(flows: u32, rules: u32) -> Result<(f64, f64), String> {
-    let node = Node::new();
-    let directory = node.directory().join("ovs");
-    std::fs::create_dir(&directory).map_err(|error| error.to_string())?;
-    let capture = directory.join("flows.pcap");
-    std::fs::write(&capture, replayed(flows)).map_err(|error| error.to_string())?;
-    let whole = 1e9 / Replayed::start(&node, &directory, &capture, rules)?.measure()?;
-    let moved = 1e9 / null::testpmd_between(devices(&capture))?;
-    Ok((whole, moved))
+    let capture = Capture::new(Task::Police(rules), flows)?;
+    Ok((capture.through_ovs()?, capture.moved()?))
+}
+
+/// Packets of so many flows in a file, for what replays them.
+#[derive(Debug)]
+pub struct Capture {
+    task: Task,
+    flows: u32,
+    // Its directory goes when it does.
+    node: Node,
+    directory: PathBuf,
+    path: PathBuf,
+}
+
+impl Capture {
+    /// Frames that this task is about.
+    pub fn new(task: Task, flows: u32) -> Result<Self, String> {
+        let node = Node::new();
+        let directory = node.directory().join("ovs");
+        std::fs::create_dir(&directory).map_err(|error| error.to_string())?;
+        let path = directory.join("flows.pcap");
+        std::fs::write(&path, replayed(flows, task == Task::Bridge)).map_err(|error| error.to_string())?;
+        Ok(Self { task, flows, node, directory, path })
+    }
+
+    /// Nanoseconds that Open vSwitch takes for a packet, moving it included.
+    pub fn through_ovs(&self) -> Result<f64, String> {
+        Ok(1e9 / Replayed::start(self)?.measure()?)
+    }
+
+    /// Nanoseconds that moving a packet takes alone.
+    pub fn moved(&self) -> Result<f64, String> {
+        Ok(1e9 / null::testpmd_between(devices(&self.path), self.flows.max(FRAMES))?)
+    }
 }
 
 fn devices(capture: &Path) -> [String; 2] {
@@ -62,12 +91,12 @@ struct Replayed<'a> {
 }
 
 impl<'a> Replayed<'a> {
-    fn start(node: &'a Node, directory: &'a Path, capture: &Path, rules: u32) -> Result<Self, String> {
+    fn start(capture: &'a Capture) -> Result<Self, String> {
         version_of_it()?;
-        let home = Home { node, directory };
+        let home = Home { node: &capture.node, directory: &capture.directory };
         let processes = home.serve(DAEMON, "0,1", SETTINGS)?;
         home.bridge("br0")?;
-        for (port, device) in ["in0", "out0"].iter().zip(devices(capture)) {
+        for (port, device) in ["in0", "out0"].iter().zip(devices(&capture.path)) {
             home.vsctl(&format!(
                 "add-port br0 {port} -- set interface {port} type=dpdk options:dpdk-devargs=\"{device}\""
             ))?;
@@ -77,7 +106,19 @@ impl<'a> Replayed<'a> {
             }
         }
         let there = format!("mod_dl_src:{GATEWAY},mod_dl_dst:{NEXT_HOP},dec_ttl,output:2");
-        home.rules(&stateful(&rules::blocks(rules), "udp,nw_dst=11.0.0.0/8", &there))?;
+        let to_there = "udp,nw_dst=11.0.0.0/8";
+        match capture.task {
+            // Nothing comes from there, so it is said who is.
+            Task::Bridge => {
+                for pair in 0..capture.flows.min(Traffic::stations_max()) {
+                    home.ask(&format!("fdb/add br0 out0 0 {}", server(pair)))?;
+                }
+            }
+            Task::Route => {
+                home.rules(&format!("priority=0,actions=NORMAL\npriority=10,{to_there},actions={there}\n"))?;
+            }
+            Task::Police(rules) => home.rules(&stateful(&rules::blocks(rules), to_there, &there))?,
+        }
         std::thread::sleep(SETTLE);
         Ok(Self { home, _processes: processes })
     }
@@ -115,8 +156,8 @@ fn counted(said: &str) -> Option<[u64; 2]> {
     Some([number("in0", "RX packets:")?, number("out0", "TX packets:")?])
 }
 
-/// A capture of so many flows' packets in random order, as pcap-savefile(5) says.
-fn replayed(flows: u32) -> Vec<u8> {
+/// A capture of so many flows' packets in random order, as pcap-savefile(5) says; to the gateway, or each from station to station.
+fn replayed(flows: u32, is_bridged: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
     for word in [0xa1b2_c3d4u32, 2 | 4 << 16, 0, 0, 65_535, 1] {
         bytes.extend(word.to_le_bytes());
@@ -131,15 +172,17 @@ fn replayed(flows: u32) -> Vec<u8> {
         for word in [0, 0, FRAME_LEN as u32, FRAME_LEN as u32] {
             bytes.extend(word.to_le_bytes());
         }
-        bytes.extend(frame(flow));
+        bytes.extend(frame(flow, is_bridged));
     }
     bytes
 }
 
-fn frame(flow: u32) -> [u8; FRAME_LEN] {
+fn frame(flow: u32, is_bridged: bool) -> [u8; FRAME_LEN] {
     let mut frame = [0; FRAME_LEN];
-    frame[..6].copy_from_slice(&GATEWAY.0);
-    frame[6..12].copy_from_slice(&SENDER.0);
+    let pair = flow % Traffic::stations_max();
+    let [to, from] = if is_bridged { [server(pair), client(pair)] } else { [GATEWAY, SENDER] };
+    frame[..6].copy_from_slice(&to.0);
+    frame[6..12].copy_from_slice(&from.0);
     frame[12..24].copy_from_slice(&[8, 0, 0x45, 0, 0, FRAME_LEN as u8 - 14, 0, 0, 0, 0, 64, 17]);
     // The first of the rules' blocks is of 1 024 addresses and more.
     let host = flow % 1_000;

@@ -42,13 +42,21 @@ impl Baseline {
         serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// Keeps it, beside what was kept of cases that were not measured now.
-    pub fn save(mut self, path: &Path) -> Result<(), String> {
-        let kept = Self::load(path).unwrap_or_default();
+    /// Keeps it, beside what was kept of other cases; `known` are all that there are, and of others nothing is kept.
+    pub fn save(self, path: &Path, known: &[&str]) -> Result<(), String> {
+        self.with(Self::load(path).unwrap_or_default(), known).write(path)
+    }
+
+    fn with(mut self, kept: Self, known: &[&str]) -> Self {
         for (id, taken) in kept.cases {
             self.cases.entry(id).or_insert(taken);
         }
-        let text = serde_json::to_string_pretty(&self).map_err(|error| error.to_string())?;
+        self.cases.retain(|id, _| known.contains(&id.as_str()));
+        self
+    }
+
+    fn write(&self, path: &Path) -> Result<(), String> {
+        let text = serde_json::to_string_pretty(self).map_err(|error| error.to_string())?;
         fs::write(path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))
     }
 
@@ -92,7 +100,20 @@ impl Baseline {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+
     use super::*;
+
+    #[test]
+    fn what_was_not_measured_stays_and_what_is_no_more_goes() {
+        let kept = |ids: &[&str]| Baseline {
+            cases: ids.iter().map(|id| ((*id).to_owned(), Taken::default())).collect(),
+            ..Baseline::default()
+        };
+        let new = with(100.0, 1.0).with(kept(&["wire/x", "wire/y", "wire/old"]), &["wire/x", "wire/y"]);
+        assert!(new.cases.keys().eq(["wire/x", "wire/y"]), "{new:?}");
+        assert_eq!(new.cases["wire/x"].instructions, Some(100.0));
+    }
 
     fn with(instructions: f64, ns: f64) -> Baseline {
         let taken = Taken { ns: Some(ns), instructions: Some(instructions), allocations: 0 };

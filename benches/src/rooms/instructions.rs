@@ -1,23 +1,23 @@
 //! Instructions, which are the same whatever else the machine does: callgrind runs this program again, for one case, and counts
 //! only inside [`super::counted`].
 //!
-//! Two runs of different length are told apart, so that what the first turns alone do (a cold table, a first allocation)
-//! is not in the figure. callgrind 3.19 crashed here for a reason that has nothing to do with the processor: a program that asks the
-//! kernel for its auxiliary vector (`prctl(PR_GET_AUXV)`) finds the address of a vDSO that Valgrind has taken away. The benches
-//! ask the C library instead (the feature `use-libc-auxv` of rustix).
+//! What the first turns alone do (a cold table, a first allocation) is not in the figure: they are run before, not counted.
+//! callgrind 3.19 crashed here for a reason that has nothing to do with the processor: a program that asks the kernel for its auxiliary
+//! vector (`prctl(PR_GET_AUXV)`) finds the address of a vDSO that Valgrind has taken away. The benches ask the C library instead (the
+//! feature `use-libc-auxv` of rustix).
 
 use super::{COUNTED, Case};
 use std::path::Path;
 use std::process::Command;
 
-/// Runs of the shorter and of the longer count.
-const RUNS: [u64; 2] = [20, 60];
+/// Runs before anything is counted.
+pub const WARM_UP: u64 = 20;
+/// Runs that are counted.
+const RUNS: u64 = 40;
 
 /// Instructions an item of a case, by running `program` with `--instructions ID --runs N`.
 pub fn count(program: &Path, case: &Case) -> Result<f64, String> {
-    let [few, many] = RUNS;
-    let more = collected(program, case.id, many)?.saturating_sub(collected(program, case.id, few)?);
-    Ok(more as f64 / ((many - few) * case.items) as f64)
+    Ok(collected(program, case.id, RUNS)? as f64 / (RUNS * case.items) as f64)
 }
 
 fn collected(program: &Path, id: &str, runs: u64) -> Result<u64, String> {
