@@ -59,7 +59,7 @@ pub struct PortLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tx_bytes: Option<Limit>,
     /// Flows that began at the port and are not over, at most: connections of TCP and SCTP, and what speaks with each other over other
-    /// protocols. 1 or more. Those that it has when it gets the limit stay. What is translated counts twice, for it is kept twice.
+    /// protocols. 1 or more. Those that it has when it gets the limit stay (and are not counted if nobody kept flows before). What is translated counts once, as all else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
 }

@@ -30,6 +30,7 @@ pub mod quiet_cpu;
 pub mod restart_outage;
 pub mod route_churn;
 pub mod route_scale;
+pub mod set_updates;
 pub mod stage_counters;
 pub mod tap_io;
 pub mod tcp_vs_bridge;
@@ -309,6 +310,12 @@ pub const ALL: &[Entry] = &[
         "routed and policed by 10 to 10 000 rules, beside Open vSwitch with its connection tracker",
         policy_vs_ovs::HELD,
         policy_vs_ovs::measure,
+    ),
+    (
+        "set-updates",
+        "members of an address set that change one by one, with 100 000 rules and 99 000 members",
+        set_updates::HELD,
+        set_updates::measure,
     ),
     (
         "trace-latency",

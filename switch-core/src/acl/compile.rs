@@ -1,7 +1,7 @@
 //! From lists to tables. What they need is known before it is taken: each table is asked for by its shape.
 
 use super::classes::{Services, Sources};
-use super::cross::{Bits, Distinct, Table, add, cross, words_of};
+use super::cross::{Bits, Distinct, Table, cross, set_of, words_of};
 use super::fields::{Field, Step};
 use super::grow::{Grounds, Growth, KINDS_MAX, Side, grown};
 use super::identities::Identities;
@@ -18,9 +18,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use switch_api::{AclRule, AclTier, Name, PolicyType};
 
-/// Most bytes that sets of rules may take meanwhile. They are gone when the tables are made.
+/// Most bytes that sets of rules may take meanwhile, all that one chain is made of. They are gone when its tables are made.
 pub(super) const MEANWHILE_MAX: usize = 64 << 20;
-/// Most steps, each of which looks at up to 64 rules at once: so many take a core some tenths of a second, for which the control thread is held up.
+/// Most steps, each of which looks at up to 64 rules at once, or at 64 times as many of which none is meant: so many take a core some tenths of a
+/// second, for which the control thread is held up.
 const STEPS_MAX: usize = 1 << 27;
 
 /// Why lists cannot be compiled.
@@ -54,14 +55,16 @@ pub enum TooMuch {
 pub(super) struct Budget {
     bytes: usize,
     steps: usize,
+    /// Bytes of sets of rules that the chain at hand is made of.
+    meanwhile: usize,
     /// Bytes beside the tables that are kept for changes to come.
     grounds: usize,
 }
 
 impl Budget {
-    /// Asks for a table of numbers that is made of sets of so many words.
-    pub fn take_table(&mut self, rows: usize, columns: usize, words: usize) -> Result<(), TooMuch> {
-        self.take_steps(rows.saturating_mul(columns).saturating_mul(words.max(1)))?;
+    /// Asks for a table of numbers. What it takes to find each of them is asked for as it is looked for.
+    pub fn take_table(&mut self, rows: usize, columns: usize) -> Result<(), TooMuch> {
+        self.take_steps(rows.saturating_mul(columns))?;
         self.take_bytes(rows * columns * size_of::<u32>())
     }
 
@@ -77,14 +80,20 @@ impl Budget {
         if self.bytes > MEMORY_MAX { Err(TooMuch::Bytes(self.bytes)) } else { Ok(()) }
     }
 
-    fn take_steps(&mut self, steps: usize) -> Result<(), TooMuch> {
+    pub(super) fn take_steps(&mut self, steps: usize) -> Result<(), TooMuch> {
         self.steps = self.steps.saturating_add(steps);
         if self.steps > STEPS_MAX { Err(TooMuch::Steps(self.steps)) } else { Ok(()) }
     }
 
-    /// Whether there is room for so much that is given back.
+    /// Whether there is room for so much more that is given back.
     pub fn fits_meanwhile(&self, bytes: usize) -> Result<(), TooMuch> {
+        let bytes = self.meanwhile + bytes;
         if bytes > MEANWHILE_MAX { Err(TooMuch::Meanwhile(bytes)) } else { Ok(()) }
+    }
+
+    /// So much is there until the chain at hand is made.
+    pub fn hold_meanwhile(&mut self, bytes: usize) {
+        self.meanwhile += bytes;
     }
 }
 
@@ -353,12 +362,13 @@ impl Shared {
 
 fn chain(rules: &[Rule], shared: &Shared, budget: &mut Budget) -> Result<Chain, TooMuch> {
     let Shared { identities, services, sources, fields } = shared;
+    budget.meanwhile = 0;
     let about = rules.iter().map(|rule| rule.rule);
     let mut source = Side::of(rules.len(), about.clone().map(|it| (&it.source, &it.source_sets)), identities);
     let mut destination =
         Side::of(rules.len(), about.map(|it| (&it.destination, &it.destination_sets)), identities);
-    let source_rows = by_address(&mut source, rules, identities, budget)?;
-    let destination_columns = by_address(&mut destination, rules, identities, budget)?;
+    let source_rows = by_address(&mut source, identities, budget)?;
+    let destination_columns = by_address(&mut destination, identities, budget)?;
     let (ends, left) = cross(&source.distinct.all(), &destination.distinct.all(), budget)?;
     let (service_rows, rows) = by_class(rules, services.len, budget, |rule| services.ranges(rule))?;
     let (source_port_columns, columns) = by_class(rules, sources.len, budget, |rule| sources.ranges(rule))?;
@@ -396,14 +406,11 @@ fn chain(rules: &[Rule], shared: &Shared, budget: &mut Budget) -> Result<Chain, 
 }
 
 /// By identity, which of the sets of rules that occur may be about a packet with such an address.
-fn by_address(
-    side: &mut Side,
-    rules: &[Rule],
-    identities: &Identities,
-    budget: &mut Budget,
-) -> Result<Box<[u32]>, TooMuch> {
-    budget.take_steps(identities.len() * words_of(rules.len()))?;
-    Ok((0..identities.len()).map(|identity| side.number(identities.terms(identity))).collect())
+fn by_address(side: &mut Side, identities: &Identities, budget: &mut Budget) -> Result<Box<[u32]>, TooMuch> {
+    let rows = (0..identities.len()).map(|identity| side.number(identities.terms(identity), budget));
+    let rows = rows.collect();
+    budget.hold_meanwhile(side.distinct.bytes());
+    rows
 }
 
 /// The same by class of what else a packet has.
@@ -413,17 +420,36 @@ fn by_class(
     budget: &mut Budget,
     classes: impl Fn(&AclRule) -> Vec<Range<u16>>,
 ) -> Result<(Box<[u32]>, Vec<Bits>), TooMuch> {
-    let (len, words) = (usize::from(len), words_of(rules.len()));
-    budget.take_steps(len * words)?;
-    budget.fits_meanwhile(len * words * size_of::<u64>())?;
-    let mut sets = vec![vec![0; words]; len];
-    for (n, rule) in rules.iter().enumerate() {
-        for range in classes(rule.rule) {
-            budget.take_steps(range.len())?;
-            sets[usize::from(range.start)..usize::from(range.end)].iter_mut().for_each(|set| add(set, n));
-        }
+    // Where rules begin to be meant, and where they end.
+    let mut turns: Vec<(u16, bool, u32)> = Vec::new();
+    for (n, rule) in (0u32..).zip(rules) {
+        let ranges = classes(rule.rule).into_iter();
+        turns.extend(ranges.flat_map(|range| [(range.start, true, n), (range.end, false, n)]));
     }
-    let mut distinct = Distinct::default();
-    let numbers = sets.iter().map(|set| distinct.number(set)).collect();
-    Ok((numbers, distinct.all()))
+    budget.take_steps(turns.len())?;
+    budget.fits_meanwhile(size_of_val(&*turns))?;
+    turns.sort_unstable();
+    let mut turns = turns.into_iter().peekable();
+    // Of each rule, how many of its ranges the class at hand is in: they may lie over each other.
+    let (mut depths, mut words) = (vec![0u32; rules.len()], vec![0u64; words_of(rules.len())]);
+    let (mut distinct, mut set) = (Distinct::default(), Vec::new());
+    let (mut numbers, mut number) = (Vec::with_capacity(usize::from(len)), 0);
+    for class in 0..len {
+        let is_turn = turns.peek().is_some_and(|(at, ..)| *at == class);
+        while let Some((_, begins, rule)) = turns.next_if(|(at, ..)| *at == class) {
+            let (rule, depth) = (rule as usize, &mut depths[rule as usize]);
+            *depth = if begins { *depth + 1 } else { *depth - 1 };
+            let bit = 1 << (rule % 64);
+            words[rule / 64] = if *depth > 0 { words[rule / 64] | bit } else { words[rule / 64] & !bit };
+        }
+        if is_turn || class == 0 {
+            budget.take_steps(words.len())?;
+            set_of(&words, &mut set);
+            number = distinct.number(&set);
+            budget.fits_meanwhile(distinct.bytes())?;
+        }
+        numbers.push(number);
+    }
+    budget.hold_meanwhile(distinct.bytes());
+    Ok((numbers.into(), distinct.all()))
 }

@@ -4,7 +4,7 @@
 
 use super::Chain;
 use super::compile::{Budget, TooMuch};
-use super::cross::{Bits, Distinct, Table, add, firsts, meet, words_of};
+use super::cross::{Bits, Distinct, Table, firsts, meet, none_of, set_with};
 use super::identities::{Identities, Term};
 use hashbrown::HashMap;
 use std::sync::Arc;
@@ -48,9 +48,12 @@ impl Grounds {
 pub(super) struct Side {
     /// Rules that are about any.
     anybody: Bits,
+    /// In their order.
     by_term: Arc<HashMap<Term, Vec<u32>>>,
     /// Sets of rules that may be about a packet with such an address, as far as they occur.
     pub distinct: Distinct,
+    /// The number of those that are about any alone: nearly all addresses', where few rules name any.
+    alone: Option<u32>,
 }
 
 impl Side {
@@ -60,24 +63,39 @@ impl Side {
         rules: impl Iterator<Item = (&'a Vec<Prefix>, &'a Vec<Name>)>,
         identities: &Identities,
     ) -> Self {
-        let mut anybody = vec![0; words_of(len)];
-        let mut by_term: HashMap<Term, Vec<u32>> = HashMap::new();
-        for (n, (networks, sets)) in rules.enumerate() {
+        let (mut anybody, mut by_term) = (Vec::new(), HashMap::<Term, Vec<u32>>::new());
+        for (n, (networks, sets)) in (0u32..).zip(rules) {
             if networks.is_empty() && sets.is_empty() {
-                add(&mut anybody, n);
+                anybody.push(n);
             }
             let terms = identities.terms_of(networks, sets);
-            terms.for_each(|term| by_term.entry(term).or_default().push(n as u32));
+            terms.for_each(|term| by_term.entry(term).or_default().push(n));
         }
-        Self { anybody: anybody.into(), by_term: Arc::new(by_term), distinct: Distinct::default() }
+        let mut set = Vec::new();
+        set_with(&none_of(len), &anybody, &mut set);
+        let (anybody, by_term) = (set.into(), Arc::new(by_term));
+        Self { anybody, by_term, distinct: Distinct::default(), alone: None }
     }
 
     /// The number of the rules that may be about an address in these terms.
-    pub fn number(&mut self, terms: &[Term]) -> u32 {
-        let mut bits = self.anybody.to_vec();
+    pub fn number(&mut self, terms: &[Term], budget: &mut Budget) -> Result<u32, TooMuch> {
         let rules = terms.iter().filter_map(|term| self.by_term.get(term)).flatten();
-        rules.for_each(|rule| add(&mut bits, *rule as usize));
-        self.distinct.number(&bits)
+        let mut rules: Vec<u32> = rules.copied().collect();
+        budget.take_steps(1 + terms.len() + rules.len())?;
+        if let (true, Some(number)) = (rules.is_empty(), self.alone) {
+            return Ok(number);
+        }
+        rules.sort_unstable();
+        rules.dedup();
+        let mut set = Vec::new();
+        set_with(&self.anybody, &rules, &mut set);
+        budget.take_steps(set.len())?;
+        let number = self.distinct.number(&set);
+        budget.fits_meanwhile(self.distinct.bytes())?;
+        if rules.is_empty() {
+            self.alone = Some(number);
+        }
+        Ok(number)
     }
 
     fn bytes(&self) -> usize {
@@ -106,11 +124,12 @@ pub(super) fn grown(
             let mut grounds = (**grounds).clone();
             for identity in rows.len()..identities.len() {
                 let terms = identities.terms(identity);
-                let (had, row) = (grounds.source.distinct.len(), grounds.source.number(terms));
+                let (had, row) = (grounds.source.distinct.len(), grounds.source.number(terms, budget)?);
                 if row as usize == had {
                     next.add_row(&mut grounds, budget)?;
                 }
-                let (had, column) = (grounds.destination.distinct.len(), grounds.destination.number(terms));
+                let (had, column) =
+                    (grounds.destination.distinct.len(), grounds.destination.number(terms, budget)?);
                 if column as usize == had {
                     next.add_column(&mut grounds, budget)?;
                 }
@@ -151,17 +170,18 @@ impl Chain {
         grounds: &mut Grounds,
         budget: &mut Budget,
     ) -> Result<Vec<u32>, TooMuch> {
-        budget.take_table(1, others.len(), one.len())?;
+        budget.take_table(1, others.len())?;
         let (mut both, mut cells, mut verdicts) = (Vec::new(), Vec::with_capacity(others.len()), Vec::new());
         for other in others {
-            meet(one, other, &mut both);
+            budget.take_steps(meet(one, other, &mut both))?;
             let (had, class) = (grounds.left.len(), grounds.left.number(&both));
             if class as usize == had {
-                budget.take_table(1, grounds.right.len(), one.len())?;
-                verdicts.extend(firsts(&both, &grounds.right, &grounds.said));
+                budget.take_table(1, grounds.right.len())?;
+                firsts(&both, &grounds.right, &grounds.said, budget, &mut verdicts)?;
             }
             cells.push(class);
         }
+        budget.fits_meanwhile(grounds.left.bytes())?;
         if !verdicts.is_empty() {
             self.verdicts = Table::with_rows(&self.verdicts, &verdicts);
         }

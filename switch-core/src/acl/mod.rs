@@ -28,6 +28,8 @@ mod cross;
 pub(crate) mod fields;
 mod grow;
 mod identities;
+#[cfg(test)]
+mod many_tests;
 pub mod plain;
 pub mod sets;
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::table::fdb::Limits;
 use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use switch_api::{Bridge, Mac, Port, PortKind, ReversePath, TakeRule, Vid, Vlan};
 
@@ -85,6 +86,8 @@ pub struct PortFacts {
     pub ends_tunnels: bool,
     /// Flows are kept of what it sends and is sent.
     pub tracked: bool,
+    /// What it sends and is sent is held to them, and they are not kept for ways back, translation and counting alone: what fits none is dropped.
+    pub strict: bool,
     /// What is routed from or to it may be translated.
     pub translated: bool,
     /// The node itself is behind it.
@@ -140,6 +143,15 @@ pub struct FidFacts {
     /// Whose addresses these are: a flow's packets have one zone whichever way they go. Where the switch routes
     /// it is the routing table, elsewhere the bridge and VLAN.
     pub zone: u16,
+    /// The zone that they had before the switch became a station here, or ceased to be one: flows of that time go on.
+    pub former: Option<NonZeroU16>,
+}
+
+impl FidFacts {
+    /// The zone in which flows may be beside the one that they are in from now on.
+    fn former_beside(&self, zone: u16) -> Option<NonZeroU16> {
+        if self.zone == zone { self.former } else { NonZeroU16::new(self.zone) }
+    }
 }
 
 /// Zones of routing tables are from here on; below are bridges and VLANs.
@@ -174,7 +186,7 @@ pub struct Snapshot {
     pub tracks: bool,
     /// Some port wants its flows' answers back.
     pub returns: bool,
-    /// Nobody asked to judge by flows, which are kept for their ways back and for translation: what fits none goes on.
+    /// No port is strict: flows are kept for their ways back, for translation and to be counted, and what fits none goes on.
     pub lenient: bool,
     /// TCP segments routed to or from some port are to fit.
     pub mss_clamps: bool,
@@ -222,16 +234,16 @@ pub fn compile(
     fdb_entries: u32,
     generation: u64,
 ) -> Snapshot {
-    compile_after(checked, live, fdb_entries, generation, &Routing::default())
+    compile_after(checked, live, fdb_entries, generation, None)
 }
 
-/// The same, sharing with the routing tables `before` what is still so.
+/// The same, sharing with the routing tables of the snapshot `before` what is still so, and knowing where flows were that began under it.
 pub fn compile_after(
     checked: &Checked,
     live: &HashMap<PortId, Live>,
     fdb_entries: u32,
     generation: u64,
-    before: &Routing,
+    before: Option<&Snapshot>,
 ) -> Snapshot {
     let model = checked.model();
     let ports_len = model.ports.values().map(|port| usize::from(port.id) + 1).max().unwrap_or(0);
@@ -239,7 +251,10 @@ pub fn compile_after(
     let mut ports = vec![PortFacts::default(); ports_len];
     let mut fids = vec![FidFacts::default(); fids_len];
     let mut members: Vec<Vec<Member>> = vec![Vec::new(); fids_len];
-    let (mut gateways, routing) = gateway::compile(model, before);
+    let (mut gateways, routing) = match before {
+        Some(before) => gateway::compile(model, &before.routing),
+        None => gateway::compile(model, &Routing::default()),
+    };
     let publishes = model.ports.values().any(|port| !port.object.settings.publish.is_empty());
     let nat = nats::compile(model);
     for port in model.ports.values() {
@@ -274,6 +289,7 @@ pub fn compile_after(
             subject,
             acl,
             tracked,
+            strict: port.object.settings.track || judged,
             returns,
             mss_clamp,
             reverse_path,
@@ -292,8 +308,13 @@ pub fn compile_after(
         for ((_, vid), fid) in model.fids.range((bridge.id, Vid::MIN)..=(bridge.id, Vid::MAX)) {
             let gateway = gateways.remove(fid);
             let sole = gateway.as_ref().filter(|gateway| gateway.is_kernels).and_then(|_| port_of(bridge));
+            let zone = of_vrf.filter(|_| gateway.is_some()).unwrap_or(*fid);
+            let was = before.and_then(|before| before.fids.get(usize::from(*fid)));
+            // The number may have been another's.
+            let was = was.filter(|was| (was.bridge, was.vid) == (bridge.id, vid.get()));
             fids[usize::from(*fid)] = FidFacts {
-                zone: of_vrf.filter(|_| gateway.is_some()).unwrap_or(*fid),
+                zone,
+                former: was.and_then(|was| was.former_beside(zone)),
                 vid: vid.get(),
                 bridge: bridge.id,
                 ageing_s: bridge.object.ageing_s,
@@ -306,7 +327,7 @@ pub fn compile_after(
     let tunnels = tunnels::compile(model, &mut ports, &mut fids);
     let limits = Limits::new(fdb_entries, model.ports.len());
     let mss_clamps = ports.iter().any(|port| port.mss_clamp && port.routed);
-    let judged = ports.iter().any(|port| port.tracked);
+    let (asked, strict) = (ports.iter().any(|port| port.tracked), ports.iter().any(|port| port.strict));
     let returns = ports.iter().any(|port| port.returns.is_some());
     let translates = ports.iter().any(|port| port.translated);
     // What leaves has another source than what is answered: nobody else knows whose the answers are.
@@ -315,7 +336,7 @@ pub fn compile_after(
         // Who answers is known by the flow alone.
         ports.iter_mut().for_each(|port| port.tracked = true);
     }
-    let (tracks, lenient, beat_ms) = (judged || returns || translates, !judged, beat_ms(model));
+    let (tracks, lenient, beat_ms) = (asked || returns || translates, !strict, beat_ms(model));
     Snapshot {
         generation,
         ports: ports.into(),
@@ -398,6 +419,7 @@ fn port_facts(port: &Port, live: Live, fid_of: impl Fn(Vid) -> u16) -> PortFacts
         to_kernel: false,
         ends_tunnels: false,
         tracked: settings.track || settings.limits.connections.is_some(),
+        strict: false,
         translated: false,
         is_node: matches!(port.kind, PortKind::Host { .. }),
         returns: match &port.kind {

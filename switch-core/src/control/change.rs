@@ -3,7 +3,7 @@
 use super::daemon::{Daemon, PortLife, json, not_kept};
 use super::doors::{LOOK_AGAIN, WORKER_PATIENCE};
 use crate::config::Checked;
-use crate::config::snapshot::{Live, PortId, Snapshot, compile, compile_after};
+use crate::config::snapshot::{Live, PortId, Snapshot, compile_after};
 use hashbrown::HashMap;
 use serde_json::Value;
 use std::time::Instant;
@@ -35,12 +35,7 @@ impl Daemon {
     }
 
     fn compile(&self, checked: &Checked, generation: u64) -> Snapshot {
-        match self.publisher.newest() {
-            Some(newest) => {
-                compile_after(checked, &self.live(), self.fdb_entries, generation, &newest.routing)
-            }
-            None => compile(checked, &self.live(), self.fdb_entries, generation),
-        }
+        compile_after(checked, &self.live(), self.fdb_entries, generation, self.publisher.newest())
     }
 
     pub(super) fn publish(&mut self, checked: Checked) -> Result<(), ApiError> {

@@ -5,7 +5,7 @@ use super::doors::not_still;
 use crate::balance::{self, Lane, Rules};
 use crate::config::Checked;
 use crate::config::model::no_such;
-use crate::config::snapshot::{PortId, compile};
+use crate::config::snapshot::{PortId, compile_after};
 use crate::worker::handover::Move;
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -72,13 +72,13 @@ impl Daemon {
         if moves.is_empty() {
             return Ok(());
         }
-        // Made before anybody stands still: it takes long where there are many routes.
+        // Made before anybody stands still.
         let checked = Checked::after(&self.model, self.model.clone(), self.doors.mail.len() as u16)?;
         let mut live = self.live();
         let facts = live.entry(id).or_default();
         facts.lanes = wanted.iter().copied().take(facts.lanes.len()).collect();
         let generation = self.publisher.generation() + 1;
-        let snapshot = compile(&checked, &live, self.fdb_entries, generation);
+        let snapshot = compile_after(&checked, &live, self.fdb_entries, generation, self.publisher.newest());
         let handover = self.doors.hand_over(id, moves);
         self.note_moved(id, handover.done());
         if handover.is_moved() && handover.is_complete() {

@@ -192,6 +192,7 @@ fn a_port_begins_no_more_flows_than_it_may() {
     let begun = [1, 2, 3, 4].map(|port| passes(&mut net, 1, 0, Udp, port));
     assert_eq!((begun, net.rig.drops(DropReason::ConnectionLimit)), ([true, true, true, false], 1));
     assert!(passes(&mut net, 1, 0, Udp, 2), "a flow that there is goes on");
+    assert!(arrives(&mut net, 1, 0, with_flags(sent(1, 0, Tcp, 80), 0x10)), "and a connection from before");
     assert!(passes(&mut net, 2, 1, Udp, 5), "another began it");
     assert!(passes(&mut net, 2, 0, Udp, 6), "another port has no limit");
     limit(&mut net, 4).unwrap();

@@ -187,7 +187,7 @@ fn who_of(track: &Track) -> Option<Who> {
             let packet = &track.packet;
             Some(Who { src: packet.src, dst: packet.dst, protocol: packet.protocol, ports: packet.ports })
         }
-        Tracked::Not | Tracked::Control => None,
+        Tracked::Not | Tracked::Control | Tracked::Stray(_) => None,
     }
 }
 
@@ -346,6 +346,8 @@ fn tracked(
             Err(DropReason::IcmpUnrelated.into())
         }
         Tracked::Missing => both(view, &header(view, bytes, note, track), view.facts, to, asking),
+        // It is dropped when flows are made: who is judged is strict.
+        Tracked::Stray(_) => Ok(()),
         Tracked::Not | Tracked::Control => match read(view, bytes, note)? {
             Read::Exempt => Ok(()),
             Read::NotIp if view.facts.subject.is_isolated() || to.subject.is_isolated() => {

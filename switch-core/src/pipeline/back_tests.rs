@@ -113,3 +113,29 @@ fn what_fits_no_flow_goes_on_where_nobody_judges_by_flows() {
     assert_eq!(lab.send(A, frame), []);
     assert_eq!(lab.rig.drops(DropReason::NoFlow), 1);
 }
+
+/// A port that is judged by flows is, and what others say to each other is not held to theirs for that.
+#[test]
+fn what_fits_no_flow_goes_on_between_ports_that_nobody_judges() {
+    let mut lab = Lab::new(true);
+    let middle = |from: u8, to: u8| tcp_in_the_middle(from, to);
+    for (from, to) in [(A, NODE), (NODE, A)] {
+        assert_eq!(lab.send(from, middle(from, to)), [(to, middle(from, to))], "{from} to {to}");
+    }
+    // Nor what does not fit the flow that there is, or no flow can be found of.
+    let asks = |from: u8, to: u8| {
+        let mut frame = Vec::new();
+        let builder = PacketBuilder::ethernet2(mac(from), mac(to)).ipv4(ip(from), ip(to), 64);
+        builder.tcp(1000, 80, 76, 8000).syn().write(&mut frame, &[]).unwrap();
+        frame
+    };
+    let stray = |from: u8, to: u8| unreachable(from, to, &udp(to, to, from, (9, 9)));
+    for (to, passes) in [(NODE, true), (B, false)] {
+        assert_eq!(lab.send(A, asks(A, to)).len(), 1);
+        assert_eq!(!lab.send(A, middle(A, to)).is_empty(), passes, "before it is answered, to {to}");
+        assert_eq!(!lab.send(A, stray(A, to)).is_empty(), passes, "an error about nothing, to {to}");
+        assert_eq!(!lab.send(to, stray(to, A)).is_empty(), passes, "from {to}");
+    }
+    let drops = [DropReason::FlowState, DropReason::IcmpUnrelated].map(|reason| lab.rig.drops(reason));
+    assert_eq!(drops, [1, 2]);
+}

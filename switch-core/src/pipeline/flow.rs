@@ -34,6 +34,8 @@ pub enum Tracked {
     Related(u32),
     /// ICMP of the link: neighbour discovery and the like. No flow is kept of it.
     Control,
+    /// It fits none, for this reason. The port it came in by does not mind, and where it goes is not known yet: [`confirm`] asks that one.
+    Stray(DropReason),
 }
 
 /// What is known of one frame, beside its note. What every packet's flow is found and settled by is a line of it.
@@ -201,10 +203,16 @@ pub(super) fn confirm(
 ) -> Result<(), DropReason> {
     let Flowing { tracks, keeper, .. } = &mut private.flows;
     let track = &mut tracks[index];
-    if track.tracked != Tracked::Missing {
-        return Ok(());
+    match track.tracked {
+        Tracked::Missing => {}
+        Tracked::Stray(reason) => return Err(reason),
+        _ => return Ok(()),
     }
-    may_begin(view)?;
+    if let Err(reason) = may_begin(view) {
+        // What begins nothing is nothing more than there is.
+        let begins = view.tables.flows.begins(&track.seen(view));
+        return Err(if begins { reason } else { DropReason::NoFlow });
+    }
     let opened = view.tables.flows.open(keeper, &track.seen(view), decision);
     count_evicted(keeper, &private.counters);
     let place = match opened {
@@ -223,14 +231,27 @@ pub(super) fn confirm(
     Ok(())
 }
 
+/// Whether a packet with this verdict that there is no flow for goes no further: one of its two ports is strict, or it came in by one that may
+/// begin so many flows and begins one that is not counted.
+pub(super) fn is_held(view: &View, verdict: Verdict, reason: DropReason) -> bool {
+    use DropReason::{ConnectionLimit, FlowBusy, FlowPortLimit, FlowTableFull};
+    let is_strict = |port| view.snapshot.port(port).is_some_and(|to| to.strict);
+    let is_uncounted = matches!(reason, ConnectionLimit | FlowBusy | FlowPortLimit | FlowTableFull);
+    view.facts.strict
+        || view.facts.connections.is_some() && is_uncounted
+        || match verdict {
+            Verdict::Port(port) => is_strict(port),
+            // Some copy may be for one that is.
+            _ => !view.snapshot.lenient,
+        }
+}
+
 /// Whether one more flow may begin at the port that a packet came in by. Two workers that ask at once may both be told so: a port has at
 /// most one flow too many for each.
 #[inline]
 pub(super) fn may_begin(view: &View) -> Result<(), DropReason> {
     match view.facts.connections {
-        Some(most) if view.tables.flows.counted_of(view.in_port).all >= most => {
-            Err(DropReason::ConnectionLimit)
-        }
+        Some(most) if view.tables.flows.begun_at(view.in_port) >= most => Err(DropReason::ConnectionLimit),
         _ => Ok(()),
     }
 }

@@ -273,6 +273,30 @@ fn ports_run_out_for_a_peer_and_are_given_back() {
     assert!(net.send(sends(3, 1)).is_some());
 }
 
+/// A port that may begin three flows begins three, translated or not, and another when one is over: what takes two entries is one flow.
+#[test]
+fn a_translated_flow_is_one_of_those_that_a_port_may_begin() {
+    let mut net = Net::new(1, &rules());
+    let limits = switch_api::PortLimits { connections: Some(3), ..Default::default() };
+    let settings = switch_api::PortSettings { limits, hairpin: true, ..Default::default() };
+    let name = "p0".parse().unwrap();
+    net.rig.declare(&Request::PortSet(switch_api::PortSet { name, settings })).unwrap();
+    let sends = |net: &mut Net, port: u16| {
+        let (src, dst) = (host(false, 0, 10), host(false, 77, port as u8));
+        net.send(P { what: What::Udp, src, dst, ports: [port, 9] }).is_some()
+    };
+    assert_eq!([1, 2, 3, 4].map(|port| sends(&mut net, port)), [true, true, true, false]);
+    assert_eq!(net.rig.drops(DropReason::ConnectionLimit), 1);
+    assert_eq!(net.rig.tables.flows.counted().all, 6, "two entries each");
+    let mut places = Vec::new();
+    net.rig.tables.flows.scan_bound(0..net.rig.tables.flows.places(), |place, _, _, _| places.push(place));
+    assert!(net.rig.tables.flows.kill(places[0]));
+    // What it was bound to is free with the next round.
+    (0..4000u64).for_each(|n| _ = net.rig.run(super::Now { ns: NOW.ns + n * 2_000_000 }));
+    assert_eq!([4, 5].map(|port| sends(&mut net, port)), [true, false]);
+    assert_eq!(net.rig.tables.flows.begun_at(0), 3);
+}
+
 /// A rule that goes takes nothing with it by itself (the control thread ends its flows); what is ended begins anew as the rules
 /// then say.
 #[test]

@@ -137,6 +137,40 @@ fn everything_sent(net: &mut Net, step: &Step, flood: bool) -> HashSet<(usize, u
     arrived
 }
 
+/// The answer to a [`packet`] that began something, from whom it reached: to the other port, and with the number or tag that was named.
+fn reply(link: ([u8; 6], [u8; 6]), from: IpAddr, to: IpAddr, l4: (Protocol, u16), mark: u32) -> Vec<u8> {
+    let mut frame = packet(link, from, to, l4, mark);
+    let at = frame.len() - 40;
+    let transport = &mut frame[at..];
+    transport[..2].copy_from_slice(&l4.1.to_be_bytes());
+    transport[2..4].copy_from_slice(&40_000u16.to_be_bytes());
+    match l4.0 {
+        Protocol::Tcp => (transport[11], transport[13]) = (1, 0x12),
+        Protocol::Udp => {}
+        Protocol::Sctp => (transport[7], transport[12]) = (1, 2),
+    }
+    frame
+}
+
+/// Answers all that arrived: the answers that did, by whom they reached and with the marks of what they answer.
+fn everything_answered(net: &mut Net, step: &Step, arrived: &HashSet<(usize, u32)>) -> HashSet<(usize, u32)> {
+    let mut answered = HashSet::new();
+    let arrived: Vec<_> = arrived.iter().copied().collect();
+    for some in arrived.chunks(64) {
+        for (n, mark) in some {
+            let (what, from) = ((mark >> 16) as usize, (mark >> 8 & 0xff) as usize);
+            let (protocol, port, _) = step.expect[what];
+            let (own, asked) = (ip_of(&step.pods[*n]), ip_of(&step.pods[from]));
+            assert!(net.peers[*n].send(reply((mac(from), mac(*n)), own, asked, (protocol, port), *mark)));
+        }
+        net.rig.settle(NOW);
+        for (n, peer) in net.peers.iter().enumerate() {
+            answered.extend(std::iter::from_fn(|| peer.recv()).map(|frame| (n, mark_of(&frame))));
+        }
+    }
+    answered
+}
+
 /// Told, not told or told before, and by a rule's default: no drop of a policy is none of the three.
 pub(super) fn every_drop_is_accounted_for(net: &Net, policies: &[switch_api::NetworkPolicy]) {
     let counters = &net.rig.counters[0];
@@ -175,6 +209,10 @@ fn every_case(v6: bool, flood: bool) {
             }
         }
         if !flood {
+            // Whoever may be asked may answer, whatever else its policies say.
+            let asked: HashSet<_> =
+                arrived.iter().map(|(_, mark)| ((mark >> 8 & 0xff) as usize, *mark)).collect();
+            assert_eq!(everything_answered(&mut net, &step, &arrived), asked, "{}: answers", step.name);
             let drops = net.rig.drops(DropReason::PolicyIngress) + net.rig.drops(DropReason::PolicyEgress);
             let expected = step.expect.iter().map(|(_, _, expect)| {
                 let pods = step.pods.len();

@@ -116,7 +116,8 @@ impl<T> Telling<T> {
     pub fn note(&mut self, hash: u64, now: Now, what: T, counters: &Counters) -> bool {
         let now_s = now.s();
         let [_, untold, again] = self.kinds;
-        let place = &mut self.seen[hash as usize % REMEMBERED];
+        // The lowest bit of a flow's hash is always set.
+        let place = &mut self.seen[(hash >> 1) as usize % REMEMBERED];
         if place.0 == hash && now_s < place.1 {
             counters.event(again).add(1);
             return false;

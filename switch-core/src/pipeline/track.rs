@@ -99,12 +99,10 @@ pub(super) fn rest(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note
 pub(super) fn confirm(view: &View, notes: &mut [Note], private: &mut Private) {
     for index in private.flows.begins {
         let note = &mut notes[index];
-        let begins = private.flows.tracks[index].tracked == Tracked::Missing;
         let goes = matches!(note.verdict, Verdict::Port(_) | Verdict::Flood(_));
-        if begins
-            && goes
+        if goes
             && let Err(reason) = flow::confirm(view, private, index, flow::decision(view, note.verdict))
-            && !view.snapshot.lenient
+            && flow::is_held(view, note.verdict, reason)
         {
             note.verdict = flow::drop(reason);
         }
@@ -168,7 +166,7 @@ fn track(
             continue;
         }
         find(view, note, track, named[index], keeper);
-        begins.set(index, track.tracked == Tracked::Missing);
+        begins.set(index, matches!(track.tracked, Tracked::Missing | Tracked::Stray(_)));
         asks.set(index, true);
     }
     (private.flows.asks, private.flows.begins) = (asks, begins);
@@ -223,13 +221,41 @@ fn find(view: &View, note: &mut Note, track: &mut Track, named: Option<Record>, 
         return;
     }
     track.write_out();
-    let place = named.filter(|record| record.holds(&track.key)).map(Record::place);
-    match found(view, track, place, keeper) {
+    let mut place = named.filter(|record| record.holds(&track.key)).map(Record::place);
+    let mut outcome = found(view, track, place, keeper);
+    if let Ok(Tracked::Missing) | Err(DropReason::IcmpUnrelated) = outcome
+        && let Some(former) = formerly(view, note, track, keeper)
+    {
+        (place, outcome) = former;
+    }
+    match outcome {
         Ok(tracked) => track.tracked = tracked,
         // Untranslated it means something else.
         Err(reason) if is_bound(view, track, place) => note.verdict = flow::drop(reason),
         Err(reason) => judge(view, note, track, reason),
     }
+}
+
+/// A flow from before the packet's bridge and VLAN were in the zone that they are in, and what the packet is to it: the switch has become a station
+/// there since, or ceased to be one. It is looked at as one of that zone from now on, unless it belongs to nothing there either: what begins
+/// begins in the zone that there is now.
+fn formerly(
+    view: &View,
+    note: &Note,
+    track: &mut Track,
+    keeper: &mut Keeper,
+) -> Option<(Option<u32>, Result<Tracked, DropReason>)> {
+    let former = view.snapshot.fids.get(usize::from(note.fid))?.former?;
+    let (flows, own) = (&view.tables.flows, (track.key, track.hash));
+    let key = track.key.in_zone(former.get());
+    let place = flows.find(&key)?;
+    (track.key, track.hash) = (key, flows.hash(&key));
+    let outcome = found(view, track, Some(place), keeper);
+    if outcome == Ok(Tracked::Missing) {
+        (track.key, track.hash) = own;
+        return None;
+    }
+    Some((Some(place), outcome))
 }
 
 /// Whether what was found is a translated flow's, and the packet not an error about one.
@@ -239,7 +265,7 @@ fn is_bound(view: &View, track: &Track, place: Option<u32>) -> bool {
     !is_error && place.is_some_and(|place| view.tables.flows.bound(place).is_some())
 }
 
-/// What fits no flow goes no further, unless flows are kept only to find the way back.
+/// What fits no flow goes no further, unless at both its ports flows are kept for ways back and translation alone.
 #[cold]
 fn judge(view: &View, note: &mut Note, track: &mut Track, reason: DropReason) {
     // What rules allow without keeping flows has errors that no flow knows: `admit` judges them.
@@ -250,6 +276,8 @@ fn judge(view: &View, note: &mut Note, track: &mut Track, reason: DropReason) {
         DropReason::IcmpUnrelated if view.snapshot.listed.stateless && is_judged => {
             track.tracked = Tracked::Control
         }
+        _ if note.is_undecided() && !view.facts.strict => track.tracked = Tracked::Stray(reason),
+        _ if !flow::is_held(view, note.verdict, reason) => track.tracked = Tracked::Not,
         _ => note.verdict = flow::drop(reason),
     }
 }

@@ -292,3 +292,54 @@ fn flows_are_known_whichever_routing_tables_come() {
     rig.declare(&Request::BridgeAdd(bridge)).unwrap();
     assert!(passes(&mut rig, 0, &goes_on), "{:?}", rig.drops(DropReason::NoFlow));
 }
+
+/// Flows go on in their bridge, though the switch becomes a station there or is none any more; what begins then begins in the zone that
+/// there is then.
+#[test]
+fn a_gateway_that_comes_or_goes_ends_no_flow() {
+    let mut lab = Lab::new(0, 1);
+    let declare = |lab: &mut Lab, is: bool| {
+        let (bridge, address): (switch_api::Name, switch_api::Prefix) =
+            ("br0".parse().unwrap(), "10.0.0.254/24".parse().unwrap());
+        let (vid, owner) = (switch_api::Vid::DEFAULT, switch_api::Owner::default());
+        lab.rig
+            .declare(&match is {
+                true => Request::AddressAdd(switch_api::BridgeAddress { bridge, address, vid, owner }),
+                false => Request::AddressDelete(switch_api::AddressDelete { bridge, address, vid }),
+            })
+            .unwrap();
+    };
+    let begun = |lab: &Lab| lab.rig.counters[0].event(Event::FlowNew).get();
+    assert_eq!(lab.send(0, tcp(0, "s", 100, 0)), 1);
+    assert_eq!(lab.send(1, tcp(1, "sa", 500, 101)), 1);
+    assert_eq!(lab.send(0, tcp(0, "a", 101, 501)), 1);
+    assert_eq!(lab.send(0, udp(0)), 1);
+    declare(&mut lab, true);
+    assert_eq!((lab.send(1, tcp(1, "a", 501, 101)), lab.send(0, tcp(0, "a", 101, 501))), (1, 1));
+    assert_eq!(lab.send(1, udp(1)), 1, "an answer");
+    assert_eq!((lab.flows(), begun(&lab)), (vec![Stage::Established, Stage::UdpAnswered], 2));
+    // An error about one of them, too.
+    let mut error = Vec::new();
+    builder(1).icmpv4_raw(3, 3, [0; 4]).write(&mut error, &udp(0)[14..42]).unwrap();
+    assert_eq!(lab.send(1, error), 1);
+    assert_eq!(lab.send(0, tcp(0, "a", 101, 5_000_000)), 0, "it is held against its window");
+    assert_eq!(lab.drops(DropReason::TcpWindow), 1);
+    // One that is over begins anew where flows are now, and is found there when there is no gateway any more.
+    lab.now.ns += 130 * S;
+    assert_eq!(lab.send(0, udp(0)), 1);
+    assert_eq!(begun(&lab), 3);
+    let flows = &lab.rig.tables.flows;
+    let is_routed = |protocol: u8| {
+        let mut zones = Vec::new();
+        flows.scan(0..flows.places(), lab.now.s(), |_, entry| {
+            zones.extend((entry.key.protocol() == protocol).then_some(entry.key.zone()));
+        });
+        zones.iter().map(|zone| *zone >= crate::config::snapshot::ZONE_VRF).collect::<Vec<_>>()
+    };
+    assert_eq!((is_routed(6), is_routed(17)), (vec![false], vec![true]));
+    declare(&mut lab, false);
+    assert_eq!(lab.send(1, udp(1)), 1);
+    assert_eq!((lab.send(1, tcp(1, "a", 501, 101)), lab.send(0, tcp(0, "a", 101, 501))), (1, 1));
+    assert_eq!((lab.flows().len(), begun(&lab)), (2, 3));
+    assert_eq!(lab.drops(DropReason::NoFlow), 0);
+}

@@ -43,7 +43,7 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
                 Ok(begins) => *turn = begins,
                 Err(reason) => note.verdict = Verdict::Drop(reason),
             },
-            Tracked::Not | Tracked::Control
+            Tracked::Not | Tracked::Control | Tracked::Stray(_)
                 if note.is_undecided() && is_stray(view, area.bytes(frame), note) =>
             {
                 note.verdict = Verdict::Drop(DropReason::NatNone);
@@ -141,7 +141,11 @@ pub(super) fn confirm(view: &View, notes: &mut [Note], private: &mut Private) {
             Ok(true) => Ok(()),
             Ok(false) => {
                 let made = flow::confirm(view, private, index, flow::decision(view, note.verdict));
-                if view.snapshot.lenient { Ok(()) } else { made }
+                made.or_else(
+                    |reason| {
+                        if flow::is_held(view, note.verdict, reason) { Err(reason) } else { Ok(()) }
+                    },
+                )
             }
             Err(reason) => Err(reason),
         };

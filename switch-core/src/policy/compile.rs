@@ -1,4 +1,5 @@
-//! From words to tables. What they need is known before it is taken: shapes first, then the matrices.
+//! From words to tables. What they need is known before it is taken: of each set its shape first, then its matrix, and all together never
+//! more than there may be.
 
 use super::ports::{Classes, Ports};
 use super::terms::{self, ANYBODY_ID, Identities, Term, Terms, Whom};
@@ -13,7 +14,7 @@ use switch_api::{NamedPort, Peer, PolicyPort, PolicyType, PortRef};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TooMuch {
     /// The tables would be too large.
-    #[error("the policies would take {} MiB compiled, and {} MiB is the most", .0 >> 20, MEMORY_MAX >> 20)]
+    #[error("the policies would take at least {} MiB compiled, and {} MiB is the most", .0 >> 20, MEMORY_MAX >> 20)]
     Bytes(usize),
     /// There are too many different ports.
     #[error("the policies tell {0} ranges of ports apart, and {max} is the most", max = u16::MAX)]
@@ -60,7 +61,7 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
         return Ok(Compiled { subjects, node: node.into(), ..Compiled::default() });
     }
     let mut all = Terms::new();
-    let sets = sets_of(input, &mut all, &mut subjects);
+    let sets = sets_of(input, &mut all, &mut subjects)?;
     let fingerprints = terms::fingerprints(&all, input);
     let identities = Identities::new(&all, input)?;
     let ports: Vec<Ports> = sets.iter().flat_map(|(entries, _)| entries.iter().map(|it| it.ports)).collect();
@@ -71,14 +72,15 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
         let of = |set: Option<u32>| set.map_or(0, |set| epochs[set as usize]);
         subject.epoch = of(subject.ingress).wrapping_mul(3) ^ of(subject.egress).rotate_left(17);
     }
-    let shapes: Vec<Shape> =
-        sets.into_iter().map(|(entries, denied)| shape(entries, denied, &identities, &classes)).collect();
-    let bytes = identities.bytes() + classes.bytes() + shapes.iter().map(Shape::bytes).sum::<usize>();
-    if bytes > MEMORY_MAX {
-        return Err(TooMuch::Bytes(bytes));
-    }
+    let mut bytes = identities.bytes() + classes.bytes();
+    let fill = |(entries, denied)| {
+        let shape = shape(entries, denied, &identities, &classes);
+        bytes += shape.bytes();
+        if bytes > MEMORY_MAX { Err(TooMuch::Bytes(bytes)) } else { Ok(shape.fill()) }
+    };
+    let sets = sets.into_iter().map(fill).collect::<Result<_, _>>()?;
     Ok(Compiled {
-        sets: shapes.into_iter().map(Shape::fill).collect(),
+        sets,
         identities: identities.terms.len(),
         v4: identities.v4,
         v6: identities.v6,
@@ -110,8 +112,9 @@ fn sets_of<'a>(
     input: &'a Input<'a>,
     all: &mut Terms<'a>,
     subjects: &mut HashMap<u16, Subject>,
-) -> Vec<(Vec<Entry>, Slot)> {
-    let (mut keys, mut sets) = (HashMap::<Key, u32>::new(), Vec::new());
+) -> Result<Vec<(Vec<Entry>, Slot)>, TooMuch> {
+    let (mut keys, mut sets) = (HashMap::<Key, u32>::new(), Vec::<(Vec<Entry>, Slot)>::new());
+    let mut bytes = 0;
     let numbers = numbers_by_name(input);
     for pod in &input.pods {
         for direction in [PolicyType::Ingress, PolicyType::Egress] {
@@ -120,11 +123,15 @@ fn sets_of<'a>(
                 continue;
             }
             let own = (direction == PolicyType::Ingress).then_some(pod.workload.ports.as_slice());
-            let key = (direction, policies, own);
+            let (key, had) = ((direction, policies, own), sets.len());
             let set = *keys.entry(key).or_insert_with_key(|(direction, policies, own)| {
                 sets.push(set_of(input, *direction, policies, *own, &numbers, all));
                 (sets.len() - 1) as u32
             });
+            bytes += sets[had..].iter().map(|(entries, _)| size_of_val(&**entries)).sum::<usize>();
+            if bytes > MEMORY_MAX {
+                return Err(TooMuch::Bytes(bytes));
+            }
             let Some(subject) = subjects.get_mut(&pod.port) else { continue };
             match direction {
                 PolicyType::Ingress => subject.ingress = Some(set),
@@ -132,7 +139,7 @@ fn sets_of<'a>(
             }
         }
     }
-    sets
+    Ok(sets)
 }
 
 /// The numbers that workloads have for a name of a port.

@@ -153,8 +153,8 @@ impl Rig {
 
     fn publish(&mut self, checked: Checked) {
         let generation = self.publisher.generation() + 1;
-        let before = self.publisher.newest().map(|newest| newest.routing.clone()).unwrap_or_default();
-        let snapshot = compile_after(&checked, &self.live, self.fdb_entries as u32, generation, &before);
+        let before = self.publisher.newest();
+        let snapshot = compile_after(&checked, &self.live, self.fdb_entries as u32, generation, before);
         self.model = checked.model().clone();
         if snapshot.policed || !snapshot.nat.is_idle() {
             self.counters.iter().for_each(|counters| counters.make_rules(RULES_MAX));

@@ -264,3 +264,32 @@ fn a_connection_stops_with_its_policy_and_goes_on_with_it() {
     drop(connection);
     daemon.assert_conserved();
 }
+
+/// A bridge whose flows are kept gets its first gateway, and loses its last: connections on it go on.
+#[test]
+fn a_connection_goes_on_when_its_bridge_gets_a_gateway_and_loses_it() {
+    let (_node, daemon, pods) = shop(&switchd());
+    let [db, web, _] = &pods[..] else { panic!() };
+    declare(
+        &daemon,
+        "db",
+        serde_json::json!({
+            "podSelector": {"matchLabels": {"app": "db"}},
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": 5432}]}],
+        }),
+    );
+    let mut before = Echo::open(&web.net, &db.net, "10.66.0.1:5432");
+    assert!(before.comes_back(1, LONG));
+    daemon.gateway("br0", "10.66.0.254/24");
+    assert!(before.comes_back(2, LONG), "{:?}", daemon.stats().drops);
+    drop(before);
+    let mut during = Echo::open(&web.net, &db.net, "10.66.0.1:5432");
+    assert!(during.comes_back(1, LONG));
+    let gone: switch_api::AddressDelete =
+        serde_json::from_value(serde_json::json!({"bridge": "br0", "address": "10.66.0.254/24"})).unwrap();
+    let _: Done = daemon.call(&Request::AddressDelete(gone));
+    assert!(during.comes_back(2, LONG), "{:?}", daemon.stats().drops);
+    drop(during);
+    assert_eq!(daemon.drops("no-flow"), 0, "{:?}", daemon.stats().drops);
+    daemon.assert_conserved();
+}

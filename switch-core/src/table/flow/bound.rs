@@ -58,6 +58,16 @@ impl Bound {
         })
     }
 
+    /// In the same word, of a flow that is not bound: a number that it waits for. To whoever asks what it is bound to, it is nothing.
+    pub(super) fn pack_asked(number: u32) -> u64 {
+        TURNED | u64::from(number) << 32
+    }
+
+    /// The reverse.
+    pub(super) fn unpack_asked(word: u64) -> Option<u32> {
+        (word as u32 == TURNED as u32).then_some((word >> 32) as u32)
+    }
+
     /// The reverse.
     #[inline(always)]
     pub(super) fn unpack(word: u64) -> Option<Self> {

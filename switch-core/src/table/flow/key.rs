@@ -79,6 +79,12 @@ impl Key {
         self.words[4] as u16
     }
 
+    /// The same in another zone.
+    pub fn in_zone(mut self, zone: u16) -> Self {
+        self.words[4] = self.words[4] & !u64::from(u16::MAX) | u64::from(zone);
+        self
+    }
+
     /// Whether both ends have addresses of IPv4.
     #[inline(always)]
     fn is_v4(&self) -> bool {

@@ -3,8 +3,8 @@
 use super::key::{End, Key};
 use super::record::{Decision, Window};
 use super::state::State;
-use super::{ATTEMPTS, Counted, Flows};
-use crate::table::sync::{AtomicU32, Ordering};
+use super::{ATTEMPTS, Counted, Flows, Seen};
+use crate::table::sync::Ordering;
 
 /// A flow as it is listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,19 @@ impl Flows {
 
     /// A port's flows, and half-open ones.
     pub fn counted_of(&self, port: u16) -> Counted {
-        let of = |counts: &[AtomicU32]| counts[usize::from(port)].load(Ordering::Relaxed);
-        Counted { all: of(&self.by_port), half_open: of(&self.half_open) }
+        let port = usize::from(port);
+        let all = self.by_port[port].load(Ordering::Relaxed) as u32;
+        Counted { all, half_open: self.half_open[port].load(Ordering::Relaxed) }
+    }
+
+    /// Whether a packet may begin a flow, were there room for it.
+    pub fn begins(&self, seen: &Seen) -> bool {
+        self.first(seen).is_ok()
+    }
+
+    /// Flows that began at a port and are not over. Of a translated one there are two entries, and it is one.
+    pub fn begun_at(&self, port: u16) -> u32 {
+        let count = self.by_port[usize::from(port)].load(Ordering::Relaxed);
+        (count as u32).saturating_sub((count >> 32) as u32)
     }
 }

@@ -53,7 +53,7 @@ mod tests;
 pub mod watch;
 
 use super::atomic::{AtomicTable, BUCKET_BYTES, Home, Outcome, Want, relax};
-use super::sync::{AtomicU32, Ordering};
+use super::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::prefetch::advise_huge;
 use crate::wire::ip::TCP;
 use crate::wire::packet::{Content, Packet};
@@ -173,7 +173,8 @@ pub struct Flows {
     seed: [u64; 6],
     chunks_dealt: AtomicU32,
     entries: AtomicU32,
-    by_port: Box<[AtomicU32]>,
+    /// See [`one`].
+    by_port: Box<[AtomicU64]>,
     half_open: Box<[AtomicU32]>,
     limits: Limits,
     pickup: bool,
@@ -183,7 +184,8 @@ impl Flows {
     /// Room for `entries` flows behind ports `0..ports`. With `pickup` a TCP flow may begin in the middle.
     pub fn new(entries: usize, ports: usize, seed: [u64; 2], pickup: bool) -> Self {
         let entries = if cfg!(loom) { entries } else { entries.next_multiple_of(CHUNK as usize) };
-        let counts = || (0..ports).map(|_| AtomicU32::new(0)).collect();
+        let by_port = (0..ports).map(|_| AtomicU64::new(0)).collect();
+        let half_open = (0..ports).map(|_| AtomicU32::new(0)).collect();
         let all = entries as u32;
         let (index, records) = (AtomicTable::new(entries, seed), record::many(entries));
         // A packet's flow may lie anywhere in them.
@@ -195,8 +197,8 @@ impl Flows {
             seed: key::seeds(seed),
             chunks_dealt: AtomicU32::new(0),
             entries: AtomicU32::new(0),
-            by_port: counts(),
-            half_open: counts(),
+            by_port,
+            half_open,
             limits: Limits {
                 all,
                 port: (all / PORT_PART).max(1),
@@ -216,17 +218,16 @@ impl Flows {
     pub fn copy(&self) -> Self {
         let records = record::many(self.records.len());
         (0..self.dealt()).for_each(|place| records.at(place).copy_from(self.record(place)));
-        let counts = |counts: &[AtomicU32]| {
-            counts.iter().map(|count| AtomicU32::new(count.load(Ordering::Relaxed))).collect()
-        };
+        let by_port = self.by_port.iter().map(|count| AtomicU64::new(count.load(Ordering::Relaxed)));
+        let half_open = self.half_open.iter().map(|count| AtomicU32::new(count.load(Ordering::Relaxed)));
         Self {
             index: self.index.copy(),
             records,
             seed: self.seed,
             chunks_dealt: AtomicU32::new(self.chunks_dealt.load(Ordering::Relaxed)),
             entries: AtomicU32::new(self.entries.load(Ordering::Relaxed)),
-            by_port: counts(&self.by_port),
-            half_open: counts(&self.half_open),
+            by_port: by_port.collect(),
+            half_open: half_open.collect(),
             limits: self.limits,
             pickup: self.pickup,
         }
@@ -374,10 +375,10 @@ impl Flows {
         let (was, is) = (from.stage != Stage::Dead, to.stage != Stage::Dead);
         let (was_half, is_half) = (from.stage.is_half_open(), to.stage.is_half_open());
         if was && (!is || moved) {
-            self.by_port[usize::from(from.port)].fetch_sub(1, Ordering::Relaxed);
+            self.by_port[usize::from(from.port)].fetch_sub(one(from), Ordering::Relaxed);
         }
         if is && (!was || moved) {
-            self.by_port[usize::from(to.port)].fetch_add(1, Ordering::Relaxed);
+            self.by_port[usize::from(to.port)].fetch_add(one(to), Ordering::Relaxed);
         }
         if was_half && (!is_half || moved) {
             self.half_open[usize::from(from.port)].fetch_sub(1, Ordering::Relaxed);
@@ -428,7 +429,7 @@ impl Flows {
     #[cold]
     fn open_again(
         &self,
-        keeper: &Keeper,
+        keeper: &mut Keeper,
         place: u32,
         seen: &Seen,
         decision: Decision,
@@ -451,7 +452,10 @@ impl Flows {
             return Err(Refusal::Busy);
         }
         let counts = before.stage == Stage::Dead || before.port != seen.port;
-        if counts && !self.may_have(seen.port) || !self.may_half_open(seen.port) {
+        let was_half_open = !counts && before.stage.is_half_open();
+        let finds_no_room =
+            counts && !self.may_have(seen.port) || !was_half_open && !self.may_half_open(seen.port);
+        if finds_no_room && !keeper.evict(self, seen.port) {
             return Err(Refusal::PortLimit);
         }
         // What was decided about the old flow is not true of the new one for a moment.
@@ -487,7 +491,7 @@ impl Flows {
 
     /// Whether `port` may have one more flow.
     fn may_have(&self, port: u16) -> bool {
-        let own = self.by_port[usize::from(port)].load(Ordering::Relaxed);
+        let own = self.by_port[usize::from(port)].load(Ordering::Relaxed) as u32;
         let all = self.entries.load(Ordering::Relaxed);
         let shared = self.limits.all - self.limits.all / DEALT_PART;
         own < self.limits.port && (own < self.limits.share || all < shared)
@@ -579,6 +583,11 @@ fn pass_later(record: Record, state: State, seen: &Seen) -> State {
         tcp::count_later(record, state, seen.side, fragment.len as u32);
     }
     state
+}
+
+/// Among what is counted of a port, an entry: in the low half it is one of all, in the high half one that is another flow's other key.
+fn one(state: State) -> u64 {
+    1 | u64::from(state.stage == Stage::Reply) << 32
 }
 
 /// What a first packet leaves.

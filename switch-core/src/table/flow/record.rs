@@ -354,6 +354,25 @@ impl<'a> Record<'a> {
         Bound::unpack(self.tail().bound.load(Ordering::Acquire))
     }
 
+    /// Notes which number an answer to a SYN would acknowledge, that an end of an open connection has sent. It stands where a translated flow says what
+    /// it is bound to: of such a one nothing is noted.
+    #[cold]
+    pub(super) fn note_asked(self, number: u32) {
+        let word = &self.tail().bound;
+        let before = word.load(Ordering::Acquire);
+        if Bound::unpack(before).is_none() {
+            // The place may be given to another flow meanwhile, which is bound: that stands.
+            let asked = Bound::pack_asked(number);
+            _ = word.compare_exchange(before, asked, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// See [`Record::note_asked`].
+    #[cold]
+    pub(super) fn asked(self) -> Option<u32> {
+        Bound::unpack_asked(self.tail().bound.load(Ordering::Acquire))
+    }
+
     /// It has no other entry any more. For its owner.
     pub(super) fn unbind(self) {
         self.tail().bound.store(Bound::pack(None), Ordering::Release);

@@ -4,7 +4,7 @@
 
 use super::Invalid;
 use super::record::{Record, Window};
-use super::state::{FIN_HIGHER, PICKED_UP, SCALED, Stage, State};
+use super::state::{FIN_HIGHER, ORIGIN_HIGHER, PICKED_UP, SCALED, Stage, State};
 use crate::wire::packet::{SCALE_MAX, Tcp, flags};
 
 /// An acknowledgement may lie so far behind: a window without scaling, and 1 KiB for what was on its way (van
@@ -237,9 +237,49 @@ fn synchronise(
         Stage::SynReceived => Ok(state),
         Stage::SynSent => Err(STATE),
         // In an open connection: an end that has lost its memory. The receiver challenges it (RFC 5961 §4), and
-        // what comes of that is a reset with the right number.
+        // what comes of that is a reset with the right number; or it has lost its own as well, and answers.
+        _ if from_origin && !answers => {
+            record.note_asked(segment.seq.wrapping_add(1));
+            Err(Refused::Passes)
+        }
+        _ if answers
+            && !from_origin
+            && record.asked() == Some(segment.ack)
+            // Nor is it one of this connection, sent again.
+            && checked(state, side, segment, record.window(side), other).is_err() =>
+        {
+            Ok(begun_anew(record, state, side, segment))
+        }
         _ => Err(Refused::Passes),
     }
+}
+
+/// The answer to a SYN in what was an open connection, of which both ends know nothing any more: they have another from now on. Whoever
+/// was asked would have challenged, had he the old one still, and who answers a number has seen it. What the asking end announced was not
+/// kept, so that the largest is assumed.
+fn begun_anew(record: Record, state: State, side: u8, segment: &Tcp) -> State {
+    let origin = side ^ 1;
+    // An answer scales only if it was asked to.
+    let (scales, scaled) = match segment.scale {
+        Some(own) => (SCALE_MAX << (origin * 4) | own << (side * 4), SCALED),
+        None => (NO_SCALE << 4 | NO_SCALE, 0),
+    };
+    let next = State {
+        stage: Stage::SynReceived,
+        scales,
+        flags: state.flags & ORIGIN_HIGHER | PICKED_UP | scaled,
+        ..state
+    };
+    let room = in_units(segment.window, next.scale(side));
+    record.set_window(side, Window { end: segment.end(), ack: segment.ack, room, largest: room });
+    let (end, ack) = (segment.ack, segment.seq.wrapping_add(1));
+    record.set_window(origin, Window { end, ack, room: u16::MAX, largest: u16::MAX });
+    next
+}
+
+/// A window that is announced in bytes, in units of a scale: not less than one.
+fn in_units(window: u16, scale: u8) -> u16 {
+    (((u32::from(window) + (1 << scale) - 1) >> scale) as u16).max(1)
 }
 
 /// What the first SYN says. Until there is an answer, `ack` is the number behind the SYN itself: an answer may
@@ -263,21 +303,17 @@ fn answered(record: Record, state: State, side: u8, segment: &Tcp, asking: Windo
     let both = offered != NO_SCALE && scale != NO_SCALE;
     let mut next = State { scales: offered << shift | scale << (side * 4), ..state };
     next.flags = next.flags & !SCALED | if both { SCALED } else { 0 };
-    let units = |window: u16, side: u8| {
-        let scale = next.scale(side);
-        (((u32::from(window) + (1 << scale) - 1) >> scale) as u16).max(1)
-    };
-    let room = units(segment.window, side);
+    let room = in_units(segment.window, next.scale(side));
     let acknowledged = if segment.has(flags::ACK) { segment.ack } else { asking.end };
     record.set_window(side, Window { end: segment.end(), ack: acknowledged, room, largest: room });
-    let room = units(asking.room, side ^ 1);
+    let room = in_units(asking.room, next.scale(side ^ 1));
     let end = asking.end;
     record.set_window(side ^ 1, Window { end, ack: segment.seq.wrapping_add(1), room, largest: room });
     next.at(if segment.has(flags::ACK) { Stage::SynReceived } else { Stage::BothSynSent })
 }
 
-/// A RST. It closes only if it names exactly the byte that its receiver waits for (RFC 5961 §3.2); one that is
-/// merely in the window goes by, and its receiver challenges it.
+/// A RST. It closes only if it names exactly the byte that its receiver waits for (RFC 5961 §3.2): the one that this has acknowledged, or, as it may
+/// not have come to that yet, the one behind all that was sent to it. One that is merely in the window goes by, and its receiver challenges it.
 fn reset(state: State, side: u8, segment: &Tcp, own: Window, other: Window) -> Result<State, Refused> {
     match state.stage {
         Stage::SynSent if side != state.origin() => {
@@ -292,10 +328,9 @@ fn reset(state: State, side: u8, segment: &Tcp, own: Window, other: Window) -> R
         Stage::TimeWait | Stage::Closed => return Err(Refused::Passes),
         _ => {}
     }
-    // With a guess for a window there is no exact byte: what it acknowledged last is the best one.
     let may_until = other.ack.wrapping_add(u32::from(other.room) << state.scale(side ^ 1));
     let oldest = own.end.wrapping_sub(u32::from(other.largest) << state.scale(side ^ 1));
-    if segment.seq == other.ack || (state.flags & PICKED_UP != 0 && segment.seq == own.end) {
+    if segment.seq == other.ack || segment.seq == own.end {
         Ok(state.at(Stage::Closed))
     } else if before(may_until, segment.seq) || before(segment.seq, oldest) {
         Err(WINDOW)

@@ -221,6 +221,13 @@ fn a_reset_closes_if_it_names_the_very_byte() {
         (0, RST, 1011, 0, 0, Ok(Stage::Closed)),
         (1, ACK, 5101, 1011, 100, Ok(Stage::Closed)),
     ]);
+    // Behind data that its receiver has and did not acknowledge yet.
+    Talk::open(1000, 5000).script(&[
+        (0, ACK, 1001, 5001, 50, Ok(Stage::Established)),
+        (0, RST | ACK, 1050, 5001, 0, Ok(Stage::Established)),
+        (0, RST | ACK, 1051, 5001, 0, Ok(Stage::Closed)),
+        (0, SYN, 70_000, 0, 0, Ok(Stage::SynSent)),
+    ]);
     let mut refused = Talk::new(false);
     refused
         .script(&[(0, SYN, 1000, 0, 0, Ok(Stage::SynSent)), (1, RST | ACK, 0, 1001, 0, Ok(Stage::Closed))]);
@@ -235,6 +242,41 @@ fn an_end_that_forgot_its_connection_is_challenged_and_begins_anew() {
         (0, RST, 1001, 0, 0, Ok(Stage::Closed)),
         (0, SYN, 78_000, 0, 0, Ok(Stage::SynSent)),
         (1, SYN | ACK, 9000, 78_001, 0, Ok(Stage::SynReceived)),
+    ]);
+}
+
+/// Both ends are others behind the same addresses: nobody challenges, and what they agree upon is what counts from then on.
+#[test]
+fn both_ends_that_forgot_their_connection_begin_anew() {
+    let syn = |flags, seq, ack, scale| Tcp { seq, ack, flags, window: 10_000, len: 0, scale };
+    for (ours, theirs) in [(None, None), (Some(7), Some(2)), (Some(7), None)] {
+        let mut talk = Talk::open(1000, 5000);
+        let place = talk.place.unwrap();
+        let origin = talk.table.flows.state(place).origin();
+        assert_eq!(talk.segment(0, syn(SYN, 77_000_000, 0, ours)), Ok(Stage::Established));
+        // An answer to something else says nothing, nor does a question from the other end, or an answer to that.
+        assert_eq!(talk.say(1, SYN | ACK, 99_000_000, 78_000_000, 0), Ok(Stage::Established));
+        assert_eq!(talk.say(1, SYN, 88_000_000, 0, 0), Ok(Stage::Established));
+        assert_eq!(talk.say(0, SYN | ACK, 99_000_000, 88_000_001, 0), Ok(Stage::Established));
+        assert_eq!(talk.say(0, ACK, 77_000_001, 99_000_001, 0), Err("window"));
+        assert_eq!(talk.segment(1, syn(SYN | ACK, 99_000_000, 77_000_001, theirs)), Ok(Stage::SynReceived));
+        talk.script(&[
+            (0, ACK, 77_000_001, 99_000_001, 0, Ok(Stage::Established)),
+            (0, ACK, 77_000_001, 99_000_001, 500, Ok(Stage::Established)),
+            (1, ACK, 99_000_001, 77_000_501, 800, Ok(Stage::Established)),
+            (1, ACK, 5001, 1001, 10, Err("window")),
+            (0, ACK | FIN, 77_000_501, 99_000_801, 0, Ok(Stage::FinWait)),
+        ]);
+        assert_eq!(talk.place, Some(place));
+        assert_eq!(talk.table.flows.state(place).origin(), origin);
+        assert!(talk.table.flows.bound(place).is_none());
+    }
+    // Its own question and answer, late and once more, are no new one.
+    Talk::open(1000, 5000).script(&[
+        (0, SYN, 1000, 0, 0, Ok(Stage::Established)),
+        (1, SYN | ACK, 5000, 1001, 0, Ok(Stage::Established)),
+        (0, ACK, 1001, 5001, 10, Ok(Stage::Established)),
+        (1, ACK, 5001, 1011, 10, Ok(Stage::Established)),
     ]);
 }
 

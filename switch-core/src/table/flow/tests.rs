@@ -153,6 +153,27 @@ fn one_ports_established_flows_leave_room_for_the_others() {
     }
 }
 
+/// A flow that was over begins anew where its port has as many half-open ones as it may: the oldest makes room, as for one that is new.
+#[test]
+fn what_begins_anew_finds_room_as_what_begins_does() {
+    let mut table = Table::new(256, false);
+    let (asks, answers) = (packet(1, 2, 17, [5, 6], Content::Udp), packet(2, 1, 17, [6, 5], Content::Udp));
+    table.packet(&asks, 1).unwrap();
+    table.packet(&answers, 3).unwrap();
+    table.now_s += 200;
+    for n in 0..table.flows.limits().half_open {
+        assert!(matches!(table.syn(100 + u128::from(n), 2, 1), Ok(Opened::New(_))));
+    }
+    assert_eq!(table.keeper.take_evicted(), 0);
+    assert!(matches!(table.packet(&asks, 1), Ok(Opened::New(_))));
+    assert_eq!(table.keeper.take_evicted(), 1);
+    // Half-open itself, it needs nobody else's room.
+    table.now_s += 31;
+    assert!(matches!(table.packet(&asks, 1), Ok(Opened::New(_))));
+    assert_eq!(table.keeper.take_evicted(), 0);
+    assert_eq!(table.flows.counted_of(1).half_open, table.flows.limits().half_open);
+}
+
 #[test]
 fn a_killed_flow_begins_anew_without_its_decision() {
     let mut table = Table::new(256, false);

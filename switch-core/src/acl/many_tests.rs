@@ -1,0 +1,100 @@
+//! How many rules one port may have, by what they name; and what is too much, with the figure.
+
+use super::Header;
+use super::compile::{MEANWHILE_MAX, TooMuch};
+use super::tests::{compiled, list, net};
+use crate::policy::to_bits;
+use switch_api::{AclAction, AclRule, IpProtocol, PortRange, Prefix};
+
+/// Allows TCP to a port from networks.
+fn allow(source: Vec<Prefix>, port: usize) -> AclRule {
+    let port = 1 + port as u16;
+    AclRule {
+        protocol: Some(IpProtocol::TCP),
+        source,
+        destination_ports: vec![PortRange { first: port, last: port }],
+        ..AclRule::all(AclAction::Allow)
+    }
+}
+
+/// What comes from an address of a network of [`net`], to a port of [`allow`].
+fn packet(n: usize, port: usize) -> Header {
+    let from = format!("10.{}.{}.9", n / 256, n % 256);
+    let ends = [from.as_str(), "192.0.2.1"].map(|ip| to_bits(ip.parse().unwrap()));
+    Header::new(ends, 6, [50_000, 1 + port as u16], [0; 2])
+}
+
+/// A hundred thousand rules that each allow one port to one network, all of one direction of one port: every network to every port.
+#[test]
+fn a_hundred_thousand_rules_of_one_chain_are_networks_by_ports() {
+    const NETWORKS: usize = 250;
+    let rules = (0..100_000).map(|n| allow(vec![net(n % NETWORKS)], n / NETWORKS)).collect();
+    let all = compiled(&list(rules)).unwrap();
+    let chain = all.subject(1).ingress.before.enforced.unwrap();
+    for n in [0, 1, 249, 250, 64 * 64, 54_321, 99_999] {
+        let ruling = all.judge(chain, &packet(n % NETWORKS, n / NETWORKS));
+        assert_eq!(ruling.map(|it| it.slot), Some(n as u32));
+    }
+    assert_eq!(all.judge(chain, &packet(NETWORKS, 0)), None);
+    assert_eq!(all.judge(chain, &packet(0, 100_000 / NETWORKS)), None);
+    assert!(all.bytes < 16 << 20, "{} bytes", all.bytes);
+}
+
+/// As many networks of their own as there are numbers for, each with one of a hundred ports, beside others of them with others.
+#[test]
+fn tens_of_thousands_of_networks_have_a_port_each() {
+    const NETWORKS: usize = 32_000;
+    let rules = (0..100_000).map(|n| allow(vec![net(n % NETWORKS)], n % 100)).collect();
+    let all = compiled(&list(rules)).unwrap();
+    let chain = all.subject(1).ingress.before.enforced.unwrap();
+    for n in [0, 31_999, 12_345] {
+        assert_eq!(all.judge(chain, &packet(n, n % 100)).map(|it| it.slot), Some(n as u32));
+        assert_eq!(all.judge(chain, &packet(n, (n + 1) % 100)), None);
+    }
+}
+
+/// What is refused, and the figure that it is refused with.
+#[test]
+fn what_is_too_much_is_refused_with_the_figure() {
+    let refused = |rules: Vec<AclRule>| {
+        let error = compiled(&list(rules)).unwrap_err();
+        assert!(error.to_string().contains("is the most"), "{error}");
+        error
+    };
+    // A network of its own each: there are 32 767 numbers for kinds of addresses.
+    let own =
+        |n: usize| allow(vec![format!("10.{}.{}.{}/32", n >> 16, n >> 8 & 255, n & 255).parse().unwrap()], 0);
+    let error = refused((0..40_000).map(own).collect());
+    assert!(matches!(error, TooMuch::Identities(40_000..)), "{error:?}");
+    // A source and a destination of its own each: a cell for every pair.
+    let pair = |n: usize| AclRule {
+        source: vec![net(n)],
+        destination: vec![net(n)],
+        ..AclRule::all(AclAction::Deny)
+    };
+    let error = refused((0..9_000).map(pair).collect());
+    assert!(matches!(error, TooMuch::Bytes(_)), "{error:?}");
+    compiled(&list((0..5_000).map(pair).collect())).unwrap();
+    // Networks of their own before as many rules about anybody, all of which each network's addresses are meant by. What that takes is not
+    // taken first.
+    let anybody = (0..50_000).map(|n| allow(vec![], n));
+    let error = refused((0..30_000).map(|n| allow(vec![net(n)], 0)).chain(anybody).collect());
+    let TooMuch::Meanwhile(bytes) = error else { panic!("{error:?}") };
+    assert!(bytes < MEANWHILE_MAX + (1 << 20), "{bytes} bytes");
+    // Networks by ports, too many of both: more steps than there is time for.
+    let error = refused((0..100_000).map(|n| allow(vec![net(n % 25_000)], n / 2)).collect());
+    assert!(matches!(error, TooMuch::Steps(_) | TooMuch::Bytes(_)), "{error:?}");
+}
+
+/// Thousands of rules about destinations and ports take little.
+#[test]
+fn thousands_of_destinations_take_little() {
+    let about = |n: usize| AclRule { destination: vec![net(n)], ..allow(vec![], n % 100) };
+    let many = compiled(&list((0..2_000).map(about).collect())).unwrap();
+    assert!(many.bytes < 16 << 20, "{} bytes", many.bytes);
+    let ends = ["9.9.9.9", "10.3.7.1"].map(|ip| to_bits(ip.parse().unwrap()));
+    let n = 3 * 256 + 7;
+    let chain = many.subject(1).ingress.before.enforced.unwrap();
+    let header = Header::new(ends, 6, [5, (n % 100) as u16 + 1], [0; 2]);
+    assert_eq!(many.judge(chain, &header).map(|it| it.slot), Some(n as u32));
+}
