@@ -30,7 +30,7 @@ pub(super) const ACLS: &[Mistake] = &[
     Mistake {
         what: "a port may begin as many connections as it likes",
         file: "pipeline/flow.rs",
-        right: "may_begin(view)?;\n    let opened",
+        right: "may_begin(view, &track.key)?;\n    let opened",
         wrong: "let opened",
         test: "a_port_begins_no_more",
         loom: false,

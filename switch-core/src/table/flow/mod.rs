@@ -175,6 +175,8 @@ pub struct Flows {
     entries: AtomicU32,
     by_port: Box<[AtomicU32]>,
     half_open: Box<[AtomicU32]>,
+    /// Of `by_port`, those that are replies.
+    replies: Box<[AtomicU32]>,
     limits: Limits,
     pickup: bool,
 }
@@ -197,6 +199,7 @@ impl Flows {
             entries: AtomicU32::new(0),
             by_port: counts(),
             half_open: counts(),
+            replies: counts(),
             limits: Limits {
                 all,
                 port: (all / PORT_PART).max(1),
@@ -227,6 +230,7 @@ impl Flows {
             entries: AtomicU32::new(self.entries.load(Ordering::Relaxed)),
             by_port: counts(&self.by_port),
             half_open: counts(&self.half_open),
+            replies: counts(&self.replies),
             limits: self.limits,
             pickup: self.pickup,
         }
@@ -424,7 +428,20 @@ impl Flows {
         }
     }
 
-    /// The key's hash has a place. If its flow is over it begins anew there.
+    /// The key's hash has a place: the packet is counted to its flow, unless that is over.
+    fn join(&self, place: u32, seen: &Seen) -> Option<Result<Opened, Refusal>> {
+        // Two keys of one hash, or a place that was given up a moment ago.
+        if !self.holds(place, &seen.key) {
+            return Some(Err(Refusal::Busy));
+        }
+        match self.pass(place, seen) {
+            Passed::Known | Passed::Moved(_) => Some(Ok(Opened::Known(place))),
+            Passed::Invalid(invalid) => Some(Ok(Opened::Invalid(invalid))),
+            Passed::Over => None,
+        }
+    }
+
+    /// The same; a flow that is over begins anew in its place.
     #[cold]
     fn open_again(
         &self,
@@ -433,14 +450,8 @@ impl Flows {
         seen: &Seen,
         decision: Decision,
     ) -> Result<Opened, Refusal> {
-        // Two keys of one hash, or a place that was given up a moment ago.
-        if !self.holds(place, &seen.key) {
-            return Err(Refusal::Busy);
-        }
-        match self.pass(place, seen) {
-            Passed::Known | Passed::Moved(_) => return Ok(Opened::Known(place)),
-            Passed::Invalid(invalid) => return Ok(Opened::Invalid(invalid)),
-            Passed::Over => {}
+        if let Some(joined) = self.join(place, seen) {
+            return joined;
         }
         let first = self.first(seen)?;
         let record = self.record(place);
