@@ -167,10 +167,8 @@ impl<'a> Teller<'a> {
             Stage::Forward if decided => "decided already".into(),
             Stage::Forward => self.forwarded(note),
             Stage::Rewrite if note.routed => {
-                let turned = match step.turn {
-                    Turn::Bound { .. } => format!("; {}", turned(&step.turn)),
-                    _ => String::new(),
-                };
+                let becomes = step.turn.becomes();
+                let turned = becomes.map_or(String::new(), |_| format!("; {}", turned(&step.turn)));
                 format!("from {}, to {}, one hop less to go{turned}", mac(note.src()), mac(note.dst))
             }
             Stage::Rewrite => "not routed: stays as it is".into(),
@@ -406,9 +404,9 @@ fn turned(turn: &Turn) -> String {
         0 => from_bits(end.ip).to_string(),
         port => format!("{} port {port}", from_bits(end.ip)),
     };
-    match turn {
-        Turn::Stays => "stays as it is".into(),
-        Turn::Begins { to, .. } => format!("begins a flow that goes to {}", end(to)),
-        Turn::Bound { from, to } => format!("becomes one from {} to {}", end(from), end(to)),
+    match (turn.becomes(), turn.real()) {
+        (Some([from, to]), _) => format!("becomes one from {} to {}", end(&from), end(&to)),
+        (None, Some(to)) => format!("begins a flow that goes to {}", end(&to)),
+        (None, None) => "stays as it is".into(),
     }
 }

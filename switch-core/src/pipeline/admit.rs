@@ -11,7 +11,7 @@ use super::flow::{self, Flowing, Track, Tracked, WayOut};
 use super::note::Note;
 use super::refusals::{Logged, Refusals, Refused, Who};
 use super::verdict::{Verdict, Why};
-use super::{Private, View};
+use super::{Private, View, binding};
 use crate::acl::{self, Chains, FrameHead, Header, Part, Ruling, Tier};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::{Counters, DropReason};
@@ -90,7 +90,7 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
             continue;
         }
         let frame = &frames[index];
-        private.flows.tracks[index].write_out();
+        binding::write_out(view, &mut private.flows, index);
         let track = &private.flows.tracks[index];
         let mut asking = Asking::new(&private.counters);
         let outcome = match note.verdict {

@@ -42,19 +42,21 @@ pub enum Tracked {
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub struct Track {
-    /// Key of its flow; of an ICMP error, of the flow it quotes.
+    /// Key of its flow; of an ICMP error, of the flow it quotes; of a packet that is not whole, its own.
     pub key: Key,
     pub(super) hash: u64,
     /// See [`Tracked`].
     pub tracked: Tracked,
     /// Bridge or VRF.
     pub zone: u16,
-    /// From which side of its flow's key it comes; meaningless for [`Tracked::Not`].
+    /// From which side of its flow's key it comes, whichever key it was found by; meaningless for [`Tracked::Not`].
     pub side: u8,
     /// It was found by the other key of a translated flow: it is an answer, or an error about what was translated.
     pub by_reply: bool,
     /// Of a plain packet most stands in its key, and in `packet` only what TCP says, until somebody asks ([`Track::write_out`]).
     pub(super) is_whole: bool,
+    /// Of one that is not whole: its own key is the reply's, in which the ends stand the other way round than in its flow's.
+    pub(super) is_turned: bool,
     /// What was read, if [`Track::is_whole`]. A later fragment has the ports of its first one.
     pub packet: Packet,
     /// Of an ICMP error, whom what it quotes was sent to.
@@ -74,6 +76,7 @@ impl Track {
         side: 0,
         by_reply: false,
         is_whole: true,
+        is_turned: false,
         packet: Packet::EMPTY,
         quoted_dst: 0,
     };
@@ -85,7 +88,7 @@ impl Track {
         if self.is_whole || self.tracked == Tracked::Not {
             return;
         }
-        let [from, to] = self.key.ends_from(self.side);
+        let [from, to] = self.key.ends_from(self.own_side());
         let protocol = self.key.protocol();
         self.packet = Packet {
             src: from.ip,
@@ -99,20 +102,27 @@ impl Track {
         self.is_whole = true;
     }
 
-    /// Whether it is one more packet of a flow, that of the entry, that goes on as it did: [`streams`]. Then it is counted.
+    /// Whether it is one more packet of a flow, that of the entry, that goes on as it did: [`streams`]. Then it is counted. `side`: from which
+    /// side of the flow's key it comes.
     #[inline(always)]
-    pub(super) fn streams(&self, record: Record, now_s: u32) -> bool {
+    pub(super) fn streams(&self, record: Record, side: u8, now_s: u32) -> bool {
         // Of plain UDP the key is all that was read.
         if !self.is_whole && self.key.protocol() == UDP {
             return record.streams(now_s);
         }
-        streams(record, &self.packet.content, self.side, now_s)
+        streams(record, &self.packet.content, side, now_s)
+    }
+
+    /// From which side of its own key a packet comes that is not whole.
+    #[inline(always)]
+    fn own_side(&self) -> u8 {
+        self.side ^ u8::from(self.is_turned)
     }
 
     /// The source of the packet.
     #[inline]
     fn src(&self) -> u128 {
-        if self.is_whole { self.packet.src } else { self.key.ends_from(self.side)[0].ip }
+        if self.is_whole { self.packet.src } else { self.key.ends_from(self.own_side())[0].ip }
     }
 
     pub(super) fn seen(&self, view: &View) -> Seen<'_> {
@@ -140,6 +150,9 @@ pub struct Flowing {
     pub(super) asks: Marks,
     /// Frames of no flow that is known.
     pub(super) begins: Marks,
+    /// Frames of which it is known what becomes of their addresses: `translate` is to look at the others. Where nothing is translated it
+    /// is not looked at.
+    pub(super) turned: Marks,
     fragments_swept: Round,
 }
 
@@ -149,8 +162,8 @@ impl Flowing {
         let keeper = Keeper::new(PORTS_MAX, flows.places());
         let (tracks, turns) = (Box::new([Track::NOT; BATCH_FRAMES]), Box::new([Turn::Stays; BATCH_FRAMES]));
         let fragments_swept = Round::default();
-        let (asks, begins) = (Marks::default(), Marks::default());
-        Self { tracks, keeper, turns, asks, begins, fragments_swept }
+        let none = Marks::default();
+        Self { tracks, keeper, turns, asks: none, begins: none, turned: none, fragments_swept }
     }
 }
 
@@ -165,6 +178,12 @@ impl Marks {
     #[inline(always)]
     pub fn first(count: usize) -> Self {
         Self(u64::MAX.checked_shr((BATCH_FRAMES - count.min(BATCH_FRAMES)) as u32).unwrap_or(0))
+    }
+
+    /// Those that are not among others.
+    #[inline(always)]
+    pub fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
     }
 
     /// Whether none is among them.
@@ -208,7 +227,7 @@ pub(super) fn confirm(
         Tracked::Stray(reason) => return Err(reason),
         _ => return Ok(()),
     }
-    if let Err(reason) = may_begin(view) {
+    if let Err(reason) = may_begin(view, &track.key) {
         // What begins nothing is nothing more than there is.
         let begins = view.tables.flows.begins(&track.seen(view));
         return Err(if begins { reason } else { DropReason::NoFlow });
@@ -246,12 +265,14 @@ pub(super) fn is_held(view: &View, verdict: Verdict, reason: DropReason) -> bool
         }
 }
 
-/// Whether one more flow may begin at the port that a packet came in by. Two workers that ask at once may both be told so: a port has at
-/// most one flow too many for each.
+/// Whether one more flow may begin at the port that a packet came in by, unless that of this key is there: an earlier packet of the batch
+/// may have begun it. Two workers that ask at once may both be told so: a port has at most one flow too many for each.
 #[inline]
-pub(super) fn may_begin(view: &View) -> Result<(), DropReason> {
+pub(super) fn may_begin(view: &View, key: &Key) -> Result<(), DropReason> {
+    let flows = &view.tables.flows;
+    let is_there = || flows.find(key).is_some_and(|place| flows.is_alive(place, view.now_s));
     match view.facts.connections {
-        Some(most) if view.tables.flows.begun_at(view.in_port) >= most => Err(DropReason::ConnectionLimit),
+        Some(most) if flows.begun_at(view.in_port) >= most && !is_there() => Err(DropReason::ConnectionLimit),
         _ => Ok(()),
     }
 }

@@ -77,6 +77,8 @@ mod l2_tests;
 #[cfg(test)]
 mod live_tests;
 #[cfg(test)]
+mod nat_glance_tests;
+#[cfg(test)]
 mod nat_rig;
 #[cfg(test)]
 mod nat_tests;
@@ -526,7 +528,7 @@ fn decide(
     if routed {
         rewrite::run(pool.area(), batch, notes);
         if view.snapshot.mss_clamps {
-            rewrite::clamp(view, pool.area(), batch, notes, &private.counters);
+            rewrite::clamp(view, pool.area(), batch, notes, private);
         }
         if translated {
             rewrite::turn(pool.area(), batch, notes, private);

@@ -192,8 +192,18 @@ impl Net {
 
     /// Sends an IP packet to be routed, from a host of a bridge. What comes out, by bridge.
     pub fn send_raw(&mut self, n: usize, from: u8, packet: &[u8]) -> Vec<(usize, Vec<u8>)> {
+        self.put(n, from, packet);
+        self.settle(NOW)
+    }
+
+    /// Puts an IP packet to be routed on a host's wire: what is put there before [`Net::settle`] comes in together.
+    pub fn put(&mut self, n: usize, from: u8, packet: &[u8]) {
         assert!(self.peers[n].send(frame(mac(n, from), packet)));
-        self.rig.settle(NOW);
+    }
+
+    /// What comes of what was put on wires, by bridge.
+    pub fn settle(&mut self, now: Now) -> Vec<(usize, Vec<u8>)> {
+        self.rig.settle(now);
         self.rig.assert_conserved();
         self.take()
     }
@@ -218,7 +228,7 @@ impl Net {
 }
 
 /// On which bridge a host is, and as which station.
-fn whose(ip: u128) -> (usize, u8) {
+pub(super) fn whose(ip: u128) -> (usize, u8) {
     for n in 0..2 {
         for h in HOSTS {
             if [host(false, n, h), host(true, n, h)].contains(&ip) {

@@ -1,7 +1,7 @@
 //! Translation through the whole pipeline, beside a dull twin: a map from what was sent to what came out. Both IP versions,
 //! UDP and pings; what errors quote; what is dropped and called what.
 
-use super::nat_rig::{NOW, Net, P, What, destination, host, ip, one_to_one, source};
+use super::nat_rig::{NOW, Net, P, What, destination, host, ip, one_to_one, source, whose};
 use crate::config::gateway::is_v4;
 use crate::counter::DropReason;
 use crate::wire::checksum::{fold, sum};
@@ -297,6 +297,50 @@ fn a_translated_flow_is_one_of_those_that_a_port_may_begin() {
     assert_eq!(net.rig.tables.flows.begun_at(0), 3);
 }
 
+/// Two packets of one new flow that come in together (a resolver asks for addresses of both kinds at once): both are of it, and arrive.
+#[test]
+fn first_packets_that_come_in_together_are_of_one_flow() {
+    for v6 in [false, true] {
+        let mut net = Net::new(1, &rules());
+        let (far, virt) = (host(v6, 77, 1), |h| virt(v6, h));
+        // Destination, source, one for one, both.
+        let cases = [
+            (host(v6, 1, 13), virt(1), 53),
+            (host(v6, 0, 10), far, 9),
+            (host(v6, 0, 12), far, 9),
+            (host(v6, 0, 11), virt(2), 80),
+        ];
+        for (src, dst, port) in cases {
+            let asks = P { what: What::Udp, src, dst, ports: [4000, port] };
+            let (n, from) = whose(src);
+            let before = net.rig.tables.flows.counted().all;
+            (0..3).for_each(|_| net.put(n, from, &asks.packet(&[])));
+            let out: Vec<P> = net.settle(NOW).iter().map(|(_, frame)| P::read(&frame[14..], true)).collect();
+            assert!(out.len() == 3 && out.iter().all(|it| *it == out[0]), "{asks:?}: {out:?}");
+            assert_eq!(net.rig.tables.flows.counted().all, before + 2, "{asks:?}");
+            assert_eq!(net.send(out[0].mirror()), Some(asks.mirror()));
+        }
+        assert_eq!(net.rig.drops(DropReason::NatExhausted), 0);
+    }
+}
+
+/// A translated flow takes two entries, and is one of those that its port may begin.
+#[test]
+fn a_connection_limit_counts_a_translated_flow_once() {
+    let mut net = Net::new(1, &rules());
+    let name: switch_api::Name = "p0".parse().unwrap();
+    let mut settings = net.rig.model.ports[&name].object.settings.clone();
+    settings.limits.connections = Some(3);
+    net.rig.declare(&Request::PortSet(switch_api::PortSet { name, settings })).unwrap();
+    let asks = |port| P::udp("10.0.0.10", port, "10.77.0.1", 9);
+    (1..3).for_each(|port| assert!(net.send(asks(port)).is_some(), "{port}"));
+    // Those that come in together are of one flow, the last.
+    (0..2).for_each(|_| net.put(0, 10, &asks(3).packet(&[])));
+    assert_eq!(net.settle(NOW).len(), 2);
+    assert_eq!((net.send(asks(4)), net.rig.drops(DropReason::ConnectionLimit)), (None, 1));
+    assert!(net.send(asks(1)).is_some());
+}
+
 /// A rule that goes takes nothing with it by itself (the control thread ends its flows); what is ended begins anew as the rules
 /// then say.
 #[test]
@@ -313,6 +357,25 @@ fn what_is_ended_begins_anew_as_the_rules_then_say() {
     assert_eq!(net.send(asks).unwrap().dst, host(false, 1, 11));
     net.rig.declare(&Request::NatDelete(ByName { name: "d".parse().unwrap() })).unwrap();
     assert!(net.rig.model.nats.is_empty());
+}
+
+/// A flow from before a rule goes on as it did. When it is over it begins anew as the rules then say, also where nobody has looked after it yet.
+#[test]
+fn what_was_not_translated_is_when_it_begins_anew() {
+    let all = rules();
+    let mut net = Net::new(1, &all[..1]);
+    let asks = P::udp("10.0.0.10", 1, "10.77.0.1", 9);
+    assert_eq!(net.send(asks), Some(asks));
+    all[1..].iter().for_each(|rule| net.declare(rule));
+    assert_eq!(net.send(asks), Some(asks), "it goes on");
+    let flow = net.rig.tables.flows.places();
+    let mut places = Vec::new();
+    net.rig.tables.flows.scan(0..flow, NOW.s(), |place, _| places.push(place));
+    places.iter().for_each(|place| assert!(net.rig.tables.flows.kill(*place)));
+    let became = net.send(asks).unwrap();
+    assert_eq!((became.src >> 8, became.dst), (virt(false, 100) >> 8, asks.dst));
+    assert_eq!(net.send(asks), Some(became));
+    assert_eq!((net.send(became.mirror()), net.rig.tables.flows.counted().all), (Some(asks.mirror()), 2));
 }
 
 /// Whoever has not been asked cannot use a binding, nor pose as the address that was asked.

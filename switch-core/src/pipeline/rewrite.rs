@@ -1,14 +1,15 @@
 //! `rewrite`: what a routed packet looks like on its next link: the next hop's address and the gateway's
 //! own, one hop less to go. Where a bridge asks for it, what a TCP SYN offers as its largest segment fits.
 
-use super::binding::Turn;
-use super::flow::Tracked;
+use super::binding::{self, Turn};
+use super::flow::{Track, Tracked};
 use super::note::Note;
 use super::verdict::Verdict;
 use super::{Private, View};
 use crate::config::gateway::NO_MTU;
-use crate::counter::{Counters, DropReason, Event};
+use crate::counter::{DropReason, Event};
 use crate::frame::{Area, Frame};
+use crate::table::flow::key::End;
 use crate::wire::ip::Version;
 use crate::wire::nat::{self, Ends};
 use crate::wire::{ethernet, hop, mss};
@@ -50,8 +51,8 @@ fn with_care(bytes: &mut [u8], note: &Note) {
 /// leaves by, and leaves by the one that the SYN came from; and routes may allow less. A superframe is no SYN.
 #[cold]
 #[inline(never)]
-pub(super) fn clamp(view: &View, area: &Area, frames: &mut [Frame], notes: &[Note], counters: &Counters) {
-    for (frame, note) in frames.iter_mut().zip(notes) {
+pub(super) fn clamp(view: &View, area: &Area, frames: &mut [Frame], notes: &[Note], private: &Private) {
+    for (index, (frame, note)) in frames.iter_mut().zip(notes).enumerate() {
         if !note.routed || frame.offload.gso.is_some() {
             continue;
         }
@@ -62,23 +63,24 @@ pub(super) fn clamp(view: &View, area: &Area, frames: &mut [Frame], notes: &[Not
             continue;
         }
         let ports = view.facts.mtu.min(out.mtu);
-        let limit = mss::of_mtu(ports.min(mtu_of_routes(view, note, packet, version)), version);
+        let real = binding::real(view, private, index);
+        let limit = mss::of_mtu(ports.min(mtu_of_routes(view, note, packet, version, real)), version);
         let csum = frame.offload.csum;
         let clamped = mss::clamp(area.bytes_mut(frame), note.payload_at(), version, limit, csum);
         if let Some(csum) = clamped {
             frame.offload.csum = csum;
-            counters.event(Event::MssClamped).add(1);
+            private.counters.event(Event::MssClamped).add(1);
         }
     }
 }
 
-/// What the routes to and from a packet's ends allow; all of a packet's ways are of one table.
-fn mtu_of_routes(view: &View, note: &Note, packet: &[u8], version: Version) -> u16 {
+/// What the routes to and from a packet's ends allow, as they really are; all of a packet's ways are of one table.
+fn mtu_of_routes(view: &View, note: &Note, packet: &[u8], version: Version, real: Option<u128>) -> u16 {
     let (Some(out), Ok(hop)) = (view.snapshot.gateway(note.fid), hop::read(packet, version)) else {
         return NO_MTU;
     };
     let mtu = |ip| view.snapshot.routing.find(out.vrf, ip).map_or(NO_MTU, |entry| entry.mtu);
-    mtu(hop.src).min(mtu(hop.dst))
+    mtu(hop.src).min(mtu(real.unwrap_or(hop.dst)))
 }
 
 /// Writes the new ends of what is translated; of an ICMP error, into what it quotes as well.
@@ -86,31 +88,43 @@ fn mtu_of_routes(view: &View, note: &Note, packet: &[u8], version: Version) -> u
 pub(super) fn turn(area: &Area, frames: &mut [Frame], notes: &mut [Note], private: &Private) {
     let of_each = private.flows.tracks.iter().zip(private.flows.turns.iter());
     for ((frame, note), (track, turn)) in frames.iter_mut().zip(notes).zip(of_each) {
-        let Turn::Bound { from, to } = turn else { continue };
         if !matches!(note.verdict, Verdict::Port(_) | Verdict::Flood(_)) {
             continue;
         }
-        let version = if note.ethertype() == ethernet::IPV4 { Version::V4 } else { Version::V6 };
-        let (at, csum) = (note.payload_at(), frame.offload.csum);
-        let bytes = area.bytes_mut(frame);
-        let turned = match track.tracked {
-            Tracked::Related(_) => {
-                // It goes back to whoever sent what it quotes, which came as `to` and went to `from`. A router on the way
-                // speaks for itself.
-                let src = if track.packet.src == track.quoted_dst { from.ip } else { track.packet.src };
-                let quoted = Ends { src: to.ip, dst: from.ip, ports: [to.port, from.port] };
-                nat::translate_error(bytes, at, version, src, to.ip, &quoted).map(|()| csum)
+        match turn {
+            Turn::Stays | Turn::Begins { .. } => {}
+            Turn::Plain(plain) => {
+                let csum = frame.offload.csum;
+                let bytes = area.bytes_mut(frame);
+                frame.offload.csum = nat::translate_plain(bytes, note.payload_at(), plain, csum);
             }
-            _ => {
-                let ends = Ends { src: from.ip, dst: to.ip, ports: [from.port, to.port] };
-                nat::translate(bytes, at, version, &ends, csum)
-            }
-        };
-        match turned {
-            Ok(csum) => frame.offload.csum = csum,
-            // `track` has read it.
-            Err(_) => note.verdict = Verdict::Drop(DropReason::IpHeader),
+            Turn::Bound { from, to } => turn_with_care(area, frame, note, track, [from, to]),
         }
+    }
+}
+
+#[inline(never)]
+fn turn_with_care(area: &Area, frame: &mut Frame, note: &mut Note, track: &Track, [from, to]: [&End; 2]) {
+    let version = if note.ethertype() == ethernet::IPV4 { Version::V4 } else { Version::V6 };
+    let (at, csum) = (note.payload_at(), frame.offload.csum);
+    let bytes = area.bytes_mut(frame);
+    let turned = match track.tracked {
+        Tracked::Related(_) => {
+            // It goes back to whoever sent what it quotes, which came as `to` and went to `from`. A router on the way
+            // speaks for itself.
+            let src = if track.packet.src == track.quoted_dst { from.ip } else { track.packet.src };
+            let quoted = Ends { src: to.ip, dst: from.ip, ports: [to.port, from.port] };
+            nat::translate_error(bytes, at, version, src, to.ip, &quoted).map(|()| csum)
+        }
+        _ => {
+            let ends = Ends { src: from.ip, dst: to.ip, ports: [from.port, to.port] };
+            nat::translate(bytes, at, version, &ends, csum)
+        }
+    };
+    match turned {
+        Ok(csum) => frame.offload.csum = csum,
+        // `track` has read it.
+        Err(_) => note.verdict = Verdict::Drop(DropReason::IpHeader),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A route's MTU: the smaller of it and the port's is what a packet is held against, cut to, and told of.
 
 use super::Now;
+use super::nat_rig::{destination, ip as ip_of};
 use super::routing_tests::{MS, OWN, arp_frame, drain, events, mac, rig, rig_of};
 use crate::config::gateway::to_bits;
 use crate::counter::{DropReason, Event};
@@ -247,20 +248,38 @@ fn an_ipv6_sender_is_told_too() {
     rig.assert_conserved();
 }
 
+/// A SYN that offers 1460 bytes.
+fn syn(src: [u8; 4], dst: [u8; 4]) -> Vec<u8> {
+    let mut tcp = TcpHeader::new(1000, 80, 7, 8);
+    tcp.syn = true;
+    tcp.set_options(&[TcpOptionElement::MaximumSegmentSize(1460)]).unwrap();
+    let mut frame = Vec::new();
+    let packet = PacketBuilder::ethernet2(mac(0), OWN).ipv4(src, dst, 64);
+    packet.tcp_header(tcp).write(&mut frame, &[]).unwrap();
+    frame
+}
+
+/// What is translated goes by the route to where it really goes, and what it offers fits that.
+#[test]
+fn what_a_syn_offers_fits_the_route_to_where_it_is_translated() {
+    let (mut rig, peers) = routed();
+    let bridge = Bridge { mac: Some(Mac(OWN)), mss_clamp: true, ..Bridge::new("br0".parse().unwrap()) };
+    rig.declare(&Request::BridgeSet(bridge)).unwrap();
+    let rule = destination("far", ip_of("10.8.0.1"), None, ip_of("99.0.0.1"), None);
+    rig.declare(&Request::NatSet(Box::new(rule))).unwrap();
+    assert!(peers[0].send(syn([10, 0, 0, 9], [10, 8, 0, 1])));
+    rig.settle(NOW);
+    let arrived: Vec<_> = drain(&peers[1]);
+    let offered: Vec<_> =
+        arrived.iter().map(|frame| (&frame[30..34], u16::from_be_bytes([frame[56], frame[57]]))).collect();
+    assert_eq!(offered, [(&[99, 0, 0, 1][..], 960)]);
+}
+
 /// What a SYN offers fits the routes of both its ends, where a bridge asks for it.
 #[test]
 fn what_a_syn_offers_fits_the_routes() {
     let (mut rig, peers) = routed();
     rig.declare(&route("89.0.0.0/8", "10.0.0.9", Some(900))).unwrap();
-    let syn = |src: [u8; 4], dst: [u8; 4]| {
-        let mut tcp = TcpHeader::new(1000, 80, 7, 8);
-        tcp.syn = true;
-        tcp.set_options(&[TcpOptionElement::MaximumSegmentSize(1460)]).unwrap();
-        let mut frame = Vec::new();
-        let packet = PacketBuilder::ethernet2(mac(0), OWN).ipv4(src, dst, 64);
-        packet.tcp_header(tcp).write(&mut frame, &[]).unwrap();
-        frame
-    };
     let near = [10, 0, 0, 9];
     for (clamps, src, dst, mss) in [
         (false, near, [99, 0, 0, 1], 1460),

@@ -7,6 +7,7 @@
 //! flow and no further, and settled as soon as its flow is found and says what it said ([`flow::WayOut`]): `admit` is asked about the
 //! others alone.
 
+use super::binding::{self, Turn};
 use super::flow::{self, Flowing, Marks, Track, Tracked, WayOut};
 use super::note::Note;
 use super::verdict::Verdict;
@@ -23,6 +24,8 @@ use crate::wire::packet::{Content, Packet, Plain};
 
 /// Which frames of a batch are looked at, and what is said of those whose flow goes on.
 trait Choice {
+    /// Whether packets of flows may be translated: of those that go on as they did it is found out as what.
+    const TURNS: bool = false;
     /// Whether a frame is looked at.
     fn takes(&mut self, note: &Note) -> bool;
     /// Of a batch of so many, those about which `admit` is asked whatever comes of them.
@@ -44,6 +47,28 @@ impl Choice for Sent {
     #[inline(always)]
     fn asks(&self, count: usize) -> Marks {
         Marks::first(count)
+    }
+
+    #[inline(always)]
+    fn settles(&mut self, _: &Note, _: &Track, _: Decision) -> bool {
+        true
+    }
+}
+
+/// The same of a port from or to which packets are translated.
+struct Turned;
+
+impl Choice for Turned {
+    const TURNS: bool = true;
+
+    #[inline(always)]
+    fn takes(&mut self, note: &Note) -> bool {
+        Sent.takes(note)
+    }
+
+    #[inline(always)]
+    fn asks(&self, count: usize) -> Marks {
+        Sent.asks(count)
     }
 
     #[inline(always)]
@@ -83,7 +108,16 @@ impl Choice for Received<'_> {
 /// What a tracked port sends. `admit` is asked about all of it.
 #[inline]
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
-    track(view, area, frames, notes, private, Sent);
+    match view.facts.translated {
+        false => track(view, area, frames, notes, private, Sent),
+        true => turned(view, area, frames, notes, private),
+    }
+}
+
+/// A loop of its own, so that where nothing is translated the other has all registers.
+#[inline(never)]
+fn turned(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
+    track(view, area, frames, notes, private, Turned);
 }
 
 /// What goes to a tracked port and was not looked at yet. About what is not looked at `admit` is not asked: who is judged is tracked.
@@ -110,18 +144,18 @@ pub(super) fn confirm(view: &View, notes: &mut [Note], private: &mut Private) {
 }
 
 #[inline(always)]
-fn track(
+fn track<C: Choice>(
     view: &View,
     area: &Area,
     frames: &[Frame],
     notes: &mut [Note],
     private: &mut Private,
-    mut choice: impl Choice,
+    mut choice: C,
 ) {
     let flows = &view.tables.flows;
-    let Flowing { tracks, keeper, .. } = &mut private.flows;
+    let Flowing { tracks, keeper, turns, .. } = &mut private.flows;
     // Where they lie is not asked for anew with each packet.
-    let tracks: &mut [Track; BATCH_FRAMES] = tracks;
+    let (tracks, turns): (&mut [Track; BATCH_FRAMES], &mut [Turn; BATCH_FRAMES]) = (tracks, turns);
     let mut chosen = Marks::default();
     let mut homes = [None; BATCH_FRAMES];
     let mut here = Zone::of(view, 0);
@@ -146,18 +180,30 @@ fn track(
         let (track, Some(home)) = (&tracks[index], homes[index]) else { continue };
         named[index] = flows.named(home, track.hash);
         if let Some(record) = named[index]
-            && (track.key.protocol() == TCP) | view.facts.translated
+            && (track.key.protocol() == TCP) | C::TURNS
         {
             record.touch_tail();
         }
+    }
+    let mut turned = Marks::default();
+    if C::TURNS {
+        // What it is bound to lies anywhere, and where says the line that was asked for last.
+        chosen.filter_map(|index| named[index]).for_each(|record| flows.touch_other(record));
     }
     let (mut asks, mut begins) = (choice.asks(notes.len()), Marks::default());
     for index in chosen {
         let (note, track) = (&mut notes[index], &mut tracks[index]);
         // Most packets first: they are of a flow that goes on.
-        if let Some(record) = named[index]
+        if C::TURNS {
+            if let Some(record) = named[index]
+                && binding::goes_on(flows, record, track, &mut turns[index], view.now_s)
+            {
+                turned.set(index, true);
+                continue;
+            }
+        } else if let Some(record) = named[index]
             && record.holds(&track.key)
-            && track.streams(record, view.now_s)
+            && track.streams(record, track.side, view.now_s)
         {
             track.tracked = Tracked::Known(record.place());
             if !choice.settles(note, track, record.decision()) {
@@ -169,7 +215,7 @@ fn track(
         begins.set(index, matches!(track.tracked, Tracked::Missing | Tracked::Stray(_)));
         asks.set(index, true);
     }
-    (private.flows.asks, private.flows.begins) = (asks, begins);
+    (private.flows.asks, private.flows.begins, private.flows.turned) = (asks, begins, turned);
 }
 
 /// Bridge or VRF of a bridge and VLAN. Neighbours mostly are of one.
@@ -184,8 +230,7 @@ impl Zone {
     }
 }
 
-/// Reads what nearly all packets are, whose flow is to be looked for; of the others nothing counts. Where addresses are translated they are written down right away:
-/// others will stand in their place.
+/// Reads what nearly all packets are, whose flow is to be looked for; of the others nothing counts.
 #[inline(always)]
 fn glance(view: &View, bytes: &[u8], note: &Note, track: &mut Track) -> bool {
     if note.ethertype() != IPV4 {
@@ -196,10 +241,8 @@ fn glance(view: &View, bytes: &[u8], note: &Note, track: &mut Track) -> bool {
     let Some(plain) = Plain::read(packet, |tcp| *content = Content::Tcp(tcp)) else { return false };
     (track.key, track.side) = Key::of_plain(&plain, track.zone);
     track.hash = view.tables.flows.hash(&track.key);
-    (track.tracked, track.by_reply, track.is_whole) = (Tracked::Missing, false, false);
-    if view.facts.translated {
-        track.write_out();
-    }
+    (track.tracked, track.by_reply, track.is_whole, track.is_turned) =
+        (Tracked::Missing, false, false, false);
     true
 }
 

@@ -5,7 +5,7 @@
 //! So what is routed and judged comes from where it really comes from, and goes where it really goes.
 
 use super::binding::Turn;
-use super::flow::{self, Flowing, Tracked};
+use super::flow::{self, Flowing, Marks, Tracked};
 use super::note::Note;
 use super::refusals::{Refused, Who};
 use super::verdict::Verdict;
@@ -24,13 +24,14 @@ use crate::wire::ip::Version;
 use crate::wire::nat::has_ports;
 use crate::wire::packet::{Content, Packet, flags};
 
-/// Where each packet really goes.
+/// Where each packet really goes of which `track` has not found it out.
 #[inline(never)]
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
-    let Flowing { tracks, turns, .. } = &mut private.flows;
+    let Flowing { tracks, turns, turned, .. } = &mut private.flows;
     let flows = &view.tables.flows;
-    let of_each = frames.iter().zip(notes).zip(tracks.iter_mut()).zip(turns.iter_mut());
-    for (((frame, note), track), turn) in of_each {
+    for index in Marks::first(notes.len()).without(*turned) {
+        let (frame, note) = (&frames[index], &mut notes[index]);
+        let (track, turn) = (&mut tracks[index], &mut turns[index]);
         *turn = Turn::Stays;
         match track.tracked {
             Tracked::Known(place) | Tracked::Related(place) if !flows.is_unbound(place, &track.key) => {
@@ -124,7 +125,8 @@ fn published(view: &View, note: &Note, gateway: &Gateway, packet: &Packet) -> Op
 /// Makes every flow known that begins here and goes on, with what it was admitted by and what it is bound to.
 #[inline(never)]
 pub(super) fn confirm(view: &View, notes: &mut [Note], private: &mut Private) {
-    for (index, note) in notes.iter_mut().enumerate() {
+    for index in private.flows.begins {
+        let note = &mut notes[index];
         if !matches!(note.verdict, Verdict::Port(_) | Verdict::Flood(_)) {
             continue;
         }
@@ -185,7 +187,7 @@ fn open(
     index: usize,
     (verdict, source, rules): (Verdict, Option<NewSource>, Rules),
 ) -> Result<u32, DropReason> {
-    flow::may_begin(view)?;
+    flow::may_begin(view, &private.flows.tracks[index].key)?;
     let (worker, workers) = private.worker;
     let Flowing { tracks, keeper, .. } = &mut private.flows;
     let track = &mut tracks[index];
@@ -196,6 +198,8 @@ fn open(
     let choice = choice.filter(|_| is_query || becomes.content != Content::Other);
     let (first, count) = choice.map_or((becomes.ports[0], 1), |range| part_of(range, worker, workers));
     let (flows, decision) = (&view.tables.flows, flow::decision(view, verdict));
+    // An earlier packet of the batch may have begun it: then its port is taken, by itself.
+    let is_new = !flows.is_taken(track.hash);
     for port in tries((first, count), track.hash) {
         becomes.ports[0] = port;
         if is_query {
@@ -203,7 +207,7 @@ fn open(
         }
         let (key, side) = Key::of(&becomes, track.zone);
         let hash = flows.hash(&key);
-        if flows.is_taken(hash) {
+        if is_new && flows.is_taken(hash) {
             continue;
         }
         let binding = Binding { key, hash, side, rules };

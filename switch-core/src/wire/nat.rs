@@ -9,6 +9,7 @@ use super::Malformed;
 use super::be16;
 use super::checksum::{self, Csum, fold, sum};
 use super::ip::{self, ICMP, ICMPV6, Ip, TCP, UDP, Version};
+use super::packet::{PLAIN_LEN, Plain, V4_HEADER_LEN};
 use super::transport::{TCP_FIELD, UDP_FIELD};
 
 /// UDP-Lite (RFC 3828): ports and checksum lie as in UDP.
@@ -51,6 +52,55 @@ pub fn translate(
     let unfinished = matches!(known, Csum::Partial { start, .. } if usize::from(start) == at);
     write(&mut frame[ip_at..], &read, new, unfinished);
     Ok(known)
+}
+
+/// [`translate`] of a packet that was read at a glance ([`Plain::read`]): every place in it is known. Sums are of words as they lie, of any width
+/// and in the machine's own order (RFC 1071 §2(B)).
+#[inline(always)]
+pub fn translate_plain(frame: &mut [u8], ip_at: usize, new: &Plain, csum: Csum) -> Csum {
+    let known = if csum == Csum::Unknown { checksum::state(frame) } else { csum };
+    let start = ip_at + V4_HEADER_LEN;
+    let unfinished = matches!(known, Csum::Partial { start: at, .. } if usize::from(at) == start);
+    let Some(packet) = frame.get_mut(ip_at..) else { return known };
+    let Some(head) = packet.first_chunk_mut::<PLAIN_LEN>() else { return known };
+    let (addresses, ports) = (u64::from(new.src) << 32 | u64::from(new.dst), new.ports);
+    let (addresses, ports) =
+        (addresses.to_be_bytes(), (u32::from(ports[0]) << 16 | u32::from(ports[1])).to_be_bytes());
+    let halves = |word: u64| (word & 0xffff_ffff) + (word >> 32);
+    let (old, now) = (u64::from_ne_bytes(at(head, 12)), u64::from_ne_bytes(addresses));
+    let pseudo = halves(!old) + halves(now);
+    let (old, now) = (u32::from_ne_bytes(at(head, V4_HEADER_LEN)), u32::from_ne_bytes(ports));
+    let both = pseudo + u64::from(!old) + u64::from(now);
+    head[12..V4_HEADER_LEN].copy_from_slice(&addresses);
+    head[V4_HEADER_LEN..V4_HEADER_LEN + 4].copy_from_slice(&ports);
+    let checksum = corrected(at(head, 10), pseudo);
+    head[10..12].copy_from_slice(&checksum);
+    let is_udp = head[9] == UDP;
+    let field = V4_HEADER_LEN + usize::from(if is_udp { UDP_FIELD } else { TCP_FIELD });
+    let Some(field) = packet.get_mut(field..).and_then(|bytes| bytes.first_chunk_mut::<2>()) else {
+        return known;
+    };
+    if unfinished {
+        *field = fold(u64::from(u16::from_ne_bytes(*field)) + pseudo).to_ne_bytes();
+    } else if !is_udp {
+        *field = corrected(*field, both);
+    } else if *field != [0; 2] {
+        let checksum = corrected(*field, both);
+        *field = if checksum == [0; 2] { [0xff; 2] } else { checksum };
+    }
+    known
+}
+
+/// Some bytes of the beginning of a packet.
+#[inline(always)]
+fn at<const N: usize>(head: &[u8; PLAIN_LEN], at: usize) -> [u8; N] {
+    std::array::from_fn(|n| head[at + n])
+}
+
+/// A finished checksum, now that what it is over differs by so much, in the machine's own order.
+#[inline(always)]
+fn corrected(field: [u8; 2], delta: u64) -> [u8; 2] {
+    (!fold(u64::from(!u16::from_ne_bytes(field)) + delta)).to_ne_bytes()
 }
 
 /// The same for an ICMP error: new addresses for itself, and new ends for what it quotes.
@@ -307,11 +357,36 @@ mod tests {
             prop_assert!(!same(&frame, &made(v6, Kind::Tcp, &new, &[1, 2, 3])));
         }
 
+        /// What is read at a glance becomes the same by the short way, bit for bit, whatever its checksum is and whatever is known of it.
+        #[test]
+        fn the_short_way_writes_what_the_long_one_writes(
+            (old, new) in (ends(false), ends(false)), tcp: bool, keeps: bool, stored in any::<Option<u16>>(), none: bool, what in 0usize..4,
+            payload in proptest::collection::vec(any::<u8>(), 0..9),
+        ) {
+            let (kind, protocol, field) =
+                if tcp { (Kind::Tcp, TCP, TCP_FIELD) } else { (Kind::Udp, UDP, UDP_FIELD) };
+            let new = if keeps { Ends { dst: old.dst, ..new } } else { new };
+            let mut frame = made(false, kind, &old, &payload);
+            let at = 34 + usize::from(field);
+            if let Some(stored) = stored {
+                frame[at..at + 2].copy_from_slice(&(if none { 0 } else { stored }).to_be_bytes());
+            }
+            let partial = |start| Csum::Partial { start, field };
+            let csum = [Csum::Complete, Csum::Unknown, partial(34), partial(42)][what];
+            let plain = Plain { src: new.src as u32, dst: new.dst as u32, ports: new.ports, protocol };
+            let mut long = frame.clone();
+            let known = translate(&mut long, 14, Version::V4, &new, csum).unwrap();
+            prop_assert_eq!(translate_plain(&mut frame, 14, &plain, csum), known);
+            prop_assert_eq!(frame, long);
+        }
+
         #[test]
         fn arbitrary_bytes_do_not_panic(mut bytes: Vec<u8>, at in 0usize..20, v6: bool, new in ends(true)) {
             if let Some(first) = bytes.get_mut(at) {
                 *first = if v6 { 0x60 } else { 0x45 };
             }
+            let plain = Plain { src: 1, dst: 2, ports: new.ports, protocol: TCP };
+            _ = translate_plain(&mut bytes.clone(), at, &plain, Csum::Unknown);
             _ = translate(&mut bytes, at, version(v6), &new, Csum::Unknown);
             _ = translate_error(&mut bytes, at, version(v6), new.src, new.dst, &new);
         }

@@ -12,9 +12,9 @@ const SHORT_HEADER_LEN: usize = 8;
 /// The common header and the first chunk's (RFC 9260 §3).
 const SCTP_HEADER_LEN: usize = 16;
 /// An IPv4 header without options, and as much of what follows as every transport has.
-const PLAIN_LEN: usize = V4_HEADER_LEN + SHORT_HEADER_LEN;
+pub(super) const PLAIN_LEN: usize = V4_HEADER_LEN + SHORT_HEADER_LEN;
 /// An IPv4 header without options (RFC 791 §3.1), and its first byte.
-const V4_HEADER_LEN: usize = 20;
+pub(super) const V4_HEADER_LEN: usize = 20;
 const V4_WITHOUT_OPTIONS: u8 = 0x45;
 /// Of IPv4's flags and offset: what only fragments have.
 const MORE_OR_OFFSET: u16 = 0x3fff;

@@ -30,8 +30,8 @@ pub(super) const ACLS: &[Mistake] = &[
     Mistake {
         what: "a port may begin as many connections as it likes",
         file: "pipeline/flow.rs",
-        right: "if let Err(reason) = may_begin(view) {",
-        wrong: "if let (true, Err(reason)) = (false, may_begin(view)) {",
+        right: "if let Err(reason) = may_begin(view, &track.key) {",
+        wrong: "if let (true, Err(reason)) = (false, may_begin(view, &track.key)) {",
         test: "a_port_begins_no_more",
         loom: false,
     },

@@ -486,8 +486,8 @@ pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
         what: "a SYN's offer fits the route to its destination alone",
         file: "pipeline/rewrite.rs",
-        right: "mtu(hop.src).min(mtu(hop.dst))",
-        wrong: "mtu(hop.dst)",
+        right: "mtu(hop.src).min(mtu(real.unwrap_or(hop.dst)))",
+        wrong: "mtu(real.unwrap_or(hop.dst))",
         test: "what_a_syn_offers_fits_the_routes",
         loom: false,
     },

@@ -108,6 +108,22 @@ pub(super) const RACES: &[Mistake] = &[
         loom: true,
     },
     Mistake {
+        what: "what one look at both entries found is not looked at again",
+        file: "table/flow/bound.rs",
+        right: "(is_pair && !poses && record.is_still(sequence)).then_some(going)",
+        wrong: "_ = sequence;\n        (is_pair && !poses).then_some(going)",
+        test: "loom_one_look_at_a_binding",
+        loom: true,
+    },
+    Mistake {
+        what: "a translated flow that begins anew is taken for one that stays as it is",
+        file: "table/flow/bound.rs",
+        right: "bound.is_none() && !record.state().stage.is_none() && record.is_still(sequence)",
+        wrong: "_ = sequence;\n    bound.is_none() && !record.state().stage.is_none()",
+        test: "loom_a_translated_flow_that_begins_anew",
+        loom: true,
+    },
+    Mistake {
         what: "a place is taken back from a flow that begins anew",
         file: "table/flow/mod.rs",
         right: "state.stage == Stage::Dead && (state == free || record.change(state, free))",

@@ -7,10 +7,12 @@
 
 use super::keeper::Keeper;
 use super::key::{End, Key};
-use super::record::Decision;
+use super::record::{Decision, Record};
 use super::state::{Stage, State};
 use super::watch::{What, Why, is_closed};
 use super::{First, Flows, Opened, Outcome, Refusal, Seen, Want};
+use crate::table::sync::{AtomicU32, Ordering};
+use crate::wire::packet::Plain;
 
 /// The rules that made a binding, by number; 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +26,13 @@ pub struct Rules {
 /// What a reply's entry says of itself.
 fn reply_state(port: u16) -> State {
     State { stage: Stage::Reply, port, scales: 0, flags: 0 }
+}
+
+/// Whether an entry that says so of its other one, and had this sequence before, is of a living flow that has none.
+#[inline(always)]
+fn is_unbound(record: Record, bound: Option<Bound>, sequence: u32) -> bool {
+    // A flow that is parted is dead before it is; and what is alive behind that is another, which was written since.
+    bound.is_none() && !record.state().stage.is_none() && record.is_still(sequence)
 }
 
 fn why(outcome: Outcome) -> Unbound {
@@ -90,6 +99,19 @@ pub struct Binding {
     pub rules: Rules,
 }
 
+/// A packet's flow, and what becomes of the packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Going<'a> {
+    /// The flow's own entry.
+    pub flow: Record<'a>,
+    /// From which side of the flow's key it comes.
+    pub side: u8,
+    /// It was found by the other key: it is an answer.
+    pub by_reply: bool,
+    /// What it becomes; none: it stays.
+    pub becomes: Option<Plain>,
+}
+
 /// Why a translated flow was not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unbound {
@@ -115,7 +137,7 @@ impl Flows {
     /// Whether a place has the other key of a translated flow.
     #[inline(always)]
     pub fn is_reply(&self, place: u32) -> bool {
-        self.record(place).state().stage == Stage::Reply
+        self.record(place).is_reply()
     }
 
     /// The flow whose answers have `key`, which is at `reply`: where it is, and its own key. None if it ends at this moment: both places may
@@ -151,8 +173,44 @@ impl Flows {
     #[inline]
     pub fn is_unbound(&self, place: u32, key: &Key) -> bool {
         let record = self.record(place);
-        // A flow that is parted is dead before it is.
-        record.bound().is_none() && !record.state().stage.is_none() && record.holds(key)
+        record.holds_at(key).is_some_and(|sequence| is_unbound(record, record.bound(), sequence))
+    }
+
+    /// Asks for the lines that [`Flows::going`] will read of an entry's other one.
+    #[inline(always)]
+    pub fn touch_other(&self, record: Record) {
+        let Some(other) = record.bound().and_then(|bound| self.records.get(bound.other)) else { return };
+        other.touch();
+        // A flow's windows are its own, and an answer counts to them.
+        if record.is_reply() {
+            other.touch_tail();
+        }
+    }
+
+    /// Whose the IPv4 packet is that comes from `side` of `key`, by the entry that was found, and what becomes of it: all that
+    /// [`Flows::original`], [`Flows::is_unbound`] and [`Flows::becomes`] say, in one look at both entries, and with what holds of them. None: it
+    /// is not of a flow, or of one that ends at this moment, or poses as its peer; these say which.
+    #[inline(always)]
+    pub fn going<'a>(&'a self, record: Record<'a>, key: &Key, side: u8) -> Option<Going<'a>> {
+        let sequence = record.holds_at(key)?;
+        let bound = record.bound();
+        let Some(Bound { other, turned, .. }) = bound else {
+            let going = Going { flow: record, side, by_reply: false, becomes: None };
+            return is_unbound(record, None, sequence).then_some(going);
+        };
+        let other = self.records.get(other)?;
+        let far = side ^ u8::from(turned);
+        let becomes = other.read_plain(far)?;
+        let by_reply = record.is_reply();
+        let (flow, side, is_pair) = match by_reply {
+            true => (other, far, other.bound().is_some_and(|back| back.other == record.place())),
+            false => (record, side, record.bound() == bound),
+        };
+        // What the originator sends has the flow's key, and what it is sent the other one.
+        let poses = (flow.state().origin() == side) == by_reply;
+        let going = Going { flow, side, by_reply, becomes: Some(becomes) };
+        // As in `original` and `becomes`.
+        (is_pair && !poses && record.is_still(sequence)).then_some(going)
     }
 
     /// Writes both entries of a pair, the reply first, for [`Flows::original`] reads them so.
@@ -184,7 +242,12 @@ impl Flows {
         binding: &Binding,
     ) -> Result<Opened, Unbound> {
         if let Some(place) = self.place(seen.hash) {
-            return self.open_again(keeper, place, seen, decision).map_err(Unbound::Refused);
+            match self.join(place, seen) {
+                Some(joined) => return joined.map_err(Unbound::Refused),
+                // Begun anew in its place it would be bound to nothing.
+                None if !keeper.clear(self, place) => return Err(Unbound::Refused(Refusal::Busy)),
+                None => {}
+            }
         }
         if self.is_taken(binding.hash) || binding.key == seen.key {
             return Err(Unbound::Taken);
@@ -203,9 +266,12 @@ impl Flows {
         };
         let outcome = put(binding.hash, reply);
         if outcome != Outcome::Written {
-            [place, reply].into_iter().for_each(|place| self.record(place).unbind());
-            keeper.give(self, reply);
-            keeper.give(self, place);
+            for place in [reply, place] {
+                // Dead before it is parted: see `is_unbound`.
+                self.record(place).set_free();
+                self.record(place).unbind();
+                keeper.give(self, place);
+            }
             return Err(why(outcome));
         }
         self.count(State::DEAD, reply_state(seen.port));
@@ -219,7 +285,7 @@ impl Flows {
         self.record(place).set_free();
         keeper.release(self, seen.port, place);
         match self.place(seen.hash) {
-            Some(other) => self.open_again(keeper, other, seen, decision).map_err(Unbound::Refused),
+            Some(other) => self.join(other, seen).unwrap_or(Err(Refusal::Busy)).map_err(Unbound::Refused),
             None => Err(why(outcome)),
         }
     }
@@ -258,8 +324,8 @@ impl Flows {
 }
 
 impl Keeper {
-    /// A translated flow that is over makes way for the next of its key, if it is this worker's: what it was bound to is
-    /// free again. Whether it did.
+    /// A flow that is over makes way for the next of its key, if it is this worker's: what it was bound to is free again, and the next may be
+    /// bound to something. Whether it did.
     #[cold]
     pub fn clear(&mut self, flows: &Flows, place: u32) -> bool {
         if !self.owns(place) {

@@ -53,6 +53,19 @@ fn each_key_leads_to_the_flow_and_says_what_the_others_packets_become() {
         // The answer's side, as the flow's key has it.
         let answer = Key::of(&packet(to[1], to[0], 17, [6, 5], Content::Udp), 1).1;
         assert_eq!(answer ^ u8::from(bound.turned), side ^ 1);
+        // One look at both says the same.
+        let go = |at: u32, key: &Key, side: u8| {
+            let going = table.flows.going(table.flows.record(at), key, side)?;
+            let becomes = going
+                .becomes
+                .map(|plain| [plain.src, plain.dst, plain.ports[0].into(), plain.ports[1].into()]);
+            Some((going.flow.place(), going.side, going.by_reply, becomes))
+        };
+        let [there, back] = [to, [from[1], from[0]]].map(|ips| ips.map(|ip| ip as u32));
+        assert_eq!(go(place, &own, side), Some((place, side, false, Some([there[0], there[1], 5, 6]))));
+        assert_eq!(go(reply, &other, answer), Some((place, side ^ 1, true, Some([back[0], back[1], 6, 5]))));
+        assert_eq!((go(place, &own, side ^ 1), go(reply, &other, answer ^ 1)), (None, None), "who poses");
+        assert_eq!((go(place, &other, side), go(reply, &own, answer)), (None, None), "of another key");
         assert_eq!(table.flows.counted().all, 2);
         let mut seen = Vec::new();
         table.flows.scan_bound(0..256, |at, rules, key, _| seen.push((at, rules, key)));
@@ -89,6 +102,7 @@ fn both_entries_end_together() {
             assert!(matches!(table.bind([n, 1000], [5000 + n, 1000], 1), Ok(Opened::New(_))), "{round} {n}");
         }
         assert_eq!(table.flows.counted(), Counted { all: 80, half_open: 40 });
+        assert_eq!(table.flows.begun_at(1), 40, "of each one began");
         match round {
             0 => table.now_s += Stage::UdpOneWay.timeout_s() + 5,
             1 => (0..40).for_each(|n| assert!(table.flows.kill(table.place_of(n, 1000).unwrap()))),
@@ -122,8 +136,22 @@ fn both_entries_end_together() {
             table.sweep();
         }
         assert_eq!(table.flows.counted(), Counted { all: 0, half_open: 0 }, "round {round}");
-        assert_eq!(table.flows.counted_of(1).all, 0);
+        assert_eq!((table.flows.counted_of(1).all, table.flows.begun_at(1)), (0, 0));
     }
+}
+
+#[test]
+fn what_is_not_translated_stays_as_it_is() {
+    let mut table = Table::new(256, false);
+    let Ok(Opened::New(place)) = table.packet(&udp(60, 61), 1) else { panic!() };
+    let (key, side) = Key::of(&udp(60, 61), 1);
+    let stays = |table: &Table, side| {
+        let going = table.flows.going(table.flows.record(place), &key, side);
+        going.map(|it| (it.flow.place(), it.side, it.by_reply, it.becomes))
+            == Some((place, side, false, None))
+    };
+    assert!(stays(&table, side) && stays(&table, side ^ 1));
+    assert!(table.flows.kill(place) && !stays(&table, side));
 }
 
 proptest! {

@@ -108,6 +108,21 @@ impl Key {
     }
 }
 
+/// The reverse of [`Key::of_plain`], from a key's second, fourth and last word: a packet from the end at a side to the other one. No branch,
+/// and no wider word than is there: which end is whose cannot be predicted.
+#[inline(always)]
+pub(super) fn plain_from([lower, higher, tail]: [u64; 3], side: u8) -> Plain {
+    let mask = u32::from(side & 1).wrapping_neg();
+    let differ = (lower as u32 ^ higher as u32) & mask;
+    let ports = ((tail >> 32) as u32).rotate_left(16 & mask);
+    Plain {
+        src: lower as u32 ^ differ,
+        dst: higher as u32 ^ differ,
+        ports: [(ports >> 16) as u16, ports as u16],
+        protocol: (tail >> 24) as u8,
+    }
+}
+
 /// Ends as words of a key: whether the source is the higher one, both addresses in order, and their ports.
 type Ordered = (bool, [[u64; 2]; 2], u64);
 
@@ -193,6 +208,10 @@ mod tests {
             if is_v4(src) && is_v4(dst) {
                 let plain = Plain { src: src as u32, dst: dst as u32, ports, protocol: 17 };
                 prop_assert_eq!(Key::of_plain(&plain, zone), (key, side));
+                let [_, lower, _, higher, tail] = key.words;
+                prop_assert_eq!(plain_from([lower, higher, tail], side), plain);
+                let turned = Plain { src: plain.dst, dst: plain.src, ports: [ports[1], ports[0]], ..plain };
+                prop_assert_eq!(plain_from([lower, higher, tail], side ^ 1), turned);
             }
         }
     }

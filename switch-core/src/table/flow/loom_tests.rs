@@ -6,7 +6,7 @@ use super::key::{End, Key};
 use super::record::{Decision, Records, many};
 use super::state::{Stage, State};
 use super::*;
-use crate::wire::packet::{Content, Packet};
+use crate::wire::packet::{Content, Packet, Plain};
 use loom::sync::Arc;
 use loom::thread;
 
@@ -180,6 +180,40 @@ fn loom_a_binding_that_ended_is_not_the_next() {
         let becomes = flows.becomes(0, &key(1, 9), side);
         let ends = [End { ip: 7, port: 5 }, End { ip: 9, port: 5 }];
         assert!(becomes.is_none_or(|it| it == ends), "{becomes:?}");
+    });
+}
+
+/// The same by one look at both entries, from either.
+#[test]
+fn loom_one_look_at_a_binding_that_ended_is_not_the_next() {
+    let plain = |src, dst| Plain { src, dst, ports: [5, 5], protocol: 17 };
+    end_and_begin("one_look_at_a_binding_that_ended", move |flows| {
+        let going = flows.going(flows.record(0), &key(1, 9), Key::of(&packet(1, 9), 1).1);
+        assert!(going.is_none_or(|it| it.becomes == Some(plain(7, 9))), "{going:?}");
+    });
+    end_and_begin("one_look_at_a_reply_that_ended", move |flows| {
+        let going = flows.going(flows.record(1), &key(7, 9), Key::of(&packet(9, 7), 1).1);
+        assert!(going.is_none_or(|it| (it.flow.place(), it.becomes) == (0, Some(plain(9, 1)))), "{going:?}");
+    });
+}
+
+/// A translated flow that ended begins anew in its place: none of its packets is taken for one that stays as it is.
+#[test]
+fn loom_a_translated_flow_that_begins_anew_is_translated() {
+    explore_with(1, "a_translated_flow_that_begins_anew_is_translated", || {
+        let flows = Arc::new(Flows::new(16, 1, [1, 2], false));
+        let mut keeper = Keeper::with_places(1, 0..2);
+        assert_eq!(bind(&flows, &mut keeper, [1, 9], [7, 9]), Ok(Opened::New(0)));
+        assert!(flows.kill(0));
+        keeper.unqueue(&flows, 0);
+        keeper.look_at(&flows, 0, 1);
+        let other = flows.clone();
+        let thread = thread::spawn(move || {
+            let going = other.going(other.record(0), &key(1, 9), Key::of(&packet(1, 9), 1).1);
+            (other.is_unbound(0, &key(1, 9)), going.is_some_and(|it| it.becomes.is_none()))
+        });
+        assert_eq!(bind(&flows, &mut keeper, [1, 9], [8, 9]), Ok(Opened::New(0)));
+        assert_eq!(thread.join().unwrap(), (false, false));
     });
 }
 

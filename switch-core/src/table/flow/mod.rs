@@ -425,7 +425,20 @@ impl Flows {
         }
     }
 
-    /// The key's hash has a place. If its flow is over it begins anew there.
+    /// The key's hash has a place: the packet is counted to its flow, unless that is over.
+    fn join(&self, place: u32, seen: &Seen) -> Option<Result<Opened, Refusal>> {
+        // Two keys of one hash, or a place that was given up a moment ago.
+        if !self.holds(place, &seen.key) {
+            return Some(Err(Refusal::Busy));
+        }
+        match self.pass(place, seen) {
+            Passed::Known | Passed::Moved(_) => Some(Ok(Opened::Known(place))),
+            Passed::Invalid(invalid) => Some(Ok(Opened::Invalid(invalid))),
+            Passed::Over => None,
+        }
+    }
+
+    /// The same; a flow that is over begins anew in its place.
     #[cold]
     fn open_again(
         &self,
@@ -434,14 +447,8 @@ impl Flows {
         seen: &Seen,
         decision: Decision,
     ) -> Result<Opened, Refusal> {
-        // Two keys of one hash, or a place that was given up a moment ago.
-        if !self.holds(place, &seen.key) {
-            return Err(Refusal::Busy);
-        }
-        match self.pass(place, seen) {
-            Passed::Known | Passed::Moved(_) => return Ok(Opened::Known(place)),
-            Passed::Invalid(invalid) => return Ok(Opened::Invalid(invalid)),
-            Passed::Over => {}
+        if let Some(joined) = self.join(place, seen) {
+            return joined;
         }
         let first = self.first(seen)?;
         let record = self.record(place);

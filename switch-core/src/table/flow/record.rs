@@ -6,10 +6,11 @@
 //! words of their own.
 
 use super::bound::Bound;
-use super::key::Key;
+use super::key::{self, Key};
 use super::state::{STAGE_MASK, Stage, State};
 use crate::prefetch;
 use crate::table::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::wire::packet::Plain;
 
 /// What was decided about a flow: a word whose meaning belongs to whoever decides. Flat, so that a program in
 /// the kernel could read it as well.
@@ -189,26 +190,25 @@ impl<'a> Record<'a> {
     /// Whether this is the entry of `key`. While it is written it is nobody's.
     #[inline(always)]
     pub fn holds(self, key: &Key) -> bool {
+        self.holds_at(key).is_some()
+    }
+
+    /// The sequence at which this is the entry of `key`; none: it is not. What is read of the entry, or of another that this one stands
+    /// for, belongs to `key` if [`Record::is_still`] says so behind it.
+    #[inline(always)]
+    pub fn holds_at(self, key: &Key) -> Option<u32> {
         let before = self.head().sequence.load(Ordering::Acquire);
         let mut differ = 0;
         for (word, stored) in key.words.iter().zip(&self.head().key) {
             differ |= word ^ stored.load(Ordering::Acquire);
         }
         let moved = self.head().sequence.load(Ordering::Relaxed) ^ before;
-        differ | u64::from(moved | before & 1) == 0
-    }
-
-    /// The sequence at which this is the entry of `key`; none: it is not. What is read of the entry, or of another that this one stands
-    /// for, belongs to `key` if [`Record::is_still`] says so behind it.
-    #[inline(always)]
-    pub fn holds_at(&self, key: &Key) -> Option<u32> {
-        let sequence = self.head().sequence.load(Ordering::Acquire);
-        (self.holds(key) && self.is_still(sequence)).then_some(sequence)
+        (differ | u64::from(moved | before & 1) == 0).then_some(before)
     }
 
     /// Whether no other flow was written here since.
     #[inline(always)]
-    pub fn is_still(&self, sequence: u32) -> bool {
+    pub fn is_still(self, sequence: u32) -> bool {
         self.head().sequence.load(Ordering::Relaxed) == sequence
     }
 
@@ -228,6 +228,17 @@ impl<'a> Record<'a> {
     /// Its key; for its owner, or for whoever does not mind a torn one.
     pub fn key(self) -> Key {
         Key { words: std::array::from_fn(|i| self.head().key[i].load(Ordering::Acquire)) }
+    }
+
+    /// Who is at a side of its key, and who at the other, of IPv4; none if the owner was writing. Three words, not by way of a key.
+    #[inline(always)]
+    pub fn read_plain(self, side: u8) -> Option<Plain> {
+        let head = self.head();
+        let before = head.sequence.load(Ordering::Acquire);
+        let word = |at: usize| head.key[at].load(Ordering::Acquire);
+        let words = [word(1), word(3), word(4)];
+        let is_whole = (head.sequence.load(Ordering::Relaxed) ^ before) | before & 1 == 0;
+        is_whole.then(|| key::plain_from(words, side))
     }
 
     /// Key, state and decision of one moment; none if the owner was writing.
@@ -283,6 +294,12 @@ impl<'a> Record<'a> {
     #[inline(always)]
     pub fn state(self) -> State {
         State::unpack(self.head().state.load(Ordering::Acquire))
+    }
+
+    /// Whether it is a reply: nothing passes by it alone.
+    #[inline(always)]
+    pub fn is_reply(self) -> bool {
+        self.head().state.load(Ordering::Acquire) & STAGE_MASK == Stage::Reply as u32
     }
 
     /// Another state, unless somebody was faster.
