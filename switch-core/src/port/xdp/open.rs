@@ -107,6 +107,9 @@ pub enum OpenError {
     TooManySockets,
 }
 
+/// One a queue, and the numbers of their holders.
+type Lanes = (Vec<Box<dyn Port>>, Vec<u16>);
+
 struct Bound {
     socket: RawSocket,
     rings: Rings,
@@ -313,12 +316,7 @@ impl Engine {
     }
 
     /// Lanes of sockets, which the program is told of, and under which numbers frames in their rings are recorded.
-    fn lanes(
-        &self,
-        bound: Vec<Bound>,
-        how: &How,
-        attached: &mut Attached,
-    ) -> Result<(Vec<Box<dyn Port>>, Vec<u16>), OpenError> {
+    fn lanes(&self, bound: Vec<Bound>, how: &How, attached: &mut Attached) -> Result<Lanes, OpenError> {
         let mut lanes: Vec<Box<dyn Port>> = Vec::new();
         let mut holders = Vec::new();
         for (queue, Bound { socket, rings, tx_metadata }) in bound.into_iter().enumerate() {
