@@ -1,6 +1,8 @@
 //! What comes in by one port leaves by another in the memory that it came in: nothing is copied on its way, also to another worker's lane.
 //! Of a flooded frame the copies are one fewer than its ways out.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+
 use crate::counter::Counters;
 use crate::frame::{Area, Batch, Pool, TxQueue};
 use crate::pipeline::Now;
