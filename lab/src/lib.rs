@@ -38,12 +38,18 @@ use std::io::ErrorKind;
 use std::net::{ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
+/// The pauses between two looks: what comes soon is seen at once, and who waits long leaves the cores to others. A look often is a program
+/// that is started.
+const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(50)];
+
 /// Waits until `is_true`, looking every few milliseconds. Panics with `what` after `limit`.
 pub fn wait_until(what: &str, limit: Duration, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
+    let mut pause = PAUSES[0];
     while !is_true() {
         assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(pause);
+        pause = (pause + pause / 8).min(PAUSES[1]);
     }
 }
 

@@ -2,6 +2,7 @@
 //! way, so that no machine is too slow for it: whatever is lost then was lost by somebody.
 
 use crate::net::Net;
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
@@ -14,9 +15,13 @@ const PORT: u16 = 7100;
 const LOOK: Duration = Duration::from_millis(50);
 /// How long the last datagrams may take on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long those may take that the last ones have overtaken.
+const LATE: Duration = Duration::from_secs(3);
 /// Between two rounds of datagrams, one of each flow: the load is for what is in order, not for how much there is, and it
 /// leaves the cores to others now and then.
 const PAUSE: Duration = Duration::from_micros(300);
+/// What a receiver that waits for its core finds in its socket: a whole window. Lost there it would be lost by nobody.
+const RECEIVE_BYTES: usize = 16 << 20;
 /// Bytes of a datagram: its flow's sequence number, and something to carry.
 const LEN: usize = 200;
 
@@ -35,6 +40,8 @@ pub struct Tally {
 struct Direction {
     sent: AtomicU64,
     received: AtomicU64,
+    /// How far its flows have come: of each the number behind the highest that arrived.
+    reached: AtomicU64,
     overtaken: AtomicU64,
     over: AtomicBool,
 }
@@ -82,6 +89,7 @@ fn open(net: &Net, pairs: &[(IpAddr, IpAddr)]) -> Vec<UdpSocket> {
             let socket = UdpSocket::bind((*near, port(near, far)))?;
             socket.connect((*far, port(near, far)))?;
             socket.set_read_timeout(Some(LOOK))?;
+            set_socket_recv_buffer_size_force(&socket, RECEIVE_BYTES)?;
             Ok(socket)
         };
         pairs.iter().map(open).collect::<io::Result<Vec<_>>>()
@@ -127,11 +135,13 @@ fn receive(socket: &UdpSocket, direction: &Direction) {
     while !direction.over.load(SeqCst) {
         let Ok(LEN) = socket.recv(&mut datagram) else { continue };
         let number = datagram[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        direction.received.fetch_add(1, SeqCst);
         if number < next {
             direction.overtaken.fetch_add(1, SeqCst);
+        } else {
+            direction.reached.fetch_add(number + 1 - next, SeqCst);
+            next = number + 1;
         }
-        next = next.max(number + 1);
-        direction.received.fetch_add(1, SeqCst);
     }
 }
 
@@ -147,12 +157,15 @@ impl Running {
         for sender in self.senders {
             sender.join().unwrap_or_else(|_| panic!("a sender panicked"));
         }
-        let deadline = Instant::now() + PATIENCE;
-        let is_under_way =
-            |direction: &Arc<Direction>| direction.received.load(SeqCst) < direction.sent.load(SeqCst);
-        while self.directions.iter().any(is_under_way) && Instant::now() < deadline {
-            std::thread::sleep(LOOK / 10);
-        }
+        let arrived = |count: fn(&Direction) -> &AtomicU64, patience: Duration| {
+            let deadline = Instant::now() + patience;
+            let is_behind = |way: &Arc<Direction>| count(way).load(SeqCst) < way.sent.load(SeqCst);
+            while self.directions.iter().any(is_behind) && Instant::now() < deadline {
+                std::thread::sleep(LOOK / 10);
+            }
+        };
+        arrived(|way| &way.reached, PATIENCE);
+        arrived(|way| &way.received, LATE);
         self.directions.iter().for_each(|direction| direction.over.store(true, SeqCst));
         for receiver in self.receivers {
             receiver.join().unwrap_or_else(|_| panic!("a receiver panicked"));

@@ -320,8 +320,11 @@ impl Stage {
         let names: Vec<&str> =
             self.pods.iter().map(|pod| pod.net.name()).chain([self.node.net.name()]).collect();
         println!(
-            "stop it:     {} --socket {socket} stop --detach && for n in {}; do ip netns del $n; done; rm -r {}",
+            "stop it:     {} --socket {socket} stop --detach && while kill -0 {} 2>/dev/null; do sleep 0.1; done; \
+             for n in {}; do ip netns del $n; done; rm -r {}",
             ctl.display(),
+            // It takes its bpffs away as the last thing it does.
+            self.daemon.pid(),
             names.join(" "),
             self.node.directory().display()
         );

@@ -1,6 +1,7 @@
 //! What a person working on the switch runs: `cargo xtask demo`, `cargo xtask test`, and the rest.
 
 mod demo;
+mod demo_test;
 mod fuzz;
 mod mistakes;
 mod package;

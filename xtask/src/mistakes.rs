@@ -96,12 +96,13 @@ pub fn run(only: &str) -> Result {
 fn is_noticed(copy: &Path, mistake: &Mistake) -> Result<bool> {
     let test = |extra: &[&str]| {
         let mut command = Command::new("cargo");
-        command.args(["test", "--quiet", "--package", "switch-core", "--lib"]).args(extra).current_dir(copy);
+        let which: &[&str] = match mistake.loom {
+            true => &["--package", "switch-loom", "--test", "races"],
+            false => &["--package", "switch-core", "--lib"],
+        };
+        command.args(["test", "--quiet"]).args(which).args(extra).current_dir(copy);
         // The copy's own RUSTFLAGS, not those of whoever runs us.
         command.env_remove("RUSTFLAGS").env("CARGO_TARGET_DIR", root().join("target/mistakes-build"));
-        if mistake.loom {
-            command.env("RUSTFLAGS", "--cfg loom");
-        }
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command
     };

@@ -213,6 +213,26 @@ pub fn build_release() -> Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
+    /// Crates by which a build script runs another compiler, or looks for a library.
+    const FOREIGN: &[&str] = &["cc", "cmake", "pkg-config", "bindgen", "vcpkg"];
+
+    /// What `cargo build` makes needs Rust and clang; the generator, for which libbpf is built, is not among it.
+    #[test]
+    fn the_product_is_built_by_rust_and_clang_alone() {
+        let packages = |words: &str| -> BTreeSet<String> {
+            let mut tree = cargo("tree --locked --offline --edges normal,build --prefix none --format {p}");
+            let text = crate::sh::capture(tree.args(words.split_whitespace()));
+            let text = text.unwrap_or_else(|error| panic!("{error}"));
+            text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+        };
+        let (product, all) = (packages(""), packages("--workspace"));
+        assert!(product.contains("switch-core") && product.contains("switch-ctl"), "{product:?}");
+        let foreign = |of: &BTreeSet<String>| FOREIGN.iter().filter(|name| of.contains(**name)).count();
+        assert_eq!(foreign(&product), 0, "{product:?}");
+        assert!(foreign(&all) > 0, "what is looked for here is not what others need");
+    }
 
     const FIRST: &[Need] = &[("clang", "clang"), ("ip", "iproute2"), ("/etc/hosts", "netbase")];
     const SECOND: &[Need] = &[("nstat", "iproute2"), ("ping", "iputils-ping")];

@@ -4,10 +4,7 @@
 use crate::sh::{Result, cargo, run};
 use crate::steps::When::{Alone, Asked, Beside, Next};
 use crate::steps::{self, Step, When};
-use crate::{package, package_test, setup, systemd, tidy, zerocopy};
-use rustix::process::{Pid, Signal, kill_process_group};
-use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
+use crate::{demo_test, package, package_test, setup, systemd, tidy, zerocopy};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
@@ -27,18 +24,19 @@ const STEPS: &[Step] = &[
     step(Next, "prerequisites", setup::test),
     step(Next, "tidy: the rules of the house", tidy::run),
     step(Next, "fmt", || run(cargo("fmt --all --check"))),
-    step(Beside, "loom", loom),
+    step(Next, "fuzz targets: that what they need is there", fuzz_targets),
     step(Beside, "unit and oracle tests for aarch64, emulated", aarch64),
-    step(Beside, "fuzz targets: that they can be built", fuzz_targets),
+    step(Beside, "fetching what the emulated machine is made of", fetch),
     step(Next, "clippy", || run(cargo("clippy --workspace --all-targets --quiet -- -D warnings"))),
     step(Next, "docs", docs),
     step(Next, "building every test", build),
+    step(Next, "loom", loom),
     step(Next, "unit, oracle, simulation and fuzz regressions", unit),
     step(Alone, "real kernel: namespaces, veth, AF_XDP", kernel),
     step(Alone, "CNI: every verb, delegated plugins, podman, containerd", containers),
     step(Alone, "the Debian package: installed, used, upgraded, removed, purged", package_test::run),
     step(Alone, "systemd: the package's service under a real one, started twice", service),
-    step(Alone, "the demo: as it is shown, and interrupted", demo),
+    step(Alone, "the demo: as it is shown, left running, interrupted, failing, and refused", demo_test::run),
     step(Alone, "zero-copy in an emulated machine", zerocopy),
     step(Asked, "building what is shipped", setup::build_release),
     step(Asked, "the package for arm64, its programs started in an emulator", arm64_package),
@@ -91,16 +89,16 @@ fn unit() -> Result {
     run(tests(REGRESSIONS))
 }
 
+/// The shipped files of what workers share, in a package that is built for loom; all beside it is built already.
 fn loom() -> Result {
-    let mut command = cargo("test --package switch-core --lib loom_ -- --nocapture");
-    command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", crate::sh::root().join("target/loom"));
-    run(command)
+    run(cargo("test --workspace --test races loom_ -- --nocapture"))
 }
 
-/// They are a workspace of their own, so nothing else would notice that they are left behind.
+/// They are a workspace of their own, so nothing else would notice that it is left behind. The targets themselves are compiled and run with
+/// the regressions: what remains is a fuzzer's `main`.
 fn fuzz_targets() -> Result {
-    let mut command = cargo("check --manifest-path fuzz/Cargo.toml --quiet");
-    command.env("CARGO_TARGET_DIR", crate::sh::root().join("target/fuzz"));
+    let mut command = cargo("tree --locked --quiet --manifest-path fuzz/Cargo.toml");
+    command.stdout(Stdio::null());
     run(command)
 }
 
@@ -119,59 +117,6 @@ fn kernel() -> Result {
 
 fn containers() -> Result {
     run(tests(CONTAINERS))
-}
-
-/// The first command of the README, twice: to its end, and stopped by Ctrl-C in the middle. Neither may
-/// leave anything behind. It shows the programs that the tests were built with: what the release's are faster by shows nothing here, and
-/// building them takes a quarter of the whole time.
-fn demo() -> Result {
-    let mut build = tests(&["kernel", "cli"]);
-    build.args(["--no-run", "--quiet"]);
-    run(build)?;
-    let shown = run_demo(None)?;
-    let count = |words: &str| shown.matches(words).count();
-    let seen =
-        [count(", every byte checked,"), count(", 0% packet loss"), count(": no answer, as it should be")];
-    if seen != [4, 7, 4] || !shown.contains("everything down") {
-        return Err(format!("the demo did not show what it should:\n{shown}"));
-    }
-    let interrupted = run_demo(Some("in one VLAN and reach each other"))?;
-    if interrupted.contains("everything down") {
-        return Err(format!("the demo was not interrupted:\n{interrupted}"));
-    }
-    println!("shown, and interrupted: both left nothing behind");
-    Ok(())
-}
-
-/// What the demo says, to its end or until it says `stop_at`. An error if it leaves a namespace.
-fn run_demo(stop_at: Option<&str>) -> Result<String> {
-    let mut command = Command::new(std::env::current_exe().map_err(|error| error.to_string())?);
-    // A process group of its own: a terminal's Ctrl-C goes to all of it.
-    command.args(["demo", "--programs"]).arg(crate::sh::root().join("target/debug"));
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let mut child = command.spawn().map_err(|error| error.to_string())?;
-    let group = Pid::from_child(&child);
-    let mut said = String::new();
-    for line in BufReader::new(child.stdout.take().ok_or("no output")?).lines() {
-        let line = line.map_err(|error| error.to_string())?;
-        if stop_at.is_some_and(|words| line.contains(words)) {
-            kill_process_group(group, Signal::INT).map_err(|error| error.to_string())?;
-        }
-        said += &line;
-        said.push('\n');
-    }
-    let output = child.wait_with_output().map_err(|error| error.to_string())?;
-    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-    let left = switch_lab::net::run("ip", &["netns", "list"]);
-    let name = format!("sw{}-", group.as_raw_nonzero());
-    if left.lines().any(|line| line.starts_with(&name)) {
-        return Err(format!("the demo left namespaces:\n{left}"));
-    }
-    let as_expected = match stop_at {
-        None => output.status.success(),
-        Some(_) => !output.status.success() && complaint.contains("interrupted; everything was removed"),
-    };
-    if as_expected { Ok(said) } else { Err(format!("the demo said:\n{said}{complaint}")) }
 }
 
 fn aarch64() -> Result {
@@ -221,6 +166,15 @@ fn service() -> Result {
         true => systemd::run(),
         false => not_run("systemd: no control groups of version 2 (cgroup2) are mounted, which it wants"),
     }
+}
+
+/// Ahead of time; what cannot be had now is asked for again, and named then.
+fn fetch() -> Result {
+    match setup::zerocopy().and_then(|()| zerocopy::fetch()) {
+        Ok(()) => println!("it is there"),
+        Err(error) => println!("not yet: {error}"),
+    }
+    Ok(())
 }
 
 fn zerocopy() -> Result {

@@ -1,9 +1,26 @@
-//! What the fuzz target found before, and a corpus to begin with: replayed by plain `cargo test`.
+//! What the fuzz target found before, and a corpus to begin with: replayed by plain `cargo test`, by the target's own file.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+#![allow(unused_attributes, reason = "a target that a fuzzer builds has no main")]
 
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
+
+// The target names the fuzzer's library; here that is this file.
+extern crate self as libfuzzer_sys;
+
+/// What the fuzzer calls for each input.
+#[macro_export]
+macro_rules! fuzz_target {
+    (|$data:ident: &[u8]| $call:expr) => {
+        pub fn run($data: &[u8]) {
+            $call;
+        }
+    };
+}
+
+#[path = "../../../fuzz/fuzz_targets/cni.rs"]
+mod cni_target;
 
 fn corpus() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/regressions/cni");
@@ -18,7 +35,7 @@ fn corpus() -> Vec<PathBuf> {
 fn cni() {
     for file in corpus() {
         println!("{}", file.display());
-        switch_cni::fuzz::input(&std::fs::read(&file).unwrap());
+        cni_target::run(&std::fs::read(&file).unwrap());
     }
 }
 
@@ -32,7 +49,7 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
-        switch_cni::fuzz::input(&bytes);
+        cni_target::run(&bytes);
     }
 }
 

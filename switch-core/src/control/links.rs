@@ -90,7 +90,11 @@ pub fn events(socket: &Socket) -> Vec<LinkEvent> {
 }
 
 fn collect(mut bytes: &[u8], events: &mut Vec<LinkEvent>) {
-    while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) {
+    while !bytes.is_empty() {
+        let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) else {
+            // A newer kernel says something that we cannot read, of some device.
+            return events.push(LinkEvent::Lost);
+        };
         match message.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
                 events.push(LinkEvent::There(read(&link)));

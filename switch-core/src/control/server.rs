@@ -183,6 +183,8 @@ impl Server {
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
                 daemon.tick(now().s());
+                // Whoever could not be accepted, for want of descriptors, of whom no event will tell again.
+                self.accept();
                 self.clients.retain(|_, client| !client.is_stalled());
             }
             self.supervisor.look(daemon);

@@ -49,15 +49,12 @@ impl Daemon {
         let part = table.buckets().div_ceil(SWEEP_PARTS);
         let from = self.sweep_part * part;
         self.sweep_part = (self.sweep_part + 1) % SWEEP_PARTS;
-        let ageing: HashMap<u16, u32> = self
-            .model
-            .fids
-            .iter()
-            .filter_map(|((bridge, _), fid)| {
-                let bridge = self.model.bridges.values().find(|candidate| candidate.id == *bridge)?;
-                Some((*fid, bridge.object.ageing_s))
-            })
-            .collect();
+        // There may be thousands of VLANs.
+        let bridges: HashMap<_, _> =
+            self.model.bridges.values().map(|bridge| (bridge.id, bridge.object.ageing_s)).collect();
+        let of_fids = self.model.fids.iter();
+        let ageing: HashMap<u16, u32> =
+            of_fids.filter_map(|((bridge, _), fid)| Some((*fid, *bridges.get(bridge)?))).collect();
         let is_old = |fid: u16, entry: fdb::Entry| {
             let ageing_s = ageing.get(&fid).copied().unwrap_or(0);
             entry.is_old(now_s, ageing_s)

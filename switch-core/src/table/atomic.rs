@@ -454,7 +454,7 @@ mod tests {
     }
 }
 
-/// Run with `RUSTFLAGS="--cfg loom" cargo test -p switch-core --lib --release loom_`.
+/// Run with `cargo test --workspace --test races loom_`.
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;

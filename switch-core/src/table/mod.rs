@@ -19,7 +19,7 @@ pub mod lpm;
 pub mod neigh;
 pub mod wide;
 
-/// Atomics that `loom` can watch (`RUSTFLAGS="--cfg loom"`), or the real ones.
+/// Atomics that `loom` can watch (in the package `switch-loom`, which is these files again), or the real ones.
 pub(crate) mod sync {
     #[cfg(loom)]
     pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};

@@ -3,7 +3,8 @@
 //! The sleeper says that it is about to sleep, then looks once more whether there is work, then sleeps. The
 //! waker first puts down the work, then looks whether the sleeper said so. In one order of all these
 //! steps (they are sequentially consistent) at least one of the two sees the other: either the sleeper
-//! finds the work or the waker rings the bell. A bell that rings for nobody costs one empty turn.
+//! finds the work or the waker rings the bell. A bell that rings for nobody costs one empty turn: who saw the sleeper and is kept from his
+//! core before he rings may ring when it is long awake for another reason, and be heard when it sleeps next.
 
 use sync::{AtomicU32, AtomicU64, Bell, Ordering, fence};
 
@@ -55,6 +56,9 @@ mod sync {
         pub fn silence(&self) {
             *self.0.lock().unwrap() = false;
         }
+        pub fn is_rung(&self) -> bool {
+            *self.0.lock().unwrap()
+        }
         pub fn wait(&self) {
             let mut rung = self.0.lock().unwrap();
             while !*rung {
@@ -97,12 +101,13 @@ impl Waker {
         fence(Ordering::SeqCst);
     }
 
-    /// Says that the worker is awake, whatever woke it. When the bell was rung, if it was.
-    pub fn rise(&self) -> Option<u64> {
+    /// Says that the worker is awake, whatever woke it; `hears` says that the bell did. When it was rung, if it was.
+    pub fn rise(&self, hears: bool) -> Option<u64> {
         let was_rung = self.state.swap(AWAKE, Ordering::SeqCst) == AWAKE;
-        if !was_rung {
+        if !was_rung && !hears {
             return None;
         }
+        // Also a ring that came too late: it would let nobody sleep any more.
         self.bell.silence();
         match self.rung_ns.swap(0, Ordering::Relaxed) {
             0 => None,
@@ -145,10 +150,34 @@ mod loom_tests {
                 if work.load(Ordering::Relaxed) == 0 {
                     waker.bell.wait();
                 }
-                waker.rise();
+                waker.rise(waker.bell.is_rung());
             }
             sender.join().unwrap();
         });
         println!("no_wake_up_is_lost: {} executions", executions.load(std::sync::atomic::Ordering::Relaxed));
+    }
+
+    /// The worker falls asleep and is woken by a frame, while somebody rings. However late that is, it finds the bell rung once, and
+    /// sleeps then.
+    #[test]
+    fn loom_a_late_ring_costs_one_turn() {
+        let executions = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counter = executions.clone();
+        loom::model(move || {
+            counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let waker = Arc::new(Waker::new().unwrap());
+            let ringer = {
+                let waker = waker.clone();
+                loom::thread::spawn(move || waker.wake(|| 1))
+            };
+            waker.fall_asleep();
+            waker.rise(waker.bell.is_rung());
+            ringer.join().unwrap();
+            waker.fall_asleep();
+            waker.rise(waker.bell.is_rung());
+            waker.fall_asleep();
+            assert!(!waker.bell.is_rung(), "nobody rings any more, and it cannot sleep");
+        });
+        println!("a_late_ring: {} executions", executions.load(std::sync::atomic::Ordering::Relaxed));
     }
 }

@@ -13,6 +13,8 @@
 //! | [`watch`] | what wakes a sleeping worker |
 //! | [`thread`] | the loop around the turn: pinning, beating, sleeping |
 
+#[cfg(all(test, not(loom)))]
+mod copy_tests;
 #[cfg(not(loom))]
 pub mod handover;
 pub mod idle;

@@ -156,18 +156,19 @@ fn work(mut start: Start, mut watch: Watch, mut readable: Readable) {
 /// Sleeps until a lane has frames, somebody rings, or it is time to beat. What woke it is served before anything
 /// else is looked at, in caches gone cold: so many frames.
 fn sleep(start: &mut Start, watch: &Watch) -> usize {
-    let mut served = 0;
+    let (mut served, mut by_bell) = (0, false);
     let waker = &start.mail[usize::from(start.turn.id())].waker;
     waker.fall_asleep();
     watch.enter_all(&mut start.turn);
     if start.turn.may_sleep() {
         start.counters.life.sleeps.add(1);
         let woken = watch.sleep(Duration::from_millis(u64::from(start.turn.beat_ms())));
-        if !woken.is_empty() {
-            served = start.turn.serve_first(woken.into_iter(), now());
+        by_bell = woken.by_bell;
+        if !woken.lanes.is_empty() {
+            served = start.turn.serve_first(woken.lanes.into_iter(), now());
         }
     }
-    if let Some(rung_ns) = waker.rise() {
+    if let Some(rung_ns) = waker.rise(by_bell) {
         note_latency(&start.counters, now().ns.saturating_sub(rung_ns));
     }
     served

@@ -16,8 +16,14 @@ const EVENTS: usize = 8;
 /// What the bell is called in the set; a lane goes by its number.
 const BELL: u64 = u64::MAX;
 
-/// The lanes that woke the worker, by number.
-pub type Woken = arrayvec::ArrayVec<usize, EVENTS>;
+/// What woke the worker.
+#[derive(Debug, Default)]
+pub struct Woken {
+    /// Lanes, by number.
+    pub lanes: arrayvec::ArrayVec<usize, EVENTS>,
+    /// The bell.
+    pub by_bell: bool,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -54,18 +60,17 @@ impl Watch {
         turn.unwatch_busy(|fd| _ = epoll::delete(&self.0, fd));
     }
 
-    /// Sleeps until something in the set is readable, or for `limit`. The lanes that are.
+    /// Sleeps until something in the set is readable, or for `limit`. What is.
     pub fn sleep(&self, limit: Duration) -> Woken {
         let mut events = [const { std::mem::MaybeUninit::uninit() }; EVENTS];
         let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
         // Interrupted or timed out: either way the next turn looks.
         let (woken, _) = epoll::wait(self.0.as_fd(), &mut events, Some(&limit)).unwrap_or_default();
-        woken
-            .iter()
-            .map(|event| event.data.u64())
-            .filter(|name| *name != BELL)
-            .map(|lane| lane as usize)
-            .collect()
+        let names = woken.iter().map(|event| event.data.u64());
+        Woken {
+            by_bell: names.clone().any(|name| name == BELL),
+            lanes: names.filter(|name| *name != BELL).map(|lane| lane as usize).collect(),
+        }
     }
 }
 
@@ -157,7 +162,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(10);
 
     fn wakes(watch: &Watch) -> bool {
-        !watch.sleep(Duration::ZERO).is_empty()
+        !watch.sleep(Duration::ZERO).lanes.is_empty()
     }
 
     #[test]
@@ -189,7 +194,8 @@ mod tests {
         assert!(!wakes(&watch), "a lane of the old set is in the fresh one");
         rope.write_all(&[1]).unwrap();
         let start = Instant::now();
-        assert!(watch.sleep(LONG).is_empty(), "the bell is not a lane");
+        let woken = watch.sleep(LONG);
+        assert!(woken.by_bell && woken.lanes.is_empty(), "the bell is not a lane");
         assert!(start.elapsed() < LONG, "the bell does not wake");
         watch.renew(bell.as_fd(), scene.turn());
         watch.enter_all(scene.turn());
@@ -203,7 +209,9 @@ mod tests {
         let watch = Watch::new().unwrap();
         scene.turn().run(Now::default());
         watch.enter_all(scene.turn());
-        assert_eq!(watch.sleep(Duration::ZERO).as_slice(), [1], "only the second lane has a descriptor");
+        let woken = watch.sleep(Duration::ZERO);
+        assert_eq!(woken.lanes.as_slice(), [1], "only the second lane has a descriptor");
+        assert!(!woken.by_bell);
 
         scene.send(1);
         assert_eq!(scene.hurried.load(Ordering::Relaxed), 0, "in a whole turn nobody is hurried");

@@ -52,6 +52,14 @@ pub(super) const RACES: &[Mistake] = &[
         loom: true,
     },
     Mistake {
+        what: "a ring that comes too late is never silenced, and nobody sleeps any more",
+        file: "worker/idle.rs",
+        right: "if !was_rung && !hears {",
+        wrong: "if !was_rung {\n            _ = hears;",
+        test: "loom_a_late_ring",
+        loom: true,
+    },
+    Mistake {
         what: "a worker says that it has seen a snapshot before it took it",
         file: "config/publish.rs",
         right: "        let slot = &self.shared.slots[self.worker];\n        if let",

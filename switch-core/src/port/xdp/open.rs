@@ -107,6 +107,9 @@ pub enum OpenError {
     TooManySockets,
 }
 
+/// One a queue, and the numbers of their holders.
+type Lanes = (Vec<Box<dyn Port>>, Vec<u16>);
+
 struct Bound {
     socket: RawSocket,
     rings: Rings,
@@ -166,10 +169,16 @@ impl Engine {
 
     /// Opens a device.
     pub fn open(&self, device: &Device, how: &How) -> Result<Opened, OpenError> {
-        let (attached, mut reason) = self.attach(device, how)?;
-        let bound = self.bind_all(device, how, attached.hook, &mut reason);
-        match bound.and_then(|bound| Ok((bound, self.hear_all(device, how)?))) {
-            Ok((bound, promiscuous)) => self.lanes(bound, how, attached, promiscuous, reason),
+        let (mut attached, mut mode_reason) = self.attach(device, how)?;
+        let bound = self.bind_all(device, how, attached.hook, &mut mode_reason);
+        let opened = bound.and_then(|(bound, zero_copy)| {
+            let promiscuous = self.hear_all(device, how)?;
+            Ok((zero_copy, promiscuous, self.lanes(bound, how, &mut attached)?))
+        });
+        match opened {
+            Ok((zero_copy, promiscuous, (lanes, holders))) => {
+                Ok(Opened { lanes, attached, promiscuous, zero_copy, mode_reason, holders })
+            }
             Err(error) => {
                 // A link of an earlier daemon stays: without sockets it drops or passes, as the port says. A fresh one goes.
                 if !attached.adopted {
@@ -306,14 +315,8 @@ impl Engine {
         hears_all.then(|| self.asker.ask(device.ifindex).map_err(failed)).transpose()
     }
 
-    fn lanes(
-        &self,
-        (bound, zero_copy): (Vec<Bound>, bool),
-        how: &How,
-        mut attached: Attached,
-        promiscuous: Option<Promiscuous>,
-        mode_reason: Option<String>,
-    ) -> Result<Opened, OpenError> {
+    /// Lanes of sockets, which the program is told of, and under which numbers frames in their rings are recorded.
+    fn lanes(&self, bound: Vec<Bound>, how: &How, attached: &mut Attached) -> Result<Lanes, OpenError> {
         let mut lanes: Vec<Box<dyn Port>> = Vec::new();
         let mut holders = Vec::new();
         for (queue, Bound { socket, rings, tx_metadata }) in bound.into_iter().enumerate() {
@@ -329,7 +332,7 @@ impl Engine {
             let lane = XdpPort::new(socket, rings, area, how.region, holder, tx_metadata, how.jumbo);
             lanes.push(Box::new(lane));
         }
-        Ok(Opened { lanes, attached, promiscuous, zero_copy, mode_reason, holders })
+        Ok((lanes, holders))
     }
 }
 
