@@ -329,7 +329,7 @@ impl Sink {
 
 /// How a generator is told to stop, and what it has made.
 enum Controls {
-    Program { counts: PerCpu, plans: Plans },
+    Program { counts: PerCpu, plans: Box<Plans> },
     Socket(Arc<Paced>),
 }
 
@@ -378,7 +378,7 @@ fn generate(load: Load, ready: &Sender<Controls>) -> Result<(), String> {
     let (counts, mut plans) = (per_cpu(&mut object, "counts")?, plans(&mut object)?);
     plans.set(0, load.plan(index, false), 0).map_err(|error| error.to_string())?;
     let program = program(&mut object, "generate")?;
-    ready.send(Controls::Program { counts, plans }).map_err(|_| "nobody waits")?;
+    ready.send(Controls::Program { counts, plans: Box::new(plans) }).map_err(|_| "nobody waits")?;
     let frame = udp_frame(server(0), client(0), 0, load.frame_len());
     let time = load.window + load.warm_up;
     let options = TestRunOptions {

@@ -3,8 +3,6 @@
 //! be made of many short ones; and a long one takes its core for itself, and the kernel, which carries its frames to the
 //! device on that core, comes too late now and then.
 
-#![allow(unsafe_code)]
-
 use crate::flood::Load;
 use etherparse::PacketBuilder;
 use std::num::NonZeroU64;
@@ -40,7 +38,7 @@ impl Paced {
     /// Sends by a socket until it is told to stop, on the calling thread, before whatever else wants its core: who changes the switch
     /// meanwhile does not hold it up.
     pub fn send(&self, socket: &RawSocket, load: &Load) -> Result<(), String> {
-        come_first().map_err(|error| format!("SCHED_FIFO: {error}"))?;
+        switch_lab::trouble::go_first().map_err(|error| format!("SCHED_FIFO: {error}"))?;
         rustix::thread::set_current_timer_slack(Some(REST_SLACK_NS)).map_err(|error| error.to_string())?;
         let (mut start, mut frame) = (Instant::now(), Vec::new());
         let end = start + MOST;
@@ -67,16 +65,6 @@ impl Paced {
             std::thread::sleep(REST);
         }
         Ok(())
-    }
-}
-
-/// The calling thread before all ordinary ones (sched(7)).
-fn come_first() -> std::io::Result<()> {
-    let least = libc::sched_param { sched_priority: 1 };
-    // SAFETY: a live parameter, which the kernel only reads; 0 is the calling thread.
-    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const least) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
     }
 }
 

@@ -173,8 +173,14 @@ fn pin(thread: libc::pid_t, core: usize) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The calling thread before all ordinary ones on its core (sched(7)): who makes a load, and is not to be held up by what else it asks for.
+pub fn go_first() -> io::Result<()> {
+    schedule(0, libc::SCHED_FIFO)
+}
+
 fn schedule(thread: libc::pid_t, policy: libc::c_int) -> io::Result<()> {
-    let priority = libc::sched_param { sched_priority: 0 };
+    let sched_priority = i32::from(policy == libc::SCHED_FIFO);
+    let priority = libc::sched_param { sched_priority };
     // SAFETY: a live sched_param that the kernel only reads.
     let done = unsafe { libc::sched_setscheduler(thread, policy, &raw const priority) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -232,7 +232,7 @@ fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::Error>> {
     let engine = start_engine(&area, &bpffs);
     start_keeper(&bpffs);
     // Workers inherit it; in the sandbox the right to take it is gone.
-    let place = prompt::take_place(options.nice);
+    let (place, no_place) = prompt::take_place(options.nice);
     let sandbox = give_up(&options, &bpffs, looks_up_users);
     let mail: Arc<[Mail]> = cores.iter().map(|_| Mail::new()).collect::<Result<_, _>>()?;
     let seed = random()?;
@@ -279,12 +279,10 @@ fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::Error>> {
         })?);
     }
 
-    match place.and_then(prompt::give_place_back) {
-        Ok(()) => {}
-        Err(error) => tracing::warn!(
-            "workers go before nobody on their cores (--nice {}): {error}; it takes CAP_SYS_NICE or a limit (LimitNICE= of systemd)",
-            options.nice
-        ),
+    for (what, error) in no_place.into_iter().chain(place.again()) {
+        tracing::warn!(
+            "the kernel refuses workers {what}: {error}; a nice value takes CAP_SYS_NICE or LimitNICE= of systemd"
+        );
     }
 
     let (store, declared) = match &options.state {

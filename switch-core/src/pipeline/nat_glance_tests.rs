@@ -165,7 +165,7 @@ impl Lab {
         };
         transport.extend(self.marks.to_be_bytes());
         let addresses = [src, dst].map(|ip| (ip as u32).to_be_bytes()).concat();
-        if tcp.is_some() || self.marks % 4 > 0 {
+        if tcp.is_some() || !self.marks.is_multiple_of(4) {
             let pseudo = sum(&addresses) + transport.len() as u64 + u64::from(protocol);
             let checksum = !fold(pseudo + sum(&transport));
             let checksum = if checksum == 0 { 0xffff } else { checksum };

@@ -262,7 +262,8 @@ fn conditional() -> Result<Rules, Error> {
         (libc::SYS_setns, any(1, &[net])?),
         (libc::SYS_unshare, any(0, &[net])?),
         (libc::SYS_prctl, any(0, &[libc::PR_SET_NAME as u64, libc::PR_SET_TIMERSLACK as u64])?),
-        // How soon the calling thread runs, and no other.
+        // How soon the calling thread runs, and no other (0 is PRIO_PROCESS, too).
+        (libc::SYS_setpriority, vec![when(vec![equal(0, 0)?, equal(1, 0)?])?]),
         (libc::SYS_sched_getattr, any(0, &[0])?),
         (libc::SYS_sched_setattr, any(0, &[0])?),
         // Our own limits.

@@ -20,30 +20,55 @@ const SLICE_NS: u64 = 100_000;
 /// gets, so that a tenth is left for others, the kernel's own threads among them, whatever comes.
 pub const NICE_DEFAULT: i8 = -10;
 
-/// The calling thread, and those that it starts, have this place from now on: what is asked for before the sandbox takes the right to.
-/// The place it had.
-pub fn take_place(nice: i8) -> io::Result<i32> {
+/// How the calling thread was scheduled before it took the workers' place.
+#[derive(Debug)]
+pub struct Before {
+    nice: i32,
+    slack_ns: Option<NonZeroU64>,
+}
+
+/// What cannot be had, and why not.
+pub type Refused = Vec<(&'static str, io::Error)>;
+
+/// The calling thread has the workers' place from now on, and those that it starts inherit it. To be called before the sandbox, which takes the
+/// right to. What was refused is as it was: a worker without is as late as others let it be.
+pub fn take_place(nice: i8) -> (Before, Refused) {
     use rustix::process::{getpriority_process, setpriority_process};
-    let before = getpriority_process(None)?;
-    setpriority_process(None, i32::from(nice))?;
-    Ok(before)
+    let before = Before {
+        nice: getpriority_process(None).unwrap_or(0),
+        slack_ns: rustix::thread::current_timer_slack().ok().and_then(NonZeroU64::new),
+    };
+    let asked = [
+        ("naps that end in time", set_slack(Some(TIMER_SLACK_NS))),
+        ("short slices", set_slice(SLICE_NS)),
+        ("to go before others (--nice)", setpriority_process(None, i32::from(nice)).map_err(io::Error::from)),
+    ];
+    (before, refused(asked))
 }
 
-/// And from now on this one again. Whoever goes first may always go back.
-pub fn give_place_back(before: i32) -> io::Result<()> {
-    Ok(rustix::process::setpriority_process(None, before)?)
+impl Before {
+    /// The calling thread steps back, in the sandbox: it may always.
+    pub fn again(self) -> Refused {
+        let nice = rustix::process::setpriority_process(None, self.nice).map_err(io::Error::from);
+        refused([
+            ("slack as before", set_slack(self.slack_ns)),
+            // 0: the kernel's own.
+            ("slices as before", set_slice(0)),
+            ("a nice value as before", nice),
+        ])
+    }
 }
 
-/// Asks for exact timers and short slices for the calling thread; the errors of what was refused. A worker without is as late as others
-/// let it be.
-pub(super) fn ask() -> impl Iterator<Item = (&'static str, io::Error)> {
-    let slack = rustix::thread::set_current_timer_slack(Some(TIMER_SLACK_NS)).map_err(io::Error::from);
-    let refused = [("end its naps in time", slack), ("give it short slices", short_slices())];
-    refused.into_iter().filter_map(|(what, asked)| Some((what, asked.err()?)))
+fn refused<const N: usize>(asked: [(&'static str, io::Result<()>); N]) -> Refused {
+    asked.into_iter().filter_map(|(what, done)| Some((what, done.err()?))).collect()
+}
+
+fn set_slack(slack_ns: Option<NonZeroU64>) -> io::Result<()> {
+    Ok(rustix::thread::set_current_timer_slack(slack_ns)?)
 }
 
 /// All else as it is. Who runs the daemon by another policy (systemd's `CPUSchedulingPolicy`) knows why: then nothing is changed.
-fn short_slices() -> io::Result<()> {
+fn set_slice(ns: u64) -> io::Result<()> {
     // SAFETY: all zero is a valid structure of numbers.
     let mut attr: libc::sched_attr = unsafe { std::mem::zeroed() };
     let size = size_of_val(&attr) as u32;
@@ -52,7 +77,7 @@ fn short_slices() -> io::Result<()> {
     if attr.sched_policy != libc::SCHED_OTHER as u32 {
         return Ok(());
     }
-    attr.sched_runtime = SLICE_NS;
+    attr.sched_runtime = ns;
     // SAFETY: a live structure of the size that it names, which the kernel only reads.
     done(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) })
 }

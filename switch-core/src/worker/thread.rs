@@ -1,7 +1,6 @@
 //! The loop around the turn: a pinned thread that beats, and sleeps when there is nothing to do.
 
 use super::naps::Naps;
-use super::prompt;
 use super::readable::Readable;
 use super::turn::Turn;
 use super::watch::Watch;
@@ -116,9 +115,6 @@ fn work(mut start: Start, mut watch: Watch, mut readable: Readable) {
     mail[usize::from(id)].move_in();
     let mut idle = 0;
     let mut naps = Naps::new(start.nap_us);
-    for (what, error) in prompt::ask() {
-        tracing::warn!(worker = id, "the kernel will not {what}: {error}");
-    }
     watch.renew(bell, &mut start.turn);
     loop {
         let now = now();

@@ -11,7 +11,6 @@ use super::record::{Decision, Record};
 use super::state::{Stage, State};
 use super::watch::{What, Why, is_closed};
 use super::{First, Flows, Opened, Outcome, Refusal, Seen, Want};
-use crate::table::sync::{AtomicU32, Ordering};
 use crate::wire::packet::Plain;
 
 /// The rules that made a binding, by number; 0 is none.

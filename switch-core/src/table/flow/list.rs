@@ -2,7 +2,7 @@
 
 use super::key::{End, Key};
 use super::record::{Decision, Window};
-use super::state::State;
+use super::state::{Stage, State};
 use super::{ATTEMPTS, Counted, Flows, Seen};
 use crate::table::sync::Ordering;
 
@@ -93,4 +93,9 @@ impl Flows {
         let count = self.by_port[usize::from(port)].load(Ordering::Relaxed);
         (count as u32).saturating_sub((count >> 32) as u32)
     }
+}
+
+/// Among what is counted of a port, an entry: in the low half it is one of all, in the high half one that is another flow's other key.
+pub(super) fn one(state: State) -> u64 {
+    1 | u64::from(state.stage == Stage::Reply) << 32
 }

@@ -173,7 +173,7 @@ pub struct Flows {
     seed: [u64; 6],
     chunks_dealt: AtomicU32,
     entries: AtomicU32,
-    /// See [`one`].
+    /// See [`list::one`].
     by_port: Box<[AtomicU64]>,
     half_open: Box<[AtomicU32]>,
     limits: Limits,
@@ -375,10 +375,10 @@ impl Flows {
         let (was, is) = (from.stage != Stage::Dead, to.stage != Stage::Dead);
         let (was_half, is_half) = (from.stage.is_half_open(), to.stage.is_half_open());
         if was && (!is || moved) {
-            self.by_port[usize::from(from.port)].fetch_sub(one(from), Ordering::Relaxed);
+            self.by_port[usize::from(from.port)].fetch_sub(list::one(from), Ordering::Relaxed);
         }
         if is && (!was || moved) {
-            self.by_port[usize::from(to.port)].fetch_add(one(to), Ordering::Relaxed);
+            self.by_port[usize::from(to.port)].fetch_add(list::one(to), Ordering::Relaxed);
         }
         if was_half && (!is_half || moved) {
             self.half_open[usize::from(from.port)].fetch_sub(1, Ordering::Relaxed);
@@ -590,11 +590,6 @@ fn pass_later(record: Record, state: State, seen: &Seen) -> State {
         tcp::count_later(record, state, seen.side, fragment.len as u32);
     }
     state
-}
-
-/// Among what is counted of a port, an entry: in the low half it is one of all, in the high half one that is another flow's other key.
-fn one(state: State) -> u64 {
-    1 | u64::from(state.stage == Stage::Reply) << 32
 }
 
 /// What a first packet leaves.
