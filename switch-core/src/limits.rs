@@ -235,6 +235,8 @@ const WITHIN: &[(&str, &[&str])] = &[
         &[
             "crate::pipeline::slow::SAID_MAX",
             "crate::pipeline::slow::PIECES_MAX",
+            "crate::port::xdp::kicks::FRAMES_MAX",
+            "crate::port::xdp::kicks::TURNS_MAX",
             "crate::worker::naps::BARREN_MAX",
             "crate::worker::turn::lane::SENT_WATCHED_MAX",
             "crate::table::flow::keeper::SWEEP_MAX",
