@@ -110,10 +110,10 @@ struct Options {
     #[arg(long, default_value_t = NAP_US_DEFAULT, value_parser = clap::value_parser!(u64).range(..=NAP_US_MAX))]
     nap_us: u64,
 
-    /// How workers stand with other programs that want their cores, -20 to 19 as in nice(1). At -10 a worker gets nine tenths of its
+    /// How workers stand with other programs that want their cores, -20 to 0 as in nice(1). At -10 a worker gets nine tenths of its
     /// core when it needs them, and its frames do not wait for others; at 0 it is one among equals, and a burst may
     /// find no room while another's slice lasts
-    #[arg(long, default_value_t = NICE_DEFAULT, allow_negative_numbers = true, value_parser = clap::value_parser!(i8).range(-20..=19))]
+    #[arg(long, default_value_t = NICE_DEFAULT, allow_negative_numbers = true, value_parser = clap::value_parser!(i8).range(-20..=0))]
     nice: i8,
     /// Whether lanes move from busy workers to others by themselves: `auto` looks every second and moves what has been plainly
     /// uneven for ten; `off` waits for `switch-ctl worker rebalance`.

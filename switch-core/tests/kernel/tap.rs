@@ -546,7 +546,9 @@ fn a_device_is_given_other_addresses_in_place() {
     give("10.66.0.2/24 10.66.0.77/24 fd66::77/64", routes.clone()).unwrap();
     one.write_all(b"still").unwrap();
     other.read_exact(&mut [0; 5]).unwrap();
-    assert!(reaches(&pods[0].net, "10.66.0.77") && reaches(&pods[0].net, "fd66::77"));
+    for address in ["10.66.0.77", "fd66::77"] {
+        wait_until("the new address answers", LONG, || reaches(&pods[0].net, address));
+    }
     assert!(!reaches(&pods[0].net, "fd66::2"), "it is gone");
     assert!(pods[1].net.ip("route show 10.99.0.0/16").contains("via 10.66.0.1"));
     // A gateway that is nowhere: the kernel refuses, and nothing is changed.
@@ -554,7 +556,8 @@ fn a_device_is_given_other_addresses_in_place() {
     let refused = refused.unwrap_err();
     assert!(refused.message.contains("route to 10.98.0.0/16"), "{refused:?}");
     assert!(refused.data.hint.as_ref().is_some_and(|hint| hint.contains("is the gateway in")), "{refused:?}");
-    assert!(reaches(&pods[0].net, "10.66.0.77") && !reaches(&pods[0].net, "10.66.0.88"));
+    wait_until("what was there answers", LONG, || reaches(&pods[0].net, "10.66.0.77"));
+    assert!(!reaches(&pods[0].net, "10.66.0.88"));
     assert!(pods[1].net.ip("route show 10.99.0.0/16").contains("via 10.66.0.1"));
     let kind = daemon.port("tap2").port.kind;
     assert_eq!(kind.pod_addresses().unwrap().len(), 3, "{kind:?}");
