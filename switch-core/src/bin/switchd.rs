@@ -280,9 +280,7 @@ fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::Error>> {
     }
 
     for (what, error) in no_place.into_iter().chain(place.again()) {
-        tracing::warn!(
-            "the kernel refuses workers {what}: {error}; a nice value takes CAP_SYS_NICE or LimitNICE= of systemd"
-        );
+        tracing::warn!("the kernel refuses workers {what}: {error}; a nice value takes CAP_SYS_NICE");
     }
 
     let (store, declared) = match &options.state {
