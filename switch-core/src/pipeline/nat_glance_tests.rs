@@ -189,11 +189,10 @@ impl Lab {
             Op::Send(all) => {
                 let mut before = Vec::new();
                 for sent in all {
-                    // A flow that ends, or begins anew, has done so for those that came before it in the same batch and go with care: whose
-                    // they were nobody can say any more (`translate::known`). Who is turned at once is on his way by then. So
-                    // they are not in one batch.
+                    // A flow that a reset ends is over for those that came before it in the same batch and go with care: whose they were nobody
+                    // can say any more (`translate::known`). Who is turned at once is on his way by then. So they are not in one batch.
                     let (Sent::New { tcp, .. } | Sent::Answer(_, tcp) | Sent::Again(_, tcp)) = sent;
-                    if tcp.is_some_and(|(flags, ..)| flags & (RST | SYN | FIN) != 0) {
+                    if tcp.is_some_and(|(flags, ..)| flags & RST != 0) {
                         before.extend(self.seen(now).0);
                     }
                     match sent {
