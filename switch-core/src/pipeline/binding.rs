@@ -8,6 +8,7 @@ use crate::table::flow::Flows;
 use crate::table::flow::key::{End, Key};
 use crate::table::flow::record::Record;
 use crate::wire::hop::V4_MAPPED;
+use crate::wire::ip::TCP;
 use crate::wire::packet::Plain;
 
 /// What becomes of a frame's addresses.
@@ -67,7 +68,9 @@ fn to_of(plain: &Plain) -> End {
 /// is to be asked.
 #[inline(always)]
 pub(super) fn goes_on(flows: &Flows, record: Record, track: &mut Track, turn: &mut Turn, now_s: u32) -> bool {
-    if track.is_whole {
+    // A batch's TCP may end its flow or begin it anew, and who goes with care is asked about when all of the batch were found: until both ways say
+    // the same of that, TCP has one way.
+    if track.is_whole || track.key.protocol() == TCP {
         return false;
     }
     let Some(going) = flows.going(record, &track.key, track.side) else { return false };
