@@ -324,13 +324,13 @@ impl Flows {
 
 impl Keeper {
     /// A flow that is over makes way for the next of its key, if it is this worker's: what it was bound to is free again, and the next may be
-    /// bound to something. Whether it did.
+    /// bound to something. Whether it did. A reply does not: it goes with its flow, of which it cannot be said here whether that is over.
     #[cold]
     pub fn clear(&mut self, flows: &Flows, place: u32) -> bool {
-        if !self.owns(place) {
+        let state = flows.state(place);
+        if state.stage == Stage::Reply || !self.owns(place) {
             return false;
         }
-        let state = flows.state(place);
         if state.stage != Stage::Dead {
             if !flows.end(place, state) {
                 return false;

@@ -92,6 +92,21 @@ fn what_is_anothers_is_not_taken_twice() {
     assert_eq!(table.flows.counted().all, 4);
 }
 
+/// An answer that came in one batch with what it answers was no flow's when it was looked for, and asks for one of its own when the other has
+/// begun: what is there stays, and no place is in two lists.
+#[test]
+fn a_reply_makes_way_for_nobody() {
+    let mut table = Table::new(512, false);
+    let Ok(Opened::New(place)) = table.bind([1, 100], [200, 100], 1) else { panic!() };
+    let reply = table.place_of(200, 100).unwrap();
+    assert_eq!(table.bind([200, 100], [300, 100], 2), Err(Unbound::Refused(Refusal::Busy)));
+    assert!(!table.keeper.clear(&table.flows, reply) && table.keeper.is_queued(&table.flows, place));
+    assert_eq!((table.place_of(1, 100), table.place_of(200, 100)), (Some(place), Some(reply)));
+    for n in 0..300 {
+        assert!(matches!(table.bind([1000 + n, 100], [5000 + n, 100], 1), Ok(Opened::New(_))), "{n}");
+    }
+}
+
 /// By time, by deletion, by a flood of its own port, by another of its key: both entries are free again.
 #[test]
 fn both_entries_end_together() {
