@@ -1,14 +1,14 @@
-//! What stages share about translation: what `track` (of a flow that goes on as it did) or `translate` found out of each frame of a batch, for
+//! What stages share about translation: what `track` (of a known flow) or `translate` (of a new one) found out of each frame of a batch, for
 //! whoever routes it to where it really goes (`route`), makes its flow (`translate` again) and writes its new addresses (`rewrite`).
 
 use super::flow::{Flowing, Track, Tracked};
 use super::{Private, View};
+use crate::counter::DropReason;
 use crate::nat::Target;
 use crate::table::flow::Flows;
 use crate::table::flow::key::{End, Key};
 use crate::table::flow::record::Record;
 use crate::wire::hop::V4_MAPPED;
-use crate::wire::ip::TCP;
 use crate::wire::packet::Plain;
 
 /// What becomes of a frame's addresses.
@@ -68,9 +68,7 @@ fn to_of(plain: &Plain) -> End {
 /// is to be asked.
 #[inline(always)]
 pub(super) fn goes_on(flows: &Flows, record: Record, track: &mut Track, turn: &mut Turn, now_s: u32) -> bool {
-    // A batch's TCP may end its flow or begin it anew, and who goes with care is asked about when all of the batch were found: until both ways say
-    // the same of that, TCP has one way.
-    if track.is_whole || track.key.protocol() == TCP {
+    if track.is_whole {
         return false;
     }
     let Some(going) = flows.going(record, &track.key, track.side) else { return false };
@@ -82,6 +80,32 @@ pub(super) fn goes_on(flows: &Flows, record: Record, track: &mut Track, turn: &m
     track.side = going.side;
     *turn = going.becomes.map_or(Turn::Stays, Turn::Plain);
     true
+}
+
+/// What becomes of a packet that was looked at with care, and what it really goes to, as soon as it is known whose it is: another one behind it in
+/// the batch may end that flow, or begin it anew. Whether it is anybody's; or why it goes no further.
+#[inline(never)]
+pub(super) fn turn(flows: &Flows, track: &mut Track, turn: &mut Turn) -> Result<bool, DropReason> {
+    let (Tracked::Known(place) | Tracked::Related(place)) = track.tracked else { return Ok(false) };
+    *turn = Turn::Stays;
+    if !flows.is_unbound(place, &track.key) {
+        let [from, to] = bound(flows, place, track)?;
+        *turn = Turn::Bound { from, to };
+        (track.packet.dst, track.packet.ports[1]) = (to.ip, to.port);
+    }
+    Ok(true)
+}
+
+/// The new ends of a packet of a flow that is bound, or that another worker has ended since it was found: whether it was bound nobody can
+/// say then.
+fn bound(flows: &Flows, place: u32, track: &Track) -> Result<[End; 2], DropReason> {
+    // What the originator sends has the flow's key, and what it is sent the other one: anything else poses as it.
+    let from_origin = flows.began(place).1 == track.side;
+    if from_origin == track.by_reply {
+        let is_error = matches!(track.tracked, Tracked::Related(_));
+        return Err(if is_error { DropReason::IcmpUnrelated } else { DropReason::FlowState });
+    }
+    flows.becomes(place, &track.key, track.side).ok_or(DropReason::FlowBusy)
 }
 
 /// The packet at `index` is written out ([`Track::write_out`]) as whoever judges it wants it: from where it says to where it really goes, and

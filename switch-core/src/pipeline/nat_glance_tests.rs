@@ -187,14 +187,7 @@ impl Lab {
     fn go(&mut self, op: &Op, now: Now) -> Outcome {
         match op {
             Op::Send(all) => {
-                let mut before = Vec::new();
                 for sent in all {
-                    // A flow that a reset ends is over for those that came before it in the same batch and go with care: whose they were nobody
-                    // can say any more (`translate::known`). Who is turned at once is on his way by then. So they are not in one batch.
-                    let (Sent::New { tcp, .. } | Sent::Answer(_, tcp) | Sent::Again(_, tcp)) = sent;
-                    if tcp.is_some_and(|(flags, ..)| flags & RST != 0) {
-                        before.extend(self.seen(now).0);
-                    }
                     match sent {
                         Sent::New { from, to, ports, tcp } => {
                             let ends = P {
@@ -220,9 +213,6 @@ impl Lab {
                         _ => {}
                     }
                 }
-                let mut seen = self.seen(now);
-                seen.0.splice(..0, before);
-                return seen;
             }
             Op::Connect { from, to, port } => return self.connect(*from, *to, *port, now),
             Op::Allow { from, end } => {

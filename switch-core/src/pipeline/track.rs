@@ -212,6 +212,12 @@ fn track<C: Choice>(
             continue;
         }
         find(view, note, track, named[index], keeper);
+        if C::TURNS {
+            match binding::turn(flows, track, &mut turns[index]) {
+                Ok(is_turned) => turned.set(index, is_turned),
+                Err(reason) => note.verdict = flow::drop(reason),
+            }
+        }
         begins.set(index, matches!(track.tracked, Tracked::Missing | Tracked::Stray(_)));
         asks.set(index, true);
     }

@@ -1,5 +1,5 @@
 //! `translate`: which packets get other addresses (ADR 0026). Where what a packet says is not where it really goes, that is
-//! found out before it is routed: a known flow carries it, of a new one a rule chooses. The source is chosen when it is known
+//! found out before it is routed: of a known flow by `track` (ADR 0045), of a new one a rule chooses. The source is chosen when it is known
 //! where the packet leaves, and that it may: then the flow is made, bound to what becomes of it. `rewrite` writes both.
 //!
 //! So what is routed and judged comes from where it really comes from, and goes where it really goes.
@@ -14,32 +14,25 @@ use crate::config::gateway::{Action, Gateway};
 use crate::counter::{DropReason, Event};
 use crate::frame::{Area, Frame};
 use crate::nat::{NewSource, Target, part_of, tries};
+use crate::table::flow::Opened;
 use crate::table::flow::bound::{Binding, Rules, Unbound};
 use crate::table::flow::key::{End, Key};
 use crate::table::flow::watch::What;
-use crate::table::flow::{Flows, Opened};
 use crate::wire::ethernet::{IPV4, IPV6};
 use crate::wire::hop;
 use crate::wire::ip::Version;
 use crate::wire::nat::has_ports;
 use crate::wire::packet::{Content, Packet, flags};
 
-/// Where each packet really goes of which `track` has not found it out.
+/// Where each packet really goes that `track` has found no flow of.
 #[inline(never)]
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
     let Flowing { tracks, turns, turned, .. } = &mut private.flows;
-    let flows = &view.tables.flows;
     for index in Marks::first(notes.len()).without(*turned) {
         let (frame, note) = (&frames[index], &mut notes[index]);
         let (track, turn) = (&mut tracks[index], &mut turns[index]);
         *turn = Turn::Stays;
         match track.tracked {
-            Tracked::Known(place) | Tracked::Related(place) if !flows.is_unbound(place, &track.key) => {
-                match known(flows, place, track) {
-                    Ok(bound) => *turn = bound,
-                    Err(reason) => note.verdict = Verdict::Drop(reason),
-                }
-            }
             Tracked::Missing if note.is_undecided() => match begin(view, note, &track.packet) {
                 Ok(begins) => *turn = begins,
                 Err(reason) => note.verdict = Verdict::Drop(reason),
@@ -56,18 +49,6 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
             track.packet.ports[1] = to.port;
         }
     }
-}
-
-/// A packet of a flow that is bound, or that has ended since it was found: whether it was bound nobody can say then.
-fn known(flows: &Flows, place: u32, track: &flow::Track) -> Result<Turn, DropReason> {
-    // What the originator sends has the flow's key, and what it is sent the other one: anything else poses as it.
-    let from_origin = flows.began(place).1 == track.side;
-    if from_origin == track.by_reply {
-        let is_error = matches!(track.tracked, Tracked::Related(_));
-        return Err(if is_error { DropReason::IcmpUnrelated } else { DropReason::FlowState });
-    }
-    let [from, to] = flows.becomes(place, &track.key, track.side).ok_or(DropReason::FlowBusy)?;
-    Ok(Turn::Bound { from, to })
 }
 
 /// Whether what no flow is kept of goes to an address of translation, and nowhere therefore: it must not be routed back to whoever
