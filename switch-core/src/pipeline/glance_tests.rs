@@ -3,19 +3,14 @@
 //! the same arrives, the same is dropped and counted by the same name, and the same flows are there with the same state.
 
 use super::Now;
+use super::glance_rig::{Counted, Segment, counted, packet, protocol, transport};
 use super::policy_tests::{NOW, Net, introduce, mac, net, pod};
-use crate::counter::{DropReason, Event};
-use crate::table::flow::Entry;
-use crate::table::flow::record::Window;
-use crate::wire::checksum::{fold, sum};
 use crate::wire::packet::flags::{ACK, FIN, RST, SYN};
 use proptest::prelude::*;
 use switch_api::{NetworkPolicy, Request};
 
 /// Pods: `db` is isolated, `web` may ask it, `other` may not.
 const PODS: usize = 3;
-/// Four options that say nothing (RFC 791 §3.1).
-const NOTHING: [u8; 4] = [1; 4];
 
 /// A packet of a pod.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +19,7 @@ struct Sent {
     /// As whom.
     source: usize,
     to: usize,
-    /// It is TCP, with these flags, so many bytes behind the SYN, acknowledging so many; else UDP.
-    tcp: Option<(u8, u32, u32)>,
+    tcp: Segment,
     /// Which conversation.
     port: u16,
 }
@@ -83,7 +77,7 @@ fn policy(app: &str, end: u16) -> NetworkPolicy {
 }
 
 /// All that can be seen: by whom which packet was got, what was counted, which flows there are and what their ends have said.
-type Outcome = (Vec<(usize, u32)>, Vec<u64>, Vec<(Entry, [Window; 2])>);
+type Outcome = (Vec<(usize, u32)>, Counted);
 
 struct Lab {
     net: Net,
@@ -101,32 +95,14 @@ impl Lab {
     }
 
     fn send(&mut self, sent: Sent) {
-        let options = if self.is_dull { &NOTHING[..] } else { &[] };
         let Sent { from, source, to, tcp, port } = sent;
         // Who asks, asks from a port above; answers go back there.
         let ports = if from < to { [port + 1000, port] } else { [port, port + 1000] };
-        let mut transport = ports.map(u16::to_be_bytes).concat();
-        match tcp {
-            None => transport.extend([0, 12, 0, 0]),
-            Some((flags, seq, ack)) => {
-                transport.extend(
-                    [1000u32.wrapping_add(seq), 1000u32.wrapping_add(ack)].map(u32::to_be_bytes).concat(),
-                );
-                transport.extend([5 << 4, flags, 0x20, 0, 0, 0, 0, 0]);
-            }
-        }
         self.sent += 1;
-        transport.extend(self.sent.to_be_bytes());
-        let head_len = 20 + options.len();
-        let len = (head_len + transport.len()) as u16;
-        let protocol = if tcp.is_some() { 6 } else { 17 };
-        let mut head = vec![0x40 | (head_len / 4) as u8, 0];
-        head.extend(len.to_be_bytes());
-        head.extend([0, 0, 0, 0, 64, protocol, 0, 0, 10, 0, 0, source as u8 + 1, 10, 0, 0, to as u8 + 1]);
-        head.extend(options);
-        let checksum = !fold(sum(&head));
-        head[10..12].copy_from_slice(&checksum.to_be_bytes());
-        let frame = [&mac(to)[..], &mac(from)[..], &[8, 0], &head, &transport].concat();
+        let transport = transport(ports, tcp, self.sent);
+        let addresses = [source, to].map(|pod| [10, 0, 0, pod as u8 + 1]);
+        let packet = packet(self.is_dull, protocol(tcp), addresses, &transport);
+        let frame = [&mac(to)[..], &mac(from)[..], &[8, 0], &packet].concat();
         assert!(self.net.peers[from].send(frame));
     }
 
@@ -160,7 +136,6 @@ impl Lab {
     }
 
     fn seen(&self, now: Now) -> Outcome {
-        let rig = &self.net.rig;
         let mut got = Vec::new();
         for (n, peer) in self.net.peers.iter().enumerate() {
             let marks = std::iter::from_fn(|| peer.recv());
@@ -168,17 +143,7 @@ impl Lab {
                 marks.map(|frame| (n, frame.last_chunk().map_or(0, |mark| u32::from_be_bytes(*mark)))),
             );
         }
-        let counters = &rig.counters[0];
-        let mut counts: Vec<u64> = Event::ALL.iter().map(|event| counters.event(*event).get()).collect();
-        for port in 0..PODS as u16 {
-            counts.extend(DropReason::ALL.iter().map(|reason| counters.drops(port, *reason).get()));
-        }
-        counts.extend((0..8).filter_map(|slot| counters.rule(slot)).map(|counter| counter.get()));
-        let mut flows = Vec::new();
-        rig.tables.flows.scan(0..rig.tables.flows.places(), now.s(), |place, entry| {
-            flows.push((entry, rig.tables.flows.windows(place)));
-        });
-        (got, counts, flows)
+        (got, counted(&self.net.rig, PODS, 8, now))
     }
 }
 

@@ -71,6 +71,8 @@ mod capture_tests;
 #[cfg(test)]
 mod default_verdict_tests;
 #[cfg(test)]
+mod glance_rig;
+#[cfg(test)]
 mod glance_tests;
 #[cfg(test)]
 mod l2_tests;

@@ -3,26 +3,18 @@
 //! all kinds and a policy that changes: the same arrives, the same is dropped and counted by the same name, and the same flows are there.
 
 use super::Now;
+use super::glance_rig::{Counted, HEAD, Segment, counted, options, packet as written, protocol, transport};
 use super::nat_rig::{NOW, Net, P, What, destination, host, ip, one_to_one, source, whose};
 use super::policy_tests::pod;
-use crate::counter::{DropReason, Event};
-use crate::table::flow::Entry;
-use crate::table::flow::record::Window;
 use crate::wire::checksum::{fold, sum};
-use crate::wire::ip::{TCP, UDP};
+use crate::wire::ip::TCP;
 use crate::wire::packet::flags::{ACK, FIN, RST, SYN};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use switch_api::{Nat, NetworkPolicy, PortLabel, Request};
 
-/// Four options that say nothing (RFC 791 §3.1).
-const NOTHING: [u8; 4] = [1; 4];
-/// Bytes of an Ethernet header, and of an IPv4 header without options.
+/// Bytes of an Ethernet header.
 const LINK: usize = 14;
-const HEAD: usize = 20;
-
-/// What TCP says: flags, so many bytes behind the SYN, acknowledging so many. None: it is UDP.
-type Segment = Option<(u8, u32, u32)>;
 
 /// A packet that is sent.
 #[derive(Clone, Debug)]
@@ -121,9 +113,8 @@ struct Packet {
     tcp: Segment,
 }
 
-/// All that can be seen: on which bridge which frame arrived (without options), what was counted, which flows there are and what their
-/// ends have said.
-type Outcome = (Vec<(usize, Vec<u8>)>, Vec<u64>, Vec<(Entry, [Window; 2])>);
+/// All that can be seen: on which bridge which frame arrived (without options), and what was counted and is known.
+type Outcome = (Vec<(usize, Vec<u8>)>, Counted);
 
 struct Lab {
     net: Net,
@@ -147,40 +138,19 @@ impl Lab {
 
     /// Puts a packet on its sender's wire. Some datagrams have no checksum.
     fn send(&mut self, packet: Packet) {
-        let options = if self.is_dull { &NOTHING[..] } else { &[] };
         let Packet { ends: P { src, dst, ports, .. }, tcp } = packet;
-        let mut transport = ports.map(u16::to_be_bytes).concat();
         self.marks += 1;
-        let (protocol, field) = match tcp {
-            None => {
-                transport.extend([0, 12, 0, 0]);
-                (UDP, 6)
-            }
-            Some((flags, seq, ack)) => {
-                let numbers = [seq, ack].map(|n| 1000u32.wrapping_add(n).to_be_bytes());
-                transport.extend(numbers.concat());
-                transport.extend([5 << 4, flags, 0x20, 0, 0, 0, 0, 0]);
-                (TCP, 16)
-            }
-        };
-        transport.extend(self.marks.to_be_bytes());
-        let addresses = [src, dst].map(|ip| (ip as u32).to_be_bytes()).concat();
+        let (protocol, mut transport) = (protocol(tcp), transport(ports, tcp, self.marks));
+        let addresses = [src, dst].map(|ip| (ip as u32).to_be_bytes());
         if tcp.is_some() || !self.marks.is_multiple_of(4) {
-            let pseudo = sum(&addresses) + transport.len() as u64 + u64::from(protocol);
+            let pseudo = sum(&addresses.concat()) + transport.len() as u64 + u64::from(protocol);
             let checksum = !fold(pseudo + sum(&transport));
             let checksum = if checksum == 0 { 0xffff } else { checksum };
+            let field = if tcp.is_some() { 16 } else { 6 };
             transport[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
         }
-        let head_len = HEAD + options.len();
-        let mut head = vec![0x40 | (head_len / 4) as u8, 0];
-        head.extend(((head_len + transport.len()) as u16).to_be_bytes());
-        head.extend([0, 0, 0, 0, 64, protocol, 0, 0]);
-        head.extend(addresses);
-        head.extend(options);
-        let checksum = !fold(sum(&head));
-        head[10..12].copy_from_slice(&checksum.to_be_bytes());
         let (n, from) = whose(src);
-        self.net.put(n, from, &[head, transport].concat());
+        self.net.put(n, from, &written(self.is_dull, protocol, addresses, &transport));
         self.sent.push(packet);
     }
 
@@ -238,7 +208,7 @@ impl Lab {
             self.send(Packet { ends, tcp: Some(said) });
             let seen = self.seen(now);
             all.0.extend(seen.0);
-            (all.1, all.2) = (seen.1, seen.2);
+            all.1 = seen.1;
             if n % 2 == 0 {
                 back = self.arrived.get(before).map(|arrived| arrived.ends.mirror());
             }
@@ -252,7 +222,7 @@ impl Lab {
         for (n, mut frame) in self.net.settle(now) {
             let packet = &frame[LINK..];
             let head_len = usize::from(packet[0] & 0xf) * 4;
-            assert_eq!(head_len, HEAD + if self.is_dull { NOTHING.len() } else { 0 });
+            assert_eq!(head_len, HEAD + options(self.is_dull).len());
             assert_eq!(fold(sum(&packet[..head_len])), 0xffff);
             let transport = &packet[head_len..];
             let (protocol, word) =
@@ -275,18 +245,7 @@ impl Lab {
             frame.drain(LINK + HEAD..LINK + head_len);
             got.push((n, frame));
         }
-        let rig = &self.net.rig;
-        let counters = &rig.counters[0];
-        let mut counts: Vec<u64> = Event::ALL.iter().map(|event| counters.event(*event).get()).collect();
-        for port in 0..2 {
-            counts.extend(DropReason::ALL.iter().map(|reason| counters.drops(port, *reason).get()));
-        }
-        counts.extend((0..32).filter_map(|slot| counters.rule(slot)).map(|counter| counter.get()));
-        let mut flows = Vec::new();
-        rig.tables.flows.scan(0..rig.tables.flows.places(), now.s(), |place, entry| {
-            flows.push((entry, rig.tables.flows.windows(place)));
-        });
-        (got, counts, flows)
+        (got, counted(&self.net.rig, 2, 32, now))
     }
 }
 
