@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use switch_api::{
-    Bridge, ByName, Client, Done, FdbDelete, Mac, MemorySource, Name, Port, PortKind, PortSet, PortSettings,
-    Request, StaticMac, Vid,
+    Bridge, ByName, Client, Done, DropCount, FdbDelete, Mac, MemorySource, Name, Port, PortKind, PortSet,
+    PortSettings, Request, StaticMac, Vid,
 };
 use switch_lab::{Daemon, Node, Options, sequence, wait_until};
 
@@ -108,7 +108,12 @@ pub fn measure(switchd: &Path) -> Result<Measured, String> {
 fn dropped(daemon: &Daemon, pods: &[switch_lab::Pod]) -> String {
     let drops = daemon.stats().drops.into_iter();
     let theirs = drops.filter(|drop| pods.iter().any(|pod| pod.device == drop.port.as_str()));
-    let all: Vec<_> = theirs.map(|drop| format!("{} {}", drop.frames, drop.reason)).collect();
+    named(theirs)
+}
+
+/// What was dropped, by its names.
+pub fn named(drops: impl IntoIterator<Item = DropCount>) -> String {
+    let all: Vec<_> = drops.into_iter().map(|drop| format!("{} {}", drop.frames, drop.reason)).collect();
     if all.is_empty() { "nothing".into() } else { all.join(", ") }
 }
 

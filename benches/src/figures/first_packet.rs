@@ -2,6 +2,7 @@
 //! asked arrives, in front of what follows. A real daemon, a pod that sends, and a pod with an address for each flow.
 
 use super::{Bench, Figure, Held};
+use crate::changes::named;
 use crate::iperf::PATIENCE;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -76,12 +77,10 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let whole: Vec<u8> = (0..PACKETS).collect();
     let first = arrived.values().filter(|numbers| numbers.first() == Some(&0)).count();
     let in_order = arrived.values().filter(|numbers| **numbers == whole).count();
-    let drops = daemon.stats().drops;
-    let drops: Vec<_> = drops.iter().map(|drop| format!("{} {}", drop.frames, drop.reason)).collect();
     let detail = format!(
         "of {FLOWS} flows to as many neighbours that were not known, {TOGETHER} at a time, the first packet of so many \
          arrived first; {in_order} of them whole ({PACKETS} packets) and in order; drops: {}",
-        if drops.is_empty() { "none".into() } else { drops.join(", ") }
+        named(daemon.stats().drops)
     );
     let figure = Figure::new("first-packet", first as f64, HELD, detail);
     Ok(figure.only_if(in_order == FLOWS as usize))

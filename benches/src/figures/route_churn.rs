@@ -3,6 +3,7 @@
 //! answer (every worker has it then) and takes the time.
 
 use super::{Bench, Figure, Held};
+use crate::changes::named;
 use crate::iperf::PATIENCE;
 use crate::routed::full_table;
 use hdrhistogram::Histogram;
@@ -72,9 +73,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let (times, changes, took) = churned?;
     let resident = resident_mib(&daemon);
     daemon.assert_conserved();
-    let dropped: Vec<String> =
-        daemon.stats().drops.iter().map(|drop| format!("{} {}", drop.frames, drop.reason)).collect();
-    let dropped = if dropped.is_empty() { "nothing".into() } else { dropped.join(", ") };
+    let dropped = named(daemon.stats().drops);
     daemon.stop(true);
     let ms = |quantile: f64| times.value_at_quantile(quantile) as f64 / 1e6;
     let rate = changes as f64 / took.as_secs_f64();

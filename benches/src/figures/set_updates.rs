@@ -3,6 +3,7 @@
 //! their flow is judged anew after each change, and none may be lost.
 
 use super::{Bench, Figure, Held};
+use crate::changes::named;
 use crate::iperf::PATIENCE;
 use hdrhistogram::Histogram;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -59,9 +60,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     let tally = load.finish();
     let (times, rate) = changed?;
     daemon.assert_conserved();
-    let dropped: Vec<String> =
-        daemon.stats().drops.iter().map(|drop| format!("{} {}", drop.frames, drop.reason)).collect();
-    let dropped = if dropped.is_empty() { "nothing".into() } else { dropped.join(", ") };
+    let dropped = named(daemon.stats().drops);
     daemon.stop(true);
     let ms = |quantile: f64| times.value_at_quantile(quantile) as f64 / 1e6;
     let detail = format!(

@@ -3,6 +3,7 @@
 //! wherever the sender runs.
 
 use super::{Bench, Figure, Held};
+use crate::changes::named;
 use crate::iperf::{Compared, Load, ROUNDS, SECONDS, compare};
 use crate::pair::Pair;
 use crate::peers::{Bridge, Kind, Ovs};
@@ -36,7 +37,6 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
         [beside(1)?, beside(4)?]
     };
     let (_, drops) = (switch.daemon.assert_conserved(), switch.daemon.stats().drops);
-    let drops: Vec<_> = drops.iter().map(|drop| format!("{} {}", drop.frames, drop.reason)).collect();
     let worst = |streams| {
         all.iter().filter(|(load, _)| load.streams == streams).map(|(_, c)| c.ratio).fold(f64::MAX, f64::min)
     };
@@ -50,7 +50,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
         worst(4),
         beside_ovs[0],
         beside_ovs[1],
-        if drops.is_empty() { "none".into() } else { drops.join(", ") }
+        named(drops)
     );
     let figure = Figure::new("tcp-vs-bridge", worst(1), HELD, detail);
     let holds = |compared: &Compared| compared.ratio >= BAR_OVS;
