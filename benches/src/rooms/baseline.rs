@@ -104,6 +104,22 @@ mod tests {
 
     use super::*;
 
+    /// What is kept in the tree is of every case that there is, so that whoever compares sees all of them.
+    #[test]
+    fn every_case_has_something_to_be_compared_with() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("baseline.json");
+        let kept = Baseline::load(&path).unwrap();
+        let again = "`cargo xtask bench PATTERN --save --no-time` measures it";
+        for case in super::super::all() {
+            let taken = kept.cases.get(case.id).unwrap_or_else(|| panic!("nothing of {}: {again}", case.id));
+            assert!(taken.instructions.is_some(), "no instructions of {}: {again}", case.id);
+            assert!(!case.is_on_path || taken.allocations == 0, "{} allocates", case.id);
+        }
+        let known: Vec<&str> = super::super::all().iter().map(|case| case.id).collect();
+        let gone = kept.cases.keys().find(|id| !known.contains(&id.as_str()));
+        assert_eq!(gone, None, "there is no such case any more: {again}");
+    }
+
     #[test]
     fn what_was_not_measured_stays_and_what_is_no_more_goes() {
         let kept = |ids: &[&str]| Baseline {
