@@ -1,5 +1,5 @@
-//! Running steps: one after another before the person's eyes, and beside them, on the core that one compiler at a time leaves idle,
-//! those that build in directories of their own. What those print is shown when they are waited for.
+//! Running steps: one after another before the person's eyes, and beside them, with what one compiler at a time or a test that waits
+//! leaves of the cores, those that build in directories of their own. What those print is shown when they are waited for.
 
 use crate::sh::{Result, root, say};
 use std::fs::File;
@@ -18,9 +18,9 @@ pub const NOT_RUN: &str = "NOT RUN  ";
 pub enum When {
     /// In its turn.
     Next,
-    /// Beside those that follow; begun when the first such step is reached, one at a time.
+    /// Beside those that follow, which go first on every core; begun when the first such step is reached, one at a time.
     Beside,
-    /// In its turn, and nothing beside it: it watches the clock.
+    /// In its turn, and nothing beside it: it watches the clock, and takes all cores.
     Alone,
     /// Only when its name is given: it builds all once more, for another machine.
     Asked,
@@ -150,12 +150,16 @@ impl Drop for Beside {
     }
 }
 
+/// Niceness of what runs beside others: a seventieth of their share while both want a core.
+const LAST: &str = "19";
+
 /// What the step says, and whether it passed.
 fn in_a_process(name: &str) -> Result<(String, bool)> {
     let path = root().join("target").join("beside.log");
     let text = |error: std::io::Error| format!("{}: {error}", path.display());
     let log = File::create(&path).map_err(text)?;
-    let mut command = Command::new(std::env::current_exe().map_err(|error| error.to_string())?);
+    let mut command = Command::new("nice");
+    command.args(["-n", LAST]).arg(std::env::current_exe().map_err(|error| error.to_string())?);
     command.args(["test", name]).stdout(log.try_clone().map_err(text)?).stderr(log);
     let passed = command.status().map_err(|error| error.to_string())?.success();
     let mut said = String::new();
