@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use switch_api::{ApiError, ByPolicy, Code, Done, NetworkPolicy, PolicyFilter, PolicyStatus, Port, Request};
+use switch_api::{
+    ApiError, ByPolicy, Code, Done, NetworkPolicy, PolicyFilter, PolicyStatus, Port, PortSettings, Request,
+};
+use switch_lab::node::xdp_port;
 use switch_lab::scenes::{datagrams, explain, labelled, shop};
 use switch_lab::world::Echo;
 use switch_lab::{Daemon, Net, Node, Pod, wait_until};
@@ -15,7 +18,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// How often a pod begins to live.
 const LIVES: u32 = 1000;
 /// How long it is watched each time: most of a life's first packets come at once.
-const FIRST_INSTANTS: Duration = Duration::from_millis(20);
+const FIRST_INSTANTS: Duration = Duration::from_millis(10);
 /// How often the daemon begins anew.
 const RESTARTS: u32 = 10;
 
@@ -189,24 +192,44 @@ fn closed_and_open(daemon: &Daemon, node: &Node) -> [Pod; 3] {
 
 /// A pod that sends as soon as it can, and before: its port is made while it tries, a thousand times. Not one packet gets to whom the
 /// policy keeps it from; to its neighbour all do, so that it was sending.
-#[test]
-fn from_the_first_instant_nothing_passes_that_should_not() {
-    let node = Node::new();
-    let daemon = node.start(&switchd());
-    let [db, open, hostile] = &closed_and_open(&daemon, &node);
+fn live(daemon: &Daemon, db: &Pod, open: &Pod, hostile: &Net, port: &Port) {
     let (kept, free) = (Counting::start(&db.net, "10.66.0.1"), Counting::start(&open.net, "10.66.0.2"));
     for _ in 0..LIVES {
-        let sender = sending(&hostile.net);
-        let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(hostile, "hostile"))));
+        let sender = sending(hostile);
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(port.clone())));
         std::thread::sleep(FIRST_INSTANTS);
         ended(sender);
-        let name = hostile.device.parse().unwrap();
-        let _: Done = daemon.call(&Request::PortDelete(switch_api::ByName { name }));
+        let _: Done = daemon.call(&Request::PortDelete(switch_api::ByName { name: port.name.clone() }));
     }
     let (kept, free) = (kept.end(), free.end());
     println!("{LIVES} lives: {kept} packets where none may be, {free} where they may");
     assert_eq!(kept, 0, "packets got in");
     assert!(free > LIVES, "{free} packets in {LIVES} lives: it did not send from the first instant of each");
+}
+
+#[test]
+fn from_the_first_instant_nothing_passes_that_should_not() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    let [db, open, hostile] = &closed_and_open(&daemon, &node);
+    live(&daemon, db, open, &hostile.net, &labelled(hostile, "hostile"));
+}
+
+/// The same by AF_XDP: the cable is there before the port, and its pod sends all the while.
+#[test]
+fn from_the_first_instant_by_xdp_nothing_passes_that_should_not() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    let [db, open, _] = &closed_and_open(&daemon, &node);
+    let hostile = node.pod(4);
+    for pod in [db, open] {
+        // Nobody answers while there is no port.
+        hostile.net.ip(&format!("neigh replace {} lladdr {} dev eth0", pod.ip, pod.mac()));
+    }
+    let port = xdp_port(&hostile.device, "br0", PortSettings::default());
+    let port = Port { workload: labelled(&hostile, "hostile").workload, ..port };
+    live(&daemon, db, open, &hostile.net, &port);
+    daemon.assert_conserved();
 }
 
 /// The same while the daemon is killed and started again, over and over: at no moment is it open.
@@ -227,7 +250,7 @@ fn across_restarts_nothing_passes_that_should_not() {
         }
         daemon = node.start(&options);
         let before = free.so_far.load(Ordering::Relaxed);
-        std::thread::sleep(10 * FIRST_INSTANTS);
+        std::thread::sleep(20 * FIRST_INSTANTS);
         wait_until("it sends again", LONG, || free.so_far.load(Ordering::Relaxed) > before);
     }
     ended(sender);
