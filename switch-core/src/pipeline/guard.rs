@@ -84,9 +84,9 @@ fn watch_for_probes(view: &View, area: &Area, frames: &[Frame], notes: &mut [Not
         note.verdict = Verdict::Drop(DropReason::LoopProbe);
         // Who forges the number spares only itself, as if it had sent nothing back.
         let payload = area.bytes(frame).get(note.payload_at()..).unwrap_or_default();
-        let other_end = LoopWatch::left_by(payload).filter(|port| *port != view.in_port);
-        if other_end.is_none_or(|port| !view.tables.loops.is_blocked(port, view.now_s)) {
-            view.tables.loops.found(view.in_port, view.now_s);
+        let ports = view.snapshot.ports.len();
+        let other_end = LoopWatch::left_by(payload).filter(|port| usize::from(*port) < ports);
+        if view.tables.loops.found(view.in_port, other_end.unwrap_or(view.in_port), view.now_s) {
             private.counters.event(Event::LoopFound).add(1);
         }
     }

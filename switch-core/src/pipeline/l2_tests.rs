@@ -1,6 +1,6 @@
 //! What a bridge remembers of stations: whose they are, for how long, and how many of them a port may have.
 
-use super::Now;
+use super::{Now, probe};
 use crate::counter::{DropReason, Event};
 use crate::port::memory::{self, MemoryPeer};
 use crate::rig::{Rig, Size};
@@ -133,4 +133,26 @@ fn a_port_beyond_its_limit_harms_itself_alone() {
     assert_eq!(lab.send(1, frame(station(0), station(1001), 2), now), [0], "an old station was pushed out");
     assert_eq!(lab.rig.drops(DropReason::NoMember), 0);
     lab.rig.assert_conserved();
+}
+
+/// Whoever is sent a probe can send it back with another number in it, the highest among them: that spares nobody but himself, and ends
+/// nothing.
+#[test]
+fn a_probe_with_a_forged_number_harms_its_forger_alone() {
+    for number in [1, 2, 400, u16::MAX] {
+        let mut lab = Lab::new(Size::default());
+        (0..3).for_each(|_| lab.port("br0", PortSettings::default()));
+        let now = at(5);
+        lab.send(0, frame(BROADCAST, station(1), 1), now);
+        // A station that moves has its new port probed.
+        assert!(lab.peers[1].send(frame(BROADCAST, station(1), 1)));
+        lab.rig.settle(now);
+        let mut probe =
+            std::iter::from_fn(|| lab.peers[1].recv()).find(|frame| probe::looks_like_one(frame)).unwrap();
+        probe[14..16].copy_from_slice(&number.to_be_bytes());
+        lab.send(1, probe, now);
+        let blocked: Vec<u16> = (0..3).filter(|port| lab.rig.tables.loops.is_blocked(*port, 5)).collect();
+        assert_eq!((blocked, lab.events(Event::LoopFound)), (vec![1], 1), "number {number}");
+        lab.rig.assert_conserved();
+    }
 }

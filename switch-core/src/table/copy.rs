@@ -52,7 +52,8 @@ impl Neighbours {
 impl Loops {
     /// See the module.
     pub fn copy(&self) -> Self {
-        Self(words(&self.0))
+        let decided = AtomicU64::new(self.decided.load(Ordering::Relaxed));
+        Self { until_s: words(&self.until_s), decided }
     }
 }
 
@@ -99,11 +100,11 @@ mod tests {
         let (neighbours, loops) = (Neighbours::new(16, 4, [1, 2]), Loops::new(4));
         let key = neigh::key(1, 7);
         neighbours.hear(key, 5, 1, 9, Claim::Question, |_| true);
-        loops.found(2, 9);
+        loops.found(2, 2, 9);
         let (copy, copied) = (neighbours.copy(), loops.copy());
         assert_eq!(copy.lookup(copy.home(key), key, 9), neighbours.lookup(neighbours.home(key), key, 9));
         assert!(copied.is_blocked(2, 9) && !copied.is_blocked(1, 9));
-        copied.found(1, 9);
+        copied.found(1, 1, 9);
         _ = copy.ask(neigh::key(1, 8), 1, 9);
         assert!(!loops.is_blocked(1, 9));
         assert_eq!((neighbours.entries(), copy.entries()), (1, 2));

@@ -115,7 +115,7 @@ fn a_known_station_behind_a_blocked_port_is_not_sent_to() {
     let to_it = || said([2, 0, 0, 0, 0, 9], 1);
     assert!(peers[1].send(said(ALL, 9)));
     rig.settle(NOW);
-    rig.tables.loops.found(1, NOW.s());
+    rig.tables.loops.found(1, 1, NOW.s());
     assert!(peers[0].send(to_it()));
     assert!(peers[0].send(said(ALL, 1)));
     rig.settle(NOW);
