@@ -91,9 +91,15 @@ pub(super) fn turn(flows: &Flows, track: &mut Track, turn: &mut Turn) -> Result<
     if !flows.is_unbound(place, &track.key) {
         let [from, to] = bound(flows, place, track)?;
         *turn = Turn::Bound { from, to };
-        (track.packet.dst, track.packet.ports[1]) = (to.ip, to.port);
+        lead(track, to);
     }
     Ok(true)
+}
+
+/// Where a packet really goes: so it is judged.
+#[inline]
+pub(super) fn lead(track: &mut Track, to: End) {
+    (track.packet.dst, track.packet.ports[1]) = (to.ip, to.port);
 }
 
 /// The new ends of a packet of a flow that is bound, or that another worker has ended since it was found: whether it was bound nobody can
@@ -118,8 +124,7 @@ pub(super) fn write_out(view: &View, flows: &mut Flowing, index: usize) {
         && view.facts.translated
         && !was_whole
     {
-        let to = to_of(becomes);
-        (track.packet.dst, track.packet.ports[1]) = (to.ip, to.port);
+        lead(track, to_of(becomes));
         if track.by_reply {
             // What an answer becomes has it.
             track.key = Key::of_plain(becomes, track.zone).0;

@@ -4,7 +4,7 @@
 //!
 //! So what is routed and judged comes from where it really comes from, and goes where it really goes.
 
-use super::binding::Turn;
+use super::binding::{self, Turn};
 use super::flow::{self, Flowing, Marks, Tracked};
 use super::note::Note;
 use super::refusals::{Refused, Who};
@@ -45,8 +45,7 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
             _ => {}
         }
         if let Some(to) = turn.real() {
-            track.packet.dst = to.ip;
-            track.packet.ports[1] = to.port;
+            binding::lead(track, to);
         }
     }
 }

@@ -82,7 +82,9 @@ mod tests {
         assert!(loops.found(2, 1, 5) && !loops.found(1, 2, 6));
         assert_eq!((blocked(14), blocked(15)), (vec![2], vec![]));
         // It goes on: for longer. Another pair has nothing to do with it, and a loop of one end has no other.
-        assert!(loops.found(2, 1, 12) && loops.found(3, 0, 12) && loops.found(1, 1, 12));
+        assert!(loops.found(2, 1, 12) && loops.found(3, 0, 12));
+        assert!(!loops.found(1, 2, 13), "that something else was decided since changes nothing");
+        assert!(loops.found(1, 1, 12));
         assert_eq!((blocked(21), blocked(22)), (vec![1, 2, 3], vec![]));
         assert!(loops.found(1, 2, 30), "when it is over either may be");
     }

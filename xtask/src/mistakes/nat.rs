@@ -13,10 +13,18 @@ pub(super) const NAT: &[Mistake] = &[
     },
     Mistake {
         what: "whoever sees a translated flow's key may pose as its peer",
-        file: "pipeline/translate.rs",
+        file: "pipeline/binding.rs",
         right: "if from_origin == track.by_reply {",
         wrong: "if false {",
         test: "only_the_peer_may_answer",
+        loom: false,
+    },
+    Mistake {
+        what: "an answer in one batch with what it answers ends that flow",
+        file: "table/flow/bound.rs",
+        right: "if state.stage == Stage::Reply || !self.owns(place) {",
+        wrong: "if !self.owns(place) {",
+        test: "a_reply_makes_way_for_nobody",
         loom: false,
     },
     Mistake {
