@@ -270,7 +270,9 @@ pub(super) fn is_held(view: &View, verdict: Verdict, reason: DropReason) -> bool
 #[inline]
 pub(super) fn may_begin(view: &View, key: &Key) -> Result<(), DropReason> {
     let flows = &view.tables.flows;
-    let is_there = || flows.find(key).is_some_and(|place| flows.is_alive(place, view.now_s));
+    // One that began at another port would be this one's if it is begun anew.
+    let is_own = |place| flows.began(place).0 == view.in_port && flows.is_alive(place, view.now_s);
+    let is_there = || flows.find(key).is_some_and(is_own);
     match view.facts.connections {
         Some(most) if flows.begun_at(view.in_port) >= most && !is_there() => Err(DropReason::ConnectionLimit),
         _ => Ok(()),

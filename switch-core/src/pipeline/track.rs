@@ -394,7 +394,7 @@ fn over(view: &View, track: &mut Track, place: u32, keeper: &mut Keeper) -> Resu
         return belongs(view, track, place, passed, keeper);
     }
     // A translated flow that is over makes way: another may be bound to something else.
-    if flows.bound(place).is_some() && !keeper.clear(flows, place) {
+    if flows.bound(place).is_some() && !keeper.clear(flows, place, &track.key) {
         return Err(DropReason::FlowBusy);
     }
     (track.key, track.hash, track.side) = own;

@@ -139,6 +139,12 @@ pub fn state(frame: &[u8]) -> Csum {
     }
 }
 
+/// Whether a checksum that is left to a device lies in the first `len` bytes, which is what Linux asks of a descriptor: it refuses one of
+/// which that is not so, and all behind it (`xsk_skb_metadata`, net/xdp/xsk.c). What a pod says of its frames may be anywhere.
+pub fn is_within(start: u16, field: u8, len: usize) -> bool {
+    usize::from(start) + usize::from(field) + 2 <= len
+}
+
 /// Finishes the checksum of `frame` in software. The IP length, not the frame's, ends the segment:
 /// Ethernet padding is not part of it. The place may be inside a tunnel ([`super::vnet`]); one that is not behind
 /// the outer IP header is left alone.

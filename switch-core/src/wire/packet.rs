@@ -281,6 +281,17 @@ impl Packet {
         Ok(())
     }
 
+    /// Whether it is an answer, if it is a query or one, or a later fragment of such: of that its first has said what it is.
+    pub fn is_answer(&self) -> Option<bool> {
+        let content = match self.content {
+            Content::Later if is_icmp_of(self.protocol, self.version()) => {
+                icmp(self.icmp[0], self.protocol, 0)
+            }
+            content => content,
+        };
+        if let Content::Query { answer } = content { Some(answer) } else { None }
+    }
+
     /// Whether its addresses are IPv4.
     pub fn is_v4(&self) -> bool {
         self.src >> 32 == V4_MAPPED >> 32

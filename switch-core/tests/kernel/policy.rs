@@ -262,6 +262,31 @@ fn across_restarts_nothing_passes_that_should_not() {
     assert!(free > RESTARTS, "{free} packets in {RESTARTS} lives of the daemon");
 }
 
+/// A ping of more than a packet, asked by who is closed: the answer's pieces are of the flow that its question began.
+#[test]
+fn pings_in_pieces_are_answered_where_policies_are() {
+    let (_node, daemon, pods) = shop(&switchd());
+    declare(&daemon, "deny", serde_json::json!({"podSelector": {}}));
+    declare(
+        &daemon,
+        "web",
+        serde_json::json!({
+            "podSelector": {"matchLabels": {"app": "web"}},
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "db"}}}]}],
+        }),
+    );
+    let [db, _, other] = &pods[..] else { panic!() };
+    for ip in ["10.66.0.2", "fd66::2"] {
+        for size in [56, 3000, 9000] {
+            let said = db.net.run(&format!("ping -n -c 3 -i 0.1 -W 2 -s {size} {ip}"));
+            assert!(said.contains(" 0% packet loss"), "{ip} {size}: {said}\n{:?}", daemon.stats().drops);
+        }
+        assert!(!other.reaches(ip), "who is not allowed is not");
+    }
+    assert_eq!(daemon.drops("no-flow"), 0, "{:?}", daemon.stats().drops);
+    daemon.assert_conserved();
+}
+
 /// A connection that goes on as long as the policy allows it.
 #[test]
 fn a_connection_stops_with_its_policy_and_goes_on_with_it() {

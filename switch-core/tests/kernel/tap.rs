@@ -374,6 +374,37 @@ fn what_a_pod_makes_up_about_its_frames_is_refused_by_name() {
     daemon.assert_conserved();
 }
 
+/// A pod says of a large frame that its checksum is far behind what the first piece of it holds: Linux would refuse that piece for ever, and
+/// with it all that is behind.
+#[test]
+fn a_checksum_far_inside_a_jumbo_frame_stops_no_xdp_port() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    let (from, to) = (node.bare_pod(1), node.pod(2));
+    let settings = PortSettings { mtu: Some(3800), ..PortSettings::default() };
+    node.net.ip(&format!("link set {} mtu 3800", to.device));
+    to.net.ip("link set eth0 mtu 3800");
+    daemon.attach_tap(&from, "br0", settings.clone());
+    daemon.attach(&to, "br0", settings);
+    wait_until("ping", LONG, || from.reaches(&to.ip));
+    let [(src, src_mac), (dst, dst_mac)] = [&from, &to].map(|pod| ([10, 66, 0, pod.number()], pod.mac().0));
+    let mut frame = Vec::new();
+    let headers = etherparse::PacketBuilder::ethernet2(src_mac, dst_mac).ipv4(src, dst, 64).udp(9, 9);
+    headers.write(&mut frame, &[0; 3000]).unwrap();
+    let socket = RawSocket::open(&from.net, "eth0").unwrap();
+    for start in [34u16, 1700, 1786, 2500, 3034] {
+        let [low, high] = start.to_le_bytes();
+        let before = daemon.port(&to.device).counters.tx_packets;
+        assert!(socket.send_described([1, 0, 0, 0, 0, 0, low, high, 6, 0], &frame), "refused at {start}");
+        wait_until("it was sent on", LONG, || daemon.port(&to.device).counters.tx_packets > before);
+        assert!(from.reaches(&to.ip), "no more after {start}: {}", daemon.log());
+    }
+    from.net.run(&format!("ping -n -c 3 -W 2 -M do -s 3772 {}", to.ip));
+    assert!(!daemon.log().contains("died"), "{}", daemon.log());
+    daemon.assert_conserved();
+}
+
 #[test]
 fn a_restart_finds_everything_where_it_was() {
     let options = switchd().keeping_state();

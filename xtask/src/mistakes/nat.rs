@@ -22,8 +22,8 @@ pub(super) const NAT: &[Mistake] = &[
     Mistake {
         what: "an answer in one batch with what it answers ends that flow",
         file: "table/flow/bound.rs",
-        right: "if state.stage == Stage::Reply || !self.owns(place) {",
-        wrong: "if !self.owns(place) {",
+        right: "state.stage == Stage::Reply || !flows.holds(place, key)",
+        wrong: "!flows.holds(place, key)",
         test: "a_reply_makes_way_for_nobody",
         loom: false,
     },

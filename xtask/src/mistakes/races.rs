@@ -85,7 +85,7 @@ pub(super) const RACES: &[Mistake] = &[
     },
     Mistake {
         what: "two workers that make one flow make two",
-        file: "table/flow/mod.rs",
+        file: "table/flow/open.rs",
         right: "if present.is_some() { Want::Keep } else { Want::Put(place) }",
         wrong: "Want::Put(place)",
         test: "loom_two_first_packets",
@@ -134,8 +134,8 @@ pub(super) const RACES: &[Mistake] = &[
     Mistake {
         what: "a place is taken back from a flow that begins anew",
         file: "table/flow/mod.rs",
-        right: "state.stage == Stage::Dead && (state == free || record.change(state, free))",
-        wrong: "(state == free || record.change(state, free)) || true",
+        right: "state.stage == Stage::Dead && (state == state.freed() || record.change(state, state.freed()))",
+        wrong: "(state == state.freed() || record.change(state, state.freed())) || true",
         test: "loom_a_place_is_not_taken_back",
         loom: true,
     },

@@ -115,7 +115,7 @@ expect() { [ "$(of "$1" "$2")" = "$3" ] || fail "$2 of $(cat "/proc/$1/comm"), $
 # NET_ADMIN NET_RAW IPC_LOCK SYS_ADMIN BPF; the keeper was started with the unit's set, of which it uses three.
 [ "$(cat "/proc/$keeper/comm")" = switchd-keeper ] || fail "beside the daemon there is $(cat "/proc/$keeper/comm")"
 for set in CapBnd CapPrm CapEff; do expect "$daemon" $set 0000008000207000 "the daemon"; done
-expect "$keeper" CapBnd 0000008000287104 "the keeper"
+expect "$keeper" CapBnd 0000008000a87104 "the keeper"
 expect "$keeper" CapEff 0000000000280004 "the keeper"
 for process in $daemon $keeper; do
     expect "$process" NoNewPrivs 1 "one of two"

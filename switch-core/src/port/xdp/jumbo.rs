@@ -83,8 +83,12 @@ impl XdpPort {
         if csum == Csum::Unknown {
             csum = checksum::state(area.bytes(&frame));
         }
+        // The first piece alone can say that it is left to the device.
+        let is_left = |start, field| {
+            self.tx_metadata == TxMetadata::Offered && checksum::is_within(start, field, piece_len)
+        };
         if let Csum::Partial { start, field } = csum
-            && self.tx_metadata != TxMetadata::Offered
+            && !is_left(start, field)
         {
             checksum::finish(area.bytes_mut(&mut frame), start, field);
             csum = Csum::Complete;

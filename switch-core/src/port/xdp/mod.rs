@@ -140,10 +140,11 @@ impl XdpPort {
         if csum == Csum::Unknown {
             csum = checksum::state(self.area.bytes(&frame));
         }
-        let mut options = 0;
+        let (mut options, len) = (0, frame.len());
         if let Csum::Partial { start, field } = csum {
+            let is_left = self.tx_metadata == TxMetadata::Offered && checksum::is_within(start, field, len);
             match self.area.metadata_mut(&mut frame) {
-                Some(metadata) if self.tx_metadata == TxMetadata::Offered => {
+                Some(metadata) if is_left => {
                     metadata[..8].copy_from_slice(&TXMD_CHECKSUM.to_ne_bytes());
                     metadata[8..10].copy_from_slice(&start.to_ne_bytes());
                     metadata[10..12].copy_from_slice(&u16::from(field).to_ne_bytes());
@@ -153,9 +154,8 @@ impl XdpPort {
                 _ => checksum::finish(self.area.bytes_mut(&mut frame), start, field),
             }
         }
-        let len = frame.len() as u32;
         let addr = self.area.record(frame, &mut self.holder) as u64 - self.origin;
-        libc::xdp_desc { addr, len, options }
+        libc::xdp_desc { addr, len: len as u32, options }
     }
 
     /// The frame, or a copy of it in this lane's region; none, and counted, if no frame is free there.

@@ -7,10 +7,11 @@
 
 use super::keeper::Keeper;
 use super::key::{End, Key};
+use super::open::First;
 use super::record::{Decision, Record};
 use super::state::{Stage, State};
 use super::watch::{What, Why, is_closed};
-use super::{First, Flows, Opened, Outcome, Refusal, Seen, Want};
+use super::{Flows, Opened, Outcome, Refusal, Seen, Want};
 use crate::wire::packet::Plain;
 
 /// The rules that made a binding, by number; 0 is none.
@@ -244,7 +245,7 @@ impl Flows {
             match self.join(place, seen) {
                 Some(joined) => return joined.map_err(Unbound::Refused),
                 // Begun anew in its place it would be bound to nothing.
-                None if !keeper.clear(self, place) => return Err(Unbound::Refused(Refusal::Busy)),
+                None if !keeper.clear(self, place, &seen.key) => return Err(Unbound::Refused(Refusal::Busy)),
                 None => {}
             }
         }
@@ -259,6 +260,9 @@ impl Flows {
             keeper.give(self, place);
             return Err(full);
         };
+        // Before anybody can see them, and end the flow.
+        self.count(State::DEAD, reply_state(seen.port));
+        self.count(State::DEAD, first.state);
         self.begin_both([place, reply], seen, &first, decision, binding);
         let put = |hash: u64, place: u32| {
             self.insist(hash, |present| if present.is_some() { Want::Keep } else { Want::Put(place) })
@@ -267,21 +271,19 @@ impl Flows {
         if outcome != Outcome::Written {
             for place in [reply, place] {
                 // Dead before it is parted: see `is_unbound`.
-                self.record(place).set_free();
+                self.finish(place);
                 self.record(place).unbind();
                 keeper.give(self, place);
             }
             return Err(why(outcome));
         }
-        self.count(State::DEAD, reply_state(seen.port));
         let outcome = put(seen.hash, place);
         if outcome == Outcome::Written {
-            self.count(State::DEAD, first.state);
             keeper.note(self, place, first.state);
             return Ok(Opened::New(place));
         }
         // Both first packets at once on two workers: the other one's binding stands.
-        self.record(place).set_free();
+        self.finish(place);
         keeper.release(self, seen.port, place);
         match self.place(seen.hash) {
             Some(other) => self.join(other, seen).unwrap_or(Err(Refusal::Busy)).map_err(Unbound::Refused),
@@ -323,12 +325,13 @@ impl Flows {
 }
 
 impl Keeper {
-    /// A flow that is over makes way for the next of its key, if it is this worker's: what it was bound to is free again, and the next may be
-    /// bound to something. Whether it did. A reply does not: it goes with its flow, of which it cannot be said here whether that is over.
+    /// The flow of `key`, which is over, makes way for the next: what it was bound to is free again, and the next may be bound to something.
+    /// Whether it did: another worker's is ended, and makes way when its owner comes round. A reply does not: it goes with its flow, of which
+    /// it cannot be said here whether that is over.
     #[cold]
-    pub fn clear(&mut self, flows: &Flows, place: u32) -> bool {
+    pub fn clear(&mut self, flows: &Flows, place: u32, key: &Key) -> bool {
         let state = flows.state(place);
-        if state.stage == Stage::Reply || !self.owns(place) {
+        if state.stage == Stage::Reply || !flows.holds(place, key) {
             return false;
         }
         if state.stage != Stage::Dead {
@@ -336,10 +339,10 @@ impl Keeper {
                 return false;
             }
             if !is_closed(state.stage) {
-                self.tell(What::Ended(Why::Timeout), flows.record(place).key(), state);
+                self.tell(What::Ended(Why::Timeout), *key, state);
             }
         }
-        if !(flows.take_back(place) && flows.unlink_both(place)) {
+        if !(self.owns(place) && flows.take_back(place) && flows.unlink_both(place)) {
             return false;
         }
         self.part(flows, place);

@@ -1,6 +1,7 @@
 //! Translated flows beside others: both entries of one begin, count and end together, whatever ends them.
 
 use super::bound::{Binding, Rules, Unbound};
+use super::keeper::Keeper;
 use super::key::Key;
 use super::record::Decision;
 use super::state::Stage;
@@ -100,7 +101,10 @@ fn a_reply_makes_way_for_nobody() {
     let Ok(Opened::New(place)) = table.bind([1, 100], [200, 100], 1) else { panic!() };
     let reply = table.place_of(200, 100).unwrap();
     assert_eq!(table.bind([200, 100], [300, 100], 2), Err(Unbound::Refused(Refusal::Busy)));
-    assert!(!table.keeper.clear(&table.flows, reply) && table.keeper.is_queued(&table.flows, place));
+    assert!(
+        !table.keeper.clear(&table.flows, reply, &table.flows.record(reply).key())
+            && table.keeper.is_queued(&table.flows, place)
+    );
     assert_eq!((table.place_of(1, 100), table.place_of(200, 100)), (Some(place), Some(reply)));
     for n in 0..300 {
         assert!(matches!(table.bind([1000 + n, 100], [5000 + n, 100], 1), Ok(Opened::New(_))), "{n}");
@@ -136,7 +140,7 @@ fn both_entries_end_together() {
             _ => {
                 let places: Vec<u32> = (0..40).map(|n| table.place_of(n, 1000).unwrap()).collect();
                 for place in places {
-                    assert!(table.keeper.clear(&table.flows, place));
+                    assert!(table.keeper.clear(&table.flows, place, &table.flows.record(place).key()));
                 }
                 assert!(
                     (0..40).all(
@@ -153,6 +157,22 @@ fn both_entries_end_together() {
         assert_eq!(table.flows.counted(), Counted { all: 0, half_open: 0 }, "round {round}");
         assert_eq!((table.flows.counted_of(1).all, table.flows.begun_at(1)), (0, 0));
     }
+}
+
+/// Where the lane that it came by has moved to another worker: that one ends it, and its owner gives it up.
+#[test]
+fn anothers_flow_makes_way_when_its_owner_comes_round() {
+    let mut table = Table::new(512, false);
+    let Ok(Opened::New(place)) = table.bind([100, 1], [100, 7], 1) else { panic!() };
+    let (key, began) = (table.flows.record(place).key(), table.flows.began(place));
+    let mut other = Keeper::new(8, table.flows.places());
+    assert!(!other.clear(&table.flows, place, &Key::default()) && table.flows.is_alive(place, table.now_s));
+    assert!(!other.clear(&table.flows, place, &key) && !table.flows.is_alive(place, table.now_s));
+    table.now_s += 5;
+    table.sweep();
+    assert_eq!((table.place_of(100, 1), table.place_of(100, 7)), (None, None));
+    assert_eq!(table.flows.began(place), began, "whose it was is still known to packets of the same batch");
+    assert_eq!(table.flows.counted(), Counted { all: 0, half_open: 0 });
 }
 
 #[test]
@@ -198,7 +218,7 @@ proptest! {
                     let place = table.place_of(host, peer);
                     prop_assert_eq!(place.is_some(), map.remove(&(host, peer)).is_some());
                     if let Some(place) = place {
-                        prop_assert!(table.keeper.clear(&table.flows, place));
+                        prop_assert!(table.keeper.clear(&table.flows, place, &table.flows.record(place).key()));
                     }
                 }
                 3 => {

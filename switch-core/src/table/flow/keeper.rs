@@ -17,21 +17,34 @@ const NONE: u32 = u32::MAX >> 1;
 const QUEUED: u32 = 1 << 31;
 /// Places looked at to make room for one flow: those in front may have been answered meanwhile.
 const EVICT_TRIES: usize = 16;
+/// This part of a port's half-open flows each worker may have, whoever has the others.
+const OWN_PART: u32 = 8;
 /// Steps that each new flow turns its port's list: twice as fast as it grows.
 const TURNS: usize = 2;
 /// Places looked at in one call: some microseconds.
 const SWEEP_MAX: u64 = 128;
-/// Ports whose list of half-open flows is turned in one call.
+/// Ports whose list of half-open flows is turned in one call, and those that are looked at for that: most have none.
 const SWEEP_PORTS: usize = 4;
+const SWEEP_PORTS_LOOKED_AT: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
 struct List {
     head: u32,
     tail: u32,
+    len: u32,
 }
 
 impl List {
-    const EMPTY: Self = Self { head: NONE, tail: NONE };
+    const EMPTY: Self = Self { head: NONE, tail: NONE, len: 0 };
+}
+
+/// What a new flow has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Its port may have no more: one that is counted has to end.
+    Count,
+    /// There is no place: that of a dead one will do.
+    Place,
 }
 
 /// See the module.
@@ -107,6 +120,12 @@ impl Keeper {
         self.chunks.binary_search(&(place / CHUNK * CHUNK)).is_ok()
     }
 
+    /// Whether of a port's half-open flows so few are this worker's that it may have one more, although the port has as many as it may: they are
+    /// other workers', who alone can end them. What floods one lane of a port shuts no other one.
+    pub(super) fn has_few(&self, flows: &Flows, port: u16) -> bool {
+        self.half_open[usize::from(port)].len < flows.limits().half_open / OWN_PART
+    }
+
     /// Whether a place is in a list of half-open flows.
     pub(super) fn is_queued(&self, flows: &Flows, place: u32) -> bool {
         flows.record(place).link() & QUEUED != 0
@@ -129,7 +148,8 @@ impl Keeper {
             self.fresh = range;
             return self.fresh.next();
         }
-        if !self.evict(flows, port) || self.free == NONE {
+        self.evict(flows, port, Room::Place);
+        if self.free == NONE {
             return None;
         }
         let place = self.free;
@@ -168,6 +188,7 @@ impl Keeper {
             flows.record(list.tail).set_link(QUEUED | place);
         }
         list.tail = place;
+        list.len += 1;
     }
 
     fn pop(&mut self, flows: &Flows, port: u16) -> Option<u32> {
@@ -177,6 +198,7 @@ impl Keeper {
             return None;
         }
         let record = flows.record(place);
+        list.len -= 1;
         list.head = record.link() & !QUEUED;
         if list.head == NONE {
             list.tail = NONE;
@@ -188,9 +210,11 @@ impl Keeper {
     /// Looks at the first of a port's list: what is no longer half-open leaves it. Whether the list is empty.
     fn turn(&mut self, flows: &Flows, port: u16) -> bool {
         let Some(place) = self.pop(flows, port) else { return true };
-        match flows.record(place).state().stage {
+        let state = flows.record(place).state();
+        match state.stage {
             Stage::Dead => _ = self.release(flows, port, place),
-            stage if stage.is_half_open() => self.push(flows, port, place),
+            // By another port's packet it may have begun anew, and is that port's.
+            stage if stage.is_half_open() => self.push(flows, state.port, place),
             _ => {}
         }
         false
@@ -216,20 +240,25 @@ impl Keeper {
         retired
     }
 
-    /// Ends the oldest half-open flow of `port` among those in front of its list. Whether one was found.
+    /// Ends the oldest half-open flow of `port` among those in front of its list, or of dead ones gives a place back, if that is room enough.
+    /// Whether there is room.
     #[cold]
-    pub(super) fn evict(&mut self, flows: &Flows, port: u16) -> bool {
+    pub(super) fn evict(&mut self, flows: &Flows, port: u16, room: Room) -> bool {
         for _ in 0..EVICT_TRIES {
             let Some(place) = self.pop(flows, port) else { return false };
             let state = flows.record(place).state();
-            if state.stage == Stage::Dead || state.stage.is_half_open() && flows.end(place, state) {
-                if state.stage != Stage::Dead {
-                    self.evicted += 1;
-                    self.tell(What::Ended(Why::Evicted), flows.record(place).key(), state);
-                }
-                if self.release(flows, port, place) {
-                    return true;
-                }
+            if state.stage.is_half_open() && state.port != port {
+                self.push(flows, state.port, place);
+                continue;
+            }
+            let ends = state.stage.is_half_open() && flows.end(place, state);
+            if ends {
+                self.evicted += 1;
+                self.tell(What::Ended(Why::Evicted), flows.record(place).key(), state);
+            }
+            let is_free = (ends || state.stage == Stage::Dead) && self.release(flows, port, place);
+            if is_free && (ends || room == Room::Place) {
+                return true;
             }
         }
         false
@@ -248,9 +277,13 @@ impl Keeper {
             let chunk = self.chunks[(at / u64::from(CHUNK)) as usize];
             self.look_at(flows, chunk + (at % u64::from(CHUNK)) as u32, now_s);
         }
-        for _ in 0..SWEEP_PORTS {
+        let mut turned = 0;
+        for _ in 0..SWEEP_PORTS_LOOKED_AT {
             self.next_port = (self.next_port + 1) % self.half_open.len();
-            self.turn(flows, self.next_port as u16);
+            turned += usize::from(!self.turn(flows, self.next_port as u16));
+            if turned == SWEEP_PORTS {
+                break;
+            }
         }
     }
 
@@ -265,6 +298,10 @@ impl Keeper {
         let is_over = record.age_s(now_s) > state.stage.timeout_s();
         // A free place is dead as well; what tells them apart is that the index leads to a flow.
         let (is_queued, is_bound) = (self.is_queued(flows, place), record.bound().is_some());
+        // One that began anew in its place, which may have been by another worker's packet, makes room for others as well.
+        if !is_over && !is_queued && state.stage.is_half_open() {
+            return self.push(flows, state.port, place);
+        }
         if state.stage == Stage::Dead && (is_queued && !is_bound || !flows.leads_to(place)) {
             return;
         }

@@ -3,7 +3,7 @@
 
 use crate::table::atomic::{fold, mix};
 use crate::wire::hop::V4_MAPPED;
-use crate::wire::packet::{Content, Packet, Plain};
+use crate::wire::packet::{Packet, Plain};
 
 /// Five words: two addresses (lower end first), and a word of ports, protocol, zone and kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -36,10 +36,10 @@ impl Key {
             true => in_order_v4([packet.src as u32, packet.dst as u32], packet.ports),
             false => in_order([packet.src, packet.dst], packet.ports),
         };
-        let kind = match packet.content {
-            Content::Query { answer } if swapped == answer => ASKED_BY_LOWER,
-            Content::Query { .. } => ASKED_BY_HIGHER,
-            _ => 0,
+        let kind = match packet.is_answer() {
+            Some(answer) if swapped == answer => ASKED_BY_LOWER,
+            Some(_) => ASKED_BY_HIGHER,
+            None => 0,
         };
         let tail = ports << 32 | u64::from(packet.protocol) << 24 | kind << 16 | u64::from(zone);
         let [lower, higher] = ends;
@@ -157,6 +157,7 @@ pub(super) fn seeds(seed: [u64; 2]) -> [u64; 6] {
 mod tests {
     use super::*;
     use crate::table::atomic::AtomicTable;
+    use crate::wire::packet::Content;
     use proptest::prelude::*;
     use std::collections::HashSet;
 

@@ -11,6 +11,7 @@
 //! | [`round`] | when it looks at what |
 //! | [`fragments`] | which flow the later fragments of a packet belong to |
 //! | [`list`] | the flows that there are, as they are listed, counted and ended |
+//! | `open` | how they begin |
 //! | [`bound`] | translated flows: two keys, two entries, one flow |
 //! | [`watch`] | what becomes of them, for whoever looks on |
 //!
@@ -28,7 +29,8 @@
 //! # Bounds
 //! All flows together, the flows of a port, and the half-open ones of a port have limits. A port that is at a
 //! limit, or finds the table full, loses its own oldest half-open flows, never another's and never an
-//! established one; if it has none, the new flow is refused.
+//! established one; if it has none, the new flow is refused. Each worker ends its own: one that has few of a port whose others are another
+//! worker's may have an eighth more.
 
 pub mod bound;
 #[cfg(all(test, not(loom)))]
@@ -39,6 +41,7 @@ pub mod key;
 mod list;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod open;
 pub mod others;
 pub mod record;
 pub mod round;
@@ -57,12 +60,10 @@ use super::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::prefetch::advise_huge;
 use crate::wire::ip::TCP;
 use crate::wire::packet::{Content, Packet};
-use keeper::Keeper;
 use key::Key;
 pub use list::Entry;
 use record::{Decision, RECORD_BYTES, Record, Records};
 use state::{Stage, State};
-use watch::Why;
 
 /// Flows unless said otherwise: 15 MiB when all are there, and what is not used is not resident.
 pub const FLOWS_DEFAULT: usize = 131_072;
@@ -392,131 +393,6 @@ impl Flows {
         }
     }
 
-    /// Makes the flow that `seen` begins, with a decision. If it is there already, the packet is counted to
-    /// it, and the decision is not written.
-    #[inline]
-    pub fn open(&self, keeper: &mut Keeper, seen: &Seen, decision: Decision) -> Result<Opened, Refusal> {
-        if let Some(place) = self.place(seen.hash) {
-            return self.open_again(keeper, place, seen, decision);
-        }
-        let first = self.first(seen)?;
-        self.make_room(keeper, seen.port)?;
-        let place = keeper.take(self, seen.port).ok_or(Refusal::Full)?;
-        self.record(place).begin(&seen.key, first.state, seen.now_s, first.windows, decision, None);
-        let mut other = None;
-        let outcome = self.insist(seen.hash, |present| {
-            other = present;
-            if present.is_some() { Want::Keep } else { Want::Put(place) }
-        });
-        match (outcome, other) {
-            (Outcome::Written, _) => {
-                self.count(State::DEAD, first.state);
-                keeper.note(self, place, first.state);
-                Ok(Opened::New(place))
-            }
-            (_, Some(other)) => {
-                keeper.give(self, place);
-                self.open_again(keeper, other, seen, decision)
-            }
-            (outcome, _) => {
-                keeper.give(self, place);
-                Err(if outcome == Outcome::Full { Refusal::Full } else { Refusal::Busy })
-            }
-        }
-    }
-
-    /// The key's hash has a place: the packet is counted to its flow, unless that is over.
-    fn join(&self, place: u32, seen: &Seen) -> Option<Result<Opened, Refusal>> {
-        // Two keys of one hash, or a place that was given up a moment ago.
-        if !self.holds(place, &seen.key) {
-            return Some(Err(Refusal::Busy));
-        }
-        match self.pass(place, seen) {
-            Passed::Known | Passed::Moved(_) => Some(Ok(Opened::Known(place))),
-            Passed::Invalid(invalid) => Some(Ok(Opened::Invalid(invalid))),
-            Passed::Over => None,
-        }
-    }
-
-    /// The same; a flow that is over begins anew in its place.
-    #[cold]
-    fn open_again(
-        &self,
-        keeper: &mut Keeper,
-        place: u32,
-        seen: &Seen,
-        decision: Decision,
-    ) -> Result<Opened, Refusal> {
-        if let Some(joined) = self.join(place, seen) {
-            return joined;
-        }
-        let first = self.first(seen)?;
-        let record = self.record(place);
-        let before = record.state();
-        // A translated flow does not begin anew in its place: its owner gives it up first ([`Keeper::clear`]).
-        let is_given_up = before.flags & state::TAKEN_BACK != 0 && before.stage == Stage::Dead;
-        if is_given_up || before.stage == Stage::Reply || record.bound().is_some() {
-            return Err(Refusal::Busy);
-        }
-        let counts = before.stage == Stage::Dead || before.port != seen.port;
-        let was_half_open = !counts && before.stage.is_half_open();
-        let finds_no_room =
-            counts && !self.may_have(seen.port) || !was_half_open && !self.may_half_open(seen.port);
-        if finds_no_room && !keeper.evict(self, seen.port) {
-            return Err(Refusal::PortLimit);
-        }
-        // What was decided about the old flow is not true of the new one for a moment.
-        record.decide(Decision::NONE);
-        if !self.change(record, before, first.state) {
-            return Err(Refusal::Busy);
-        }
-        if !watch::is_closed(before.stage) {
-            keeper.tell(watch::What::Ended(Why::Timeout), seen.key, before);
-        }
-        record.restart(seen.now_s, first.windows, decision);
-        Ok(Opened::New(place))
-    }
-
-    /// State and windows that a first packet leaves.
-    fn first(&self, seen: &Seen) -> Result<First, Refusal> {
-        let begun = match seen.packet.content {
-            Content::Tcp(ref segment) => tcp::begin(seen.side, segment, self.pickup),
-            Content::Sctp(ref chunk) => others::begin_sctp(seen.side, chunk),
-            Content::Query { answer: false } => Some((Stage::Asked, 0, Default::default())),
-            Content::Query { answer: true } | Content::Error { .. } | Content::Later => None,
-            Content::Udp => Some((Stage::UdpOneWay, 0, Default::default())),
-            Content::Control | Content::Other => Some((Stage::OneWay, 0, Default::default())),
-        };
-        let (stage, scales, windows) = begun.ok_or(Refusal::NoBeginning)?;
-        let mut state = State { stage, port: seen.port, scales, flags: 0 };
-        state.set_origin(seen.side);
-        if stage == Stage::Established {
-            state.flags |= state::PICKED_UP | state::SCALED;
-        }
-        Ok(First { state, windows })
-    }
-
-    /// Whether `port` may have one more flow.
-    fn may_have(&self, port: u16) -> bool {
-        let own = self.by_port[usize::from(port)].load(Ordering::Relaxed) as u32;
-        let all = self.entries.load(Ordering::Relaxed);
-        let shared = self.limits.all - self.limits.all / DEALT_PART;
-        own < self.limits.port && (own < self.limits.share || all < shared)
-    }
-
-    fn may_half_open(&self, port: u16) -> bool {
-        self.half_open[usize::from(port)].load(Ordering::Relaxed) < self.limits.half_open
-    }
-
-    /// The port's own half-open flows make room.
-    #[inline]
-    fn make_room(&self, keeper: &mut Keeper, port: u16) -> Result<(), Refusal> {
-        if self.may_half_open(port) && self.may_have(port) {
-            return Ok(());
-        }
-        if keeper.evict(self, port) { Ok(()) } else { Err(Refusal::PortLimit) }
-    }
-
     /// An update of the index that waits a little for others.
     fn insist(&self, hash: u64, mut decide: impl FnMut(Option<u32>) -> Want) -> Outcome {
         for _ in 0..ATTEMPTS {
@@ -549,13 +425,22 @@ impl Flows {
     fn take_back(&self, place: u32) -> bool {
         let record = self.record(place);
         let state = record.state();
-        let free = State { flags: state.flags | state::TAKEN_BACK, ..state };
-        state.stage == Stage::Dead && (state == free || record.change(state, free))
+        state.stage == Stage::Dead && (state == state.freed() || record.change(state, state.freed()))
     }
 
     /// Ends a flow that is still in this state.
     fn end(&self, place: u32, state: State) -> bool {
         self.change(self.record(place), state, state.at(Stage::Dead))
+    }
+
+    /// Ends what is at a place, however often others change it meanwhile: its packets are few.
+    fn finish(&self, place: u32) {
+        loop {
+            let state = self.record(place).state();
+            if state.stage == Stage::Dead || self.end(place, state) {
+                return;
+            }
+        }
     }
 
     /// A chunk of places that nobody has yet.
@@ -590,10 +475,4 @@ fn pass_later(record: Record, state: State, seen: &Seen) -> State {
         tcp::count_later(record, state, seen.side, fragment.len as u32);
     }
     state
-}
-
-/// What a first packet leaves.
-struct First {
-    state: State,
-    windows: [record::Window; 2],
 }

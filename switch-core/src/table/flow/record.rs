@@ -310,9 +310,10 @@ impl<'a> Record<'a> {
             .is_ok()
     }
 
-    /// For its owner, who has taken the place back.
+    /// For its owner, who has taken the place back. Whose flow it was, and who began that, stays: a packet that was found to be of it before it ended
+    /// may be on its way in the same batch.
     pub(super) fn set_free(self) {
-        self.head().state.store(State::FREE.pack(), Ordering::Release);
+        self.head().state.store(self.state().freed().pack(), Ordering::Release);
     }
 
     /// Seconds since its last packet; a second that lies ahead (another worker's clock reading) is now.

@@ -150,9 +150,6 @@ impl State {
     /// No flow.
     pub const DEAD: Self = Self { stage: Stage::Dead, port: 0, scales: 0, flags: 0 };
 
-    /// No flow, and none may begin here.
-    pub const FREE: Self = Self { flags: TAKEN_BACK, ..Self::DEAD };
-
     /// In half a word.
     #[inline(always)]
     pub fn pack(self) -> u32 {
@@ -188,6 +185,11 @@ impl State {
     #[inline(always)]
     pub fn scale(self, side: u8) -> u8 {
         if self.flags & SCALED != 0 { self.scales >> (side * 4) & 0xf } else { 0 }
+    }
+
+    /// The same, of which nothing is left, and where no flow may begin.
+    pub(super) fn freed(self) -> Self {
+        Self { stage: Stage::Dead, flags: self.flags | TAKEN_BACK, ..self }
     }
 
     /// The same at another stage.

@@ -133,6 +133,83 @@ fn a_flood_passes_over_what_was_answered_meanwhile() {
     }
 }
 
+/// Reset, and opened anew in its place when it had left the list of those without an answer.
+#[test]
+fn what_began_anew_makes_room_for_others() {
+    let mut table = Table::new(256, false);
+    let half_open = u128::from(table.flows.limits().half_open);
+    let reset = Tcp { flags: flags::RST, seq: 1, window: 1000, ..Tcp::default() };
+    for n in 0..half_open {
+        assert!(matches!(table.syn(1000 + n, 7, 1), Ok(Opened::New(_))));
+        table.packet(&packet(1000 + n, 7, 6, [5, 6], Content::Tcp(reset)), 1).unwrap();
+    }
+    table.now_s += 1;
+    table.sweep();
+    for n in 0..half_open {
+        assert!(matches!(table.syn(1000 + n, 7, 1), Ok(Opened::New(_))), "it is open again");
+    }
+    assert_eq!(u128::from(table.flows.counted_of(1).half_open), half_open);
+    table.now_s += 5;
+    table.sweep();
+    for n in 0..half_open * 2 {
+        assert!(matches!(table.udp(5000 + n, 7, 1), Ok(Opened::New(_))), "{n}");
+        assert!(u128::from(table.flows.counted_of(1).half_open) <= half_open);
+    }
+}
+
+/// It stands in the list of the port that it began at first, and that port's flood passes over it.
+#[test]
+fn what_began_anew_at_another_port_is_that_ports() {
+    let mut table = Table::new(256, false);
+    let half_open = table.flows.limits().half_open;
+    let Ok(Opened::New(place)) = table.udp(10, 20, 1) else { panic!() };
+    table.now_s += Stage::UdpOneWay.timeout_s() + 1;
+    assert_eq!(table.packet(&packet(20, 10, 17, [6, 5], Content::Udp), 2), Ok(Opened::New(place)));
+    for n in 0..4 * u128::from(half_open) {
+        assert!(matches!(table.udp(1000 + n, 7, 1), Ok(Opened::New(_))), "{n}");
+        assert!(table.flows.counted_of(1).half_open <= half_open);
+    }
+    assert_eq!((table.flows.state(place).port, table.flows.counted_of(2).half_open), (2, 1));
+}
+
+/// What was ended otherwise gave its count back already: its place is no room for one more.
+#[test]
+fn dead_flows_in_front_are_no_room_within_a_limit() {
+    let mut table = Table::new(256, false);
+    let half_open = table.flows.limits().half_open;
+    for n in 0..20 * u128::from(half_open) {
+        if let Ok(Opened::New(place)) = table.syn(1000 + n, 7, 1)
+            && n % 3 == 0
+        {
+            assert!(table.flows.kill(place));
+        }
+        assert!(table.flows.counted_of(1).half_open <= half_open, "{n}");
+    }
+    assert!(matches!(table.udp(8, 9, 1), Ok(Opened::New(_))));
+}
+
+/// Two lanes of one port on two workers, one of which is flooded.
+#[test]
+fn a_flood_by_one_worker_leaves_the_ports_other_lane_room() {
+    let mut table = Table::new(1024, false);
+    let half_open = table.flows.limits().half_open;
+    for n in 0..u128::from(half_open) {
+        assert!(matches!(table.syn(1000 + n, 7, 1), Ok(Opened::New(_))));
+    }
+    let mut other = Keeper::new(8, table.flows.places());
+    for n in 0..500 {
+        std::mem::swap(&mut table.keeper, &mut other);
+        assert!(matches!(table.udp(5000 + n, 7, 1), Ok(Opened::New(_))), "{n}");
+        if n % 2 == 0 {
+            table.packet(&packet(7, 5000 + n, 17, [6, 5], Content::Udp), 2).unwrap();
+        }
+        std::mem::swap(&mut table.keeper, &mut other);
+        // It takes what the other gives.
+        assert!(matches!(table.syn(100_000 + n, 7, 1), Ok(Opened::New(_))), "{n}");
+        assert!(table.flows.counted_of(1).half_open <= half_open + half_open / 8, "{n}");
+    }
+}
+
 #[test]
 fn one_ports_established_flows_leave_room_for_the_others() {
     let mut table = Table::new(1024, false);
@@ -194,6 +271,20 @@ fn two_pings_with_one_identifier_are_two_flows() {
     let Ok(Opened::New(other)) = say(2, 1, false) else { panic!() };
     assert_ne!(one, other);
     assert_eq!((say(2, 1, true), say(1, 2, true)), (Ok(Opened::Known(one)), Ok(Opened::Known(other))));
+}
+
+/// What the first piece says of itself, the others are of.
+#[test]
+fn the_pieces_of_a_ping_are_of_its_flow() {
+    for (protocol, ask, reply) in [(1, 8, 0), (58, 128, 129)] {
+        let base: u128 = if protocol == 1 { 0xffff_0a00_0000 } else { 0xfd << 120 };
+        for (src, dst, kind, answer) in [(1, 2, ask, false), (2, 1, ask, false), (1, 2, reply, true)] {
+            let whole = packet(base + src, base + dst, protocol, [7, 7], Content::Query { answer });
+            let whole = Packet { icmp: [kind, 0], ..whole };
+            let later = Packet { content: Content::Later, ..whole };
+            assert_eq!(Key::of(&whole, 1), Key::of(&later, 1), "{protocol} {kind}");
+        }
+    }
 }
 
 #[test]
