@@ -14,6 +14,12 @@ use switch_api::Mac;
 /// RTNLGRP_LINK (include/uapi/linux/rtnetlink.h).
 const RTNLGRP_LINK: u32 = 1;
 
+/// The kernel's port number.
+const KERNEL: u32 = 0;
+/// Messages that are read at one look: more than come of a thousand devices that change at once, and some 10 ms. A pod may make them faster than they
+/// are read.
+const NEWS_AT_ONCE: usize = 4096;
+
 /// What is known of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
@@ -77,16 +83,20 @@ pub fn watch() -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Reads what the watching socket has, up to its last event.
+/// Reads what the watching socket has, up to its last event, or as much as is read at once: the rest is looked for as if it were lost. What
+/// somebody else says is not heard: whoever administers a namespace may send to the socket in it (netlink(7)).
 pub fn events(socket: &Socket) -> Vec<LinkEvent> {
     let mut events = Vec::new();
-    loop {
+    for _ in 0..NEWS_AT_ONCE {
         match socket.recv_from_full() {
-            Ok((bytes, _)) => collect(&bytes, &mut events),
+            Ok((bytes, from)) if from.port_number() == KERNEL => collect(&bytes, &mut events),
+            Ok(_) => {}
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => events.push(LinkEvent::Lost),
             Err(_) => return events,
         }
     }
+    events.push(LinkEvent::Lost);
+    events
 }
 
 fn collect(mut bytes: &[u8], events: &mut Vec<LinkEvent>) {

@@ -31,11 +31,13 @@ use switch_api::{ApiError, Code, Hello, Request, Role};
 pub(crate) const CLIENTS_MAX: usize = 64;
 /// A client that has left a line half sent, or an answer unread, for so long is let go.
 const STALL_MAX: Duration = Duration::from_secs(30);
+/// Clients that are welcomed before those that are there get their turn.
+const ACCEPTS_A_TURN: usize = 64;
 /// Requests answered for one client before the others get their turn.
 const REQUESTS_A_TURN: usize = 16;
 /// Bytes read of one client before the others get their turn: a millisecond's work.
 const BYTES_A_TURN: usize = 4 << 20;
-/// Memory that a client keeps for the answers to come; more was for a long one.
+/// Memory that a client keeps for the answers to come; more was for a long one, and while that is not read nothing is answered.
 const OUTPUT_KEPT_BYTES: usize = 1 << 20;
 const TICK: Duration = Duration::from_secs(1);
 /// While a capture runs, or somebody hears of flows, the workers' records are looked at so often. Workers ring no bell for them: a ring is a call.
@@ -60,6 +62,8 @@ pub struct Server {
     links: netlink_sys::Socket,
     rules: Rules,
     clients: HashMap<Token, Client>,
+    /// There may be more to be accepted, of whom no event will tell.
+    accepting: bool,
     next: usize,
     path: PathBuf,
     bell: Arc<Waker>,
@@ -126,6 +130,7 @@ impl Server {
             links,
             rules,
             clients: HashMap::new(),
+            accepting: false,
             next: FIRST_CLIENT,
             path: path.to_owned(),
             bell: Arc::new(bell),
@@ -160,7 +165,8 @@ impl Server {
             let pause = TICK.saturating_sub(ticked.elapsed()).min(due).min(self.supervisor.wait());
             let looks_on = daemon.is_capturing() || daemon.is_watching_flows();
             let pause = if looks_on { pause.min(CAPTURE_PAUSE) } else { pause };
-            let pause = if self.clients.values().any(Client::is_waiting) { Duration::ZERO } else { pause };
+            let waits = self.accepting || self.clients.values().any(Client::is_waiting);
+            let pause = if waits { Duration::ZERO } else { pause };
             if let Err(error) = self.poll.poll(&mut events, Some(pause))
                 && error.kind() != ErrorKind::Interrupted
             {
@@ -176,6 +182,9 @@ impl Server {
                     UPLINKS => daemon.uplinks_changed(),
                     client => self.serve(client, daemon),
                 }
+            }
+            if self.accepting {
+                self.accept();
             }
             self.serve_waiting(daemon);
             daemon.mirror_due();
@@ -210,7 +219,8 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        loop {
+        self.accepting = false;
+        for _ in 0..ACCEPTS_A_TURN {
             let stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -218,6 +228,7 @@ impl Server {
             };
             self.welcome(stream);
         }
+        self.accepting = true;
     }
 
     fn welcome(&mut self, mut stream: UnixStream) {
@@ -396,6 +407,10 @@ impl Client {
 
     fn answer(&mut self, daemon: &mut Daemon, room: Room) {
         for _ in 0..REQUESTS_A_TURN {
+            // What is to be read is read first: of long answers a client that reads none would gather many.
+            if self.output.len() > OUTPUT_KEPT_BYTES {
+                return;
+            }
             let line = match self.input.line(room) {
                 Ok(Some(line)) => line,
                 Ok(None) => return,

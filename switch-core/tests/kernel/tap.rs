@@ -374,6 +374,38 @@ fn what_a_pod_makes_up_about_its_frames_is_refused_by_name() {
     daemon.assert_conserved();
 }
 
+/// Whoever administers a pod may send to the socket by which the daemon hears of the device in it, as the kernel does: that its device is gone.
+#[test]
+fn what_a_pod_says_in_the_kernels_name_is_not_heard() {
+    let (_node, daemon, pods) = node_with_taps(&switchd(), 2);
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    let said = pods[0].net.run("ip -o link show eth0");
+    let index: u32 = said.split(':').next().unwrap().parse().unwrap();
+    // Proto 0 is NETLINK_ROUTE; who hears of devices has the first group.
+    let listening = pods[0].net.run("cat /proc/net/netlink");
+    let fields = listening.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let hears = fields.filter(|fields| fields[1] == "0" && fields[3].ends_with('1'));
+    let ports: Vec<u32> = hears.map(|fields| fields[2].parse().unwrap()).collect();
+    assert!(!ports.is_empty(), "{listening}");
+    let gone = move || {
+        let socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE).unwrap();
+        // RTM_DELLINK: struct nlmsghdr and struct ifinfomsg.
+        let mut message = [32u32.to_ne_bytes(), [17, 0, 0, 0], [0; 4], [0; 4]].concat();
+        message.extend([[0; 4], index.to_ne_bytes(), [0; 4], [0; 4]].concat());
+        for port in ports {
+            for _ in 0..100 {
+                socket.send_to(&message, &netlink_sys::SocketAddr::new(port, 0), 0).unwrap();
+            }
+        }
+    };
+    pods[0].net.inside(gone).join().unwrap();
+    // The daemon looks once a second.
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(is(&daemon, "tap1", PortState::Up) && !daemon.log().contains("deleted"), "{}", daemon.log());
+    assert!(pods[0].reaches("10.66.0.2"));
+    daemon.assert_conserved();
+}
+
 /// A pod says of a large frame that its checksum is far behind what the first piece of it holds: Linux would refuse that piece for ever, and
 /// with it all that is behind.
 #[test]
