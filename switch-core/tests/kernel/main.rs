@@ -11,6 +11,7 @@ mod control;
 mod default_verdict;
 mod events;
 mod frames;
+mod hostile;
 mod ipam;
 mod joined;
 mod kube_proxy;
