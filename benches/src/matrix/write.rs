@@ -5,6 +5,7 @@ use super::result::Results;
 use super::task::{Task, Traffic};
 use super::{graph, plot, table};
 use crate::figures::kept::Kept;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -66,27 +67,29 @@ fn between(text: &str, new: &str) -> Result<String, String> {
     Ok(format!("{before}{}\n{new}\n{}{after}", MARKS.0, MARKS.1))
 }
 
-/// The picture, and a sentence.
+/// The picture and where it was measured, and a sentence about peers and where they were: that need not be one machine.
 fn summary(kept: &Kept, results: &Results) -> String {
     let main = Traffic::MAIN.name();
     let times = [Task::Bridge, Task::Route, Task::Police(1_000)].into_iter().filter_map(|task| {
         let rows = results.shown(&task.name(), &main);
         let row = rows.iter().find(|row| row.device == SWITCH)?;
-        Some(format!("{} {:.2} times", task.name(), results.times(row, TESTPMD)?))
+        let run = results.runs.iter().find(|run| run.began == row.run)?;
+        let times = format!("{} {:.2} times", task.name(), results.times(row, TESTPMD)?);
+        Some((times, run.machine.as_str()))
     });
-    let times: Vec<String> = times.collect();
+    let (times, machines): (Vec<String>, BTreeSet<&str>) = times.unzip();
+    let machines = machines.into_iter().collect::<Vec<_>>().join(" and ");
     let beside = match times.is_empty() {
         true => String::new(),
         false => format!(
-            "Beside DPDK's testpmd, which moves frames and looks at none ({main}, over veth, one core): {}. ",
+            "Beside DPDK's testpmd, which moves frames and looks at none ({main}, over veth, one core): {}; by `cargo xtask peers` on {machines}. ",
             times.join(", ")
         ),
     };
-    let one = kept.0.iter().map(|one| one.machine.as_str()).next();
-    let machine = one.or(results.runs.last().map(|run| run.machine.as_str())).unwrap_or("no machine");
+    let pictured = kept.0.first().map_or("no machine", |one| one.machine.as_str());
     format!(
         "![What was promised of speed, and what is]({GRAPH})\n\n\
-         {beside}Made by `cargo xtask graph` on {machine}; [all beside its peers](docs/peers.md), [in a picture]({PICTURE})."
+         The picture was made by `cargo xtask graph` on {pictured}. {beside}[All beside its peers](docs/peers.md), [in a picture]({PICTURE})."
     )
 }
 
