@@ -278,8 +278,8 @@ fn frr_feeds_the_switch_as_bird_does() {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (nodes, daemons) = two_nodes(true);
     let [one, two] = &nodes;
-    let _bird = Bird::start(one, two);
     let mut frr = Frr::start(two, one, &LINKS);
+    let _bird = Bird::start(one, two);
     let told = |count: usize| {
         wait_until(&format!("{count} ways each"), LONG, || {
             ways(one, two) == count && ways_by(two, one, "bgp") == count

@@ -1,8 +1,10 @@
 //! FRR on one node, as Debian has it: the daemon that writes the kernel's routes, and the one that speaks BGP.
 
+use super::LONG;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use switch_lab::cross::Router;
+use switch_lab::wait_until;
 
 /// Where Debian has its daemons.
 const LIB: &str = "/usr/lib/frr";
@@ -13,7 +15,9 @@ pub struct Frr {
 }
 
 impl Frr {
-    /// Beside the switch of `router`, with a session of each version over each of the cables `links` to `other`.
+    /// Beside the switch of `router`, with a session of each version over each of the cables `links` to `other`, which must not
+    /// speak BGP before this returns: a route by a link-local next hop that is told to bgpd before zebra told it of its interfaces
+    /// is withdrawn, and nobody tells it again.
     pub fn start(router: &Router, other: &Router, links: &[u8]) -> Self {
         let directory = router.node.directory().join("frr");
         std::fs::create_dir_all(&directory).unwrap();
@@ -25,11 +29,23 @@ impl Frr {
         assert!(owner.success());
         let netns = router.node.net.path();
         let mut frr = Self { daemons: Vec::new(), directory };
-        for daemon in ["zebra", "bgpd"] {
-            let child = spawn(&netns, &frr.directory, daemon);
-            frr.daemons.push(child);
-        }
+        frr.daemons.push(spawn(&netns, &frr.directory, "zebra"));
+        // bgpd looks for zebra at once, and if it is not there yet only seconds later once more.
+        wait_until("zebra", LONG, || frr.directory.join("zserv.api").exists());
+        frr.daemons.push(spawn(&netns, &frr.directory, "bgpd"));
+        let neighbours = neighbours(other.net, links);
+        wait_until("bgpd heard of the interfaces", LONG, || {
+            let said = frr.ask("show bgp nexthop");
+            neighbours.iter().all(|(_, neighbour)| said.contains(&format!(" {neighbour} valid")))
+        });
         frr
+    }
+
+    /// What bgpd answers.
+    fn ask(&self, words: &str) -> String {
+        let mut command = Command::new("vtysh");
+        command.arg("--vty_socket").arg(&self.directory).args(["-d", "bgpd", "-c", words]);
+        String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned()
     }
 
     /// Ends them with SIGKILL: what they wrote stays in the kernel.
@@ -69,15 +85,20 @@ fn spawn(netns: &str, directory: &Path, daemon: &str) -> Child {
     command.stdin(Stdio::null()).spawn().unwrap()
 }
 
-/// Tell what the switch announces (`proto 83`, which FRR takes for one of the kernel's own), and write what the neighbour tells over
-/// both cables into the kernel.
-fn configuration(own: u8, other: u8, links: &[u8]) -> String {
-    let neighbours: Vec<(&str, String)> = links
+/// Of each cable, the other node's addresses and their versions.
+fn neighbours(other: u8, links: &[u8]) -> Vec<(&'static str, String)> {
+    links
         .iter()
         .flat_map(|link| {
             [("ipv4", format!("10.{link}.0.{other}")), ("ipv6", format!("fd10:{link}::{other}"))]
         })
-        .collect();
+        .collect()
+}
+
+/// Tell what the switch announces (`proto 83`, which FRR takes for one of the kernel's own), and write what the neighbour tells over
+/// both cables into the kernel.
+fn configuration(own: u8, other: u8, links: &[u8]) -> String {
+    let neighbours = neighbours(other, links);
     let mut text =
         format!("router bgp 6450{own}\n bgp router-id 10.255.0.{own}\n no bgp ebgp-requires-policy\n");
     for (_, neighbour) in &neighbours {
