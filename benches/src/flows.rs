@@ -1,6 +1,7 @@
 //! Flows through the whole pipeline: two tracked memory ports, one station behind each, any number of 5-tuples.
 //! What is timed is `Pipeline::run` and nothing else.
 
+use crate::cycles::WARM_PACKETS;
 use crate::pipeline::{fresh, snapshot, two_ports};
 use quanta::Clock;
 use std::collections::BTreeMap;
@@ -184,6 +185,12 @@ impl Bench {
                 });
             }
         }
+    }
+
+    /// The same that [`Bench::random`] times, until what is in use is as near as while it goes on.
+    pub fn warm(&mut self, flows: u32, seed: &mut u64) {
+        let batches = (WARM_PACKETS * flows as usize).div_ceil(BATCH_FRAMES);
+        self.random(&Clock::new(), flows, batches, seed);
     }
 
     /// Ticks a packet, over batches of random ones of `flows`, from both ports in turn.

@@ -1,6 +1,7 @@
 //! The L2 pipeline alone: frames replayed from memory, no kernel, one core. What is timed is
 //! `Pipeline::run` and nothing else; every output byte is checked outside of the timed part.
 
+use crate::cycles::WARM_PACKETS;
 use quanta::Clock;
 use std::sync::Arc;
 use switch_api::{Bridge, MemorySource, NetworkPolicy, Port, PortKind, PortSettings, Request, Workload};
@@ -119,6 +120,14 @@ impl Bench {
             self.pool.give(frame);
         }
         self.pipeline.private.dirty.clear();
+    }
+
+    /// Frames from all stations, until what is in use is as near as while they go on.
+    pub fn warm(&mut self) {
+        let stations = self.tables.fdb.entries() as usize;
+        // An even number: both ways.
+        let batches = (WARM_PACKETS * stations).div_ceil(BATCH_FRAMES).next_multiple_of(2);
+        self.spin(batches);
     }
 
     /// Batches through the pipeline, in windows; the clock stands still while frames are made and checked.

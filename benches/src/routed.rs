@@ -1,6 +1,7 @@
 //! Routed packets through the whole pipeline: two bridges with a gateway and a memory port each, next hops behind the
 //! second, and any number of routes to them. What is timed is `Pipeline::run` and nothing else.
 
+use crate::cycles::WARM_PACKETS;
 use crate::pipeline::fresh;
 use crate::{routes, rules};
 use quanta::Clock;
@@ -175,6 +176,16 @@ impl Bench {
             is_masked,
             answers: Vec::new(),
             now,
+        }
+    }
+
+    /// Packets of all flows, and answers if there are any, until what is in use is as near as while they go on.
+    pub fn warm(&mut self, seed: &mut u64) {
+        let clock = Clock::new();
+        let batches = (WARM_PACKETS * self.destinations.len()).div_ceil(BATCH_FRAMES);
+        self.measure(&clock, batches, seed);
+        if !self.answers.is_empty() {
+            self.measure_back(&clock, batches, seed);
         }
     }
 

@@ -42,6 +42,7 @@ mod limits;
 pub mod nat;
 #[cfg(not(loom))]
 pub mod nft;
+mod pages;
 #[cfg(not(loom))]
 pub mod pipeline;
 pub mod policy;

@@ -33,6 +33,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     "switch-core/src/port/xdp/",
     "switch-core/src/port/tap/",
     "switch-core/src/frame/area.rs",
+    "switch-core/src/pages.rs",
     "switch-core/src/prefetch.rs",
     // One system call that no library has.
     "switch-core/src/worker/prompt.rs",

@@ -108,6 +108,7 @@ pub(super) fn l2(_: &Bench) -> Result<Figure, String> {
     for _ in 0..ROUNDS {
         let scale = per_tick(&clock);
         for (bench, cell) in benches.iter_mut().zip(&mut cells) {
+            bench.warm();
             let measured = bench.measure(&clock, 5, BATCHES);
             allocations += measured.allocations;
             cell.keep(&clock, scale, measured.ticks);
@@ -159,7 +160,9 @@ pub(super) fn nat(_: &Bench) -> Result<Figure, String> {
         let mut pairs = Vec::new();
         for _ in 0..NAT_PAIRS {
             let scale = per_tick(&clock);
+            bare.warm(&mut seed);
             let bare = bare.measure(&clock, BATCHES, &mut seed) * scale;
+            masked.warm(&mut seed);
             let out = masked.measure(&clock, BATCHES, &mut seed) * scale;
             let back = masked.measure_back(&clock, BATCHES, &mut seed) * scale;
             pairs.push([bare, out, back, (out + back) / 2.0 - bare]);
@@ -180,12 +183,10 @@ pub(super) fn nat(_: &Bench) -> Result<Figure, String> {
 
 fn rounds(benches: &mut [routed::Bench], cells: &mut [Cell]) {
     let (clock, mut seed) = (Clock::new(), 7);
-    for bench in benches.iter_mut() {
-        bench.measure(&clock, BATCHES, &mut seed);
-    }
     for _ in 0..ROUNDS {
         let scale = per_tick(&clock);
         for (bench, cell) in benches.iter_mut().zip(cells.iter_mut()) {
+            bench.warm(&mut seed);
             let windows = (0..5).map(|_| bench.measure(&clock, BATCHES, &mut seed)).collect();
             cell.keep(&clock, scale, median(windows));
         }

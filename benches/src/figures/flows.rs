@@ -42,7 +42,9 @@ pub(super) fn many(_: &Bench) -> Result<Figure, String> {
     let (mut cycles, mut without, mut seed) = (Vec::new(), Vec::new(), 88_172_645_463_325_252);
     for _ in 0..ROUNDS {
         let scale = per_tick(&clock);
+        bench.warm(MANY, &mut seed);
         cycles.push(bench.random(&clock, MANY, BATCHES, &mut seed) * scale);
+        bare.warm(MANY, &mut seed);
         without.push(bare.random(&clock, MANY, BATCHES, &mut seed) * scale);
     }
     let (cycles, without) = (median(cycles), median(without));

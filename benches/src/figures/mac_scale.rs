@@ -22,7 +22,9 @@ pub(super) fn measure(_: &Bench) -> Result<Figure, String> {
     let (mut few, mut many) = (pipeline::Bench::between(FEW_FLOWS, PAIRS[0]), pipeline::Bench::new(PAIRS[1]));
     let (mut ratios, mut ticks) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
+        few.warm();
         let small = few.measure(&clock, 5, 400).ticks;
+        many.warm();
         let large = many.measure(&clock, 5, 400).ticks;
         ratios.push(large / small);
         ticks.push((small, large));

@@ -43,7 +43,9 @@ pub(super) fn established(_: &Bench) -> Result<Figure, String> {
         let mut pairs = Vec::new();
         for _ in 0..PAIRS {
             let scale = per_tick(&clock);
+            without.warm(flows, &mut seed);
             let bare = without.random(&clock, flows, BATCHES, &mut seed) * scale;
+            with.warm(flows, &mut seed);
             let policed = with.random(&clock, flows, BATCHES, &mut seed) * scale;
             pairs.push((bare, policed - bare));
         }
@@ -68,7 +70,9 @@ pub(super) fn scale(_: &Bench) -> Result<Figure, String> {
     let (mut ten, mut all) = (made(&few()?, flows)?, made(&many()?, flows)?);
     let (mut established, mut new, mut seed) = (Vec::new(), Vec::new(), 1_234_567_891_011);
     for _ in 0..PAIRS {
+        ten.warm(flows, &mut seed);
         let base = ten.random(&clock, flows, BATCHES, &mut seed);
+        all.warm(flows, &mut seed);
         established.push(all.random(&clock, flows, BATCHES, &mut seed) / base);
     }
     let before = [&ten, &all].map(flows::Bench::new_flows);

@@ -21,9 +21,9 @@ pub(super) fn measure(_: &Bench) -> Result<Figure, String> {
     let (mut least, mut each) = (f64::INFINITY, Vec::new());
     for rules in RULES {
         let mut bench = routed::Bench::policed(10, FLOWS as usize, rules)?;
-        bench.measure(&clock, BATCHES, &mut seed);
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
+            bench.warm(&mut seed);
             let windows = (0..5).map(|_| bench.measure(&clock, BATCHES, &mut seed)).collect();
             let ours = median(windows) * clock.delta_as_nanos(0, 1_000_000) as f64 / 1e6;
             let (whole, moved) = ovs_memory::policed(FLOWS, rules)?;

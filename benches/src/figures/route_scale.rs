@@ -22,11 +22,10 @@ pub(super) fn measure(_: &Bench) -> Result<Figure, String> {
     let (mut few, mut many) = (routed::Bench::new(FEW, FLOWS), routed::Bench::new(MANY, FLOWS));
     let mut seed = 7;
     let (mut ratios, mut small, mut large) = (Vec::new(), Vec::new(), Vec::new());
-    for bench in [&mut few, &mut many] {
-        bench.measure(&clock, BATCHES, &mut seed);
-    }
     for _ in 0..ROUNDS {
+        few.warm(&mut seed);
         small.push(few.measure(&clock, BATCHES, &mut seed));
+        many.warm(&mut seed);
         large.push(many.measure(&clock, BATCHES, &mut seed));
         ratios.push(large[large.len() - 1] / small[small.len() - 1]);
     }

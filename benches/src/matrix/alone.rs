@@ -50,8 +50,12 @@ impl Ours {
     /// Ticks a packet.
     fn measure(&mut self, clock: &Clock, seed: &mut u64) -> f64 {
         match self {
-            Self::Bridged(bench) => bench.measure(clock, WINDOWS, BATCHES).ticks,
+            Self::Bridged(bench) => {
+                bench.warm();
+                bench.measure(clock, WINDOWS, BATCHES).ticks
+            }
             Self::Routed(bench) => {
+                bench.warm(seed);
                 median((0..WINDOWS).map(|_| bench.measure(clock, BATCHES, seed)).collect())
             }
         }

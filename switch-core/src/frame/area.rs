@@ -21,6 +21,7 @@
 #![allow(unsafe_code)]
 
 use super::{Frame, Offload};
+use crate::pages::{HUGE_PAGE_BYTES, set_aside};
 use crate::prefetch::prefetch;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use rustix::param::page_size;
@@ -146,7 +147,8 @@ impl Area {
             return Err(AreaError::Size(size));
         }
         let bytes = chunks_max as usize * size.chunk_bytes as usize;
-        let base = set_aside(bytes).map_err(|error| AreaError::Memory { bytes, error })?;
+        let base = set_aside(bytes, ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE)
+            .map_err(|error| AreaError::Memory { bytes, error })?;
         let mut area = Self {
             base,
             large: None,
@@ -455,26 +457,6 @@ impl Drop for Area {
             debug_assert!(unmapped.is_ok());
         }
     }
-}
-
-/// Huge pages are 2 MiB on x86-64 and on aarch64 with 4 KiB pages; with other sizes the kernel says no.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
-
-/// Addresses that nothing else gets and that cost nothing, from a huge page's border on.
-fn set_aside(bytes: usize) -> rustix::io::Result<NonNull<u8>> {
-    let whole = bytes + HUGE_PAGE_BYTES;
-    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-    // SAFETY: an anonymous mapping at an address the kernel chooses touches nothing of ours.
-    let start = unsafe { mmap_anonymous(std::ptr::null_mut(), whole, ProtFlags::empty(), flags)? };
-    let before = start.align_offset(HUGE_PAGE_BYTES).min(HUGE_PAGE_BYTES);
-    let base = start.cast::<u8>().wrapping_add(before);
-    // SAFETY: both ends belong to the mapping that was just made, and nobody knows of it.
-    unsafe {
-        let cut = |at: *mut u8, len: usize| if len > 0 { munmap(at.cast(), len) } else { Ok(()) };
-        cut(start.cast(), before)?;
-        cut(base.wrapping_add(bytes), HUGE_PAGE_BYTES - before)?;
-    }
-    NonNull::new(base).ok_or(rustix::io::Errno::NOMEM)
 }
 
 /// Maps memory over addresses that were set aside, on huge pages as far as the kernel makes some. Never by

@@ -18,6 +18,7 @@
 //! so nothing can deadlock.
 
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::pages::Pages;
 use crate::prefetch::prefetch;
 use std::hint::select_unpredictable;
 
@@ -45,6 +46,7 @@ const SPILLED: u32 = 0x3f << 1;
 const CHANGED_ONE: u32 = 1 << 7;
 
 #[derive(Debug)]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
 #[repr(align(64))]
 pub(super) struct Bucket {
     keys: [AtomicU64; SLOTS],
@@ -94,7 +96,7 @@ pub enum Want {
 /// See the module.
 #[derive(Debug)]
 pub struct AtomicTable {
-    pub(super) buckets: Box<[Bucket]>,
+    pub(super) buckets: Pages<Bucket>,
     pub(super) seed: [u64; 2],
 }
 
@@ -104,13 +106,8 @@ impl AtomicTable {
     pub fn new(entries: usize, seed: [u64; 2]) -> Self {
         let buckets = (entries * SLOTS_USED.1).div_ceil(SLOTS_USED.0);
         let buckets = buckets.next_multiple_of(2).max(BUCKETS_MIN);
-        let bucket = |_| Bucket {
-            keys: std::array::from_fn(|_| AtomicU64::new(0)),
-            values: std::array::from_fn(|_| AtomicU32::new(0)),
-            control: AtomicU32::new(0),
-        };
         let seed = [mix(seed[0]), mix(seed[1]) | 1];
-        Self { buckets: (0..buckets).map(bucket).collect(), seed }
+        Self { buckets: Pages::resident(buckets, Bucket::empty), seed }
     }
 
     /// Bytes it takes.
@@ -290,6 +287,14 @@ impl AtomicTable {
 }
 
 impl Bucket {
+    pub(super) fn empty() -> Self {
+        Self {
+            keys: std::array::from_fn(|_| AtomicU64::new(0)),
+            values: std::array::from_fn(|_| AtomicU32::new(0)),
+            control: AtomicU32::new(0),
+        }
+    }
+
     /// One attempt to become the only writer; the control word as it was.
     fn lock(&self) -> Option<u32> {
         let control = self.control.load(Ordering::Relaxed);

@@ -2,12 +2,13 @@
 //! original would have answered, a full bucket included; and whatever is written into it nobody else sees. The
 //! originals are only read. Of a bucket in which a writer was stopped nothing is copied, as nothing is found in it.
 
-use super::atomic::AtomicTable;
+use super::atomic::{AtomicTable, Bucket};
 use super::fdb::Fdb;
 use super::loops::Loops;
 use super::neigh::Neighbours;
 use super::sync::{AtomicU32, AtomicU64, Ordering};
 use super::wide::WideTable;
+use crate::pages::Pages;
 
 fn words(of: &[AtomicU32]) -> Box<[AtomicU32]> {
     of.iter().map(word).collect()
@@ -60,7 +61,9 @@ impl Loops {
 impl AtomicTable {
     /// See the module.
     pub fn copy(&self) -> Self {
-        Self { buckets: self.buckets.iter().map(super::atomic::Bucket::copy).collect(), seed: self.seed }
+        let mut buckets = Pages::new(self.buckets.len(), Bucket::empty);
+        buckets.iter_mut().zip(&*self.buckets).for_each(|(to, from)| *to = from.copy());
+        Self { buckets, seed: self.seed }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::bound::{Binding, Rules, Unbound};
 use super::keeper::Keeper;
 use super::key::{End, Key};
-use super::record::{Decision, Records, many};
+use super::record::{Decision, Records};
 use super::state::{Stage, State};
 use super::*;
 use crate::wire::packet::{Content, Packet, Plain};
@@ -88,7 +88,7 @@ fn loom_a_place_is_not_taken_back_from_a_flow_that_begins() {
 #[test]
 fn loom_a_place_that_is_used_again_is_not_mistaken() {
     explore("a_place_that_is_used_again_is_not_mistaken", || {
-        let records: Arc<Box<Records>> = Arc::new(many(1));
+        let records = Arc::new(Records::new(1));
         let key = |a: u64, b: u64| Key { words: [0, a, 0, b, 7] };
         let state = State { stage: Stage::UdpOneWay, ..State::DEAD };
         records.at(0).begin(&key(1, 1), state, 1, Default::default(), Decision::NONE, None);

@@ -57,7 +57,6 @@ pub mod watch;
 
 use super::atomic::{AtomicTable, BUCKET_BYTES, Home, Outcome, Want, relax};
 use super::sync::{AtomicU32, AtomicU64, Ordering};
-use crate::prefetch::advise_huge;
 use crate::wire::ip::TCP;
 use crate::wire::packet::{Content, Packet};
 use key::Key;
@@ -170,7 +169,7 @@ pub struct Counted {
 #[derive(Debug)]
 pub struct Flows {
     index: AtomicTable,
-    records: Box<Records>,
+    records: Records,
     seed: [u64; 6],
     chunks_dealt: AtomicU32,
     entries: AtomicU32,
@@ -188,13 +187,9 @@ impl Flows {
         let by_port = (0..ports).map(|_| AtomicU64::new(0)).collect();
         let half_open = (0..ports).map(|_| AtomicU32::new(0)).collect();
         let all = entries as u32;
-        let (index, records) = (AtomicTable::new(entries, seed), record::many(entries));
-        // A packet's flow may lie anywhere in them.
-        advise_huge(&index.buckets);
-        records.advise_huge();
         Self {
-            index,
-            records,
+            index: AtomicTable::new(entries, seed),
+            records: Records::new(entries),
             seed: key::seeds(seed),
             chunks_dealt: AtomicU32::new(0),
             entries: AtomicU32::new(0),
@@ -217,7 +212,7 @@ impl Flows {
 
     /// A copy that answers the same and that nobody else writes or reads. Places without a flow cost nothing.
     pub fn copy(&self) -> Self {
-        let records = record::many(self.records.len());
+        let records = Records::new(self.records.len());
         (0..self.dealt()).for_each(|place| records.at(place).copy_from(self.record(place)));
         let by_port = self.by_port.iter().map(|count| AtomicU64::new(count.load(Ordering::Relaxed)));
         let half_open = self.half_open.iter().map(|count| AtomicU32::new(count.load(Ordering::Relaxed)));

@@ -8,6 +8,7 @@
 use super::bound::Bound;
 use super::key::{self, Key};
 use super::state::{STAGE_MASK, Stage, State};
+use crate::pages::Pages;
 use crate::prefetch;
 use crate::table::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::wire::packet::Plain;
@@ -40,7 +41,7 @@ pub struct Window {
 
 /// What every packet of a flow is held against: a line.
 #[derive(Debug)]
-#[cfg_attr(not(loom), derive(zerocopy::FromZeros, zerocopy::KnownLayout))]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
 #[repr(C)]
 pub(super) struct Head {
     sequence: AtomicU32,
@@ -54,7 +55,7 @@ pub(super) struct Head {
 
 /// What only some flows have: half a line.
 #[derive(Debug)]
-#[cfg_attr(not(loom), derive(zerocopy::FromZeros, zerocopy::KnownLayout))]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
 #[repr(C)]
 pub(super) struct Tail {
     reach: [AtomicU64; 2],
@@ -65,7 +66,7 @@ pub(super) struct Tail {
 
 /// Two entries in three lines.
 #[derive(Debug)]
-#[cfg_attr(not(loom), derive(zerocopy::FromZeros, zerocopy::KnownLayout))]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
 #[repr(C)]
 pub(super) struct Pair {
     heads: [Head; 2],
@@ -76,78 +77,52 @@ pub(super) struct Pair {
 pub const RECORD_BYTES: usize = 96;
 const _: () = assert!(cfg!(loom) || size_of::<Head>() == 64 && size_of::<Pair>() == 2 * RECORD_BYTES);
 
-/// Bytes before the first entry. A large piece of memory begins 16 bytes into a page (glibc's and musl's header), so that with 48 more
-/// every head has a line of its own. Said by `align`, the same would cost what it is not worth: memory of that alignment is zeroed by
-/// hand, and every place takes some before it is used.
-#[cfg(not(loom))]
-const SHIFT: usize = 48;
-
 /// All entries.
-#[cfg(not(loom))]
-#[derive(Debug, zerocopy::FromZeros, zerocopy::KnownLayout)]
-#[repr(C)]
-pub(super) struct Records {
-    _shift: [u8; SHIFT],
-    pairs: [Pair],
-}
-
-/// All entries.
-#[cfg(loom)]
 #[derive(Debug)]
-pub(super) struct Records {
-    pairs: Box<[Pair]>,
-}
+pub(super) struct Records(Pages<Pair>);
 
-/// So many, or one more, all zero. The kernel gives memory for those that are used.
-#[cfg(not(loom))]
-pub(super) fn many(count: usize) -> Box<Records> {
-    use zerocopy::FromZeros;
-    Records::new_box_zeroed_with_elems(count.div_ceil(2))
-        .unwrap_or_else(|_| std::alloc::handle_alloc_error(std::alloc::Layout::new::<[Pair; 1]>()))
-}
-
-#[cfg(loom)]
-pub(super) fn many(count: usize) -> Box<Records> {
-    let word = |_: usize| AtomicU64::new(0);
-    let half = |_: usize| AtomicU32::new(0);
-    let head = |_: usize| Head {
-        sequence: half(0),
-        link: half(0),
-        key: std::array::from_fn(word),
-        state: half(0),
-        stamp_s: half(0),
-        decision: word(0),
-    };
-    let tail = |_: usize| Tail {
-        reach: std::array::from_fn(word),
-        windows: std::array::from_fn(half),
-        bound: word(0),
-    };
-    let pair = |_| Pair { heads: std::array::from_fn(head), tails: std::array::from_fn(tail) };
-    Box::new(Records { pairs: (0..count.div_ceil(2)).map(pair).collect() })
+impl Pair {
+    fn empty() -> Self {
+        let word = |_: usize| AtomicU64::new(0);
+        let half = |_: usize| AtomicU32::new(0);
+        let head = |_: usize| Head {
+            sequence: half(0),
+            link: half(0),
+            key: std::array::from_fn(word),
+            state: half(0),
+            stamp_s: half(0),
+            decision: word(0),
+        };
+        let tail = |_: usize| Tail {
+            reach: std::array::from_fn(word),
+            windows: std::array::from_fn(half),
+            bound: word(0),
+        };
+        Self { heads: std::array::from_fn(head), tails: std::array::from_fn(tail) }
+    }
 }
 
 impl Records {
+    /// So many, or one more. The kernel gives memory for those that are used.
+    pub fn new(count: usize) -> Self {
+        Self(Pages::new(count.div_ceil(2), Pair::empty))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
-        2 * self.pairs.len()
+        2 * self.0.len()
     }
 
     /// The one at a place, which is there.
     #[inline(always)]
     pub fn at(&self, place: u32) -> Record<'_> {
-        Record { pair: &self.pairs[place as usize / 2], place }
+        Record { pair: &self.0[place as usize / 2], place }
     }
 
     /// The one at a place, if there is one.
     #[inline(always)]
     pub fn get(&self, place: u32) -> Option<Record<'_>> {
-        self.pairs.get(place as usize / 2).map(|pair| Record { pair, place })
-    }
-
-    /// Random reads will be anywhere in them.
-    pub fn advise_huge(&self) {
-        prefetch::advise_huge(&self.pairs);
+        self.0.get(place as usize / 2).map(|pair| Record { pair, place })
     }
 }
 
