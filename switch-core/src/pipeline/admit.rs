@@ -83,6 +83,15 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
         foresee(view, notes, &private.flows);
     }
     let mut way = WayOut::nowhere();
+    if let Some(decision) = private.flows.agreed
+        && let Some(first) = notes.first().map(|note| note.verdict)
+        && notes.iter().all(|note| note.verdict == first)
+    {
+        way.follow(view, first);
+        if way.admits_plain(decision) {
+            return;
+        }
+    }
     for index in private.flows.asks {
         let note = &mut notes[index];
         way.follow(view, note.verdict);

@@ -148,6 +148,8 @@ pub struct Flowing {
     pub turns: Box<[Turn; BATCH_FRAMES]>,
     /// Frames of which it is not settled whether they may pass: `admit` is to look.
     pub(super) asks: Marks,
+    /// What was decided about the flows of all frames, if it is the same, and nothing but where they go is left to ask.
+    pub(super) agreed: Option<Decision>,
     /// Frames of no flow that is known.
     pub(super) begins: Marks,
     /// Frames of which it is known what becomes of their addresses: `translate` is to look at the others. Where nothing is translated it
@@ -163,7 +165,7 @@ impl Flowing {
         let (tracks, turns) = (Box::new([Track::NOT; BATCH_FRAMES]), Box::new([Turn::Stays; BATCH_FRAMES]));
         let fragments_swept = Round::default();
         let none = Marks::default();
-        Self { tracks, keeper, turns, asks: none, begins: none, turned: none, fragments_swept }
+        Self { tracks, keeper, turns, asks: none, agreed: None, begins: none, turned: none, fragments_swept }
     }
 }
 
@@ -356,6 +358,12 @@ impl<'a> WayOut<'a> {
         if self.port != port {
             *self = Self { turns: self.turns + 1, ..Self::of(view, port) };
         }
+    }
+
+    /// Whether all packets that go this way pass, which are of flows about which this was decided, and of which nothing more was read.
+    #[inline(always)]
+    pub fn admits_plain(&self, decision: Decision) -> bool {
+        self.is_plain & (decision == self.decision)
     }
 
     /// Whether it was never another than it is now, but for that of no packet.

@@ -65,6 +65,8 @@ mod acl_field_tests;
 #[cfg(test)]
 mod acl_tests;
 #[cfg(test)]
+mod agreed_tests;
+#[cfg(test)]
 mod back_tests;
 #[cfg(test)]
 mod capture_tests;

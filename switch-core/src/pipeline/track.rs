@@ -33,10 +33,29 @@ trait Choice {
     /// Whether nothing is left to ask about a frame of a flow about which this was decided, or it is asked about anyway; else `admit` is
     /// asked.
     fn settles(&mut self, note: &Note, track: &Track, decision: Decision) -> bool;
+
+    /// Of a batch of so many, what was decided about the flows of all of them: if nothing is left to ask about any but where it goes, and
+    /// it is the same of all.
+    #[inline(always)]
+    fn agreed(&self, _: usize) -> Option<Decision> {
+        None
+    }
 }
 
 /// What a tracked port sends: where it goes is not known yet.
-struct Sent;
+struct Sent {
+    /// Frames of flows that go on.
+    settled: usize,
+    /// Bits that are set in what was decided about each of their flows, and about any.
+    all: u64,
+    any: u64,
+    /// More than its flow was read of one of them.
+    whole: bool,
+}
+
+impl Sent {
+    const NOTHING: Self = Self { settled: 0, all: u64::MAX, any: 0, whole: false };
+}
 
 impl Choice for Sent {
     #[inline(always)]
@@ -50,8 +69,17 @@ impl Choice for Sent {
     }
 
     #[inline(always)]
-    fn settles(&mut self, _: &Note, _: &Track, _: Decision) -> bool {
+    fn settles(&mut self, _: &Note, track: &Track, decision: Decision) -> bool {
+        self.settled += 1;
+        (self.all, self.any) = (self.all & decision.epoch, self.any | decision.epoch);
+        self.whole |= track.is_whole;
         true
+    }
+
+    #[inline(always)]
+    fn agreed(&self, count: usize) -> Option<Decision> {
+        let agree = (self.settled == count) & (self.all == self.any) & !self.whole;
+        agree.then_some(Decision { epoch: self.all })
     }
 }
 
@@ -63,12 +91,12 @@ impl Choice for Turned {
 
     #[inline(always)]
     fn takes(&mut self, note: &Note) -> bool {
-        Sent.takes(note)
+        note.is_undecided()
     }
 
     #[inline(always)]
     fn asks(&self, count: usize) -> Marks {
-        Sent.asks(count)
+        Marks::first(count)
     }
 
     #[inline(always)]
@@ -109,7 +137,7 @@ impl Choice for Received<'_> {
 #[inline]
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
     match view.facts.translated {
-        false => track(view, area, frames, notes, private, Sent),
+        false => track(view, area, frames, notes, private, Sent::NOTHING),
         true => turned(view, area, frames, notes, private),
     }
 }
@@ -222,6 +250,7 @@ fn track<C: Choice>(
         asks.set(index, true);
     }
     (private.flows.asks, private.flows.begins, private.flows.turned) = (asks, begins, turned);
+    private.flows.agreed = choice.agreed(notes.len());
 }
 
 /// Bridge or VRF of a bridge and VLAN. Neighbours mostly are of one.
