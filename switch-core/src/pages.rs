@@ -179,7 +179,7 @@ mod tests {
 
     /// The flags of the mapping in which an address is.
     fn flags(at: usize) -> String {
-        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
         let mut is_it = false;
         for line in smaps.lines() {
             let ends = line.split_whitespace().next().and_then(|range| range.split_once('-'));
