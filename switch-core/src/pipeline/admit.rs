@@ -339,7 +339,7 @@ fn tracked(
             if is_asked || asking.stateless {
                 return Ok(());
             }
-            flows.decide(place, decision);
+            flows.decide(place, &track.key, decision);
             // What was never decided is not judged again, but for the first time.
             if keeper.watch.is_some() && before != Decision::NONE {
                 keeper.tell(What::Judged(true), track.key, flows.state(place));

@@ -139,4 +139,12 @@ pub(super) const RACES: &[Mistake] = &[
         test: "loom_a_place_is_not_taken_back",
         loom: true,
     },
+    Mistake {
+        what: "what is decided about a flow that ended is decided about the next",
+        file: "table/flow/mod.rs",
+        right: "        if !record.was_still(sequence) {\n            record.decide(Decision::NONE);",
+        wrong: "        if false {\n            record.decide(Decision::NONE);",
+        test: "loom_what_is_decided_about_one_that_ended",
+        loom: true,
+    },
 ];

@@ -306,10 +306,15 @@ impl Flows {
         self.record(place).decision()
     }
 
-    /// Decides about the flow at `place`.
-    #[inline(always)]
-    pub fn decide(&self, place: u32, decision: Decision) {
-        self.record(place).decide(decision);
+    /// Decides about the flow of `key` at `place`. Should another have been given the place meanwhile, nothing is decided about that one, and
+    /// what was is asked about again.
+    pub fn decide(&self, place: u32, key: &Key, decision: Decision) {
+        let record = self.record(place);
+        let Some(sequence) = record.holds_at(key) else { return };
+        record.decide(decision);
+        if !record.was_still(sequence) {
+            record.decide(Decision::NONE);
+        }
     }
 
     /// A flow's state.

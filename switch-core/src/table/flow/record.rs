@@ -187,6 +187,12 @@ impl<'a> Record<'a> {
         self.head().sequence.load(Ordering::Relaxed) == sequence
     }
 
+    /// The same behind something that was written here: who writes another flow from now on writes over that, for of two
+    /// who read and write at once the later sees what the earlier wrote.
+    pub(super) fn was_still(self, sequence: u32) -> bool {
+        self.head().sequence.fetch_add(0, Ordering::AcqRel) == sequence
+    }
+
     /// Whether it is a UDP flow in both directions, of which a packet came this second: one more changes nothing.
     #[inline(always)]
     pub fn streams(self, now_s: u32) -> bool {
@@ -233,8 +239,8 @@ impl<'a> Record<'a> {
         decision: Decision,
         bound: Option<Bound>,
     ) {
-        let sequence = self.head().sequence.load(Ordering::Relaxed);
-        self.head().sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
+        // Behind whatever others wrote here that still saw its last number.
+        let sequence = self.head().sequence.fetch_add(1, Ordering::AcqRel);
         // The odd sequence is visible to whoever sees one of the stores that follow.
         fence(Ordering::Release);
         self.head().key.iter().zip(key.words).for_each(|(place, word)| place.store(word, Ordering::Release));
