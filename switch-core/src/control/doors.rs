@@ -3,6 +3,7 @@
 
 use super::budget::{Budget, Wants};
 use super::cable;
+use super::home::Home;
 use super::links::{self, Link};
 use super::tap::{self, Tap, Wanted};
 use super::uplinks::shareable;
@@ -82,6 +83,11 @@ impl Door {
         }
     }
 
+    /// The namespace that its device is in, if it was made in one.
+    pub(super) fn home(&self) -> Option<&Home> {
+        self.tap.as_ref().and_then(Tap::home).or(self.cable.as_ref().and_then(|cable| cable.home.as_ref()))
+    }
+
     /// What the snapshot should say.
     pub fn live(&self) -> Live {
         Live { up: true, mtu: self.mtu, gso: self.gso, lanes: self.workers.iter().copied().collect() }
@@ -124,9 +130,15 @@ impl Doors {
         Self { engine, area, mail, load, stash, budget, emptied, ticket: 0, fresh, fresh_taps }
     }
 
-    /// Opens `port` and hands its lanes to their workers. It carries nothing until a snapshot names it.
-    pub fn open(&mut self, id: PortId, port: &switch_api::Port) -> Result<Door, ApiError> {
-        let made = self.make(id, port);
+    /// Opens `port`, whose device was made in `home` if it was, and hands its lanes to their workers. It carries nothing until a snapshot
+    /// names it.
+    pub(super) fn open(
+        &mut self,
+        id: PortId,
+        port: &switch_api::Port,
+        home: Option<&Home>,
+    ) -> Result<Door, ApiError> {
+        let made = self.make(id, port, home);
         let (mut door, lanes) = made.inspect_err(|_| self.leave(id))?;
         for worker in 0..self.mail.len() {
             self.tell(worker as u16, Command::OpenQueue(id, TxQueue::with_room()))?;
@@ -140,12 +152,12 @@ impl Doors {
     }
 
     /// Makes a port's lanes, once there is memory for them.
-    fn make(&mut self, id: PortId, port: &switch_api::Port) -> Result<Made, ApiError> {
+    fn make(&mut self, id: PortId, port: &switch_api::Port, home: Option<&Home>) -> Result<Made, ApiError> {
         let (kind, settings) = (&port.kind, &port.settings);
         Ok(match kind {
             PortKind::Xdp { device, .. } => {
-                let cable = cable::Wanted::of(port);
-                if let Some(wanted) = &cable {
+                let mut cable = cable::Wanted::of(port, home);
+                if let Some(wanted) = &mut cable {
                     // Nothing is made for what cannot be.
                     self.engine()?;
                     if cable::open(wanted)? {
@@ -157,11 +169,11 @@ impl Doors {
             }
             PortKind::Tap { queues, .. } => {
                 self.admit(id, &Wants::Tap(u32::from(*queues)))?;
-                self.open_tap(port)?
+                self.open_tap(port, home)?
             }
             PortKind::Host { .. } => {
                 self.admit(id, &Wants::Tap(1))?;
-                self.open_tap(port)?
+                self.open_tap(port, home)?
             }
             PortKind::Memory { source } => {
                 self.admit(id, &Wants::Nothing)?;
@@ -205,8 +217,8 @@ impl Doors {
         (door, lanes)
     }
 
-    fn open_tap(&mut self, port: &switch_api::Port) -> Result<Made, ApiError> {
-        let wanted = Wanted::of(port)
+    fn open_tap(&mut self, port: &switch_api::Port, home: Option<&Home>) -> Result<Made, ApiError> {
+        let wanted = Wanted::of(port, home)
             .ok_or_else(|| ApiError::new(Code::Internal, "a tap port without a MAC address"))?;
         let tap = tap::open(&wanted)?;
         self.fresh_taps.extend(tap.descriptors().first().map(Arc::downgrade));

@@ -20,7 +20,7 @@ impl Daemon {
     pub(super) fn open_again(&mut self, name: &Name) {
         let Some(port) = self.model.ports.get(name) else { return };
         let id = port.id;
-        let life = match self.doors.open(id, &port.object) {
+        let life = match self.doors.open(id, &port.object, self.homes.get(name)) {
             Ok(door) => {
                 tracing::info!(port = %name, mode = door.mode, "port is up");
                 PortLife::Up(Box::new(door))
@@ -36,6 +36,7 @@ impl Daemon {
         };
         let down = if let PortLife::Down(reason) = &life { Some(reason.clone()) } else { None };
         self.ports.insert(id, life);
+        self.settle(id, name);
         if is_news {
             self.tell_port(name, down.as_deref());
         }
@@ -183,6 +184,7 @@ impl Daemon {
         }
         if any {
             self.republish();
+            self.keep_homes(false);
         }
     }
 

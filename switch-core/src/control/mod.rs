@@ -21,6 +21,7 @@
 //! | [`probe`] | what a device can do, by trying |
 //! | [`tap`] | TAP devices in pods' namespaces: made, found again, watched, removed |
 //! | [`cable`] | veth pairs between pods' namespaces and ours: the same |
+//! | [`home`] | in which namespace a device was made, and nowhere else |
 //! | [`devices`] | what both have in common |
 //! | [`answer`] | lists and counters |
 //! | [`advertise`] | router advertisements unasked |
@@ -72,6 +73,7 @@ mod flow_explain;
 mod flows;
 mod gratuitous;
 pub mod history;
+mod home;
 pub(crate) mod input;
 pub mod journal;
 mod lanes;
