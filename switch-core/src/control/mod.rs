@@ -5,6 +5,7 @@
 //! | [`server`] | the Unix socket, signals, netlink: one `mio` loop |
 //! | [`input`] | what a client has sent, and how much that may be |
 //! | [`peer`] | who may ask for what |
+//! | [`places`] | who finds a place at the socket |
 //! | [`supervisor`] | what systemd is told: ready, alive, how it is |
 //! | [`daemon`] | a request becomes a change, a change reaches every worker |
 //! | [`change`] | a change that was checked: kept, published, seen |
@@ -92,6 +93,7 @@ mod overload;
 pub mod owners;
 pub mod peer;
 pub mod persist;
+pub(crate) mod places;
 mod policies;
 mod policy_diff;
 mod probe;

@@ -12,6 +12,14 @@ pub(super) const DAEMON: &[Mistake] = &[
         loom: false,
     },
     Mistake {
+        what: "whoever only looks may have all places",
+        file: "control/places.rs",
+        right: "others.count() >= CLIENTS_OTHERS_MAX",
+        wrong: "others.count() >= CLIENTS_MAX",
+        test: "nobody_keeps_out",
+        loom: false,
+    },
+    Mistake {
         what: "stations of the VLAN that a port leaves are taken for those of the one that it joins",
         file: "config/model.rs",
         right: "let used: BTreeSet<u16> = before.values().copied().collect();",
