@@ -269,6 +269,7 @@ const WITHIN: &[(&str, &[&str])] = &[
         &[
             "crate::config::snapshot::BEAT_MS_MAX",
             "crate::control::announce::LOOK_PAUSE_MAX",
+            "crate::control::retry::REOPEN_PAUSE_MAX",
             "crate::control::uplinks::SETTLE_MS_MAX",
             "crate::control::server::STALL_MAX",
             "crate::table::fdb::AGE_MAX_S",

@@ -14,6 +14,7 @@ use super::news::News;
 use super::owners::Asker;
 use super::peer;
 use super::persist::Store;
+use super::retry::Retry;
 use super::uplinks::Uplinks;
 use crate::balance::Rules;
 use crate::config::model::no_such;
@@ -79,7 +80,8 @@ pub struct Daemon {
     /// Since when it runs.
     pub started: Instant,
     pub(super) sweep_part: usize,
-    pub(super) reopened: Instant,
+    /// Ports that are down and were tried.
+    pub(super) retries: HashMap<PortId, Retry>,
     pub(super) loops_told: u64,
     /// What marks our loop probes.
     pub(super) secret: u64,
@@ -153,7 +155,7 @@ impl Daemon {
             fdb_entries,
             started: Instant::now(),
             sweep_part: 0,
-            reopened: Instant::now(),
+            retries: HashMap::new(),
             loops_told: 0,
             loads: Default::default(),
             auto_rebalance: false,

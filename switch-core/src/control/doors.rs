@@ -156,16 +156,10 @@ impl Doors {
         let (kind, settings) = (&port.kind, &port.settings);
         Ok(match kind {
             PortKind::Xdp { device, .. } => {
-                let mut cable = cable::Wanted::of(port, home);
-                if let Some(wanted) = &mut cable {
-                    // Nothing is made for what cannot be.
-                    self.engine()?;
-                    if cable::open(wanted)? {
-                        self.fresh.push(wanted.clone());
-                    }
-                }
-                let (door, lanes) = self.open_xdp(id, device, kind, settings)?;
-                (Door { cable, ..door }, lanes)
+                let Some(wanted) = cable::Wanted::of(port, home) else {
+                    return self.open_xdp(id, device, kind, settings);
+                };
+                self.open_cable(id, wanted, port)?
             }
             PortKind::Tap { queues, .. } => {
                 self.admit(id, &Wants::Tap(u32::from(*queues)))?;
@@ -195,6 +189,34 @@ impl Doors {
                 self.simple(self.spread(1, settings), vec![Box::new(port)])
             }
         })
+    }
+
+    /// A port with a veth pair. What was made for one that does not open goes again.
+    fn open_cable(
+        &mut self,
+        id: PortId,
+        mut wanted: cable::Wanted,
+        port: &switch_api::Port,
+    ) -> Result<Made, ApiError> {
+        let PortKind::Xdp { device, queues, ring_size, .. } = &port.kind else {
+            return Err(ApiError::new(Code::Internal, "a cable of a port that is no xdp port"));
+        };
+        // Nothing is made for what cannot be: a pair that comes and goes is news for everybody who listens to the kernel.
+        self.engine()?;
+        let workers = self.spread(u32::from(*queues).max(1), &port.settings);
+        self.admit(id, &Wants::Xdp { workers, ring_size: *ring_size })?;
+        self.leave(id);
+        let is_fresh = cable::open(&mut wanted)?;
+        let opened = self.open_xdp(id, device, &port.kind, &port.settings);
+        let (door, lanes) = opened.inspect_err(|_| {
+            if is_fresh && let Err(error) = cable::remove(&wanted) {
+                tracing::warn!("a device may be left behind: {error}");
+            }
+        })?;
+        if is_fresh {
+            self.fresh.push(wanted.clone());
+        }
+        Ok((Door { cable: Some(wanted), ..door }, lanes))
     }
 
     /// A port without a device.

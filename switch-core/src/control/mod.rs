@@ -15,6 +15,7 @@
 //! | [`history`] | what was declared before, and what waits to be confirmed |
 //! | [`addresses`] | pools and leases: planned, written, applied |
 //! | [`fallen`] | ports fall, say why, and come back |
+//! | [`retry`] | when a port that is down is tried again |
 //! | [`tick`] | what is due once a second |
 //! | [`doors`] | opening and closing ports: sockets and lanes, not rules |
 //! | [`budget`] | what memory is spent on, and the ceiling |
@@ -100,6 +101,7 @@ mod probe;
 mod readdress;
 mod refused;
 mod regions;
+mod retry;
 mod route_counts;
 mod routes;
 pub mod rtnl;

@@ -128,6 +128,7 @@ impl Daemon {
         self.counters.iter().for_each(|counters| counters.clear_port(port));
         self.news.storms.remove(&port);
         self.news.fell.remove(&port);
+        self.retries.remove(&port);
     }
 
     pub(super) fn tell_port(&mut self, name: &Name, down: Option<&str>) {

@@ -138,3 +138,38 @@ fn a_namespace_that_is_asked_for_is_not_the_daemons_own() {
     }
     daemon.assert_conserved();
 }
+
+/// For want of memory, say. A pair that comes and goes is news of devices, on which ports that are down are tried again: this one among them.
+#[test]
+fn a_cable_that_finds_no_room_is_not_made_over_and_over() {
+    let node = Node::new();
+    let options = switchd().keeping_state();
+    let mut daemon = node.start(&options);
+    daemon.bridge("br0");
+    let pods: Vec<_> = (2..=9).map(|n| node.pod(n)).collect();
+    pods.iter().for_each(|pod| daemon.attach(pod, "br0", PortSettings::default()));
+    let pod = node.bare_pod(1);
+    let way = Way::new(&node, &pod.net.path());
+    let [_, cable] = ports(&pod, &way);
+    let _: Done = daemon.call(&Request::PortAdd(Box::new(cable)));
+    daemon.kill();
+    // Room for some of the ports before it.
+    let daemon = node.start(&options.with("--memory 12M --flows 1024"));
+    assert!(why(&daemon).contains("are in use"), "{}", why(&daemon));
+    node.net.ip("link del way1");
+    // Devices are numbered as they are made, of a pair the peer first.
+    let number = |name: &str| {
+        node.net.ip(&format!("link add {name} type veth peer name {name}-peer"));
+        let shown = node.net.ip(&format!("-o link show {name}"));
+        shown.split(':').next().unwrap().parse::<u32>().unwrap()
+    };
+    let before = number("before");
+    std::thread::sleep(SOME_ATTEMPTS);
+    let made = number("after") - before - 2;
+    assert!(made <= 5, "{made} devices were made in {SOME_ATTEMPTS:?}");
+    for pod in &pods {
+        let _: Done = daemon.call(&Request::PortDelete(ByName { name: pod.device.parse().unwrap() }));
+    }
+    wait_until("there is room, and it is up", LONG, || is(&daemon, PortState::Up));
+    daemon.assert_conserved();
+}

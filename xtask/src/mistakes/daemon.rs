@@ -12,6 +12,14 @@ pub(super) const DAEMON: &[Mistake] = &[
         loom: false,
     },
     Mistake {
+        what: "a port that hears of its own attempts is tried again at once",
+        file: "control/retry.rs",
+        right: "self.pause / HEARD_SOONER",
+        wrong: "self.pause / HEARD_SOONER / 99",
+        test: "news_makes_it_sooner",
+        loom: false,
+    },
+    Mistake {
         what: "whoever only looks may have all places",
         file: "control/places.rs",
         right: "others.count() >= CLIENTS_OTHERS_MAX",
