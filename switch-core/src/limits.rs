@@ -165,7 +165,10 @@ const TOLD: &[(&str, &[Limit])] = &[
     (
         "requests and clients",
         &[
-            limit!(crate::control::server::CLIENTS_MAX, "clients at a time"),
+            limit!(crate::control::places::CLIENTS_MAX, "clients at a time"),
+            limit!(crate::control::places::CLIENTS_OTHERS_MAX, "of these, clients that are no admins"),
+            limit!(crate::control::places::CLIENTS_READERS_MAX, "of these, clients that only look"),
+            limit!(crate::control::places::CLIENTS_A_USER_MAX, "clients of one user who is no admin"),
             limit!(bytes switch_api::codec::LINE_LEN_MAX, "length of a request"),
             limit!(bytes switch_api::codec::LONG_LINE_LEN_MAX, "length of an admin's"),
             limit!(bytes crate::control::input::LONG_BYTES_MAX, "what of long requests may be on its way, of all clients"),
@@ -266,6 +269,7 @@ const WITHIN: &[(&str, &[&str])] = &[
         &[
             "crate::config::snapshot::BEAT_MS_MAX",
             "crate::control::announce::LOOK_PAUSE_MAX",
+            "crate::control::retry::REOPEN_PAUSE_MAX",
             "crate::control::uplinks::SETTLE_MS_MAX",
             "crate::control::server::STALL_MAX",
             "crate::table::fdb::AGE_MAX_S",

@@ -15,7 +15,11 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
     if conf.is_ours && conf.ipam.needs_interface() {
         _ = ipam::release_delegated(invocation, conf);
     }
+    // Before it is gone: by way of `/proc/PID` the path may lead to another container by now, whose rules are its own.
+    let is_there = conf.is_ours && has_interface(invocation, &holder);
+    let mut kind = None;
     let deleted = switch::connect(conf).and_then(|mut client| {
+        kind = switch::find(&mut client, &holder).ok().and_then(Result::ok).map(|port| port.port.kind);
         // What waits is not ours to report; the next one that reaches the daemon tries again.
         _ = pending::make_good(&mut client, conf, None);
         pending::delete(&mut client, &holder)
@@ -27,14 +31,25 @@ pub fn run(invocation: &Invocation, conf: &Conf) -> Result<(), Refusal> {
     if !conf.is_ours {
         return Ok(());
     }
+    match (&invocation.netns, &kind) {
+        (Some(path), _) if is_there => second::forget(path, &invocation.interface),
+        (_, Some(kind)) => second::forget_port(&invocation.interface, kind),
+        _ => {}
+    }
     remove_interface(invocation, &holder)?;
     ipam::release_delegated(invocation, conf)
+}
+
+/// Whether the attachment's interface is in the namespace.
+fn has_interface(invocation: &Invocation, holder: &Holder) -> bool {
+    let Some(path) = &invocation.netns else { return false };
+    let seen = netns::look(path, &invocation.interface).ok().flatten();
+    seen.is_some_and(|seen| switch::is_interface_of(&seen.alias, holder))
 }
 
 /// What the daemon could not remove: it is down, or knows nothing of it any more. What others made stays.
 fn remove_interface(invocation: &Invocation, holder: &Holder) -> Result<(), Refusal> {
     let Some(path) = &invocation.netns else { return Ok(()) };
-    second::forget(path, &invocation.interface);
     // A namespace that cannot be looked into is gone, or as good as.
     let Ok(seen) = netns::look(path, &invocation.interface) else { return Ok(()) };
     let ours = seen.filter(|seen| switch::is_interface_of(&seen.alias, holder));

@@ -6,10 +6,11 @@
 //! nobody has declared its port. In the pod the end has our end's name until it
 //! is known as ours, so that no runtime takes it for somebody else's.
 
+use super::home::Home;
 use super::links::Link;
 use super::rtnl::{Dress, Rtnl};
 use super::sysctl;
-use super::tap::{self, Place, enter, inside};
+use super::tap::{self, Namespace, Place, enter, inside};
 use std::fs::File;
 use std::io;
 use switch_api::{ApiError, Code, Mac, Name, PodEnd, Port, PortKind};
@@ -35,11 +36,13 @@ pub struct Wanted {
     mac: Mac,
     mtu: u16,
     end: PodEnd,
+    /// The namespace in which the pod's end was made, if it was.
+    pub(super) home: Option<Home>,
 }
 
 impl Wanted {
-    /// Of a port; none if it has no pair, or no MAC address yet.
-    pub fn of(port: &Port) -> Option<Self> {
+    /// Of a port whose pod's end was made in `home`, if it was; none if it has no pair, or no MAC address yet.
+    pub(super) fn of(port: &Port, home: Option<&Home>) -> Option<Self> {
         let PortKind::Xdp { device, pod: Some(end), .. } = &port.kind else { return None };
         Some(Self {
             port: port.name.clone(),
@@ -47,12 +50,18 @@ impl Wanted {
             mac: end.mac?,
             mtu: port.settings.mtu.unwrap_or(tap::MTU_DEFAULT),
             end: (**end).clone(),
+            home: home.cloned(),
         })
     }
 
     /// Where the pod's end is.
     pub fn at(&self) -> Place {
-        Place { netns: Some(self.end.netns.clone()), alias: self.alias(), mac: self.mac }
+        Place {
+            netns: Some(self.end.netns.clone()),
+            home: self.home.clone(),
+            alias: self.alias(),
+            mac: self.mac,
+        }
     }
 
     /// What is written on both ends of a pair that is whole.
@@ -78,6 +87,11 @@ impl Wanted {
         link.is_veth && (link.alias == self.alias() || link.alias == self.unfinished() || is_fresh)
     }
 
+    /// The pod's namespace.
+    fn enter(&self) -> Result<(Option<Namespace>, Option<File>), ApiError> {
+        enter(Some(&self.end.netns), self.home.as_ref())
+    }
+
     fn failed(&self, step: &str, error: &io::Error) -> ApiError {
         let text = format!(
             "the cable {} to {} in {}: {step}: {error}",
@@ -87,12 +101,15 @@ impl Wanted {
     }
 }
 
-/// Makes the pair, if it is not there already, and says whether it did. On failure nothing is left of it.
-pub fn open(wanted: &Wanted) -> Result<bool, ApiError> {
+/// Makes the pair, if it is not there already, and says whether it did, and in `wanted` where. On failure nothing is left of it.
+pub fn open(wanted: &mut Wanted) -> Result<bool, ApiError> {
     let rtnl = Rtnl::open().map_err(|error| wanted.failed("netlink", &error))?;
     let there = rtnl.link(&wanted.device).map_err(|error| wanted.failed("netlink", &error))?;
     match there {
-        Some(link) if link.is_veth && link.alias == wanted.alias() => return Ok(false),
+        Some(link) if link.is_veth && link.alias == wanted.alias() => {
+            wanted.home = wanted.home.take().or_else(|| found(wanted));
+            return Ok(false);
+        }
         Some(link) if wanted.is_ours(&link) => {
             rtnl.delete(link.index)
                 .map_err(|error| wanted.failed("removal of what was left of it", &error))?;
@@ -108,17 +125,26 @@ pub fn open(wanted: &Wanted) -> Result<bool, ApiError> {
         }
         None => {}
     }
-    let (_, file) = enter(Some(&wanted.end.netns))?;
+    let (namespace, file) = wanted.enter()?;
     let made = make(&rtnl, wanted, file.as_ref());
     if made.is_err() {
         _ = remove(wanted);
     }
+    wanted.home = namespace.map(|namespace| namespace.home().clone());
     made.map(|()| true)
+}
+
+/// Where the pod's end is, of a pair of which an older version did not note it.
+fn found(wanted: &Wanted) -> Option<Home> {
+    let (namespace, file) = wanted.enter().ok()?;
+    let place = wanted.at();
+    inside(file.as_ref(), || place.find(&Rtnl::open()?)).ok()?.ok()?;
+    namespace.map(|namespace| namespace.home().clone())
 }
 
 /// Has the pod's kernel tell its neighbours of its addresses. Unlike a TAP a veth keeps nothing for a port that is not open yet.
 pub fn introduce(wanted: &Wanted) -> Result<(), ApiError> {
-    let (_, file) = enter(Some(&wanted.end.netns))?;
+    let (_, file) = wanted.enter()?;
     let told = inside(file.as_ref(), || {
         let rtnl = Rtnl::open()?;
         let link = rtnl.link(&wanted.end.device)?;
@@ -220,7 +246,7 @@ pub fn remove(wanted: &Wanted) -> Result<(), ApiError> {
 pub fn set_mtu(wanted: &Wanted) -> Result<(), ApiError> {
     let failed = |error: io::Error| wanted.failed("MTU", &error).field("settings.mtu");
     let mtu = u32::from(wanted.mtu);
-    let (_, file) = enter(Some(&wanted.end.netns))?;
+    let (_, file) = wanted.enter()?;
     let set = inside(file.as_ref(), || {
         let rtnl = Rtnl::open()?;
         let links = rtnl.links()?;

@@ -24,6 +24,7 @@ impl Daemon {
 
     /// On return what is declared is on disk.
     pub(super) fn keep(&mut self, checked: &Checked) -> Result<(), ApiError> {
+        self.keep_homes(true);
         self.store.keep(&self.model, checked.model()).map_err(not_kept)
     }
 

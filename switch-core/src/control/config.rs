@@ -4,6 +4,7 @@
 use super::daemon::{Daemon, PortLife, json, not_kept};
 use super::devices::{remove_left_behind, with_mac};
 use super::history::History;
+use super::home::Home;
 use super::readdress::give_addresses;
 use crate::acl::sets::Difference;
 use crate::config::Checked;
@@ -39,6 +40,8 @@ struct Exchanged {
     mtus: Vec<(PortId, Arc<Port>)>,
     /// As they were, and as they are.
     addressed: Vec<(Arc<Port>, Arc<Port>)>,
+    /// In which namespaces devices were.
+    homes: Vec<(Name, Option<Home>)>,
 }
 
 impl Daemon {
@@ -221,6 +224,7 @@ impl Daemon {
             _ => Some(routes),
         };
         let sets = Difference::of(&self.model.sets, &checked.model().sets);
+        self.keep_homes(true);
         let kept = self.store.keep_config(&self.model, checked.model(), routes, &sets, &history);
         if let Err(error) = kept {
             self.put_back(exchanged);
@@ -287,15 +291,17 @@ impl Daemon {
         done: &mut Exchanged,
     ) -> Result<(), ApiError> {
         let id = checked.model().ports[&port.name].id;
-        let life = match (self.doors.open(id, port), manner) {
+        let life = match (self.doors.open(id, port, None), manner) {
             (Ok(door), _) => PortLife::Up(Box::new(door)),
             (Err(error), Manner::Lenient) => PortLife::Down(error.to_string()),
             (Err(error), Manner::Strict) => {
-                remove_left_behind(port);
+                remove_left_behind(port, None);
                 return Err(about(port, error));
             }
         };
         self.ports.insert(id, life);
+        self.unsettle(&port.name, done);
+        self.settle(id, &port.name);
         done.opened.push(id);
         Ok(())
     }
@@ -327,7 +333,7 @@ impl Daemon {
             let there = (self.model.ports.get(name), checked.model().ports.get(name));
             let (Some(before), Some(after)) = there else { continue };
             let (before, after) = (before.object.clone(), after.object.clone());
-            give_addresses(&before, &after).map_err(|error| about(&after, error))?;
+            give_addresses(&before, &after, self.homes.get(name)).map_err(|error| about(&after, error))?;
             done.addressed.push((before, after));
         }
         if !done.addressed.is_empty() {
@@ -361,16 +367,25 @@ impl Daemon {
             let left = left.map(|port| port.object.clone());
             self.ports.insert(id, life);
             self.close(id, true);
-            left.iter().for_each(|left| remove_left_behind(left));
+            left.iter().for_each(|left| remove_left_behind(left, self.homes.get(&left.name)));
             self.tables.fdb.forget(id, true);
             self.end_flows_of(id);
             self.forget_counts_of(id);
         }
+        gone.iter().for_each(|name| self.unsettle(name, done));
         done.closed = gone;
+    }
+
+    /// Where the device of that name's port was counts no more: it is closed, or another's.
+    fn unsettle(&mut self, name: &Name, done: &mut Exchanged) {
+        done.homes.push((name.clone(), self.homes.get(name).cloned()));
+        self.homes.put(name, None);
     }
 
     /// Takes back what was done to ports.
     fn put_back(&mut self, done: Exchanged) {
+        // Backwards: of a name that was noted twice the first note is how it was.
+        done.homes.into_iter().rev().for_each(|(name, had)| self.homes.put(&name, had));
         for id in done.opened {
             self.close(id, true);
         }
@@ -380,7 +395,7 @@ impl Daemon {
             }
         }
         for (had, has) in done.addressed {
-            if let Err(error) = give_addresses(&has, &had) {
+            if let Err(error) = give_addresses(&has, &had, self.homes.get(&had.name)) {
                 tracing::error!("addresses could not be put back: {}", error.message);
             }
         }

@@ -8,11 +8,13 @@ use super::capture;
 use super::devices::{remove_left_behind, with_mac};
 use super::doors::{Door, Doors};
 use super::history::History;
+use super::home::Homes;
 use super::mirror::Mirror;
 use super::news::News;
 use super::owners::Asker;
 use super::peer;
 use super::persist::Store;
+use super::retry::Retry;
 use super::uplinks::Uplinks;
 use crate::balance::Rules;
 use crate::config::model::no_such;
@@ -63,6 +65,8 @@ pub struct Daemon {
     pub workers: Vec<Running>,
     /// Where what is declared is kept.
     pub store: Store,
+    /// In which namespaces ports' devices are.
+    pub(super) homes: Homes,
     /// What was declared before.
     pub(super) history: History,
     /// Who has which address.
@@ -76,7 +80,8 @@ pub struct Daemon {
     /// Since when it runs.
     pub started: Instant,
     pub(super) sweep_part: usize,
-    pub(super) reopened: Instant,
+    /// Ports that are down and were tried.
+    pub(super) retries: HashMap<PortId, Retry>,
     pub(super) loops_told: u64,
     /// What marks our loop probes.
     pub(super) secret: u64,
@@ -142,6 +147,7 @@ impl Daemon {
             counters,
             workers,
             store,
+            homes: Homes::default(),
             history: History::default(),
             book: Book::default(),
             book_in_doubt: false,
@@ -149,7 +155,7 @@ impl Daemon {
             fdb_entries,
             started: Instant::now(),
             sweep_part: 0,
-            reopened: Instant::now(),
+            retries: HashMap::new(),
             loops_told: 0,
             loads: Default::default(),
             auto_rebalance: false,
@@ -302,11 +308,13 @@ impl Daemon {
         let port = &with_mac(port)?;
         let checked = self.check(&Request::PortAdd(Box::new(port.clone())))?;
         let id = checked.model().ports[&port.name].id;
-        let door = self.doors.open(id, port).inspect_err(|_| remove_left_behind(port))?;
+        let door = self.doors.open(id, port, None).inspect_err(|_| remove_left_behind(port, None))?;
         self.ports.insert(id, PortLife::Up(Box::new(door)));
+        self.settle(id, &port.name);
         let adopted = self.adopt(checked);
         if adopted.is_err() && !self.model.ports.contains_key(&port.name) {
             self.close(id, true);
+            self.homes.put(&port.name, None);
         }
         adopted
     }
@@ -334,8 +342,9 @@ impl Daemon {
                 self.ports.extend(life.map(|life| (id, life)));
                 self.close(id, true);
                 if is_down {
-                    remove_left_behind(&gone);
+                    remove_left_behind(&gone, self.homes.get(name));
                 }
+                self.homes.put(name, None);
                 self.tables.fdb.forget(id, true);
                 self.end_flows_of(id);
                 self.forget_counts_of(id);
@@ -374,9 +383,12 @@ impl Daemon {
         if let Err(error) = super::cable::remove_unfinished(is_declared) {
             tracing::warn!("cables that an earlier daemon left unfinished may be there: {error}");
         }
+        let homes = self.store.homes().map_err(no_homes)?;
+        self.homes = Homes::of(homes, |port| self.model.ports.contains_key(port));
         for name in self.model.ports.keys().cloned().collect::<Vec<_>>() {
             self.open_again(&name);
         }
+        self.keep_homes(false);
         self.publish(checked)?;
         self.pin_statics();
         self.pin_neighbours();
@@ -404,7 +416,7 @@ impl Daemon {
             self.close(id, true);
             let port = self.model.ports.values().find(|port| port.id == id && is_down);
             if let Some(port) = port {
-                remove_left_behind(&port.object);
+                remove_left_behind(&port.object, self.homes.get(&port.object.name));
             }
         }
         for mail in self.doors.mail.iter() {
@@ -436,6 +448,11 @@ fn hello_reply(version: u32, role: Role) -> Result<Value, ApiError> {
 
 fn no_history(error: String) -> ApiError {
     ApiError::new(Code::System, format!("the history of changes in --state cannot be used: {error}"))
+        .hint("put back a copy of the file, or move it away to start empty")
+}
+
+fn no_homes(error: String) -> ApiError {
+    ApiError::new(Code::System, format!("in which namespaces ports are cannot be read from --state: {error}"))
         .hint("put back a copy of the file, or move it away to start empty")
 }
 

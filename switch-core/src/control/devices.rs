@@ -1,6 +1,7 @@
 //! Devices that the switch makes for ports, of either kind: their MAC address, their MTU, and what is left of them.
 
 use super::daemon::{Daemon, PortLife};
+use super::home::Home;
 use super::{cable, tap};
 use crate::config::snapshot::PortId;
 use switch_api::{ApiError, Code, Port};
@@ -21,12 +22,13 @@ pub(super) fn with_mac(port: &Port) -> Result<Port, ApiError> {
     Ok(port)
 }
 
-/// A port that is down has let go of its device, which may be there all the same.
-pub(super) fn remove_left_behind(port: &Port) {
-    let tap = tap::Wanted::of(port).map_or(Ok(()), |wanted| tap::remove(&wanted));
-    let cable = cable::Wanted::of(port).map_or(Ok(()), |wanted| cable::remove(&wanted));
+/// A port that is down has let go of its device, which may be there all the same: in the namespace in which it was made, if it was.
+pub(super) fn remove_left_behind(port: &Port, home: Option<&Home>) {
+    let tap = tap::Wanted::of(port, home).map_or(Ok(()), |wanted| tap::remove(&wanted));
+    let cable = cable::Wanted::of(port, home).map_or(Ok(()), |wanted| cable::remove(&wanted));
     if let Err(error) = tap.and(cable)
-        && error.code != Code::NotFound
+        // A namespace that is gone, or is another's, or ours, has none of it.
+        && !matches!(error.code, Code::NotFound | Code::InvalidParams)
     {
         tracing::warn!("a device may be left behind: {error}");
     }
@@ -36,13 +38,14 @@ impl Daemon {
     /// Gives the device of an open port the MTU that `port` says. Whether there is one.
     pub(super) fn set_device_mtu(&mut self, id: PortId, port: &Port) -> Result<bool, ApiError> {
         let Some(PortLife::Up(door)) = self.ports.get_mut(&id) else { return Ok(false) };
-        if let (Some(tap), Some(wanted)) = (&mut door.tap, tap::Wanted::of(port)) {
+        let home = door.home().cloned();
+        if let (Some(tap), Some(wanted)) = (&mut door.tap, tap::Wanted::of(port, home.as_ref())) {
             tap.set_mtu(&wanted)?;
             door.mtu = tap.link().mtu as u16;
             return Ok(true);
         }
         // What it comes to is for netlink to say: an xdp port may have to be opened anew for it.
-        let Some(wanted) = cable::Wanted::of(port) else { return Ok(false) };
+        let Some(wanted) = cable::Wanted::of(port, home.as_ref()) else { return Ok(false) };
         cable::set_mtu(&wanted).map(|()| true)
     }
 

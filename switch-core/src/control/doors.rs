@@ -3,6 +3,7 @@
 
 use super::budget::{Budget, Wants};
 use super::cable;
+use super::home::Home;
 use super::links::{self, Link};
 use super::tap::{self, Tap, Wanted};
 use super::uplinks::shareable;
@@ -82,6 +83,11 @@ impl Door {
         }
     }
 
+    /// The namespace that its device is in, if it was made in one.
+    pub(super) fn home(&self) -> Option<&Home> {
+        self.tap.as_ref().and_then(Tap::home).or(self.cable.as_ref().and_then(|cable| cable.home.as_ref()))
+    }
+
     /// What the snapshot should say.
     pub fn live(&self) -> Live {
         Live { up: true, mtu: self.mtu, gso: self.gso, lanes: self.workers.iter().copied().collect() }
@@ -124,9 +130,15 @@ impl Doors {
         Self { engine, area, mail, load, stash, budget, emptied, ticket: 0, fresh, fresh_taps }
     }
 
-    /// Opens `port` and hands its lanes to their workers. It carries nothing until a snapshot names it.
-    pub fn open(&mut self, id: PortId, port: &switch_api::Port) -> Result<Door, ApiError> {
-        let made = self.make(id, port);
+    /// Opens `port`, whose device was made in `home` if it was, and hands its lanes to their workers. It carries nothing until a snapshot
+    /// names it.
+    pub(super) fn open(
+        &mut self,
+        id: PortId,
+        port: &switch_api::Port,
+        home: Option<&Home>,
+    ) -> Result<Door, ApiError> {
+        let made = self.make(id, port, home);
         let (mut door, lanes) = made.inspect_err(|_| self.leave(id))?;
         for worker in 0..self.mail.len() {
             self.tell(worker as u16, Command::OpenQueue(id, TxQueue::with_room()))?;
@@ -140,28 +152,22 @@ impl Doors {
     }
 
     /// Makes a port's lanes, once there is memory for them.
-    fn make(&mut self, id: PortId, port: &switch_api::Port) -> Result<Made, ApiError> {
+    fn make(&mut self, id: PortId, port: &switch_api::Port, home: Option<&Home>) -> Result<Made, ApiError> {
         let (kind, settings) = (&port.kind, &port.settings);
         Ok(match kind {
             PortKind::Xdp { device, .. } => {
-                let cable = cable::Wanted::of(port);
-                if let Some(wanted) = &cable {
-                    // Nothing is made for what cannot be.
-                    self.engine()?;
-                    if cable::open(wanted)? {
-                        self.fresh.push(wanted.clone());
-                    }
-                }
-                let (door, lanes) = self.open_xdp(id, device, kind, settings)?;
-                (Door { cable, ..door }, lanes)
+                let Some(wanted) = cable::Wanted::of(port, home) else {
+                    return self.open_xdp(id, device, kind, settings);
+                };
+                self.open_cable(id, wanted, port)?
             }
             PortKind::Tap { queues, .. } => {
                 self.admit(id, &Wants::Tap(u32::from(*queues)))?;
-                self.open_tap(port)?
+                self.open_tap(port, home)?
             }
             PortKind::Host { .. } => {
                 self.admit(id, &Wants::Tap(1))?;
-                self.open_tap(port)?
+                self.open_tap(port, home)?
             }
             PortKind::Memory { source } => {
                 self.admit(id, &Wants::Nothing)?;
@@ -185,6 +191,34 @@ impl Doors {
         })
     }
 
+    /// A port with a veth pair. What was made for one that does not open goes again.
+    fn open_cable(
+        &mut self,
+        id: PortId,
+        mut wanted: cable::Wanted,
+        port: &switch_api::Port,
+    ) -> Result<Made, ApiError> {
+        let PortKind::Xdp { device, queues, ring_size, .. } = &port.kind else {
+            return Err(ApiError::new(Code::Internal, "a cable of a port that is no xdp port"));
+        };
+        // Nothing is made for what cannot be: a pair that comes and goes is news for everybody who listens to the kernel.
+        self.engine()?;
+        let workers = self.spread(u32::from(*queues).max(1), &port.settings);
+        self.admit(id, &Wants::Xdp { workers, ring_size: *ring_size })?;
+        self.leave(id);
+        let is_fresh = cable::open(&mut wanted)?;
+        let opened = self.open_xdp(id, device, &port.kind, &port.settings);
+        let (door, lanes) = opened.inspect_err(|_| {
+            if is_fresh && let Err(error) = cable::remove(&wanted) {
+                tracing::warn!("a device may be left behind: {error}");
+            }
+        })?;
+        if is_fresh {
+            self.fresh.push(wanted.clone());
+        }
+        Ok((Door { cable: Some(wanted), ..door }, lanes))
+    }
+
     /// A port without a device.
     fn simple(&self, workers: Vec<u16>, lanes: Vec<Box<dyn Port>>) -> Made {
         let door = Door {
@@ -205,8 +239,8 @@ impl Doors {
         (door, lanes)
     }
 
-    fn open_tap(&mut self, port: &switch_api::Port) -> Result<Made, ApiError> {
-        let wanted = Wanted::of(port)
+    fn open_tap(&mut self, port: &switch_api::Port, home: Option<&Home>) -> Result<Made, ApiError> {
+        let wanted = Wanted::of(port, home)
             .ok_or_else(|| ApiError::new(Code::Internal, "a tap port without a MAC address"))?;
         let tap = tap::open(&wanted)?;
         self.fresh_taps.extend(tap.descriptors().first().map(Arc::downgrade));

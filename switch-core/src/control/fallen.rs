@@ -3,15 +3,13 @@
 
 use super::daemon::{Daemon, PortLife};
 use super::links::{Link, LinkEvent};
+use super::retry::Retry;
 use super::rtnl::Rtnl;
 use super::tap::{News, Tap};
 use crate::config::snapshot::PortId;
 use crate::worker::Report;
-use std::time::{Duration, Instant};
-use switch_api::Name;
-
-/// Between two attempts to open a port that is down, when no event says that something changed.
-pub(super) const REOPEN_PAUSE: Duration = Duration::from_secs(2);
+use std::time::Instant;
+use switch_api::{Name, PortKind};
 
 const GONE: &str = "its device was deleted or moved to another namespace";
 
@@ -20,13 +18,20 @@ impl Daemon {
     pub(super) fn open_again(&mut self, name: &Name) {
         let Some(port) = self.model.ports.get(name) else { return };
         let id = port.id;
-        let life = match self.doors.open(id, &port.object) {
+        let life = match self.doors.open(id, &port.object, self.homes.get(name)) {
             Ok(door) => {
                 tracing::info!(port = %name, mode = door.mode, "port is up");
                 PortLife::Up(Box::new(door))
             }
             Err(error) => PortLife::Down(error.to_string()),
         };
+        match &life {
+            PortLife::Up(_) => _ = self.retries.remove(&id),
+            PortLife::Down(_) => {
+                let before = self.retries.get(&id).copied();
+                self.retries.insert(id, Retry::after(before, Instant::now()));
+            }
+        }
         // The first try behind a fall meets what it fell of, and may say it in other words.
         let is_told = self.news.fell.remove(&id);
         let is_news = match (&life, self.ports.get(&id)) {
@@ -36,6 +41,7 @@ impl Daemon {
         };
         let down = if let PortLife::Down(reason) = &life { Some(reason.clone()) } else { None };
         self.ports.insert(id, life);
+        self.settle(id, name);
         if is_news {
             self.tell_port(name, down.as_deref());
         }
@@ -92,7 +98,18 @@ impl Daemon {
                 }
             }
         }
+        self.hear_of_devices();
         self.reopen_fallen();
+    }
+
+    /// Something happened to devices of the daemon's namespace: ports whose devices are there may find them now.
+    fn hear_of_devices(&mut self) {
+        for port in self.model.ports.values() {
+            let is_here = !matches!(&port.object.kind, PortKind::Tap { netns: Some(_), .. });
+            if let Some(retry) = self.retries.get_mut(&port.id).filter(|_| is_here) {
+                retry.hear();
+            }
+        }
     }
 
     /// Asks how the device of every open port is: what was lost may have been about it.
@@ -170,10 +187,12 @@ impl Daemon {
         }
     }
 
+    /// Tries to open ports that are down and whose time it is: at once behind a fall.
     pub(super) fn reopen_fallen(&mut self) {
-        self.reopened = Instant::now();
+        let now = Instant::now();
         let down = |id: &PortId| matches!(self.ports.get(id), Some(PortLife::Down(_)));
-        let fallen = self.model.ports.iter().filter(|(_, port)| down(&port.id));
+        let due = |id: &PortId| self.retries.get(id).is_none_or(|retry| retry.is_due(now));
+        let fallen = self.model.ports.iter().filter(|(_, port)| down(&port.id) && due(&port.id));
         let fallen: Vec<Name> = fallen.map(|(name, _)| name.clone()).collect();
         let mut any = false;
         for name in fallen {
@@ -183,6 +202,7 @@ impl Daemon {
         }
         if any {
             self.republish();
+            self.keep_homes(false);
         }
     }
 

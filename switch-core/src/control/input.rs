@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(most(Role::Admin, 0), LONG_LINE_LEN_MAX);
         // Whatever giants there are, there is room for a line of everybody's, and for no byte above the limit of all.
         let mut others = 0;
-        for _ in 0..crate::control::server::CLIENTS_MAX {
+        for _ in 0..crate::control::places::CLIENTS_MAX {
             let room = most(Role::Admin, others);
             assert!(room >= LINE_LEN_MAX);
             others += room - LINE_LEN_MAX;

@@ -5,6 +5,7 @@
 //! | [`server`] | the Unix socket, signals, netlink: one `mio` loop |
 //! | [`input`] | what a client has sent, and how much that may be |
 //! | [`peer`] | who may ask for what |
+//! | [`places`] | who finds a place at the socket |
 //! | [`supervisor`] | what systemd is told: ready, alive, how it is |
 //! | [`daemon`] | a request becomes a change, a change reaches every worker |
 //! | [`change`] | a change that was checked: kept, published, seen |
@@ -14,6 +15,7 @@
 //! | [`history`] | what was declared before, and what waits to be confirmed |
 //! | [`addresses`] | pools and leases: planned, written, applied |
 //! | [`fallen`] | ports fall, say why, and come back |
+//! | [`retry`] | when a port that is down is tried again |
 //! | [`tick`] | what is due once a second |
 //! | [`doors`] | opening and closing ports: sockets and lanes, not rules |
 //! | [`budget`] | what memory is spent on, and the ceiling |
@@ -21,6 +23,7 @@
 //! | [`probe`] | what a device can do, by trying |
 //! | [`tap`] | TAP devices in pods' namespaces: made, found again, watched, removed |
 //! | [`cable`] | veth pairs between pods' namespaces and ours: the same |
+//! | [`home`] | in which namespace a device was made, and nowhere else |
 //! | [`devices`] | what both have in common |
 //! | [`answer`] | lists and counters |
 //! | [`advertise`] | router advertisements unasked |
@@ -72,6 +75,7 @@ mod flow_explain;
 mod flows;
 mod gratuitous;
 pub mod history;
+mod home;
 pub(crate) mod input;
 pub mod journal;
 mod lanes;
@@ -90,12 +94,14 @@ mod overload;
 pub mod owners;
 pub mod peer;
 pub mod persist;
+pub(crate) mod places;
 mod policies;
 mod policy_diff;
 mod probe;
 mod readdress;
 mod refused;
 mod regions;
+mod retry;
 mod route_counts;
 mod routes;
 pub mod rtnl;

@@ -31,6 +31,9 @@ pub(super) const ACL_LOG: &str = "acl-log";
 pub(super) const NAT_EXHAUSTED: &str = "nat-exhausted";
 /// Moved stations told by name in a second; of more the number is told. A loop moves them at line rate.
 const MOVES_A_SECOND: u64 = 20;
+/// Neighbours that do not answer, told by address in a second; of more the number is told. A scan through a gateway asks for every address
+/// of a network.
+const FAILED_A_SECOND: usize = 20;
 /// A storm that pauses for so long is over; the next is told again.
 const STORM_OVER_S: u32 = 10;
 
@@ -125,6 +128,7 @@ impl Daemon {
         self.counters.iter().for_each(|counters| counters.clear_port(port));
         self.news.storms.remove(&port);
         self.news.fell.remove(&port);
+        self.retries.remove(&port);
     }
 
     pub(super) fn tell_port(&mut self, name: &Name, down: Option<&str>) {
@@ -264,7 +268,8 @@ impl Daemon {
                 failed.insert((fid, ip));
             }
         });
-        for (fid, ip) in failed.difference(&self.news.failed).copied().collect::<Vec<_>>() {
+        let fresh: Vec<_> = failed.difference(&self.news.failed).copied().collect();
+        for (fid, ip) in fresh.iter().copied().take(FAILED_A_SECOND) {
             let of_fid = self.model.fids.iter().find(|(_, of)| **of == fid);
             let bridge = of_fid.and_then(|((bridge, _), _)| {
                 self.model.bridges.iter().find(|(_, candidate)| candidate.id == *bridge)
@@ -272,6 +277,10 @@ impl Daemon {
             let (bridge, ip) = (bridge.map_or(String::new(), |(name, _)| name.to_string()), from_bits(ip));
             let text = format!("{ip} on bridge {bridge} does not answer");
             self.tell("neighbour-failed", text, &[("address", ip.to_string()), ("bridge", bridge)]);
+        }
+        if let Some(more) = fresh.len().checked_sub(FAILED_A_SECOND).filter(|more| *more > 0) {
+            let text = format!("{more} more neighbours do not answer, as of this second");
+            self.tell("neighbour-failed", text, &[("more", more.to_string())]);
         }
         self.news.failed = failed;
     }

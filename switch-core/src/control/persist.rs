@@ -7,6 +7,7 @@
 //! | [`routes`] | declared routes |
 //! | [`sets`] | address sets and their members |
 //! | [`addresses`] | pools and leases |
+//! | [`homes`] | in which namespaces ports' devices were made |
 //! | [`mod@format`] | which version wrote a file, and whether it is one |
 //! | [`error`] | why a file cannot be used |
 //!
@@ -16,6 +17,7 @@
 mod addresses;
 mod error;
 mod format;
+mod homes;
 mod objects;
 mod routes;
 mod sets;
@@ -23,6 +25,7 @@ mod sets;
 mod tests;
 
 use super::history::{History, Past, Pending};
+use super::home::{Home, Homes};
 use super::outside::Left;
 use crate::acl::sets::{Difference, Sets};
 use crate::config::Model;
@@ -33,6 +36,7 @@ pub use error::StoreError;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use switch_api::Name;
@@ -60,6 +64,8 @@ const POOLS: Rows = TableDefinition::new("ipam-pools-v1");
 const LEASES: Rows = TableDefinition::new("ipam-leases-v1");
 /// Released addresses by pool and address; they are forgotten when they are free again.
 const HELD: Rows = TableDefinition::new("ipam-held-v1");
+/// In which namespaces ports' devices were made, by port.
+const HOMES: Rows = TableDefinition::new("port-namespaces-v1");
 
 /// What was declared before, by its number.
 const PAST: Rows = TableDefinition::new("config-past-v1");
@@ -96,16 +102,19 @@ impl Store {
         let shown = path.display().to_string();
         let failed = |error: redb::Error| format::failed(&shown, error);
         let database = format::open(path)?;
-        let is_older = format::check(path, &database)?;
+        let found = format::check(path, &database)?;
         let kept = read(&database).map_err(failed)?;
         let strange = |error| StoreError::Content { path: shown.clone(), error };
         let mut declared: Declared = match kept {
             None => Declared::default(),
             Some(bytes) => serde_json::from_slice(&bytes).map_err(strange)?,
         };
-        match is_older {
+        match found < format::WITH_ROWS {
             true => bring_up(&database, &declared).map_err(failed)?,
             false => objects::read(&database, &mut declared).map_err(failed)?.map_err(strange)?,
+        }
+        if found < format::FORMAT {
+            format::raise(&database).map_err(failed)?;
         }
         declared.sets = sets::read(&database).map_err(failed)?.map_err(strange)?;
         // A version that is old enough kept them with all else.
@@ -199,6 +208,20 @@ impl Store {
         Ok(History::of(past.into(), pending.into_iter().next()))
     }
 
+    /// Keeps what of `homes` is not kept yet: on disk on return, or with `later` with the next change of anything.
+    pub(super) fn keep_homes(&mut self, homes: &Homes, later: bool) -> Result<(), String> {
+        if homes.unkept().next().is_none() {
+            return Ok(());
+        }
+        self.with_later(later, |transaction| homes::write(transaction, homes))
+    }
+
+    /// In which namespaces ports' devices were made.
+    pub(super) fn homes(&mut self) -> Result<BTreeMap<Name, Home>, String> {
+        let Some(kept) = &mut self.0 else { return Ok(BTreeMap::new()) };
+        homes::read(&kept.open()?.begin_read().map_err(|error| error.to_string())?)
+    }
+
     /// Keeps what was put into the node's kernel. On return it is on disk.
     pub fn keep_outside(&mut self, left: &Left) -> Result<(), String> {
         self.with(|database| {
@@ -237,12 +260,21 @@ impl Store {
         freed: &[(Name, IpAddr)],
         later: bool,
     ) -> Result<(), String> {
+        self.with_later(later, |transaction| addresses::write(transaction, change, freed))
+    }
+
+    /// Writes, with `later` to the disk only with what is written next.
+    fn with_later(
+        &mut self,
+        later: bool,
+        write: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), String> {
         self.with(|database| {
             let mut transaction = database.begin_write()?;
             if later {
                 transaction.set_durability(Durability::None)?;
             }
-            addresses::write(&transaction, change, freed)?;
+            write(&transaction)?;
             Ok(transaction.commit()?)
         })?;
         self.0.iter_mut().for_each(|kept| kept.unsynced = later);
@@ -342,6 +374,6 @@ fn bring_up(database: &Database, declared: &Declared) -> Result<(), redb::Error>
     let transaction = database.begin_write()?;
     objects::move_in(&transaction, declared)?;
     routes::write_all(&transaction, &declared.routes)?;
-    format::write(&transaction, format::FORMAT)?;
+    format::write(&transaction, format::WITH_ROWS)?;
     Ok(transaction.commit()?)
 }

@@ -3,6 +3,7 @@
 
 use super::cable;
 use super::daemon::{Daemon, PortLife};
+use super::home::Home;
 use super::rtnl::Rtnl;
 use super::tap::{self, enter, inside};
 use crate::config::model::no_such;
@@ -52,7 +53,7 @@ fn is_there(added: io::Result<()>) -> io::Result<()> {
 }
 
 fn readdress(device: &tap::Place, before: &Addressing, after: &Addressing, mac: Mac) -> Result<(), ApiError> {
-    let (_, file) = enter(device.netns.as_deref())?;
+    let (_, file) = enter(device.netns.as_deref(), device.home.as_ref())?;
     let changed = inside(file.as_ref(), || {
         let rtnl = Rtnl::open().map_err(|error| ("netlink".to_owned(), error))?;
         let index = device.find(&rtnl).map_err(|error| ("look".to_owned(), error))?;
@@ -71,9 +72,10 @@ fn readdress(device: &tap::Place, before: &Addressing, after: &Addressing, mac: 
 }
 
 /// Gives the device of a port that is up the addresses and routes that it `has` in place of those that it `had`. On failure it is put
-/// back, as far as that is possible.
-pub(super) fn give_addresses(had: &Port, has: &Port) -> Result<(), ApiError> {
-    let (Some(place), Some(Some(mac))) = (place(had), had.kind.clone().mac_mut().map(|mac| *mac)) else {
+/// back, as far as that is possible. `home` is where the device is.
+pub(super) fn give_addresses(had: &Port, has: &Port, home: Option<&Home>) -> Result<(), ApiError> {
+    let (Some(place), Some(Some(mac))) = (place(had, home), had.kind.clone().mac_mut().map(|mac| *mac))
+    else {
         return Err(ApiError::new(Code::Internal, "a device without a MAC address"));
     };
     readdress(&place, &Addressing::of(had), &Addressing::of(has), mac)
@@ -92,21 +94,21 @@ impl Daemon {
                 .field("name")
                 .hint(format!("`switch-ctl port show {name}` says why")));
         }
-        give_addresses(&had, &has)?;
+        give_addresses(&had, &has, self.homes.get(name))?;
         // With its word to its neighbours a device forgets those that it was told of (net/core/neighbour.c, `neigh_changeaddr`).
         self.put_own_neighbours();
         let generation = self.publisher.generation();
         self.adopt(checked).inspect_err(|_| {
             // What was not kept was not published: the device goes back as well.
             if self.publisher.generation() == generation {
-                _ = give_addresses(&has, &had);
+                _ = give_addresses(&has, &had, self.homes.get(name));
             }
         })
     }
 }
 
-fn place(port: &Port) -> Option<tap::Place> {
-    tap::Wanted::of(port)
+fn place(port: &Port, home: Option<&Home>) -> Option<tap::Place> {
+    tap::Wanted::of(port, home)
         .map(|wanted| wanted.at())
-        .or_else(|| cable::Wanted::of(port).map(|wanted| wanted.at()))
+        .or_else(|| cable::Wanted::of(port, home).map(|wanted| wanted.at()))
 }

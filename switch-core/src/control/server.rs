@@ -9,6 +9,7 @@ use super::links::{self, LinkEvent};
 use super::mirror::Mirror;
 use super::owners::Asker;
 use super::peer::Rules;
+use super::places;
 use super::supervisor::Supervisor;
 use super::uplinks::Uplinks;
 use crate::worker::thread::now;
@@ -27,8 +28,6 @@ use std::time::{Duration, Instant};
 use switch_api::codec::{decode_request, encode_answer};
 use switch_api::{ApiError, Code, Hello, Request, Role};
 
-/// Clients at one time. `switch-ctl` and the CNI plugin connect for one request.
-pub(crate) const CLIENTS_MAX: usize = 64;
 /// A client that has left a line half sent, or an answer unread, for so long is let go.
 const STALL_MAX: Duration = Duration::from_secs(30);
 /// Clients that are welcomed before those that are there get their turn.
@@ -232,20 +231,16 @@ impl Server {
     }
 
     fn welcome(&mut self, mut stream: UnixStream) {
-        let rights = self.rules.rights(&stream);
+        let (rights, caller) = (self.rules.rights(&stream), self.rules.caller(&stream));
+        let role = rights.unwrap_or(Role::Reader);
         let refusal = if rights.is_none() {
             Some(ApiError::new(Code::Forbidden, "this user may not use the switch").hint(
                 "use root or a member of a group given to `switchd --group`, `--cni-group` or `--reader-group`; `--readers` lets everybody look",
             ))
-        } else if self.clients.len() >= CLIENTS_MAX {
-            Some(
-                ApiError::new(Code::Limit, format!("{CLIENTS_MAX} clients are connected already"))
-                    .hint("close one, or try again in a moment"),
-            )
         } else {
-            None
+            let there = self.clients.values().map(|client| (client.asker.role, client.asker.caller.uid));
+            places::refusal(role, caller.uid, there)
         };
-        let role = rights.unwrap_or(Role::Reader);
         if let Some(error) = refusal {
             // One write: if the client is not there to read it, that is its loss.
             _ = stream.write(&encode_answer(serde_json::Value::Null, Err(error)));
@@ -255,7 +250,7 @@ impl Server {
         self.next += 1;
         let both = Interest::READABLE | Interest::WRITABLE;
         if self.poll.registry().register(&mut stream, token, both).is_ok() {
-            let asker = Asker::new(role, self.rules.caller(&stream));
+            let asker = Asker::new(role, caller);
             self.clients.insert(token, Client::new(stream, asker));
         }
     }

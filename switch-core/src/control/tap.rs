@@ -9,6 +9,7 @@
 //! Nothing has to be undone step by step: a device is not persistent before all of it is right, and until then
 //! it goes with its descriptor.
 
+use super::home::Home;
 use super::links::{self, Link, LinkEvent};
 use super::rtnl::{self, Dress, Rtnl};
 use super::sysctl;
@@ -39,6 +40,8 @@ pub struct Wanted {
     port: Name,
     device: String,
     netns: Option<String>,
+    /// The namespace in which it was made, if it was.
+    home: Option<Home>,
     mac: Mac,
     mtu: u16,
     addresses: Vec<Cidr>,
@@ -73,11 +76,12 @@ pub enum News {
 pub(super) struct Namespace {
     path: String,
     id: (u64, u64),
+    home: Home,
 }
 
 impl Wanted {
-    /// Of a port; none if it is of another kind, or has no MAC address yet.
-    pub fn of(port: &Port) -> Option<Self> {
+    /// Of a port whose device was made in `home`, if it was; none if it is of another kind, or has no MAC address yet.
+    pub(super) fn of(port: &Port, home: Option<&Home>) -> Option<Self> {
         let (device, netns, mac, addresses, routes, queues) = match &port.kind {
             PortKind::Tap { device, netns, mac, addresses, routes, queues } => {
                 (device, netns.clone(), *mac, addresses, routes, *queues)
@@ -89,6 +93,7 @@ impl Wanted {
             port: port.name.clone(),
             device: device.clone(),
             netns,
+            home: home.cloned(),
             mac: mac?,
             mtu: port.settings.mtu.unwrap_or(MTU_DEFAULT),
             addresses: addresses.clone(),
@@ -99,7 +104,7 @@ impl Wanted {
 
     /// Where the device is.
     pub(super) fn at(&self) -> Place {
-        Place { netns: self.netns.clone(), alias: self.alias(), mac: self.mac }
+        Place { netns: self.netns.clone(), home: self.home.clone(), alias: self.alias(), mac: self.mac }
     }
 
     /// What is written on the device.
@@ -126,6 +131,8 @@ impl Wanted {
 pub(super) struct Place {
     /// Its namespace; none: the daemon's.
     pub netns: Option<String>,
+    /// Which that is, if it is known.
+    pub home: Option<Home>,
     /// What is written on it.
     pub alias: String,
     /// Its MAC address. A pod may change one of the two.
@@ -166,7 +173,7 @@ pub fn random_mac() -> io::Result<Mac> {
 
 /// Attaches to the port's device, or makes it.
 pub fn open(wanted: &Wanted) -> Result<Tap, ApiError> {
-    let (namespace, file) = enter(wanted.netns.as_deref())?;
+    let (namespace, file) = enter(wanted.netns.as_deref(), wanted.home.as_ref())?;
     let (descriptors, link, news) = inside(file.as_ref(), || {
         let rtnl = Rtnl::open().map_err(|error| failed(wanted, "netlink", &error))?;
         let news = watch().map_err(|error| failed(wanted, "netlink", &error))?;
@@ -184,7 +191,7 @@ pub fn open(wanted: &Wanted) -> Result<Tap, ApiError> {
 
 /// Removes the device of a port that is not open. One that is not there is what we want.
 pub fn remove(wanted: &Wanted) -> Result<(), ApiError> {
-    let (_, file) = enter(wanted.netns.as_deref())?;
+    let (_, file) = enter(wanted.netns.as_deref(), wanted.home.as_ref())?;
     inside(file.as_ref(), || {
         let rtnl = Rtnl::open().map_err(|error| failed(wanted, "netlink", &error))?;
         let links = rtnl.links().map_err(|error| failed(wanted, "netlink", &error))?;
@@ -194,8 +201,11 @@ pub fn remove(wanted: &Wanted) -> Result<(), ApiError> {
     })?
 }
 
-/// Opens a namespace, if one is named.
-pub(super) fn enter(netns: Option<&str>) -> Result<(Option<Namespace>, Option<File>), ApiError> {
+/// Opens a namespace, if one is named: that of a port whose device was made in `home`, if it was.
+pub(super) fn enter(
+    netns: Option<&str>,
+    home: Option<&Home>,
+) -> Result<(Option<Namespace>, Option<File>), ApiError> {
     let Some(path) = netns else { return Ok((None, None)) };
     let opened = keeper::open_namespace(path).and_then(|file| Ok((file.metadata()?, file)));
     let (metadata, file) = opened.map_err(|error| {
@@ -204,7 +214,14 @@ pub(super) fn enter(netns: Option<&str>) -> Result<(Option<Namespace>, Option<Fi
             .field("netns")
             .hint("give a path like /run/netns/NAME or /proc/PID/ns/net, as the daemon sees it")
     })?;
-    Ok((Some(Namespace { path: path.to_owned(), id: (metadata.dev(), metadata.ino()) }), Some(file)))
+    let found = inside(Some(&file), || Home::here(&metadata))?.map_err(|error| {
+        ApiError::new(Code::System, format!("which namespace {path} is cannot be seen: {error}"))
+            .field("netns")
+            .hint("see the daemon's log; it may have too many files open")
+    })?;
+    found.suits(path, home)?;
+    let id = (metadata.dev(), metadata.ino());
+    Ok((Some(Namespace { path: path.to_owned(), id, home: found }), Some(file)))
 }
 
 /// Does `work` on a thread of its own inside the namespace. The calling thread stays where it is.
@@ -376,6 +393,11 @@ impl Tap {
         &self.link
     }
 
+    /// The namespace that it is in, if one was named.
+    pub(super) fn home(&self) -> Option<&Home> {
+        self.namespace.as_ref().map(Namespace::home)
+    }
+
     /// Lets the device go with its last descriptor: the lanes' must be closed already.
     pub fn remove(self) -> io::Result<()> {
         self.descriptors[0].set_persistent(false)
@@ -384,7 +406,7 @@ impl Tap {
     /// Gives the device another MTU, or Ethernet's.
     pub fn set_mtu(&mut self, wanted: &Wanted) -> Result<(), ApiError> {
         let index = self.link.index;
-        let (_, file) = enter(wanted.netns.as_deref())?;
+        let (_, file) = enter(wanted.netns.as_deref(), self.home())?;
         let set = inside(file.as_ref(), || Rtnl::open()?.set_mtu(index, u32::from(wanted.mtu)))?;
         set.map_err(|error| failed(wanted, "MTU", &error).field("settings.mtu"))?;
         self.link.mtu = u32::from(wanted.mtu);
@@ -419,6 +441,10 @@ impl Tap {
 }
 
 impl Namespace {
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
     /// Whether its path still leads to it. Our descriptors keep it alive, so it has to be let go of when
     /// nobody else can get to it.
     fn is_there(&self) -> bool {

@@ -1,7 +1,6 @@
 //! What is due once a second, whether or not anybody asks.
 
 use super::daemon::Daemon;
-use super::fallen::REOPEN_PAUSE;
 use crate::counter::Event;
 use crate::table::fdb;
 use crate::worker::Running;
@@ -35,9 +34,7 @@ impl Daemon {
         self.look_for_news(now_s);
         self.tell_left_out();
         self.forget_captures();
-        if self.reopened.elapsed() > REOPEN_PAUSE {
-            self.reopen_fallen();
-        }
+        self.reopen_fallen();
         if self.stopping.is_none() && self.workers.iter().any(Running::is_finished) {
             tracing::error!("a worker has ended by itself; stopping, so that a supervisor starts afresh");
             self.stopping = Some(false);

@@ -161,6 +161,38 @@ fn half_sent_giants_have_one_room_together() {
     assert!(BufReader::new(&stream).read_line(&mut String::new()).unwrap() > 0);
 }
 
+/// Connects as often as it is asked to, as a user who is no admin; only a thread of its own becomes somebody else.
+fn crowd_of(daemon: &Daemon, uid: u32, count: usize) -> Vec<UnixStream> {
+    let socket = daemon.socket.clone();
+    let thread = std::thread::spawn(move || {
+        let (user, group) = (rustix::process::Uid::from_raw(uid), rustix::process::Gid::from_raw(uid));
+        rustix::thread::set_thread_res_gid(group, group, group).unwrap();
+        rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+        (0..count).map(|_| UnixStream::connect(&socket).unwrap()).collect()
+    });
+    thread.join().unwrap()
+}
+
+/// Who only looks, says nothing and reads nothing may stay; but not so that nobody else comes in.
+#[test]
+fn a_crowd_that_only_looks_locks_nobody_out() {
+    let node = Node::new();
+    let daemon = node.start(&Options::new(env!("CARGO_BIN_EXE_switchd")).with("--readers"));
+    let mut crowd = crowd_of(&daemon, 65_534, 80);
+    others_are_served(&daemon);
+    let last = crowd.last_mut().unwrap();
+    last.set_read_timeout(Some(LONG)).unwrap();
+    is_refused(last, "of user 65534");
+    // Another user looks beside it, and a crowd of users leaves room for whoever may more.
+    let mut other = crowd_of(&daemon, 65_533, 1).remove(0);
+    other.set_read_timeout(Some(LONG)).unwrap();
+    other.write_all(&request_of(100)).unwrap();
+    assert!(BufReader::new(&other).read_line(&mut String::new()).unwrap() > 0);
+    let crowds: Vec<_> = (0..60).map(|n| crowd_of(&daemon, 60_000 + n, 1)).collect();
+    others_are_served(&daemon);
+    drop((crowd, crowds));
+}
+
 #[test]
 fn half_a_request_waits_for_its_other_half_and_disturbs_nobody() {
     let node = Node::new();

@@ -118,3 +118,36 @@ fn a_port_that_falls_is_told_once_whatever_became_of_its_device() {
     wait_until("it is told again", LONG, || falls() == 2);
     daemon.assert_conserved();
 }
+
+/// Whoever scans a network through its gateway has every address asked for: the first are told by name, of the rest how many, and what was told
+/// of other matters is not pushed out.
+#[test]
+fn neighbours_that_do_not_answer_are_told_by_name_up_to_a_number_a_second() {
+    const ASKED: usize = 200;
+    let node = Node::new();
+    let daemon = start(&node, "");
+    daemon.gateway("br0", "10.66.0.254/24");
+    daemon.gateway("br0", "10.67.0.254/24");
+    let pod = node.bare_pod(1);
+    daemon.attach_tap(&pod, "br0", PortSettings::default());
+    pod.net.ip("route add 10.67.0.0/24 via 10.66.0.254");
+    let sends = pod.net.inside(|| {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        (1..=ASKED).for_each(|n| _ = socket.send_to(b"?", format!("10.67.0.{n}:9")));
+    });
+    sends.join().unwrap();
+    let counted = || {
+        let told = told(&daemon, "neighbour-failed");
+        let more = told.iter().filter_map(|event| event.parts.get("more")?.parse::<usize>().ok());
+        (
+            told.len(),
+            told.iter().filter(|event| event.parts.contains_key("address")).count() + more.sum::<usize>(),
+        )
+    };
+    wait_until("many are told or counted", LONG, || counted().1 >= ASKED / 2);
+    std::thread::sleep(SOME_LOOKS);
+    let (events, neighbours) = counted();
+    // They fail at about the same time: within three looks, each of which has its number and a line for the rest.
+    assert!(events <= 3 * 21, "{events} events of {neighbours} neighbours");
+    daemon.assert_conserved();
+}

@@ -22,6 +22,7 @@ mod loops;
 mod many_rules;
 mod memory;
 mod mirror;
+mod namespaces;
 mod nat;
 mod nat_nic;
 mod neighbours;

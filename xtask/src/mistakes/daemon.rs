@@ -4,6 +4,30 @@ use super::Mistake;
 
 pub(super) const DAEMON: &[Mistake] = &[
     Mistake {
+        what: "a namespace is known by the number of its file, which the next one gets",
+        file: "control/home.rs",
+        right: "(Some(one), Some(other)) => one == other,",
+        wrong: "(Some(_), Some(_)) => self.file == other.file,",
+        test: "a_file_of_the_same_number",
+        loom: false,
+    },
+    Mistake {
+        what: "a port that hears of its own attempts is tried again at once",
+        file: "control/retry.rs",
+        right: "self.pause / HEARD_SOONER",
+        wrong: "self.pause / HEARD_SOONER / 99",
+        test: "news_makes_it_sooner",
+        loom: false,
+    },
+    Mistake {
+        what: "whoever only looks may have all places",
+        file: "control/places.rs",
+        right: "others.count() >= CLIENTS_OTHERS_MAX",
+        wrong: "others.count() >= CLIENTS_MAX",
+        test: "nobody_keeps_out",
+        loom: false,
+    },
+    Mistake {
         what: "stations of the VLAN that a port leaves are taken for those of the one that it joins",
         file: "config/model.rs",
         right: "let used: BTreeSet<u16> = before.values().copied().collect();",

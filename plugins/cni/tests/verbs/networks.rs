@@ -160,6 +160,35 @@ fn two_interfaces_on_one_network_answer_each_by_itself() {
     }
 }
 
+/// The way to a namespace by its process leads to another container once that has ended: what that one was given stays.
+#[test]
+fn a_deletion_by_a_way_that_leads_elsewhere_takes_nothing_from_whoever_is_there() {
+    let runtime = Runtime::new();
+    let (a, b) = (Container::new("a"), Container::new("b"));
+    let ask = |verb: &str, container: &Container, netns: &str, interface: &str| {
+        let env = [("CNI_CONTAINERID", &*container.id), ("CNI_NETNS", netns), ("CNI_IFNAME", interface)];
+        runtime.run(verb, &env, runtime.with("1.0.0", json!({}))).ok()
+    };
+    let [way, other] = [&a, &b].map(|container| container.net.path());
+    for interface in ["eth0", "eth1"] {
+        ask("ADD", &a, &way, interface);
+        ask("ADD", &b, &other, interface);
+    }
+    let rules = || [b.net.ip("rule"), b.net.ip("-6 rule")];
+    let before = rules();
+    assert!(before[0].contains("20000"), "{before:?}");
+    for _ in 0..2 {
+        ask("DEL", &a, &other, "eth1");
+        assert_eq!(rules(), before);
+        assert!(b.has("eth1") && !a.has("eth1"));
+    }
+    for (container, netns, interface) in [(&a, &way, "eth0"), (&b, &other, "eth1"), (&b, &other, "eth0")] {
+        ask("DEL", container, netns, interface);
+    }
+    assert!(!rules()[0].contains("20000"), "{:?}", rules());
+    runtime.assert_empty();
+}
+
 #[test]
 fn the_runtimes_own_namespace_is_no_containers() {
     let runtime = Runtime::new();

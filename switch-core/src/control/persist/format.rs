@@ -3,8 +3,8 @@
 //! one, is refused before anything of it is used: never a half state, and never an empty one without a word.
 
 use super::{
-    HELD, KEY, LEASES, MEMBERS, OBJECTS, OUTSIDE, PAST, PENDING, POOLS, ROUTES, Rows, SETS, StoreError,
-    TABLE, create, text,
+    HELD, HOMES, KEY, LEASES, MEMBERS, OBJECTS, OUTSIDE, PAST, PENDING, POOLS, ROUTES, Rows, SETS,
+    StoreError, TABLE, create, text,
 };
 use redb::{Database, ReadableDatabase, ReadableTable, TableHandle, WriteTransaction};
 use std::io::Read;
@@ -12,16 +12,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// The format written here. 1 is what was written before formats had a number, and 2 has the same tables: ports, policies, lists and rules
-/// of translation were part of the one value, and have rows since 3. It is raised with every table, row or field without which an older
+/// of translation were part of the one value, and have rows since 3; since 4 it is noted in which namespaces ports' devices were made. It is raised with every table, row or field without which an older
 /// version would do something else than what was declared.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
+/// The first in which ports, policies, lists and rules of translation have rows.
+pub(super) const WITH_ROWS: u32 = 3;
+/// What was written before formats had a number.
+const FIRST: u32 = 1;
 
 /// The number, under [`KEY`].
 const FORMATS: Rows = Rows::new("format");
 
 /// Every table of this format. A new one is added here.
-const KNOWN: [Rows; 12] =
-    [FORMATS, TABLE, OBJECTS, ROUTES, SETS, MEMBERS, POOLS, LEASES, HELD, PAST, PENDING, OUTSIDE];
+const KNOWN: [Rows; 13] =
+    [FORMATS, TABLE, OBJECTS, ROUTES, SETS, MEMBERS, POOLS, LEASES, HELD, HOMES, PAST, PENDING, OUTSIDE];
 
 /// With what a file of redb's begins (its design document, "Super header").
 const MAGIC: [u8; 9] = *b"redb\x1A\x0A\xA9\x0D\x0A";
@@ -60,8 +64,8 @@ pub(super) fn failed(shown: &str, error: redb::Error) -> StoreError {
     }
 }
 
-/// Refuses a file in which there is what this version does not know. Whether it is of an older format, or new.
-pub(super) fn check(path: &Path, database: &Database) -> Result<bool, StoreError> {
+/// Refuses a file in which there is what this version does not know. Of which format it is; of none yet, the first.
+pub(super) fn check(path: &Path, database: &Database) -> Result<u32, StoreError> {
     let shown = path.display().to_string();
     let number = number(database).map_err(|error| failed(&shown, error))?;
     match number {
@@ -72,7 +76,7 @@ pub(super) fn check(path: &Path, database: &Database) -> Result<bool, StoreError
     if let Some(what) = unknown(database).map_err(|error| failed(&shown, error))? {
         return Err(StoreError::Unknown { path: shown, what });
     }
-    Ok(!matches!(number, Some(Ok(FORMAT))))
+    Ok(number.and_then(Result::ok).unwrap_or(FIRST))
 }
 
 /// The number of the format; none in a file without one.
@@ -106,6 +110,13 @@ fn unknown(database: &Database) -> Result<Option<String>, redb::Error> {
         }
     }
     Ok(None)
+}
+
+/// A file has this format from now on: what there is more in it is there as soon as it is written.
+pub(super) fn raise(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    write(&transaction, FORMAT)?;
+    Ok(transaction.commit()?)
 }
 
 /// Says of which format a file is.
@@ -204,6 +215,26 @@ mod tests {
         for _ in 0..2 {
             let (store, found) = Store::open(&path).unwrap();
             assert_eq!(found.bridges, bridges());
+            drop(store);
+            assert_eq!(number(&create(&path).unwrap()).unwrap().unwrap().unwrap(), FORMAT);
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+
+    /// Nothing was noted there of namespaces, and everything else is where it is now.
+    #[test]
+    fn a_file_from_before_namespaces_were_noted_is_taken_as_it_is() {
+        let path = kept("third");
+        let database = create(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        write(&transaction, WITH_ROWS).unwrap();
+        transaction.delete_table(HOMES).unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        for _ in 0..2 {
+            let (mut store, found) = Store::open(&path).unwrap();
+            assert_eq!(found.bridges, bridges());
+            assert!(store.homes().unwrap().is_empty());
             drop(store);
             assert_eq!(number(&create(&path).unwrap()).unwrap().unwrap().unwrap(), FORMAT);
         }

@@ -109,6 +109,34 @@ fn what_an_older_version_kept_is_found() {
     std::fs::remove_file(path).unwrap();
 }
 
+/// With the next change at the latest, as they are then.
+#[test]
+fn namespaces_are_kept_with_the_next_change() {
+    let path = path("homes");
+    let home: Home = serde_json::from_value(serde_json::json!({
+        "boot_id": "b", "cookie": u64::MAX, "file": [4, 4_026_531_840_u64],
+    }))
+    .unwrap();
+    let (mut store, _) = Store::open(&path).unwrap();
+    let mut homes = Homes::default();
+    for n in 1..=2 {
+        homes.put(&port(n).name, Some(home.clone()));
+    }
+    store.keep_homes(&homes, true).unwrap();
+    let (nothing, bridge) = (Model::default(), Request::BridgeAdd(bridge()));
+    store.keep(&nothing, &nothing.apply(&bridge).unwrap()).unwrap();
+    drop(store);
+    let (mut store, _) = Store::open(&path).unwrap();
+    let kept = store.homes().unwrap();
+    assert_eq!(kept.values().collect::<Vec<_>>(), [&home, &home]);
+    let homes = Homes::of(kept, |name| *name == port(2).name);
+    store.keep_homes(&homes, false).unwrap();
+    drop(store);
+    let (mut store, _) = Store::open(&path).unwrap();
+    assert_eq!(store.homes().unwrap().keys().collect::<Vec<_>>(), [&port(2).name]);
+    std::fs::remove_file(path).unwrap();
+}
+
 /// Ports have the numbers of their order, also when one with a small number went and its number is another's.
 #[test]
 fn ports_come_back_in_the_order_of_their_numbers() {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`device`] | the descriptor: create, attach, offloads |
 //! | [`joined`] | what leaves by one write: a frame, or neighbouring segments of one TCP stream |
+//! | [`namespace`] | which network namespace a socket is of |
 //! | [`steering`] | which queue a flow from the pod comes by (with steering.c) |
 //!
 //! This file is the lane: one queue of the device. Before every frame goes a `struct virtio_net_hdr` that says
@@ -18,6 +19,7 @@
 
 pub mod device;
 mod joined;
+pub mod namespace;
 pub mod steering;
 
 use super::{Health, Port, Remains, Sent, Serviced};
