@@ -6,7 +6,8 @@
 use super::announce::Told;
 use super::capture;
 use super::devices::{remove_left_behind, with_mac};
-use super::doors::{Door, Doors};
+use super::doors::{Door, Doors, OPEN_PATIENCE};
+use super::fallen::RESTORE_PATIENCE;
 use super::history::History;
 use super::mirror::Mirror;
 use super::news::News;
@@ -302,7 +303,10 @@ impl Daemon {
         let port = &with_mac(port)?;
         let checked = self.check(&Request::PortAdd(Box::new(port.clone())))?;
         let id = checked.model().ports[&port.name].id;
-        let door = self.doors.open(id, port).inspect_err(|_| remove_left_behind(port))?;
+        let door = self
+            .doors
+            .open(id, port, Instant::now() + OPEN_PATIENCE)
+            .inspect_err(|_| remove_left_behind(port))?;
         self.ports.insert(id, PortLife::Up(Box::new(door)));
         let adopted = self.adopt(checked);
         if adopted.is_err() && !self.model.ports.contains_key(&port.name) {
@@ -375,7 +379,7 @@ impl Daemon {
             tracing::warn!("cables that an earlier daemon left unfinished may be there: {error}");
         }
         for name in self.model.ports.keys().cloned().collect::<Vec<_>>() {
-            self.open_again(&name);
+            self.open_again(&name, Instant::now() + RESTORE_PATIENCE);
         }
         self.publish(checked)?;
         self.pin_statics();

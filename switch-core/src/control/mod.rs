@@ -15,7 +15,8 @@
 //! | [`addresses`] | pools and leases: planned, written, applied |
 //! | [`fallen`] | ports fall, say why, and come back |
 //! | [`tick`] | what is due once a second |
-//! | [`doors`] | opening and closing ports: sockets and lanes, not rules |
+//! | [`doors`] | opening ports: sockets and lanes, not rules |
+//! | [`closing`] | closing them, also behind workers that answer late |
 //! | [`budget`] | what memory is spent on, and the ceiling |
 //! | [`regions`] | packet memory grows and shrinks |
 //! | [`probe`] | what a device can do, by trying |
@@ -61,6 +62,7 @@ mod cable;
 mod capture;
 mod change;
 mod clocks;
+mod closing;
 mod config;
 pub mod daemon;
 mod devices;

@@ -15,6 +15,7 @@ mod hostile;
 mod ipam;
 mod joined;
 mod kube_proxy;
+mod late;
 mod limits;
 mod linux;
 mod logging;
