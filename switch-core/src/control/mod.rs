@@ -50,6 +50,7 @@
 //! | [`uplinks`] | NICs that the node's kernel shares: its addresses and neighbours there |
 //! | [`capture`] | copies of frames, for one client |
 //! | [`bpffs`] | the directory where XDP links are pinned |
+//! | [`pins`] | whose the programs are that stayed there |
 
 mod acls;
 mod addresses;
@@ -92,6 +93,7 @@ mod overload;
 pub mod owners;
 pub mod peer;
 pub mod persist;
+pub mod pins;
 mod policies;
 mod policy_diff;
 mod probe;

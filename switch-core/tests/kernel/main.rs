@@ -28,6 +28,7 @@ mod nat_nic;
 mod neighbours;
 mod outside;
 mod owners;
+mod pins;
 mod policy;
 mod ports;
 mod queues;
