@@ -10,6 +10,7 @@ mod clients;
 mod control;
 mod default_verdict;
 mod events;
+mod follow;
 mod frames;
 mod hostile;
 mod ipam;
