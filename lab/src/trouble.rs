@@ -6,6 +6,7 @@ use crate::net::{Net, run};
 use crate::wait_until;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -150,6 +151,46 @@ impl Drop for Undrained {
         self.enough.store(true, Ordering::Relaxed);
         _ = self.busy.take().map(JoinHandle::join);
         _ = schedule(self.poller, libc::SCHED_OTHER);
+    }
+}
+
+/// A process that can start no further thread, until this is dropped: it is in a control group of its own that is full (the controller
+/// `pids`, Documentation/admin-guide/cgroup-v1/pids.rst).
+#[derive(Debug)]
+pub struct Crowded {
+    group: PathBuf,
+    pid: u32,
+}
+
+/// Where the controller may be: of the first version of control groups, of the second.
+const PIDS: [&str; 2] = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
+
+impl Crowded {
+    /// None if this machine's control groups count no processes.
+    pub fn process(pid: u32) -> io::Result<Option<Self>> {
+        for parent in PIDS.map(Path::new).into_iter().filter(|parent| parent.is_dir()) {
+            let group = parent.join(format!("switch-lab-{pid}"));
+            if std::fs::create_dir(&group).is_err() {
+                continue;
+            }
+            let crowded = Self { group, pid };
+            if crowded.group.join("pids.max").exists() {
+                std::fs::write(crowded.group.join("cgroup.procs"), pid.to_string())?;
+                let now = std::fs::read_to_string(crowded.group.join("pids.current"))?;
+                std::fs::write(crowded.group.join("pids.max"), now.trim())?;
+                return Ok(Some(crowded));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Crowded {
+    fn drop(&mut self) {
+        let parent = self.group.parent().map(|parent| parent.join("cgroup.procs"));
+        // It may have ended, and is in no group then.
+        _ = parent.map(|parent| std::fs::write(parent, self.pid.to_string()));
+        _ = std::fs::remove_dir(&self.group);
     }
 }
 

@@ -481,11 +481,13 @@ impl Port {
 pub const IPV6_MTU_MIN: u16 = 1280;
 
 impl Port {
-    /// The MTU of the pod's device where `mtu` fits through the node's way out: IPv6 wants a certain size at least.
-    pub fn mtu_that_follows(&self, mtu: u16) -> u16 {
+    /// The pod's device's MTU where `mtu` fits through the node's way out: IPv6 wants a certain size at least, an xdp port takes `xdp_max` at most.
+    pub fn mtu_that_follows(&self, mtu: u16, xdp_max: Option<u16>) -> u16 {
         let addresses = self.kind.pod_addresses().unwrap_or_default();
         let has_v6 = addresses.iter().any(|cidr| cidr.address().is_ipv6());
-        if has_v6 { mtu.max(IPV6_MTU_MIN) } else { mtu }
+        let least = if has_v6 { mtu.max(IPV6_MTU_MIN) } else { mtu };
+        let most = xdp_max.filter(|_| matches!(self.kind, PortKind::Xdp { .. }));
+        least.min(most.unwrap_or(u16::MAX))
     }
 }
 

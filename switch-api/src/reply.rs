@@ -70,6 +70,9 @@ pub struct Status {
     /// of the node's default route. None: the node has no such way.
     #[serde(default)]
     pub pod_mtu: Option<u16>,
+    /// The largest MTU of a device that can be an xdp port, bytes; an older daemon says nothing.
+    #[serde(default)]
+    pub xdp_mtu_max: Option<u16>,
 }
 
 /// What the daemon keeps in the node's kernel for pods to reach the outside and be reached from it.

@@ -127,7 +127,7 @@ pub fn mtu(conf: &Conf, client: &mut Client, port: &Port) -> Result<Option<u16>,
         return Ok(conf.mtu);
     }
     let status: Status = client.call(&Request::Status(Default::default()))?;
-    Ok(status.pod_mtu.map(|mtu| port.mtu_that_follows(mtu)))
+    Ok(status.pod_mtu.map(|mtu| port.mtu_that_follows(mtu, status.xdp_mtu_max)))
 }
 
 #[cfg(test)]

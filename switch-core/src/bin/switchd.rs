@@ -17,6 +17,7 @@ use switch_core::control::log::{Format, Log};
 use switch_core::control::mirror::{Mirror, NEWS_BYTES};
 use switch_core::control::peer::{Group, Rules};
 use switch_core::control::persist::Store;
+use switch_core::control::pins::Pins;
 use switch_core::control::server::Server;
 use switch_core::control::uplinks::Uplinks;
 use switch_core::counter::Counters;
@@ -230,6 +231,7 @@ fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::Error>> {
 
     let bpffs = options.bpffs.clone().unwrap_or_else(|| options.socket.with_file_name("bpf"));
     let engine = start_engine(&area, &bpffs);
+    let pins = engine.as_ref().ok().and_then(|_| share(&bpffs));
     start_keeper(&bpffs);
     // Workers inherit it; in the sandbox the right to take it is gone.
     let (place, no_place) = prompt::take_place(options.nice);
@@ -306,6 +308,7 @@ fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::Error>> {
     if let (Some(path), Some(text)) = (&options.config, &config) {
         apply_file(path, text, &mut daemon)?;
     }
+    pins.iter().for_each(|pins| daemon.clear_pins(pins));
     tracing::info!(socket = %options.socket.display(), workers = cores.len(), "serving");
     let detach = server.run(&mut daemon);
     daemon.shut_down(detach);
@@ -436,6 +439,12 @@ fn start_engine(area: &Arc<Area>, bpffs: &std::path::Path) -> Result<Engine, Str
         tracing::warn!("xdp ports will be refused: {reason}");
     }
     engine
+}
+
+/// The folder of the pins, which other daemons may have as well.
+fn share(bpffs: &std::path::Path) -> Option<Pins> {
+    let opened = Pins::open(bpffs);
+    opened.inspect_err(|error| tracing::warn!("nobody looks for programs of no port: {error}")).ok()
 }
 
 /// The cores asked for; without any, the last one, because interrupts and other programs like the first.

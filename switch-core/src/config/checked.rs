@@ -20,7 +20,7 @@ pub const WORKERS_MAX: u16 = 64;
 /// Smallest and largest MTU: RFC 791 asks for 68; a chunk of 4096 bytes carries no more than this.
 const MTU_RANGE: std::ops::RangeInclusive<u16> = 68..=3_800;
 /// The same for devices that we make: what the kernel allows a TAP. A large frame carries it.
-const OWN_MTU_RANGE: std::ops::RangeInclusive<u16> = 68..=65_521;
+pub(crate) const OWN_MTU_RANGE: std::ops::RangeInclusive<u16> = 68..=65_521;
 /// Queues of a TAP: more than the cores of an edge node that could serve them.
 pub const TAP_QUEUES_MAX: u16 = 16;
 /// Addresses a device is made with: a pod has one of each IP version and a few of its own.

@@ -37,6 +37,7 @@ impl Daemon {
             sandbox: self.sandbox.clone(),
             outside: Some(self.outside_status()),
             pod_mtu: self.pod_mtu(),
+            xdp_mtu_max: Some(self.doors.xdp_mtu_max()),
         }
     }
 

@@ -39,7 +39,11 @@ pub fn remove(directory: &Path) -> io::Result<()> {
 /// Removes what we pinned, where the folder is all that is ours; the folder itself is in one that the daemon may not write.
 pub fn clear(directory: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
-        std::fs::remove_file(entry?.path())?;
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => std::fs::remove_dir(entry.path())?,
+            false => std::fs::remove_file(entry.path())?,
+        }
     }
     Ok(())
 }

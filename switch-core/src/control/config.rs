@@ -3,6 +3,7 @@
 
 use super::daemon::{Daemon, PortLife, json, not_kept};
 use super::devices::{remove_left_behind, with_mac};
+use super::doors::OPEN_PATIENCE;
 use super::history::History;
 use super::home::Home;
 use super::readdress::give_addresses;
@@ -15,6 +16,7 @@ use crate::table::fdb;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 use switch_api::{
     ApiError, CONFIRM_WITHIN_S_MAX, Code, Config, ConfigApplied, ConfigApply, ConfigExport, ConfigRollback,
     Name, ObjectRef, Owner, Port, Problem,
@@ -291,7 +293,7 @@ impl Daemon {
         done: &mut Exchanged,
     ) -> Result<(), ApiError> {
         let id = checked.model().ports[&port.name].id;
-        let life = match (self.doors.open(id, port, None), manner) {
+        let life = match (self.doors.open(id, port, None, Instant::now() + OPEN_PATIENCE), manner) {
             (Ok(door), _) => PortLife::Up(Box::new(door)),
             (Err(error), Manner::Lenient) => PortLife::Down(error.to_string()),
             (Err(error), Manner::Strict) => {
@@ -400,7 +402,8 @@ impl Daemon {
             }
         }
         if !done.closed.is_empty() {
-            done.closed.iter().for_each(|name| self.open_again(name));
+            let until = Instant::now() + OPEN_PATIENCE;
+            done.closed.iter().for_each(|name| self.open_again(name, until));
             self.republish();
             self.pin_statics();
         }

@@ -6,7 +6,8 @@
 use super::announce::Told;
 use super::capture;
 use super::devices::{remove_left_behind, with_mac};
-use super::doors::{Door, Doors};
+use super::doors::{Door, Doors, OPEN_PATIENCE};
+use super::fallen::RESTORE_PATIENCE;
 use super::history::History;
 use super::home::Homes;
 use super::mirror::Mirror;
@@ -308,7 +309,10 @@ impl Daemon {
         let port = &with_mac(port)?;
         let checked = self.check(&Request::PortAdd(Box::new(port.clone())))?;
         let id = checked.model().ports[&port.name].id;
-        let door = self.doors.open(id, port, None).inspect_err(|_| remove_left_behind(port, None))?;
+        let door = self
+            .doors
+            .open(id, port, None, Instant::now() + OPEN_PATIENCE)
+            .inspect_err(|_| remove_left_behind(port, None))?;
         self.ports.insert(id, PortLife::Up(Box::new(door)));
         self.settle(id, &port.name);
         let adopted = self.adopt(checked);
@@ -386,7 +390,7 @@ impl Daemon {
         let homes = self.store.homes().map_err(no_homes)?;
         self.homes = Homes::of(homes, |port| self.model.ports.contains_key(port));
         for name in self.model.ports.keys().cloned().collect::<Vec<_>>() {
-            self.open_again(&name);
+            self.open_again(&name, Instant::now() + RESTORE_PATIENCE);
         }
         self.keep_homes(false);
         self.publish(checked)?;

@@ -1,4 +1,4 @@
-//! Opening and closing ports: devices, sockets and lanes. What a port may do is in the snapshot; here is
+//! Opening ports: devices, sockets and lanes. What a port may do is in the snapshot; here is
 //! what it is made of. Everything here may take milliseconds and happens on the control thread.
 
 use super::budget::{Budget, Wants};
@@ -12,7 +12,7 @@ use crate::config::snapshot::{Live, PortId};
 use crate::config::taken::{SharedPorts, Taken};
 use crate::counter::LaneLoad;
 use crate::frame::{Area, Frame, TxQueue};
-use crate::pipeline::hold::Luggage;
+use crate::port::Port;
 use crate::port::pcap::{self, PcapPort};
 use crate::port::tap::TapPort;
 use crate::port::tap::device::{Descriptor, Offloads};
@@ -22,11 +22,10 @@ use crate::port::xdp::open::{Device, Engine, How, OpenError};
 use crate::port::xdp::program::{LoadError, Settings};
 use crate::port::xdp::promiscuous::Promiscuous;
 use crate::port::xdp::{self, socket};
-use crate::port::{Port, Remains};
 use crate::wire::ethernet::{HEADER_LEN, TAG_LEN};
 use crate::worker::handover::{Handover, Move, Ticket};
-use crate::worker::mail::MovedLane;
-use crate::worker::{Command, Mail, Report, thread};
+use crate::worker::{Command, Mail, Report};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -37,6 +36,9 @@ use switch_api::{ApiError, Code, Mac, PortKind, PortSettings, WhenDead};
 pub const WORKER_PATIENCE: Duration = Duration::from_secs(5);
 /// Whoever is waited for wakes the control thread; this is for the patience to end, too.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How long a port that somebody wants may wait for its device's queues, which sockets that were closed have for a moment still. Nobody else
+/// is served meanwhile.
+pub(super) const OPEN_PATIENCE: Duration = Duration::from_millis(100);
 /// How long workers stand still for lanes to move, at most: a thousand times what it takes. A TAP's queue holds what a pod
 /// sends meanwhile at 5 000 packets a second.
 const HANDOVER_PATIENCE: Duration = Duration::from_millis(200);
@@ -88,6 +90,11 @@ impl Door {
         self.tap.as_ref().and_then(Tap::home).or(self.cable.as_ref().and_then(|cable| cable.home.as_ref()))
     }
 
+    /// Whether a lane with this load is one of its own, and not of the port that had its number before.
+    pub(super) fn has(&self, load: &Arc<LaneLoad>) -> bool {
+        self.loads.iter().any(|own| Arc::ptr_eq(own, load))
+    }
+
     /// What the snapshot should say.
     pub fn live(&self) -> Live {
         Live { up: true, mtu: self.mtu, gso: self.gso, lanes: self.workers.iter().copied().collect() }
@@ -108,8 +115,10 @@ pub struct Doors {
     pub mail: Arc<[Mail]>,
     /// Lanes each worker has.
     pub load: Vec<usize>,
-    /// Reports that came while another was waited for.
-    pub stash: Vec<Report>,
+    /// Reports that came while another was waited for, and whose they are.
+    pub stash: Vec<(u16, Report)>,
+    /// Commands that must not be lost and found no room yet, by worker.
+    pub(super) backlog: Vec<VecDeque<Command>>,
     /// What memory is spent on.
     pub budget: Budget,
     /// Frames of the region that is being emptied, as workers hand them over.
@@ -126,40 +135,50 @@ impl Doors {
     /// None is open yet.
     pub fn new(engine: Result<Engine, String>, area: Arc<Area>, mail: Arc<[Mail]>, budget: Budget) -> Self {
         let load = vec![0; mail.len()];
+        let backlog = mail.iter().map(|_| VecDeque::new()).collect();
         let (stash, emptied, fresh, fresh_taps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { engine, area, mail, load, stash, budget, emptied, ticket: 0, fresh, fresh_taps }
+        Self { engine, area, mail, load, stash, backlog, budget, emptied, ticket: 0, fresh, fresh_taps }
     }
 
     /// Opens `port`, whose device was made in `home` if it was, and hands its lanes to their workers. It carries nothing until a snapshot
-    /// names it.
+    /// names it. `until`: see [`How`].
     pub(super) fn open(
         &mut self,
         id: PortId,
         port: &switch_api::Port,
         home: Option<&Home>,
+        until: Instant,
     ) -> Result<Door, ApiError> {
-        let made = self.make(id, port, home);
+        // What is told here must arrive: a program on a device whose lanes nobody has would drop what comes.
+        self.workers_take_commands()?;
+        let made = self.make(id, port, home, until);
         let (mut door, lanes) = made.inspect_err(|_| self.leave(id))?;
         for worker in 0..self.mail.len() {
-            self.tell(worker as u16, Command::OpenQueue(id, TxQueue::with_room()))?;
+            self.tell_for_sure(worker as u16, Command::OpenQueue(id, TxQueue::with_room()));
         }
         door.loads = lanes.iter().map(|_| Arc::default()).collect();
         for (queue, (lane, worker)) in lanes.into_iter().zip(&door.workers).enumerate() {
-            self.tell(*worker, Command::AddLane(id, queue as u16, lane, door.loads[queue].clone()))?;
+            self.tell_for_sure(*worker, Command::AddLane(id, queue as u16, lane, door.loads[queue].clone()));
             self.load[usize::from(*worker)] += 1;
         }
         Ok(door)
     }
 
     /// Makes a port's lanes, once there is memory for them.
-    fn make(&mut self, id: PortId, port: &switch_api::Port, home: Option<&Home>) -> Result<Made, ApiError> {
+    fn make(
+        &mut self,
+        id: PortId,
+        port: &switch_api::Port,
+        home: Option<&Home>,
+        until: Instant,
+    ) -> Result<Made, ApiError> {
         let (kind, settings) = (&port.kind, &port.settings);
         Ok(match kind {
             PortKind::Xdp { device, .. } => {
                 let Some(wanted) = cable::Wanted::of(port, home) else {
-                    return self.open_xdp(id, device, kind, settings);
+                    return self.open_xdp(id, device, (kind, settings), until);
                 };
-                self.open_cable(id, wanted, port)?
+                self.open_cable(id, wanted, port, until)?
             }
             PortKind::Tap { queues, .. } => {
                 self.admit(id, &Wants::Tap(u32::from(*queues)))?;
@@ -197,6 +216,7 @@ impl Doors {
         id: PortId,
         mut wanted: cable::Wanted,
         port: &switch_api::Port,
+        until: Instant,
     ) -> Result<Made, ApiError> {
         let PortKind::Xdp { device, queues, ring_size, .. } = &port.kind else {
             return Err(ApiError::new(Code::Internal, "a cable of a port that is no xdp port"));
@@ -207,7 +227,7 @@ impl Doors {
         self.admit(id, &Wants::Xdp { workers, ring_size: *ring_size })?;
         self.leave(id);
         let is_fresh = cable::open(&mut wanted)?;
-        let opened = self.open_xdp(id, device, &port.kind, &port.settings);
+        let opened = self.open_xdp(id, device, (&port.kind, &port.settings), until);
         let (door, lanes) = opened.inspect_err(|_| {
             if is_fresh && let Err(error) = cable::remove(&wanted) {
                 tracing::warn!("a device may be left behind: {error}");
@@ -280,8 +300,8 @@ impl Doors {
         &mut self,
         id: PortId,
         name: &str,
-        kind: &PortKind,
-        settings: &PortSettings,
+        (kind, settings): (&PortKind, &PortSettings),
+        until: Instant,
     ) -> Result<Made, ApiError> {
         let PortKind::Xdp { mode, queues, ring_size, busy_poll_us, take, when_dead, dead_after_ms, .. } =
             kind
@@ -310,8 +330,8 @@ impl Doors {
             mac: link.mac.unwrap_or(Mac([0; 6])),
         };
         let jumbo = self.is_jumbo(&link);
-        let how =
-            How { mode: *mode, ring_size: *ring_size, busy_poll_us: *busy_poll_us, settings, jumbo, region };
+        let (mode, ring_size, busy_poll_us) = (*mode, *ring_size, *busy_poll_us);
+        let how = How { mode, ring_size, busy_poll_us, settings, jumbo, region, until };
         let device = Device { name, ifindex: link.index, queues, runs: hook_of(&link) };
         let opened = self.engine()?.open(&device, &how).map_err(|error| refuse(name, &link, error))?;
         let reported = links::find(name).ok().flatten().and_then(|link| link.xdp);
@@ -395,14 +415,6 @@ impl Doors {
         least.map_or(0, |(worker, _)| worker as u16)
     }
 
-    pub(super) fn tell(&self, worker: u16, command: Command) -> Result<(), ApiError> {
-        if thread::command(&self.mail[usize::from(worker)], command) {
-            return Ok(());
-        }
-        Err(ApiError::new(Code::Timeout, format!("worker {worker} takes no commands"))
-            .hint("its core may be taken by another program; see `switch-ctl worker list`"))
-    }
-
     /// Moves lanes of a port to other workers: [`Handover::is_moved`], unless it took too long. Every worker that was told
     /// so stands still until [`Doors::go_on`].
     pub(super) fn hand_over(&mut self, id: PortId, moves: Vec<Move>) -> Handover {
@@ -420,7 +432,8 @@ impl Doors {
             for worker in 0..self.mail.len() {
                 while let Some(report) = self.mail[worker].reports.pop() {
                     heard = true;
-                    self.stash.extend(handover.hear(worker as u16, report));
+                    let others = handover.hear(worker as u16, report);
+                    self.stash.extend(others.map(|report| (worker as u16, report)));
                 }
             }
             if !heard {
@@ -433,81 +446,6 @@ impl Doors {
     /// Lets the workers go on, with the snapshot of `generation` at the earliest.
     pub(super) fn go_on(&mut self, handover: &Handover, generation: u64) -> Result<(), ApiError> {
         handover.end(generation).try_for_each(|(worker, command)| self.tell(worker, command))
-    }
-
-    /// Gives a lane, which nobody waited for any more, back to the worker that had it.
-    pub(super) fn give_back(&self, from: u16, port: PortId, queue: u16, lane: MovedLane, luggage: Luggage) {
-        let told = self.tell(from, Command::AddLane(port, queue, lane.0, lane.1));
-        if let Err(error) = told.and_then(|()| self.tell(from, Command::Unpack(luggage))) {
-            tracing::error!("a lane of port {port} is lost: {error}");
-        }
-    }
-
-    /// Takes a port's lanes from their workers, closes them, and sends their frames home. No snapshot in
-    /// use names the port any more. `detach` also takes the XDP program off, or removes a device we made.
-    pub fn close(&mut self, id: PortId, door: Door, detach: bool) -> Result<usize, ApiError> {
-        // Its lanes cannot be kept: whatever goes wrong from here on, it needs no frames any more.
-        self.leave(id);
-        let reclaimed = self.close_lanes(id, &door.workers)?;
-        if let Some(attached) = door.attached.filter(|_| detach) {
-            // A pin that is gone already, because somebody removed it, is what we want.
-            _ = attached.detach();
-        }
-        if let Some(wanted) = door.cable.filter(|_| detach) {
-            // With it goes what is in its namespace. One that is gone with the pod is what we want.
-            cable::remove(&wanted)?;
-        }
-        if let Some(tap) = door.tap.filter(|_| detach) {
-            // A device that the pod deleted already is what we want.
-            _ = tap.remove();
-        }
-        Ok(reclaimed)
-    }
-
-    /// Takes lanes and room from all workers at once: what is asked for together is waited for together. Each answers in the order in
-    /// which it was asked.
-    fn close_lanes(&mut self, id: PortId, workers: &[u16]) -> Result<usize, ApiError> {
-        for (queue, worker) in workers.iter().enumerate() {
-            self.tell(*worker, Command::TakeLane(id, queue as u16))?;
-        }
-        let everybody = 0..self.mail.len() as u16;
-        everybody.clone().try_for_each(|worker| self.tell(worker, Command::CloseQueue(id)))?;
-        let mut taking_in = Vec::new();
-        for (queue, worker) in workers.iter().enumerate() {
-            let ours = |report: &Report| matches!(report, Report::LaneOut(port, q, _) if (*port, usize::from(*q)) == (id, queue));
-            let Report::LaneOut(_, _, Some(lane)) = self.await_report(*worker, ours)? else { continue };
-            let load = &mut self.load[usize::from(*worker)];
-            *load = load.saturating_sub(1);
-            let remains: Remains = lane.close(&self.area);
-            self.tell(*worker, Command::TakeIn(remains))?;
-            taking_in.push(*worker);
-        }
-        for worker in everybody {
-            self.await_report(worker, |report| matches!(report, Report::QueueOut(port, _) if *port == id))?;
-        }
-        let mut reclaimed = 0;
-        for worker in taking_in {
-            if let Report::TakenIn(frames) =
-                self.await_report(worker, |report| matches!(report, Report::TakenIn(_)))?
-            {
-                reclaimed += frames;
-            }
-        }
-        Ok(reclaimed)
-    }
-
-    /// Waits for a report; others that come meanwhile are kept.
-    fn await_report(&mut self, worker: u16, is_it: impl Fn(&Report) -> bool) -> Result<Report, ApiError> {
-        let deadline = Instant::now() + WORKER_PATIENCE;
-        while Instant::now() < deadline {
-            match self.mail[usize::from(worker)].reports.pop() {
-                Some(report) if is_it(&report) => return Ok(report),
-                Some(other) => self.stash.push(other),
-                None => std::thread::park_timeout(LOOK_AGAIN),
-            }
-        }
-        Err(ApiError::new(Code::Timeout, format!("worker {worker} did not answer"))
-            .hint("its core may be taken by another program; see `switch-ctl worker list`"))
     }
 }
 

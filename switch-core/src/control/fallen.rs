@@ -7,18 +7,25 @@ use super::retry::Retry;
 use super::rtnl::Rtnl;
 use super::tap::{News, Tap};
 use crate::config::snapshot::PortId;
+use crate::counter::LaneLoad;
 use crate::worker::Report;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use switch_api::{Name, PortKind};
+
+/// How long all ports that are tried again may wait for their queues, together: they are tried once more, and somebody waits for an answer.
+const REOPEN_PATIENCE: Duration = Duration::from_millis(50);
+/// How long each port may wait for its queues at the start, when nobody is served yet: a daemon that was killed leaves its sockets to the kernel.
+pub(super) const RESTORE_PATIENCE: Duration = Duration::from_millis(500);
 
 const GONE: &str = "its device was deleted or moved to another namespace";
 
 impl Daemon {
-    /// Opens a declared port, or notes why it cannot be.
-    pub(super) fn open_again(&mut self, name: &Name) {
+    /// Opens a declared port, or notes why it cannot be. Its queues are waited for until then.
+    pub(super) fn open_again(&mut self, name: &Name, until: Instant) {
         let Some(port) = self.model.ports.get(name) else { return };
         let id = port.id;
-        let life = match self.doors.open(id, &port.object, self.homes.get(name)) {
+        let life = match self.doors.open(id, &port.object, self.homes.get(name), until) {
             Ok(door) => {
                 tracing::info!(port = %name, mode = door.mode, "port is up");
                 PortLife::Up(Box::new(door))
@@ -194,9 +201,9 @@ impl Daemon {
         let due = |id: &PortId| self.retries.get(id).is_none_or(|retry| retry.is_due(now));
         let fallen = self.model.ports.iter().filter(|(_, port)| down(&port.id) && due(&port.id));
         let fallen: Vec<Name> = fallen.map(|(name, _)| name.clone()).collect();
-        let mut any = false;
+        let (mut any, until) = (false, now + REOPEN_PATIENCE);
         for name in fallen {
-            self.open_again(&name);
+            self.open_again(&name, until);
             let id = self.model.ports[&name].id;
             any |= matches!(self.ports.get(&id), Some(PortLife::Up(_)));
         }
@@ -206,21 +213,29 @@ impl Daemon {
         }
     }
 
+    /// Whether an open port has this lane. It may be of one that had the port's number before, or of the same one before it fell.
+    fn is_lane_of(&self, port: PortId, load: &Arc<LaneLoad>) -> bool {
+        matches!(self.ports.get(&port), Some(PortLife::Up(door)) if door.has(load))
+    }
+
     /// Reads what the workers report.
     pub fn read_reports(&mut self) {
+        self.doors.catch_up_with_all();
         let mut reports = std::mem::take(&mut self.doors.stash);
-        for mail in self.doors.mail.iter() {
-            reports.extend(std::iter::from_fn(|| mail.reports.pop()));
+        for (worker, mail) in (0..).zip(self.doors.mail.iter()) {
+            reports.extend(std::iter::from_fn(|| mail.reports.pop()).map(|report| (worker, report)));
         }
         let mut dead = Vec::new();
-        for report in reports {
+        for (worker, report) in reports {
             match report {
-                Report::Died(port, _, errno) => dead.push((port, errno)),
+                Report::Died(port, load, errno) => dead.push((port, load, errno)),
                 Report::Loop => self.tell_loops(),
                 Report::Emptied(region, frames) => self.doors.take_emptied(region, frames),
                 Report::Packed { from, port, queue, lane: Some(lane), luggage } => {
-                    self.doors.give_back(from, port, queue, lane, luggage);
+                    let is_open = self.is_lane_of(port, &lane.1);
+                    self.doors.give_back(from, (port, queue), lane, luggage, is_open);
                 }
+                Report::LaneOut(_, _, Some(lane)) => self.doors.bury(worker, lane),
                 Report::Moved(moved) => self.tell_move(&moved),
                 Report::Refused(refused) => self.tell_refused(&refused),
                 Report::Logged(logged) => self.tell_logged(&logged),
@@ -235,8 +250,8 @@ impl Daemon {
                 | Report::Unpacked(_) => {}
             }
         }
-        for (port, errno) in dead {
-            if matches!(self.ports.get(&port), Some(PortLife::Up(_))) {
+        for (port, load, errno) in dead {
+            if self.is_lane_of(port, &load) {
                 let error = std::io::Error::from_raw_os_error(errno);
                 // A device of ours: what it died of is known in its namespace, if anywhere.
                 let news = match self.ports.get_mut(&port) {
@@ -252,3 +267,7 @@ impl Daemon {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "fallen_tests.rs"]
+mod tests;

@@ -17,7 +17,8 @@
 //! | [`fallen`] | ports fall, say why, and come back |
 //! | [`retry`] | when a port that is down is tried again |
 //! | [`tick`] | what is due once a second |
-//! | [`doors`] | opening and closing ports: sockets and lanes, not rules |
+//! | [`doors`] | opening ports: sockets and lanes, not rules |
+//! | [`closing`] | closing them, also behind workers that answer late |
 //! | [`budget`] | what memory is spent on, and the ceiling |
 //! | [`regions`] | packet memory grows and shrinks |
 //! | [`probe`] | what a device can do, by trying |
@@ -52,6 +53,7 @@
 //! | [`uplinks`] | NICs that the node's kernel shares: its addresses and neighbours there |
 //! | [`capture`] | copies of frames, for one client |
 //! | [`bpffs`] | the directory where XDP links are pinned |
+//! | [`pins`] | whose the programs are that stayed there |
 
 mod acls;
 mod addresses;
@@ -64,6 +66,7 @@ mod cable;
 mod capture;
 mod change;
 mod clocks;
+mod closing;
 mod config;
 pub mod daemon;
 mod devices;
@@ -94,6 +97,7 @@ mod overload;
 pub mod owners;
 pub mod peer;
 pub mod persist;
+pub mod pins;
 pub(crate) mod places;
 mod policies;
 mod policy_diff;

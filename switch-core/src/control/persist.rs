@@ -38,7 +38,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 use switch_api::Name;
 
 /// Pages of the file that are kept in memory: what a change touches, many times over. The library's own default is
@@ -124,6 +126,16 @@ impl Store {
         let (path, database) = (path.to_owned(), Some(database));
         let kept = Kept { path, database, unsynced: false, in_doubt: false, value: None };
         Ok((Self(Some(kept)), declared))
+    }
+
+    /// Which file it is, for as long as it is there: another one of the same name has another. None keeps nothing.
+    pub fn identity(&self) -> Option<String> {
+        let kept = self.0.as_ref()?;
+        let metadata = std::fs::metadata(&kept.path).ok()?;
+        // Numbers of files are given out again; not every file system knows when one was made.
+        let made = metadata.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+        let made = made.map_or(0, |made| made.as_nanos());
+        Some(format!("{:x}-{:x}-{made:x}", metadata.dev(), metadata.ino()))
     }
 
     /// Keeps where `after` differs from `before`, which is the model in force. On return it is on disk.

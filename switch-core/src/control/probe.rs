@@ -3,7 +3,7 @@
 //! port with `mode: auto` tries.
 
 use super::daemon::{Daemon, PortLife};
-use super::doors::hook_of;
+use super::doors::{OPEN_PATIENCE, hook_of};
 use super::links::Link;
 use super::uplinks::shareable;
 use crate::config::checked::QUEUES_MAX;
@@ -12,6 +12,7 @@ use crate::port::xdp::open::{Device, Engine, How};
 use crate::port::xdp::program::Settings;
 use crate::port::xdp::socket;
 use crate::port::xdp::umem::TxMetadata;
+use std::time::Instant;
 use switch_api::{
     ApiError, Code, DEAD_AFTER_MS_DEFAULT, Mac, ProbeReply, RING_SIZE_DEFAULT, Take, Tried, WhenDead, XdpMode,
 };
@@ -60,7 +61,8 @@ fn try_mode(engine: &Engine, area: &Area, device: &Device, what: &str, mode: Xdp
         workers: vec![0; device.queues as usize],
         mac: Mac([0; 6]),
     };
-    let how = How { mode, ring_size: RING_SIZE_DEFAULT, busy_poll_us: 0, settings, jumbo, region: 0 };
+    let (ring_size, until) = (RING_SIZE_DEFAULT, Instant::now() + OPEN_PATIENCE);
+    let how = How { mode, ring_size, busy_poll_us: 0, settings, jumbo, region: 0, until };
     let tried = |works, detail: String| Tried { what: what.to_owned(), works, detail };
     let opened = match engine.open(device, &how) {
         Ok(opened) => opened,

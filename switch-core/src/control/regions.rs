@@ -7,7 +7,8 @@ use super::budget::{Step, Wants};
 use super::doors::Doors;
 use crate::config::snapshot::PortId;
 use crate::frame::{Frame, Pool};
-use crate::worker::{Command, thread};
+use crate::worker::{Command, Mail, thread};
+use std::collections::VecDeque;
 use switch_api::{ApiError, Code};
 
 impl Doors {
@@ -47,28 +48,30 @@ impl Doors {
         });
         let frames = mapped.inspect_err(|_| self.budget.absent(region))?;
         tracing::info!(region, frames = frames.len(), "packet memory grows");
-        self.hand_out(region, frames)
+        self.hand_out(region, frames);
+        Ok(())
     }
 
     /// Takes back a region that is being emptied. What is still out comes home by itself.
     fn revive(&mut self, region: u16) -> Result<(), ApiError> {
         self.workers_take_commands().inspect_err(|_| self.budget.emptying(region))?;
         let frames = std::mem::take(&mut self.emptied);
-        self.hand_out(region, frames)
-    }
-
-    fn hand_out(&mut self, region: u16, frames: Vec<Frame>) -> Result<(), ApiError> {
-        let dealt = Pool::deal_region(&self.area, frames, self.mail.len());
-        for (worker, frames) in dealt.into_iter().enumerate() {
-            self.tell(worker as u16, Command::Grow(region, frames))?;
-        }
+        self.hand_out(region, frames);
         Ok(())
     }
 
-    /// Whether every worker has room for a command: nobody else gives any, so it is there when it is needed. A
-    /// command with frames must not be refused.
-    fn workers_take_commands(&self) -> Result<(), ApiError> {
-        match self.mail.iter().position(|mail| mail.commands.is_full()) {
+    fn hand_out(&mut self, region: u16, frames: Vec<Frame>) {
+        let dealt = Pool::deal_region(&self.area, frames, self.mail.len());
+        for (worker, frames) in dealt.into_iter().enumerate() {
+            self.tell_for_sure(worker as u16, Command::Grow(region, frames));
+        }
+    }
+
+    /// Whether every worker has room for a command: nobody else gives any, so it is there when it is needed.
+    pub(super) fn workers_take_commands(&self) -> Result<(), ApiError> {
+        let is_behind =
+            |(mail, backlog): (&Mail, &VecDeque<_>)| mail.commands.is_full() || !backlog.is_empty();
+        match self.mail.iter().zip(&self.backlog).position(is_behind) {
             None => Ok(()),
             Some(worker) => Err(ApiError::new(Code::Timeout, format!("worker {worker} takes no commands"))
                 .hint("its core may be taken by another program; see `switch-ctl worker list`")),
@@ -92,9 +95,7 @@ impl Doors {
     pub(super) fn take_emptied(&mut self, region: u16, frames: Vec<Frame>) {
         if !self.budget.is_emptying(region) {
             // It is wanted again since.
-            if let Err(error) = self.hand_out(region, frames) {
-                tracing::error!("frames of region {region} are lost: {error}");
-            }
+            self.hand_out(region, frames);
             return;
         }
         self.emptied.extend(frames);
@@ -113,9 +114,7 @@ impl Doors {
             Err(frames) => {
                 tracing::warn!("the kernel did not take region {region} of packet memory back");
                 self.budget.serving(region);
-                if let Err(error) = self.hand_out(region, frames) {
-                    tracing::error!("frames of region {region} are lost: {error}");
-                }
+                self.hand_out(region, frames);
             }
         }
     }

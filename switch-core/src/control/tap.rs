@@ -230,14 +230,18 @@ pub(super) fn inside<T: Send>(
     work: impl FnOnce() -> T + Send,
 ) -> Result<T, ApiError> {
     let entered = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, || {
             if let Some(file) = namespace {
                 move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
             }
             Ok::<T, rustix::io::Errno>(work())
         });
-        thread.join()
+        thread.map(|thread| thread.join())
     });
+    let entered = entered.map_err(|error| {
+        ApiError::new(Code::System, format!("no thread could be started for the namespace: {error}"))
+            .hint("the node, or the daemon's control group, has no room for another one: see `TasksMax=` and `pids.max`; try again")
+    })?;
     match entered {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {

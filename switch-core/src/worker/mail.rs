@@ -117,8 +117,8 @@ pub enum Report {
     Refused(Refused),
     /// A rule that wants it told decided about the first packet of a flow.
     Logged(Logged),
-    /// A lane died; the kernel's error number.
-    Died(PortId, u16, i32),
+    /// A lane died: the one with this load, for its port's number may be another's by now; the kernel's error number.
+    Died(PortId, Arc<LaneLoad>, i32),
 }
 
 /// A worker's letter box; everybody may hold one.

@@ -302,7 +302,8 @@ impl Turn {
             {
                 lane.dead = true;
                 // A report that finds no room is not lost: the control thread hears of the device itself.
-                _ = self.mail[usize::from(self.id)].reports.push(Report::Died(lane.port, lane.queue, errno));
+                let died = Report::Died(lane.port, lane.load.clone(), errno);
+                _ = self.mail[usize::from(self.id)].reports.push(died);
             }
         }
     }

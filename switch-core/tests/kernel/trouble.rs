@@ -8,9 +8,9 @@ use switch_api::{
     Status, WhenDead,
 };
 use switch_lab::frames::{has_mark, plain, station};
-use switch_lab::node::xdp_port;
+use switch_lab::node::{tap_port, xdp_port};
 use switch_lab::steady::Steady;
-use switch_lab::trouble::{Hung, Undrained, without_af_xdp};
+use switch_lab::trouble::{Crowded, Hung, Undrained, without_af_xdp};
 use switch_lab::{Daemon, Node, Pod, RawSocket, wait_until};
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -377,4 +377,26 @@ fn a_full_ring_of_the_peer_costs_what_was_for_it_by_name_and_nothing_else() {
     let refused = joined.near.drops("tx-refused");
     joined.recovers();
     assert_eq!(joined.near.drops("tx-refused"), refused);
+}
+
+/// A pod's namespace is entered by a thread; a node that has no room for one goes on with what it has.
+#[test]
+fn a_node_without_room_for_a_thread_refuses_a_pod_by_name() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    let pods = [node.bare_pod(1), node.bare_pod(2)];
+    daemon.attach_tap(&pods[0], "br0", PortSettings::default());
+    let Some(crowded) = Crowded::process(daemon.pid()).unwrap() else {
+        return println!("no control group counts processes here");
+    };
+    let port = tap_port(&pods[1], "br0", PortSettings::default());
+    let add = Request::PortAdd(Box::new(port));
+    let refused = daemon.client().call::<Done>(&add).unwrap_err();
+    assert!(refused.code == Code::System && refused.message.contains("no thread"), "{refused:?}");
+    assert_eq!(daemon.port("tap1").state, PortState::Up);
+    drop(crowded);
+    let _: Done = daemon.call(&add);
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    daemon.assert_conserved();
 }

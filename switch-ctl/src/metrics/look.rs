@@ -62,6 +62,7 @@ impl Look {
             sandbox: None,
             outside: None,
             pod_mtu: None,
+            xdp_mtu_max: None,
         };
         Self {
             status,

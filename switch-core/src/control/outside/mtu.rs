@@ -1,6 +1,7 @@
 //! How large a packet may be that a pod sends out of the node, and that pods' devices follow when that changes.
 
 use crate::config::Checked;
+use crate::config::checked::OWN_MTU_RANGE;
 use crate::config::snapshot::PortId;
 use crate::control::daemon::{Daemon, PortLife};
 use crate::control::rtnl::Rtnl;
@@ -18,7 +19,7 @@ const FAR: [IpAddr; 2] = [
 ];
 
 impl Daemon {
-    /// What fits through the host port and through the devices of the node's default routes; none without a way out. Where uplinks go by
+    /// What fits through the host port and through the devices of the node's default routes, and is possible at all; none without a way out. Where uplinks go by
     /// the kernel's routes there may be no host port.
     pub(in crate::control) fn pod_mtu(&self) -> Option<u16> {
         let hosts =
@@ -36,7 +37,8 @@ impl Daemon {
         let own: Vec<u32> = doors.iter().map(|(_, index)| *index).collect();
         // Without an answer it is as if there was no way.
         let uplink = uplink_mtu(&own).unwrap_or_default()?;
-        Some(u16::try_from(uplink).unwrap_or(u16::MAX).min(ours.unwrap_or(u16::MAX)))
+        let most = ours.unwrap_or(*OWN_MTU_RANGE.end()).min(*OWN_MTU_RANGE.end());
+        Some(u16::try_from(uplink).unwrap_or(u16::MAX).min(most))
     }
 
     /// Once a second: pods whose devices follow the node's way out are given its MTU if that is another. A node that has no way at the
@@ -47,10 +49,11 @@ impl Daemon {
             return;
         }
         let Some(mtu) = self.pod_mtu() else { return };
+        let xdp_max = Some(self.doors.xdp_mtu_max());
         let is_up = |id: &PortId| matches!(self.ports.get(id), Some(PortLife::Up(_)));
         let due = self.model.ports.iter().filter(|(_, port)| follows(&port.object) && is_up(&port.id));
         let due = due.filter(|(_, port)| {
-            port.object.settings.mtu.unwrap_or(MTU_DEFAULT) != port.object.mtu_that_follows(mtu)
+            port.object.settings.mtu.unwrap_or(MTU_DEFAULT) != port.object.mtu_that_follows(mtu, xdp_max)
         });
         let due: Vec<(Name, PortId)> = due.map(|(name, port)| (name.clone(), port.id)).collect();
         if !due.is_empty() {
@@ -61,10 +64,12 @@ impl Daemon {
     /// Devices first, so that nothing is declared that is not so; routes by them have the device's MTU.
     fn change_mtus(&mut self, due: &[(Name, PortId)], mtu: u16) {
         let (mut model, mut had) = (self.model.clone(), BTreeSet::new());
+        let xdp_max = Some(self.doors.xdp_mtu_max());
         for (name, id) in due {
             let Some(port) = model.ports.get_mut(name) else { continue };
             had.insert(port.object.settings.mtu.unwrap_or(MTU_DEFAULT));
-            let follows = port.object.mtu_that_follows(mtu);
+            // One that is larger would be the end of an xdp port.
+            let follows = port.object.mtu_that_follows(mtu, xdp_max);
             Arc::make_mut(&mut port.object).settings.mtu = Some(follows);
             // A pod that cannot be given it now is declared all the same: not to be tried every second. CHECK finds it.
             if let Err(error) = self.set_device_mtu(*id, &port.object) {

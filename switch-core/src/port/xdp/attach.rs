@@ -75,22 +75,49 @@ impl std::fmt::Debug for Attached {
     }
 }
 
+/// With what the names of pinned links begin.
+const PINNED: &str = "link-";
+
+/// A link that is pinned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// The device it was attached to, by the name it had.
+    pub device: String,
+    /// And its index.
+    pub ifindex: u32,
+    /// Where.
+    pub path: PathBuf,
+}
+
 /// Where the link of a device is pinned: by name and index, so that a new device of an old name is not
-/// taken for the old one.
+/// taken for the old one. A bpffs has no dots in its names (kernel/bpf/inode.c), and devices no colons in theirs: one stands for the other.
 pub fn pin_path(directory: &Path, device: &str, ifindex: u32) -> PathBuf {
-    directory.join(format!("link-{device}-{ifindex}"))
+    directory.join(format!("{PINNED}{}-{ifindex}", device.replace('.', ":")))
+}
+
+/// The device of a pin, by the name of that.
+fn device_of(name: &str) -> Option<(String, u32)> {
+    let (device, ifindex) = name.strip_prefix(PINNED)?.rsplit_once('-')?;
+    Some((device.replace(':', "."), ifindex.parse().ok()?))
+}
+
+/// All links that are pinned in a directory.
+pub fn pins(directory: &Path) -> io::Result<Vec<Pin>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let device = entry.file_name().to_str().and_then(device_of);
+        found.extend(device.map(|(device, ifindex)| Pin { device, ifindex, path: entry.path() }));
+    }
+    Ok(found)
 }
 
 /// Removes pins of devices that had this name and are gone. Their links are attached to nothing.
 fn remove_stale_pins(directory: &Path, device: &str, keep: &Path) {
-    let prefix = format!("link-{device}-");
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let index = name.to_str().and_then(|name| name.strip_prefix(&prefix));
-        if index.is_some_and(|index| index.parse::<u32>().is_ok()) && entry.path() != keep {
-            // A pin that does not go away costs a name in a directory; it is tried again next time.
-            _ = std::fs::remove_file(entry.path());
-        }
+    let stale = pins(directory).unwrap_or_default().into_iter();
+    for pin in stale.filter(|pin| pin.device == device && pin.path != keep) {
+        // A pin that does not go away costs a name in a directory; it is tried again next time.
+        _ = std::fs::remove_file(pin.path);
     }
 }
 
@@ -193,5 +220,26 @@ fn refusal(error: ProgramError, hook: Hook) -> AttachError {
     match io_error.raw_os_error() {
         Some(libc::EBUSY | libc::EEXIST) => AttachError::Foreign,
         _ => AttachError::Refused { hook, error: io_error },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_tells_its_device_and_no_two_devices_have_one() {
+        let names = ["eth0", "eth0.100", "eth0-100", "eth0.100-7", "a.b.c", "pod-1", "-", "veth.-1"];
+        let mut seen = std::collections::BTreeSet::new();
+        for (name, ifindex) in names.iter().flat_map(|name| [1, 7, 100].map(|index| (*name, index))) {
+            let path = pin_path(Path::new("/run/bpf"), name, ifindex);
+            let pinned = path.file_name().and_then(|name| name.to_str()).unwrap();
+            assert!(!pinned.contains('.'), "{pinned}");
+            assert_eq!(device_of(pinned), Some((name.to_owned(), ifindex)));
+            assert!(seen.insert(path.clone()), "{pinned} is another's, too");
+        }
+        for other in ["beats", "link-", "link-eth0", "link-eth0-x", "state-1-2-3"] {
+            assert_eq!(device_of(other), None, "{other}");
+        }
     }
 }

@@ -14,12 +14,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use switch_api::{Take, XdpMode};
 
-/// `bind` answers EBUSY for a moment after another socket left the queue; so often it is tried again.
-const BIND_ATTEMPTS: u32 = 50;
-const BIND_PAUSE: Duration = Duration::from_millis(10);
+/// `bind` answers EBUSY for a moment after another socket left the queue; so long it waits until it is tried again.
+const BIND_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why a port that may be in any mode is in the slowest after a restart. That it was refused a faster one is not asked again: while
 /// there is a program in one mode the kernel takes none in another.
@@ -67,6 +66,8 @@ pub struct How {
     pub jumbo: bool,
     /// The region of packet memory whose frames it is given.
     pub region: u16,
+    /// Until when a queue is waited for that another socket has, or just had. Nobody else is served meanwhile.
+    pub until: Instant,
 }
 
 /// An open device.
@@ -236,14 +237,13 @@ impl Engine {
         }
         let pin = attach::pin_path(&self.directory, device.name, device.ifindex);
         attached.detach().map_err(|error| AttachError::Pin { path: pin, error: error.to_string() })?;
-        for _ in 1..BIND_ATTEMPTS {
+        loop {
             match self.attach_in(hook, None, device, how) {
                 // The kernel may take it off a moment later.
-                Err(AttachError::Foreign) => std::thread::sleep(BIND_PAUSE),
+                Err(AttachError::Foreign) if Instant::now() < how.until => std::thread::sleep(BIND_PAUSE),
                 other => return other,
             }
         }
-        self.attach_in(hook, None, device, how)
     }
 
     fn bind_all(
@@ -296,7 +296,8 @@ impl Engine {
             }
         };
         let rings = socket.make_rings(how.ring_size).map_err(failed("rings"))?;
-        bind_patiently(&socket, device.ifindex, queue, flags, share).map_err(failed("bind"))?;
+        let bind = || socket.bind(device.ifindex, queue, flags, share);
+        patiently(how.until, bind).map_err(failed("bind"))?;
         // Kernels without it move 32 frames a kick instead, which is slower and as correct.
         socket.raise_tx_budget(how.ring_size);
         if how.busy_poll_us > 0 {
@@ -342,20 +343,16 @@ enum Sharing<'a> {
     Through(BorrowedFd<'a>),
 }
 
-fn bind_patiently(
-    socket: &RawSocket,
-    ifindex: u32,
-    queue: u32,
-    flags: u16,
-    share: Option<BorrowedFd>,
-) -> io::Result<()> {
-    for _ in 1..BIND_ATTEMPTS {
-        match socket.bind(ifindex, queue, flags, share) {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(BIND_PAUSE),
+/// Tries until it is not refused for being busy, or until then; once at least.
+fn patiently(until: Instant, bind: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match bind() {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until => {
+                std::thread::sleep(BIND_PAUSE);
+            }
             other => return other,
         }
     }
-    socket.bind(ifindex, queue, flags, share)
 }
 
 fn explain_umem(error: &io::Error) -> String {
