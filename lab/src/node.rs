@@ -162,7 +162,12 @@ impl Node {
 
     /// Starts the daemon and waits until it serves.
     pub fn start(&self, options: &Options) -> Daemon {
-        let socket = self.directory.join("switchd.sock");
+        self.start_at("switchd.sock", options)
+    }
+
+    /// The same, with its socket elsewhere in the node's directory: beside another daemon. Its log is the same file.
+    pub fn start_at(&self, socket: &str, options: &Options) -> Daemon {
+        let socket = self.directory.join(socket);
         let log = self.directory.join("log");
         let file = std::fs::File::options().create(true).append(true).open(&log);
         let file = file.unwrap_or_else(|error| panic!("{}: {error}", log.display()));

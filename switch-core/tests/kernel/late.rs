@@ -2,7 +2,7 @@
 
 use crate::switchd;
 use std::time::{Duration, Instant};
-use switch_api::{Bridge, ByName, Client, Done, PortSettings, PortState, Request, Stop};
+use switch_api::{ByName, Done, PortSettings, PortState, Request};
 use switch_lab::node::xdp_port;
 use switch_lab::trouble::Hung;
 use switch_lab::{Daemon, Node, Pod, wait_until};
@@ -79,14 +79,10 @@ fn a_queue_that_another_program_has_is_not_waited_for_long() {
     // The program is off the device, and the socket on its queue all the same.
     let hung = Hung::thread(daemon.pid(), "worker-0").unwrap();
     _ = delete(&daemon, &pods[0]).unwrap_err();
-    let folder = node.directory().join("second");
-    std::fs::create_dir(&folder).unwrap();
-    let mut second = node.net.command(env!("CARGO_BIN_EXE_switchd"));
-    let mut second = second.arg("--socket").arg(folder.join("sock")).spawn().unwrap();
-    let connect = || Client::connect(&folder.join("sock"), LONG);
-    wait_until("it serves", LONG, || connect().is_ok());
-    let mut client = connect().unwrap();
-    let _: Done = client.call(&Request::BridgeAdd(Bridge::new("br0".parse().unwrap()))).unwrap();
+    std::fs::create_dir(node.directory().join("second")).unwrap();
+    let mut second = node.start_at("second/switchd.sock", &switchd());
+    second.bridge("br0");
+    let mut client = second.client();
     let add = Request::PortAdd(Box::new(xdp_port(&pods[0].device, "br0", PortSettings::default())));
     let mut took = Vec::new();
     for _ in 0..5 {
@@ -98,6 +94,6 @@ fn a_queue_that_another_program_has_is_not_waited_for_long() {
     assert!(took.iter().min() < Some(&Duration::from_millis(300)), "{took:?}");
     drop(hung);
     wait_until("it is free again", LONG, || client.call::<Done>(&add).is_ok());
-    let _: Done = client.call(&Request::Stop(Stop { detach: true })).unwrap();
-    second.wait().unwrap();
+    // It takes its bpffs along.
+    second.stop(true);
 }

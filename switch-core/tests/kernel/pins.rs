@@ -2,9 +2,8 @@
 
 use crate::switchd;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
-use switch_api::{ByName, Client, Done, PortSettings, PortState, Request};
+use switch_api::{ByName, Done, PortSettings, PortState, Request};
 use switch_lab::{Daemon, Node, Options, Pod, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -133,15 +132,10 @@ fn a_daemon_that_is_not_alone_in_its_folder_leaves_the_others_programs_alone() {
     let node = Node::new();
     let (options, state) = keeping(&node, "state");
     let pods = killed_over_its_second_port(&node, &options, &state);
-    let mut beside = node.net.command(env!("CARGO_BIN_EXE_switchd"));
-    let socket = node.directory().join("beside.sock");
-    let mut beside = beside.arg("--socket").arg(&socket).stderr(Stdio::null()).spawn().unwrap();
-    wait_until("it serves", LONG, || Client::connect(&socket, LONG).is_ok());
+    let beside = node.start_at("beside.sock", &switchd());
     let daemon = node.start(&options);
     assert_eq!(pins(&node), ["pod1", "pod2"], "{}", said(&daemon));
-    beside.kill().unwrap();
-    beside.wait().unwrap();
-    drop((daemon, pods));
+    drop((daemon, beside, pods));
 }
 
 /// A folder on a bpffs takes no name with a dot in it (kernel/bpf/inode.c), and VLAN devices have one.
