@@ -6,7 +6,7 @@ use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,10 @@ const LATE: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_micros(300);
 /// What a receiver that waits for its core finds in its socket: a whole window. Lost there it would be lost by nobody.
 const RECEIVE_BYTES: usize = 16 << 20;
-/// Bytes of a datagram: its flow's sequence number, and something to carry.
+/// Bytes of a datagram: its flow's sequence number, its load, and something to carry.
 const LEN: usize = 200;
+/// The next load. What was given up for lost may arrive while the next load runs, at the same addresses and ports.
+static LOADS: AtomicU64 = AtomicU64::new(0);
 
 /// What came of a load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,7 +60,7 @@ pub struct Running {
 /// Starts a flow each way between every pair of addresses; no more than `window` datagrams are under way in each
 /// direction.
 pub fn start(a: &Net, b: &Net, pairs: &[(IpAddr, IpAddr)], window: u64) -> Running {
-    let stop = Arc::new(AtomicBool::new(false));
+    let (load, stop) = (LOADS.fetch_add(1, Relaxed), Arc::new(AtomicBool::new(false)));
     let directions: [Arc<Direction>; 2] = Default::default();
     let far: Vec<_> = pairs.iter().map(|(a, b)| (*b, *a)).collect();
     let sockets = [open(a, pairs), open(b, &far)];
@@ -66,10 +68,10 @@ pub fn start(a: &Net, b: &Net, pairs: &[(IpAddr, IpAddr)], window: u64) -> Runni
     for (end, net) in [a, b].into_iter().enumerate() {
         let own: Vec<_> = sockets[end].iter().map(clone).collect();
         let (direction, halt) = (directions[end].clone(), stop.clone());
-        senders.push(net.inside(move || send(&own, &direction, &halt, window)));
+        senders.push(net.inside(move || send(&own, load, &direction, &halt, window)));
         for socket in &sockets[end] {
             let (socket, direction) = (clone(socket), directions[1 - end].clone());
-            receivers.push(net.inside(move || receive(&socket, &direction)));
+            receivers.push(net.inside(move || receive(&socket, load, &direction)));
         }
     }
     Running { stop, directions, senders, receivers }
@@ -108,12 +110,14 @@ fn last(address: &IpAddr) -> u16 {
     }
 }
 
-fn send(sockets: &[UdpSocket], direction: &Direction, stop: &AtomicBool, window: u64) {
+fn send(sockets: &[UdpSocket], load: u64, direction: &Direction, stop: &AtomicBool, window: u64) {
     let mut datagram = [0; LEN];
+    datagram[8..16].copy_from_slice(&load.to_be_bytes());
     let mut number = 0u64;
     while !stop.load(SeqCst) {
         for socket in sockets {
-            while direction.sent.load(SeqCst) - direction.received.load(SeqCst) >= window {
+            // What arrives twice is more than was sent.
+            while direction.sent.load(SeqCst).saturating_sub(direction.received.load(SeqCst)) >= window {
                 if stop.load(SeqCst) {
                     return;
                 }
@@ -129,12 +133,16 @@ fn send(sockets: &[UdpSocket], direction: &Direction, stop: &AtomicBool, window:
     }
 }
 
-fn receive(socket: &UdpSocket, direction: &Direction) {
+fn receive(socket: &UdpSocket, load: u64, direction: &Direction) {
     let mut datagram = [0; LEN + 1];
     let mut next = 0;
     while !direction.over.load(SeqCst) {
         let Ok(LEN) = socket.recv(&mut datagram) else { continue };
-        let number = datagram[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let word = |at: usize| datagram[at..at + 8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        if word(8) != load {
+            continue;
+        }
+        let number = word(0);
         direction.received.fetch_add(1, SeqCst);
         if number < next {
             direction.overtaken.fetch_add(1, SeqCst);

@@ -18,6 +18,9 @@ impl Doors {
         // Its lanes cannot be kept: whatever goes wrong from here on, it needs no frames any more.
         self.leave(id);
         let reclaimed = self.close_lanes(id, &door.workers);
+        if door.ifindex > 0 {
+            self.note_left(door.ifindex);
+        }
         // Also behind a worker that is late: nobody would be there to do it then, and a program without a port drops what comes for ever.
         let removed = if detach { door.let_go_of_device() } else { Ok(()) };
         let reclaimed = reclaimed?;

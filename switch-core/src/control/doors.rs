@@ -39,6 +39,9 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How long a port that somebody wants may wait for its device's queues, which sockets that were closed have for a moment still. Nobody else
 /// is served meanwhile.
 pub(super) const OPEN_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a queue that was ours is waited for: the kernel takes a socket down behind its close, when all cores have been through a grace
+/// period, which takes long where they are busy.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long workers stand still for lanes to move, at most: a thousand times what it takes. A TAP's queue holds what a pod
 /// sends meanwhile at 5 000 packets a second.
 const HANDOVER_PATIENCE: Duration = Duration::from_millis(200);
@@ -125,6 +128,8 @@ pub struct Doors {
     pub emptied: Vec<Frame>,
     /// Of the last handover of lanes.
     pub ticket: Ticket,
+    /// Devices whose ports were closed a moment ago, and when.
+    pub(super) left: Vec<(u32, Instant)>,
     /// Cables that are new: their pods are to tell their neighbours of themselves once somebody listens.
     pub(super) fresh: Vec<cable::Wanted>,
     /// Devices that stay when a daemon dies once their ports are kept.
@@ -137,7 +142,8 @@ impl Doors {
         let load = vec![0; mail.len()];
         let backlog = mail.iter().map(|_| VecDeque::new()).collect();
         let (stash, emptied, fresh, fresh_taps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { engine, area, mail, load, stash, backlog, budget, emptied, ticket: 0, fresh, fresh_taps }
+        let left = Vec::new();
+        Self { engine, area, mail, load, stash, backlog, budget, emptied, ticket: 0, left, fresh, fresh_taps }
     }
 
     /// Opens `port`, whose device was made in `home` if it was, and hands its lanes to their workers. It carries nothing until a snapshot
@@ -331,6 +337,7 @@ impl Doors {
         };
         let jumbo = self.is_jumbo(&link);
         let (mode, ring_size, busy_poll_us) = (*mode, *ring_size, *busy_poll_us);
+        let until = until.max(self.ours_until(link.index));
         let how = How { mode, ring_size, busy_poll_us, settings, jumbo, region, until };
         let device = Device { name, ifindex: link.index, queues, runs: hook_of(&link) };
         let opened = self.engine()?.open(&device, &how).map_err(|error| refuse(name, &link, error))?;
@@ -353,6 +360,18 @@ impl Doors {
             _promiscuous: opened.promiscuous,
         };
         Ok((door, opened.lanes))
+    }
+
+    /// Until when the queues of a device may be held by sockets of ours that are closed.
+    fn ours_until(&self, ifindex: u32) -> Instant {
+        let left = self.left.iter().filter(|(of, _)| *of == ifindex).map(|(_, at)| *at + LEAVE_PATIENCE);
+        left.max().unwrap_or_else(Instant::now)
+    }
+
+    /// A device's port was closed.
+    pub(super) fn note_left(&mut self, ifindex: u32) {
+        self.left.retain(|(_, at)| at.elapsed() < LEAVE_PATIENCE);
+        self.left.push((ifindex, Instant::now()));
     }
 
     /// AF_XDP, or the refusal.

@@ -16,7 +16,7 @@ use switch_api::{Name, PortKind};
 /// How long all ports that are tried again may wait for their queues, together: they are tried once more, and somebody waits for an answer.
 const REOPEN_PATIENCE: Duration = Duration::from_millis(50);
 /// How long each port may wait for its queues at the start, when nobody is served yet: a daemon that was killed leaves its sockets to the kernel.
-pub(super) const RESTORE_PATIENCE: Duration = Duration::from_millis(500);
+pub(super) const RESTORE_PATIENCE: Duration = Duration::from_secs(1);
 
 const GONE: &str = "its device was deleted or moved to another namespace";
 
