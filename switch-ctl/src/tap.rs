@@ -12,8 +12,8 @@ Examples:
   switch-ctl port add tap app --bridge br0 --netns app \\
     --address 10.66.0.4/24 --route 0.0.0.0/0,10.66.0.1
   switch-ctl port add tap vm --bridge br0 --device vm0 --trunk 10,20-29
-  switch-ctl port add tap pid --bridge br0 --device pid0 \\
-    --netns /proc/$$/ns/net";
+  ip netns exec app sleep 5 & sleep 1; switch-ctl port add tap pid \\
+    --bridge br0 --device pid0 --netns /proc/$!/ns/net";
 const HOST_EXAMPLES: &str = "\
 Examples:
   switch-ctl port add host node --bridge br0 --address 10.66.0.250/24
