@@ -510,11 +510,14 @@ fn decide(
         watch.after(Stage::Translate, batch, notes, private);
     }
     let routed = view.facts.routed;
+    let mut is_decided = false;
     if routed {
-        route::run(view, pool.area(), batch, notes, private);
+        is_decided = route::run(view, pool.area(), batch, notes, private);
         watch.after(Stage::Route, batch, notes, private);
     }
-    forward::run(view, notes, private);
+    if !is_decided {
+        forward::run(view, notes, private);
+    }
     watch.after(Stage::Forward, batch, notes, private);
     // Where no flows are kept, this is all that they cost, and policies with them: who is isolated is tracked.
     if view.snapshot.tracks {

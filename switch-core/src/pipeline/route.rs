@@ -29,20 +29,25 @@ use std::num::NonZeroU16;
 use switch_api::ReversePath;
 
 /// A packet whose way is looked for.
-#[derive(Clone, Copy)]
-struct Ask<'a> {
+#[derive(Clone, Copy, Default)]
+struct Ask {
     /// Where it goes.
     dst: u128,
-    gateway: &'a Gateway,
     /// Bytes of it.
     len: u32,
+    /// The routing table that is asked: that of the gateway where it came in.
+    vrf: u16,
     /// Where its way is kept.
     set: u16,
     /// Its place in the batch.
     index: u8,
-    /// It does not simply follow others: it has no hop left, or its source or destination is of a link alone.
+    /// It does not simply follow others: it has no hop left, its source or destination is of a link alone, or it is a superframe, whose segments
+    /// would have to be measured.
     is_odd: bool,
 }
+
+/// Room for those of a batch. Not a list that grows: where it ends is a number in a register.
+type Asks = [Ask; BATCH_FRAMES];
 
 // Two to a line: what else a header says is read again where it is asked for.
 const _: () = assert!(size_of::<Ask>() == 32);
@@ -73,102 +78,117 @@ pub(super) struct Leg {
     station_home: u32,
 }
 
+/// Whether all of the batch was to be routed: then nothing of it is left undecided.
 // Loops of their own, not parts of the list's one long function: there each packet would wait for registers.
 #[inline(never)]
-pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
-    let mut asks = ArrayVec::<Ask, BATCH_FRAMES>::new();
-    let routes_first = private.ways.are_routes_first();
-    collect(view, area, frames, notes, &mut asks, private);
-    if view.facts.reverse_path != ReversePath::Off {
-        check_sources(view, area, frames, notes, &mut asks);
-    }
-    let packets = asks.len();
-    private.ways.turn_to(ways::epoch(view, &private.holds));
-    if !routes_first {
-        follow(view, area, frames, notes, &mut asks, private);
-    }
-    let led = match asks.is_empty() {
-        true => 0,
-        false => search(view, area, frames, notes, &mut asks, private),
-    };
-    private.ways.note_batch(led, packets);
-}
-
-/// What goes to a destination to which something went lately goes the same way. The others are left.
-#[inline(never)]
-fn follow(
+pub(super) fn run(
     view: &View,
     area: &Area,
     frames: &[Frame],
     notes: &mut [Note],
-    asks: &mut ArrayVec<Ask, BATCH_FRAMES>,
+    private: &mut Private,
+) -> bool {
+    let mut room = [Ask::default(); BATCH_FRAMES];
+    let routes_first = private.ways.are_routes_first();
+    let count = collect(view, area, frames, notes, &mut room, private);
+    let mut asks = &mut room[..count];
+    if view.facts.reverse_path != ReversePath::Off {
+        asks = check_sources(view, area, frames, notes, asks);
+    }
+    let packets = asks.len();
+    private.ways.turn_to(ways::epoch(view, &private.holds));
+    if !routes_first {
+        asks = follow(view, area, frames, notes, asks, private);
+    }
+    let led = match asks.is_empty() {
+        true => 0,
+        false => search(view, area, frames, notes, asks, private),
+    };
+    private.ways.note_batch(led, packets);
+    count == notes.len()
+}
+
+/// What goes to a destination to which something went lately goes the same way. The others are left.
+#[inline(never)]
+fn follow<'a>(
+    view: &View,
+    area: &Area,
+    frames: &[Frame],
+    notes: &mut [Note],
+    asks: &'a mut [Ask],
     private: &Private,
-) {
+) -> &'a mut [Ask] {
+    let bars = bars(view);
     let mut left = 0;
     for n in 0..asks.len() {
         let ask = &asks[n];
-        let (frame, note) = (&frames[usize::from(ask.index)], &mut notes[usize::from(ask.index)]);
-        let found = private.ways.find(ask.set, ask.gateway.vrf, ask.dst, view.now_s);
+        let found = private.ways.find(ask.set, ask.vrf, ask.dst, view.now_s);
         let way = match found.map(|number| private.ways.way(number)) {
-            Some(way) if leads(way, view, ask, frame) => way,
+            Some(way) if leads(way, ask, bars) => way,
             _ => {
                 asks[left] = *ask;
                 left += 1;
                 continue;
             }
         };
-        go(way, area, frame, note, private);
+        go(way, area, frames, notes, ask, private);
     }
-    asks.truncate(left);
+    &mut asks[..left]
 }
 
 /// What is of a route of which something went lately goes the same way. The others are left, and what the table says of them.
 #[inline(always)]
-fn follow_routes(
+fn follow_routes<'a>(
     view: &View,
     (area, frames): (&Area, &[Frame]),
     notes: &mut [Note],
-    asks: &mut ArrayVec<Ask, BATCH_FRAMES>,
+    asks: &'a mut [Ask],
     values: &mut [u32; BATCH_FRAMES],
     private: &mut Private,
-) {
+) -> &'a mut [Ask] {
+    let bars = bars(view);
     let mut left = 0;
     for n in 0..asks.len() {
         let (ask, value) = (asks[n], values[n]);
-        let (frame, note) = (&frames[usize::from(ask.index)], &mut notes[usize::from(ask.index)]);
         let number = match private.ways.of_route(value, view.now_s) {
-            Some(number) if leads(private.ways.way(number), view, &ask, frame) => number,
+            Some(number) if leads(private.ways.way(number), &ask, bars) => number,
             _ => {
                 (asks[left], values[left]) = (ask, value);
                 left += 1;
                 continue;
             }
         };
-        go(private.ways.way(number), area, frame, note, private);
+        go(private.ways.way(number), area, frames, notes, &ask, private);
         if private.ways.is_due() {
-            private.ways.lead(ask.set, ask.gateway.vrf, ask.dst, number);
+            private.ways.lead(ask.set, ask.vrf, ask.dst, number);
         }
     }
-    asks.truncate(left);
+    &mut asks[..left]
 }
 
 /// A packet goes this way.
 #[inline(always)]
-fn go(way: &Way, area: &Area, frame: &Frame, note: &mut Note, private: &Private) {
+fn go(way: &Way, area: &Area, frames: &[Frame], notes: &mut [Note], ask: &Ask, private: &Private) {
+    let index = usize::from(ask.index);
+    let note = &mut notes[index];
     note.verdict = Verdict::Port(way.port);
     note.set_src(way.src);
     (note.dst, note.fid, note.routed) = (way.mac, way.fid, true);
     if let Some(counter) = way.counter {
-        add(private, counter, area.bytes(frame), frame);
+        add(private, counter, area.bytes(&frames[index]), &frames[index]);
     }
 }
 
-/// Whether a packet can go this way as it is. Of superframes the segments would have to be measured: they are few.
+/// What of [`Way::bars`] concerns packets that come in here.
 #[inline(always)]
-fn leads(way: &Way, view: &View, ask: &Ask, frame: &Frame) -> bool {
-    let stays = ask.is_odd | (ask.len > u32::from(way.mtu)) | frame.offload.gso.is_some();
-    let is_barred = (way.isolated & view.facts.isolated) | (way.to_kernel & view.facts.to_kernel);
-    !(stays | is_barred)
+fn bars(view: &View) -> u8 {
+    ways::bars(view.facts.isolated, view.facts.to_kernel)
+}
+
+/// Whether a packet that comes in where those are barred can go this way as it is.
+#[inline(always)]
+fn leads(way: &Way, ask: &Ask, bars: u8) -> bool {
+    !ask.is_odd && ask.len <= u32::from(way.mtu) && way.bars & bars == 0
 }
 
 /// Looks up routes, and the ways that nobody went lately. How many packets simply follow their route.
@@ -178,15 +198,15 @@ fn search(
     area: &Area,
     frames: &[Frame],
     notes: &mut [Note],
-    asks: &mut ArrayVec<Ask, BATCH_FRAMES>,
+    asks: &mut [Ask],
     private: &mut Private,
 ) -> usize {
     let (count, mut values) = (asks.len(), find_routes(view, asks));
-    follow_routes(view, (area, frames), notes, asks, &mut values, private);
+    let mut asks = follow_routes(view, (area, frames), notes, asks, &mut values, private);
     let led = count - asks.len();
     if private.ways.are_routes_first() && !asks.is_empty() {
         // Who has no way by his route may have one of his own.
-        follow(view, area, frames, notes, asks, private);
+        asks = follow(view, area, frames, notes, asks, private);
         values = find_routes(view, asks);
     }
     if !asks.is_empty() {
@@ -199,7 +219,7 @@ fn search(
 #[inline]
 fn find_routes(view: &View, asks: &[Ask]) -> [u32; BATCH_FRAMES] {
     let mut values = [0; BATCH_FRAMES];
-    view.snapshot.routing.find_each(&mut values[..asks.len()], |n| (asks[n].gateway.vrf, asks[n].dst));
+    view.snapshot.routing.find_each(&mut values[..asks.len()], |n| (asks[n].vrf, asks[n].dst));
     values
 }
 
@@ -224,40 +244,48 @@ fn look_up(
 /// Drops what did not come the way that leads back to its source. Link-local sources have no route: they are on the link,
 /// and go no further.
 #[inline(never)]
-fn check_sources(
+fn check_sources<'a>(
     view: &View,
     area: &Area,
     frames: &[Frame],
     notes: &mut [Note],
-    asks: &mut ArrayVec<Ask, BATCH_FRAMES>,
-) {
+    asks: &'a mut [Ask],
+) -> &'a mut [Ask] {
     let (mut sources, mut values) = ([0; BATCH_FRAMES], [0; BATCH_FRAMES]);
     for (ask, source) in asks.iter().zip(&mut sources) {
-        *source = read_again(area, frames, notes, ask).map_or(0, |hop| hop.src);
+        *source = read_again(view, area, frames, notes, ask).map_or(0, |(hop, _)| hop.src);
     }
     let values = &mut values[..asks.len()];
-    view.snapshot.routing.find_each(values, |n| (asks[n].gateway.vrf, sources[n]));
-    let mut found = values.iter().zip(&sources);
-    asks.retain(|ask| {
+    view.snapshot.routing.find_each(values, |n| (asks[n].vrf, sources[n]));
+    let mut left = 0;
+    for (n, (value, source)) in values.iter().zip(&sources).enumerate() {
+        let ask = asks[n];
         let note = &mut notes[usize::from(ask.index)];
         let by = (view.facts.reverse_path == ReversePath::Strict).then_some(note.fid);
-        let leads_back = found.next().is_some_and(|(value, source)| {
-            let entry = view.snapshot.routing.entry(*value);
-            is_link_local(*source) || leads_back(view, entry.map(|entry| entry.action), by)
-        });
-        if !leads_back {
+        let entry = view.snapshot.routing.entry(*value);
+        if is_link_local(*source) || leads_back(view, entry.map(|entry| entry.action), by) {
+            asks[left] = ask;
+            left += 1;
+        } else {
             note.verdict = Verdict::Drop(DropReason::ReversePath);
         }
-        leads_back
-    });
+    }
+    &mut asks[..left]
 }
 
-/// The header of a packet that was read a moment ago, and its destination as it really is.
+/// The header of a packet that was read a moment ago, its destination as it really is, and where it came in.
 #[inline]
-fn read_again(area: &Area, frames: &[Frame], notes: &[Note], ask: &Ask) -> Result<Hop, Verdict> {
+fn read_again<'a>(
+    view: &View<'a>,
+    area: &Area,
+    frames: &[Frame],
+    notes: &[Note],
+    ask: &Ask,
+) -> Result<(Hop, &'a Gateway), Verdict> {
     let index = usize::from(ask.index);
-    let hop = read(area.bytes(&frames[index]), &notes[index], ask.gateway)?;
-    Ok(Hop { dst: ask.dst, ..hop })
+    let gateway = view.snapshot.gateway(notes[index].fid).ok_or(Verdict::Drop(DropReason::NotRouted))?;
+    let hop = read(area.bytes(&frames[index]), &notes[index], gateway)?;
+    Ok((Hop { dst: ask.dst, ..hop }, gateway))
 }
 
 /// Whether an action leads to somebody (by this bridge and VLAN): what Linux asks in `__fib_validate_source`
@@ -291,12 +319,12 @@ fn find_neighbours(
     let mut legs = ArrayVec::new();
     for (n, (ask, value)) in asks.iter().zip(values).enumerate() {
         let index = usize::from(ask.index);
-        let hop = read_again(area, frames, notes, ask);
+        let read = read_again(view, area, frames, notes, ask);
         let (frame, note) = (&frames[index], &mut notes[index]);
         let bytes = area.bytes(frame);
         let entry = view.snapshot.routing.entry(*value);
         let chores = Some(&mut private.asks);
-        match hop.and_then(|hop| lead(view, bytes, note, ask.gateway, &hop, entry, chores)) {
+        match read.and_then(|(hop, gateway)| lead(view, bytes, note, gateway, &hop, entry, chores)) {
             Ok(mut leg) => {
                 if let Some(gso) = frame.offload.gso {
                     // Of a superframe the segments are what an MTU is about.
@@ -512,13 +540,12 @@ fn keep(view: &View, ask: &Ask, leg: &Leg, (port, to): (PortId, &PortFacts), pri
         port,
         mtu: to.mtu.min(leg.mtu),
         counter: leg.counter,
-        isolated: to.isolated,
-        to_kernel: leg.to_kernel,
+        bars: ways::bars(to.isolated, leg.to_kernel),
     });
     if leg.route != 0 {
         private.ways.lead_route(leg.route, number);
     }
     if leg.route == 0 || private.ways.is_due() {
-        private.ways.lead(ask.set, ask.gateway.vrf, ask.dst, number);
+        private.ways.lead(ask.set, ask.vrf, ask.dst, number);
     }
 }

@@ -44,17 +44,15 @@ trait Choice {
 
 /// What a tracked port sends: where it goes is not known yet.
 struct Sent {
-    /// Frames of flows that go on.
+    /// Frames of flows that go on, of which nothing but their flow was read.
     settled: usize,
     /// Bits that are set in what was decided about each of their flows, and about any.
     all: u64,
     any: u64,
-    /// More than its flow was read of one of them.
-    whole: bool,
 }
 
 impl Sent {
-    const NOTHING: Self = Self { settled: 0, all: u64::MAX, any: 0, whole: false };
+    const NOTHING: Self = Self { settled: 0, all: u64::MAX, any: 0 };
 }
 
 impl Choice for Sent {
@@ -70,15 +68,14 @@ impl Choice for Sent {
 
     #[inline(always)]
     fn settles(&mut self, _: &Note, track: &Track, decision: Decision) -> bool {
-        self.settled += 1;
+        self.settled += usize::from(!track.is_whole);
         (self.all, self.any) = (self.all & decision.epoch, self.any | decision.epoch);
-        self.whole |= track.is_whole;
         true
     }
 
     #[inline(always)]
     fn agreed(&self, count: usize) -> Option<Decision> {
-        let agree = (self.settled == count) & (self.all == self.any) & !self.whole;
+        let agree = (self.settled == count) & (self.all == self.any);
         agree.then_some(Decision { epoch: self.all })
     }
 }

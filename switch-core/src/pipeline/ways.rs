@@ -72,10 +72,14 @@ pub(super) struct Way {
     pub mtu: u16,
     /// Where it is counted.
     pub counter: Option<NonZeroU16>,
-    /// Not from an isolated port.
-    pub isolated: bool,
-    /// Not from the node's kernel: it leads there.
-    pub to_kernel: bool,
+    /// From which ports not ([`bars`]): isolated ones, as it leads to another of them; the node's kernel's, as it leads there.
+    pub bars: u8,
+}
+
+/// What is barred: by a way, and by where a packet comes in. Both together bar the packet from the way.
+#[inline(always)]
+pub(super) fn bars(isolated: bool, to_kernel: bool) -> u8 {
+    u8::from(isolated) | u8::from(to_kernel) << 1
 }
 
 /// Who goes by which way.
@@ -169,8 +173,8 @@ impl Ways {
     #[inline(always)]
     pub(super) fn find(&self, set: u16, vrf: u16, dst: u128, now_s: u32) -> Option<u64> {
         let Set([young, old]) = &self.sets[usize::from(set) % SETS];
-        // Which of the two it is cannot be foretold.
-        let sign = select_unpredictable(old.dst == dst, old, young);
+        // Which of the two it is cannot be foretold. If both, the younger: the other was left behind by an epoch.
+        let sign = select_unpredictable(young.dst == dst, young, old);
         let is_it = (sign.dst == dst) & (sign.vrf == vrf) & (sign.number >= self.first);
         (is_it & (now_s <= self.way(sign.number).until_s)).then_some(sign.number)
     }

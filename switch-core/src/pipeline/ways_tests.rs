@@ -205,6 +205,20 @@ fn a_set_keeps_the_two_youngest_and_none_of_another_epoch_table_or_time() {
     assert_eq!([2, 3, 4].map(|dst| port(&ways, dst, 0, 9)), [None, None, Some(4)]);
 }
 
+/// What it was before an epoch may be left behind it.
+#[test]
+fn what_is_kept_again_after_an_epoch_is_found_behind_whichever_sign_it_had() {
+    let mut ways = Ways::new(5);
+    for epoch in 7..9 {
+        ways.turn_to(epoch);
+        for dst in [2, 3] {
+            let number = ways.keep(way(dst as u16));
+            ways.lead(3, 0, dst, number);
+            assert_eq!(ways.find(3, 0, dst, 9), Some(number), "{dst} in {epoch}");
+        }
+    }
+}
+
 /// Two hosts of different networks that have one number there share half of their addresses.
 #[test]
 fn all_of_an_address_is_compared() {

@@ -4,27 +4,31 @@
 use super::super::note::Note;
 use super::super::verdict::Verdict;
 use super::super::{Private, View, binding, hear};
-use super::Ask;
 use super::head::{Header, header, header_with_care};
+use super::{Ask, Asks};
 use crate::config::gateway::{Gateway, is_link_local};
 use crate::counter::DropReason;
 use crate::frame::{Area, BATCH_FRAMES, Frame};
 use crate::wire::ethernet::{ARP, GROUP_BIT, IPV6};
-use arrayvec::ArrayVec;
 
-/// The packets whose way is looked for. What becomes of the others that are the switch's is decided.
+/// The packets whose way is looked for: so many are in `asks` then. What becomes of the others that are the switch's is decided.
 #[inline(never)]
-pub(super) fn collect<'a>(
-    view: &View<'a>,
+pub(super) fn collect(
+    view: &View,
     area: &Area,
     frames: &[Frame],
     notes: &mut [Note],
-    asks: &mut ArrayVec<Ask<'a>, BATCH_FRAMES>,
+    asks: &mut Asks,
     private: &mut Private,
-) {
+) -> usize {
+    let (mut count, mut has_others) = (0, false);
     let mut here = Here { fid: 0, gateway: None, source: u64::MAX };
-    let routes_first = private.ways.are_routes_first();
-    for (index, (frame, note)) in frames.iter().zip(notes.iter_mut()).enumerate().take(BATCH_FRAMES) {
+    let ways = &private.ways;
+    let routes_first = ways.are_routes_first();
+    // By one number for all of them: a pair of iterators has three.
+    let frames = &frames[..notes.len()];
+    for index in 0..frames.len() {
+        let (frame, note) = (&frames[index], &mut notes[index]);
         if !note.is_undecided() {
             continue;
         }
@@ -35,13 +39,11 @@ pub(super) fn collect<'a>(
         let is_ours = note.src() == gateway.mac;
         if (note.dst != gateway.mac) | is_ours {
             // Most of what is not to be routed is the bridge's, and of no concern here.
-            if is_ours | (note.dst & GROUP_BIT != 0) {
-                pass_by(view, area, frame, note, gateway, private);
-            }
+            has_others |= is_other(note, is_ours);
             continue;
         }
         let bytes = area.bytes(frame);
-        let read = match header(bytes, note, gateway, &mut here.source) {
+        let Header { dst, len, is_odd } = match header(bytes, note, gateway, &mut here.source) {
             Some(read) => read,
             None => match header_with_care(bytes, note, gateway) {
                 Ok(read) => read,
@@ -51,34 +53,56 @@ pub(super) fn collect<'a>(
                 }
             },
         };
-        let Header { dst, len, is_odd } = match binding::real(view, private, index) {
-            Some(real) => Header { dst: real, is_odd: read.is_odd | is_link_local(real), ..read },
-            None => read,
-        };
-        let set = private.ways.set(gateway.vrf, dst);
+        let set = ways.set(gateway.vrf, dst);
         if !routes_first {
-            private.ways.touch(set);
+            ways.touch(set);
         }
-        asks.push(Ask { dst, gateway, len, set, index: index as u8, is_odd });
+        let is_odd = is_odd | frame.offload.gso.is_some();
+        asks[count % BATCH_FRAMES] = Ask { dst, len, vrf: gateway.vrf, set, index: index as u8, is_odd };
+        count += 1;
+    }
+    if view.facts.translated {
+        lead(view, &mut asks[..count.min(BATCH_FRAMES)], private);
+    }
+    if has_others {
+        pass_by(view, area, frames, notes, private);
+    }
+    count
+}
+
+/// What is translated is looked for where it really goes.
+#[inline(never)]
+fn lead(view: &View, asks: &mut [Ask], private: &Private) {
+    for ask in asks {
+        if let Some(real) = binding::real(view, private, usize::from(ask.index)) {
+            (ask.dst, ask.is_odd) = (real, ask.is_odd | is_link_local(real));
+            ask.set = private.ways.set(ask.vrf, real);
+            private.ways.touch(ask.set);
+        }
     }
 }
 
+/// A packet that is not to be routed and is no matter of the bridge alone.
+#[inline(always)]
+fn is_other(note: &Note, is_ours: bool) -> bool {
+    is_ours | (note.dst & GROUP_BIT != 0)
+}
+
 /// Nobody sends as the switch does; of what is sent to groups it hears some.
+#[cold]
 #[inline(never)]
-fn pass_by(
-    view: &View,
-    area: &Area,
-    frame: &Frame,
-    note: &mut Note,
-    gateway: &Gateway,
-    private: &mut Private,
-) {
-    if note.src() == gateway.mac {
-        note.verdict = Verdict::Drop(DropReason::SourceOurs);
-    } else if (!gateway.is_kernels || !gateway.stands_for.is_empty())
-        && matches!(note.ethertype(), ARP | IPV6)
-    {
-        note.verdict = hear::group(view, area.bytes(frame), note, gateway, private);
+fn pass_by(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
+    for (frame, note) in frames.iter().zip(notes).filter(|(_, note)| note.is_undecided()) {
+        let Some(gateway) = view.snapshot.gateway(note.fid) else { continue };
+        let is_ours = note.src() == gateway.mac;
+        if is_ours {
+            note.verdict = Verdict::Drop(DropReason::SourceOurs);
+        } else if is_other(note, is_ours)
+            && (!gateway.is_kernels || !gateway.stands_for.is_empty())
+            && matches!(note.ethertype(), ARP | IPV6)
+        {
+            note.verdict = hear::group(view, area.bytes(frame), note, gateway, private);
+        }
     }
 }
 
