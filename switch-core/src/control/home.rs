@@ -67,11 +67,11 @@ impl Home {
         });
         if is_other {
             let text = format!(
-                "the namespace {path} is another than the one that the port's device was made in; nothing of it is made there"
+                "the namespace {path} is another than the one that the port's device was made in; nothing of it is made there: if this one is meant, delete the port and add it again"
             );
-            return Err(ApiError::new(Code::NotFound, text)
-                .field("netns")
-                .hint("its pod has ended; if this one is meant, delete the port and add it again"));
+            return Err(ApiError::new(Code::NotFound, text).field("netns").hint(
+                "its pod has ended, or its namespace was made anew: `switch-ctl port delete`, and add it",
+            ));
         }
         Ok(())
     }
@@ -153,6 +153,8 @@ mod tests {
         assert!(is(&home("a", None, 7), "/proc/7/ns/net") && !is(&home("a", None, 8), "/proc/7/ns/net"));
         let refused = home("a", None, 8).suits("/proc/7/ns/net", Some(&known), None).unwrap_err();
         assert!(refused.code == Code::NotFound && refused.message.contains("another"), "{refused:?}");
+        // A port that is down shows the message alone.
+        assert!(refused.message.contains("delete the port"), "{refused:?}");
     }
 
     #[test]
