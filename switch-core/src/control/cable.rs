@@ -10,7 +10,7 @@ use super::home::Home;
 use super::links::Link;
 use super::rtnl::{Dress, Rtnl};
 use super::sysctl;
-use super::tap::{self, Namespace, Place, enter, inside};
+use super::tap::{self, Entered, Place, inside};
 use std::fs::File;
 use std::io;
 use switch_api::{ApiError, Code, Mac, Name, PodEnd, Port, PortKind};
@@ -87,9 +87,15 @@ impl Wanted {
         link.is_veth && (link.alias == self.alias() || link.alias == self.unfinished() || is_fresh)
     }
 
-    /// The pod's namespace.
-    fn enter(&self) -> Result<(Option<Namespace>, Option<File>), ApiError> {
-        enter(Some(&self.end.netns), self.home.as_ref())
+    /// Does `work` on a thread inside the pod's namespace.
+    fn inside<T: Send>(
+        &self,
+        work: impl FnOnce(Entered<'_>) -> Result<T, ApiError> + Send,
+    ) -> Result<T, ApiError> {
+        inside(Some(&self.end.netns), self.home.as_ref(), |entered| match entered {
+            Some(pod) => work(pod),
+            None => Err(self.failed("look", &io::ErrorKind::NotFound.into())),
+        })
     }
 
     fn failed(&self, step: &str, error: &io::Error) -> ApiError {
@@ -125,42 +131,44 @@ pub fn open(wanted: &mut Wanted) -> Result<bool, ApiError> {
         }
         None => {}
     }
-    let (namespace, file) = wanted.enter()?;
-    let made = make(&rtnl, wanted, file.as_ref());
-    if made.is_err() {
-        _ = remove(wanted);
-    }
-    wanted.home = namespace.map(|namespace| namespace.home().clone());
-    made.map(|()| true)
+    // The connection stays in the daemon's namespace.
+    let made = wanted.inside(|pod| {
+        make(&rtnl, wanted, pod.file)?;
+        Ok(pod.namespace.home().clone())
+    });
+    wanted.home = Some(made.inspect_err(|_| _ = remove(wanted))?);
+    Ok(true)
 }
 
 /// Where the pod's end is, of a pair of which an older version did not note it.
 fn found(wanted: &Wanted) -> Option<Home> {
-    let (namespace, file) = wanted.enter().ok()?;
-    let place = wanted.at();
-    inside(file.as_ref(), || place.find(&Rtnl::open()?)).ok()?.ok()?;
-    namespace.map(|namespace| namespace.home().clone())
+    let here = wanted.inside(|pod| {
+        let index = Rtnl::open().and_then(|rtnl| wanted.at().find(&rtnl));
+        index.map_err(|error| wanted.failed("look", &error))?;
+        Ok(pod.namespace.home().clone())
+    });
+    here.ok()
 }
 
 /// Has the pod's kernel tell its neighbours of its addresses. Unlike a TAP a veth keeps nothing for a port that is not open yet.
 pub fn introduce(wanted: &Wanted) -> Result<(), ApiError> {
-    let (_, file) = wanted.enter()?;
-    let told = inside(file.as_ref(), || {
-        let rtnl = Rtnl::open()?;
-        let link = rtnl.link(&wanted.end.device)?;
-        link.map_or(Ok(()), |link| rtnl.set_mac(link.index, wanted.mac))
-    })?;
-    told.map_err(|error| wanted.failed("word to its neighbours", &error))
+    wanted.inside(|_| {
+        let told = Rtnl::open().and_then(|rtnl| {
+            let link = rtnl.link(&wanted.end.device)?;
+            link.map_or(Ok(()), |link| rtnl.set_mac(link.index, wanted.mac))
+        });
+        told.map_err(|error| wanted.failed("word to its neighbours", &error))
+    })
 }
 
-fn make(rtnl: &Rtnl, wanted: &Wanted, netns: Option<&File>) -> Result<(), ApiError> {
+/// The calling thread is in the pod's namespace, whose file that is; `rtnl` is of the daemon's.
+fn make(rtnl: &Rtnl, wanted: &Wanted, netns: &File) -> Result<(), ApiError> {
     let step = |what: &'static str| move |error: io::Error| wanted.failed(what, &error);
     let mtu = u32::from(wanted.mtu);
     let [own, pods] = [(wanted.own_mac(), wanted.unfinished()), (wanted.mac, wanted.alias())]
         .map(|(mac, alias)| Dress { mac, mtu, alias });
-    let namespace = netns.ok_or_else(|| wanted.failed("look", &io::ErrorKind::NotFound.into()))?;
     let at_first = provisional(&wanted.device);
-    rtnl.add_veth([&at_first, &wanted.device], &own, &pods, namespace)
+    rtnl.add_veth([&at_first, &wanted.device], &own, &pods, netns)
         .map_err(step("the kernel makes no veth pair"))?;
     let link = rtnl.link(&at_first).map_err(step("netlink"))?;
     let link = link.ok_or_else(|| wanted.failed("look", &io::ErrorKind::NotFound.into()))?;
@@ -169,7 +177,7 @@ fn make(rtnl: &Rtnl, wanted: &Wanted, netns: Option<&File>) -> Result<(), ApiErr
     // The node has nothing to say to a pod by its cable.
     rtnl.no_addresses(link.index).map_err(step("no addresses"))?;
     rtnl.set_up(link.index).map_err(step("set up"))?;
-    inside(netns, || dress(wanted, &pods))?
+    dress(wanted, &pods)
 }
 
 /// The port is kept: the pair is whole, and stays when a daemon dies.
@@ -200,7 +208,7 @@ pub fn remove_unfinished(is_declared: impl Fn(&str) -> bool) -> io::Result<()> {
     Ok(())
 }
 
-/// The pod's end, in its namespace.
+/// The pod's end, on a thread in its namespace.
 fn dress(wanted: &Wanted, dress: &Dress) -> Result<(), ApiError> {
     let step = |what: &'static str| move |error: io::Error| wanted.failed(what, &error);
     let rtnl = Rtnl::open().map_err(step("netlink"))?;
@@ -246,15 +254,16 @@ pub fn remove(wanted: &Wanted) -> Result<(), ApiError> {
 pub fn set_mtu(wanted: &Wanted) -> Result<(), ApiError> {
     let failed = |error: io::Error| wanted.failed("MTU", &error).field("settings.mtu");
     let mtu = u32::from(wanted.mtu);
-    let (_, file) = wanted.enter()?;
-    let set = inside(file.as_ref(), || {
-        let rtnl = Rtnl::open()?;
-        let links = rtnl.links()?;
-        let is_it =
-            |link: &&Link| link.is_veth && (link.alias == wanted.alias() || link.mac == Some(wanted.mac));
-        links.iter().find(is_it).map_or(Ok(()), |link| rtnl.set_mtu(link.index, mtu))
+    wanted.inside(|_| {
+        let set = Rtnl::open().and_then(|rtnl| {
+            let links = rtnl.links()?;
+            let is_it =
+                |link: &&Link| link.is_veth && (link.alias == wanted.alias() || link.mac == Some(wanted.mac));
+            links.iter().find(is_it).map_or(Ok(()), |link| rtnl.set_mtu(link.index, mtu))
+        });
+        set.map_err(failed)
     })?;
-    let own = set.and_then(|()| Rtnl::open()).and_then(|rtnl| match rtnl.link(&wanted.device)? {
+    let own = Rtnl::open().and_then(|rtnl| match rtnl.link(&wanted.device)? {
         Some(link) if wanted.is_ours(&link) => rtnl.set_mtu(link.index, mtu),
         _ => Ok(()),
     });

@@ -97,10 +97,10 @@ impl Daemon {
         }
     }
 
-    /// Ends one flow, if it is there.
+    /// Ends the flow at a place, if there is one.
     pub(super) fn end_flow(&self, place: u32) {
         let Some(Entry { key, state, .. }) = self.tables.flows.entry(place, now().s()) else { return };
-        if self.tables.flows.kill(place) {
+        if self.tables.flows.kill(place, &key) {
             let what = What::Ended(Why::Deleted);
             tell_ended(self.flow_watch.as_ref(), FlowNews { what, key, state });
         }
@@ -109,7 +109,7 @@ impl Daemon {
     pub(super) fn end_flows(&self, wanted: impl Fn(&Entry) -> bool) -> u32 {
         let (table, mut deleted) = (&self.tables.flows, 0);
         table.scan(0..table.places(), now().s(), |place, entry| {
-            if wanted(&entry) && table.kill(place) {
+            if wanted(&entry) && table.kill(place, &entry.key) {
                 deleted += 1;
                 let (what, Entry { key, state, .. }) = (What::Ended(Why::Deleted), entry);
                 tell_ended(self.flow_watch.as_ref(), FlowNews { what, key, state });

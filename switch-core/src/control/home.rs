@@ -41,7 +41,7 @@ impl Home {
     }
 
     /// The daemon's own; none if it cannot be looked at. Not to be asked for on a thread that is in another.
-    fn own() -> Option<&'static Self> {
+    pub fn own() -> Option<&'static Self> {
         static OWN_HOME: OnceLock<Option<Home>> = OnceLock::new();
         OWN_HOME.get_or_init(|| std::fs::metadata(OWN).and_then(|file| Self::here(&file)).ok()).as_ref()
     }
@@ -53,9 +53,9 @@ impl Home {
         }
     }
 
-    /// Refuses what `path` leads to for a port whose device was made in `known`, if that is known.
-    pub fn suits(&self, path: &str, known: Option<&Self>) -> Result<(), ApiError> {
-        if Self::own().is_some_and(|own| self.is(own)) {
+    /// Refuses what `path` leads to for a port whose device was made in `known`, if that is known, in a daemon that is in `own`.
+    pub fn suits(&self, path: &str, known: Option<&Self>, own: Option<&Self>) -> Result<(), ApiError> {
+        if own.is_some_and(|own| self.is(own)) {
             let text = format!("the namespace {path} is the daemon's own; nothing of the port is made there");
             return Err(ApiError::new(Code::InvalidParams, text).field("netns").hint(
                 "name a pod's; for a device in the daemon's namespace add the port without one, or a host port",
@@ -67,11 +67,11 @@ impl Home {
         });
         if is_other {
             let text = format!(
-                "the namespace {path} is another than the one that the port's device was made in; nothing of it is made there"
+                "the namespace {path} is another than the one that the port's device was made in; nothing of it is made there: if this one is meant, delete the port and add it again"
             );
-            return Err(ApiError::new(Code::NotFound, text)
-                .field("netns")
-                .hint("its pod has ended; if this one is meant, delete the port and add it again"));
+            return Err(ApiError::new(Code::NotFound, text).field("netns").hint(
+                "its pod has ended, or its namespace was made anew: `switch-ctl port delete`, and add it",
+            ));
         }
         Ok(())
     }
@@ -145,30 +145,32 @@ mod tests {
     #[test]
     fn a_file_of_the_same_number_is_not_the_same_namespace() {
         let known = home("a", Some(1 << 60), 7);
-        let is = |found: &Home, path| found.suits(path, Some(&known)).is_ok();
+        let is = |found: &Home, path| found.suits(path, Some(&known), None).is_ok();
         assert!(is(&known, "/proc/7/ns/net"));
         assert!(!is(&home("a", Some(2 << 60), 7), "/proc/7/ns/net"));
         assert!(!is(&home("a", Some(2 << 60), 7), "/run/netns/a"));
         // Where there are no cookies the number is all that there is.
         assert!(is(&home("a", None, 7), "/proc/7/ns/net") && !is(&home("a", None, 8), "/proc/7/ns/net"));
-        let refused = home("a", None, 8).suits("/proc/7/ns/net", Some(&known)).unwrap_err();
+        let refused = home("a", None, 8).suits("/proc/7/ns/net", Some(&known), None).unwrap_err();
         assert!(refused.code == Code::NotFound && refused.message.contains("another"), "{refused:?}");
+        // A port that is down shows the message alone.
+        assert!(refused.message.contains("delete the port"), "{refused:?}");
     }
 
     #[test]
     fn after_a_boot_a_name_is_believed_and_a_process_is_not() {
         let (known, found) = (home("a", Some(1 << 60), 7), home("b", Some(1 << 60), 7));
-        assert!(found.suits("/run/netns/a", Some(&known)).is_ok());
-        assert!(found.suits("/process/a", Some(&known)).is_ok());
-        assert!(found.suits("/proc/7/ns/net", Some(&known)).is_err());
-        assert!(found.suits("/proc/7/ns/net", None).is_ok(), "an older version did not note it");
+        assert!(found.suits("/run/netns/a", Some(&known), None).is_ok());
+        assert!(found.suits("/process/a", Some(&known), None).is_ok());
+        assert!(found.suits("/proc/7/ns/net", Some(&known), None).is_err());
+        assert!(found.suits("/proc/7/ns/net", None, None).is_ok(), "an older version did not note it");
     }
 
     #[test]
     fn the_daemons_own_is_refused_whatever_is_known() {
         let own = Home::own().unwrap();
         for known in [None, Some(own)] {
-            let refused = own.suits("/proc/1/ns/net", known).unwrap_err();
+            let refused = own.suits("/proc/1/ns/net", known, Some(own)).unwrap_err();
             assert_eq!((refused.code, refused.data.field.as_deref()), (Code::InvalidParams, Some("netns")));
         }
     }

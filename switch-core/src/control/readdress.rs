@@ -5,7 +5,7 @@ use super::cable;
 use super::daemon::{Daemon, PortLife};
 use super::home::Home;
 use super::rtnl::Rtnl;
-use super::tap::{self, enter, inside};
+use super::tap::{self, inside};
 use crate::config::model::no_such;
 use serde_json::Value;
 use std::io;
@@ -53,22 +53,25 @@ fn is_there(added: io::Result<()>) -> io::Result<()> {
 }
 
 fn readdress(device: &tap::Place, before: &Addressing, after: &Addressing, mac: Mac) -> Result<(), ApiError> {
-    let (_, file) = enter(device.netns.as_deref(), device.home.as_ref())?;
-    let changed = inside(file.as_ref(), || {
+    let change = || {
         let rtnl = Rtnl::open().map_err(|error| ("netlink".to_owned(), error))?;
         let index = device.find(&rtnl).map_err(|error| ("look".to_owned(), error))?;
         before.become_(after, &rtnl, index).inspect_err(|_| _ = after.become_(before, &rtnl, index))?;
         // Its neighbours are told of what is new.
         rtnl.set_mac(index, mac).map_err(|error| ("word to its neighbours".to_owned(), error))
-    })?;
-    changed.map_err(|(step, error)| {
-        let text = format!("the device in {}: {step}: {error}", device.shown());
-        let is_far = matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH));
-        let why = if is_far { "; is the gateway in a network of one of the addresses?" } else { "" };
-        ApiError::new(Code::System, text)
-            .field(if is_far { "routes" } else { "addresses" })
-            .hint(format!("it has what it had before{why}"))
+    };
+    inside(device.netns.as_deref(), device.home.as_ref(), |_| {
+        change().map_err(|(step, error)| failed(device, &step, &error))
     })
+}
+
+fn failed(device: &tap::Place, step: &str, error: &io::Error) -> ApiError {
+    let text = format!("the device in {}: {step}: {error}", device.shown());
+    let is_far = matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH));
+    let why = if is_far { "; is the gateway in a network of one of the addresses?" } else { "" };
+    ApiError::new(Code::System, text)
+        .field(if is_far { "routes" } else { "addresses" })
+        .hint(format!("it has what it had before{why}"))
 }
 
 /// Gives the device of a port that is up the addresses and routes that it `has` in place of those that it `had`. On failure it is put

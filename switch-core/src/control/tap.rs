@@ -4,7 +4,8 @@
 //! A descriptor of a TAP belongs to the namespace of the thread that opened it, so everything is done by a
 //! short-lived thread that enters the namespace. Opening by name alone would be wrong twice: the pod may have
 //! renamed its device, and a name that nobody has makes a new device. What is ours is known by what we wrote on
-//! it and by its MAC address, and which device a descriptor got is checked by the device's index.
+//! it and by its MAC address, and which device a descriptor got is checked by the device's index. All devices of
+//! a namespace are looked through only if none of the port's name is ours: a pod may have very many.
 //!
 //! Nothing has to be undone step by step: a device is not persistent before all of it is right, and until then
 //! it goes with its descriptor.
@@ -18,7 +19,7 @@ use crate::port::tap::steering;
 use crate::sandbox::keeper;
 use netlink_sys::Socket;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -77,6 +78,19 @@ pub(super) struct Namespace {
     path: String,
     id: (u64, u64),
     home: Home,
+}
+
+/// A namespace that may be entered.
+struct Opened<'a> {
+    path: &'a str,
+    file: File,
+    metadata: Metadata,
+}
+
+/// The namespace that a thread is in.
+pub(super) struct Entered<'a> {
+    pub namespace: Namespace,
+    pub file: &'a File,
 }
 
 impl Wanted {
@@ -173,96 +187,99 @@ pub fn random_mac() -> io::Result<Mac> {
 
 /// Attaches to the port's device, or makes it.
 pub fn open(wanted: &Wanted) -> Result<Tap, ApiError> {
-    let (namespace, file) = enter(wanted.netns.as_deref(), wanted.home.as_ref())?;
-    let (descriptors, link, news) = inside(file.as_ref(), || {
-        let rtnl = Rtnl::open().map_err(|error| failed(wanted, "netlink", &error))?;
-        let news = watch().map_err(|error| failed(wanted, "netlink", &error))?;
+    inside(wanted.netns.as_deref(), wanted.home.as_ref(), |entered| {
+        let netlink = |error: io::Error| failed(wanted, "netlink", &error);
+        let rtnl = Rtnl::open().map_err(netlink)?;
+        let news = watch().map_err(netlink)?;
         let (descriptors, index) = match find(&rtnl, wanted)? {
             Some(link) => (adopt(&rtnl, wanted, &link)?, link.index),
             None => make(&rtnl, wanted)?,
         };
-        let link = by_index(&rtnl, index).map_err(|error| failed(wanted, "netlink", &error))?;
+        let link = rtnl.link_at(index).map_err(netlink)?;
         let link = link.ok_or_else(|| failed(wanted, "look", &io::ErrorKind::NotFound.into()))?;
-        Ok::<_, ApiError>((descriptors, link, news))
-    })??;
-    let offloads = descriptors[0].offload_all().map_err(|error| failed(wanted, "offloads", &error))?;
-    Ok(Tap { namespace, descriptors: descriptors.into_iter().map(Arc::new).collect(), news, link, offloads })
+        let offloads = descriptors[0].offload_all().map_err(|error| failed(wanted, "offloads", &error))?;
+        let descriptors = descriptors.into_iter().map(Arc::new).collect();
+        Ok(Tap { namespace: entered.map(|entered| entered.namespace), descriptors, news, link, offloads })
+    })
 }
 
 /// Removes the device of a port that is not open. One that is not there is what we want.
 pub fn remove(wanted: &Wanted) -> Result<(), ApiError> {
-    let (_, file) = enter(wanted.netns.as_deref(), wanted.home.as_ref())?;
-    inside(file.as_ref(), || {
-        let rtnl = Rtnl::open().map_err(|error| failed(wanted, "netlink", &error))?;
-        let links = rtnl.links().map_err(|error| failed(wanted, "netlink", &error))?;
-        let Some(link) = links.into_iter().find(|link| wanted.is_ours(link)) else { return Ok(()) };
+    inside(wanted.netns.as_deref(), wanted.home.as_ref(), |_| {
+        let netlink = |error: io::Error| failed(wanted, "netlink", &error);
+        let rtnl = Rtnl::open().map_err(netlink)?;
+        let named = rtnl.link(&wanted.device).map_err(netlink)?;
+        let Some(link) = ours(&rtnl, wanted, named.as_ref()).map_err(netlink)? else { return Ok(()) };
         let descriptor = attach(&rtnl, wanted, &link)?;
         descriptor.set_persistent(false).map_err(|error| failed(wanted, "removal", &error))
-    })?
+    })
 }
 
-/// Opens a namespace, if one is named: that of a port whose device was made in `home`, if it was.
-pub(super) fn enter(
+/// Does `work` on a thread of its own: inside the namespace, if one is named, and in the daemon's otherwise. The calling thread stays where
+/// it is. In a namespace that is not a port's whose device was made in `home` nothing is done.
+pub(super) fn inside<T: Send>(
     netns: Option<&str>,
     home: Option<&Home>,
-) -> Result<(Option<Namespace>, Option<File>), ApiError> {
-    let Some(path) = netns else { return Ok((None, None)) };
-    let opened = keeper::open_namespace(path).and_then(|file| Ok((file.metadata()?, file)));
-    let (metadata, file) = opened.map_err(|error| {
-        let code = if error.kind() == io::ErrorKind::NotFound { Code::NotFound } else { Code::System };
-        ApiError::new(code, format!("the namespace {path} cannot be opened: {error}"))
-            .field("netns")
-            .hint("give a path like /run/netns/NAME or /proc/PID/ns/net, as the daemon sees it")
-    })?;
-    let found = inside(Some(&file), || Home::here(&metadata))?.map_err(|error| {
-        ApiError::new(Code::System, format!("which namespace {path} is cannot be seen: {error}"))
-            .field("netns")
-            .hint("see the daemon's log; it may have too many files open")
-    })?;
-    found.suits(path, home)?;
-    let id = (metadata.dev(), metadata.ino());
-    Ok((Some(Namespace { path: path.to_owned(), id, home: found }), Some(file)))
-}
-
-/// Does `work` on a thread of its own inside the namespace. The calling thread stays where it is.
-pub(super) fn inside<T: Send>(
-    namespace: Option<&File>,
-    work: impl FnOnce() -> T + Send,
+    work: impl FnOnce(Option<Entered<'_>>) -> Result<T, ApiError> + Send,
 ) -> Result<T, ApiError> {
-    let entered = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().spawn_scoped(scope, || {
-            if let Some(file) = namespace {
-                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
-            }
-            Ok::<T, rustix::io::Errno>(work())
-        });
+    let opened = netns.map(Opened::new).transpose()?;
+    // Before the thread is in another.
+    let own = Home::own();
+    let worked = std::thread::scope(|scope| {
+        let work = || work(opened.as_ref().map(|opened| opened.enter(home, own)).transpose()?);
+        let thread = std::thread::Builder::new().spawn_scoped(scope, work);
         thread.map(|thread| thread.join())
     });
-    let entered = entered.map_err(|error| {
+    let worked = worked.map_err(|error| {
         ApiError::new(Code::System, format!("no thread could be started for the namespace: {error}"))
             .hint("the node, or the daemon's control group, has no room for another one: see `TasksMax=` and `pids.max`; try again")
     })?;
-    match entered {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => {
-            Err(ApiError::new(Code::System, format!("the namespace cannot be entered: {error}"))
+    worked.unwrap_or_else(|_| Err(ApiError::new(Code::Internal, "the thread in the namespace panicked")))
+}
+
+impl<'a> Opened<'a> {
+    fn new(path: &'a str) -> Result<Self, ApiError> {
+        let opened = keeper::open_namespace(path).and_then(|file| Ok((file.metadata()?, file)));
+        let (metadata, file) = opened.map_err(|error| {
+            let code = if error.kind() == io::ErrorKind::NotFound { Code::NotFound } else { Code::System };
+            ApiError::new(code, format!("the namespace {path} cannot be opened: {error}"))
                 .field("netns")
-                .hint("is it a network namespace? Entering one needs CAP_SYS_ADMIN: run as root"))
-        }
-        Err(_) => Err(ApiError::new(Code::Internal, "the thread in the namespace panicked")),
+                .hint("give a path like /run/netns/NAME or /proc/PID/ns/net, as the daemon sees it")
+        })?;
+        Ok(Self { path, file, metadata })
+    }
+
+    /// Moves the calling thread into it, and looks where that is: this it can do only there.
+    fn enter(&self, home: Option<&Home>, own: Option<&Home>) -> Result<Entered<'_>, ApiError> {
+        let moved = move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network));
+        moved.map_err(|error| {
+            ApiError::new(Code::System, format!("the namespace cannot be entered: {error}"))
+                .field("netns")
+                .hint("is it a network namespace? Entering one needs CAP_SYS_ADMIN: run as root")
+        })?;
+        let found = Home::here(&self.metadata).map_err(|error| {
+            ApiError::new(Code::System, format!("which namespace {} is cannot be seen: {error}", self.path))
+                .field("netns")
+                .hint("see the daemon's log; it may have too many files open")
+        })?;
+        found.suits(self.path, home, own)?;
+        let id = (self.metadata.dev(), self.metadata.ino());
+        let namespace = Namespace { path: self.path.to_owned(), id, home: found };
+        Ok(Entered { namespace, file: &self.file })
     }
 }
 
 /// The port's device, if it is there and can be served; none if it has to be made.
 fn find(rtnl: &Rtnl, wanted: &Wanted) -> Result<Option<Link>, ApiError> {
-    let links = rtnl.links().map_err(|error| failed(wanted, "netlink", &error))?;
+    let netlink = |error: io::Error| failed(wanted, "netlink", &error);
     let (name, place) = (&wanted.device, wanted.place());
-    match links.iter().find(|link| wanted.is_ours(link)) {
+    let named = rtnl.link(name).map_err(netlink)?;
+    match ours(rtnl, wanted, named.as_ref()).map_err(netlink)? {
         Some(link) if !link.is_up => Err(ApiError::new(Code::System, is_down(&link.name, &place))
             .field("device")
             .hint(format!("there: ip link set {} up", link.name))),
-        Some(link) => Ok(Some(link.clone())),
-        None if links.iter().any(|link| link.name == *name) => {
+        Some(link) => Ok(Some(link)),
+        None if named.is_some() => {
             let text =
                 format!("{place} has a device named {name} that this port did not make; it was left alone");
             Err(ApiError::new(Code::Busy, text)
@@ -273,8 +290,12 @@ fn find(rtnl: &Rtnl, wanted: &Wanted) -> Result<Option<Link>, ApiError> {
     }
 }
 
-fn by_index(rtnl: &Rtnl, index: u32) -> io::Result<Option<Link>> {
-    Ok(rtnl.links()?.into_iter().find(|link| link.index == index))
+/// The device that is ours: mostly that of the port's name, `named`. Otherwise the pod may have renamed it, and it is looked for among all.
+fn ours(rtnl: &Rtnl, wanted: &Wanted, named: Option<&Link>) -> io::Result<Option<Link>> {
+    match named.filter(|link| wanted.is_ours(link)) {
+        Some(link) => Ok(Some(link.clone())),
+        None => Ok(rtnl.links()?.into_iter().find(|link| wanted.is_ours(link))),
+    }
 }
 
 /// The descriptors of a device that outlived an earlier daemon. What the pod changed on it stays.
@@ -298,7 +319,7 @@ fn steer(wanted: &Wanted, descriptors: &[Descriptor]) -> Result<(), ApiError> {
 fn attach(rtnl: &Rtnl, wanted: &Wanted, link: &Link) -> Result<Descriptor, ApiError> {
     let netlink = |error: io::Error| failed(wanted, "netlink", &error);
     for _ in 0..ATTACH_ATTEMPTS {
-        let Some(now) = by_index(rtnl, link.index).map_err(netlink)? else { break };
+        let Some(now) = rtnl.link_at(link.index).map_err(netlink)? else { break };
         let attached = Descriptor::attach(&now.name, wanted.several_queues());
         let descriptor = attached.map_err(|error| refused(wanted, &now.name, &error))?;
         let name = descriptor.name().map_err(netlink)?;
@@ -410,9 +431,10 @@ impl Tap {
     /// Gives the device another MTU, or Ethernet's.
     pub fn set_mtu(&mut self, wanted: &Wanted) -> Result<(), ApiError> {
         let index = self.link.index;
-        let (_, file) = enter(wanted.netns.as_deref(), self.home())?;
-        let set = inside(file.as_ref(), || Rtnl::open()?.set_mtu(index, u32::from(wanted.mtu)))?;
-        set.map_err(|error| failed(wanted, "MTU", &error).field("settings.mtu"))?;
+        inside(wanted.netns.as_deref(), self.home(), |_| {
+            let set = Rtnl::open().and_then(|rtnl| rtnl.set_mtu(index, u32::from(wanted.mtu)));
+            set.map_err(|error| failed(wanted, "MTU", &error).field("settings.mtu"))
+        })?;
         self.link.mtu = u32::from(wanted.mtu);
         Ok(())
     }

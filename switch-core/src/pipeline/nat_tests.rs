@@ -265,7 +265,7 @@ fn ports_run_out_for_a_peer_and_are_given_back() {
         net.rig.tables.flows.scan_bound(0..places, |place, _, _, _| all.push(place));
         all
     };
-    assert!(all.iter().all(|place| net.rig.tables.flows.kill(*place)));
+    assert!(all.iter().all(|place| net.rig.tables.flows.kill_at(*place)));
     for n in 0..4000u64 {
         net.rig.run(super::Now { ns: NOW.ns + n * 2_000_000 });
     }
@@ -290,7 +290,7 @@ fn a_translated_flow_is_one_of_those_that_a_port_may_begin() {
     assert_eq!(net.rig.tables.flows.counted().all, 6, "two entries each");
     let mut places = Vec::new();
     net.rig.tables.flows.scan_bound(0..net.rig.tables.flows.places(), |place, _, _, _| places.push(place));
-    assert!(net.rig.tables.flows.kill(places[0]));
+    assert!(net.rig.tables.flows.kill_at(places[0]));
     // What it was bound to is free with the next round.
     (0..4000u64).for_each(|n| _ = net.rig.run(super::Now { ns: NOW.ns + n * 2_000_000 }));
     assert_eq!([4, 5].map(|port| sends(&mut net, port)), [true, false]);
@@ -353,7 +353,7 @@ fn what_is_ended_begins_anew_as_the_rules_then_say() {
     let flows = net.rig.tables.flows.places();
     let mut places = Vec::new();
     net.rig.tables.flows.scan_bound(0..flows, |place, _, _, _| places.push(place));
-    places.into_iter().for_each(|place| assert!(net.rig.tables.flows.kill(place)));
+    places.into_iter().for_each(|place| assert!(net.rig.tables.flows.kill_at(place)));
     assert_eq!(net.send(asks).unwrap().dst, host(false, 1, 11));
     net.rig.declare(&Request::NatDelete(ByName { name: "d".parse().unwrap() })).unwrap();
     assert!(net.rig.model.nats.is_empty());
@@ -371,7 +371,7 @@ fn what_was_not_translated_is_when_it_begins_anew() {
     let flow = net.rig.tables.flows.places();
     let mut places = Vec::new();
     net.rig.tables.flows.scan(0..flow, NOW.s(), |place, _| places.push(place));
-    places.iter().for_each(|place| assert!(net.rig.tables.flows.kill(*place)));
+    places.iter().for_each(|place| assert!(net.rig.tables.flows.kill_at(*place)));
     let became = net.send(asks).unwrap();
     assert_eq!((became.src >> 8, became.dst), (virt(false, 100) >> 8, asks.dst));
     assert_eq!(net.send(asks), Some(became));

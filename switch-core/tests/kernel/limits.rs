@@ -1,7 +1,8 @@
 //! Rate limits between real kernels: what a pod sends and is sent, datagrams and TCP, is held to what its port may.
 
 use crate::switchd;
-use std::net::{IpAddr, UdpSocket};
+use std::io::Write;
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +12,8 @@ use switch_lab::transfer::tcp;
 use switch_lab::{Daemon, Node, Pod, bind_udp, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
+/// Longer than a connection takes that may be.
+const SHORT: Duration = Duration::from_millis(800);
 const PORT: u16 = 7002;
 /// A datagram's payload, and what it is on the wire.
 const PAYLOAD: usize = 1000;
@@ -160,6 +163,48 @@ fn a_port_is_held_to_its_rate() {
 #[test]
 fn an_xdp_port_is_held_to_its_rate() {
     holds_both_ways(Node::pod, Daemon::attach);
+}
+
+/// As many connections as may begin at a port, and no more until one of them is over or the limit is another. What begins elsewhere is not
+/// counted there.
+#[test]
+fn a_port_is_held_to_so_many_connections() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    let pods = [node.bare_pod(1), node.bare_pod(2)];
+    pods.iter().for_each(|pod| daemon.attach_tap(pod, "br0", PortSettings::default()));
+    wait_until("the pods", LONG, || pods[0].reaches("10.66.0.2"));
+    let [one, two] = [&pods[0], &pods[1]].map(address);
+    let listen = |pod: &Pod, at: IpAddr| {
+        pod.net.inside(move || TcpListener::bind((at, PORT)).unwrap()).join().unwrap()
+    };
+    let listening = [listen(&pods[0], one), listen(&pods[1], two)];
+    let connect = |pod: &Pod, to: IpAddr| {
+        let connect = move || TcpStream::connect_timeout(&(to, PORT).into(), SHORT);
+        pod.net.inside(connect).join().unwrap()
+    };
+    let hold = |connections| {
+        let limits = PortLimits { connections, ..PortLimits::default() };
+        let name = daemon.port(&pods[0].device).port.name;
+        let _: Done = daemon.call(&Request::PortSet(PortSet { name, settings: limited(limits) }));
+    };
+    hold(Some(3));
+    let mut open: Vec<_> = (0..3).map(|_| connect(&pods[0], two).unwrap()).collect();
+    assert!(connect(&pods[0], two).is_err(), "one more than may");
+    assert!(daemon.drops("connection-limit") > 0);
+    assert!(open.iter_mut().all(|it| it.write_all(b"still").is_ok()));
+    connect(&pods[1], one).unwrap();
+    // One that is closed over what it did not read is reset, and over.
+    let (mut far, _) = listening[1].accept().unwrap();
+    far.write_all(b"unread").unwrap();
+    open[0].peek(&mut [0]).unwrap();
+    drop(open.remove(0));
+    wait_until("room for another", LONG, || connect(&pods[0], two).map(|it| open.push(it)).is_ok());
+    hold(None);
+    let more: Vec<_> = (0..8).map(|_| connect(&pods[0], two)).collect();
+    assert!(more.iter().all(Result::is_ok), "{more:?}");
+    daemon.assert_conserved();
 }
 
 /// Two workers: a port of one queue has its limit whoever sends to it; one of two queues has it as a whole, a part of it

@@ -67,7 +67,7 @@ fn a_device_is_not_made_again_in_another_namespace() {
         daemon.bridge("br0");
         let _: Done = daemon.call(&Request::PortAdd(Box::new(port.clone())));
         let [others, nodes] = [&other.net, &node.net].map(|net| net.path());
-        for (to, word) in [(&others, "another"), (&nodes, "the daemon's own")] {
+        for (to, word) in [(&others, "delete the port and add it again"), (&nodes, "the daemon's own")] {
             way.lead(to);
             // Who deletes a pod takes its devices along.
             _ = pod.net.try_run("ip link del eth0");

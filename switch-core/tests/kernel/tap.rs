@@ -423,6 +423,26 @@ fn a_restart_finds_everything_where_it_was() {
     daemon.assert_conserved();
 }
 
+/// A pod may give a device of its own, that was there before, the address of the port's.
+#[test]
+fn a_restart_takes_the_device_of_the_ports_name() {
+    let options = switchd().keeping_state();
+    let node = Node::new();
+    let mut daemon = node.start(&options);
+    daemon.bridge("br0");
+    let pods = [node.bare_pod(1), node.bare_pod(2)];
+    pods[0].net.ip("tuntap add own mode tap vnet_hdr");
+    pods.iter().for_each(|pod| daemon.attach_tap(pod, "br0", PortSettings::default()));
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    daemon.kill();
+    pods[0].net.ip(&format!("link set own address {} up", pods[0].mac()));
+    let daemon = node.start(&options);
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    delete(&daemon, "tap1");
+    assert!(pods[0].net.try_run("ip link show own").status.success(), "the pod's own device was removed");
+    daemon.assert_conserved();
+}
+
 #[test]
 fn a_namespace_that_goes_is_let_go_of() {
     let (_node, daemon, mut pods) = node_with_taps(&switchd(), 3);

@@ -7,6 +7,8 @@ use switch_api::{
     ApiError, Bridge, ByName, Code, Done, MemorySource, Port, PortKind, PortSettings, PortState, Request,
     Status, WhenDead,
 };
+use switch_core::frame::{Area, AreaSize};
+use switch_core::port::xdp::socket::{self, RawSocket as XdpSocket};
 use switch_lab::frames::{has_mark, plain, station};
 use switch_lab::node::{tap_port, xdp_port};
 use switch_lab::steady::Steady;
@@ -15,6 +17,8 @@ use switch_lab::{Daemon, Node, Pod, RawSocket, wait_until};
 
 const SHORT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(60);
+/// A port that is down is opened again every two seconds at first.
+const SOME_ATTEMPTS: Duration = Duration::from_secs(5);
 
 fn name(text: &str) -> switch_api::Name {
     text.parse().unwrap()
@@ -97,6 +101,48 @@ fn a_missing_capability_is_named() {
         let daemon = node.start(&switchd().through(&without));
         serves_all_but_xdp_ports(&node, &daemon, &format!("CAP_{}", missing.to_uppercase()));
     }
+}
+
+/// Another program's socket on the first queue of the node's device.
+fn take_queue(node: &Node, device: &str) -> XdpSocket {
+    let device = device.to_owned();
+    let take = move || {
+        let (area, _) = Area::new(AreaSize { chunk_bytes: 2048, chunks: 64, large: 0 }).unwrap();
+        let taker = XdpSocket::new().unwrap();
+        taker.register_umem(&area, 0).unwrap();
+        for ring in [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_RX_RING] {
+            taker.set_ring_size(ring, 64).unwrap();
+        }
+        taker.bind(socket::index(&device).unwrap(), 0, libc::XDP_COPY, None).unwrap();
+        taker
+    };
+    node.net.inside(take).join().unwrap()
+}
+
+/// It was there first when the port's device came back: the port is down, says why, and is up again when the queue is free.
+#[test]
+fn a_queue_that_another_program_took_is_waited_for() {
+    let node = Node::new();
+    let (daemon, pods) = node.two_pods(&switchd());
+    let device = &pods[1].device;
+    daemon.signal(rustix::process::Signal::STOP);
+    node.net.ip(&format!("link del {device}"));
+    node.plug(&pods[1]);
+    let taken = take_queue(&node, device);
+    daemon.signal(rustix::process::Signal::CONT);
+    let why = || daemon.port(device).reason.unwrap_or_default();
+    wait_until("it is said why", LONG, || why().contains("queue 0: bind: Device or resource busy"));
+    // It is tried again and again, and nobody else waits for it.
+    let until = Instant::now() + SOME_ATTEMPTS;
+    while Instant::now() < until {
+        assert_eq!(daemon.port(device).state, PortState::Down);
+        assert_eq!(daemon.port(&pods[0].device).state, PortState::Up);
+        std::thread::sleep(SHORT);
+    }
+    drop(taken);
+    wait_until("up again", LONG, || daemon.port(device).state == PortState::Up);
+    wait_until("ping", LONG, || pods[0].reaches(&pods[1].ip));
+    daemon.assert_conserved();
 }
 
 #[test]

@@ -20,6 +20,14 @@ pub(super) const FLOWS: &[Mistake] = &[
         loom: false,
     },
     Mistake {
+        what: "who ends a flow ends whichever has its place by then",
+        file: "table/flow/list.rs",
+        right: "!state.stage.is_none() && record.holds(key) && self.end(place, state)",
+        wrong: "!state.stage.is_none() && (true || record.holds(key)) && self.end(place, state)",
+        test: "who_ends_a_flow_does_not_end",
+        loom: false,
+    },
+    Mistake {
         what: "of packets in pieces the youngest makes room",
         file: "table/flow/fragments.rs",
         right: "there.min_by_key(",

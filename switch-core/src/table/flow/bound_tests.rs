@@ -124,7 +124,7 @@ fn both_entries_end_together() {
         assert_eq!(table.flows.begun_at(1), 40, "of each one began");
         match round {
             0 => table.now_s += Stage::UdpOneWay.timeout_s() + 5,
-            1 => (0..40).for_each(|n| assert!(table.flows.kill(table.place_of(n, 1000).unwrap()))),
+            1 => (0..40).for_each(|n| assert!(table.flows.kill_at(table.place_of(n, 1000).unwrap()))),
             2 => {
                 for n in 0..20_000 {
                     _ = table.packet(&udp(100_000 + n, 7), 1);
@@ -186,7 +186,7 @@ fn what_is_not_translated_stays_as_it_is() {
             == Some((place, side, false, None))
     };
     assert!(stays(&table, side) && stays(&table, side ^ 1));
-    assert!(table.flows.kill(place) && !stays(&table, side));
+    assert!(table.flows.kill_at(place) && !stays(&table, side));
 }
 
 proptest! {
@@ -233,7 +233,7 @@ proptest! {
                 _ => {
                     let place = table.place_of(host, peer);
                     if let Some(place) = place.filter(|_| map.remove(&(host, peer)).is_some()) {
-                        table.flows.kill(place);
+                        table.flows.kill_at(place);
                         (0..20).for_each(|_| { table.now_s += 1; table.sweep(); });
                         for (host, peer) in map.keys() {
                             _ = table.packet(&udp(*host, *peer), 1);

@@ -32,12 +32,20 @@ impl Entry {
 }
 
 impl Flows {
-    /// Ends a flow: its next packet begins another, if it may. Whether it was there.
-    pub fn kill(&self, place: u32) -> bool {
+    /// Ends the flow of `key` at `place`: its next packet begins another, if it may. Whether it was there. Should another have been given the
+    /// place meanwhile, that one stays: the key is compared behind the look at the state, and only from that state it ends.
+    pub fn kill(&self, place: u32, key: &Key) -> bool {
+        let record = self.record(place);
         (0..ATTEMPTS).any(|_| {
-            let state = self.record(place).state();
-            !state.stage.is_none() && self.end(place, state)
+            let state = record.state();
+            !state.stage.is_none() && record.holds(key) && self.end(place, state)
         })
+    }
+
+    /// Ends whichever flow is at a place.
+    #[cfg(test)]
+    pub fn kill_at(&self, place: u32) -> bool {
+        self.record(place).read().is_some_and(|(key, ..)| self.kill(place, &key))
     }
 
     /// Every living flow in a range of places.

@@ -72,7 +72,7 @@ fn loom_a_place_is_not_taken_back_from_a_flow_that_begins() {
         let (key, side) = Key::of(&first, 1);
         let seen = Seen { packet: &first, key, hash: flows.hash(&key), side, port: 0, now_s: 1 };
         assert_eq!(flows.open(&mut keeper, &seen, Decision::NONE), Ok(Opened::New(0)));
-        assert!(flows.kill(0));
+        assert!(flows.kill_at(0));
         let other = flows.clone();
         let thread = thread::spawn(move || open(&other, &packet(2, 1), 1));
         keeper.unqueue(&flows, 0);
@@ -161,7 +161,7 @@ fn end_and_begin(name: &str, ask: impl Fn(&Flows) + Copy + Sync + Send + 'static
         let flows = Arc::new(Flows::new(16, 1, [1, 2], false));
         let mut keeper = Keeper::with_places(1, 0..2);
         assert_eq!(bind(&flows, &mut keeper, [1, 9], [7, 9]), Ok(Opened::New(0)));
-        assert!(flows.kill(0));
+        assert!(flows.kill_at(0));
         keeper.unqueue(&flows, 0);
         let other = flows.clone();
         let thread = thread::spawn(move || ask(&other));
@@ -178,6 +178,14 @@ fn end_and_begin(name: &str, ask: impl Fn(&Flows) + Copy + Sync + Send + 'static
 fn loom_what_is_decided_about_one_that_ended_is_not_of_the_next() {
     end_and_begin("what_is_decided_about_one_that_ended", |flows| {
         flows.decide(0, &key(1, 9), Decision { epoch: 7 });
+    });
+}
+
+/// Who ends one that ended does not end the next.
+#[test]
+fn loom_who_ends_one_that_ended_does_not_end_the_next() {
+    end_and_begin("who_ends_one_that_ended", |flows| {
+        assert!(!flows.kill(0, &key(1, 9)));
     });
 }
 
@@ -213,7 +221,7 @@ fn loom_a_translated_flow_that_begins_anew_is_translated() {
         let flows = Arc::new(Flows::new(16, 1, [1, 2], false));
         let mut keeper = Keeper::with_places(1, 0..2);
         assert_eq!(bind(&flows, &mut keeper, [1, 9], [7, 9]), Ok(Opened::New(0)));
-        assert!(flows.kill(0));
+        assert!(flows.kill_at(0));
         keeper.unqueue(&flows, 0);
         keeper.look_at(&flows, 0, 1);
         let other = flows.clone();

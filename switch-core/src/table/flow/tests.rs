@@ -185,7 +185,7 @@ fn dead_flows_in_front_are_no_room_within_a_limit() {
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert!(table.flows.kill(places[which as usize]));
+        assert!(table.flows.kill_at(places[which as usize]));
         for n in 0..2 * u128::from(half_open) {
             assert!(matches!(table.syn(5000 + n, 7, 1), Ok(Opened::New(_))), "{which}, {n}");
             assert!(table.flows.counted_of(1).half_open <= half_open, "{which}, {n}");
@@ -260,10 +260,23 @@ fn what_begins_anew_finds_room_as_what_begins_does() {
 fn a_killed_flow_begins_anew_without_its_decision() {
     let mut table = Table::new(256, false);
     let Ok(Opened::New(place)) = table.syn(1, 2, 1) else { panic!() };
-    assert!(table.flows.kill(place) && !table.flows.kill(place));
+    assert!(table.flows.kill_at(place) && !table.flows.kill_at(place));
     assert_eq!(table.flows.counted(), Counted::default());
     assert!(matches!(table.syn(1, 2, 3), Ok(Opened::New(_))));
     assert_eq!(table.flows.counted_of(3), Counted { all: 1, half_open: 1 });
+}
+
+/// Between the look at a flow and its end its place may be another's.
+#[test]
+fn who_ends_a_flow_does_not_end_another_in_its_place() {
+    let mut table = Table::new(256, false);
+    let (Ok(Opened::New(one)), Ok(Opened::New(other))) = (table.syn(1, 2, 1), table.syn(3, 4, 1)) else {
+        panic!()
+    };
+    let looked_at = table.flows.entry(one, table.now_s).unwrap();
+    assert!(!table.flows.kill(other, &looked_at.key));
+    assert_eq!(table.flows.counted().all, 2);
+    assert!(table.flows.kill(one, &looked_at.key));
 }
 
 #[test]
@@ -330,7 +343,7 @@ proptest! {
                     now_s - last <= if answered { Stage::UdpAnswered } else { Stage::UdpOneWay }.timeout_s()
                 });
                 let place = table.flows.find(&key).filter(|place| table.flows.is_alive(*place, now_s));
-                prop_assert_eq!(place.is_some_and(|place| table.flows.kill(place)), alive);
+                prop_assert_eq!(place.is_some_and(|place| table.flows.kill_at(place)), alive);
                 continue;
             }
             let said = table.packet(&udp, 1);
