@@ -297,6 +297,11 @@ impl Rig {
         dry.run(self.publisher.current(), &self.tables, now, port, packet)
     }
 
+    /// The worker of a port's lane is told to give it back.
+    pub fn take_lane(&self, port: PortId, queue: u16, worker: u16) {
+        _ = self.mail[usize::from(worker)].commands.push(Command::TakeLane(port, queue));
+    }
+
     /// From the next turn on, copies of what passes go to `capture`; or no longer.
     pub fn capture(&self, capture: Option<Arc<Capture>>) {
         self.mail.iter().for_each(|mail| _ = mail.commands.push(Command::Capture(capture.clone())));

@@ -15,22 +15,30 @@ const LANES_A_LOOK: usize = 64;
 pub struct Readable {
     epoll: OwnedFd,
     any: bool,
+    /// Lanes that were considered: those that came since have higher numbers.
+    lanes: usize,
 }
 
 impl Readable {
     /// No lane yet.
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?, any: false })
+        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?, any: false, lanes: 0 })
     }
 
-    /// The lanes have changed. A fresh set cannot hold a dead one.
+    /// Lanes are gone. A fresh set cannot hold a dead one.
     pub fn renew(&mut self, turn: &Turn) {
         let Ok(fresh) = Self::new() else { return };
         *self = fresh;
-        for (index, fd) in turn.asked_by_call() {
+        self.extend(turn);
+    }
+
+    /// Lanes have come, behind those that there were: a port more costs the same however many there are.
+    pub fn extend(&mut self, turn: &Turn) {
+        let known = std::mem::replace(&mut self.lanes, turn.lanes());
+        for (index, fd) in turn.asked_by_call().filter(|(index, _)| *index >= known) {
             self.any = true;
             let lane = epoll::EventData::new_u64(index as u64);
-            // The kernel refuses for want of memory only; the lane is then served when lanes change again.
+            // The kernel refuses for want of memory only; the lane is then served when lanes go.
             _ = epoll::add(&self.epoll, fd, lane, epoll::EventFlags::IN);
         }
     }
@@ -45,5 +53,90 @@ impl Readable {
         // Interrupted: nobody is readable in this turn, and the next one looks again.
         let (found, _) = epoll::wait(&self.epoll, &mut events, Some(&now)).unwrap_or_default();
         turn.set_readable(found.iter().map(|event| event.data.u64() as usize));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counter::Counters;
+    use crate::frame::{Area, Batch, Pool, TxQueue};
+    use crate::pipeline::Now;
+    use crate::port::memory::{MemoryPeer, MemoryPort, wire};
+    use crate::port::traffic::{client, server, udp_frame};
+    use crate::port::{Port, Remains, Sent, Serviced};
+    use crate::rig::{Rig, Size};
+    use crate::worker::turn::Lanes;
+    use std::io::{PipeReader, PipeWriter, Write};
+    use std::os::fd::{AsFd, BorrowedFd};
+    use switch_api::PortSettings;
+
+    /// A memory port that is asked by a call, and readable while there is something in its pipe.
+    #[derive(Debug)]
+    struct Called(MemoryPort, PipeReader);
+
+    impl Port for Called {
+        fn recv(&mut self, pool: &mut Pool, batch: &mut Batch) {
+            self.0.recv(pool, batch);
+        }
+        fn send(&mut self, pool: &mut Pool, queue: &mut TxQueue) -> Sent {
+            self.0.send(pool, queue)
+        }
+        fn service(&mut self, pool: &mut Pool, busy: bool, counters: &Counters) -> Serviced {
+            self.0.service(pool, busy, counters)
+        }
+        fn wait_on(&self) -> Option<BorrowedFd<'_>> {
+            Some(self.1.as_fd())
+        }
+        fn is_asked_by_call(&self) -> bool {
+            true
+        }
+        fn held(&self) -> usize {
+            self.0.held()
+        }
+        fn close(self: Box<Self>, area: &Area) -> Remains {
+            Box::new(self.0).close(area)
+        }
+    }
+
+    /// A port more. Its number, its other end, and what makes it readable.
+    fn add(rig: &mut Rig, name: &str) -> (u16, MemoryPeer, PipeWriter) {
+        let ((port, peer), (pipe, bell)) = (wire(), std::io::pipe().unwrap());
+        let id = rig.add_port(name, PortSettings::default(), Box::new(Called(port, pipe)), 0).unwrap();
+        (id, peer, bell)
+    }
+
+    /// A turn behind a look, in which a frame waits at each of some ports. How many were taken in, and what became of the lanes.
+    fn turn(rig: &mut Rig, readable: &Readable, peers: &[&MemoryPeer]) -> (usize, Lanes) {
+        for (peer, flow) in peers.iter().zip(0..) {
+            assert!(peer.send(udp_frame(server(flow), client(flow), flow, 60)));
+        }
+        readable.look(&mut rig.turns[0]);
+        let outcome = rig.turns[0].run(Now::default());
+        (outcome.frames, outcome.lanes)
+    }
+
+    #[test]
+    fn lanes_that_come_are_looked_at_beside_those_that_there_were() {
+        let (mut rig, mut readable) = (Rig::new(Size::default()), Readable::new().unwrap());
+        let (first, a, _quiet) = add(&mut rig, "a");
+        assert_eq!(turn(&mut rig, &readable, &[]), (0, Lanes::More));
+        readable.extend(&rig.turns[0]);
+        assert_eq!(turn(&mut rig, &readable, &[&a]), (0, Lanes::Same), "nobody says that it has something");
+
+        let (_, b, mut bell) = add(&mut rig, "b");
+        bell.write_all(&[1]).unwrap();
+        assert_eq!(turn(&mut rig, &readable, &[]).1, Lanes::More);
+        readable.extend(&rig.turns[0]);
+        readable.extend(&rig.turns[0]);
+        assert_eq!(turn(&mut rig, &readable, &[&b]), (1, Lanes::Same));
+
+        // Two at once: who goes makes all others' numbers other ones.
+        rig.take_lane(first, 0, 0);
+        let (_, c, mut bell) = add(&mut rig, "c");
+        bell.write_all(&[1]).unwrap();
+        assert_eq!(turn(&mut rig, &readable, &[]).1, Lanes::Others);
+        readable.renew(&rig.turns[0]);
+        assert_eq!(turn(&mut rig, &readable, &[&b, &c]), (2, Lanes::Same));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::naps::Naps;
 use super::readable::Readable;
-use super::turn::Turn;
+use super::turn::{Lanes, Turn};
 use super::watch::Watch;
 use super::{Command, Mail};
 use crate::counter::Counters;
@@ -123,9 +123,14 @@ fn work(mut start: Start, mut watch: Watch, mut readable: Readable) {
         }
         readable.look(&mut start.turn);
         let outcome = start.turn.run(now);
-        if outcome.lanes_changed {
-            readable.renew(&start.turn);
-            watch.renew(bell, &mut start.turn);
+        match outcome.lanes {
+            Lanes::Same => {}
+            // The set that wakes takes them in before the worker sleeps.
+            Lanes::More => readable.extend(&start.turn),
+            Lanes::Others => {
+                readable.renew(&start.turn);
+                watch.renew(bell, &mut start.turn);
+            }
         }
         if outcome.sent_much {
             watch.leave_busy(&mut start.turn);

@@ -57,13 +57,24 @@ pub struct Turn {
     stopping: bool,
 }
 
+/// What became of a turn's lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lanes {
+    /// They are those that there were.
+    Same,
+    /// There are more; those that there were have their numbers.
+    More,
+    /// Some are gone, and the others have other numbers.
+    Others,
+}
+
 /// What came of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// Frames that came in, or were sent on for another worker.
     pub frames: usize,
-    /// The lanes changed: what to wait on has changed with them.
-    pub lanes_changed: bool,
+    /// What became of the lanes: what to wait on changes with them.
+    pub lanes: Lanes,
     /// A lane has sent much since it was watched: [`Turn::unwatch_busy`].
     pub sent_much: bool,
     /// The worker was told to stop.
@@ -120,7 +131,7 @@ impl Turn {
         let snapshot = self.reader.refresh().clone();
         self.now = now;
         self.go_on();
-        let lanes_changed = self.obey();
+        let lanes = self.obey();
         if let Some(capture) = &self.pipeline.private.capture {
             capture.begin_turn(now);
         }
@@ -148,7 +159,7 @@ impl Turn {
         self.report_news();
         self.keep_books(frames);
         let sent_much = std::mem::take(&mut self.sent_much);
-        Outcome { frames, lanes_changed, sent_much, stop: self.stopping }
+        Outcome { frames, lanes, sent_much, stop: self.stopping }
     }
 
     /// What woke the worker, before anything else of a turn: a batch of each of these lanes, and what comes of it
@@ -327,11 +338,14 @@ impl Turn {
     }
 
     /// Carries out what the control thread asked. Whether the lanes changed.
-    fn obey(&mut self) -> bool {
-        let mut changed = false;
+    fn obey(&mut self) -> Lanes {
+        let mut lanes = Lanes::Same;
         while let Some(command) = self.mail().commands.pop() {
-            changed |=
-                matches!(command, Command::AddLane(..) | Command::TakeLane(..) | Command::PackLane(..));
+            lanes = lanes.max(match command {
+                Command::AddLane(..) => Lanes::More,
+                Command::TakeLane(..) | Command::PackLane(..) => Lanes::Others,
+                _ => Lanes::Same,
+            });
             match command {
                 Command::AddLane(port, queue, door, load) => self.add_lane(port, queue, door, load),
                 Command::PackLane(port, queue, luggage) => self.pack(port, queue, luggage),
@@ -352,13 +366,13 @@ impl Turn {
                 Command::Stop => self.stopping = true,
             }
         }
-        if changed {
+        if lanes > Lanes::Same {
             self.lane_of.fill(ELSEWHERE);
             for (index, lane) in self.lanes.iter().enumerate().rev() {
                 self.lane_of[usize::from(lane.port)] = index as u16;
             }
         }
-        changed
+        lanes
     }
 
     fn report(&self, report: Report) {

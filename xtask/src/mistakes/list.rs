@@ -4,6 +4,14 @@ use super::Mistake;
 
 pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
+        what: "a lane's number is its own for good, whoever goes before it",
+        file: "worker/turn.rs",
+        right: "Command::TakeLane(..) | Command::PackLane(..) => Lanes::Others,",
+        wrong: "Command::TakeLane(..) | Command::PackLane(..) => Lanes::More,",
+        test: "lanes_that_come_are_looked_at",
+        loom: false,
+    },
+    Mistake {
         what: "whoever costs more than his part goes on as if nobody waited",
         file: "worker/turn/share.rs",
         right: "account.had > self.bar",

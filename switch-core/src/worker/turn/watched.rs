@@ -25,6 +25,11 @@ impl Turn {
         self.lanes.iter_mut().for_each(|lane| lane.watched = None);
     }
 
+    /// How many lanes there are.
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
     /// Lanes whose `recv` costs a system call, by number, and what is readable when they have something.
     pub fn asked_by_call(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
         let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| lane.by_call && !lane.dead);
