@@ -25,6 +25,7 @@
 // Under loom only what loom explores is built: its atomics live inside a model and nowhere else.
 pub mod acl;
 pub mod balance;
+#[cfg(not(loom))]
 #[cfg(test)]
 mod cases;
 pub mod config;

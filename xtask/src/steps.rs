@@ -1,5 +1,5 @@
 //! Running steps: one after another before the person's eyes, and beside them, with what one compiler at a time or a test that waits
-//! leaves of the cores, those that build in directories of their own. What those print is shown when they are waited for.
+//! leaves of the cores, those that may. What those print is shown when they are waited for, which is at once when one has failed.
 
 use crate::sh::{Result, root, say};
 use std::fs::File;
@@ -7,6 +7,7 @@ use std::io::Read;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ pub const NOT_RUN: &str = "NOT RUN  ";
 pub enum When {
     /// In its turn.
     Next,
-    /// Beside those that follow, which go first on every core; begun when the first such step is reached, one at a time.
+    /// Beside those that follow, which go first on every core; begun when it is reached and those of this kind before it are done.
     Beside,
     /// In its turn, and nothing beside it: it watches the clock, and takes all cores.
     Alone,
@@ -59,19 +60,21 @@ pub fn run_those(all: &'static [Step], only: &str) -> Result {
 }
 
 fn in_two_rows(steps: &[&'static Step], done: &mut Done) -> Result {
-    let mut beside = None;
+    let mut beside = Beside::start();
     for step in steps {
+        if beside.has_failed() {
+            break;
+        }
         match step.when {
-            When::Beside if beside.is_none() => beside = Some(Beside::start(steps)),
-            When::Beside => {}
+            When::Beside => beside.add(step),
             When::Alone => {
-                beside.take().map_or(Ok(()), |row: Beside| row.wait(done))?;
+                std::mem::replace(&mut beside, Beside::start()).wait(done)?;
                 done.run(step)?;
             }
             When::Next | When::Asked => done.run(step)?,
         }
     }
-    beside.map_or(Ok(()), |row| row.wait(done))
+    beside.wait(done)
 }
 
 #[derive(Default)]
@@ -98,34 +101,35 @@ type Ran = (&'static str, String, Duration, bool);
 /// Steps that run beside others, each in a process of its own.
 struct Beside {
     row: Option<JoinHandle<Vec<Ran>>>,
-    enough: Arc<AtomicBool>,
+    /// Closed when no more will come.
+    due: Option<Sender<&'static str>>,
+    over: Arc<AtomicBool>,
 }
 
 impl Beside {
-    fn start(steps: &[&'static Step]) -> Self {
-        let names: Vec<_> =
-            steps.iter().filter(|step| step.when == When::Beside).map(|step| step.name).collect();
-        say(&format!("beside what follows: {}", names.join(", ")));
-        let enough = Arc::new(AtomicBool::new(false));
+    fn start() -> Self {
+        let (due, names) = channel();
+        let over = Arc::new(AtomicBool::new(false));
         let row = std::thread::spawn({
-            let enough = enough.clone();
-            move || {
-                let mut all = Vec::new();
-                for name in names {
-                    let start = Instant::now();
-                    let (said, passed) = in_a_process(name).unwrap_or_else(|error| (error, false));
-                    all.push((name, said, start.elapsed(), passed));
-                    if !passed || enough.load(Ordering::Relaxed) {
-                        break;
-                    }
-                }
-                all
-            }
+            let over = over.clone();
+            move || one_by_one(&names, &over)
         });
-        Self { row: Some(row), enough }
+        Self { row: Some(row), due: Some(due), over }
+    }
+
+    fn add(&self, step: &Step) {
+        say(&format!("beside what follows: {}", step.name));
+        // Nobody listens once one has failed.
+        _ = self.due.as_ref().map(|due| due.send(step.name));
+    }
+
+    /// Whether one did: what is in its turn has not to be waited for.
+    fn has_failed(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     fn wait(mut self, done: &mut Done) -> Result {
+        self.due = None;
         let Some(row) = self.row.take() else { return Ok(()) };
         for (name, said, time, passed) in row.join().map_err(|_| "a step beside others panicked")? {
             say(&format!("{name} (ran beside the others)"));
@@ -140,16 +144,39 @@ impl Beside {
     }
 }
 
+/// Runs what comes, until none comes any more, one fails, or what is in its turn did: then it is over.
+fn one_by_one(names: &Receiver<&'static str>, over: &AtomicBool) -> Vec<Ran> {
+    let mut all = Vec::new();
+    for name in names {
+        std::thread::sleep(HEAD_START);
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        let start = Instant::now();
+        let (said, passed) = in_a_process(name).unwrap_or_else(|error| (error, false));
+        all.push((name, said, start.elapsed(), passed));
+        if !passed {
+            over.store(true, Ordering::Relaxed);
+            break;
+        }
+    }
+    all
+}
+
 impl Drop for Beside {
     /// Something else failed: what is under way ends, and nothing is begun.
     fn drop(&mut self) {
-        self.enough.store(true, Ordering::Relaxed);
+        self.over.store(true, Ordering::Relaxed);
+        self.due = None;
         if let Some(row) = self.row.take() {
             _ = row.join();
         }
     }
 }
 
+/// How long what runs beside waits when it is reached: cargo lets one at a time build in a directory, and what is in its turn shall be
+/// that one. It finds everything built, and tests without holding others up.
+const HEAD_START: Duration = Duration::from_secs(5);
 /// Niceness of what runs beside others: a seventieth of their share while both want a core.
 const LAST: &str = "19";
 

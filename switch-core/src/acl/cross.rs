@@ -246,6 +246,7 @@ pub(super) fn cross(
     Ok((Table { columns: columns.len() as u32, cells: cells.into() }, distinct))
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,10 +28,12 @@ mod cross;
 pub(crate) mod fields;
 mod grow;
 mod identities;
+#[cfg(not(loom))]
 #[cfg(test)]
 mod many_tests;
 pub mod plain;
 pub mod sets;
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests;
 pub mod world;

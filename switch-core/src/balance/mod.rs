@@ -4,6 +4,7 @@
 //! because a move stops every worker for a moment and sends a flow's memory to another core. Exchanging two lanes for
 //! one another is not considered.
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests;
 

@@ -143,6 +143,7 @@ impl Model {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

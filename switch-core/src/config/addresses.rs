@@ -143,6 +143,7 @@ fn check_neighbour(model: &Model, neighbour: &StaticNeighbour, problems: &mut Ve
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use crate::config::{Checked, Model};

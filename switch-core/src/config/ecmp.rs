@@ -95,6 +95,7 @@ fn score(hop: &Hop, bucket: u64) -> f64 {
     -f64::from(hop.weight) / spread.ln()
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

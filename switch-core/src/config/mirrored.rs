@@ -353,6 +353,7 @@ pub fn shown(route: &KernelWay) -> String {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -44,10 +44,12 @@ mod network;
 pub mod nexthops;
 mod numbers;
 pub mod outside;
+#[cfg(not(loom))]
 #[cfg(test)]
 mod outside_tests;
 mod owners;
 pub mod plan;
+#[cfg(not(loom))]
 #[cfg(test)]
 mod plan_tests;
 pub mod policies;
@@ -56,6 +58,7 @@ pub mod publish;
 mod published;
 pub mod rates;
 pub mod routes;
+#[cfg(not(loom))]
 #[cfg(test)]
 mod routing_tests;
 pub mod sets;

@@ -407,6 +407,7 @@ pub fn no_such(kind: &str, name: &Name) -> ApiError {
         .hint(format!("`switch-ctl {kind} list` shows those there are"))
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -303,6 +303,7 @@ fn is_host(ip: IpAddr) -> bool {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::super::Checked;

@@ -156,6 +156,7 @@ impl Book {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -212,6 +212,7 @@ impl Model {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

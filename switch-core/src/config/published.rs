@@ -86,6 +86,7 @@ pub(super) fn number(protocol: Protocol) -> u8 {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::super::shared::tests::{after, model};

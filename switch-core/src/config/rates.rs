@@ -89,6 +89,7 @@ pub(super) fn check(limits: &PortLimits, mut problem: impl FnMut(String)) {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

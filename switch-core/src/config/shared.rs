@@ -171,6 +171,7 @@ pub(super) fn check(model: &Model, problems: &mut Vec<Problem>) {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;

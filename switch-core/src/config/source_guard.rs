@@ -86,6 +86,7 @@ pub(super) fn check(guard: &SourceGuard, mut problem: impl FnMut(String)) {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -134,6 +134,7 @@ pub(super) fn is_global(ip: IpAddr) -> bool {
     is_v4(bits) || !super::gateway::is_link_local(bits)
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::super::shared::tests::{after, model};

@@ -315,6 +315,7 @@ fn has_closer_way(model: &Model, vrf: &Name, len: u8, ip: IpAddr) -> bool {
     own.any(is_closer) || nics.any(is_closer) || routes.any(|(_, place, _)| is_closer(place.prefix))
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::super::shared::tests::{after, model};

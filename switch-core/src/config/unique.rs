@@ -49,6 +49,7 @@ fn untagged(port: &Port) -> Option<Vid> {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

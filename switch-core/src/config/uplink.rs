@@ -179,6 +179,7 @@ pub(super) fn check(model: &Model, problems: &mut Vec<Problem>) {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

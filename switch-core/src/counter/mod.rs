@@ -184,6 +184,11 @@ impl Counters {
         self.rules.get()?.get(slot as usize)
     }
 
+    /// What every rule decided, by their slots; nothing without [`Self::make_rules`].
+    pub fn rules(&self) -> &[Counter] {
+        self.rules.get().map_or(&[], |all| all)
+    }
+
     /// Makes room for so many counted routes, once and for all. Before the first snapshot that has any.
     pub fn make_routes(&self, routes: usize) {
         self.routes.get_or_init(|| (0..routes).map(|_| RouteTraffic::default()).collect());

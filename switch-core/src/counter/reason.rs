@@ -119,6 +119,7 @@ reasons! {
     PipelineGone = "pipeline-gone": "the worker stopped while the frame was on its way",
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

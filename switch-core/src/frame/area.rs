@@ -489,5 +489,6 @@ fn map_pages(bytes: usize) -> rustix::io::Result<NonNull<u8>> {
     NonNull::new(base.cast()).ok_or(rustix::io::Errno::NOMEM)
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests;

@@ -387,5 +387,6 @@ impl Pool {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests;

@@ -197,6 +197,7 @@ pub fn tries((first, count): (u16, u32), hash: u64) -> impl Iterator<Item = u16>
     (0..count.min(PROBES_MAX)).map(move |n| first.wrapping_add(place(n) as u16))
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

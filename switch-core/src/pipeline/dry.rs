@@ -139,8 +139,8 @@ impl Dry {
             refused.push(it);
             true
         });
-        let said = |slot: &Slot| counters.rule(*slot).is_some_and(|counter| counter.get() > 0);
-        let rules = (0..RULES_MAX as Slot).filter(said).collect();
+        let counted = (0..).zip(counters.rules()).filter(|(_, counter)| counter.get() > 0);
+        let rules = counted.map(|(slot, _)| slot).collect();
         Traced { steps: witness.steps, leaving, drops, events, held, rules, refused }
     }
 }

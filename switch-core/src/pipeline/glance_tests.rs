@@ -148,7 +148,7 @@ impl Lab {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(target_arch = "x86_64") { 96 } else { 8 }))]
+    #![proptest_config(crate::cases::cases(96))]
 
     #[test]
     fn who_reads_at_a_glance_does_what_who_reads_with_care_does(ops in proptest::collection::vec(op(), 10..80)) {

@@ -250,7 +250,7 @@ impl Lab {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(target_arch = "x86_64") { 128 } else { 8 }))]
+    #![proptest_config(crate::cases::cases(128))]
 
     #[test]
     fn who_is_turned_at_once_becomes_what_who_is_turned_with_care_becomes(

@@ -161,7 +161,7 @@ impl Lab {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(target_arch = "x86_64") { 96 } else { 8 }))]
+    #![proptest_config(crate::cases::cases(96))]
 
     #[test]
     fn who_remembers_ways_does_what_who_looks_them_up_does(ops in proptest::collection::vec(op(), 20..160)) {

@@ -23,12 +23,16 @@ mod ports;
 mod select;
 mod terms;
 
+#[cfg(not(loom))]
 #[cfg(test)]
 pub mod cases;
+#[cfg(not(loom))]
 #[cfg(test)]
 mod diff_tests;
+#[cfg(not(loom))]
 #[cfg(test)]
 mod plain;
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests;
 

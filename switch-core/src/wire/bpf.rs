@@ -193,6 +193,7 @@ fn compare(code: u16, a: u32, by: u32) -> bool {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -109,6 +109,7 @@ pub fn pop_tag(frame: &mut [u8]) {
     frame.copy_within(0..12, TAG_LEN);
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -189,5 +189,6 @@ fn known_good(frame: &[u8], transport: &Transport, csum: Csum) -> Option<Csum> {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests;

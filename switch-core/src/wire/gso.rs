@@ -243,5 +243,6 @@ pub(super) fn put16(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests;

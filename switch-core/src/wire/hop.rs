@@ -164,6 +164,7 @@ pub fn has_source_route(header: &[u8]) -> bool {
     false
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -158,6 +158,7 @@ fn parse_v6(packet: &[u8], quoted: bool) -> Result<Ip, Malformed> {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

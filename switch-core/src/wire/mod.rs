@@ -22,6 +22,7 @@ pub mod gro;
 pub mod gso;
 pub mod hop;
 pub mod ip;
+#[cfg(not(loom))]
 #[cfg(test)]
 pub(crate) mod made;
 pub mod mss;

@@ -380,6 +380,7 @@ fn icmp(kind: u8, protocol: u8, quote_at: usize) -> Content {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -208,5 +208,6 @@ pub fn encode_known(csum: Csum, gso: Option<Gso>, headers_len: usize) -> [u8; LE
     header
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests;

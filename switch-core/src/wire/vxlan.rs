@@ -191,6 +191,7 @@ fn is_v4(ip: u128) -> bool {
     ip >> 32 == V4_MAPPED >> 32
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::super::checksum::finish;

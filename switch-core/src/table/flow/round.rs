@@ -23,6 +23,7 @@ impl Round {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -205,7 +205,7 @@ fn agree(all: Vec<Sent>) -> Result<(), TestCaseError> {
 
 #[test]
 fn associations_are_what_their_twin_says() {
-    let config = ProptestConfig::with_cases(4000);
+    let config = crate::cases::cases(4000);
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let cases = proptest::collection::vec(sent(), 0..60);
     runner.run(&cases, agree).unwrap_or_else(|error| panic!("{error}"));
@@ -218,7 +218,7 @@ fn associations_are_what_their_twin_says() {
         Stage::SctpClosed,
     ] {
         let reached = REACHED[stage as usize].load(std::sync::atomic::Ordering::Relaxed);
-        assert!(reached > 100, "{} was seen {reached} times", stage.name());
+        assert!(reached as usize > crate::cases::some_of(100), "{} was seen {reached} times", stage.name());
     }
 }
 

@@ -104,6 +104,7 @@ pub fn is_closed(stage: Stage) -> bool {
     matches!(stage, Stage::TimeWait | Stage::Closed | Stage::SctpClosed | Stage::Dead)
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

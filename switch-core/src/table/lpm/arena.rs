@@ -248,6 +248,7 @@ impl Inner {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,6 +20,7 @@ mod arena;
 mod children;
 mod node;
 mod part;
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests;
 
