@@ -64,7 +64,7 @@ impl Default for Flood {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum XdpMode {
-    /// The fastest the kernel takes: zero-copy, else native, else generic.
+    /// The fastest that the kernel takes and that is not known to lose what is sent: zero-copy, else native, else generic.
     #[default]
     Auto,
     /// The driver runs the program and fills our frames itself.

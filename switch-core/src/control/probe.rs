@@ -8,7 +8,7 @@ use super::links::Link;
 use super::uplinks::shareable;
 use crate::config::checked::QUEUES_MAX;
 use crate::frame::Area;
-use crate::port::xdp::open::{Device, Engine, How};
+use crate::port::xdp::open::{Device, Engine, How, doubt};
 use crate::port::xdp::program::Settings;
 use crate::port::xdp::socket;
 use crate::port::xdp::umem::TxMetadata;
@@ -46,7 +46,15 @@ impl Daemon {
             .iter()
             .map(|(what, mode)| try_mode(engine, &self.doors.area, &device, what, *mode, jumbo))
             .collect();
-        let choice = tried.iter().find(|tried| tried.works).map(|tried| tried.what.clone());
+        let doubt = doubt(name);
+        let choice = tried
+            .iter()
+            .zip(&MODES)
+            .find(|(tried, (_, mode))| tried.works && (doubt.is_none() || *mode != XdpMode::ZeroCopy));
+        let choice = choice.map(|(tried, _)| tried.what.clone());
+        if let (Some(doubt), Some(zero_copy)) = (doubt, tried.first_mut().filter(|tried| tried.works)) {
+            zero_copy.detail = format!("{}; {doubt}", zero_copy.detail);
+        }
         tried.extend(of_the_kernel(engine, self.doors.mtu_max()));
         tried.push(as_uplink(&link, choice.is_some()));
         Ok(ProbeReply { device: name.to_owned(), mtu: link.mtu, queues, tried, choice })

@@ -6,7 +6,7 @@ use super::attach::{self, AttachError, Attached, Hook};
 use super::beat::Beats;
 use super::program::{Kind, Program, Settings, Shared};
 use super::promiscuous::{Asker, Promiscuous};
-use super::socket::{RawSocket, Rings};
+use super::socket::{self, RawSocket, Rings};
 use super::umem::{TxMetadata, Umem};
 use crate::frame::Area;
 use crate::port::Port;
@@ -253,8 +253,11 @@ impl Engine {
         hook: Hook,
         reason: &mut Option<String>,
     ) -> Result<(Vec<Bound>, bool), OpenError> {
+        let doubt = if how.mode == XdpMode::Auto { doubt(device.name) } else { None };
         let may_zero_copy = hook == Hook::Native && matches!(how.mode, XdpMode::Auto | XdpMode::ZeroCopy);
-        if may_zero_copy {
+        if let Some(doubt) = doubt.filter(|_| may_zero_copy) {
+            *reason = Some(doubt.to_owned());
+        } else if may_zero_copy {
             match self.bind_zero_copy(device, how) {
                 Ok(bound) => return Ok((bound, true)),
                 Err(error) if how.mode == XdpMode::ZeroCopy => return Err(error),
@@ -335,6 +338,19 @@ impl Engine {
         }
         Ok((lanes, holders))
     }
+}
+
+/// A driver that is part of the kernel has no such file.
+const VIRTIO_AS_A_MODULE: &str = "/sys/module/virtio_net/initstate";
+
+/// Why zero-copy is to be asked for by name, though the driver takes it. Linux's virtio_net says in front of each frame what is in a variable of
+/// its own (`xsk_hdr`, drivers/net/virtio_net.c, 6.11 to 7.3). If it is a module, that variable is not where a device is told that it is: what the
+/// host reads instead is another thing after each boot, and by most of what it may be, all that is sent is lost and nobody says so.
+pub fn doubt(device: &str) -> Option<&'static str> {
+    let is_virtio = || socket::driver(device).as_deref() == Some("virtio_net");
+    (Path::new(VIRTIO_AS_A_MODULE).exists() && is_virtio()).then_some(
+        "no zero-copy unless it is asked for: virtio_net, being a module, may lose all that is sent by it (docs/guide/limits.md)",
+    )
 }
 
 #[derive(Clone, Copy)]

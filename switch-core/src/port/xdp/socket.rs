@@ -244,6 +244,28 @@ pub fn joins_segments(name: &str) -> bool {
     result == 0 && value.data != 0
 }
 
+/// ETHTOOL_GDRVINFO.
+const GDRVINFO: u32 = 3;
+
+/// struct ethtool_drvinfo.
+#[repr(C)]
+struct DriverInfo {
+    cmd: u32,
+    driver: [u8; 32],
+    others: [u8; 160],
+}
+
+/// The name of the driver of a device; none where that is not known.
+pub fn driver(name: &str) -> Option<String> {
+    let (socket, mut request) = device_request(name).ok()?;
+    let mut info = DriverInfo { cmd: GDRVINFO, driver: [0; 32], others: [0; 160] };
+    request.ifr_ifru.ifru_data = (&raw mut info).cast();
+    // SAFETY: SIOCETHTOOL with this command writes one ethtool_drvinfo where ifr_data points.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
+    let said = info.driver.split(|byte| *byte == 0).next()?;
+    (result == 0).then(|| String::from_utf8_lossy(said).into_owned())
+}
+
 /// ETHTOOL_GCHANNELS.
 const GCHANNELS: u32 = 0x3c;
 
