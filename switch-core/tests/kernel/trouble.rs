@@ -275,9 +275,13 @@ fn a_pod_changes_its_devices_mtu_under_traffic() {
     for mtu in [1300, 1500, 1000] {
         pods[1].net.ip(&format!("link set eth0 mtu {mtu}"));
         wait_until("the MTU is known", LONG, || daemon.port("tap2").mtu == mtu);
+        let fits = || pods[0].net.try_run("ping -n -c 1 -W 1 -s 1400 10.66.0.2").status.success();
+        if mtu == 1500 {
+            // Whoever shares a queue with a flood may lose his place in it; for his length he loses nothing.
+            wait_until("what fits passes", LONG, fits);
+        }
         let before = daemon.drops("mtu-exceeded");
-        let fits = pods[0].net.try_run("ping -n -c 1 -W 1 -s 1400 10.66.0.2").status.success();
-        assert_eq!(fits, mtu == 1500, "an MTU of {mtu}");
+        assert_eq!((0..3).any(|_| fits()), mtu == 1500, "an MTU of {mtu}");
         assert_eq!(daemon.drops("mtu-exceeded") > before, mtu < 1500, "an MTU of {mtu}");
     }
     assert!(flood.is_running() && pods[0].reaches("10.66.0.2"));
