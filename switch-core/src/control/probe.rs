@@ -1,6 +1,6 @@
 //! What a device can do, found out by trying: the program is attached in each mode, taking no frame and passing
 //! everything on, sockets are bound to every queue, and all of it is undone. The order is the one in which a
-//! port with `mode: auto` tries.
+//! port with `mode: auto` tries, but for what it does not try ([`doubt`]).
 
 use super::daemon::{Daemon, PortLife};
 use super::doors::{OPEN_PATIENCE, hook_of};
@@ -46,15 +46,13 @@ impl Daemon {
             .iter()
             .map(|(what, mode)| try_mode(engine, &self.doors.area, &device, what, *mode, jumbo))
             .collect();
-        let doubt = doubt(name);
-        let choice = tried
-            .iter()
-            .zip(&MODES)
-            .find(|(tried, (_, mode))| tried.works && (doubt.is_none() || *mode != XdpMode::ZeroCopy));
-        let choice = choice.map(|(tried, _)| tried.what.clone());
-        if let (Some(doubt), Some(zero_copy)) = (doubt, tried.first_mut().filter(|tried| tried.works)) {
+        // What is doubted is told of and passed by: it is the first of them.
+        let mut doubted = 0;
+        if let (Some(doubt), Some(zero_copy)) = (doubt(name), tried.first_mut().filter(|first| first.works)) {
             zero_copy.detail = format!("{}; {doubt}", zero_copy.detail);
+            doubted = 1;
         }
+        let choice = tried.iter().skip(doubted).find(|tried| tried.works).map(|tried| tried.what.clone());
         tried.extend(of_the_kernel(engine, self.doors.mtu_max()));
         tried.push(as_uplink(&link, choice.is_some()));
         Ok(ProbeReply { device: name.to_owned(), mtu: link.mtu, queues, tried, choice })

@@ -26,6 +26,8 @@ pub mod laps;
 pub mod mail;
 #[cfg(not(loom))]
 pub mod naps;
+#[cfg(all(test, not(loom)))]
+mod piped;
 #[cfg(not(loom))]
 pub mod prompt;
 #[cfg(not(loom))]

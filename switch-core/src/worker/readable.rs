@@ -59,50 +59,21 @@ impl Readable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counter::Counters;
-    use crate::frame::{Area, Batch, Pool, TxQueue};
     use crate::pipeline::Now;
-    use crate::port::memory::{MemoryPeer, MemoryPort, wire};
+    use crate::port::memory::{MemoryPeer, wire};
     use crate::port::traffic::{client, server, udp_frame};
-    use crate::port::{Port, Remains, Sent, Serviced};
     use crate::rig::{Rig, Size};
+    use crate::worker::piped::Piped;
     use crate::worker::turn::Lanes;
-    use std::io::{PipeReader, PipeWriter, Write};
-    use std::os::fd::{AsFd, BorrowedFd};
+    use std::io::{PipeWriter, Write};
+    use std::sync::Arc;
     use switch_api::PortSettings;
-
-    /// A memory port that is asked by a call, and readable while there is something in its pipe.
-    #[derive(Debug)]
-    struct Called(MemoryPort, PipeReader);
-
-    impl Port for Called {
-        fn recv(&mut self, pool: &mut Pool, batch: &mut Batch) {
-            self.0.recv(pool, batch);
-        }
-        fn send(&mut self, pool: &mut Pool, queue: &mut TxQueue) -> Sent {
-            self.0.send(pool, queue)
-        }
-        fn service(&mut self, pool: &mut Pool, busy: bool, counters: &Counters) -> Serviced {
-            self.0.service(pool, busy, counters)
-        }
-        fn wait_on(&self) -> Option<BorrowedFd<'_>> {
-            Some(self.1.as_fd())
-        }
-        fn is_asked_by_call(&self) -> bool {
-            true
-        }
-        fn held(&self) -> usize {
-            self.0.held()
-        }
-        fn close(self: Box<Self>, area: &Area) -> Remains {
-            Box::new(self.0).close(area)
-        }
-    }
 
     /// A port more. Its number, its other end, and what makes it readable.
     fn add(rig: &mut Rig, name: &str) -> (u16, MemoryPeer, PipeWriter) {
         let ((port, peer), (pipe, bell)) = (wire(), std::io::pipe().unwrap());
-        let id = rig.add_port(name, PortSettings::default(), Box::new(Called(port, pipe)), 0).unwrap();
+        let port = Piped { inner: port, pipe, hurried: Arc::default(), by_call: true };
+        let id = rig.add_port(name, PortSettings::default(), Box::new(port), 0).unwrap();
         (id, peer, bell)
     }
 

@@ -77,46 +77,16 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counter::Counters;
-    use crate::frame::{Area, Batch, Pool, TxQueue};
     use crate::pipeline::Now;
-    use crate::port::memory::{MemoryPeer, MemoryPort, wire};
+    use crate::port::memory::{MemoryPeer, wire};
     use crate::port::traffic::{client, server, udp_frame};
-    use crate::port::{Port, Remains, Sent, Serviced};
     use crate::rig::{Rig, Size};
-    use std::io::{PipeReader, PipeWriter, Write};
+    use crate::worker::piped::Piped;
+    use std::io::{PipeWriter, Write};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
     use switch_api::PortSettings;
-
-    /// A memory port with a descriptor: it is readable all the time. It counts how often it was hurried.
-    #[derive(Debug)]
-    struct Readable(MemoryPort, PipeReader, Arc<AtomicUsize>);
-
-    impl Port for Readable {
-        fn recv(&mut self, pool: &mut Pool, batch: &mut Batch) {
-            self.0.recv(pool, batch);
-        }
-        fn send(&mut self, pool: &mut Pool, queue: &mut TxQueue) -> Sent {
-            self.0.send(pool, queue)
-        }
-        fn service(&mut self, pool: &mut Pool, busy: bool, counters: &Counters) -> Serviced {
-            self.0.service(pool, busy, counters)
-        }
-        fn hurry(&mut self) {
-            self.2.fetch_add(1, Ordering::Relaxed);
-        }
-        fn wait_on(&self) -> Option<BorrowedFd<'_>> {
-            Some(self.1.as_fd())
-        }
-        fn held(&self) -> usize {
-            self.0.held()
-        }
-        fn close(self: Box<Self>, area: &Area) -> Remains {
-            Box::new(self.0).close(area)
-        }
-    }
 
     struct Scene {
         rig: Rig,
@@ -134,7 +104,7 @@ mod tests {
             bell.write_all(&[1]).unwrap();
             rig.add_port("a", PortSettings::default(), Box::new(from), 0).unwrap();
             let hurried = Arc::new(AtomicUsize::new(0));
-            let to = Readable(to, reader, hurried.clone());
+            let to = Piped { inner: to, pipe: reader, hurried: hurried.clone(), by_call: false };
             rig.add_port("b", PortSettings::default(), Box::new(to), 0).unwrap();
             Self { rig, source, sink, hurried, _bell: bell }
         }

@@ -13,7 +13,7 @@ pub fn probed(probe: &ProbeReply, output: &Output) -> String {
         table.add_row(vec![tried.what.as_str().into(), works, tried.detail.as_str().into()]);
     }
     let choice = match choice {
-        Some(choice) => format!("a port on it would run in mode {choice}, the first that works"),
+        Some(choice) => format!("a port on it would run in mode {choice}, unless --mode says otherwise"),
         None => "no port is possible on it".into(),
     };
     format!("{device}: MTU {mtu}, {queues} queues\n{table}\n{choice}")
