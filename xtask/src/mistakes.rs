@@ -3,6 +3,7 @@
 
 mod acl;
 mod daemon;
+mod exact;
 mod flow;
 mod list;
 mod nat;
@@ -15,6 +16,7 @@ mod ways;
 use crate::sh::{Result, root, say};
 use acl::ACLS;
 use daemon::DAEMON;
+use exact::EXACT;
 use flow::FLOWS;
 use list::MISTAKES;
 use nat::NAT;
@@ -38,7 +40,7 @@ struct Mistake {
 
 fn all() -> impl Iterator<Item = &'static Mistake> {
     let of_tables = MISTAKES.iter().chain(ACLS).chain(NAT).chain(DAEMON).chain(WAYS).chain(ROUTES);
-    of_tables.chain(RACES).chain(UPLINK).chain(FLOWS).chain(TUNNEL)
+    of_tables.chain(RACES).chain(UPLINK).chain(FLOWS).chain(TUNNEL).chain(EXACT)
 }
 
 /// Mistakes whose place is not in the source any more, or not there alone.

@@ -23,7 +23,7 @@ use switch_core::control::uplinks::Uplinks;
 use switch_core::counter::Counters;
 use switch_core::frame::area::{AreaError, CHUNKS_MAX, LARGE_CHUNK_BYTES, REGIONS_MAX};
 use switch_core::frame::{Area, AreaSize, Frame, Pool};
-use switch_core::pipeline::{Pipeline, Private, TableSizes, Tables, WAYS_BYTES};
+use switch_core::pipeline::{EXACT_BYTES, Pipeline, Private, TableSizes, Tables, WAYS_BYTES};
 use switch_core::port::xdp::open::Engine;
 use switch_core::sandbox::{self, Folders, keeper};
 use switch_core::table::flow::FLOWS_DEFAULT;
@@ -240,7 +240,7 @@ fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::Error>> {
     let seed = random()?;
     let tables = Arc::new(Tables::new(options.tables(), [seed[0], seed[1]]));
     let counters: Vec<_> = cores.iter().map(|_| Arc::new(Counters::new(PORTS_MAX))).collect();
-    let of_workers = counters.iter().map(|counters| counters.bytes() + WAYS_BYTES);
+    let of_workers = counters.iter().map(|counters| counters.bytes() + WAYS_BYTES + EXACT_BYTES);
     let tables_bytes = tables.bytes() + of_workers.sum::<usize>();
     let budget = Budget::new(Sizes {
         ceiling: options.memory,

@@ -119,7 +119,7 @@ fn bound(flows: &Flows, place: u32, track: &Track) -> Result<[End; 2], DropReaso
 pub(super) fn write_out(view: &View, flows: &mut Flowing, index: usize) {
     let track = &mut flows.tracks[index];
     let was_whole = track.is_whole;
-    track.write_out();
+    track.write_out(&view.tables.flows);
     if let Turn::Plain(becomes) = &flows.turns[index]
         && view.facts.translated
         && !was_whole

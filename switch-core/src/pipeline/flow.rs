@@ -2,6 +2,7 @@
 //! and whoever makes the flow known.
 
 use super::binding::Turn;
+use super::exact::{Exact, Words};
 use super::verdict::Verdict;
 use super::{Private, View};
 use crate::config::PORTS_MAX;
@@ -16,8 +17,9 @@ use crate::table::flow::round::Round;
 use crate::table::flow::state::Stage;
 use crate::table::flow::watch::{What, step};
 use crate::table::flow::{Flows, Invalid, Opened, Refusal, Seen, streams};
+use crate::wire::hop::V4_MAPPED;
 use crate::wire::ip::UDP;
-use crate::wire::packet::{Content, Packet, Unreadable};
+use crate::wire::packet::{Content, Packet, Plain, Unreadable};
 use std::num::NonZeroU64;
 
 /// What a frame is to the flows.
@@ -57,6 +59,9 @@ pub struct Track {
     pub(super) is_whole: bool,
     /// Of one that is not whole: its own key is the reply's, in which the ends stand the other way round than in its flow's.
     pub(super) is_turned: bool,
+    /// Its key and the hash of that stand here; of a plain packet whose flow was found by its words those do, until somebody asks
+    /// ([`Track::complete`]).
+    pub(super) is_keyed: bool,
     /// What was read, if [`Track::is_whole`]. A later fragment has the ports of its first one.
     pub packet: Packet,
     /// Of an ICMP error, whom what it quotes was sent to.
@@ -77,6 +82,7 @@ impl Track {
         by_reply: false,
         is_whole: true,
         is_turned: false,
+        is_keyed: true,
         packet: Packet::EMPTY,
         quoted_dst: 0,
     };
@@ -84,10 +90,11 @@ impl Track {
     /// What a plain packet says is written out, if it was not yet: whoever asks for more than its content calls this first. Its key
     /// is its own, as long as it was not.
     #[inline(never)]
-    pub(super) fn write_out(&mut self) {
+    pub(super) fn write_out(&mut self, flows: &Flows) {
         if self.is_whole || self.tracked == Tracked::Not {
             return;
         }
+        self.complete(flows);
         let [from, to] = self.key.ends_from(self.own_side());
         let protocol = self.key.protocol();
         self.packet = Packet {
@@ -113,6 +120,31 @@ impl Track {
         streams(record, &self.packet.content, side, now_s)
     }
 
+    /// Of a packet that is not whole: its words, in place of its key; protocol and zone stand where they stand in that.
+    #[inline(always)]
+    pub(super) fn set_words(&mut self, words: Words) {
+        [self.key.words[0], self.key.words[4]] = words;
+        (self.by_reply, self.is_whole, self.is_turned, self.is_keyed) = (false, false, false, false);
+    }
+
+    /// Those.
+    #[inline(always)]
+    pub(super) fn words(&self) -> Words {
+        debug_assert!(!self.is_keyed);
+        [self.key.words[0], self.key.words[4]]
+    }
+
+    /// Of a packet whose words stand in place of its key: the key, and its hash.
+    #[inline(never)]
+    pub(super) fn complete(&mut self, flows: &Flows) {
+        if self.is_keyed {
+            return;
+        }
+        (self.key, self.side) = Key::of_plain(&Plain::of_words(self.words()), self.zone);
+        self.hash = flows.hash(&self.key);
+        self.is_keyed = true;
+    }
+
     /// From which side of its own key a packet comes that is not whole.
     #[inline(always)]
     fn own_side(&self) -> u8 {
@@ -122,10 +154,15 @@ impl Track {
     /// The source of the packet.
     #[inline]
     fn src(&self) -> u128 {
-        if self.is_whole { self.packet.src } else { self.key.ends_from(self.own_side())[0].ip }
+        match (self.is_whole, self.is_keyed) {
+            (true, _) => self.packet.src,
+            (false, true) => self.key.ends_from(self.own_side())[0].ip,
+            (false, false) => V4_MAPPED | u128::from(Plain::of_words(self.words()).src),
+        }
     }
 
     pub(super) fn seen(&self, view: &View) -> Seen<'_> {
+        debug_assert!(self.is_keyed);
         Seen {
             packet: &self.packet,
             key: self.key,
@@ -155,17 +192,30 @@ pub struct Flowing {
     /// Frames of which it is known what becomes of their addresses: `translate` is to look at the others. Where nothing is translated it
     /// is not looked at.
     pub(super) turned: Marks,
+    /// Which flow packets of these very words were of.
+    pub(super) exact: Exact,
     fragments_swept: Round,
 }
 
 impl Flowing {
     /// For a worker that will make flows in this table.
-    pub(super) fn new(flows: &Flows) -> Self {
+    pub(super) fn new(flows: &Flows, secret: u64) -> Self {
         let keeper = Keeper::new(PORTS_MAX, flows.places());
         let (tracks, turns) = (Box::new([Track::NOT; BATCH_FRAMES]), Box::new([Turn::Stays; BATCH_FRAMES]));
         let fragments_swept = Round::default();
         let none = Marks::default();
-        Self { tracks, keeper, turns, asks: none, agreed: None, begins: none, turned: none, fragments_swept }
+        let exact = Exact::new(secret);
+        Self {
+            tracks,
+            keeper,
+            turns,
+            asks: none,
+            agreed: None,
+            begins: none,
+            turned: none,
+            exact,
+            fragments_swept,
+        }
     }
 }
 
@@ -186,6 +236,18 @@ impl Marks {
     #[inline(always)]
     pub fn without(self, others: Self) -> Self {
         Self(self.0 & !others.0)
+    }
+
+    /// Those from `index` on.
+    #[inline(always)]
+    pub fn from(self, index: usize) -> Self {
+        Self(self.0 & u64::MAX << (index % BATCH_FRAMES))
+    }
+
+    /// Whether the frame at `index` is among them.
+    #[inline(always)]
+    pub fn has(self, index: usize) -> bool {
+        self.0 >> (index % BATCH_FRAMES) & 1 == 1
     }
 
     /// Whether none is among them.

@@ -30,6 +30,7 @@ pub mod capture;
 pub mod dry;
 mod egress;
 mod emit;
+mod exact;
 pub mod flow;
 mod forward;
 mod guard;
@@ -72,6 +73,8 @@ mod back_tests;
 mod capture_tests;
 #[cfg(test)]
 mod default_verdict_tests;
+#[cfg(test)]
+mod exact_tests;
 #[cfg(test)]
 mod glance_rig;
 #[cfg(test)]
@@ -123,6 +126,7 @@ use crate::table::wide::Key;
 use crate::table::wide::LINE_BYTES;
 use arrayvec::ArrayVec;
 use capture::Capture;
+pub use exact::EXACT_BYTES;
 use hold::Holds;
 use meter::Meters;
 use note::{Note, Notes};
@@ -369,7 +373,7 @@ impl Private {
             opened: ArrayVec::new(),
             announces: ArrayVec::new(),
             slow: Slow::default(),
-            flows: flow::Flowing::new(&tables.flows),
+            flows: flow::Flowing::new(&tables.flows, secret),
         }
     }
 

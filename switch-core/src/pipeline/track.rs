@@ -7,6 +7,8 @@
 //! flow and no further, and settled as soon as its flow is found and says what it said ([`flow::WayOut`]): `admit` is asked about the
 //! others alone.
 
+mod recall;
+
 use super::binding::{self, Turn};
 use super::flow::{self, Flowing, Marks, Track, Tracked, WayOut};
 use super::note::Note;
@@ -134,6 +136,9 @@ impl Choice for Received<'_> {
 #[inline]
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
     match view.facts.translated {
+        false if private.flows.exact.is_asked() => {
+            recall::track(view, area, frames, notes, private, Sent::NOTHING);
+        }
         false => track(view, area, frames, notes, private, Sent::NOTHING),
         true => turned(view, area, frames, notes, private),
     }
@@ -148,8 +153,13 @@ fn turned(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], privat
 /// What goes to a tracked port and was not looked at yet. About what is not looked at `admit` is not asked: who is judged is tracked.
 #[inline]
 pub(super) fn rest(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
-    if !view.facts.tracked {
-        track(view, area, frames, notes, private, Received { view, way: WayOut::nowhere() });
+    if view.facts.tracked {
+        return;
+    }
+    let received = Received { view, way: WayOut::nowhere() };
+    match private.flows.exact.is_asked() {
+        true => recall::track(view, area, frames, notes, private, received),
+        false => track(view, area, frames, notes, private, received),
     }
 }
 
@@ -273,15 +283,15 @@ fn glance(view: &View, bytes: &[u8], note: &Note, track: &mut Track) -> bool {
     let Some(plain) = Plain::read(packet, |tcp| *content = Content::Tcp(tcp)) else { return false };
     (track.key, track.side) = Key::of_plain(&plain, track.zone);
     track.hash = view.tables.flows.hash(&track.key);
-    (track.tracked, track.by_reply, track.is_whole, track.is_turned) =
-        (Tracked::Missing, false, false, false);
+    (track.tracked, track.by_reply, track.is_whole, track.is_turned, track.is_keyed) =
+        (Tracked::Missing, false, false, false, true);
     true
 }
 
 /// Reads whatever else there is. Whether its flow is to be looked for.
 #[inline(never)]
 fn look(view: &View, bytes: &[u8], note: &mut Note, track: &mut Track) -> bool {
-    track.is_whole = true;
+    (track.is_whole, track.is_keyed) = (true, true);
     match read(view, bytes, note, track) {
         Ok(tracked) => track.tracked = tracked,
         Err(reason) => judge(view, note, track, reason),
@@ -295,7 +305,7 @@ fn find(view: &View, note: &mut Note, track: &mut Track, named: Option<Record>, 
     if track.tracked != Tracked::Missing {
         return;
     }
-    track.write_out();
+    track.write_out(&view.tables.flows);
     let mut place = named.filter(|record| record.holds(&track.key)).map(Record::place);
     let mut outcome = found(view, track, place, keeper);
     if let Ok(Tracked::Missing) | Err(DropReason::IcmpUnrelated) = outcome

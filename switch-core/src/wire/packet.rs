@@ -132,6 +132,51 @@ impl Plain {
     /// was handed on does not count.
     #[inline(always)]
     pub fn read(packet: &[u8], keep: impl FnOnce(Tcp)) -> Option<Self> {
+        let head = Self::head(packet, keep)?;
+        Some(Self {
+            src: be32(head, 12),
+            dst: be32(head, 16),
+            ports: [be16(head, V4_HEADER_LEN), be16(head, V4_HEADER_LEN + 2)],
+            protocol: head[9],
+        })
+    }
+
+    /// The same as two words, addresses and ports as they lie there, in no order of their own: both addresses; both ports in the upper 32 bits,
+    /// and from bit 24 on the protocol, as in the last word of a flow's key.
+    #[inline(always)]
+    pub fn read_words(packet: &[u8], keep: impl FnOnce(Tcp)) -> Option<[u64; 2]> {
+        let head = Self::head(packet, keep)?;
+        let (ends, ports) = (head[12..20].first_chunk()?, head[V4_HEADER_LEN..].first_chunk()?);
+        let ports = u64::from(u32::from_ne_bytes(*ports));
+        Some([u64::from_ne_bytes(*ends), ports << 32 | u64::from(head[9]) << 24])
+    }
+
+    /// What [`Plain::read_words`] says of a packet like this.
+    #[cfg(test)]
+    pub fn words(&self) -> [u64; 2] {
+        let mut head = [0; PLAIN_LEN];
+        head[12..16].copy_from_slice(&self.src.to_be_bytes());
+        head[16..20].copy_from_slice(&self.dst.to_be_bytes());
+        head[V4_HEADER_LEN..V4_HEADER_LEN + 2].copy_from_slice(&self.ports[0].to_be_bytes());
+        head[V4_HEADER_LEN + 2..V4_HEADER_LEN + 4].copy_from_slice(&self.ports[1].to_be_bytes());
+        (head[0], head[3], head[9]) = (V4_WITHOUT_OPTIONS, PLAIN_LEN as u8, self.protocol);
+        Self::read_words(&head, |_| ()).unwrap_or_default()
+    }
+
+    /// What [`Plain::read`] would have said where [`Plain::read_words`] said this; what stands below the protocol does not count.
+    pub fn of_words([ends, rest]: [u64; 2]) -> Self {
+        let (ends, ports) = (ends.to_ne_bytes(), ((rest >> 32) as u32).to_ne_bytes());
+        Self {
+            src: be32(&ends, 0),
+            dst: be32(&ends, 4),
+            ports: [be16(&ports, 0), be16(&ports, 2)],
+            protocol: (rest >> 24) as u8,
+        }
+    }
+
+    /// The headers of one, as far as its ports; what TCP says is handed on.
+    #[inline(always)]
+    fn head(packet: &[u8], keep: impl FnOnce(Tcp)) -> Option<&[u8; PLAIN_LEN]> {
         let head = packet.first_chunk::<PLAIN_LEN>()?;
         let end = usize::from(be16(head, 2));
         // At least so long, and no longer than what is there: one comparison says both.
@@ -145,12 +190,7 @@ impl Plain {
             TCP => keep(tcp(&packet[V4_HEADER_LEN..end]).ok()?),
             _ => return None,
         }
-        Some(Self {
-            src: be32(head, 12),
-            dst: be32(head, 16),
-            ports: [be16(head, V4_HEADER_LEN), be16(head, V4_HEADER_LEN + 2)],
-            protocol: head[9],
-        })
+        Some(head)
     }
 }
 

@@ -295,6 +295,12 @@ impl Flows {
         (state.port, state.origin())
     }
 
+    /// The entry at a place, if there is one.
+    #[inline(always)]
+    pub fn at(&self, place: u32) -> Option<Record<'_>> {
+        self.records.get(place)
+    }
+
     #[inline(always)]
     fn record(&self, place: u32) -> Record<'_> {
         self.records.at(place)
