@@ -7,8 +7,8 @@
 //! in it (its sequence): an entry whose number is still the same is still that flow's, for each new one gets another. Whether the flow lives, and
 //! what was decided about it, stands in the entry alone and is read there with each packet.
 //!
-//! The number has 32 bits. An entry is written again at most some hundred times a second, at the rate at which new flows push out the oldest
-//! half-open ones of their port: it takes months until a number comes round.
+//! The number comes round after 2^31 flows in one entry, which a flood over a small table may make in hours; and then a packet is mistaken only if it
+//! comes at that very number, which nobody outside can see.
 //!
 //! # When it is asked
 //! Where packets are of far more flows than are remembered it is asked in vain, and costs a line and a branch that cannot be
@@ -23,7 +23,7 @@ use crate::table::atomic::{fold, mix};
 use std::hint::select_unpredictable;
 use zerocopy::FromZeros;
 
-/// Sets, 256 KiB: a quarter of a second-level cache, and untouched while nothing is tracked. Each direction of a flow has an entry: of those of
+/// Sets, 256 KiB: a quarter of a second-level cache, and no memory while nothing is tracked. Each direction of a flow has an entry: of those of
 /// a thousand flows one in fifteen shares its set with two others.
 const SETS: usize = 4096;
 const _: () = assert!(SETS.is_power_of_two());

@@ -37,7 +37,7 @@ mod plain;
 mod tests;
 
 use crate::prefetch::prefetch;
-use crate::table::lpm::Lpm;
+use crate::table::lpm::{self, Lpm};
 use crate::wire::hop::V4_MAPPED;
 use arrayvec::ArrayVec;
 use hashbrown::HashMap;
@@ -266,8 +266,13 @@ impl Compiled {
     /// The identity of an address.
     #[inline]
     pub fn identity(&self, ip: u128) -> u32 {
-        let value = if is_v4(ip) { self.v4.find_v4(ip as u32) } else { self.v6.find(ip) };
-        value.saturating_sub(1)
+        self.value(ip).saturating_sub(1)
+    }
+
+    /// What the prefix tables say of an address: an identity and one, or 0 for the first.
+    #[inline(always)]
+    fn value(&self, ip: u128) -> u32 {
+        if is_v4(ip) { self.v4.find_v4(ip as u32) } else { self.v6.find(ip) }
     }
 
     /// The class of a destination port, if it is known, of a protocol.
@@ -286,13 +291,29 @@ impl Compiled {
         }
     }
 
+    /// What the prefix tables say of each peer.
+    #[inline(always)]
+    fn values(&self, asked: &[Asked], values: &mut [u32]) {
+        match asked.iter().filter(|asked| is_v4(asked.peer)).count() {
+            v4 if v4 == asked.len() => lpm::find_each(values, |n| (&self.v4, asked[n].peer as u32)),
+            0 => lpm::find_each(values, |n| (&self.v6, asked[n].peer)),
+            // Both at once are rare.
+            _ => {
+                for (asked, value) in asked.iter().zip(values) {
+                    *value = self.value(asked.peer);
+                }
+            }
+        }
+    }
+
     /// Asks for all that [`Compiled::judge`] will read for a batch of questions, the identities included: their cache misses overlap, where
     /// each would wait for its own.
     pub fn foresee<const N: usize>(&self, asked: &ArrayVec<Asked, N>) {
-        let mut identities = [0; N];
-        for (asked, identity) in asked.iter().zip(&mut identities) {
-            *identity = self.identity(asked.peer) as usize;
-            prefetch(self.sets[asked.set as usize].rows.as_ptr().wrapping_add(*identity));
+        let mut values = [0; N];
+        self.values(asked, &mut values[..asked.len()]);
+        let identities = values.map(|value| value.saturating_sub(1) as usize);
+        for (asked, identity) in asked.iter().zip(identities) {
+            prefetch(self.sets[asked.set as usize].rows.as_ptr().wrapping_add(identity));
         }
         for (asked, identity) in asked.iter().zip(identities) {
             let set = &self.sets[asked.set as usize];
