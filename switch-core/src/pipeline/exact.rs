@@ -21,9 +21,8 @@ use super::ways::many;
 use crate::prefetch::prefetch;
 use crate::table::atomic::{fold, mix};
 use std::hint::select_unpredictable;
-use zerocopy::FromZeros;
 
-/// Sets, 256 KiB: a quarter of a second-level cache, and no memory while nothing is tracked. Each direction of a flow has an entry: of those of
+/// Sets, 256 KiB: a quarter of a second-level cache. Each direction of a flow has an entry: of those of
 /// a thousand flows one in fifteen shares its set with two others.
 const SETS: usize = 4096;
 const _: () = assert!(SETS.is_power_of_two());
@@ -38,7 +37,7 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 pub(super) type Words = [u64; 2];
 
 /// Which flow it was.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Entry {
     words: Words,
     /// Where its entry is.
@@ -50,7 +49,7 @@ pub(super) struct Entry {
 }
 
 /// Two entries, the younger in front.
-#[derive(Clone, Copy, Debug, Default, FromZeros)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(align(64))]
 struct Set([Entry; 2]);
 

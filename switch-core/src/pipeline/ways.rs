@@ -35,10 +35,8 @@ use crate::config::BRIDGES_MAX;
 use crate::config::snapshot::PortId;
 use crate::prefetch::prefetch;
 use crate::table::atomic::{fold, mix};
-use std::alloc::{Layout, handle_alloc_error};
 use std::hint::select_unpredictable;
 use std::num::NonZeroU16;
-use zerocopy::FromZeros;
 
 /// Sets, 512 KiB: half of a second-level cache. Of a thousand destinations seven share their set with two others, of six thousand one in six.
 const SETS: usize = 8192;
@@ -58,7 +56,7 @@ const SELDOM: u8 = 13;
 const ROUTES_FIRST: u8 = 15;
 
 /// See the module.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Way {
     /// Its neighbour's station, low 48 bits.
     pub mac: u64,
@@ -85,7 +83,7 @@ pub(super) fn bars(isolated: bool, to_kernel: bool) -> u8 {
 }
 
 /// Who goes by which way.
-#[derive(Clone, Copy, Debug, Default, FromZeros)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Sign {
     /// Destination; number of a route.
     dst: u128,
@@ -96,7 +94,7 @@ struct Sign {
 }
 
 /// Two signs, the younger in front.
-#[derive(Clone, Copy, Debug, Default, FromZeros)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(align(64))]
 struct Set([Sign; 2]);
 
@@ -126,9 +124,12 @@ pub struct Ways {
     routes_first: u8,
 }
 
-/// So many of them, none of which is anything yet. They take no memory before they are used.
-pub(super) fn many<T: FromZeros, const N: usize>() -> Box<[T; N]> {
-    <[T; N]>::new_box_zeroed().unwrap_or_else(|_| handle_alloc_error(Layout::new::<[T; N]>()))
+/// So many of them, not by way of the stack.
+pub(super) fn many<T: Copy + Default, const N: usize>() -> Box<[T; N]> {
+    vec![T::default(); N]
+        .into_boxed_slice()
+        .try_into()
+        .unwrap_or_else(|_| panic!("a list is as long as it was made"))
 }
 
 impl Ways {
