@@ -94,8 +94,11 @@ fn an_answer_to_what_the_node_sent_returns_to_it() {
         }
         let error = unreachable(B, A, &asked);
         assert_eq!(lab.send(B, error.clone()), [(NODE, [&mac(NODE)[..], &error[6..]].concat())]);
-        // And more of the question.
-        assert_eq!(lab.send(NODE, asked.clone()), [(B, asked)]);
+        // And more of the question, and of the answer, until both are known by their words.
+        for _ in 0..4 {
+            assert_eq!(lab.send(NODE, asked.clone()), [(B, asked.clone())]);
+            assert_eq!(lab.send(B, answer.clone()), [(NODE, expected.clone())], "judged: {judged}");
+        }
         // What A asks B directly, B answers directly; so does A what the node itself asks.
         let direct = udp(A, A, B, (1001, 53));
         assert_eq!(lab.send(A, direct.clone()), [(B, direct)]);

@@ -315,16 +315,17 @@ impl Shape {
     }
 
     fn fill(self) -> Set {
-        let mut verdicts = vec![0; self.row_terms.len() * self.columns_len];
+        let rows_len = self.row_terms.len();
+        let mut verdicts = vec![0; rows_len * self.columns_len];
         let mut by_term: HashMap<u32, Vec<&Entry>> = HashMap::new();
         for entry in &self.entries {
             by_term.entry(entry.term).or_default().push(entry);
         }
-        for (terms, row) in self.row_terms.iter().zip(verdicts.chunks_mut(self.columns_len)) {
+        for (row, terms) in self.row_terms.iter().enumerate() {
             let terms = terms.iter().chain([&ANYBODY_ID]);
             for entry in terms.filter_map(|term| by_term.get(term)).flatten() {
                 for column in self.columns_of.get(&entry.ports).into_iter().flatten() {
-                    let verdict: &mut u32 = &mut row[usize::from(*column)];
+                    let verdict: &mut u32 = &mut verdicts[usize::from(*column) * rows_len + row];
                     if *verdict == 0 || *verdict > entry.slot + 1 {
                         *verdict = entry.slot + 1;
                     }
@@ -334,7 +335,7 @@ impl Shape {
         Set {
             rows: self.rows.into(),
             columns: self.columns.into(),
-            columns_len: self.columns_len as u32,
+            rows_len: rows_len as u32,
             verdicts: verdicts.into(),
             denied: self.denied,
         }

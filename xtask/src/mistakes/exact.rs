@@ -51,12 +51,4 @@ pub(super) const EXACT: &[Mistake] = &[
         test: "numbered_flows_are_spread",
         loom: false,
     },
-    Mistake {
-        what: "what is asked ahead is asked for the packet before",
-        file: "pipeline/track/recall.rs",
-        right: "Some(homes) if self.read.has(index) => homes[index],",
-        wrong: "Some(homes) if self.read.has(index) => homes[index - 1],",
-        test: "exact_tests",
-        loom: false,
-    },
 ];
