@@ -1,5 +1,5 @@
 //! `route`: what is sent to the bridge's own MAC goes to another bridge, or to the switch itself. The batch
-//! is classified first. What goes where others went a moment ago follows them ([`super::ways`]); for the rest the route is looked up, and
+//! is classified first. What goes where others went a moment ago follows them ([`super::ways`]), at once unless something else has to be asked before; for the rest the route is looked up, and
 //! what follows others of its route goes with them. For what is left then there is one plain loop for each thing that is looked up: where
 //! asked for the way back, the neighbour, the neighbour's port. What needs
 //! thought (no neighbour yet, nothing to arrive at, a question for the switch) is set aside for [`super::slow`].
@@ -90,14 +90,18 @@ pub(super) fn run(
 ) -> bool {
     let mut room = [Ask::default(); BATCH_FRAMES];
     let routes_first = private.ways.are_routes_first();
-    let count = collect(view, area, frames, notes, &mut room, private);
+    private.ways.turn_to(ways::epoch(view, &private.holds));
+    let at_once = !routes_first && view.facts.reverse_path == ReversePath::Off && !view.facts.translated;
+    let (gone, count) = match at_once {
+        true => collect::<true>(view, area, frames, notes, &mut room, private),
+        false => collect::<false>(view, area, frames, notes, &mut room, private),
+    };
     let mut asks = &mut room[..count];
     if view.facts.reverse_path != ReversePath::Off {
         asks = check_sources(view, area, frames, notes, asks);
     }
-    let packets = asks.len();
-    private.ways.turn_to(ways::epoch(view, &private.holds));
-    if !routes_first {
+    let packets = gone + asks.len();
+    if !routes_first && !at_once {
         asks = follow(view, area, frames, notes, asks, private);
     }
     let led = match asks.is_empty() {
@@ -105,7 +109,7 @@ pub(super) fn run(
         false => search(view, area, frames, notes, asks, private),
     };
     private.ways.note_batch(led, packets);
-    count == notes.len()
+    gone + count == notes.len()
 }
 
 /// What goes to a destination to which something went lately goes the same way. The others are left.

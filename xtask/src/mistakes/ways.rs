@@ -102,8 +102,8 @@ pub(super) const WAYS: &[Mistake] = &[
     Mistake {
         what: "what is not to be routed is left undecided beside what is",
         file: "pipeline/route.rs",
-        right: "    count == notes.len()",
-        wrong: "    count > 0",
+        right: "    gone + count == notes.len()",
+        wrong: "    gone + count > 0",
         test: "routing_tests",
         loom: false,
     },

@@ -5,23 +5,26 @@ use super::super::note::Note;
 use super::super::verdict::Verdict;
 use super::super::{Private, View, binding, hear};
 use super::head::{Header, header, header_with_care};
-use super::{Ask, Asks};
+use super::{Ask, Asks, bars, go, leads};
 use crate::config::gateway::{Gateway, is_link_local};
 use crate::counter::DropReason;
 use crate::frame::{Area, BATCH_FRAMES, Frame};
 use crate::wire::ethernet::{ARP, GROUP_BIT, IPV6};
 
-/// The packets whose way is looked for: so many are in `asks` then. What becomes of the others that are the switch's is decided.
+/// How many packets went where others of their destination went lately, and how many are left, whose way is looked for: they are in `asks`
+/// then. What becomes of the others that are the switch's is decided. Unless `AT_ONCE` none goes anywhere yet: something else is asked
+/// first.
 #[inline(never)]
-pub(super) fn collect(
+pub(super) fn collect<const AT_ONCE: bool>(
     view: &View,
     area: &Area,
     frames: &[Frame],
     notes: &mut [Note],
     asks: &mut Asks,
     private: &mut Private,
-) -> usize {
-    let (mut count, mut has_others) = (0, false);
+) -> (usize, usize) {
+    let (mut count, mut has_others, mut gone) = (0, false, 0);
+    let bars = bars(view);
     let mut here = Here { fid: 0, gateway: None, source: u64::MAX };
     let ways = &private.ways;
     let routes_first = ways.are_routes_first();
@@ -54,11 +57,20 @@ pub(super) fn collect(
             },
         };
         let set = ways.set(gateway.vrf, dst);
-        if !routes_first {
+        let is_odd = is_odd | frame.offload.gso.is_some();
+        let ask = Ask { dst, len, vrf: gateway.vrf, set, index: index as u8, is_odd };
+        if AT_ONCE
+            && let Some(way) = ways.find(set, gateway.vrf, dst, view.now_s).map(|number| ways.way(number))
+            && leads(way, &ask, bars)
+        {
+            go(way, area, frames, notes, &ask, private);
+            gone += 1;
+            continue;
+        }
+        if !AT_ONCE && !routes_first {
             ways.touch(set);
         }
-        let is_odd = is_odd | frame.offload.gso.is_some();
-        asks[count % BATCH_FRAMES] = Ask { dst, len, vrf: gateway.vrf, set, index: index as u8, is_odd };
+        asks[count % BATCH_FRAMES] = ask;
         count += 1;
     }
     if view.facts.translated {
@@ -67,7 +79,7 @@ pub(super) fn collect(
     if has_others {
         pass_by(view, area, frames, notes, private);
     }
-    count
+    (gone, count)
 }
 
 /// What is translated is looked for where it really goes.
