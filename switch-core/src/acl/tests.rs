@@ -450,6 +450,20 @@ pub(super) fn net(n: usize) -> Prefix {
     format!("10.{}.{}.0/24", n / 256, n % 256).parse().unwrap()
 }
 
+/// Whoever asks what a change does to a ping that is under way has its identifier where other flows have a port.
+#[test]
+fn a_pings_identifier_is_no_port() {
+    let ping: AclRule = serde_json::from_str(r#"{"action":"deny","protocol":"icmp","icmp":[8]}"#).unwrap();
+    let (lists, policies) = (compiled(&list(vec![ping])).unwrap(), crate::policy::Compiled::default());
+    let world = Judging { policies: &policies, lists: &lists };
+    let ips = ["10.0.0.1", "10.0.0.2"].map(|ip| to_bits(ip.parse().unwrap()));
+    let asked = world.ask(End { port: Some(3), ip: ips[0] }, End { port: Some(1), ip: ips[1] });
+    for identifier in [None, Some(0), Some(8), Some(4711)] {
+        assert!(world.answer(&asked, 1, identifier).is_err(), "{identifier:?}");
+    }
+    assert!([6, 17, 47].iter().all(|other| world.answer(&asked, *other, Some(8)).is_ok()));
+}
+
 /// Another epoch if and only if the rules say something else.
 #[test]
 fn an_epoch_is_what_the_rules_say() {

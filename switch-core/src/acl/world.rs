@@ -86,12 +86,12 @@ impl Judging<'_> {
     }
 }
 
-/// A first packet of which no more is known; its identities are.
+/// A first packet of which no more is known; its identities are. Of ICMP it is a question, whatever its identifier.
 fn header(is_v4: bool, protocol: u8, port: Option<u16>) -> Header {
     let ends = if is_v4 { [V4_MAPPED; 2] } else { [0; 2] };
-    match port {
-        Some(port) => Header::new(ends, protocol, [EXPLAIN_SOURCE_PORT, port], [0; 2]),
-        None if is_v4 => Header::new(ends, ICMP, [0; 2], ECHO[0]),
-        None => Header::new(ends, ICMPV6, [0; 2], ECHO[1]),
+    match (protocol, port) {
+        (ICMP | ICMPV6, _) | (_, None) if is_v4 => Header::new(ends, ICMP, [0; 2], ECHO[0]),
+        (ICMP | ICMPV6, _) | (_, None) => Header::new(ends, ICMPV6, [0; 2], ECHO[1]),
+        (_, Some(port)) => Header::new(ends, protocol, [EXPLAIN_SOURCE_PORT, port], [0; 2]),
     }
 }

@@ -63,7 +63,7 @@ impl Model {
         (model, problems)
     }
 
-    /// What of `desired` is another owner's already, and what of another's would go with what `owner` takes away.
+    /// What of `desired` is there twice or another owner's already, and what of another's would go with what `owner` takes away.
     pub fn collisions(&self, owner: Owner, desired: &Config) -> Vec<Problem> {
         fn of<'a, T: Object + 'a>(
             owner: Owner,
@@ -71,6 +71,7 @@ impl Model {
             desired: &[T],
             problems: &mut Vec<Problem>,
         ) {
+            problems.extend(twice(desired));
             let wanted: BTreeSet<String> = desired.iter().map(Object::key).collect();
             for other in there.filter(|object| object.owner() != owner && wanted.contains(&object.key())) {
                 let (object, whose) = (ObjectRef::of(other), other.owner().in_words());
@@ -96,6 +97,7 @@ impl Model {
         of(owner, self.static_macs.iter(), &desired.fdb, all);
         of(owner, self.neighbours.iter(), &desired.neigh, all);
         of(owner, self.declared_namespaces().iter(), &desired.namespace, all);
+        all.extend(twice(&desired.route));
         for route in &desired.route {
             let there = self.routes.to(&route.vrf, route.prefix);
             let there: Vec<_> = there.map(|(place, way)| declared(&route.vrf, place, way)).collect();
@@ -119,6 +121,22 @@ impl Model {
         }
         problems
     }
+}
+
+/// Objects of a list that are in it already: which of the two was meant nobody can say.
+fn twice<T: Object>(desired: &[T]) -> Vec<Problem> {
+    let mut seen = BTreeSet::new();
+    let twice = desired.iter().filter(|object| !seen.insert(object.key()));
+    let problem = |object: &T| {
+        let object = ObjectRef::of(object);
+        Problem {
+            message: format!("{object} is there twice"),
+            object: Some(object),
+            field: None,
+            hint: Some("take one of the two out".into()),
+        }
+    };
+    twice.map(problem).collect()
 }
 
 /// The problems that a refusal tells, each about the object that was meant if it says nothing better.

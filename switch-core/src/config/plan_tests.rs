@@ -235,6 +235,30 @@ fn what_is_anothers_is_refused_and_not_taken() {
 }
 
 #[test]
+fn what_is_there_twice_is_refused() {
+    let config = |twice: &str| {
+        let (set, route) =
+            (r#"{"name":"web","ports":[80]}"#, r#"{"prefix":"10.9.0.0/16","via":[{"address":"10.1.0.2"}]}"#);
+        let (other, back) = match twice {
+            "port_set" => {
+                (r#"{"name":"web","ports":[81]}"#, r#"{"prefix":"10.8.0.0/16","via":[{"address":"10.1.0.2"}]}"#)
+            }
+            _ => (r#"{"name":"dns","ports":[53]}"#, r#"{"prefix":"10.9.0.0/16","via":[{"address":"10.1.0.3"}]}"#),
+        };
+        let text = format!(r#"{{"port_set":[{set},{other}],"route":[{route},{back}]}}"#);
+        serde_json::from_str::<Config>(&text).unwrap()
+    };
+    for (twice, which) in [("port_set", "port_set web"), ("route", "route 10.9.0.0/16")] {
+        let problems = Model::default().collisions(Owner::Operator, &config(twice));
+        let said: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
+        assert!(
+            matches!(said[..], [one] if one.starts_with(which) && one.ends_with("is there twice")),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
 fn a_port_keeps_the_mac_that_was_chosen() {
     let mut had = Port::new("a".parse().unwrap(), "br0".parse().unwrap(), PortKind::tap("/run/netns/a"));
     let wanted = Config { port: vec![had.clone()], ..Config::default() };
