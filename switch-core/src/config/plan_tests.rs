@@ -240,10 +240,14 @@ fn what_is_there_twice_is_refused() {
         let (set, route) =
             (r#"{"name":"web","ports":[80]}"#, r#"{"prefix":"10.9.0.0/16","via":[{"address":"10.1.0.2"}]}"#);
         let (other, back) = match twice {
-            "port_set" => {
-                (r#"{"name":"web","ports":[81]}"#, r#"{"prefix":"10.8.0.0/16","via":[{"address":"10.1.0.2"}]}"#)
-            }
-            _ => (r#"{"name":"dns","ports":[53]}"#, r#"{"prefix":"10.9.0.0/16","via":[{"address":"10.1.0.3"}]}"#),
+            "port_set" => (
+                r#"{"name":"web","ports":[81]}"#,
+                r#"{"prefix":"10.8.0.0/16","via":[{"address":"10.1.0.2"}]}"#,
+            ),
+            _ => (
+                r#"{"name":"dns","ports":[53]}"#,
+                r#"{"prefix":"10.9.0.0/16","via":[{"address":"10.1.0.3"}]}"#,
+            ),
         };
         let text = format!(r#"{{"port_set":[{set},{other}],"route":[{route},{back}]}}"#);
         serde_json::from_str::<Config>(&text).unwrap()

@@ -175,24 +175,34 @@ fn ended((stop, thread): (Sender<()>, JoinHandle<()>)) {
     thread.join().unwrap()
 }
 
-/// Pods 1 to 3: `db`, to which nobody may send, `open`, and `hostile`, which may send to `open` alone. The first two have ports.
-fn closed_and_open(daemon: &Daemon, node: &Node) -> [Pod; 3] {
+/// Whose policy it is that keeps `hostile` from `db`; nobody else's does.
+#[derive(Clone, Copy, PartialEq)]
+enum By {
+    /// Who is sent to.
+    Receiver,
+    /// Who sends.
+    Sender,
+}
+
+/// Pods 1 to 3: `db`, to which `hostile` may not send, `open`, to which it may, and `hostile`. The first two have ports.
+fn closed_and_open(daemon: &Daemon, node: &Node, by: By) -> [Pod; 3] {
     daemon.bridge("br0");
     let pods = [1, 2, 3].map(|n| node.bare_pod(n));
     for (pod, app) in pods.iter().zip(["db", "open"]) {
         let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(pod, app))));
     }
-    declare(daemon, "db", serde_json::json!({"podSelector": {"matchLabels": {"app": "db"}}}));
-    declare(
-        daemon,
-        "hostile",
-        serde_json::json!({"podSelector": {"matchLabels": {"app": "hostile"}}, "policyTypes": ["Egress"],
-            "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "open"}}}]}]}),
-    );
+    let spec = match by {
+        By::Receiver => serde_json::json!({"podSelector": {"matchLabels": {"app": "db"}}}),
+        By::Sender => {
+            serde_json::json!({"podSelector": {"matchLabels": {"app": "hostile"}}, "policyTypes": ["Egress"],
+            "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "open"}}}]}]})
+        }
+    };
+    declare(daemon, "closed", spec);
     pods
 }
 
-/// A pod that sends as soon as it can, and before: its port is made while it tries, a thousand times. Not one packet gets to whom the
+/// A pod that sends as soon as it can, and before: its port is made while it tries, a thousand times. Not one packet gets to whom its own
 /// policy keeps it from; to its neighbour all do, so that it was sending.
 fn live(daemon: &Daemon, db: &Pod, open: &Pod, hostile: &Net, port: &Port) {
     let (kept, free) = (Counting::start(&db.net, "10.66.0.1"), Counting::start(&open.net, "10.66.0.2"));
@@ -213,7 +223,7 @@ fn live(daemon: &Daemon, db: &Pod, open: &Pod, hostile: &Net, port: &Port) {
 fn from_the_first_instant_nothing_passes_that_should_not() {
     let node = Node::new();
     let daemon = node.start(&switchd());
-    let [db, open, hostile] = &closed_and_open(&daemon, &node);
+    let [db, open, hostile] = &closed_and_open(&daemon, &node, By::Sender);
     live(&daemon, db, open, &hostile.net, &labelled(hostile, "hostile"));
 }
 
@@ -222,7 +232,7 @@ fn from_the_first_instant_nothing_passes_that_should_not() {
 fn from_the_first_instant_by_xdp_nothing_passes_that_should_not() {
     let node = Node::new();
     let daemon = node.start(&switchd());
-    let [db, open, _] = &closed_and_open(&daemon, &node);
+    let [db, open, _] = &closed_and_open(&daemon, &node, By::Sender);
     let hostile = node.pod(4);
     for pod in [db, open] {
         // Nobody answers while there is no port.
@@ -240,7 +250,7 @@ fn across_restarts_nothing_passes_that_should_not() {
     let node = Node::new();
     let options = switchd().keeping_state();
     let mut daemon = node.start(&options);
-    let [db, open, hostile] = &closed_and_open(&daemon, &node);
+    let [db, open, hostile] = &closed_and_open(&daemon, &node, By::Receiver);
     let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(hostile, "hostile"))));
     let (kept, free) = (Counting::start(&db.net, "10.66.0.1"), Counting::start(&open.net, "10.66.0.2"));
     let sender = sending(&hostile.net);
