@@ -90,8 +90,9 @@ impl Judging<'_> {
 fn header(is_v4: bool, protocol: u8, port: Option<u16>) -> Header {
     let ends = if is_v4 { [V4_MAPPED; 2] } else { [0; 2] };
     match (protocol, port) {
-        (ICMP | ICMPV6, _) | (_, None) if is_v4 => Header::new(ends, ICMP, [0; 2], ECHO[0]),
-        (ICMP | ICMPV6, _) | (_, None) => Header::new(ends, ICMPV6, [0; 2], ECHO[1]),
-        (_, Some(port)) => Header::new(ends, protocol, [EXPLAIN_SOURCE_PORT, port], [0; 2]),
+        (ICMP, _) | (_, None) if is_v4 => Header::new(ends, ICMP, [0; 2], ECHO[0]),
+        (ICMPV6, _) | (_, None) if !is_v4 => Header::new(ends, ICMPV6, [0; 2], ECHO[1]),
+        // Crossed over they are some protocol, as packets are read.
+        (_, port) => Header::new(ends, protocol, [EXPLAIN_SOURCE_PORT, port.unwrap_or(0)], [0; 2]),
     }
 }

@@ -71,7 +71,9 @@ impl Model {
             desired: &[T],
             problems: &mut Vec<Problem>,
         ) {
-            problems.extend(twice(desired));
+            if desired.len() > 1 {
+                problems.extend(twice(desired));
+            }
             let wanted: BTreeSet<String> = desired.iter().map(Object::key).collect();
             for other in there.filter(|object| object.owner() != owner && wanted.contains(&object.key())) {
                 let (object, whose) = (ObjectRef::of(other), other.owner().in_words());

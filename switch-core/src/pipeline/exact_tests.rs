@@ -1,6 +1,6 @@
 //! What is known by its very words is nobody else's: flows whose entries others were given since, and stations that have the same addresses in
-//! another zone. What both ways of asking have in common is tried by the twins (`glance_tests`), which are known by their words wherever
-//! they can be, for under test no batch passes the cache by.
+//! another zone. What both ways of asking have in common is tried by the twins (`glance_tests`), which meet them in turns: under test one batch passes
+//! the cache by where others let sixty.
 
 use super::policy_tests::{NOW, Net, answer, arrives, introduce, mac, net, packet, pod};
 use crate::table::flow::CHUNK;
@@ -36,7 +36,7 @@ fn question(port: u16) -> Vec<u8> {
 
 /// A flow that goes on, and is known by its words both ways.
 fn stream(net: &mut Net, port: u16) {
-    for _ in 0..3 {
+    for _ in 0..5 {
         assert!(arrives(net, 1, 0, question(port)));
         assert!(arrives(net, 0, 1, answer(&question(port))));
     }

@@ -96,6 +96,8 @@ pub(super) fn run(
         true => collect::<true>(view, area, frames, notes, &mut room, private),
         false => collect::<false>(view, area, frames, notes, &mut room, private),
     };
+    // What was heard meanwhile may have changed where things go.
+    private.ways.turn_to(ways::epoch(view, &private.holds));
     let mut asks = &mut room[..count];
     if view.facts.reverse_path != ReversePath::Off {
         asks = check_sources(view, area, frames, notes, asks);

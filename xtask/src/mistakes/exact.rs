@@ -51,4 +51,12 @@ pub(super) const EXACT: &[Mistake] = &[
         test: "numbered_flows_are_spread",
         loom: false,
     },
+    Mistake {
+        what: "past the cache, a packet is counted to the other side of its flow",
+        file: "pipeline/track.rs",
+        right: "&& track.streams(record, track.side, view.now_s)",
+        wrong: "&& track.streams(record, track.side ^ 1, view.now_s)",
+        test: "glance_tests",
+        loom: false,
+    },
 ];
