@@ -44,7 +44,7 @@ pub(super) fn rig_of(size: Size) -> (Rig, Vec<MemoryPeer>) {
     (rig, peers)
 }
 
-fn udp(src: [u8; 4], dst: [u8; 4], ttl: u8, number: u16) -> Vec<u8> {
+pub(super) fn udp(src: [u8; 4], dst: [u8; 4], ttl: u8, number: u16) -> Vec<u8> {
     let mut frame = Vec::new();
     let packet = PacketBuilder::ethernet2(mac(src[1]), OWN).ipv4(src, dst, ttl).udp(number, 9);
     packet.write(&mut frame, &number.to_be_bytes()).unwrap();

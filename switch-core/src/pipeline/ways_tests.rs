@@ -2,7 +2,7 @@
 //! the same, frame by frame and count by count.
 
 use super::Now;
-use super::routing_tests::{MS, OWN, arp_frame, drain, mac, rig};
+use super::routing_tests::{MS, OWN, arp_frame, drain, mac, rig, udp};
 use super::ways::{Way, Ways};
 use crate::counter::{DropReason, Event};
 use crate::pipeline::probe::looks_like_one;
@@ -286,4 +286,31 @@ fn while_routes_lead_most_of_a_batch_they_are_asked_first() {
     let batches = 1 + (0..100).take_while(|_| first_after(64, 64)).count();
     assert_eq!(batches, 15);
     assert!(first_after(64, 64));
+}
+
+/// Of one batch some packets are routed and some are the bridge's, also where those that are routed follow others at once.
+#[test]
+fn a_batch_is_routed_in_part() {
+    let (mut rig, mut peers) = rig(1, 1024);
+    let (port, peer) = memory::wire();
+    rig.add_port_to("br0", "p2", PortSettings::default(), Box::new(port), 0).unwrap();
+    peers.push(peer);
+    let (now, stations) = (Now { ns: 1000 * MS }, [[10, 0, 0, 9], [10, 1, 0, 7], [10, 0, 0, 5]]);
+    for (n, station) in (0u8..).zip(stations) {
+        let gateway = [10, station[1], 0, 1];
+        assert!(peers[usize::from(n)].send(arp_frame(true, (n, station), gateway, OWN)));
+    }
+    rig.settle(now);
+    let routed = |number| udp(stations[0], stations[1], 64, number);
+    let mut bridged = udp(stations[0], stations[2], 64, 1);
+    bridged[..6].copy_from_slice(&mac(2));
+    for round in 1..4 {
+        peers.iter().for_each(|peer| _ = drain(peer));
+        for frame in [routed(round), bridged.clone(), routed(round)] {
+            assert!(peers[0].send(frame));
+        }
+        rig.settle(now);
+        assert_eq!([1, 2].map(|n: usize| drain(&peers[n]).len()), [2, 1], "round {round}");
+    }
+    rig.assert_conserved();
 }

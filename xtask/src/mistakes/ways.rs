@@ -104,7 +104,7 @@ pub(super) const WAYS: &[Mistake] = &[
         file: "pipeline/route.rs",
         right: "    gone + count == notes.len()",
         wrong: "    gone + count > 0",
-        test: "routing_tests",
+        test: "a_batch_is_routed_in_part",
         loom: false,
     },
     Mistake {
