@@ -17,6 +17,7 @@ use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, BATCH_FRAMES, Frame};
 use crate::policy::{Asked, Slot};
+use crate::table::atomic::SPREAD;
 use crate::table::flow::keeper::Keeper;
 use crate::table::flow::key::Key;
 use crate::table::flow::record::Decision;
@@ -221,9 +222,6 @@ fn log(
         private.logs.note(hash, view.now, logged, &private.counters);
     }
 }
-
-/// An odd number that spreads small ones over all bits (2^64 by the golden ratio).
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Whether a flooded copy may leave by `to`.
 #[inline]

@@ -19,20 +19,17 @@
 
 use super::ways::many;
 use crate::prefetch::prefetch;
-use crate::table::atomic::{fold, mix};
+use crate::table::atomic::{SPREAD, fold, mix};
 use std::hint::select_unpredictable;
 
-/// Sets, 256 KiB: a quarter of a second-level cache. Each direction of a flow has an entry: of those of
-/// a thousand flows one in fifteen shares its set with two others.
+/// Sets, 256 KiB: a quarter of a second-level cache. Each direction of a flow has an entry: of those of a thousand flows one in eleven shares its
+/// set with two others.
 const SETS: usize = 4096;
 const _: () = assert!(SETS.is_power_of_two());
 /// Batches that pass by after one of which too few were known. With the one that is asked about an odd number of them: those of two ports that
 /// take turns are both. Under test one passes by, so that the twins meet both ways of asking in turns, with
 /// whatever they send.
 const PAUSE: u8 = if cfg!(test) { 1 } else { 60 };
-
-/// An odd number that spreads small ones over all bits (2^64 by the golden ratio).
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What a plain packet is asked for by: its addresses, and ports, protocol and zone.
 pub(super) type Words = [u64; 2];
@@ -91,10 +88,9 @@ impl Exact {
     /// A batch is done, of which so many were known of so many, or found room that nobody had.
     #[inline(always)]
     pub(super) fn note_batch(&mut self, known: usize, asked: usize) {
-        if pays(known, asked) {
-            return;
+        if !pays(known, asked) {
+            self.pause = PAUSE;
         }
-        self.pause = PAUSE;
     }
 
     /// The set of some words, and asks for its line.

@@ -4,6 +4,7 @@ use super::verdict::{Verdict, Why};
 use super::{Chore, View, reach};
 use crate::config::ecmp;
 use crate::frame::BATCH_FRAMES;
+use crate::table::atomic::SPREAD;
 use crate::table::fdb;
 use crate::table::neigh::{self, Found};
 use crate::wire::hop::Hop;
@@ -73,6 +74,6 @@ pub(super) fn flow_hash(packet: &[u8], hop: &Hop) -> u32 {
     };
     let both = hop.src ^ hop.dst.rotate_left(59);
     let words = (both >> 64) as u64 ^ both as u64 ^ u64::from(ports) << 8 ^ u64::from(protocol);
-    let mixed = words.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = words.wrapping_mul(SPREAD);
     ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as u32
 }

@@ -36,6 +36,9 @@ const BUCKETS_MIN: usize = 2 * WINDOW;
 /// Reads of one bucket before a reader gives up on a stopped writer.
 const READ_ATTEMPTS: usize = 8;
 
+/// An odd number that spreads small ones over all bits (2^64 by the golden ratio).
+pub(crate) const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// In the control word: a writer is at work.
 const LOCKED: u32 = 1;
 /// In the control word: one spilled key. At most `SLOTS * (WINDOW - 1)` of them, 35, live elsewhere.
@@ -131,7 +134,7 @@ impl AtomicTable {
     #[inline(always)]
     fn scatter(&self, key: u64) -> u64 {
         let mixed = (key ^ self.seed[0]).wrapping_mul(self.seed[1]);
-        (mixed ^ (mixed >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        (mixed ^ (mixed >> 32)).wrapping_mul(SPREAD)
     }
 
     /// Asks for a bucket's line: [`AtomicTable::get`] will read it.
@@ -373,7 +376,7 @@ impl Bucket {
 /// Spreads a seed over all 64 bits (the finisher of splitmix64): a small one would make neighbouring keys
 /// neighbours in the table.
 pub(crate) fn mix(seed: u64) -> u64 {
-    let seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let seed = seed.wrapping_add(SPREAD);
     let seed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let seed = (seed ^ (seed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     seed ^ (seed >> 31)
