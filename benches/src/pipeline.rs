@@ -149,7 +149,7 @@ impl Bench {
             ticks.push(window as f64 / (batches * BATCH_FRAMES) as f64);
         }
         let counters = &self.pipeline.private.counters;
-        let dropped: u64 = DropReason::ALL.iter().map(|reason| counters.drops(0, *reason).get()).sum();
+        let dropped: u64 = DropReason::ALL.iter().map(|reason| counters.drops(0, *reason)).sum();
         assert_eq!(dropped, 0, "frames were dropped");
         let packets = (windows * batches * BATCH_FRAMES) as u64;
         Measured { ticks: crate::cycles::median(ticks), allocations, packets }

@@ -201,6 +201,7 @@ impl Default for Node {
 const RX_BYTES: usize = 0;
 const RX_PACKETS: usize = 1;
 const RX_DROPPED: usize = 3;
+const TX_PACKETS: usize = 9;
 const TX_DROPPED: usize = 11;
 
 /// The sixteen counts of a device. Starts no process, whose end would interrupt a measurement.
@@ -238,6 +239,12 @@ impl Pod {
     pub fn received(&self) -> Result<(u64, u64), String> {
         let counts = device_counts(&self.net, "eth0")?;
         Ok((counts[RX_PACKETS], counts[RX_BYTES]))
+    }
+
+    /// Packets that its device has sent, and those that it dropped instead.
+    pub fn sent(&self) -> Result<(u64, u64), String> {
+        let counts = device_counts(&self.net, "eth0")?;
+        Ok((counts[TX_PACKETS], counts[TX_DROPPED]))
     }
 
     /// Packets that its device has dropped, either way.
@@ -318,15 +325,17 @@ impl Daemon {
         self.stats().drops.iter().filter(|drop| drop.reason == reason).map(|drop| drop.frames).sum()
     }
 
-    /// Waits until every frame is accounted for.
+    /// Waits until every frame is accounted for; every packet is, at any time.
     pub fn assert_conserved(&self) {
-        let mut last = self.stats().frames;
+        let mut last = self.stats();
         let deadline = std::time::Instant::now() + PATIENCE;
-        while last.unaccounted != 0 {
-            assert!(std::time::Instant::now() < deadline, "frames are lost: {last:?}\n{}", self.log());
+        while last.frames.unaccounted != 0 {
+            let frames = last.frames;
+            assert!(std::time::Instant::now() < deadline, "frames are lost: {frames:?}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
-            last = self.stats().frames;
+            last = self.stats();
         }
+        assert_eq!(last.packets.unaccounted, 0, "{:?}", last.packets);
     }
 
     /// What it wrote to its log.

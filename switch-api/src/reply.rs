@@ -122,6 +122,33 @@ pub struct FrameCounts {
     pub large_free: u64,
 }
 
+/// What became of every packet since the daemon started, over all ports there were. The law of packets says
+/// `received + outside + copied + generated == sent + consumed + dropped + waiting`. A superframe is one packet until somebody cuts
+/// it up, and a tunnel is a port like others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketCounts {
+    /// Came in by a port.
+    pub received: u64,
+    /// The kernel dropped them at the switch's sockets and devices, before they came in or behind where they left; they are among
+    /// `dropped`.
+    pub outside: u64,
+    /// Made out of others: by flooding, by cutting up.
+    pub copied: u64,
+    /// Made by the switch: what it says itself, and what tunnels put around others' packets.
+    pub generated: u64,
+    /// Left by a port.
+    pub sent: u64,
+    /// Were for the switch itself, and ended there.
+    pub consumed: u64,
+    /// Dropped, for whatever reason.
+    pub dropped: u64,
+    /// Are in the switch: for a port to take them, for a neighbour, on the way between workers.
+    pub waiting: u64,
+    /// What the law lacks, by the workers' own sums at the end of their last turn: anything but 0 is a defect. The others are read one
+    /// after another, and add up at rest.
+    pub unaccounted: i64,
+}
+
 /// What memory is spent on. `used_bytes` is the sum of tables, large frames, packet memory and ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryStatus {
@@ -384,6 +411,9 @@ pub struct Stats {
     /// The same of each worker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub worker_stages: Vec<WorkerStages>,
+    /// What became of every packet.
+    #[serde(default)]
+    pub packets: PacketCounts,
     /// Packet memory.
     pub frames: FrameCounts,
     /// What memory is spent on.
@@ -440,6 +470,9 @@ pub struct Room {
 pub struct DropCount {
     /// The reason's name.
     pub reason: String,
+    /// The stage that decides so.
+    #[serde(default)]
+    pub stage: String,
     /// What it means, in a sentence.
     pub meaning: String,
     /// The port whose frame it was.

@@ -4,7 +4,8 @@ use crate::output::{Output, bytes, thousands};
 use clap::{Args, Subcommand};
 use std::time::Duration;
 use switch_api::{
-    ApiError, Client, FrameCounts, MemoryStatus, Nothing, Request, StageCost, Stats as Reading, WorkerStages,
+    ApiError, Client, FrameCounts, MemoryStatus, Nothing, PacketCounts, Request, StageCost, Stats as Reading,
+    WorkerStages,
 };
 
 /// What to say of all that is counted.
@@ -119,6 +120,7 @@ fn show(stats: &Reading, output: &Output) -> String {
     let mut parts =
         vec![ports(stats, output), drops(stats, output), policies(stats, output), events(stats, output)];
     parts.push(stages(stats, output));
+    parts.push(packets(&stats.packets));
     parts.push(frames(&stats.frames));
     parts.push(memory(&stats.memory));
     parts.retain(|part| !part.is_empty());
@@ -139,10 +141,10 @@ fn drops(stats: &Reading, output: &Output) -> String {
     if stats.drops.is_empty() {
         return "no frame was dropped".into();
     }
-    let mut table = output.table(&["DROPPED", "PORT", "FRAMES", "MEANING"]);
+    let mut table = output.table(&["DROPPED", "STAGE", "PORT", "FRAMES", "MEANING"]);
     for drop in &stats.drops {
         let (port, frames) = (drop.port.to_string(), thousands(drop.frames));
-        table.add_row(vec![drop.reason.clone(), port, frames, drop.meaning.clone()]);
+        table.add_row(vec![drop.reason.clone(), drop.stage.clone(), port, frames, drop.meaning.clone()]);
     }
     table.to_string()
 }
@@ -201,7 +203,16 @@ pub fn memory(memory: &MemoryStatus) -> String {
     )
 }
 
-/// The conservation law, in a line.
+/// The law of packets, in a line.
+pub fn packets(packets: &PacketCounts) -> String {
+    let PacketCounts { received, outside, copied, generated, .. } = packets;
+    let PacketCounts { sent, consumed, dropped, waiting, unaccounted, .. } = packets;
+    format!(
+        "packets: {received} in + {outside} outside + {copied} copies + {generated} generated = {sent} out + {consumed} for the switch + {dropped} dropped + {waiting} waiting, {unaccounted} unaccounted for"
+    )
+}
+
+/// The law of frames, in a line.
 pub fn frames(frames: &FrameCounts) -> String {
     let FrameCounts { total, free, in_rings, in_flight, unaccounted, chunk_bytes, large, large_free } =
         frames;

@@ -5,6 +5,7 @@ mod acl;
 mod daemon;
 mod exact;
 mod flow;
+mod law;
 mod list;
 mod nat;
 mod races;
@@ -18,6 +19,7 @@ use acl::ACLS;
 use daemon::DAEMON;
 use exact::EXACT;
 use flow::FLOWS;
+use law::LAW;
 use list::MISTAKES;
 use nat::NAT;
 use races::RACES;
@@ -40,7 +42,7 @@ struct Mistake {
 
 fn all() -> impl Iterator<Item = &'static Mistake> {
     let of_tables = MISTAKES.iter().chain(ACLS).chain(NAT).chain(DAEMON).chain(WAYS).chain(ROUTES);
-    of_tables.chain(RACES).chain(UPLINK).chain(FLOWS).chain(TUNNEL).chain(EXACT)
+    of_tables.chain(RACES).chain(UPLINK).chain(FLOWS).chain(TUNNEL).chain(EXACT).chain(LAW)
 }
 
 /// Mistakes whose place is not in the source any more, or not there alone.

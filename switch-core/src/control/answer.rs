@@ -3,15 +3,15 @@
 use super::daemon::{Daemon, PortLife};
 use crate::config::model::no_such;
 use crate::config::snapshot::PortId;
-use crate::counter::{Counters, DropReason, Event, Stage, StageCounter};
+use crate::counter::{Counters, DropReason, Event, Ledger, Stage, StageCounter};
 use crate::table::fdb::Entry;
 use crate::worker::thread::now;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use switch_api::{
-    ApiError, BridgeStatus, DropCount, FdbEntry, FdbFilter, FrameCounts, Mac, Name, PortCounters, PortKind,
-    PortMemory, PortState, PortStatus, Room, RouteCounts, StageCost, Stats, Status, Support, WorkerStages,
-    WorkerStatus,
+    ApiError, BridgeStatus, DropCount, FdbEntry, FdbFilter, FrameCounts, Mac, Name, PacketCounts,
+    PortCounters, PortKind, PortMemory, PortState, PortStatus, Room, RouteCounts, StageCost, Stats, Status,
+    Support, WorkerStages, WorkerStatus,
 };
 
 type Wanted = Box<dyn Fn(u64, u16, Entry) -> bool>;
@@ -61,6 +61,23 @@ impl Daemon {
             chunk_bytes: area.size().chunk_bytes,
             large: u64::from(area.size().large),
             large_free: sum(|counters| counters.life.free_large.get()),
+        }
+    }
+
+    /// What became of every packet, by the workers' books.
+    pub fn packets(&self) -> PacketCounts {
+        let sum = |of: fn(&Ledger) -> u64| self.counters.iter().map(|it| of(&it.ledger)).sum::<u64>();
+        let between = sum(|it| it.handed_over.get()).saturating_sub(sum(|it| it.taken_over.get()));
+        PacketCounts {
+            received: sum(|it| it.received.get()),
+            outside: sum(|it| it.outside.get()) + self.unseen.all(),
+            copied: sum(|it| it.copied.get()),
+            generated: sum(|it| it.generated.get()),
+            sent: sum(|it| it.sent.get()),
+            consumed: sum(|it| it.consumed.get()),
+            dropped: sum(Ledger::dropped) + self.unseen.all(),
+            waiting: sum(|it| it.waiting.get()) + between,
+            unaccounted: self.counters.iter().map(|it| it.ledger.unaccounted.get() as i64).sum(),
         }
     }
 
@@ -167,9 +184,15 @@ impl Daemon {
             sum.rx_bytes += traffic.rx_bytes.get();
             sum.tx_packets += traffic.tx_packets.get();
             sum.tx_bytes += traffic.tx_bytes.get();
-            sum.drops += DropReason::ALL.iter().map(|reason| counters.drops(id, *reason).get()).sum::<u64>();
         }
+        sum.drops = DropReason::ALL.iter().map(|reason| self.drops(id, *reason)).sum();
         sum
+    }
+
+    /// Frames of a port dropped for a reason, whoever dropped them.
+    fn drops(&self, id: PortId, reason: DropReason) -> u64 {
+        let seen = self.counters.iter().map(|counters| counters.drops(id, reason)).sum::<u64>();
+        seen + self.unseen.of(id, reason)
     }
 
     /// What a filter means, by number.
@@ -272,16 +295,16 @@ impl Daemon {
 
     /// Counters, drop reasons, frames, cycles per stage.
     pub fn stats(&self) -> Stats {
-        let mut stats =
-            Stats { frames: self.frames(), memory: self.doors.budget.status(), ..Stats::default() };
+        let (packets, frames, memory) = (self.packets(), self.frames(), self.doors.budget.status());
+        let mut stats = Stats { packets, frames, memory, ..Stats::default() };
         for (name, port) in &self.model.ports {
             stats.ports.push((name.clone(), self.port_counters(port.id)));
             for reason in DropReason::ALL {
-                let frames =
-                    self.counters.iter().map(|counters| counters.drops(port.id, *reason).get()).sum();
+                let frames = self.drops(port.id, *reason);
                 if frames > 0 {
                     stats.drops.push(DropCount {
                         reason: reason.name().into(),
+                        stage: reason.stage().name().into(),
                         meaning: reason.meaning().into(),
                         port: name.clone(),
                         frames,

@@ -84,6 +84,8 @@ pub struct Daemon {
     /// Ports that are down and were tried.
     pub(super) retries: HashMap<PortId, Retry>,
     pub(super) loops_told: u64,
+    /// What the kernel dropped before any worker saw it.
+    pub(super) unseen: super::unseen::Unseen,
     /// What marks our loop probes.
     pub(super) secret: u64,
     /// What happened and was not told yet.
@@ -158,6 +160,7 @@ impl Daemon {
             sweep_part: 0,
             retries: HashMap::new(),
             loops_told: 0,
+            unseen: Default::default(),
             loads: Default::default(),
             auto_rebalance: false,
             secret,
@@ -205,13 +208,19 @@ impl Daemon {
             Request::ConfigHistory(_) => json(self.history.list()),
             Request::ConfigRollback(rollback) => self.roll_back(rollback, uid),
             Request::BridgeList(_) => json(self.list_bridges()),
-            Request::PortGet(by) => json(self.get_port(&by.name)?),
+            Request::PortGet(by) => {
+                self.look_for_unseen();
+                json(self.get_port(&by.name)?)
+            }
             Request::PortList(_) => json(self.list_ports()),
             Request::PortProbe(by) => json(self.probe(&by.device)?),
             Request::FdbList(filter) => json(self.list_fdb(filter)?),
             Request::WorkerList(_) => json(self.list_workers()),
             Request::WorkerRebalance(how) => json(self.rebalance(how.dry_run, Rules::ASKED)?),
-            Request::StatsGet(_) => json(self.stats()),
+            Request::StatsGet(_) => {
+                self.look_for_unseen();
+                json(self.stats())
+            }
             Request::LogGet(_) => json(self.log_status()?),
             Request::LogLevel(set) => json(self.set_log_level(&set.level)?),
             Request::EventsSubscribe(asked) => {

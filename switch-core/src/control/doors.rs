@@ -67,6 +67,8 @@ pub struct Door {
     pub holders: Vec<u16>,
     /// What each queue costs its worker.
     pub loads: Vec<Arc<LaneLoad>>,
+    /// What its device had lost before, as [`Link::lost`](super::links::Link).
+    pub(super) lost_before: u64,
     /// Its device, if it is one that the switch made.
     pub tap: Option<Tap>,
     /// The veth pair that its device is an end of, if the switch made it.
@@ -257,6 +259,7 @@ impl Doors {
             mode_reason: None,
             holders: Vec::new(),
             loads: Vec::new(),
+            lost_before: 0,
             tap: None,
             cable: None,
             attached: None,
@@ -287,6 +290,7 @@ impl Doors {
             mode_reason: reason,
             holders: Vec::new(),
             loads: Vec::new(),
+            lost_before: link.lost,
             tap: Some(tap),
             cable: None,
             attached: None,
@@ -354,6 +358,7 @@ impl Doors {
             mode_reason: opened.mode_reason,
             holders: opened.holders,
             loads: Vec::new(),
+            lost_before: link.lost,
             tap: None,
             cable: None,
             attached: Some(opened.attached),

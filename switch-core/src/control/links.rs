@@ -45,6 +45,9 @@ pub struct Link {
     pub kind: Option<String>,
     /// The bridge, bond or other device that it is a member of.
     pub master: Option<u32>,
+    /// Frames that were on their way to the switch, and that the kernel had no room for: of a TUN or TAP device those that it was to
+    /// send, of another those that its hardware received.
+    pub lost: u64,
 }
 
 /// What happened to a device.
@@ -129,8 +132,12 @@ pub(super) fn read(message: &LinkMessage) -> Link {
         is_up: message.header.flags.contains(LinkFlags::Up),
         ..Link::default()
     };
+    let (mut unsent, mut unreceived) = (0, 0);
     for attribute in &message.attributes {
         match attribute {
+            LinkAttribute::Stats64(counts) => {
+                (unsent, unreceived) = (counts.tx_dropped, counts.rx_missed_errors)
+            }
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Xdp(xdp) => link.xdp = read_xdp(xdp),
@@ -148,6 +155,7 @@ pub(super) fn read(message: &LinkMessage) -> Link {
             _ => {}
         }
     }
+    link.lost = if link.is_tun { unsent } else { unreceived };
     link
 }
 

@@ -117,5 +117,6 @@ mod sysctl;
 pub mod tap;
 mod tick;
 mod trace;
+mod unseen;
 mod upkeep;
 pub mod uplinks;

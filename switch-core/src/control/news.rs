@@ -126,6 +126,7 @@ impl Daemon {
     /// A port is gone: the next of its number begins to count anew, and what was told of this one is not said of that.
     pub(super) fn forget_counts_of(&mut self, port: PortId) {
         self.counters.iter().for_each(|counters| counters.clear_port(port));
+        self.unseen.forget(port);
         self.news.storms.remove(&port);
         self.news.fell.remove(&port);
         self.retries.remove(&port);
@@ -196,7 +197,7 @@ impl Daemon {
         let ports: Vec<_> = self.model.ports.iter().map(|(name, port)| (name.clone(), port.id)).collect();
         for (name, id) in ports {
             let of = |counters: &std::sync::Arc<crate::counter::Counters>| {
-                counters.drops(id, DropReason::StormLimit).get()
+                counters.drops(id, DropReason::StormLimit)
             };
             let dropped: u64 = self.counters.iter().map(of).sum();
             let first = (dropped, now_s.saturating_sub(STORM_OVER_S + 1));

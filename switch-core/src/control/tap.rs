@@ -439,6 +439,12 @@ impl Tap {
         Ok(())
     }
 
+    /// Has the kernel say how the device is, and what it lost: the next look reads it.
+    pub fn ask(&self) {
+        // Should it not be possible, what was seen last is as good as it gets.
+        _ = rtnl::ask_for(&self.news, self.link.index);
+    }
+
     /// What happened to the device since the last look. Once a second, and bounded: see [`NEWS_BYTES`].
     pub fn look(&mut self) -> News {
         if let Some(namespace) = self.namespace.as_ref().filter(|namespace| !namespace.is_there()) {
@@ -452,8 +458,7 @@ impl Tap {
                     return News::Fallen("its device was deleted, or moved to another namespace".into());
                 }
                 LinkEvent::Lost => {
-                    // Should even this not be possible, the next look asks again: nothing was read meanwhile.
-                    _ = rtnl::ask_for(&self.news, self.link.index);
+                    self.ask();
                 }
                 LinkEvent::There(_) | LinkEvent::Gone(_) => {}
             }

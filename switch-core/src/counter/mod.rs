@@ -4,16 +4,19 @@
 //! | module | what |
 //! |---|---|
 //! | [`reason`] | why a frame was dropped: every reason has a name and a sentence |
+//! | [`ledger`] | the law that no packet breaks: what came is what went |
 //! | [`load`] | what a lane costs its worker |
 //! | [`event`] | what else happens and is counted |
 //! | [`stage`] | the stages whose cycles are measured, and the clock to measure with |
 
 pub mod event;
+pub mod ledger;
 pub mod load;
 pub mod reason;
 pub mod stage;
 
 pub use event::Event;
+pub use ledger::Ledger;
 pub use load::{LOAD_SAMPLE_EVERY, LaneLoad};
 pub use reason::DropReason;
 pub use stage::{Laps, NoLaps, Stage};
@@ -126,6 +129,8 @@ pub struct Counters {
     rules: OnceLock<Box<[Counter]>>,
     /// Of counted routes, once there are any.
     routes: OnceLock<Box<[RouteTraffic]>>,
+    /// What became of its packets.
+    pub ledger: CachePadded<Ledger>,
     /// How it lives.
     pub life: CachePadded<Life>,
 }
@@ -140,6 +145,7 @@ impl Counters {
             stages: Default::default(),
             rules: OnceLock::new(),
             routes: OnceLock::new(),
+            ledger: CachePadded::default(),
             life: CachePadded::default(),
         }
     }
@@ -156,8 +162,19 @@ impl Counters {
     }
 
     /// Frames of `port` dropped for `reason`.
+    pub fn drops(&self, port: u16, reason: DropReason) -> u64 {
+        self.of_drops(port, reason).get()
+    }
+
+    /// So many frames of `port` go nowhere, and why: the only way to drop one.
     #[inline(always)]
-    pub fn drops(&self, port: u16, reason: DropReason) -> &Counter {
+    pub fn dropped(&self, port: u16, reason: DropReason, frames: u64) {
+        self.of_drops(port, reason).add(frames);
+        self.ledger.dropped.add(frames);
+    }
+
+    #[inline(always)]
+    fn of_drops(&self, port: u16, reason: DropReason) -> &Counter {
         &self.drops[usize::from(port) * DropReason::ALL.len() + reason as usize]
     }
 
@@ -207,6 +224,6 @@ impl Counters {
         for counter in [&traffic.rx_packets, &traffic.rx_bytes, &traffic.tx_packets, &traffic.tx_bytes] {
             counter.set(0);
         }
-        DropReason::ALL.iter().for_each(|reason| self.drops(port, *reason).set(0));
+        DropReason::ALL.iter().for_each(|reason| self.of_drops(port, *reason).set(0));
     }
 }

@@ -127,7 +127,7 @@ impl Dry {
             }
         }
         let dropped = |port, reason: &DropReason| {
-            let frames = counters.drops(port, *reason).get();
+            let frames = counters.drops(port, *reason);
             (frames > 0).then_some((port, *reason, frames))
         };
         let by_port = |port| DropReason::ALL.iter().filter_map(move |reason| dropped(port, reason));

@@ -101,7 +101,10 @@ fn flood(
         }
         if let Some(member) = last.replace(member) {
             match copy(pool, &frame) {
-                Some(copy) => send(view, copy, note, member, pool, private, prepare),
+                Some(copy) => {
+                    private.counters.ledger.copied.add(1);
+                    send(view, copy, note, member, pool, private, prepare);
+                }
                 None => private.counters.event(Event::FloodCopyMissed).add(1),
             }
         }

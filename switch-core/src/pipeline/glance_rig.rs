@@ -62,7 +62,7 @@ pub(super) fn counted(rig: &Rig, ports: usize, slots: u32, now: Now) -> Counted 
     let counters = &rig.counters[0];
     let mut counts: Vec<u64> = Event::ALL.iter().map(|event| counters.event(*event).get()).collect();
     for port in 0..ports {
-        counts.extend(DropReason::ALL.iter().map(|reason| counters.drops(port as u16, *reason).get()));
+        counts.extend(DropReason::ALL.iter().map(|reason| counters.drops(port as u16, *reason)));
     }
     counts.extend((0..slots).filter_map(|slot| counters.rule(slot)).map(|counter| counter.get()));
     let (mut flows, table) = (Vec::new(), &rig.tables.flows);

@@ -387,10 +387,22 @@ impl Private {
     /// Counts a frame of `port` that goes nowhere.
     #[inline]
     fn count_drop(&self, pool: &Pool, port: PortId, reason: DropReason, frame: &Frame) {
-        self.counters.drops(port, reason).add(1);
+        self.counters.dropped(port, reason, 1);
         if let Some(capture) = &self.capture {
             capture.dropped(pool.area(), port, reason, frame);
         }
+    }
+
+    /// Takes a frame that was for the switch itself.
+    fn consume(&self, pool: &mut Pool, frame: Frame) {
+        self.counters.ledger.consumed.add(1);
+        pool.give(frame);
+    }
+
+    /// Gives back a frame that was cut up into so many.
+    fn replaced(&self, pool: &mut Pool, frame: Frame, pieces: usize) {
+        self.counters.ledger.copied.add((pieces as u64).wrapping_sub(1));
+        pool.give(frame);
     }
 
     /// Puts a frame into the queue of `port`, or counts why not.
@@ -466,6 +478,7 @@ impl Pipeline {
         let view = View::new(world, in_port, &closed);
         let Self { private, notes } = self;
         let notes = &mut notes[..batch.len()];
+        private.counters.ledger.received.add(batch.len() as u64);
         let traffic = private.counters.port(in_port);
         traffic.rx_packets.add(batch.len() as u64);
         traffic.rx_bytes.add(batch.iter().map(|frame| frame.len() as u64).sum());

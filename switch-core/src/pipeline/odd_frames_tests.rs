@@ -102,7 +102,7 @@ fn giants_are_counted_at_the_port_they_do_not_fit() {
     assert_eq!(lab.send(&sent, 1), [small(1), small(2)]);
     // Five of them, each for two ports.
     assert_eq!(lab.all_drops(), [("mtu-exceeded", 10)]);
-    let of = |port| lab.rig.counters[0].drops(port, DropReason::MtuExceeded).get();
+    let of = |port| lab.rig.counters[0].drops(port, DropReason::MtuExceeded);
     assert_eq!((of(0), of(1), of(2)), (0, 5, 5));
 }
 

@@ -44,6 +44,8 @@ impl Pipeline {
 
     fn come_out(&mut self, world: World, batch: &mut Batch, pool: &mut Pool, watch: &mut impl Watch) {
         let in_queue = std::mem::take(&mut self.private.in_queue);
+        // What they came in ends here.
+        self.private.counters.ledger.consumed.add(self.private.opened.len() as u64);
         let mut opened = std::mem::take(&mut self.private.opened).into_iter().peekable();
         while let Some((frame, fid)) = opened.next() {
             batch.push(frame);
@@ -87,6 +89,8 @@ impl Pipeline {
         let traffic = private.counters.port(tunnel.port);
         traffic.tx_packets.add(packets);
         traffic.tx_bytes.add(bytes);
+        private.counters.ledger.sent.add(packets);
+        private.counters.ledger.generated.add(packets);
         let in_queue = std::mem::replace(&mut private.in_queue, OUTSIDE);
         match goes_along(watch) {
             true => self.route_outside(world, tunnel.port, batch, pool, watch),

@@ -16,13 +16,14 @@ pub(super) fn enqueue(private: &mut Private, pool: &mut Pool, port: PortId, fram
     let Some(Ok(segmenter)) = segmenter else {
         return private.drop(pool, port, DropReason::BadSuperframe, frame);
     };
-    for n in 0..segmenter.count() {
+    let count = segmenter.count();
+    for n in 0..count {
         match write(pool, &segmenter, n) {
             Some(segment) => private.enqueue(pool, port, segment),
-            None => private.counters.drops(port, DropReason::NoSegmentFrame).add(1),
+            None => private.counters.dropped(port, DropReason::NoSegmentFrame, 1),
         }
     }
-    pool.give(frame);
+    private.replaced(pool, frame, count);
 }
 
 fn write(pool: &mut Pool, segmenter: &Segmenter, n: usize) -> Option<Frame> {

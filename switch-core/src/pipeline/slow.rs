@@ -152,7 +152,7 @@ fn arp(view: &View, pool: &mut Pool, private: &mut Private, frame: Frame, note: 
     }
     let claim = if heard.asks { Claim::Question } else { Claim::Answer };
     hear::hear(view, private, note, gateway, heard.sender, heard.sender_mac, claim);
-    pool.give(frame);
+    private.consume(pool, frame);
     if heard.asks
         && let Some(has) = stand_in::find(view, note.fid, gateway, heard.target, heard.sender, private)
     {
@@ -181,11 +181,11 @@ fn discovery(
     hop: &Hop,
     said: Nd,
 ) {
-    pool.give(frame);
     let asks = matches!(said, Nd::Solicit { .. });
     if asks && !private.slow.neighbour.admit(view.in_port, NEIGHBOUR_PPS, 1, view.now) {
-        return private.counters.drops(view.in_port, DropReason::HostLimit).add(1);
+        return private.drop(pool, view.in_port, DropReason::HostLimit, frame);
     }
+    private.consume(pool, frame);
     match said {
         // To a router's own station: its advertisement comes by itself.
         Nd::RouterSolicit => {}
@@ -254,6 +254,9 @@ fn packet_for_us(view: &View, pool: &mut Pool, private: &mut Private, frame: Fra
     note.verdict = reach::station(view, note.fid, note.dst);
     frame.offload.csum = Csum::Complete;
     private.counters.event(Event::HostAnswered).add(1);
+    // The question was for us, and its frame is the answer's.
+    private.counters.ledger.consumed.add(1);
+    private.counters.ledger.generated.add(1);
     if let Err(full) = private.slow.said.try_push((frame, note)) {
         private.drop(pool, view.in_port, DropReason::HostLimit, full.element().0);
     }
@@ -347,6 +350,7 @@ fn too_big(
         checksum::finish(area.bytes_mut(&mut frame), start, field);
     }
     let (head, packet) = area.bytes(&frame).split_at(note.payload_at());
+    let mut made = 0;
     for n in 0..cut.count() {
         let Some(mut piece) = pool.take_for(head.len() + cut.len(n)) else { break };
         if !area.set_len(&mut piece, head.len() + cut.len(n)) {
@@ -358,8 +362,9 @@ fn too_big(
         cut.write(packet, n, &mut bytes[head.len()..]);
         piece.offload.csum = Csum::Complete;
         private.slow.pieces.push((piece, Note { verdict: Verdict::Undecided, ..*note }));
+        made += 1;
     }
-    pool.give(frame);
+    private.replaced(pool, frame, made);
     private.counters.event(Event::Fragmented).add(1);
 }
 
@@ -380,6 +385,7 @@ fn cut_train(pool: &mut Pool, private: &mut Private, frame: Frame, note: &Note) 
     if segmenter.count() > room || segmenter.len_of(0) > area.packet_len_max() {
         return Some(frame);
     }
+    let mut made = 0;
     for n in 0..segmenter.count() {
         let Some(mut segment) = pool.take() else { break };
         if !area.set_len(&mut segment, segmenter.len_of(n)) {
@@ -389,8 +395,9 @@ fn cut_train(pool: &mut Pool, private: &mut Private, frame: Frame, note: &Note) 
         segment.offload.csum = segmenter.partial();
         _ = segmenter.write(n, area.bytes_mut(&mut segment), false);
         private.slow.pieces.push((segment, Note { verdict: Verdict::Undecided, ..*note }));
+        made += 1;
     }
-    pool.give(frame);
+    private.replaced(pool, frame, made);
     None
 }
 
@@ -574,4 +581,5 @@ pub(super) fn say(
         ..Note::default()
     };
     slow.said.push((frame, note));
+    private.counters.ledger.generated.add(1);
 }

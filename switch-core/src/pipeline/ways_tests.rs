@@ -137,7 +137,7 @@ impl Lab {
         let is_too_much = counters.event(Event::ErrorUntold).get() > untold;
         let mut counts: Vec<u64> = Event::ALL.iter().map(|event| counters.event(*event).get()).collect();
         for port in 0..3 {
-            counts.extend(DropReason::ALL.iter().map(|reason| counters.drops(port, *reason).get()));
+            counts.extend(DropReason::ALL.iter().map(|reason| counters.drops(port, *reason)));
             counts.push(counters.port(port).tx_packets.get());
         }
         let counted = (1..4).filter_map(|counter| counters.route(std::num::NonZeroU16::new(counter)?));

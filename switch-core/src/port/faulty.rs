@@ -117,6 +117,10 @@ impl Port for Faulty {
         self.inner.hurry();
     }
 
+    fn rested(&mut self) {
+        self.inner.rested();
+    }
+
     fn wait_on(&self) -> Option<BorrowedFd<'_>> {
         self.inner.wait_on()
     }

@@ -1,8 +1,8 @@
 //! A port whose outside is a test: packets go in and out as byte vectors, with their offload if the test wants it. For tests and the simulator; a
 //! packet that crosses it is allocated, so benches use [`super::traffic`].
 
-use super::{Port, Remains, Sent, Serviced};
-use crate::counter::Counters;
+use super::{At, Dropped, Port, Remains, Sent, Serviced};
+use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, Batch, Offload, Pool, TxQueue};
 use crate::wire::checksum::{self, Csum};
 use crossbeam::queue::ArrayQueue;
@@ -20,7 +20,11 @@ struct Wire {
 
 /// The switch's end.
 #[derive(Debug)]
-pub struct MemoryPort(Arc<Wire>);
+pub struct MemoryPort {
+    wire: Arc<Wire>,
+    /// Packets that no frame could hold, of which nobody was told yet.
+    giants: u64,
+}
 
 /// The test's end.
 #[derive(Clone, Debug)]
@@ -29,7 +33,7 @@ pub struct MemoryPeer(Arc<Wire>);
 /// A wire's two ends.
 pub fn wire() -> (MemoryPort, MemoryPeer) {
     let wire = Arc::new(Wire { inward: ArrayQueue::new(CAPACITY), outward: ArrayQueue::new(CAPACITY) });
-    (MemoryPort(wire.clone()), MemoryPeer(wire))
+    (MemoryPort { wire: wire.clone(), giants: 0 }, MemoryPeer(wire))
 }
 
 impl MemoryPeer {
@@ -71,34 +75,40 @@ impl Port for MemoryPort {
             if pool.free() == 0 {
                 return;
             }
-            let Some((packet, offload)) = self.0.inward.pop() else { return };
+            let Some((packet, offload)) = self.wire.inward.pop() else { return };
             // A packet no frame can hold is not let in, as a device drops what exceeds its buffers.
-            let Some(mut frame) = pool.take_for(packet.len()) else { continue };
+            let Some(mut frame) = pool.take_for(packet.len()) else {
+                self.giants += 1;
+                continue;
+            };
             if pool.area().fill(&mut frame, &packet) {
                 frame.offload = offload;
                 batch.push(frame);
             } else {
+                self.giants += 1;
                 pool.give(frame);
             }
         }
     }
 
     fn send(&mut self, pool: &mut Pool, queue: &mut TxQueue) -> Sent {
-        let room = CAPACITY - self.0.outward.len().min(CAPACITY);
+        let room = CAPACITY - self.wire.outward.len().min(CAPACITY);
         let mut sent = Sent::default();
         for frame in queue.take(room) {
             let packet = pool.area().bytes(&frame).to_vec();
             sent.packets += 1;
             sent.bytes += packet.len() as u64;
             // The room was checked and this is the only sender.
-            _ = self.0.outward.push((packet, frame.offload));
+            _ = self.wire.outward.push((packet, frame.offload));
             pool.give(frame);
         }
         sent
     }
 
     fn service(&mut self, _: &mut Pool, _: bool, _: &Counters) -> Serviced {
-        Serviced::WELL
+        let frames = std::mem::take(&mut self.giants);
+        let giants = Dropped { frames, reason: DropReason::Giant, at: At::Outside };
+        Serviced { dropped: (frames > 0).then_some(giants), ..Serviced::WELL }
     }
 
     fn wait_on(&self) -> Option<BorrowedFd<'_>> {
@@ -106,7 +116,7 @@ impl Port for MemoryPort {
     }
 
     fn may_sleep(&self) -> bool {
-        self.0.inward.is_empty()
+        self.wire.inward.is_empty()
     }
 
     fn held(&self) -> usize {

@@ -51,8 +51,28 @@ pub struct Serviced {
     pub health: Health,
     /// Frames the kernel could not hand over since the last time.
     pub missed: u64,
-    /// Frames that came in and that it dropped by itself, for one reason; of another it tells the next time.
-    pub dropped: Option<(DropReason, u64)>,
+    /// Frames that it dropped by itself, for one reason; of another it tells the next time.
+    pub dropped: Option<Dropped>,
+}
+
+/// Frames that a port dropped by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// How many.
+    pub frames: u64,
+    /// Why.
+    pub reason: DropReason,
+    /// Where they were.
+    pub at: At,
+}
+
+/// Where a port drops a frame, by the law of packets (`counter::ledger`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// It was to leave, and was not counted as sent.
+    Exit,
+    /// Before it came in, or behind the port when it had been counted as sent.
+    Outside,
 }
 
 impl Serviced {
@@ -89,6 +109,9 @@ pub trait Port: Send + std::fmt::Debug {
 
     /// Lets go at once of what `send` held back: nobody waits for more to send with it.
     fn hurry(&mut self) {}
+
+    /// Nothing came for a while, and there is time: the next `service` tells all that the kernel knows by now.
+    fn rested(&mut self) {}
 
     /// What becomes readable when something arrives; none if the port must be asked.
     fn wait_on(&self) -> Option<BorrowedFd<'_>>;

@@ -3,7 +3,7 @@
 //!
 //! File I/O may block. This port is for replays, tests and bug reports, not beside ports in production.
 
-use super::{Port, Remains, Sent, Serviced};
+use super::{At, Dropped, Port, Remains, Sent, Serviced};
 use crate::counter::{Counters, DropReason, Event};
 use crate::frame::{Area, Batch, Pool, TxQueue};
 use crate::wire::checksum::{self, Csum};
@@ -114,11 +114,11 @@ impl Port for PcapPort {
             if let Csum::Partial { start, field } = csum {
                 checksum::finish(pool.area().bytes_mut(&mut frame), start, field);
             }
-            sent.packets += 1;
-            sent.bytes += frame.len() as u64;
-            if let Some(capture) = &mut self.write
-                && !capture.write(pool.area().bytes(&frame))
-            {
+            let bytes = pool.area().bytes(&frame);
+            if self.write.as_mut().is_none_or(|capture| capture.write(bytes)) {
+                sent.packets += 1;
+                sent.bytes += bytes.len() as u64;
+            } else {
                 sent.refused += 1;
             }
             pool.give(frame);
@@ -130,8 +130,9 @@ impl Port for PcapPort {
         if std::mem::take(&mut self.broke_off) {
             counters.event(Event::ReplayBrokeOff).add(1);
         }
-        let giants = std::mem::take(&mut self.giants);
-        Serviced { dropped: (giants > 0).then_some((DropReason::Giant, giants)), ..Serviced::WELL }
+        let frames = std::mem::take(&mut self.giants);
+        let giants = Dropped { frames, reason: DropReason::Giant, at: At::Outside };
+        Serviced { dropped: (frames > 0).then_some(giants), ..Serviced::WELL }
     }
 
     fn wait_on(&self) -> Option<BorrowedFd<'_>> {

@@ -53,6 +53,10 @@ impl Port for Recorder {
         self.inner.hurry();
     }
 
+    fn rested(&mut self) {
+        self.inner.rested();
+    }
+
     fn wait_on(&self) -> Option<BorrowedFd<'_>> {
         self.inner.wait_on()
     }

@@ -9,6 +9,7 @@ use crate::counter::{DropReason, Event, Stage};
 use crate::pipeline::Now;
 use crate::pipeline::dry::{Dry, Traced};
 use crate::pipeline::probe::looks_like_one;
+use crate::pipeline::verdict::Verdict;
 use crate::port::memory::{self, MemoryPeer};
 use etherparse::{IpNumber, PacketBuilder, VlanId};
 use proptest::prelude::*;
@@ -61,7 +62,7 @@ impl Lab {
 
     fn drops(&self) -> Vec<(PortId, DropReason, u64)> {
         let of = |port, reason: &DropReason| {
-            let counted = self.rig.counters.iter().map(|counters| counters.drops(port, *reason).get());
+            let counted = self.rig.counters.iter().map(|counters| counters.drops(port, *reason));
             (port, *reason, counted.sum::<u64>())
         };
         let by_port = |port| DropReason::ALL.iter().map(move |reason| of(port, reason));
@@ -100,6 +101,7 @@ impl Lab {
         let before = self.state();
         let traced = self.rig.trace(&mut self.dry, port as PortId, &frame, now).unwrap();
         assert_eq!(self.state(), before, "the trace changed something");
+        assert_eq!(dropped_elsewhere(&traced), None, "{frame:02x?}");
         let drops = self.drops();
         assert!(self.peers[port].send(frame.clone()));
         self.rig.settle(now);
@@ -119,6 +121,23 @@ impl Lab {
         }
         traced
     }
+}
+
+/// The reason and the stage of a drop that is not decided in the stage that the reason names, but for those that others may meet first.
+fn dropped_elsewhere(traced: &Traced) -> Option<(DropReason, Stage)> {
+    let drop = traced.steps.iter().find_map(|step| match step.note.verdict {
+        Verdict::Drop(reason) => Some((reason, step.stage)),
+        _ => None,
+    });
+    let met_first = [
+        (DropReason::IpHeader, Stage::Guard),
+        (DropReason::IpHeader, Stage::Track),
+        (DropReason::Isolated, Stage::Route),
+        (DropReason::PortClosed, Stage::Guard),
+        (DropReason::PortClosed, Stage::Forward),
+        (DropReason::LoopBlocked, Stage::Egress),
+    ];
+    drop.filter(|it| it.0.stage() != it.1 && !met_first.contains(it))
 }
 
 fn station(n: u8) -> [u8; 6] {

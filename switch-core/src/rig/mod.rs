@@ -361,7 +361,7 @@ impl Rig {
     /// Frames dropped for `reason`, over all ports and workers.
     pub fn drops(&self, reason: DropReason) -> u64 {
         let of = |counters: &Arc<Counters>| {
-            (0..PORTS_MAX as u16).map(|port| counters.drops(port, reason).get()).sum::<u64>()
+            (0..PORTS_MAX as u16).map(|port| counters.drops(port, reason)).sum::<u64>()
         };
         self.counters.iter().map(of).sum()
     }

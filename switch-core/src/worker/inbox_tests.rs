@@ -40,7 +40,7 @@ fn a_full_inbox_is_counted_and_costs_no_frame() {
     let pool = rig.turns[0].pool();
     let under_way = u64::from(sent) - full;
     assert_eq!(pool.free() as u64 + under_way, u64::from(FRAMES), "what was dropped is not at home");
-    assert_eq!(rig.counters[0].drops(1, DropReason::InboxFull).get(), full, "counted at the port it was for");
+    assert_eq!(rig.counters[0].drops(1, DropReason::InboxFull), full, "counted at the port it was for");
     // It goes on: all else arrives, in order.
     rig.settle(NOW);
     let arrived: Vec<_> = std::iter::from_fn(|| peers[1].recv()).collect();

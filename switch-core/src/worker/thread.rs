@@ -167,6 +167,8 @@ fn sleep(start: &mut Start, watch: &Watch) -> usize {
         by_bell = woken.by_bell;
         if !woken.lanes.is_empty() {
             served = start.turn.serve_first(woken.lanes.into_iter(), now());
+        } else if !by_bell {
+            start.turn.rested();
         }
     }
     if let Some(rung_ns) = waker.rise(by_bell) {

@@ -16,7 +16,7 @@ use crate::counter::DropReason;
 use crate::frame::{Batch, Pool, TX_QUEUE_FRAMES, TxQueue};
 use crate::pipeline::capture::Outbound;
 use crate::pipeline::{Now, Pipeline, Tables, World};
-use crate::port::{Health, Port, Remains, Serviced};
+use crate::port::{At, Dropped, Health, Port, Remains, Serviced};
 use lane::Lane;
 use pause::Pause;
 use quanta::Clock;
@@ -184,6 +184,11 @@ impl Turn {
         frames
     }
 
+    /// Nothing came for as long as a beat may pause: the next turn asks the kernel what it dropped.
+    pub fn rested(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| lane.door.rested());
+    }
+
     /// Sends what the stages left in queues: by an own lane, or to the worker that has one. What is for other workers costs
     /// the lane it leaves by; what was just taken in costs the lane it came by, where the time is taken.
     fn flush(&mut self, snapshot: &Snapshot, now: Now, for_others: bool) {
@@ -235,8 +240,9 @@ impl Turn {
                     let traffic = private.counters.port(port);
                     traffic.tx_packets.add(sent.packets);
                     traffic.tx_bytes.add(sent.bytes);
+                    private.counters.ledger.sent.add(sent.packets);
                     if sent.refused > 0 {
-                        private.counters.drops(port, DropReason::TxRefused).add(sent.refused);
+                        private.counters.dropped(port, DropReason::TxRefused, sent.refused);
                     }
                 }
             }
@@ -256,6 +262,7 @@ impl Turn {
         for _ in 0..PARCELS_A_TURN {
             let Some(parcel) = self.mail[usize::from(self.id)].inbox.pop() else { break };
             frames += parcel.frames.len();
+            self.pipeline.private.counters.ledger.taken_over.add(parcel.frames.len() as u64);
             // An inbox holds more than a queue: what is in front is sent first.
             let waiting = self.pipeline.private.queues[usize::from(parcel.port)].len();
             if waiting + parcel.frames.len() > TX_QUEUE_FRAMES {
@@ -277,6 +284,7 @@ impl Turn {
 
     fn send_probes(&mut self, snapshot: &Snapshot) {
         while let Some((port, frame)) = self.pipeline.private.loop_watch.next(snapshot, &mut self.pool) {
+            self.pipeline.private.counters.ledger.generated.add(1);
             self.pipeline.private.enqueue(&mut self.pool, port, frame);
         }
     }
@@ -303,10 +311,14 @@ impl Turn {
             let counters = &self.pipeline.private.counters;
             let Serviced { health, missed, dropped } = lane.door.service(&mut self.pool, busy, counters);
             if missed > 0 {
-                counters.drops(lane.port, DropReason::RxMissed).add(missed);
+                counters.ledger.outside.add(missed);
+                counters.dropped(lane.port, DropReason::RxMissed, missed);
             }
-            if let Some((reason, frames)) = dropped {
-                counters.drops(lane.port, reason).add(frames);
+            if let Some(Dropped { frames, reason, at }) = dropped {
+                if at == At::Outside {
+                    counters.ledger.outside.add(frames);
+                }
+                counters.dropped(lane.port, reason, frames);
             }
             if let Health::Dead(errno) = health
                 && !lane.dead
@@ -326,6 +338,11 @@ impl Turn {
         let queued: usize = private.dirty.iter().map(|port| private.queues[usize::from(*port)].len()).sum();
         let queued = queued + private.holds.frames();
         debug_assert_eq!(self.pool.balance(in_rings, queued), 0, "frames lost or doubled");
+        let ledger = &private.counters.ledger;
+        ledger.waiting.set(queued as u64);
+        let unaccounted = ledger.balance();
+        debug_assert_eq!(unaccounted, 0, "packets unaccounted for: {ledger:?}");
+        ledger.unaccounted.set(unaccounted as u64);
         let life = &private.counters.life;
         life.turns.add(1);
         life.empty_turns.add(u64::from(frames == 0));
@@ -485,9 +502,12 @@ fn send_away(
         let parcel = Parcel { port, frames };
         let count = parcel.frames.len();
         match mail.inbox.push(parcel) {
-            Ok(()) => pool.note_given(count),
+            Ok(()) => {
+                pool.note_given(count);
+                counters.ledger.handed_over.add(count as u64);
+            }
             Err(parcel) => {
-                counters.drops(port, DropReason::InboxFull).add(count as u64);
+                counters.dropped(port, DropReason::InboxFull, count as u64);
                 parcel.frames.into_iter().for_each(|frame| pool.give(frame));
             }
         }
@@ -502,7 +522,7 @@ fn drop_queue(
     pool: &mut Pool,
     counters: &crate::counter::Counters,
 ) {
-    counters.drops(port, reason).add(queue.len() as u64);
+    counters.dropped(port, reason, queue.len() as u64);
     for frame in queue.take(usize::MAX) {
         pool.give(frame);
     }

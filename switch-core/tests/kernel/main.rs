@@ -17,6 +17,7 @@ mod ipam;
 mod joined;
 mod kube_proxy;
 mod late;
+mod law;
 mod limits;
 mod linux;
 mod logging;

@@ -89,6 +89,7 @@ impl Look {
             workers(&self.workers),
             lanes(&self.workers),
             stages(&self.stats),
+            packets(&self.stats),
             frames(&self.stats),
             memory(&self.stats),
             flows(&self.flows),
@@ -282,6 +283,32 @@ fn stages(stats: &Stats) -> Vec<Family> {
         packets.count(&[("stage", &stage.stage)], stage.packets);
     }
     vec![cycles, packets]
+}
+
+fn packets(stats: &Stats) -> Vec<Family> {
+    let packets = &stats.packets;
+    let mut lost = Family::gauge(
+        "switch_packets_unaccounted",
+        "Packets that the law of packets lacks: anything but 0 is a defect",
+    );
+    lost.level(&[], packets.unaccounted as f64);
+    let mut what = Family::counter("switch_packets", "What became of every packet");
+    for (name, count) in [
+        ("received", packets.received),
+        ("outside", packets.outside),
+        ("copied", packets.copied),
+        ("generated", packets.generated),
+        ("sent", packets.sent),
+        ("consumed", packets.consumed),
+        ("dropped", packets.dropped),
+    ] {
+        what.count(&[("what", name)], count);
+    }
+    vec![
+        what,
+        Family::gauge("switch_packets_waiting", "Packets in the switch").at(&[], packets.waiting),
+        lost,
+    ]
 }
 
 fn frames(stats: &Stats) -> Vec<Family> {

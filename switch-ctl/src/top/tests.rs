@@ -76,6 +76,7 @@ fn sample(n: u64) -> Sample {
     let frames = FrameCounts { total: 1536, free: 1400, ..FrameCounts::default() };
     let drop = DropCount {
         reason: "hairpin".into(),
+        stage: "emit".into(),
         meaning: "the destination is behind the port".into(),
         port: "lossy".parse().unwrap(),
         frames: 5 * n,

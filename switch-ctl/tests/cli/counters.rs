@@ -29,10 +29,16 @@ fn the_guide_has_every_counter_and_stage() {
     let text = std::fs::read_to_string(GUIDE).unwrap();
     let keys =
         |value: serde_json::Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
-    let ports = keys(serde_json::to_value(switch_api::PortCounters::default()).unwrap());
-    let frames = keys(serde_json::to_value(switch_api::FrameCounts::default()).unwrap());
-    let stages = Stage::ALL.map(|stage| stage.name().to_owned());
-    for name in ports.iter().chain(&frames).chain(&stages) {
-        assert_eq!(text.matches(&format!("\n| `{name}` |")).count(), 1, "{name}");
+    let sections = [
+        ("Ports", keys(serde_json::to_value(switch_api::PortCounters::default()).unwrap())),
+        ("Packets", keys(serde_json::to_value(switch_api::PacketCounts::default()).unwrap())),
+        ("Frames", keys(serde_json::to_value(switch_api::FrameCounts::default()).unwrap())),
+        ("Stages", Stage::ALL.map(|stage| stage.name().to_owned()).to_vec()),
+    ];
+    for (title, names) in sections {
+        let section = text.split("\n## ").find(|section| section.starts_with(title)).unwrap();
+        for name in names {
+            assert_eq!(section.matches(&format!("\n| `{name}` |")).count(), 1, "{title}: {name}");
+        }
     }
 }

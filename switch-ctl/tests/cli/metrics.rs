@@ -251,6 +251,8 @@ fn a_scrape_says_what_the_api_says() {
     assert_eq!(scrape.sum("switch_build_info", &[("version", daemon.client().hello().daemon.as_str())]), 1.0);
     let stats = daemon.stats();
     assert_eq!(scrape.sum("switch_frames_mapped", &[]), stats.frames.total as f64);
+    assert!(scrape.sum("switch_packets_total", &[("what", "received")]) >= 4.0);
+    assert_eq!(scrape.sum("switch_packets_unaccounted", &[]), 0.0);
     assert_eq!(scrape.sum("switch_memory_ceiling_bytes", &[]), stats.memory.ceiling_bytes as f64);
     assert_eq!(scrape.sum("switch_memory_bytes", &[]), stats.memory.used_bytes as f64);
     assert!(scrape.sum("switch_worker_turns_total", &[("worker", "0")]) > 0.0);

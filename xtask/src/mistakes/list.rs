@@ -294,8 +294,8 @@ pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
         what: "a superframe that leaves in segments does not free the frame it came in",
         file: "pipeline/segment.rs",
-        right: "    pool.give(frame);\n}\n\nfn write",
-        wrong: "    let _ = frame.len();\n}\n\nfn write",
+        right: "    private.replaced(pool, frame, count);",
+        wrong: "    _ = (frame.len(), count);",
         test: "superframes",
         loom: false,
     },

@@ -22,7 +22,7 @@ mod joined;
 pub mod namespace;
 pub mod steering;
 
-use super::{Health, Port, Remains, Sent, Serviced};
+use super::{At, Dropped, Health, Port, Remains, Sent, Serviced};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, BATCH_FRAMES, Batch, Frame, Offload, Pool, TxQueue};
 use crate::wire::gso;
@@ -234,7 +234,10 @@ impl Port for TapPort {
     fn service(&mut self, _: &mut Pool, _: bool, _: &Counters) -> Serviced {
         let health = self.dead.map_or(Health::Good, Health::Dead);
         let untrue = self.untrue.iter().position(|count| *count > 0);
-        let dropped = untrue.map(|i| (UNTRUE[i], std::mem::take(&mut self.untrue[i])));
+        let dropped = untrue.map(|i| {
+            let frames = std::mem::take(&mut self.untrue[i]);
+            Dropped { frames, reason: UNTRUE[i], at: At::Outside }
+        });
         Serviced { health, missed: 0, dropped }
     }
 

@@ -152,6 +152,11 @@ impl Attached {
         self.program.lock().set_socket(&self.places, queue, socket.as_raw_fd())
     }
 
+    /// Frames that the program dropped because nobody beat, since it was put on the device, by whatever daemon.
+    pub fn dead_drops(&self) -> u64 {
+        self.program.lock().dead_drops(self.ifindex)
+    }
+
     /// Tells the program who serves its queues now.
     pub fn set_workers(&mut self, workers: &[u16]) -> Result<(), MapError> {
         self.program.lock().set_workers(&self.places, workers)

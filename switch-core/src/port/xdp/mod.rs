@@ -32,7 +32,7 @@ pub mod ring;
 pub mod socket;
 pub mod umem;
 
-use super::{Health, Port, Remains, Sent, Serviced};
+use super::{At, Dropped, Health, Port, Remains, Sent, Serviced};
 use crate::counter::{Counters, DropReason, Event};
 use crate::frame::{Area, BATCH_FRAMES, Batch, Frame, Holder, Pool, TxQueue};
 use crate::wire::checksum::{self, Csum};
@@ -53,7 +53,7 @@ const TURNS_AT_HAND: u32 = 32;
 /// region is copied into such, a batch a turn, and comes home with the kick. Without them a region whose lanes had all grown sent nothing
 /// any more, and nothing gave its frames back.
 const RESERVE_FRAMES: u32 = 2 * BATCH_FRAMES as u32;
-/// Turns between two looks at the kernel's own drop counts: a system call, so a few hundred a second.
+/// Turns between two looks at the kernel's own drop counts, a system call, so a few hundred a second; and one when a worker has rested.
 const STATISTICS_EVERY: u32 = 4096;
 /// `struct xsk_tx_metadata`: `XDP_TXMD_FLAGS_CHECKSUM`.
 const TXMD_CHECKSUM: u64 = libc::XDP_TXMD_FLAGS_CHECKSUM as u64;
@@ -198,13 +198,13 @@ impl XdpPort {
 
     /// Frames that were for this lane and went nowhere since it was last asked, of one reason; of the other the next time.
     #[inline]
-    fn newly_dropped(&mut self) -> Option<(DropReason, u64)> {
-        let (reason, count) = match self.uncopied {
-            0 => (DropReason::TxRefused, &mut self.refused),
-            _ => (DropReason::NoCopyFrame, &mut self.uncopied),
+    fn newly_dropped(&mut self) -> Option<Dropped> {
+        let (reason, at, count) = match self.uncopied {
+            0 => (DropReason::TxRefused, At::Outside, &mut self.refused),
+            _ => (DropReason::NoCopyFrame, At::Exit, &mut self.uncopied),
         };
         let frames = std::mem::take(count);
-        (frames > 0).then_some((reason, frames))
+        (frames > 0).then_some(Dropped { frames, reason, at })
     }
 
     fn reap(&mut self, pool: &mut Pool) {
@@ -351,6 +351,10 @@ impl Port for XdpPort {
             missed += self.newly_missed();
         }
         Serviced { health, missed, dropped: self.newly_dropped() }
+    }
+
+    fn rested(&mut self) {
+        self.serviced = STATISTICS_EVERY - 1;
     }
 
     fn hurry(&mut self) {

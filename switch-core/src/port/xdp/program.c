@@ -130,6 +130,16 @@ struct {
 	__type(value, u32);
 } queue_worker SEC(".maps");
 
+// Frames that were dropped because nobody beat, by the device's index; an entry is made before the program is on the device. Shared by
+// all programs and kept by the bpffs, so that a daemon that comes back knows what its absence cost.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, DEVICES_MAX);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, u32);
+	__type(value, u64);
+} dead_drops SEC(".maps");
+
 // CLOCK_MONOTONIC of each worker's last turn, in ns. Written through a memory mapping, shared by all
 // programs.
 struct {
@@ -151,6 +161,13 @@ static __attribute__((always_inline)) int is_alive(const struct device *device, 
 		return 0;
 	// Signed: a beat may be newer than this coarse clock's last tick.
 	return (s64)(bpf_ktime_get_coarse_ns() - *(volatile u64 *)beat) <= (s64)device->dead_after_ns;
+}
+
+static __attribute__((always_inline)) void count_dead(const u32 *index)
+{
+	u64 *drops = bpf_map_lookup_elem(&dead_drops, index);
+	if (drops)
+		__sync_fetch_and_add(drops, 1);
 }
 
 // Without a branch a word: a branch a byte, sixteen rules long, took the verifier 130 ms.
@@ -338,17 +355,24 @@ static __attribute__((always_inline)) int steer(struct xdp_md *ctx, int is_uplin
 	u32 index = ctx->ingress_ifindex, queue = ctx->rx_queue_index;
 	struct device *device = bpf_map_lookup_elem(&devices, &index);
 	// Told of before it is attached: this is for the moment in which it is taken off.
-	if (!device)
-		return is_uplink ? XDP_PASS : XDP_DROP;
+	if (!device) {
+		if (is_uplink)
+			return XDP_PASS;
+		count_dead(&index);
+		return XDP_DROP;
+	}
 	const u8 *data = (const u8 *)(long)ctx->data;
 	const u8 *end = (const u8 *)(long)ctx->data_end;
 	if (!(is_uplink ? is_behind_us(device, data, end) : is_ours(device, data, end)))
 		return XDP_PASS;
 	u32 place = device->first + queue;
-	if (queue >= device->queues || !is_alive(device, place))
-		return device->dead_action;
+	long action = device->dead_action;
 	// No socket on this queue: the low bits of the flags say what then.
-	return bpf_redirect_map(&sockets, place, device->dead_action);
+	if (queue < device->queues && is_alive(device, place))
+		action = bpf_redirect_map(&sockets, place, device->dead_action);
+	if (action == XDP_DROP)
+		count_dead(&index);
+	return action;
 }
 
 // Each program twice: one says that it can live with a frame in several buffers (Linux 5.18), which a

@@ -104,6 +104,8 @@ pub struct Program {
     devices: HashMap<MapData, u32, [u8; DEVICE_LEN]>,
     sockets: XskMap<MapData>,
     queue_worker: Array<MapData, u32>,
+    /// By the device's index; every program's.
+    dead_drops: HashMap<MapData, u32, u64>,
     places: Ranges,
 }
 
@@ -143,6 +145,7 @@ impl Program {
             devices: map(&mut ebpf, "devices")?,
             sockets: map(&mut ebpf, "sockets")?,
             queue_worker: map(&mut ebpf, "queue_worker")?,
+            dead_drops: map(&mut ebpf, "dead_drops")?,
             places: Ranges::new(places),
             ebpf,
             form,
@@ -175,13 +178,27 @@ impl Program {
     pub(super) fn introduce(&mut self, ifindex: u32, settings: &Settings) -> Result<Range<u32>, LoadError> {
         let places = self.places.take(settings.workers.len() as u32).ok_or(LoadError::Full)?;
         let told = self
-            .set_workers(&places, &settings.workers)
+            .count_dead_drops(ifindex)
+            .and_then(|()| self.set_workers(&places, &settings.workers))
             .and_then(|()| self.devices.insert(ifindex, device_bytes(settings, &places), 0));
         if let Err(error) = told {
             self.places.give(places);
             return Err(error.into());
         }
         Ok(places)
+    }
+
+    /// An earlier daemon's count goes on.
+    fn count_dead_drops(&mut self, ifindex: u32) -> Result<(), MapError> {
+        match self.dead_drops.get(&ifindex, 0) {
+            Ok(_) => Ok(()),
+            Err(_) => self.dead_drops.insert(ifindex, 0, 0),
+        }
+    }
+
+    /// Frames of a device that were dropped because nobody beat, since the program was put on it by whatever daemon.
+    pub(super) fn dead_drops(&self, ifindex: u32) -> u64 {
+        self.dead_drops.get(&ifindex, 0).unwrap_or(0)
     }
 
     /// Gives a queue's frames to a socket.
@@ -211,6 +228,7 @@ impl Program {
     pub(super) fn forget(&mut self, ifindex: u32, places: Range<u32>) {
         // An entry that is not there is what we want.
         _ = self.devices.remove(&ifindex);
+        _ = self.dead_drops.remove(&ifindex);
         self.places.give(places);
     }
 }

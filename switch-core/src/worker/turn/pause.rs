@@ -86,6 +86,7 @@ impl Turn {
             let Lane { door, load, .. } = self.lanes.remove(index);
             self.pipeline.private.holds.pack((port, queue), &mut luggage);
             self.pool.note_given(door.held() + luggage.len());
+            self.pipeline.private.counters.ledger.handed_over.add(luggage.len() as u64);
             (door, load)
         });
         self.report(Report::Packed { from: self.id, port, queue, lane, luggage });
@@ -97,6 +98,7 @@ impl Turn {
         self.pool.note_taken(luggage.len());
         let most = self.pool.expected().max(0) as usize;
         let private = &mut self.pipeline.private;
+        private.counters.ledger.taken_over.add(luggage.len() as u64);
         for (key, held) in luggage.drain() {
             let port = held.in_port;
             if let Err(frame) = private.holds.push(key, held, most, self.now) {

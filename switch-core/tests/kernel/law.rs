@@ -1,0 +1,95 @@
+//! The law of packets beside real kernels: what pods sent is what came in and what the kernel dropped before it did, by name.
+
+use crate::switchd;
+use rustix::process::Signal;
+use std::net::UdpSocket;
+use std::time::Duration;
+use switch_api::{ByName, Done, DropCount, PacketCounts, PortSettings, Request};
+use switch_lab::{Daemon, Net, Node, Pod, wait_until};
+
+const LONG: Duration = Duration::from_secs(60);
+const MOMENT: Duration = Duration::from_millis(20);
+/// Longer than nobody may beat.
+const DEAD: Duration = Duration::from_millis(1300);
+
+/// Sends datagrams to nobody's port, as fast as it can.
+fn flood(net: &Net, to: &'static str, count: usize) {
+    let work = move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        (0..count).filter(|_| socket.send_to(&[7; 100], (to, 9)).is_ok()).count()
+    };
+    net.inside(work).join().unwrap();
+}
+
+/// Two pods that know each other, the first by a TAP, the second by AF_XDP.
+fn tap_and_xdp(node: &Node, daemon: &Daemon) -> [Pod; 2] {
+    daemon.bridge("br0");
+    let pods = [node.bare_pod(1), node.pod(2)];
+    daemon.attach_tap(&pods[0], "br0", PortSettings::default());
+    daemon.attach(&pods[1], "br0", PortSettings::default());
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2") && pods[1].reaches("10.66.0.1"));
+    pods
+}
+
+/// The law, term by term. True at rest alone: nobody sends any more.
+fn holds(packets: &PacketCounts) -> bool {
+    let from = packets.received + packets.outside + packets.copied + packets.generated;
+    from == packets.sent + packets.consumed + packets.dropped + packets.waiting && packets.unaccounted == 0
+}
+
+fn lost(daemon: &Daemon, port: &str, reasons: &[&str]) -> u64 {
+    let is_one = |drop: &DropCount| drop.port.as_str() == port && reasons.contains(&drop.reason.as_str());
+    daemon.stats().drops.iter().filter(|drop| is_one(drop)).map(|drop| drop.frames).sum()
+}
+
+#[test]
+fn what_a_pod_sent_came_in_or_the_kernel_dropped_it_by_name() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    let pods = tap_and_xdp(&node, &daemon);
+    let came = |port: &str| daemon.port(port).counters.rx_packets;
+    let by_xdp = || {
+        let (sent, _) = pods[1].sent().unwrap();
+        sent.saturating_sub(came("pod2") + lost(&daemon, "pod2", &["rx-missed", "dead-man"]))
+    };
+    // The cable was there before the port: what its pod said by then nobody heard. On the way is nothing for so long.
+    let unheard = std::iter::repeat_with(|| (by_xdp(), std::thread::sleep(MOMENT)).0).take(20).min().unwrap();
+    daemon.signal(Signal::STOP);
+    flood(&pods[0].net, "10.66.0.2", 5000);
+    flood(&pods[1].net, "10.66.0.1", 5000);
+    std::thread::sleep(DEAD);
+    flood(&pods[1].net, "10.66.0.1", 700);
+    daemon.signal(Signal::CONT);
+    // Both kernels say more than was asked of them (neighbour discovery), so it is they who say how much it was.
+    wait_until("what the TAP's pod sent is all there", LONG, || {
+        let (sent, dropped) = pods[0].sent().unwrap();
+        came("tap1") == sent && lost(&daemon, "tap1", &["device-full"]) == dropped
+    });
+    wait_until("what the other's sent is all there", LONG, || by_xdp() == unheard);
+    assert!(lost(&daemon, "tap1", &["device-full"]) > 1000);
+    assert!(lost(&daemon, "pod2", &["rx-missed"]) > 1000);
+    assert!(lost(&daemon, "pod2", &["dead-man"]) >= 700);
+    wait_until("the law holds at rest", LONG, || holds(&daemon.stats().packets));
+    let outside = daemon.stats().packets.outside;
+    // The sum knows ports that are gone, too.
+    let _: Done = daemon.call(&Request::PortDelete(ByName { name: "tap1".parse().unwrap() }));
+    assert!(daemon.stats().packets.outside >= outside);
+    wait_until("the law holds without the port", LONG, || holds(&daemon.stats().packets));
+    daemon.assert_conserved();
+}
+
+#[test]
+fn a_daemon_that_comes_back_tells_what_its_absence_cost() {
+    let node = Node::new();
+    let options = switchd().keeping_state();
+    let mut daemon = node.start(&options);
+    let pods = tap_and_xdp(&node, &daemon);
+    daemon.kill();
+    std::thread::sleep(DEAD);
+    flood(&pods[1].net, "10.66.0.1", 300);
+    daemon = node.start(&options);
+    wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
+    let dead = lost(&daemon, "pod2", &["dead-man"]);
+    assert!(dead >= 300, "{dead}");
+    wait_until("the law holds at rest", LONG, || holds(&daemon.stats().packets));
+}
