@@ -40,8 +40,8 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// is served meanwhile.
 pub(super) const OPEN_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a queue that was ours is waited for: the kernel takes a socket down behind its close, when all cores have been through a grace
-/// period, which takes long where they are busy.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+/// period, which takes long where they are busy: with five that wanted each core, longer than a second once in a thousand times.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 /// How long workers stand still for lanes to move, at most: a thousand times what it takes. A TAP's queue holds what a pod
 /// sends meanwhile at 5 000 packets a second.
 const HANDOVER_PATIENCE: Duration = Duration::from_millis(200);
