@@ -3,7 +3,7 @@
 use super::compile::compile;
 use super::diff::{Diff, Ends, blocks};
 use super::tests::{Owned, labels, number, owned, policy, protocol, some_address};
-use super::{Input, plain, terms};
+use super::{Input, plain};
 use crate::wire::ip::{ICMP, SCTP, TCP, UDP};
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashMap};
@@ -107,7 +107,7 @@ proptest! {
             }
             // Whoever is no workload is as the smallest block that has him.
             for ip in strangers.iter().filter(|ip| !taken.contains(*ip)) {
-                let has = |(_, (cidr, _)): &(usize, &(switch_api::Cidr, u128))| terms::covers(*cidr, *ip);
+                let has = |(_, (cidr, _)): &(usize, &(switch_api::Cidr, u128))| plain::covers(*cidr, *ip);
                 let mine = blocks.iter().enumerate().filter(has).max_by_key(|(_, (cidr, _))| cidr.prefix_len());
                 let (block, _) = mine.unwrap();
                 for (n, pod) in ends[..of_pods].iter().enumerate() {
