@@ -94,6 +94,10 @@ mod neighbour_tests;
 #[cfg(test)]
 mod odd_frames_tests;
 #[cfg(test)]
+mod policy_case_tests;
+#[cfg(test)]
+mod policy_route_tests;
+#[cfg(test)]
 mod policy_tests;
 #[cfg(test)]
 mod route_count_tests;

@@ -19,6 +19,7 @@ struct File {
 #[derive(Clone, Debug, Deserialize)]
 struct PodRow {
     namespace: String,
+    name: String,
     address: Ipv4Addr,
     labels: Labels,
     ports: Vec<String>,
@@ -35,10 +36,31 @@ struct StepRow {
     namespaces: usize,
     pods: usize,
     policies: Vec<NetworkPolicy>,
+    #[serde(default)]
+    actions: Vec<Action>,
     expect: BTreeMap<String, String>,
 }
 
-/// One step: the state, and what is expected of each pair for each protocol and port.
+/// What was done.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) enum Action {
+    CreatePolicy {
+        #[serde(rename = "Policy")]
+        policy: Box<NetworkPolicy>,
+    },
+    #[serde(alias = "SetNamespaceLabels", rename_all = "PascalCase")]
+    CreateNamespace { namespace: String, labels: Labels },
+    #[serde(rename_all = "PascalCase")]
+    DeleteNamespace { namespace: String },
+    #[serde(rename_all = "PascalCase")]
+    CreatePod { namespace: String, pod: String, labels: Labels },
+    #[serde(rename_all = "PascalCase")]
+    SetPodLabels { namespace: String, pod: String, labels: Labels },
+    #[serde(rename_all = "PascalCase")]
+    DeletePod { namespace: String, pod: String },
+}
+
+/// One step: the state, what made it of the one before, and what is expected of each pair for each protocol and port.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// What it is about.
@@ -47,8 +69,12 @@ pub struct Step {
     pub namespaces: BTreeMap<String, Labels>,
     /// In the order of the verdicts.
     pub pods: Vec<Workload>,
+    /// Theirs, behind that of their namespace and a slash.
+    pub names: Vec<String>,
     /// In force.
     pub policies: Vec<NetworkPolicy>,
+    /// Since the step before; of a case's first step none.
+    pub(crate) actions: Vec<Action>,
     /// For each protocol and port, rows first.
     pub expect: Vec<(Protocol, u16, Vec<bool>)>,
 }
@@ -93,31 +119,45 @@ fn workload(row: &PodRow, v6: bool) -> Workload {
 
 /// Every step of every case, of one family.
 pub fn steps(v6: bool) -> Vec<Step> {
+    cases(v6).concat()
+}
+
+/// Every case, step by step, of one family.
+pub fn cases(v6: bool) -> Vec<Vec<Step>> {
     let text = include_str!("../../testdata/networkpolicy-cases.json");
     let file: File = serde_json::from_str(text).unwrap();
     assert_eq!((file.cases.len(), file.cases.iter().map(|case| case.steps.len()).sum::<usize>()), (129, 148));
-    let mut steps = Vec::new();
-    for case in file.cases {
-        for (n, step) in case.steps.into_iter().enumerate() {
-            let mut policies = step.policies;
-            if v6 {
-                policies.iter_mut().for_each(twin_policy);
+    let File { namespaces, pods, cases } = file;
+    let step = |description: &str, n: usize, row: StepRow| {
+        let StepRow { mut policies, mut actions, .. } = row;
+        if v6 {
+            policies.iter_mut().for_each(twin_policy);
+            for action in &mut actions {
+                if let Action::CreatePolicy { policy } = action {
+                    twin_policy(policy);
+                }
             }
-            let expect = step.expect.iter().map(|(what, verdicts)| {
-                let (protocol, port) = what.split_once('/').unwrap();
-                let passes = verdicts.chars().map(|verdict| verdict == '.').collect();
-                (protocol.parse().unwrap(), port.parse().unwrap(), passes)
-            });
-            steps.push(Step {
-                name: format!("{}, step {n}", case.description),
-                namespaces: file.namespaces[step.namespaces].clone(),
-                pods: file.pods[step.pods].iter().map(|row| workload(row, v6)).collect(),
-                expect: expect.collect(),
-                policies,
-            });
         }
-    }
-    steps
+        let expect = row.expect.iter().map(|(what, verdicts)| {
+            let (protocol, port) = what.split_once('/').unwrap();
+            let passes = verdicts.chars().map(|verdict| verdict == '.').collect();
+            (protocol.parse().unwrap(), port.parse().unwrap(), passes)
+        });
+        Step {
+            name: format!("{description}, step {n}"),
+            namespaces: namespaces[row.namespaces].clone(),
+            pods: pods[row.pods].iter().map(|row| workload(row, v6)).collect(),
+            names: pods[row.pods].iter().map(|row| format!("{}/{}", row.namespace, row.name)).collect(),
+            expect: expect.collect(),
+            policies,
+            actions,
+        }
+    };
+    let case = |case: CaseRow| {
+        let numbered = case.steps.into_iter().enumerate();
+        numbered.map(|(n, row)| step(&case.description, n, row)).collect()
+    };
+    cases.into_iter().map(case).collect()
 }
 
 #[test]
