@@ -112,6 +112,8 @@ mod tests;
 #[cfg(test)]
 mod track_tests;
 #[cfg(test)]
+mod tunnel_policy_tests;
+#[cfg(test)]
 mod tunnel_tests;
 #[cfg(test)]
 mod ways_tests;

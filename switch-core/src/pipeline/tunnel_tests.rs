@@ -23,9 +23,9 @@ use switch_api::{
     Vid,
 };
 
-const NOW: Now = Now { ns: 1000 * MS };
+pub(super) const NOW: Now = Now { ns: 1000 * MS };
 /// The switch at the other end, inside.
-const FAR: [u8; 6] = [2, 0, 0, 0, 9, 2];
+pub(super) const FAR: [u8; 6] = [2, 0, 0, 0, 9, 2];
 const VNI: u32 = 4096;
 const PORT: u16 = 4789;
 /// Ends, outside: ours, and theirs behind p1.
@@ -93,14 +93,14 @@ fn tunnelled(v4: bool) -> (Rig, Vec<MemoryPeer>) {
 }
 
 /// The far end outside is known.
-fn ready(v4: bool) -> (Rig, Vec<MemoryPeer>) {
+pub(super) fn ready(v4: bool) -> (Rig, Vec<MemoryPeer>) {
     let (rig, peers) = tunnelled(v4);
     pin(&rig, "br1", ENDS[usize::from(!v4)].0[1], mac(7));
     (rig, peers)
 }
 
 /// A packet from a pod to one on the other node, or back.
-fn inner(v4: bool, to_far: bool, tos: u8, ttl: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn inner(v4: bool, to_far: bool, tos: u8, ttl: u8, payload: &[u8]) -> Vec<u8> {
     let (src, dst) = if to_far { (mac(0), OWN) } else { (FAR, OWN) };
     let far = [2, 0, 0, 9];
     let (here, there) = ([10, 0, 0, 9], [10, far[0], 0, 9]);
@@ -130,7 +130,7 @@ fn inner(v4: bool, to_far: bool, tos: u8, ttl: u8, payload: &[u8]) -> Vec<u8> {
 
 /// What the outer headers are.
 #[derive(Clone, Copy)]
-struct Around {
+pub(super) struct Around {
     from: IpAddr,
     to: IpAddr,
     tos: u8,
@@ -143,7 +143,7 @@ struct Around {
 
 impl Around {
     /// From the far end to ours.
-    fn back(v4: bool) -> Self {
+    pub fn back(v4: bool) -> Self {
         let ([local, remote], _) = ENDS[usize::from(!v4)];
         let (from, to) = (remote.parse().unwrap(), local.parse().unwrap());
         Self { from, to, tos: 0, ttl: 64, port: PORT, src_port: 50_000, vni: VNI, flags: 8 }
@@ -156,7 +156,7 @@ impl Around {
     }
 
     /// The whole frame, by somebody else.
-    fn put(&self, (src, dst): ([u8; 6], [u8; 6]), inner: &[u8]) -> Vec<u8> {
+    pub fn put(&self, (src, dst): ([u8; 6], [u8; 6]), inner: &[u8]) -> Vec<u8> {
         let mut payload = vec![self.flags, 0, 0, 0];
         payload.extend_from_slice(&(self.vni << 8).to_be_bytes());
         payload.extend_from_slice(inner);
@@ -191,7 +191,7 @@ impl Around {
 }
 
 /// One hop further: from the switch to `dst`, a TTL less.
-fn onwards(frame: &[u8], dst: [u8; 6]) -> Vec<u8> {
+pub(super) fn onwards(frame: &[u8], dst: [u8; 6]) -> Vec<u8> {
     let mut frame = frame.to_vec();
     frame[..6].copy_from_slice(&dst);
     frame[6..12].copy_from_slice(&OWN);
@@ -239,7 +239,7 @@ fn what_goes_in_is_byte_for_byte_what_somebody_else_would_write() {
 }
 
 /// All that was dropped, by name, but for what stations were heard by.
-fn told(rig: &Rig) -> Vec<(&'static str, u64)> {
+pub(super) fn told(rig: &Rig) -> Vec<(&'static str, u64)> {
     let all = DropReason::ALL.iter().filter(|reason| **reason != DropReason::NoMember);
     let drops = all.map(|reason| (reason.name(), rig.drops(*reason)));
     drops.filter(|(_, count)| *count > 0).collect()
