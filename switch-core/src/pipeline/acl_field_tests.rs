@@ -14,7 +14,7 @@ fn list(net: &mut Net, rules: serde_json::Value) {
 }
 
 /// A list about what anybody is sent that says nothing of this: another epoch.
-fn say_something_else(net: &mut Net, n: u16) {
+pub(super) fn say_something_else(net: &mut Net, n: u16) {
     let rule = json!({"action": "deny", "protocol": "sctp", "destination_ports": [n]});
     set(net, json!({"name": "other", "applies_to": {"all": true}, "ingress": [rule]}));
 }
@@ -176,6 +176,47 @@ fn port_sets_are_followed() {
     assert_eq!(gone(&mut net).unwrap_err().code, Code::Busy);
     net.rig.declare(&Request::AclDelete(ByName { name: "l".parse().unwrap() })).unwrap();
     gone(&mut net).unwrap();
+}
+
+/// The same of the ports that packets come from; a set may be one of either.
+#[test]
+fn port_sets_are_followed_as_source_ports() {
+    let mut net = shop(&[]);
+    let put = |net: &mut Net, ports: serde_json::Value| {
+        let set = serde_json::from_value(json!({"name": "odd", "ports": ports})).unwrap();
+        net.rig.declare(&Request::PortSetSet(set)).unwrap();
+    };
+    let asks = |from: u16, to: u16| {
+        let mut frame = sent(1, 0, Udp, to);
+        frame[34..36].copy_from_slice(&from.to_be_bytes());
+        frame
+    };
+    let deny = |more: serde_json::Value| {
+        let mut rule = json!({"action": "deny", "protocol": "udp"});
+        rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"name": "l", "applies_to": {"ports": ["p0"]}, "ingress": [rule]})
+    };
+    let by_source = deny(json!({"source_ports": [9], "source_port_sets": ["odd"]}));
+    let absent =
+        net.rig.declare(&Request::AclSet(Box::new(serde_json::from_value(by_source.clone()).unwrap())));
+    assert_eq!(absent.unwrap_err().data.field.as_deref(), Some("ingress[0].source_port_sets"));
+    put(&mut net, json!([80, "8000-8080"]));
+    set(&mut net, by_source);
+    let blocked = |net: &mut Net, to: u16| {
+        [9, 80, 8000, 8080, 8081, 443].map(|from| !arrives(net, 1, 0, asks(from, to)))
+    };
+    assert_eq!(blocked(&mut net, 5), [true, true, true, true, false, false]);
+    assert_eq!(blocked(&mut net, 80), [true, true, true, true, false, false], "whatever port they go to");
+    assert_eq!(net.rig.drops(DropReason::AclDenied), 8);
+    put(&mut net, json!([443, "8081-8082"]));
+    assert_eq!(blocked(&mut net, 5), [true, false, false, false, true, true], "flows that were allowed stop");
+    // An answer's ports are those of what it answers.
+    assert!(arrives(&mut net, 1, 0, asks(80, 443)) && arrives(&mut net, 0, 1, answer(&asks(80, 443))));
+    // Of both ends at once.
+    set(&mut net, deny(json!({"source_port_sets": ["odd"], "destination_port_sets": ["odd"]})));
+    assert_eq!(blocked(&mut net, 8082), [false, false, false, false, true, true]);
+    assert_eq!(blocked(&mut net, 5), [false; 6]);
+    net.rig.assert_conserved();
 }
 
 /// A port with a limit begins no more flows than that at a time; what others begin with it does not count, nor what is over.

@@ -64,6 +64,8 @@ mod ways;
 #[cfg(test)]
 mod acl_field_tests;
 #[cfg(test)]
+mod acl_frame_tests;
+#[cfg(test)]
 mod acl_tests;
 #[cfg(test)]
 mod agreed_tests;
