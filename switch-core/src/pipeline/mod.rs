@@ -92,6 +92,8 @@ mod nat_rig;
 #[cfg(test)]
 mod nat_tests;
 #[cfg(test)]
+mod nat_wait_tests;
+#[cfg(test)]
 mod neighbour_tests;
 #[cfg(test)]
 mod odd_frames_tests;
@@ -109,6 +111,8 @@ mod route_mtu_tests;
 mod route_trouble_tests;
 #[cfg(test)]
 mod routing_tests;
+#[cfg(test)]
+mod tcp_policy_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
