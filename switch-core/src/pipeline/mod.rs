@@ -78,6 +78,8 @@ mod default_verdict_tests;
 #[cfg(test)]
 mod exact_tests;
 #[cfg(test)]
+mod fragment_tests;
+#[cfg(test)]
 mod glance_rig;
 #[cfg(test)]
 mod glance_tests;

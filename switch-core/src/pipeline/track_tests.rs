@@ -2,11 +2,12 @@
 //! and called what.
 
 use super::Now;
+use super::fragment_tests::piece;
 use crate::counter::{DropReason, Event};
 use crate::port::memory::{self, MemoryPeer};
 use crate::rig::{Rig, Size};
 use crate::table::flow::state::Stage;
-use etherparse::{IpFragOffset, Ipv4Header, PacketBuilder};
+use etherparse::PacketBuilder;
 use switch_api::{PortSettings, Request};
 
 const S: u64 = 1_000_000_000;
@@ -206,40 +207,39 @@ fn errors_belong_to_the_flow_they_quote() {
     assert_eq!(lab.drops(DropReason::IcmpUnrelated), 2);
 }
 
-fn fragment(from: u8, id: u16, offset: u16, more: bool, payload: &[u8]) -> Vec<u8> {
-    let mut ip =
-        Ipv4Header::new(payload.len() as u16, 64, etherparse::IpNumber::UDP, ip(from), ip(1 - from)).unwrap();
-    ip.identification = id;
-    ip.more_fragments = more;
-    ip.fragment_offset = IpFragOffset::try_new(offset / 8).unwrap();
-    ip.header_checksum = ip.calc_header_checksum();
-    let mut frame = [&mac(1 - from)[..], &mac(from)[..], &[8, 0]].concat();
-    ip.write(&mut frame).unwrap();
-    frame.extend_from_slice(payload);
+/// A datagram of 72 bytes, of either IP version.
+fn long_udp(v6: bool) -> Vec<u8> {
+    let wide = |n: u8| [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n];
+    let (link, mut frame) = (PacketBuilder::ethernet2(mac(0), mac(1)), Vec::new());
+    let packet = if v6 { link.ipv6(wide(0), wide(1), 64) } else { link.ipv4(ip(0), ip(1), 64) };
+    packet.udp(1000, 53).write(&mut frame, &[9; 64]).unwrap();
     frame
 }
 
 #[test]
 fn fragments_go_with_their_first() {
-    let mut lab = Lab::new(0, 1);
-    let whole = [&[3, 232, 0, 53, 0, 72, 0, 0][..], &[9; 64]].concat();
-    assert_eq!(lab.send(0, fragment(0, 1, 32, true, &whole[32..64])), 0, "its first has not come");
-    assert_eq!(lab.drops(DropReason::FragmentNoFirst), 1);
-    assert_eq!(lab.send(0, fragment(0, 1, 0, true, &whole[..32])), 1);
-    assert_eq!(lab.send(0, fragment(0, 1, 32, true, &whole[32..64])), 1);
-    assert_eq!(lab.send(0, fragment(0, 1, 64, false, &whole[64..])), 1);
-    assert_eq!(lab.flows(), [Stage::UdpOneWay], "one flow, with the ports of the first");
-    assert_eq!(lab.send(0, udp(0)), 1);
-    assert_eq!(lab.flows().len(), 1, "the same as the unfragmented packet's");
-    // One over the first, and then nothing of that packet passes any more.
-    assert_eq!(lab.send(0, fragment(0, 1, 24, true, &whole[24..32])), 0);
-    assert_eq!(lab.send(0, fragment(0, 1, 64, false, &whole[64..])), 0);
-    assert_eq!(lab.drops(DropReason::FragmentOverlap), 2);
-    assert_eq!(lab.send(0, fragment(0, 2, 0, true, &[3, 232, 0, 53])), 0);
-    assert_eq!(lab.drops(DropReason::FragmentTiny), 1);
-    lab.now.ns += 40 * S;
-    assert_eq!(lab.send(0, fragment(0, 1, 32, true, &whole[32..64])), 0, "forgotten");
-    assert_eq!(lab.drops(DropReason::FragmentNoFirst), 2);
+    for v6 in [false, true] {
+        let mut lab = Lab::new(0, 1);
+        let whole = long_udp(v6);
+        let fragment = |id, part, more| piece(&whole, id, part, more);
+        assert_eq!(lab.send(0, fragment(1, 32..64, true)), 0, "its first has not come");
+        assert_eq!(lab.drops(DropReason::FragmentNoFirst), 1);
+        assert_eq!(lab.send(0, fragment(1, 0..32, true)), 1);
+        assert_eq!(lab.send(0, fragment(1, 32..64, true)), 1);
+        assert_eq!(lab.send(0, fragment(1, 64..72, false)), 1);
+        assert_eq!(lab.flows(), [Stage::UdpOneWay], "one flow, with the ports of the first");
+        assert_eq!(lab.send(0, whole.clone()), 1);
+        assert_eq!(lab.flows().len(), 1, "the same as the unfragmented packet's");
+        // One over the first, and then nothing of that packet passes any more.
+        assert_eq!(lab.send(0, fragment(1, 24..32, true)), 0);
+        assert_eq!(lab.send(0, fragment(1, 64..72, false)), 0);
+        assert_eq!(lab.drops(DropReason::FragmentOverlap), 2);
+        assert_eq!(lab.send(0, fragment(2, 0..4, true)), 0);
+        assert_eq!(lab.drops(DropReason::FragmentTiny), 1);
+        lab.now.ns += 40 * S;
+        assert_eq!(lab.send(0, fragment(1, 32..64, true)), 0, "forgotten");
+        assert_eq!(lab.drops(DropReason::FragmentNoFirst), 2);
+    }
 }
 
 #[test]
