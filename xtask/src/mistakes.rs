@@ -8,6 +8,7 @@ mod flow;
 mod law;
 mod list;
 mod nat;
+mod policy;
 mod races;
 mod route;
 mod tunnel;
@@ -22,6 +23,7 @@ use flow::FLOWS;
 use law::LAW;
 use list::MISTAKES;
 use nat::NAT;
+use policy::POLICY;
 use races::RACES;
 use route::ROUTES;
 use std::fs;
@@ -42,7 +44,7 @@ struct Mistake {
 
 fn all() -> impl Iterator<Item = &'static Mistake> {
     let of_tables = MISTAKES.iter().chain(ACLS).chain(NAT).chain(DAEMON).chain(WAYS).chain(ROUTES);
-    of_tables.chain(RACES).chain(UPLINK).chain(FLOWS).chain(TUNNEL).chain(EXACT).chain(LAW)
+    of_tables.chain(RACES).chain(UPLINK).chain(FLOWS).chain(TUNNEL).chain(EXACT).chain(LAW).chain(POLICY)
 }
 
 /// Mistakes whose place is not in the source any more, or not there alone.

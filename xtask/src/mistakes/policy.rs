@@ -1,0 +1,30 @@
+//! Mistakes about network policies.
+
+use super::Mistake;
+
+pub(super) const POLICY: &[Mistake] = &[
+    Mistake {
+        what: "network policies that want a label not to be one of some leave out who has none",
+        file: "policy/select.rs",
+        right: "LabelOperator::NotIn => !is_one_of(),",
+        wrong: "LabelOperator::NotIn => value.is_some() && !is_one_of(),",
+        test: "the_tables_say_what_the_specification_says",
+        loom: false,
+    },
+    Mistake {
+        what: "network policies are not asked about what is routed",
+        file: "pipeline/admit.rs",
+        right: "Verdict::Port(port) if port == view.in_port => continue,",
+        wrong: "Verdict::Port(port) if port == view.in_port || note.routed => continue,",
+        test: "policy_route_tests",
+        loom: false,
+    },
+    Mistake {
+        what: "network policies are not asked about ports that are used again",
+        file: "table/flow/tcp.rs",
+        right: "Stage::TimeWait | Stage::Closed if !answers => Err(Refused::Reopens),",
+        wrong: "Stage::TimeWait | Stage::Closed if !answers => Err(Refused::Passes),",
+        test: "tcp_policy_tests",
+        loom: false,
+    },
+];
