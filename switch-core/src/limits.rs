@@ -124,6 +124,11 @@ const TOLD: &[(&str, &[Limit])] = &[
             limit!(bytes crate::policy::MEMORY_MAX, "memory that compiled policies take"),
             limit!(bytes crate::acl::MEMORY_MAX, "memory that compiled lists take"),
             limit!(bytes crate::acl::ADDRESSES_MEMORY_MAX, "memory that networks and members of sets take beside that"),
+            limit!(
+                crate::pipeline::judge::PROBES_MAX,
+                "reads that wait for each other until a new flow is judged, whatever the number of rules"
+            ),
+            limit!(crate::pipeline::judge::V4_PROBES_MAX, "the same between addresses of IPv4"),
             limit!(crate::policy::diff::PAIRS_MAX, "pairs that `policy diff` judges"),
             limit!(crate::policy::diff::BLOCKS_MAX, "blocks of addresses that it judges as ends"),
             limit!(switch_api::DIFF_PAIRS_MAX, "pairs that it tells of"),
@@ -252,7 +257,7 @@ const WITHIN: &[(&str, &[&str])] = &[
         "room that what it is for cannot pass",
         &[
             "crate::sandbox::keeper::MESSAGE_MAX",
-            "crate::pipeline::admit::RULINGS_MAX",
+            "crate::pipeline::judge::RULINGS_MAX",
             "crate::pipeline::live::STEPS_MAX",
             "crate::pipeline::live::EVENTS_MAX",
             "crate::pipeline::ANNOUNCED_MAX",
@@ -292,6 +297,18 @@ const WITHIN: &[(&str, &[&str])] = &[
             "crate::acl::compile::STEPS_MAX",
             "crate::acl::grow::KINDS_MAX",
             "crate::acl::identities::IDLE_MAX",
+        ],
+    ),
+    (
+        "how many reads one lookup takes; limits.md says what those of a new flow are together",
+        &[
+            "crate::table::lpm::PROBES_MAX",
+            "crate::table::lpm::V4_PROBES_MAX",
+            "crate::policy::PROBES_MAX",
+            "crate::policy::V4_PROBES_MAX",
+            "crate::acl::PROBES_MAX",
+            "crate::acl::V4_PROBES_MAX",
+            "crate::acl::FIELDS_PROBES_MAX",
         ],
     ),
     ("the kernel's name of something", &["crate::port::xdp::socket::XDP_MAX_TX_SKB_BUDGET"]),

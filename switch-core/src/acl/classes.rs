@@ -2,6 +2,7 @@
 //! ports. What no rule tells apart has one class, found by one look into a table.
 
 use super::Header;
+use crate::table::probes::{self, Probes, Uncounted};
 use crate::wire::ip::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -107,7 +108,7 @@ impl Services {
 
     /// The class of a packet.
     #[inline]
-    pub fn of(&self, header: &Header) -> u16 {
+    pub fn of(&self, header: &Header, probes: impl Probes) -> u16 {
         if header.ends.is_none() {
             return NOT_IP;
         }
@@ -117,11 +118,12 @@ impl Services {
             SCTP => 2,
             ICMP => 3,
             ICMPV6 => 4,
-            other => return self.by_protocol[usize::from(other)],
+            other => return probes::at(&*self.by_protocol, usize::from(other), probes),
         };
         match header.number {
-            None => self.by_protocol[usize::from(header.protocol)],
+            None => probes::at(&*self.by_protocol, usize::from(header.protocol), probes),
             Some(number) => {
+                probes.probe();
                 *self.tables[numbered].get(usize::from(number)).unwrap_or(&self.of[numbered].start)
             }
         }
@@ -199,8 +201,11 @@ impl Sources {
 
     /// The class of a source port.
     #[inline]
-    pub fn of(&self, port: Option<u16>) -> u16 {
-        port.map_or(PORTLESS, |port| *self.table.get(usize::from(port)).unwrap_or(&(PORTLESS + 1)))
+    pub fn of(&self, port: Option<u16>, probes: impl Probes) -> u16 {
+        port.map_or(PORTLESS, |port| {
+            probes.probe();
+            *self.table.get(usize::from(port)).unwrap_or(&(PORTLESS + 1))
+        })
     }
 
     /// The classes that a rule is about.
@@ -208,7 +213,7 @@ impl Sources {
         if rule.source_ports.is_empty() {
             return std::iter::once(0..self.len).collect();
         }
-        let class = |port: u32| self.of(Some(port as u16));
+        let class = |port: u32| self.of(Some(port as u16), Uncounted);
         source_ports(rule).map(|range| class(range.start)..class(range.end - 1) + 1).collect()
     }
 

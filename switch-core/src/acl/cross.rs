@@ -7,6 +7,7 @@
 //! words at a time, so that both time and memory are those of the rules that a set has, and not of all there are.
 
 use super::compile::{Budget, TooMuch};
+use crate::table::probes::{self, Probes};
 use hashbrown::HashMap;
 use std::sync::Arc;
 
@@ -151,8 +152,8 @@ pub(super) struct Table {
 
 impl Table {
     #[inline(always)]
-    pub fn at(&self, row: u32, column: u32) -> u32 {
-        self.cells[(row * self.columns + column) as usize]
+    pub fn read(&self, row: u32, column: u32, probes: impl Probes) -> u32 {
+        probes::at(&self.cells, (row * self.columns + column) as usize, probes)
     }
 
     /// What the first rule of each pair says, by rule; 0 where there is none.
@@ -250,8 +251,15 @@ pub(super) fn cross(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::probes::Uncounted;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    impl Table {
+        fn at(&self, row: u32, column: u32) -> u32 {
+            self.read(row, column, Uncounted)
+        }
+    }
 
     fn set(rules: &[usize]) -> Bits {
         let mut bits = vec![0; 2];

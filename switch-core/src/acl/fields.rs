@@ -5,6 +5,7 @@
 use super::compile::TooMuch;
 use super::cross::Table;
 use super::{Header, Part};
+use crate::table::probes::{self, Probes};
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -44,8 +45,9 @@ pub(super) struct Step {
 impl Step {
     /// The class of a packet with this field, from that without it.
     #[inline]
-    pub fn at(&self, words: u32, fields: &[Field], header: &Header) -> u32 {
-        self.table.at(words, self.columns[usize::from(fields[self.field].of(header))])
+    pub fn at(&self, words: u32, fields: &[Field], header: &Header, probes: impl Probes) -> u32 {
+        let class = fields[self.field].of(header, probes);
+        self.table.read(words, probes::at(&self.columns, usize::from(class), probes), probes)
     }
 }
 
@@ -100,20 +102,31 @@ impl Field {
 
     /// The class of a packet.
     #[inline]
-    fn of(&self, header: &Header) -> u16 {
+    fn of(&self, header: &Header, probes: impl Probes) -> u16 {
         match self {
             Self::Flags => header.flags.map_or(UNKNOWN, |flags| u16::from(flags) + 1),
             Self::Part if header.ends.is_none() => UNKNOWN,
             Self::Part => header.part as u16 + 1,
             Self::Vlan(table, _) => {
-                let class = |vlan: u16| table.get(usize::from(vlan)).copied();
+                let class = |vlan: u16| {
+                    probes.probe();
+                    table.get(usize::from(vlan)).copied()
+                };
                 header.frame.and_then(|frame| class(frame.vlan)).unwrap_or(UNKNOWN)
             }
             Self::Mac { end, mask, classes } => {
-                let class = |mac: u64| classes.get(&(mac & mask)).copied();
+                let class = |mac: u64| {
+                    probes.probe();
+                    classes.get(&(mac & mask)).copied()
+                };
                 header.frame.and_then(|frame| class(frame.macs[*end])).unwrap_or(UNKNOWN)
             }
         }
+    }
+
+    /// Whether its class stands in a table.
+    pub fn is_looked_up(&self) -> bool {
+        matches!(self, Self::Vlan(..) | Self::Mac { .. })
     }
 
     /// Whether a rule names it.

@@ -9,6 +9,7 @@ use super::compile::TooMuch;
 use super::sets::{CHUNK, MemberChange, Set};
 use crate::policy::to_bits;
 use crate::table::lpm::{Change, Lpm, NO_ROUTE, VALUE_MAX};
+use crate::table::probes::Probes;
 use crate::wire::hop::V4_MAPPED;
 use hashbrown::HashMap;
 use immutable_chunkmap::map::Map;
@@ -279,9 +280,10 @@ impl Identities {
 
     /// The identity of an address; IPv4 is IPv4-mapped.
     #[inline]
-    pub fn of(&self, ip: u128) -> u32 {
+    pub fn of(&self, ip: u128, probes: impl Probes) -> u32 {
         let is_v4 = ip >> 32 == V4_MAPPED >> 32;
-        let value = if is_v4 { self.v4.find_v4(ip as u32) } else { self.v6.find(ip) };
+        let value =
+            if is_v4 { self.v4.find_v4_with(ip as u32, probes) } else { self.v6.find_with(ip, probes) };
         value.saturating_sub(1)
     }
 

@@ -6,7 +6,7 @@
 //! one. Protocol and destination port (or ICMP type and code) → a *service*, source port → another class, by one look
 //! into a table each. Then the [`Chain`] of the port, its direction and the tier: the two identities meet in one table,
 //! the two classes in another, what comes of both in a third, and there stands the rule that decides (recursive flow
-//! classification, ADR 0022). That is two walks of the prefix tables and nine reads, whatever the number of rules.
+//! classification, ADR 0022). That is two walks of the prefix tables and nine reads, whatever the number of rules: [`PROBES_MAX`].
 //!
 //! | module | what |
 //! |---|---|
@@ -39,6 +39,8 @@ mod tests;
 pub mod world;
 
 use crate::policy::Slot;
+use crate::table::lpm;
+use crate::table::probes::{self, Probes, Uncounted};
 use crate::wire::ip::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use crate::wire::packet::flags::SYN;
 use classes::{Services, Sources};
@@ -61,6 +63,18 @@ pub const MEMORY_MAX: usize = 128 << 20;
 /// common takes 150 MiB (1.6 KiB each), one of IPv4 60. A change of members shares what it does not change: old and new are not both
 /// there.
 pub const ADDRESSES_MEMORY_MAX: usize = 256 << 20;
+
+/// Most probes for what a chain says of one packet between addresses of IPv4, however many rules it has: those of two identities, an entry each of
+/// both ends' rows and columns, of both classes, theirs, and of three tables, and what further fields take.
+pub const V4_PROBES_MAX: u32 = chain_probes_max(lpm::V4_PROBES_MAX, FIELDS_PROBES_MAX);
+/// The same of IPv6.
+pub const PROBES_MAX: u32 = chain_probes_max(lpm::PROBES_MAX, FIELDS_PROBES_MAX);
+/// TCP flags and fragments, each a column and an entry; VLANs and each mask of MACs, with a class of their own.
+const FIELDS_PROBES_MAX: u32 = 2 * 2 + 3 * (1 + fields::MAC_MASKS_MAX as u32);
+
+const fn chain_probes_max(identity: u32, fields: u32) -> u32 {
+    2 * identity + 9 + fields
+}
 
 /// Stands where a rule is named for the default verdict of a port; no rule has it, and nothing is counted by it.
 pub const DEFAULT: Slot = Slot::MAX;
@@ -404,30 +418,60 @@ impl Compiled {
     /// What the staged rules of a tier would have decided, were they in force.
     #[inline]
     pub fn rehearse(&self, tier: Tier, header: &Header) -> Option<Ruling> {
-        self.judge(tier.rehearsed?, header).filter(|ruling| ruling.staged)
+        self.rehearse_with(tier, header, Uncounted)
+    }
+
+    /// The same with whoever counts.
+    #[inline]
+    pub fn rehearse_with(&self, tier: Tier, header: &Header, probes: impl Probes) -> Option<Ruling> {
+        self.judge_with(tier.rehearsed?, header, probes).filter(|ruling| ruling.staged)
     }
 
     /// What a chain says of a packet: the first rule that is about it, if there is one.
     #[inline]
     pub fn judge(&self, chain: u32, header: &Header) -> Option<Ruling> {
+        self.judge_with(chain, header, Uncounted)
+    }
+
+    /// The same with whoever counts.
+    #[inline]
+    pub fn judge_with(&self, chain: u32, header: &Header, probes: impl Probes) -> Option<Ruling> {
         let identities = match header.ends {
-            Some(ends) => ends.map(|ip| self.identities.of(ip)),
+            Some(ends) => ends.map(|ip| self.identities.of(ip, probes)),
             None => [identities::NOBODY as u32; 2],
         };
-        self.judge_as(chain, identities, header)
+        self.judge_as(chain, identities, header, probes)
+    }
+
+    /// Most probes that a chain takes for a packet between such addresses, with the fields that its rules name.
+    pub fn probes_max(&self, chain: u32, is_v4: bool) -> u32 {
+        let steps = self.chains[chain as usize].further.iter();
+        let fields = steps.map(|step| 2 + u32::from(self.fields[step.field].is_looked_up())).sum();
+        chain_probes_max(if is_v4 { lpm::V4_PROBES_MAX } else { lpm::PROBES_MAX }, fields)
     }
 
     /// The same of a packet between two such addresses.
     #[inline(always)]
-    fn judge_as(&self, chain: u32, identities: [u32; 2], header: &Header) -> Option<Ruling> {
+    fn judge_as(
+        &self,
+        chain: u32,
+        identities: [u32; 2],
+        header: &Header,
+        probes: impl Probes,
+    ) -> Option<Ruling> {
         let chain = &self.chains[chain as usize];
         let [source, destination] = identities.map(|identity| identity as usize);
-        let service = usize::from(self.services.of(header));
-        let source_port = usize::from(self.sources.of(header.source_port));
-        let ends = chain.ends.at(chain.source_rows[source], chain.destination_columns[destination]);
-        let words = chain.words.at(chain.service_rows[service], chain.source_port_columns[source_port]);
-        let words = chain.further.iter().fold(words, |words, step| step.at(words, &self.fields, header));
-        let verdict = chain.verdicts.at(ends, words);
+        let service = usize::from(self.services.of(header, probes));
+        let source_port = usize::from(self.sources.of(header.source_port, probes));
+        let row = probes::at(&chain.source_rows, source, probes);
+        let column = probes::at(&chain.destination_columns, destination, probes);
+        let ends = chain.ends.read(row, column, probes);
+        let row = probes::at(&chain.service_rows, service, probes);
+        let column = probes::at(&chain.source_port_columns, source_port, probes);
+        let words = chain.words.read(row, column, probes);
+        let further = chain.further.iter();
+        let words = further.fold(words, |words, step| step.at(words, &self.fields, header, probes));
+        let verdict = chain.verdicts.read(ends, words, probes);
         let action = match verdict & ((1 << ACTION_BITS) - 1) {
             0 => return None,
             1 => AclAction::Allow,

@@ -3,6 +3,7 @@
 use super::{Chains, Compiled, Header};
 use crate::policy::diff::World;
 use crate::policy::{self, End, Question, Slot};
+use crate::table::probes::Uncounted;
 use crate::wire::hop::V4_MAPPED;
 use crate::wire::ip::{ICMP, ICMPV6};
 use std::collections::BTreeSet;
@@ -52,7 +53,7 @@ impl World for Judging<'_> {
         Asked {
             policies: self.policies.question(self.workload(from), self.workload(to)),
             lists: [chains(from, PolicyType::Egress), chains(to, PolicyType::Ingress)],
-            identities: [from.ip, to.ip].map(|ip| self.lists.identities.of(ip)),
+            identities: [from.ip, to.ip].map(|ip| self.lists.identities.of(ip, Uncounted)),
             is_v4: from.ip >> 32 == V4_MAPPED >> 32,
         }
     }
@@ -62,7 +63,7 @@ impl World for Judging<'_> {
         let header = header(asked.is_v4, protocol, port);
         let mut allowed = None;
         for (lists, policy) in asked.lists.into_iter().zip(policies) {
-            let tier = |chain: Option<u32>| self.lists.judge_as(chain?, asked.identities, &header);
+            let tier = |chain: Option<u32>| self.lists.judge_as(chain?, asked.identities, &header, Uncounted);
             let said = |ruling: super::Ruling| match ruling.action {
                 AclAction::Allow => Some(Ok(ruling.slot)),
                 AclAction::Deny | AclAction::Reject => Some(Err(ruling.slot)),

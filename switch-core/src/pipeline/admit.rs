@@ -8,15 +8,16 @@
 //! allowed stops.
 
 use super::flow::{self, Flowing, Track, Tracked, WayOut};
+use super::judge::{Asking, Denied, both, egress, ingress};
 use super::note::Note;
 use super::refusals::{Logged, Refusals, Refused, Who};
 use super::verdict::{Verdict, Why};
 use super::{Private, View, binding};
-use crate::acl::{self, Chains, FrameHead, Header, Part, Ruling, Tier};
+use crate::acl::{FrameHead, Header, Part, Ruling};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, BATCH_FRAMES, Frame};
-use crate::policy::{Asked, Slot};
+use crate::policy::Asked;
 use crate::table::atomic::SPREAD;
 use crate::table::flow::keeper::Keeper;
 use crate::table::flow::key::Key;
@@ -27,7 +28,7 @@ use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{self, ICMP, ICMPV6, SCTP, TCP, UDP, Version};
 use crate::wire::packet::{Content, Packet};
 use arrayvec::ArrayVec;
-use switch_api::{AclAction, Mac};
+use switch_api::Mac;
 
 /// Neighbour discovery (RFC 4861 §4): router solicitation to redirect.
 const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
@@ -44,38 +45,6 @@ enum Read {
     /// It is not IP: policies know nothing of it.
     NotIp,
     Packet(Header),
-}
-
-/// Why a packet goes no further: the drop's name, and the rule that decided, if it was one. [`DropReason::AclRejected`]: its
-/// sender is to be told.
-#[derive(Clone, Copy, Debug)]
-struct Denied {
-    reason: DropReason,
-    slot: Option<Slot>,
-}
-
-/// Rules that may have decided about one packet: staged and in force, of two tiers, at two ends.
-const RULINGS_MAX: usize = 8;
-
-/// One packet being asked about.
-struct Asking<'a> {
-    counters: &'a Counters,
-    /// What was decided and is to be told.
-    logged: ArrayVec<Ruling, RULINGS_MAX>,
-    /// A rule allows it that keeps no flows.
-    stateless: bool,
-}
-
-impl<'a> Asking<'a> {
-    fn new(counters: &'a Counters) -> Self {
-        Self { counters, logged: ArrayVec::new(), stateless: false }
-    }
-}
-
-impl From<DropReason> for Denied {
-    fn from(reason: DropReason) -> Self {
-        Self { reason, slot: None }
-    }
 }
 
 #[inline]
@@ -142,7 +111,8 @@ fn foresee(view: &View, notes: &[Note], flows: &Flowing) {
         let (note, track) = (&notes[index], &flows.tracks[index]);
         way.follow(view, note.verdict);
         let Some(to) = way.to else { continue };
-        let class = class(view, &plain_header(&track.packet));
+        let header = plain_header(&track.packet);
+        let class = policing.class(header.protocol, header.number);
         if let Some(set) = to.subject.ingress {
             incoming.push(Asked { set, peer: track.packet.src, class });
         }
@@ -236,13 +206,13 @@ pub(super) fn copy(
     if to.subject.ingress.is_none() && !to.acl.ingress.is_some() {
         return Ok(());
     }
-    let mut asking = Asking::new(&private.counters);
+    let mut asking: Asking = Asking::new(&private.counters);
     let bytes = area.bytes(frame);
     let outcome = match read(view, bytes, note) {
         Ok(Read::Exempt) => return Ok(()),
         Ok(Read::NotIp) if to.subject.ingress.is_some() => Err(DropReason::PolicyOpaque.into()),
-        Ok(Read::NotIp) => ingress(view, &not_ip(view, bytes, note), view.facts, to, &mut asking),
-        Ok(Read::Packet(packet)) => ingress(view, &packet, view.facts, to, &mut asking),
+        Ok(Read::NotIp) => ingress(view.snapshot, &not_ip(view, bytes, note), view.facts, to, &mut asking),
+        Ok(Read::Packet(packet)) => ingress(view.snapshot, &packet, view.facts, to, &mut asking),
         Err(reason) => Err(reason.into()),
     };
     let logged = asking.logged;
@@ -326,13 +296,13 @@ fn tracked(
                 return Ok(());
             }
             if flows.state(place).origin() == track.side {
-                both(view, &header(view, bytes, note, track), view.facts, to, asking)?;
+                both(view.snapshot, &header(view, bytes, note, track), view.facts, to, asking)?;
             } else {
-                both(view, &answered(view, bytes, note, track), to, view.facts, asking)?;
+                both(view.snapshot, &answered(view, bytes, note, track), to, view.facts, asking)?;
             }
             if asking.stateless && flows.state(place).origin() != track.side {
                 // Of a flow that was kept before answers are allowed no more for being that.
-                both(view, &header(view, bytes, note, track), view.facts, to, asking)?;
+                both(view.snapshot, &header(view, bytes, note, track), view.facts, to, asking)?;
             }
             if is_asked || asking.stateless {
                 return Ok(());
@@ -352,7 +322,7 @@ fn tracked(
         Tracked::Control if is_error(track) && !(view.facts.acl.stateless || to.acl.stateless) => {
             Err(DropReason::IcmpUnrelated.into())
         }
-        Tracked::Missing => both(view, &header(view, bytes, note, track), view.facts, to, asking),
+        Tracked::Missing => both(view.snapshot, &header(view, bytes, note, track), view.facts, to, asking),
         // It is dropped when flows are made: who is judged is strict.
         Tracked::Stray(_) => Ok(()),
         Tracked::Not | Tracked::Control => match read(view, bytes, note)? {
@@ -360,8 +330,8 @@ fn tracked(
             Read::NotIp if view.facts.subject.is_isolated() || to.subject.is_isolated() => {
                 Err(DropReason::PolicyOpaque.into())
             }
-            Read::NotIp => both(view, &not_ip(view, bytes, note), view.facts, to, asking),
-            Read::Packet(packet) => both(view, &packet, view.facts, to, asking),
+            Read::NotIp => both(view.snapshot, &not_ip(view, bytes, note), view.facts, to, asking),
+            Read::Packet(packet) => both(view.snapshot, &packet, view.facts, to, asking),
         },
     }
 }
@@ -426,126 +396,9 @@ fn way_out(view: &View, bytes: &[u8], note: &Note, track: &Track, asking: &mut A
     match read(view, bytes, note)? {
         Read::Exempt => Ok(()),
         Read::NotIp if view.facts.subject.egress.is_some() => Err(DropReason::PolicyOpaque.into()),
-        Read::NotIp => egress(view, &not_ip(view, bytes, note), view.facts, asking),
-        Read::Packet(packet) => egress(view, &packet, view.facts, asking),
+        Read::NotIp => egress(view.snapshot, &not_ip(view, bytes, note), view.facts, asking),
+        Read::Packet(packet) => egress(view.snapshot, &packet, view.facts, asking),
     }
-}
-
-/// What both ends say of a first packet.
-fn both(
-    view: &View,
-    header: &Header,
-    from: &PortFacts,
-    to: &PortFacts,
-    asking: &mut Asking,
-) -> Result<(), Denied> {
-    egress(view, header, from, asking)?;
-    ingress(view, header, from, to, asking)
-}
-
-/// What the sender's lists and policies say.
-fn egress(view: &View, header: &Header, from: &PortFacts, asking: &mut Asking) -> Result<(), Denied> {
-    let policing = &view.snapshot.policing;
-    in_order(view, header, from.acl.egress, DropReason::DefaultEgress, asking, |counters| {
-        let (set, [_, dst]) = from.subject.egress.zip(header.ends)?;
-        if policing.is_node(dst) {
-            return Some(Ok(()));
-        }
-        let verdict = policing.judge(set, policing.identity(dst), class(view, header));
-        let denied = |slot| Denied { reason: DropReason::PolicyEgress, slot: Some(slot) };
-        Some(count(verdict, counters).map_err(denied))
-    })
-}
-
-/// What the receiver's lists and policies say.
-fn ingress(
-    view: &View,
-    header: &Header,
-    from: &PortFacts,
-    to: &PortFacts,
-    asking: &mut Asking,
-) -> Result<(), Denied> {
-    let policing = &view.snapshot.policing;
-    // Who is the node: its own addresses count, and only where the node is.
-    let is_node = |src| from.is_node && policing.is_node(src);
-    let policed = to.subject.ingress.zip(header.ends);
-    if policed.is_some_and(|(_, [src, _])| !is_node(src) && !from.subject.may_be(src)) {
-        return Err(DropReason::PolicySource.into());
-    }
-    in_order(view, header, to.acl.ingress, DropReason::DefaultIngress, asking, |counters| {
-        let (set, [src, _]) = policed?;
-        if is_node(src) {
-            return Some(Ok(()));
-        }
-        let verdict = policing.judge(set, policing.identity(src), class(view, header));
-        let denied = |slot| Denied { reason: DropReason::PolicyIngress, slot: Some(slot) };
-        Some(count(verdict, counters).map_err(denied))
-    })
-}
-
-/// The tiers of one end: lists, then what policies say, if they say anything, else lists again; and if nobody says anything, the
-/// port's default verdict.
-#[inline]
-fn in_order(
-    view: &View,
-    header: &Header,
-    lists: Chains,
-    default: DropReason,
-    asking: &mut Asking,
-    policies: impl FnOnce(&Counters) -> Option<Result<(), Denied>>,
-) -> Result<(), Denied> {
-    if lists.before.is_some()
-        && let Some(said) = listed(view, header, lists.before, asking)
-    {
-        return said;
-    }
-    if let Some(said) = policies(asking.counters) {
-        return said;
-    }
-    if lists.after.is_some()
-        && let Some(said) = listed(view, header, lists.after, asking)
-    {
-        return said;
-    }
-    if lists.denies { Err(Denied { reason: default, slot: Some(acl::DEFAULT) }) } else { Ok(()) }
-}
-
-/// What a tier's lists say, if they decide. A staged rule that would have is counted.
-#[inline(never)]
-fn listed(view: &View, header: &Header, tier: Tier, asking: &mut Asking) -> Option<Result<(), Denied>> {
-    let lists = &view.snapshot.listed;
-    let (would, does) = (lists.rehearse(tier, header), tier.enforced.and_then(|it| lists.judge(it, header)));
-    for ruling in [would, does].into_iter().flatten() {
-        if let Some(counter) = asking.counters.rule(ruling.slot) {
-            counter.add(1);
-        }
-        // What stops is told of anyway.
-        if ruling.log && (ruling.staged || !ruling.action.stops()) {
-            _ = asking.logged.try_push(ruling);
-        }
-    }
-    let ruling = does?;
-    asking.stateless |= ruling.stateless;
-    let denied = |reason| Some(Err(Denied { reason, slot: Some(ruling.slot) }));
-    match ruling.action {
-        AclAction::Allow => Some(Ok(())),
-        AclAction::Deny => denied(DropReason::AclDenied),
-        AclAction::Reject => denied(DropReason::AclRejected),
-        AclAction::Pass => None,
-    }
-}
-
-/// The class of protocol and destination port that policies know.
-fn class(view: &View, header: &Header) -> u16 {
-    view.snapshot.policing.class(header.protocol, header.number)
-}
-
-fn count(verdict: Result<Slot, Slot>, counters: &Counters) -> Result<(), Slot> {
-    let (Ok(slot) | Err(slot)) = verdict;
-    if let Some(counter) = counters.rule(slot) {
-        counter.add(1);
-    }
-    verdict.map(drop)
 }
 
 fn read(view: &View, bytes: &[u8], note: &Note) -> Result<Read, DropReason> {

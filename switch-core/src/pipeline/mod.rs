@@ -12,7 +12,7 @@
 //! | [`back`] | an answer to what the node's kernel sent goes back to the kernel |
 //! | [`route`] | to the bridge's own MAC: the route, the neighbour, its port; or the switch itself |
 //! | [`forward`] | all else: where the destination is; storm control of what has none |
-//! | [`admit`] | whether network policies and access control lists let it through |
+//! | [`admit`] | whether network policies and access control lists let it through, as [`judge`] has it |
 //! | [`rewrite`] | a routed packet's new addresses, one hop less; TCP's segment size, where asked for |
 //! | [`egress`] | what the way out asks for: tag, MTU |
 //! | [`emit`] | into queues and back to the pool; flooding copies here, superframes are cut up for who takes none |
@@ -36,6 +36,7 @@ mod forward;
 mod guard;
 mod hear;
 pub mod hold;
+pub mod judge;
 mod learn;
 pub mod live;
 pub mod meter;
@@ -83,6 +84,8 @@ mod fragment_tests;
 mod glance_rig;
 #[cfg(test)]
 mod glance_tests;
+#[cfg(test)]
+mod judge_tests;
 #[cfg(test)]
 mod l2_tests;
 #[cfg(test)]

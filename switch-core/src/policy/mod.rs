@@ -5,7 +5,7 @@
 //! The peer's address → its *identity* by longest prefix: two addresses of which every policy thinks the same have
 //! one identity. Protocol and port → a *class* by one look into a table: two ports that no policy tells apart
 //! have one class. Then the subject's [`Set`]: identity → row, class → column, and the verdict stands in the
-//! matrix. That is the walk of the prefix table and four reads, whatever the number of rules (ADR 0014).
+//! matrix. That is the walk of the prefix table and four reads, whatever the number of rules (ADR 0014): [`PROBES_MAX`].
 //!
 //! | module | what |
 //! |---|---|
@@ -31,13 +31,14 @@ pub mod cases;
 mod diff_tests;
 #[cfg(not(loom))]
 #[cfg(test)]
-mod plain;
+pub mod plain;
 #[cfg(not(loom))]
 #[cfg(test)]
 mod tests;
 
 use crate::prefetch::prefetch;
 use crate::table::lpm::{self, Lpm};
+use crate::table::probes::{self, Probes, Uncounted};
 use crate::wire::hop::V4_MAPPED;
 use arrayvec::ArrayVec;
 use hashbrown::HashMap;
@@ -55,6 +56,12 @@ pub const RULES_MAX: usize = 1 << 17;
 /// Most bytes that compiled policies may take. A node with 250 pods and 10 000 rules needs a few megabytes; this
 /// keeps an edge node with 1 GiB alive while the old tables and the new ones are both there.
 pub const MEMORY_MAX: usize = 256 << 20;
+
+/// Most probes for what a set says of one packet between addresses of IPv4: those of the peer's identity, and an entry each of class, row, column and
+/// verdict, however many rules there are.
+pub const V4_PROBES_MAX: u32 = lpm::V4_PROBES_MAX + 4;
+/// The same of IPv6.
+pub const PROBES_MAX: u32 = lpm::PROBES_MAX + 4;
 
 /// Number of a rule: its place among the counters.
 pub type Slot = u32;
@@ -188,8 +195,9 @@ pub struct Set {
 impl Set {
     /// Where its verdict about a row stands.
     #[inline(always)]
-    fn cell(&self, row: u32, class: u16) -> usize {
-        (u32::from(self.columns[usize::from(class)]) * self.rows_len + row) as usize
+    fn cell(&self, row: u32, class: u16, probes: impl Probes) -> usize {
+        let column = probes::at(&self.columns, usize::from(class), probes);
+        (u32::from(column) * self.rows_len + row) as usize
     }
 }
 
@@ -267,26 +275,45 @@ impl Compiled {
     /// The identity of an address.
     #[inline]
     pub fn identity(&self, ip: u128) -> u32 {
-        self.value(ip).saturating_sub(1)
+        self.identity_with(ip, Uncounted)
+    }
+
+    /// The same with whoever counts.
+    #[inline]
+    pub fn identity_with(&self, ip: u128, probes: impl Probes) -> u32 {
+        self.value(ip, probes).saturating_sub(1)
     }
 
     /// What the prefix tables say of an address: an identity and one, or 0 for the first.
     #[inline(always)]
-    fn value(&self, ip: u128) -> u32 {
-        if is_v4(ip) { self.v4.find_v4(ip as u32) } else { self.v6.find(ip) }
+    fn value(&self, ip: u128, probes: impl Probes) -> u32 {
+        if is_v4(ip) { self.v4.find_v4_with(ip as u32, probes) } else { self.v6.find_with(ip, probes) }
     }
 
     /// The class of a destination port, if it is known, of a protocol.
     #[inline]
     pub fn class(&self, protocol: u8, port: Option<u16>) -> u16 {
-        self.classes.of(protocol, port)
+        self.class_with(protocol, port, Uncounted)
+    }
+
+    /// The same with whoever counts.
+    #[inline]
+    pub fn class_with(&self, protocol: u8, port: Option<u16>, probes: impl Probes) -> u16 {
+        self.classes.of(protocol, port, probes)
     }
 
     /// What a set says of a peer and a class of ports: the rule that allows, or the one that does not.
     #[inline]
     pub fn judge(&self, set: u32, identity: u32, class: u16) -> Result<Slot, Slot> {
+        self.judge_with(set, identity, class, Uncounted)
+    }
+
+    /// The same with whoever counts.
+    #[inline]
+    pub fn judge_with(&self, set: u32, identity: u32, class: u16, probes: impl Probes) -> Result<Slot, Slot> {
         let set = &self.sets[set as usize];
-        match set.verdicts[set.cell(set.rows[identity as usize], class)] {
+        let row = probes::at(&set.rows, identity as usize, probes);
+        match probes::at(&set.verdicts, set.cell(row, class, probes), probes) {
             0 => Err(set.denied),
             slot => Ok(slot - 1),
         }
@@ -301,7 +328,7 @@ impl Compiled {
             // Both at once are rare.
             _ => {
                 for (asked, value) in asked.iter().zip(values) {
-                    *value = self.value(asked.peer);
+                    *value = self.value(asked.peer, Uncounted);
                 }
             }
         }
@@ -318,7 +345,7 @@ impl Compiled {
         }
         for (asked, identity) in asked.iter().zip(identities) {
             let set = &self.sets[asked.set as usize];
-            let cell = set.cell(set.rows[identity], asked.class);
+            let cell = set.cell(set.rows[identity], asked.class, Uncounted);
             prefetch(set.verdicts.as_ptr().wrapping_add(cell));
         }
     }

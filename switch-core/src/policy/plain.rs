@@ -21,16 +21,17 @@ pub fn passes(input: &Input, from: u128, to: u128, protocol: Option<Protocol>, p
     {
         return true;
     }
-    let way_out = source.is_none_or(|pod| {
-        input.node.contains(&to) || allows(input, pod, PolicyType::Egress, to, destination, protocol, port)
-    });
-    let way_in = destination.is_none_or(|pod| {
-        input.node.contains(&from) || allows(input, pod, PolicyType::Ingress, from, Some(pod), protocol, port)
-    });
+    let says = |pod, direction, peer, destination| {
+        input.node.contains(&peer)
+            || allows(input, pod, direction, peer, destination, protocol, port).unwrap_or(true)
+    };
+    let way_out = source.is_none_or(|pod| says(pod, PolicyType::Egress, to, destination));
+    let way_in = destination.is_none_or(|pod| says(pod, PolicyType::Ingress, from, Some(pod)));
     way_out && way_in
 }
 
-fn allows(
+/// Whether the policies of one end allow it; none: they do not isolate it.
+pub fn allows(
     input: &Input,
     subject: &Pod,
     direction: PolicyType,
@@ -38,7 +39,7 @@ fn allows(
     destination: Option<&Pod>,
     protocol: Option<Protocol>,
     port: Option<u16>,
-) -> bool {
+) -> Option<bool> {
     let is_of_subject = |policy: &&NetworkPolicy| {
         policy.metadata.namespace == subject.workload.namespace
             && selects(&policy.spec.pod_selector, &subject.workload.labels)
@@ -55,11 +56,11 @@ fn allows(
             let known = peers.is_empty() || peers.iter().any(|it| is_peer(input, policy, it, peer));
             let open = ports.is_empty() || ports.iter().any(|it| is_port(it, destination, protocol, port));
             if known && open {
-                return true;
+                return Some(true);
             }
         }
     }
-    !isolated
+    isolated.then_some(false)
 }
 
 fn is_peer(input: &Input, policy: &NetworkPolicy, peer: &Peer, ip: u128) -> bool {

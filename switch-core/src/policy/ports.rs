@@ -1,6 +1,7 @@
 //! Classes of ports: ports that no rule tells apart have one class, found by one look into a table.
 
 use super::compile::TooMuch;
+use crate::table::probes::Probes;
 use crate::wire::ip::{SCTP, TCP, UDP};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -76,7 +77,7 @@ impl Classes {
 
     /// The class of a port, if it is known, of a protocol.
     #[inline]
-    pub fn of(&self, protocol: u8, port: Option<u16>) -> u16 {
+    pub fn of(&self, protocol: u8, port: Option<u16>, probes: impl Probes) -> u16 {
         let protocol = match protocol {
             TCP => Protocol::Tcp,
             UDP => Protocol::Udp,
@@ -85,10 +86,13 @@ impl Classes {
         } as usize;
         match port {
             None => PORTLESS + protocol as u16,
-            Some(port) => match self.table.get(protocol * PORTS + usize::from(port)) {
-                Some(class) => *class,
-                None => FIRST + protocol as u16,
-            },
+            Some(port) => {
+                probes.probe();
+                match self.table.get(protocol * PORTS + usize::from(port)) {
+                    Some(class) => *class,
+                    None => FIRST + protocol as u16,
+                }
+            }
         }
     }
 

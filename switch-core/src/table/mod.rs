@@ -8,6 +8,7 @@
 //! | [`flow`] | flows: TCP, UDP and the like, how far each has come, and what was decided about it |
 //! | [`lpm`] | the longest prefix of an address: immutable, changed by sharing |
 //! | [`neigh`] | who has which address: states, ageing, limits |
+//! | [`probes`] | how many reads a classification takes, where somebody counts |
 //! | [`loops`] | which ports a loop was found behind |
 
 pub mod atomic;
@@ -17,6 +18,7 @@ pub mod flow;
 pub mod loops;
 pub mod lpm;
 pub mod neigh;
+pub mod probes;
 pub mod wide;
 
 /// Atomics that `loom` can watch (in the package `switch-loom`, which is these files again), or the real ones.

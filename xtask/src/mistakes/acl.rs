@@ -4,8 +4,24 @@ use super::Mistake;
 
 pub(super) const ACLS: &[Mistake] = &[
     Mistake {
+        what: "an address is looked up twice for each chain",
+        file: "acl/mod.rs",
+        right: "ends.map(|ip| self.identities.of(ip, probes)),",
+        wrong: "ends.map(|ip| self.identities.of(ip, probes) & self.identities.of(ip, probes)),",
+        test: "judge_tests",
+        loom: false,
+    },
+    Mistake {
+        what: "what policies allow, lists of the last tier are asked about",
+        file: "pipeline/judge.rs",
+        right: "    if let Some(said) = policies(asking) {\n        return said;",
+        wrong: "    if let Some(Err(said)) = policies(asking) {\n        return Err(said);",
+        test: "judge_tests",
+        loom: false,
+    },
+    Mistake {
         what: "a default verdict is declared and not asked",
-        file: "pipeline/admit.rs",
+        file: "pipeline/judge.rs",
         right: "if lists.denies {",
         wrong: "if lists.denies && false {",
         test: "what_nobody_decides",
@@ -53,7 +69,7 @@ pub(super) const ACLS: &[Mistake] = &[
     },
     Mistake {
         what: "what is stateless makes a flow, and its answers pass",
-        file: "pipeline/admit.rs",
+        file: "pipeline/judge.rs",
         right: "asking.stateless |= ruling.stateless;",
         wrong: "",
         test: "what_is_stateless",
@@ -86,8 +102,8 @@ pub(super) const ACLS: &[Mistake] = &[
     Mistake {
         what: "a mask of a MAC is not used",
         file: "acl/fields.rs",
-        right: "classes.get(&(mac & mask)).copied();",
-        wrong: "classes.get(&mac).copied();",
+        right: "classes.get(&(mac & mask)).copied()",
+        wrong: "classes.get(&mac).copied()",
         test: "macs_with_masks",
         loom: false,
     },
@@ -173,7 +189,7 @@ pub(super) const ACLS: &[Mistake] = &[
     },
     Mistake {
         what: "what is denied is told twice",
-        file: "pipeline/admit.rs",
+        file: "pipeline/judge.rs",
         right: "ruling.log && (ruling.staged || !ruling.action.stops())",
         wrong: "ruling.log",
         test: "what_a_rule_logs",
@@ -197,15 +213,15 @@ pub(super) const ACLS: &[Mistake] = &[
     },
     Mistake {
         what: "lists of the last tier are asked before policies",
-        file: "pipeline/admit.rs",
-        right: "listed(view, header, lists.before, asking)",
-        wrong: "listed(view, header, lists.after, asking)",
+        file: "pipeline/judge.rs",
+        right: "listed(snapshot, header, lists.before, asking)",
+        wrong: "listed(snapshot, header, lists.after, asking)",
         test: "acl_tests",
         loom: false,
     },
     Mistake {
         what: "a staged rule decides",
-        file: "pipeline/admit.rs",
+        file: "pipeline/judge.rs",
         right: "let ruling = does?;",
         wrong: "let ruling = would.or(does)?;",
         test: "acl_tests",

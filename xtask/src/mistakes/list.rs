@@ -4,6 +4,22 @@ use super::Mistake;
 
 pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
+        what: "a word that leads on is read and not counted",
+        file: "table/lpm/mod.rs",
+        right: "                    probes.probe();\n                    word = cell.load(Relaxed);",
+        wrong: "                    word = cell.load(Relaxed);",
+        test: "the_deepest_of_all_ways",
+        loom: false,
+    },
+    Mistake {
+        what: "a column of a policy's set is read and not counted",
+        file: "policy/mod.rs",
+        right: "probes::at(&self.columns, usize::from(class), probes);",
+        wrong: "self.columns[usize::from(class)];\n        _ = probes;",
+        test: "policies_take_what_they_may",
+        loom: false,
+    },
+    Mistake {
         what: "a lane's number is its own for good, whoever goes before it",
         file: "worker/turn.rs",
         right: "Command::TakeLane(..) | Command::PackLane(..) => Lanes::Others,",

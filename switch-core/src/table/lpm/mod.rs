@@ -24,6 +24,7 @@ mod part;
 #[cfg(test)]
 mod tests;
 
+use super::probes::{Probes, Uncounted};
 use crate::prefetch::prefetch;
 use arena::{Arena, Slabs};
 use arrayvec::ArrayVec;
@@ -53,6 +54,24 @@ pub struct Change {
     pub len: u8,
     /// What a lookup says, at most [`VALUE_MAX`]; [`NO_ROUTE`] takes the prefix away.
     pub value: u32,
+}
+
+/// Most probes of one lookup: see [`probes_max`].
+pub const V4_PROBES_MAX: u32 = probes_max(u32::BITS as u8);
+/// The same of an address of 128 bits.
+pub const PROBES_MAX: u32 = probes_max(u128::BITS as u8);
+
+/// The root's word, and of each part on the way a line and the word that leads on, however many routes there are. There are most parts where all
+/// nodes of 16 bits are split.
+const fn probes_max(bits: u8) -> u32 {
+    let (mut depth, mut probes) = (ROOT_BITS, 1);
+    while depth < bits {
+        let width = node::width(depth);
+        let parts = if width > part::DIRECT_BITS { 2 } else { 1 };
+        probes += 2 * parts;
+        depth += width;
+    }
+    probes
 }
 
 type Group = [Option<Arc<Node>>; GROUP];
@@ -99,24 +118,39 @@ impl Lpm {
     /// none.
     #[inline]
     pub fn find(&self, key: u128) -> u32 {
-        self.find_key(key)
+        self.find_with(key, Uncounted)
+    }
+
+    /// The same with whoever counts.
+    #[inline]
+    pub fn find_with(&self, key: u128, probes: impl Probes) -> u32 {
+        self.find_key(key, probes)
     }
 
     /// The same for an IPv4 address.
     #[inline]
     pub fn find_v4(&self, ip: u32) -> u32 {
-        self.find_key(ip)
+        self.find_v4_with(ip, Uncounted)
+    }
+
+    /// The same with whoever counts.
+    #[inline]
+    pub fn find_v4_with(&self, ip: u32, probes: impl Probes) -> u32 {
+        self.find_key(ip, probes)
     }
 
     #[inline(always)]
-    fn find_key(&self, key: impl Key) -> u32 {
+    fn find_key(&self, key: impl Key, probes: impl Probes) -> u32 {
+        probes.probe();
         let mut word = self.root_word(key);
         let mut best = part::value(word);
         let mut from = u32::from(ROOT_BITS);
         while !part::is_bare(word) {
+            probes.probe();
             match part::find(&self.slabs, word, key, from) {
                 part::Found::Leaf(leaf) => return u32::from(or(leaf, best)),
                 part::Found::Further(cell, bits) => {
+                    probes.probe();
                     word = cell.load(Relaxed);
                     best = or(part::value(word), best);
                     from = bits;

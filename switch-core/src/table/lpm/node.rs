@@ -42,7 +42,7 @@ pub struct Node {
 
 /// Bits that a node has behind `depth` others, unless it is split. IPv4 ends with the third; the lengths that are
 /// frequent end with one: /24, /32, /48, /64.
-pub fn width(depth: u8) -> u8 {
+pub const fn width(depth: u8) -> u8 {
     match depth {
         0 => ROOT_BITS,
         ROOT_BITS => DIRECT_BITS,

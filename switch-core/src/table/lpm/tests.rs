@@ -1,7 +1,9 @@
 //! Lookups and changes beside their dull twin, which looks at every prefix.
 
 use super::*;
+use crate::table::probes::Counted;
 use proptest::prelude::*;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// The dull twin.
@@ -74,12 +76,20 @@ fn ends(twin: &BTreeMap<(u128, u8), u32>) -> impl Iterator<Item = u128> {
     })
 }
 
-/// Looked up one by one and by batch.
+/// What a lookup says that counts its probes, and how many there were.
+fn counted(lpm: &Lpm, key: impl Key) -> (u32, u32) {
+    let probes = Cell::new(0);
+    (lpm.find_key(key, Counted(&probes)), probes.get())
+}
+
+/// Looked up one by one and by batch, in no more probes than there may be.
 fn find_all(lpm: &Lpm, keys: &[u128]) -> Vec<u32> {
     let mut values = vec![0; keys.len()];
     find_each(&mut values, |n| (lpm, keys[n]));
     for (key, value) in keys.iter().zip(&values) {
-        assert_eq!(lpm.find(*key), *value, "{key:#034x}");
+        let (found, probes) = counted(lpm, *key);
+        assert_eq!((lpm.find(*key), found), (*value, *value), "{key:#034x}");
+        assert!((1..=PROBES_MAX).contains(&probes), "{key:#034x} takes {probes} probes");
     }
     values
 }
@@ -187,7 +197,9 @@ proptest! {
         lpm.find_v4_each(&ips, &mut values);
         for (ip, value) in ips.iter().zip(values) {
             prop_assert_eq!(lpm.find_v4(*ip), lpm.find(u128::from(*ip) << 96));
-            prop_assert_eq!(lpm.find_v4(*ip), value);
+            let (found, probes) = counted(&lpm, *ip);
+            prop_assert_eq!((lpm.find_v4(*ip), found), (value, value));
+            prop_assert!((1..=V4_PROBES_MAX).contains(&probes), "{} probes", probes);
         }
     }
 }
@@ -247,6 +259,33 @@ fn one_of_many_in_a_node_costs_what_it_is() {
     let node = |lpm: &Lpm| lpm.nodes.iter().flat_map(|group| group.iter().flatten()).next().cloned().unwrap();
     let (shared, groups) = node(&before).children().shared(node(&after).children());
     assert_eq!((shared, groups), (31, 32), "one group of 32 is another");
+}
+
+/// As many as there may be are taken where every part is a bitmap, each below the one before, and two of them where a node of 16 bits is
+/// split; and nothing that is added then makes it more.
+#[test]
+fn the_deepest_of_all_ways_takes_what_the_bound_says() {
+    // At each depth where a part may begin, 17 runs and more beside the way further down, and too many for a node of 16 bits.
+    let crowd = |key: u128, bits: u8, values: u32| {
+        let ends = (24..=bits).step_by(8);
+        ends.flat_map(move |end| {
+            let last = (1..=70u128).map(move |n| (key >> (128 - end) ^ n) << (128 - end));
+            last.zip(1..).map(move |(key, n): (u128, u32)| Change { key, len: end, value: 1 + n % values })
+        })
+    };
+    let key = 0x2001_0db8_1234_5678_9abc_def0_1357_9bdf_u128;
+    let mut all: Vec<Change> = crowd(key, 128, 9).chain([Change { key, len: 128, value: 77 }]).collect();
+    let lpm = Lpm::default().changed(&mut all);
+    assert_eq!((counted(&lpm, key), PROBES_MAX), ((77, 29), 29));
+    let ip = 0x0a01_0203u32;
+    let host = Change { key: u128::from(ip) << 96, len: 32, value: 77 };
+    let mut all: Vec<Change> = crowd(host.key, 32, 9).chain([host]).collect();
+    let lpm = Lpm::default().changed(&mut all);
+    assert_eq!((counted(&lpm, ip), V4_PROBES_MAX), ((77, 5), 5));
+    // What has no route at all, and what has one in the root.
+    assert_eq!(counted(&lpm, 0xc0a8_0001u32), (NO_ROUTE, 1));
+    let lpm = lpm.changed(&mut [v4(0xc000_0000, 2, 5)]);
+    assert_eq!((counted(&lpm, 0xc0a8_0001u32), counted(&lpm, ip)), ((5, 1), (77, 5)));
 }
 
 #[test]
