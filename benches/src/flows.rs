@@ -2,15 +2,18 @@
 //! What is timed is `Pipeline::run` and nothing else.
 
 use crate::cycles::WARM_PACKETS;
-use crate::pipeline::{fresh, snapshot, two_ports};
+use crate::pipeline::{declared, fresh, snapshot, two_ports};
 use quanta::Clock;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use switch_api::{NetworkPolicy, PortSettings, Workload};
+use switch_api::{NetworkPolicy, PortSettings, Request, Workload};
+use switch_core::acl::Header;
 use switch_core::config::snapshot::Snapshot;
-use switch_core::counter::{Event, NoLaps};
+use switch_core::counter::{Counters, Event, NoLaps};
 use switch_core::frame::{BATCH_FRAMES, Batch, Pool};
+use switch_core::pipeline::judge::probed;
 use switch_core::pipeline::{Now, Pipeline, Tables, World};
+use switch_core::policy::to_bits;
 use switch_core::table::flow::record::RECORD_BYTES;
 
 /// Bytes of a frame without its FCS.
@@ -22,7 +25,7 @@ pub(crate) const UDP: u8 = 17;
 /// TCP.
 pub(crate) const TCP: u8 = 6;
 /// Ports of a flow, unless said: its own, and the one behind which the second station listens.
-const PORTS: [u16; 2] = [5, 6];
+pub(crate) const PORTS: [u16; 2] = [5, 6];
 
 /// What the second station is to policies.
 pub(crate) fn workload() -> Workload {
@@ -68,6 +71,17 @@ impl Template {
     }
 }
 
+/// Probes of first packets: what one takes on average and at most, and what one may take at most, however many rules there are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Probes {
+    /// On average.
+    pub mean: f64,
+    /// At most.
+    pub largest: u32,
+    /// The bound.
+    pub bound: u32,
+}
+
 /// A pipeline with flows.
 #[derive(Debug)]
 pub struct Bench {
@@ -91,6 +105,11 @@ impl Bench {
     /// The same, with a second port that is a workload of the namespace `default` and isolated by `policies`.
     pub fn policed(room: usize, policies: &[NetworkPolicy]) -> Self {
         Self::over(room, snapshot(policies, PortSettings::default(), Some(workload())))
+    }
+
+    /// The same with whatever is declared.
+    pub fn declared(room: usize, all: impl Iterator<Item = Request>) -> Self {
+        Self::over(room, declared(all, PortSettings::default(), Some(workload())))
     }
 
     fn over(room: usize, snapshot: Snapshot) -> Self {
@@ -225,9 +244,31 @@ impl Bench {
         ticks as f64 / (batches * BATCH_FRAMES) as f64
     }
 
+    /// What the judgement of SYNs by the first port takes: of who sends them, and the ports. All of them are to pass.
+    pub fn probes(&self, all: impl Iterator<Item = (u32, [u16; 2])>) -> Result<Probes, String> {
+        let counters = Counters::new(0);
+        let [from, to] = [0, 1].map(|id| self.snapshot.port(id));
+        let (from, to) = from.zip(to).ok_or("there are two ports")?;
+        let address = |bits: u32| to_bits(Ipv4Addr::from_bits(bits).into());
+        let (mut sum, mut count, mut largest, mut bound) = (0u64, 0u64, 0, 0);
+        for (flow, ports) in all {
+            let header = Header::new([address(flow | 0x0a00_0000), address(SECOND)], TCP, ports, [0; 2]);
+            let one = probed(&self.snapshot, &header, from, to, &counters);
+            one.said.map_err(|denied| format!("{header:?} is {denied:?}"))?;
+            (sum, count) = (sum + u64::from(one.probes), count + 1);
+            (largest, bound) = (one.probes.max(largest), one.most.max(bound));
+        }
+        Ok(Probes { mean: sum as f64 / count as f64, largest, bound })
+    }
+
     /// New flows so far.
     pub fn new_flows(&self) -> u64 {
         self.pipeline.private.counters.event(Event::FlowNew).get()
+    }
+
+    /// Bytes that access control lists take compiled.
+    pub fn listed_bytes(&self) -> usize {
+        self.snapshot.listed.bytes
     }
 
     /// Identities that the policies tell apart, and the bytes they take compiled.

@@ -224,13 +224,23 @@ pub(crate) fn snapshot(
     settings: PortSettings,
     workload: Option<Workload>,
 ) -> Snapshot {
+    let policies = policies.iter().map(|policy| Request::PolicyAdd(Box::new(policy.clone())));
+    declared(policies, settings, workload)
+}
+
+/// The same with whatever is declared about them.
+pub(crate) fn declared(
+    all: impl Iterator<Item = Request>,
+    settings: PortSettings,
+    workload: Option<Workload>,
+) -> Snapshot {
     let name = |text: &str| text.parse().unwrap_or_else(|error| panic!("{error}"));
     let declare =
         |model: Model, request: Request| model.apply(&request).unwrap_or_else(|error| panic!("{error}"));
     let mut model = declare(Model::default(), Request::BridgeAdd(Bridge::new(name("br0"))));
-    // Policies first: they are compiled when there is somebody whom they are about, once.
-    for policy in policies {
-        model = declare(model, Request::PolicyAdd(Box::new(policy.clone())));
+    // Rules first: policies are compiled when there is somebody whom they are about, once.
+    for request in all {
+        model = declare(model, request);
     }
     for (port, workload) in [("a", None), ("b", workload)] {
         let port = Port {

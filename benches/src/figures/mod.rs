@@ -1,6 +1,7 @@
 //! The registry of every figure. Each has an id, a value, a unit and a numeric bar; whether it holds is
 //! computed. Peers run beside the switch in the same run.
 
+pub mod acl_scale;
 pub mod attach_churn;
 pub mod blocked_time;
 pub mod boot_to_answer;
@@ -30,6 +31,7 @@ pub mod quiet_cpu;
 pub mod restart_outage;
 pub mod route_churn;
 pub mod route_scale;
+pub mod rule_scale;
 pub mod set_updates;
 pub mod stage_counters;
 pub mod tap_io;
@@ -304,6 +306,12 @@ pub const ALL: &[Entry] = &[
         "100 000 rules against 10: established and new flows",
         policy::SCALE_HELD,
         policy::scale,
+    ),
+    (
+        "acl-scale",
+        "access control lists: 100 000 general rules against 10, established and new flows",
+        acl_scale::HELD,
+        acl_scale::measure,
     ),
     (
         "policy-vs-ovs",

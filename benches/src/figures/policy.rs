@@ -1,7 +1,7 @@
 //! [policy-established] and [policy-scale]: what policies cost a packet, and what their number does to it. The second
 //! of two ports is a workload that policies isolate both ways; flows are begun from both sides.
 
-use super::{Bench, Figure, Held};
+use super::{Bench, Figure, Held, rule_scale};
 use crate::cycles::{median, per_tick};
 use crate::flows;
 use quanta::Clock;
@@ -26,13 +26,11 @@ const BLOCKS_A_POLICY: u32 = 500;
 const BLOCK_LEN: u32 = 512;
 /// Addresses that the rules of [`many`] are about, from 10.0.0.0 on.
 pub(super) const ADDRESSES: u32 = BLOCKS * BLOCK_LEN;
-const ESTABLISHED_BAR: f64 = 1.03;
-const NEW_BAR: f64 = 1.10;
 
 /// What it is held against.
 pub(super) const ESTABLISHED_HELD: Held = Held::at_most("core cycles more a packet", ESTABLISHED[0].1);
 /// What it is held against.
-pub(super) const SCALE_HELD: Held = Held::at_most("times the cost", ESTABLISHED_BAR);
+pub(super) const SCALE_HELD: Held = rule_scale::HELD;
 
 pub(super) fn established(_: &Bench) -> Result<Figure, String> {
     let clock = Clock::new();
@@ -66,39 +64,22 @@ pub(super) fn established(_: &Bench) -> Result<Figure, String> {
 }
 
 pub(super) fn scale(_: &Bench) -> Result<Figure, String> {
-    let (clock, flows) = (Clock::new(), ESTABLISHED[0].0);
-    let (mut ten, mut all) = (made(&few()?, flows)?, made(&many()?, flows)?);
-    let (mut established, mut new, mut seed) = (Vec::new(), Vec::new(), 1_234_567_891_011);
-    for _ in 0..PAIRS {
-        ten.warm(flows, &mut seed);
-        let base = ten.random(&clock, flows, BATCHES, &mut seed);
-        all.warm(flows, &mut seed);
-        established.push(all.random(&clock, flows, BATCHES, &mut seed) / base);
-    }
-    let before = [&ten, &all].map(flows::Bench::new_flows);
-    let addresses = ADDRESSES;
-    for _ in 0..PAIRS {
-        let base = ten.begun(&clock, addresses, BATCHES, &mut seed);
-        new.push((base, all.begun(&clock, addresses, BATCHES, &mut seed) / base));
-    }
-    let admitted = [ten.new_flows() - before[0], all.new_flows() - before[1]];
-    let sent = (PAIRS * BATCHES * switch_core::frame::BATCH_FRAMES) as u64;
-    // A source that comes again within a flow's life begins none.
-    if admitted.iter().any(|admitted| *admitted < sent / 100 * 98) {
-        return Err(format!("of {sent} new flows {admitted:?} were admitted"));
-    }
-    let (base, new): (Vec<f64>, Vec<f64>) = new.into_iter().unzip();
-    let (established, new, base) = (median(established), median(new), median(base) * per_tick(&clock));
-    let (identities, bytes) = all.compiled();
+    let flows = ESTABLISHED[0].0;
+    let mut benches = [made(&few()?, flows)?, made(&many()?, flows)?];
+    let begun = |bench: &mut flows::Bench, clock: &Clock, seed: &mut u64| {
+        bench.begun(clock, ADDRESSES, rule_scale::BATCHES, seed)
+    };
+    let scale = rule_scale::measure(&mut benches, flows, begun)?;
+    let probes = rule_scale::probes(&benches, || (0..ADDRESSES).map(|flow| (flow, flows::PORTS)))?;
+    let (identities, bytes) = benches[1].compiled();
     let detail = format!(
-        "established flows ({flows}) {established:.3} times 10 rules, new ones {new:.3} times (bar {NEW_BAR}; {base:.0} \
-         core cycles with 10 rules, SYNs from random ones of {addresses} addresses, every block of the rules hit); median of \
-         {PAIRS} pairs; {RULES} rules in {} policies about {BLOCKS} blocks, {identities} identities, {:.1} MiB",
+        "{scale}, SYNs from random ones of {ADDRESSES} addresses, every block of the rules hit; {probes}, of each of these \
+         addresses; {RULES} rules in {} policies about {BLOCKS} blocks, {identities} identities, {:.1} MiB",
         BLOCKS / BLOCKS_A_POLICY,
         bytes as f64 / f64::from(1 << 20)
     );
-    let figure = Figure::new("policy-scale", established, SCALE_HELD, detail);
-    Ok(figure.only_if(new <= NEW_BAR))
+    let figure = Figure::new("policy-scale", scale.established, SCALE_HELD, detail);
+    Ok(figure.only_if(scale.holds() && probes.hold()))
 }
 
 /// A pipeline under ten rules, in which so many flows are established.
