@@ -4,7 +4,7 @@
 use super::acl_field_tests::say_something_else;
 use super::acl_tests::{sent, set};
 use super::policy_route_tests::{OWN, pin};
-use super::policy_tests::{NOW, Net, answer, arrives, mac};
+use super::policy_tests::{NOW, Net, answer, arrives, mac, pod};
 use crate::counter::DropReason;
 use crate::port::memory;
 use serde_json::{Value, json};
@@ -265,4 +265,48 @@ fn an_answer_to_a_routed_frame_that_is_judged_again_is_about_no_rule_by_vlan_or_
         assert!(arrives(&mut net, 1, 0, back.clone()) && arrives(&mut net, 0, 1, question.clone()));
         assert_eq!(net.rig.drops(DropReason::AclDenied), 1);
     }
+}
+
+/// What is routed from one VLAN of a trunk to another leaves by the port that it came in by: to policies it is a pod that reaches itself, which it always
+/// does, and to lists it is what it is.
+#[test]
+fn what_is_routed_between_two_vlans_of_one_trunk_is_asked_about_by_its_lists_and_by_no_policy() {
+    let mut net = routed();
+    let (other, there) = ([2, 0, 0, 0, 0, 0x77], std::net::Ipv4Addr::new(10, 0, 1, 9));
+    let hello = [&[0xff; 6][..], &other, &[0x81, 0, 0, 20, 0x88, 0xb5], &[0; 46]].concat();
+    assert!(net.peers[0].send(hello));
+    net.rig.settle(NOW);
+    pin(&net, ("br0", vid(20)), there.into(), other);
+    let question = |number: u16| {
+        let packet =
+            super::policy_tests::packet((OWN, mac(0)), address(0).into(), there.into(), (Udp, number), 7);
+        tagged(&packet, 10)
+    };
+    let mut number = 0;
+    let mut comes_back = |net: &mut Net| {
+        number += 1;
+        net.peers.iter().for_each(|peer| while peer.recv().is_some() {});
+        assert!(net.peers[0].send(question(number)));
+        net.rig.settle(NOW);
+        net.peers[0].recv().is_some_and(|frame| frame[..6] == other && frame[14..16] == [0, 20])
+    };
+    let try_lists = |net: &mut Net, comes_back: &mut dyn FnMut(&mut Net) -> bool| {
+        assert!(comes_back(net));
+        for direction in ["ingress", "egress"] {
+            let before = net.rig.drops(DropReason::AclDenied);
+            list(net, 0, direction, json!([{"action": "deny", "destination": ["10.0.1.9/32"]}]));
+            assert!(!comes_back(net), "{direction}");
+            assert_eq!(net.rig.drops(DropReason::AclDenied), before + 1);
+            list(net, 0, direction, json!([{"action": "pass", "destination": ["10.0.1.9/32"]}]));
+            assert!(comes_back(net), "{direction}");
+        }
+    };
+    try_lists(&mut net, &mut comes_back);
+    // Isolated both ways, and nobody is allowed.
+    let policy = json!({"metadata": {"name": "closed", "namespace": "shop"},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}});
+    net.label(0, &pod("db", "10.0.0.1"));
+    net.rig.declare(&Request::PolicyAdd(serde_json::from_value(policy).unwrap())).unwrap();
+    assert!(!arrives(&mut net, 0, 1, tagged(&by_switch(0, 1, 9), 10)));
+    try_lists(&mut net, &mut comes_back);
 }

@@ -72,9 +72,10 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
         binding::write_out(view, &mut private.flows, index);
         let track = &private.flows.tracks[index];
         let mut asking = Asking::new(&private.counters);
+        asking.itself = note.verdict == Verdict::Port(view.in_port);
         let outcome = match note.verdict {
-            // A pod always reaches itself.
-            Verdict::Port(port) if port == view.in_port => continue,
+            // A pod always reaches itself. Lists may be about what is routed between two VLANs of one port.
+            Verdict::Port(_) if asking.itself && !view.facts.acl.is_listed() => continue,
             Verdict::Port(_) => match way.to {
                 Some(to) if view.facts.judged || to.judged => {
                     let keeper = &private.flows.keeper;

@@ -46,6 +46,8 @@ pub(super) struct Asking<'a, P = Uncounted> {
     pub logged: ArrayVec<Ruling, RULINGS_MAX>,
     /// A rule allows it that keeps no flows.
     pub stateless: bool,
+    /// It leaves by the port that it came in by. A pod always reaches itself, as far as policies go; lists are asked.
+    pub itself: bool,
     probes: P,
 }
 
@@ -57,7 +59,7 @@ impl<'a> Asking<'a> {
 
 impl<'a, P> Asking<'a, P> {
     fn counting(counters: &'a Counters, probes: P) -> Self {
-        Self { counters, logged: ArrayVec::new(), stateless: false, probes }
+        Self { counters, logged: ArrayVec::new(), stateless: false, itself: false, probes }
     }
 }
 
@@ -148,7 +150,7 @@ fn egress_with<P: Probes>(
     let policing = &snapshot.policing;
     in_order(snapshot, header, from.acl.egress, DropReason::DefaultEgress, asking, |asking| {
         let (set, [_, dst]) = from.subject.egress.zip(header.ends)?;
-        if policing.is_node(dst) {
+        if asking.itself || policing.is_node(dst) {
             return Some(Ok(()));
         }
         let (identity, class) =
@@ -172,12 +174,13 @@ fn ingress_with<P: Probes>(
     // Who is the node: its own addresses count, and only where the node is.
     let is_node = |src| from.is_node && policing.is_node(src);
     let policed = to.subject.ingress.zip(header.ends);
-    if policed.is_some_and(|(_, [src, _])| !is_node(src) && !from.subject.may_be(src)) {
+    let poses = |src| !asking.itself && !is_node(src) && !from.subject.may_be(src);
+    if policed.is_some_and(|(_, [src, _])| poses(src)) {
         return Err(DropReason::PolicySource.into());
     }
     in_order(snapshot, header, to.acl.ingress, DropReason::DefaultIngress, asking, |asking| {
         let (set, [src, _]) = policed?;
-        if is_node(src) {
+        if asking.itself || is_node(src) {
             return Some(Ok(()));
         }
         let (identity, class) =

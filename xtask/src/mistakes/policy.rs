@@ -27,4 +27,20 @@ pub(super) const POLICY: &[Mistake] = &[
         test: "tcp_policy_tests",
         loom: false,
     },
+    Mistake {
+        what: "lists are not asked about what leaves by the port that it came in by",
+        file: "pipeline/admit.rs",
+        right: "if asking.itself && !view.facts.acl.is_listed() => continue",
+        wrong: "if asking.itself => continue",
+        test: "acl_frame_tests",
+        loom: false,
+    },
+    Mistake {
+        what: "where lists are asked, a pod that is isolated does not reach itself",
+        file: "pipeline/judge.rs",
+        right: "if asking.itself || is_node(src) {",
+        wrong: "if is_node(src) {",
+        test: "acl_frame_tests",
+        loom: false,
+    },
 ];
