@@ -54,6 +54,7 @@ mod segment;
 pub mod slow;
 mod stand_in;
 pub mod storm;
+mod tables;
 mod track;
 mod translate;
 mod tunnel;
@@ -134,13 +135,7 @@ use crate::config::snapshot::{PortFacts, PortId, Snapshot};
 use crate::counter::{Counters, DropReason, NoLaps, Stage};
 use crate::frame::{Area, BATCH_FRAMES, Batch, Frame, Pool, TxQueue};
 use crate::host::advert::Withdrawn;
-use crate::table::fdb::Fdb;
-use crate::table::flow::Flows;
-use crate::table::flow::fragments::{FRAGMENTED_MAX, Fragments};
-use crate::table::loops::Loops;
-use crate::table::neigh::Neighbours;
 use crate::table::wide::Key;
-use crate::table::wide::LINE_BYTES;
 use arrayvec::ArrayVec;
 use capture::Capture;
 pub use exact::EXACT_BYTES;
@@ -152,68 +147,11 @@ use refusals::{Logs, Refusals};
 use slow::Slow;
 use std::sync::Arc;
 use storm::Storms;
+pub use tables::{TableSizes, Tables};
 use verdict::{Fit, Why};
 pub use watch::Watch;
 pub use ways::WAYS_BYTES;
 use ways::Ways;
-
-/// Learned state, shared by all workers.
-#[derive(Debug)]
-pub struct Tables {
-    /// Stations.
-    pub fdb: Fdb,
-    /// Ports with a loop behind them.
-    pub loops: Loops,
-    /// Who has which address.
-    pub neigh: Neighbours,
-    /// Who speaks with whom.
-    pub flows: Flows,
-    /// What later fragments belong to.
-    pub fragments: Fragments,
-}
-
-/// How much may be learned.
-#[derive(Clone, Copy, Debug)]
-pub struct TableSizes {
-    /// Stations.
-    pub fdb_entries: usize,
-    /// Neighbours.
-    pub neighbours: usize,
-    /// Flows.
-    pub flows: usize,
-    /// TCP flows may begin in the middle: after a restart, which forgets them.
-    pub flow_pickup: bool,
-}
-
-impl Tables {
-    /// A copy that answers the same and that nobody else writes or reads.
-    pub fn copy(&self) -> Self {
-        Self {
-            fdb: self.fdb.copy(),
-            loops: self.loops.copy(),
-            neigh: self.neigh.copy(),
-            flows: self.flows.copy(),
-            fragments: self.fragments.copy(),
-        }
-    }
-
-    /// Empty ones. `seed` keeps a hostile sender from choosing keys that share a place.
-    pub fn new(sizes: TableSizes, seed: [u64; 2]) -> Self {
-        Self {
-            fdb: Fdb::new(sizes.fdb_entries, PORTS_MAX, seed),
-            loops: Loops::new(PORTS_MAX),
-            neigh: Neighbours::new(sizes.neighbours, PORTS_MAX, seed),
-            flows: Flows::new(sizes.flows, PORTS_MAX, seed, sizes.flow_pickup),
-            fragments: Fragments::new(FRAGMENTED_MAX, seed),
-        }
-    }
-
-    /// Bytes they take, fixed when they are made.
-    pub fn bytes(&self) -> usize {
-        let lines = self.neigh.lines() + self.fragments.lines();
-        self.fdb.bytes() + self.flows.bytes() + lines * LINE_BYTES
-    }
-}
 
 /// Now, as the pipeline is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,8 +14,8 @@ pub(super) const POLICY: &[Mistake] = &[
     Mistake {
         what: "network policies are not asked about what is routed",
         file: "pipeline/admit.rs",
-        right: "Verdict::Port(port) if port == view.in_port => continue,",
-        wrong: "Verdict::Port(port) if port == view.in_port || note.routed => continue,",
+        right: "Verdict::Port(_) => match way.to {",
+        wrong: "Verdict::Port(_) if note.routed => continue,\n            Verdict::Port(_) => match way.to {",
         test: "policy_route_tests",
         loom: false,
     },
