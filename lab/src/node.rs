@@ -325,6 +325,16 @@ impl Daemon {
         self.stats().drops.iter().filter(|drop| drop.reason == reason).map(|drop| drop.frames).sum()
     }
 
+    /// The same of one port: whose frames they were, or would have been.
+    pub fn drops_at(&self, port: &str, reason: &str) -> u64 {
+        let drops = self.stats().drops;
+        drops
+            .iter()
+            .filter(|drop| drop.reason == reason && drop.port.as_str() == port)
+            .map(|drop| drop.frames)
+            .sum()
+    }
+
     /// Waits until every frame is accounted for; every packet is, at any time.
     pub fn assert_conserved(&self) {
         let mut last = self.stats();

@@ -4,7 +4,7 @@ use crate::switchd;
 use rustix::process::Signal;
 use std::net::UdpSocket;
 use std::time::Duration;
-use switch_api::{ByName, Done, DropCount, PacketCounts, PortSettings, Request};
+use switch_api::{ByName, Done, PacketCounts, PortSettings, Request};
 use switch_lab::{Daemon, Net, Node, Pod, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -38,8 +38,7 @@ fn holds(packets: &PacketCounts) -> bool {
 }
 
 fn lost(daemon: &Daemon, port: &str, reasons: &[&str]) -> u64 {
-    let is_one = |drop: &DropCount| drop.port.as_str() == port && reasons.contains(&drop.reason.as_str());
-    daemon.stats().drops.iter().filter(|drop| is_one(drop)).map(|drop| drop.frames).sum()
+    reasons.iter().map(|reason| daemon.drops_at(port, reason)).sum()
 }
 
 #[test]

@@ -1,30 +1,15 @@
 //! Network policies, seen by real kernels: pods with TAPs, and the node.
 
 use crate::switchd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Sender, TryRecvError, channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
-use switch_api::{
-    ApiError, ByPolicy, Code, Done, NetworkPolicy, PolicyFilter, PolicyStatus, Port, PortSettings, Request,
-};
-use switch_lab::node::xdp_port;
+use switch_api::{ApiError, ByPolicy, Code, Done, NetworkPolicy, PolicyFilter, PolicyStatus, Port, Request};
 use switch_lab::scenes::{datagrams, explain, labelled, shop};
 use switch_lab::world::Echo;
-use switch_lab::{Daemon, Net, Node, Pod, wait_until};
+use switch_lab::{Daemon, Node, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
-/// How often a pod begins to live.
-const LIVES: u32 = 1000;
-/// How long it is watched each time: most of a life's first packets come at once.
-const FIRST_INSTANTS: Duration = Duration::from_millis(10);
-/// Between two packets: in a life's first instants there are a hundred and more.
-const REST: Duration = Duration::from_micros(20);
-/// How often the daemon begins anew.
-const RESTARTS: u32 = 10;
 
-fn declare(daemon: &Daemon, name: &str, spec: serde_json::Value) {
+pub fn declare(daemon: &Daemon, name: &str, spec: serde_json::Value) {
     let policy = serde_json::json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec});
     let policy: NetworkPolicy = serde_json::from_value(policy).unwrap();
     let _: Done = daemon.call(&Request::PolicyAdd(Box::new(policy)));
@@ -122,154 +107,6 @@ fn explained_restarted_and_refused() {
     twin.workload.as_mut().unwrap().addresses = vec!["10.66.0.1".parse().unwrap()];
     let error = daemon.client().call::<Done>(&Request::PortAdd(Box::new(twin))).unwrap_err();
     assert!(error.message.contains("cannot be of two workloads"), "{error:?}");
-}
-
-/// Counts what comes to port 7 of an address, until it is told to end.
-struct Counting {
-    running: (Sender<()>, JoinHandle<()>),
-    /// How many there were so far.
-    so_far: Arc<AtomicU32>,
-}
-
-impl Counting {
-    fn start(net: &Net, ip: &'static str) -> Self {
-        let (stop, stopped) = channel::<()>();
-        let so_far = Arc::new(AtomicU32::new(0));
-        let count = so_far.clone();
-        let socket = net.inside(move || std::net::UdpSocket::bind((ip, 7)).unwrap()).join().unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let thread = std::thread::spawn(move || {
-            let mut buffer = [0; 64];
-            while stopped.try_recv() != Err(TryRecvError::Disconnected) {
-                count.fetch_add(u32::from(socket.recv(&mut buffer).is_ok()), Ordering::Relaxed);
-            }
-        });
-        Self { running: (stop, thread), so_far }
-    }
-
-    fn end(self) -> u32 {
-        ended(self.running);
-        self.so_far.load(Ordering::Relaxed)
-    }
-}
-
-/// Sends to port 7 of both addresses, some ten thousand times a second, until it is told to end.
-fn sending(net: &Net) -> (Sender<()>, JoinHandle<()>) {
-    let (stop, stopped) = channel::<()>();
-    let sender = net.inside(move || {
-        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-        while stopped.try_recv() != Err(TryRecvError::Disconnected) {
-            // Until the device is there these fail at once.
-            _ = socket.send_to(b"now", "10.66.0.1:7");
-            _ = socket.send_to(b"now", "10.66.0.2:7");
-            // Whoever else wants the core, the daemon above all, has it.
-            std::thread::sleep(REST);
-        }
-    });
-    (stop, sender)
-}
-
-/// Ends it.
-fn ended((stop, thread): (Sender<()>, JoinHandle<()>)) {
-    drop(stop);
-    thread.join().unwrap()
-}
-
-/// Whose policy it is that keeps `hostile` from `db`; nobody else's does.
-#[derive(Clone, Copy, PartialEq)]
-enum By {
-    /// Who is sent to.
-    Receiver,
-    /// Who sends.
-    Sender,
-}
-
-/// Pods 1 to 3: `db`, to which `hostile` may not send, `open`, to which it may, and `hostile`. The first two have ports.
-fn closed_and_open(daemon: &Daemon, node: &Node, by: By) -> [Pod; 3] {
-    daemon.bridge("br0");
-    let pods = [1, 2, 3].map(|n| node.bare_pod(n));
-    for (pod, app) in pods.iter().zip(["db", "open"]) {
-        let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(pod, app))));
-    }
-    let spec = match by {
-        By::Receiver => serde_json::json!({"podSelector": {"matchLabels": {"app": "db"}}}),
-        By::Sender => {
-            serde_json::json!({"podSelector": {"matchLabels": {"app": "hostile"}}, "policyTypes": ["Egress"],
-            "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "open"}}}]}]})
-        }
-    };
-    declare(daemon, "closed", spec);
-    pods
-}
-
-/// A pod that sends as soon as it can, and before: its port is made while it tries, a thousand times. Not one packet gets to whom its own
-/// policy keeps it from; to its neighbour all do, so that it was sending.
-fn live(daemon: &Daemon, db: &Pod, open: &Pod, hostile: &Net, port: &Port) {
-    let (kept, free) = (Counting::start(&db.net, "10.66.0.1"), Counting::start(&open.net, "10.66.0.2"));
-    for _ in 0..LIVES {
-        let sender = sending(hostile);
-        let _: Done = daemon.call(&Request::PortAdd(Box::new(port.clone())));
-        std::thread::sleep(FIRST_INSTANTS);
-        ended(sender);
-        let _: Done = daemon.call(&Request::PortDelete(switch_api::ByName { name: port.name.clone() }));
-    }
-    let (kept, free) = (kept.end(), free.end());
-    println!("{LIVES} lives: {kept} packets where none may be, {free} where they may");
-    assert_eq!(kept, 0, "packets got in");
-    assert!(free > LIVES, "{free} packets in {LIVES} lives: it did not send from the first instant of each");
-}
-
-#[test]
-fn from_the_first_instant_nothing_passes_that_should_not() {
-    let node = Node::new();
-    let daemon = node.start(&switchd());
-    let [db, open, hostile] = &closed_and_open(&daemon, &node, By::Sender);
-    live(&daemon, db, open, &hostile.net, &labelled(hostile, "hostile"));
-}
-
-/// The same by AF_XDP: the cable is there before the port, and its pod sends all the while.
-#[test]
-fn from_the_first_instant_by_xdp_nothing_passes_that_should_not() {
-    let node = Node::new();
-    let daemon = node.start(&switchd());
-    let [db, open, _] = &closed_and_open(&daemon, &node, By::Sender);
-    let hostile = node.pod(4);
-    for pod in [db, open] {
-        // Nobody answers while there is no port.
-        hostile.net.ip(&format!("neigh replace {} lladdr {} dev eth0", pod.ip, pod.mac()));
-    }
-    let port = xdp_port(&hostile.device, "br0", PortSettings::default());
-    let port = Port { workload: labelled(&hostile, "hostile").workload, ..port };
-    live(&daemon, db, open, &hostile.net, &port);
-    daemon.assert_conserved();
-}
-
-/// The same while the daemon is killed and started again, over and over: at no moment is it open.
-#[test]
-fn across_restarts_nothing_passes_that_should_not() {
-    let node = Node::new();
-    let options = switchd().keeping_state();
-    let mut daemon = node.start(&options);
-    let [db, open, hostile] = &closed_and_open(&daemon, &node, By::Receiver);
-    let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(hostile, "hostile"))));
-    let (kept, free) = (Counting::start(&db.net, "10.66.0.1"), Counting::start(&open.net, "10.66.0.2"));
-    let sender = sending(&hostile.net);
-    for round in 0..RESTARTS {
-        if round % 2 == 0 {
-            daemon.kill()
-        } else {
-            daemon.stop(false)
-        }
-        daemon = node.start(&options);
-        let before = free.so_far.load(Ordering::Relaxed);
-        std::thread::sleep(20 * FIRST_INSTANTS);
-        wait_until("it sends again", LONG, || free.so_far.load(Ordering::Relaxed) > before);
-    }
-    ended(sender);
-    let (kept, free) = (kept.end(), free.end());
-    println!("{RESTARTS} restarts: {kept} packets where none may be, {free} where they may");
-    assert_eq!(kept, 0, "packets got in");
-    assert!(free > RESTARTS, "{free} packets in {RESTARTS} lives of the daemon");
 }
 
 /// A ping of more than a packet, asked by who is closed: the answer's pieces are of the flow that its question began.
