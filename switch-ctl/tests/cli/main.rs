@@ -7,6 +7,7 @@ mod capture_filter;
 mod commands;
 mod counters;
 mod declare;
+mod flow;
 mod guide;
 mod help;
 mod install;

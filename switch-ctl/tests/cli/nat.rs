@@ -2,6 +2,7 @@
 
 use std::process::{Command, Output};
 use std::time::Duration;
+use switch_api::NatStatus;
 use switch_lab::scenes::routed;
 use switch_lab::world::{Service, ask_udp};
 use switch_lab::{Daemon, Options, wait_until};
@@ -64,4 +65,54 @@ fn rules_are_set_shown_followed_and_go() {
     said(&run(&daemon, &["nat", "delete", "dns"]));
     assert_eq!(ask_udp(&client.net, "10.9.0.1:53"), None);
     assert!(!run(&daemon, &["nat", "show", "dns"]).status.success());
+}
+
+/// Four ports for each peer: a fifth flow finds none and is dropped by name, until one of the four is over.
+#[test]
+fn ports_that_are_used_up_are_told_of_and_are_there_again_with_the_end_of_a_flow() {
+    let (node, daemon, pods) = routed(&Options::beside(CTL), &[1, 2]);
+    let [client, server] = &pods[..] else { panic!() };
+    wait_until("pods reach each other", Duration::from_secs(10), || client.reaches("10.2.0.2"));
+    let text = "[[nat]]\nname = \"out\"\nkind = \"source\"\nfrom = [\"10.1.0.0/24\"]\nto = [\"10.2.0.77\"]\nports = \"3000-3003\"\n";
+    let path = node.directory().join("nat.toml");
+    std::fs::write(&path, text).unwrap();
+    said(&run(&daemon, &["nat", "set", path.to_str().unwrap()]));
+    let _services = [5353, 5354].map(|port| Service::new(&server.net, port, "you are"));
+    let asks = |port: u16| ask_udp(&client.net, &format!("10.2.0.2:{port}"));
+    let masked = Some("you are 10.2.0.77".to_owned());
+    let exhausted = || {
+        let rules: Vec<NatStatus> =
+            serde_json::from_str(&said(&run(&daemon, &["--json", "nat", "list"]))).unwrap();
+        assert_eq!(rules[0].exhausted, daemon.drops("nat-exhausted"));
+        rules[0].exhausted
+    };
+    (0..4).for_each(|n| assert_eq!(asks(5353), masked, "flow {n}"));
+    assert_eq!(exhausted(), 0);
+    assert_eq!(asks(5353), None);
+    assert_eq!(exhausted(), 1);
+    // Of another peer they are all free.
+    assert_eq!(asks(5354), masked);
+
+    let list = said(&run(&daemon, &["nat", "list"]));
+    let row: Vec<&str> =
+        list.lines().find(|row| row.contains("10.2.0.77")).unwrap().split_whitespace().collect();
+    assert!(row.ends_with(&["4", "of", "4", "1"]), "{list}");
+    let shown = said(&run(&daemon, &["nat", "show", "out"]));
+    assert!(
+        shown.contains("ports in use for one peer: 4 of 4 at most; 1 packets found none free"),
+        "{shown}"
+    );
+    let stats = said(&run(&daemon, &["stats"]));
+    assert!(stats.lines().any(|line| line.contains("nat-exhausted") && line.contains(" 1 ")), "{stats}");
+    let told = said(&run(&daemon, &["events", "--recent", "--only", "nat-exhausted"]));
+    assert!(told.lines().count() == 1 && told.contains("to 10.2.0.2:5353"), "{told}");
+
+    // With one flow its port is free, and no more than that.
+    let ended = said(&run(&daemon, &["flow", "delete", "--protocol", "udp", "--number", "3002"]));
+    assert!(ended.contains("flows ended") && !ended.starts_with("0 "), "{ended}");
+    wait_until("its port is given again", Duration::from_secs(60), || asks(5353) == masked);
+    let before = exhausted();
+    assert_eq!(asks(5353), None);
+    assert_eq!(exhausted(), before + 1);
+    daemon.assert_conserved();
 }

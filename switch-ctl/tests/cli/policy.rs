@@ -12,17 +12,17 @@ use switch_lab::{Daemon, Node, Options, Pod, bind_udp, uninterrupted, wait_until
 const CTL: &str = env!("CARGO_BIN_EXE_switch-ctl");
 const LONG: Duration = Duration::from_secs(60);
 
-fn run(daemon: &Daemon, words: &[&str]) -> Output {
+pub fn run(daemon: &Daemon, words: &[&str]) -> Output {
     Command::new(CTL).arg("--socket").arg(&daemon.socket).args(words).output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// `db`, `web` and `other`, 10.66.0.1 to 3, in namespace `shop`.
-fn shop() -> (Node, Daemon, Vec<Pod>) {
+pub fn shop() -> (Node, Daemon, Vec<Pod>) {
     let node = Node::new();
     let daemon = node.start(&Options::beside(CTL));
     daemon.bridge("br0");
@@ -177,7 +177,7 @@ fn subscriptions(daemon: &Daemon) -> u64 {
 }
 
 /// Lines that a command says of what happens meanwhile: until `all` of them are there, and a while longer, for what should not be.
-fn following(
+pub fn following(
     daemon: &Daemon,
     words: &[&str],
     meanwhile: impl FnOnce(),
