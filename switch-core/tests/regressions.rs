@@ -26,6 +26,8 @@ mod api_target;
 mod parser_target;
 #[path = "../../fuzz/fuzz_targets/pipeline.rs"]
 mod pipeline_target;
+#[path = "../../fuzz/fuzz_targets/policy.rs"]
+mod policy_target;
 #[path = "../../fuzz/fuzz_targets/snapshots.rs"]
 mod snapshots_target;
 #[path = "../../fuzz/fuzz_targets/vnet.rs"]
@@ -71,4 +73,9 @@ fn vnet() {
 #[test]
 fn acl() {
     replay("acl", acl_target::run);
+}
+
+#[test]
+fn policy() {
+    replay("policy", policy_target::run);
 }

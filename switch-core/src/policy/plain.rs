@@ -1,7 +1,7 @@
 //! The dull twin: what the specification says, evaluated word by word for one packet, with no tables. It shares nothing with what it judges: selectors
 //! and networks are read here once more, as Kubernetes describes them.
 
-use super::{Input, Pod, to_bits};
+use super::{Input, Pod};
 use std::net::{IpAddr, Ipv6Addr};
 use switch_api::{
     Cidr, LabelOperator, LabelSelector, Labels, NetworkPolicy, Peer, PolicyPort, PolicySpec, PolicyType,
@@ -154,6 +154,7 @@ fn is_port(
 }
 
 /// An address as the tests write it.
+#[cfg(test)]
 pub fn ip(text: &str) -> u128 {
-    to_bits(text.parse().unwrap())
+    super::to_bits(text.parse().unwrap())
 }

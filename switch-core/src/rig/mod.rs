@@ -5,6 +5,7 @@
 mod agree;
 pub mod fuzz;
 pub mod fuzz_acl;
+pub mod fuzz_policy;
 pub(crate) mod fuzz_requests;
 pub mod fuzz_snapshots;
 
