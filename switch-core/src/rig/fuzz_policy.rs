@@ -13,10 +13,10 @@ use switch_api::{
     Prefix, Protocol, Unread, Workload,
 };
 
-const PODS_MAX: u8 = 6;
-const POLICIES_MAX: u8 = 5;
-/// Packets asked about after each change.
-const PACKETS_MAX: usize = 64;
+/// Most workloads, most policies to begin with, and most packets asked about after each change.
+const PODS: u8 = 6;
+const POLICIES: u8 = 5;
+const PACKETS: usize = 64;
 /// Few names, so that they meet.
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -77,13 +77,13 @@ impl World {
     fn read(bytes: &mut Bytes, met: &mut Met) -> Self {
         let mut world = Self::default();
         world.namespaces.extend(bytes.several(3, |bytes| (one_of_two(bytes), labels(bytes))));
-        for _ in 0..bytes.byte() % (PODS_MAX + 1) {
+        for _ in 0..bytes.byte() % (PODS + 1) {
             let pod = world.workload(bytes);
             world.pods.push(pod);
         }
         world.node = bytes.several(2, Bytes::address);
         world.node.retain(|ip| !world.pods.iter().any(|pod| pod.addresses.contains(ip)));
-        for _ in 0..bytes.byte() % (POLICIES_MAX + 1) {
+        for _ in 0..bytes.byte() % (POLICIES + 1) {
             world.policies.extend(policy(bytes, met));
         }
         world
@@ -299,7 +299,7 @@ fn run(data: &[u8]) -> Met {
     loop {
         let input = world.input();
         let Ok(compiled) = compile(&input) else { return met };
-        let count = 1 + usize::from(bytes.byte()) % PACKETS_MAX;
+        let count = 1 + usize::from(bytes.byte()) % PACKETS;
         let packets: Vec<First> = (0..count).map(|_| world.packet(&mut bytes)).collect();
         for packet in &packets {
             let passes = packet.passes(&compiled);
