@@ -437,7 +437,7 @@ impl Compiled {
     #[inline]
     pub fn judge_with(&self, chain: u32, header: &Header, probes: impl Probes) -> Option<Ruling> {
         let identities = match header.ends {
-            Some([src, dst]) => [self.identities.of(src, probes), self.identities.of(dst, probes)],
+            Some(ends) => ends.map(|ip| self.identities.of(ip, probes)),
             None => [identities::NOBODY as u32; 2],
         };
         self.judge_as(chain, identities, header, probes)

@@ -6,8 +6,8 @@ pub(super) const ACLS: &[Mistake] = &[
     Mistake {
         what: "an address is looked up twice for each chain",
         file: "acl/mod.rs",
-        right: "[self.identities.of(src, probes), self.identities.of(dst, probes)]",
-        wrong: "[src, dst].map(|ip| self.identities.of(ip, probes) & self.identities.of(ip, probes))",
+        right: "ends.map(|ip| self.identities.of(ip, probes)),",
+        wrong: "ends.map(|ip| self.identities.of(ip, probes) & self.identities.of(ip, probes)),",
         test: "judge_tests",
         loom: false,
     },
