@@ -20,7 +20,7 @@ use switch_api::{
 
 /// Ports there are: one that is no workload's, and two that are.
 const PORTS: [&str; 3] = ["p0", "p1", "p2"];
-/// Rules that name none of a policy's own and are asked about all of its traffic: so many of each policy.
+/// Rules of one policy.
 const RULES_A_POLICY: usize = 250;
 /// Networks that lists name, of each end; sets have others beside them.
 const NETWORKS: usize = 24;
