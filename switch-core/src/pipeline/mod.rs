@@ -418,6 +418,14 @@ impl Pipeline {
         Self { private, notes: Box::new([Note::default(); BATCH_FRAMES]) }
     }
 
+    /// Takes note of a snapshot, before it runs with it the first time; of one that it knows it costs a look.
+    #[inline(always)]
+    pub fn meet(&mut self, snapshot: &Snapshot, now: Now) {
+        let ports = snapshot.ports.iter();
+        let kept = ports.map(|port| port.open.then_some(port.tracked));
+        self.private.flows.keeper.kept.note(snapshot.generation, kept, now.s());
+    }
+
     /// Runs `batch`, which came in by `in_port`, through every stage. Afterwards the batch is empty and
     /// each of its frames is in a queue or back in the pool.
     #[inline]

@@ -2,6 +2,7 @@
 
 use super::policy_tests::{NOW, Net, introduce, mac, net, pod};
 use crate::counter::{DropReason, Event};
+use crate::pipeline::Now;
 use crate::table::flow::state::Stage;
 use etherparse::PacketBuilder;
 use serde_json::json;
@@ -39,6 +40,11 @@ fn isolate(net: &mut Net) {
 
 /// Whether a segment arrives at the other end; `s`, `a` and `f` are its flags.
 fn says(net: &mut Net, from: usize, flags: &str, seq: u32, ack: u32) -> bool {
+    says_after(net, 0, from, flags, seq, ack)
+}
+
+/// The same, so many seconds later.
+fn says_after(net: &mut Net, s: u64, from: usize, flags: &str, seq: u32, ack: u32) -> bool {
     let ports = if from == WEB { PORTS } else { [PORTS[1], PORTS[0]] };
     let ip = |n: usize| [10, 0, 0, n as u8 + 1];
     let link = PacketBuilder::ethernet2(mac(from), mac(1 - from)).ipv4(ip(from), ip(1 - from), 64);
@@ -54,7 +60,7 @@ fn says(net: &mut Net, from: usize, flags: &str, seq: u32, ack: u32) -> bool {
     let mut frame = Vec::new();
     tcp.write(&mut frame, &[]).unwrap();
     assert!(net.peers[from].send(frame));
-    net.rig.settle(NOW);
+    net.rig.settle(Now { ns: NOW.ns + s * 1_000_000_000 });
     net.rig.assert_conserved();
     net.peers[1 - from].recv().is_some()
 }
@@ -154,4 +160,31 @@ fn a_syn_in_time_wait_is_denied_by_what_policies_say_by_then() {
     net.rig.declare(&Request::PolicyDelete(gone)).unwrap();
     net.rig.settle(NOW);
     assert!(says(&mut net, WEB, "s", 90_000, 0));
+}
+
+/// Without a policy nobody looks on, and megabytes go by; when it is back the connection goes on from where it is, whoever speaks first and also if it
+/// was away for an instant. What is forged into one that is seen goes nowhere.
+#[test]
+fn a_connection_that_went_on_unseen_is_taken_up_where_it_is() {
+    let policy = || ByPolicy { namespace: "shop".into(), name: "db".into() };
+    for (first, away_s) in [(WEB, 5), (DB, 5), (WEB, 0)] {
+        let mut net = lab();
+        assert!(says(&mut net, WEB, "s", 100, 0) && says(&mut net, DB, "sa", 500, 101));
+        assert!(says(&mut net, WEB, "a", 101, 501) && !says(&mut net, WEB, "a", 50_000_000, 501));
+        let declared = net.rig.model.policies.values().next().unwrap().policy.clone();
+        net.rig.declare(&Request::PolicyDelete(policy())).unwrap();
+        assert!(says(&mut net, WEB, "a", 50_000_000, 501) && says(&mut net, DB, "a", 70_000_000, 50_000_001));
+        net.rig.declare(&Request::PolicyAdd(Box::new((*declared).clone()))).unwrap();
+        let ends = |from| if from == WEB { (50_000_001, 70_000_001) } else { (70_000_001, 50_000_001) };
+        for from in [first, 1 - first, first] {
+            let (seq, ack) = ends(from);
+            assert!(says_after(&mut net, away_s, from, "a", seq, ack), "{first}, {away_s} s, {from}");
+        }
+        let before = net.rig.drops(DropReason::TcpWindow);
+        assert!(!says_after(&mut net, away_s + 2, WEB, "a", 150_000_000, 70_000_001));
+        let (seq, ack) = ends(DB);
+        assert!(says_after(&mut net, away_s + 2, DB, "a", seq, ack));
+        assert!(!says_after(&mut net, away_s + 3, DB, "a", 170_000_000, 50_000_001));
+        assert_eq!(net.rig.drops(DropReason::TcpWindow) - before, 2);
+    }
 }

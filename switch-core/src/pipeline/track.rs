@@ -313,12 +313,30 @@ fn find(view: &View, note: &mut Note, track: &mut Track, named: Option<Record>, 
     {
         (place, outcome) = former;
     }
+    if outcome == Err(DropReason::TcpWindow) {
+        outcome = taken_up(view, note, track, keeper).unwrap_or(outcome);
+    }
     match outcome {
         Ok(tracked) => track.tracked = tracked,
         // Untranslated it means something else.
         Err(reason) if is_bound(view, track, place) => note.verdict = flow::drop(reason),
         Err(reason) => judge(view, note, track, reason),
     }
+}
+
+/// What a segment is to its connection, if that is taken up where it is: it is of one of which others passed unseen, for at neither of its ports flows
+/// were kept.
+#[cold]
+fn taken_up(view: &View, note: &Note, track: &Track, keeper: &Keeper) -> Option<Result<Tracked, DropReason>> {
+    let kept_for = match note.verdict {
+        _ if view.facts.tracked => view.in_port,
+        Verdict::Port(port) => port,
+        _ => return None,
+    };
+    let since_s = keeper.kept.again_since(kept_for)?;
+    let place = view.tables.flows.find(&track.key)?;
+    let passed = view.tables.flows.take_up(place, &track.seen(view), since_s)?;
+    Some(belongs(view, track, place, passed, keeper))
 }
 
 /// A flow from before the packet's bridge and VLAN were in the zone that they are in, and what the packet is to it: the switch has become a station

@@ -129,6 +129,7 @@ impl Turn {
         // In this order: a command that was given before a snapshot was published is carried out before
         // the first frame meets that snapshot.
         let snapshot = self.reader.refresh().clone();
+        self.pipeline.meet(&snapshot, now);
         self.now = now;
         self.go_on();
         let lanes = self.obey();
@@ -170,6 +171,7 @@ impl Turn {
         if self.mail().is_waiting() || self.pause.is_some() {
             return 0;
         }
+        self.pipeline.meet(&snapshot, now);
         if let Some(capture) = &self.pipeline.private.capture {
             capture.begin_turn(now);
         }

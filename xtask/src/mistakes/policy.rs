@@ -43,4 +43,20 @@ pub(super) const POLICY: &[Mistake] = &[
         test: "acl_frame_tests",
         loom: false,
     },
+    Mistake {
+        what: "a connection under policies is taken up wherever somebody says that it is",
+        file: "table/flow/mod.rs",
+        right: "let is_old = last_s < since_s || last_s == since_s && seen.now_s <= since_s + 1;",
+        wrong: "let is_old = last_s.max(since_s) > 0;",
+        test: "tcp_policy_tests",
+        loom: false,
+    },
+    Mistake {
+        what: "policies that come back find ports that were always seen",
+        file: "table/flow/kept.rs",
+        right: "(Some(true), Port::Unseen) => Port::Again(now_s),",
+        wrong: "(Some(true), Port::Unseen) if now_s == 0 => Port::Again(now_s),\n                (Some(true), Port::Unseen) => Port::Seen,",
+        test: "tcp_policy_tests",
+        loom: false,
+    },
 ];

@@ -4,6 +4,7 @@
 //! A place is in one list at most: the free ones, or the half-open ones of a port. A flow that was answered, or
 //! ended, stays in the latter until its turn comes; every new flow of the port turns the list by two.
 
+use super::kept::Kept;
 use super::key::Key;
 use super::round::Round;
 use super::state::{Stage, State};
@@ -61,6 +62,8 @@ pub struct Keeper {
     evicted: u32,
     /// Who looks on.
     pub watch: Option<Arc<Watch>>,
+    /// Of which ports.
+    pub kept: Kept,
 }
 
 impl Keeper {
@@ -75,6 +78,7 @@ impl Keeper {
             next_port: 0,
             evicted: 0,
             watch: None,
+            kept: Kept::new(ports),
         }
     }
 

@@ -8,6 +8,7 @@
 //! | [`others`] | UDP, queries, SCTP, everything else |
 //! | [`record`] | an entry: 96 bytes of atomic words, a line of which every packet is held against |
 //! | [`keeper`] | what one worker has: its free places, its half-open flows, its share of the sweeping |
+//! | [`kept`] | since when flows are kept of a port, and a connection of before is taken up where it is |
 //! | [`round`] | when it looks at what |
 //! | [`fragments`] | which flow the later fragments of a packet belong to |
 //! | [`list`] | the flows that there are, as they are listed, counted and ended |
@@ -37,6 +38,7 @@ pub mod bound;
 mod bound_tests;
 pub mod fragments;
 pub mod keeper;
+pub mod kept;
 pub mod key;
 mod list;
 #[cfg(all(test, loom))]
@@ -356,6 +358,17 @@ impl Flows {
             Err(tcp::Refused::Passes) => Passed::Known,
             Err(tcp::Refused::Invalid(invalid)) => Passed::Invalid(invalid),
         }
+    }
+
+    /// Takes the connection at `place` up where it is, by a packet that fits no more what is known of it, if its last one came before the second
+    /// `since_s`: some passed unseen until then. Of one whose last came in that very second nobody knows, and it has the next one, too. What the
+    /// packet is to it now.
+    #[cold]
+    pub fn take_up(&self, place: u32, seen: &Seen, since_s: u32) -> Option<Passed> {
+        let (record, Content::Tcp(segment)) = (self.record(place), &seen.packet.content) else { return None };
+        let last_s = seen.now_s.saturating_sub(record.age_s(seen.now_s));
+        let is_old = last_s < since_s || last_s == since_s && seen.now_s <= since_s + 1;
+        (is_old && tcp::take_up(record, seen.side, segment)).then(|| self.pass(place, seen))
     }
 
     /// Whether an ICMP error that quotes this packet of the flow at `place` may be believed: the flow is

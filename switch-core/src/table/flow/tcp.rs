@@ -84,6 +84,25 @@ pub fn begin(side: u8, segment: &Tcp, pickup: bool) -> Option<(Stage, u8, [Windo
     }
 }
 
+/// Takes an open connection up in the middle: of what its ends have said, nothing counts but what this segment says. Whether it is one that
+/// such a connection has.
+pub fn take_up(record: Record, side: u8, segment: &Tcp) -> bool {
+    let is_open = matches!(
+        record.state().stage,
+        Stage::Established | Stage::FinWait | Stage::CloseWait | Stage::LastAck
+    );
+    let goes_on =
+        segment.is_sensible() && segment.flags & (flags::SYN | flags::RST | flags::ACK) == flags::ACK;
+    if is_open && goes_on {
+        let largest = record.window(side).largest.max(segment.window);
+        let room = segment.window.max(1);
+        record.set_window(side, Window { end: segment.seq, ack: segment.ack, room, largest });
+        let (end, ack) = (segment.ack, segment.seq);
+        record.set_window(side ^ 1, Window { end, ack, room: u16::MAX, largest: u16::MAX });
+    }
+    is_open && goes_on
+}
+
 /// In the state's four bits: the end does not scale its window.
 const NO_SCALE: u8 = 15;
 
