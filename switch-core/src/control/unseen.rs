@@ -1,4 +1,5 @@
-//! Frames that no worker ever saw: the kernel dropped them at a port's device, or the port's program did because nobody beat. The
+//! Frames that no worker ever saw: the kernel dropped them at a port's device, or the port's program did because nobody beat, or no
+//! socket was there yet. The
 //! kernel's own counts of them are read when somebody asks for counters, and what they grew by is the port's.
 //!
 //! What AF_XDP sockets drop the workers count themselves (`rx-missed`); a device counts those as well, under `rx_dropped`, so of an
@@ -8,6 +9,7 @@ use super::daemon::{Daemon, PortLife};
 use super::rtnl::Rtnl;
 use crate::config::snapshot::PortId;
 use crate::counter::DropReason;
+use crate::port::xdp::program::Dropped;
 use std::collections::BTreeMap;
 
 /// What it is that counts, so that each count is told apart from the next one's: the device's index, and why it drops.
@@ -79,7 +81,9 @@ impl Daemon {
             }
             if let Some(attached) = &door.attached {
                 // What an earlier daemon's death cost is told by the next.
-                self.unseen.note(*id, (door.ifindex, DropReason::DeadMan), 0, attached.dead_drops());
+                let Dropped { dead, closed } = attached.dropped();
+                self.unseen.note(*id, (door.ifindex, DropReason::DeadMan), 0, dead);
+                self.unseen.note(*id, (door.ifindex, DropReason::PortClosed), 0, closed);
             }
         }
     }

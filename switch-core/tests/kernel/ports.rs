@@ -441,7 +441,11 @@ fn a_capture_is_replayed_in_and_written_out() {
     for frame in &frames {
         assert!(socket.recv(LONG, |got| got == *frame).is_some(), "{} bytes", frame.len());
     }
-    assert_eq!(daemon.drops("port-closed"), 0, "a port is read when its policy is in force, not before");
+    assert_eq!(
+        daemon.drops_at("replay", "port-closed"),
+        0,
+        "a port is read when its policy is in force, not before"
+    );
     let answer = plain(station(1), station(9), 77, 100);
     socket.send(&answer);
     wait_until("it is written", LONG, || daemon.port("replay").counters.tx_packets > 0);

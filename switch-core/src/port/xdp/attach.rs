@@ -5,7 +5,7 @@
 //! the same link: no frame passes unguarded in between. A program that is not ours is left alone.
 
 use super::networks::Networks;
-use super::program::{LoadError, Settings, Shared, chain};
+use super::program::{Dropped, LoadError, Settings, Shared, chain};
 use crate::config::taken::{SharedPorts, Taken};
 use aya::maps::MapError;
 use aya::programs::links::{FdLink, PinnedLink};
@@ -152,9 +152,9 @@ impl Attached {
         self.program.lock().set_socket(&self.places, queue, socket.as_raw_fd())
     }
 
-    /// Frames that the program dropped because nobody beat, since it was put on the device, by whatever daemon.
-    pub fn dead_drops(&self) -> u64 {
-        self.program.lock().dead_drops(self.ifindex)
+    /// What the program dropped since it was put on the device, by whatever daemon.
+    pub fn dropped(&self) -> Dropped {
+        self.program.lock().dropped(self.ifindex)
     }
 
     /// Tells the program who serves its queues now.

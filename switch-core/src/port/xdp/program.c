@@ -130,15 +130,21 @@ struct {
 	__type(value, u32);
 } queue_worker SEC(".maps");
 
-// Frames that were dropped because nobody beat, by the device's index; an entry is made before the program is on the device. Shared by
-// all programs and kept by the bpffs, so that a daemon that comes back knows what its absence cost.
+// Frames that the programs dropped.
+struct drops {
+	u64 dead; // nobody beat
+	u64 closed; // no socket was there: the port is opened or closed just now
+};
+
+// Those of a device, by its index; an entry is made before the program is on the device. Shared by all programs and kept by the bpffs, so
+// that a daemon that comes back knows what its absence cost.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, DEVICES_MAX);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__type(key, u32);
-	__type(value, u64);
-} dead_drops SEC(".maps");
+	__type(value, struct drops);
+} dropped SEC(".maps");
 
 // CLOCK_MONOTONIC of each worker's last turn, in ns. Written through a memory mapping, shared by all
 // programs.
@@ -163,11 +169,11 @@ static __attribute__((always_inline)) int is_alive(const struct device *device, 
 	return (s64)(bpf_ktime_get_coarse_ns() - *(volatile u64 *)beat) <= (s64)device->dead_after_ns;
 }
 
-static __attribute__((always_inline)) void count_dead(const u32 *index)
+static __attribute__((always_inline)) void count_drop(const u32 *index, int is_dead)
 {
-	u64 *drops = bpf_map_lookup_elem(&dead_drops, index);
+	struct drops *drops = bpf_map_lookup_elem(&dropped, index);
 	if (drops)
-		__sync_fetch_and_add(drops, 1);
+		__sync_fetch_and_add(is_dead ? &drops->dead : &drops->closed, 1);
 }
 
 // Without a branch a word: a branch a byte, sixteen rules long, took the verifier 130 ms.
@@ -358,7 +364,7 @@ static __attribute__((always_inline)) int steer(struct xdp_md *ctx, int is_uplin
 	if (!device) {
 		if (is_uplink)
 			return XDP_PASS;
-		count_dead(&index);
+		count_drop(&index, 0);
 		return XDP_DROP;
 	}
 	const u8 *data = (const u8 *)(long)ctx->data;
@@ -367,11 +373,12 @@ static __attribute__((always_inline)) int steer(struct xdp_md *ctx, int is_uplin
 		return XDP_PASS;
 	u32 place = device->first + queue;
 	long action = device->dead_action;
+	int is_dead = queue < device->queues && !is_alive(device, place);
 	// No socket on this queue: the low bits of the flags say what then.
-	if (queue < device->queues && is_alive(device, place))
+	if (queue < device->queues && !is_dead)
 		action = bpf_redirect_map(&sockets, place, device->dead_action);
 	if (action == XDP_DROP)
-		count_dead(&index);
+		count_drop(&index, is_dead);
 	return action;
 }
 

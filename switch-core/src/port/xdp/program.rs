@@ -60,6 +60,15 @@ pub struct Settings {
     pub mac: Mac,
 }
 
+/// Frames that the program dropped: `struct drops` of program.c.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Nobody beat.
+    pub dead: u64,
+    /// No socket was there: the port is opened or closed just then.
+    pub closed: u64,
+}
+
 /// Whose program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -105,7 +114,7 @@ pub struct Program {
     sockets: XskMap<MapData>,
     queue_worker: Array<MapData, u32>,
     /// By the device's index; every program's.
-    dead_drops: HashMap<MapData, u32, u64>,
+    dropped: HashMap<MapData, u32, [u64; 2]>,
     places: Ranges,
 }
 
@@ -145,7 +154,7 @@ impl Program {
             devices: map(&mut ebpf, "devices")?,
             sockets: map(&mut ebpf, "sockets")?,
             queue_worker: map(&mut ebpf, "queue_worker")?,
-            dead_drops: map(&mut ebpf, "dead_drops")?,
+            dropped: map(&mut ebpf, "dropped")?,
             places: Ranges::new(places),
             ebpf,
             form,
@@ -178,7 +187,7 @@ impl Program {
     pub(super) fn introduce(&mut self, ifindex: u32, settings: &Settings) -> Result<Range<u32>, LoadError> {
         let places = self.places.take(settings.workers.len() as u32).ok_or(LoadError::Full)?;
         let told = self
-            .count_dead_drops(ifindex)
+            .count_drops(ifindex)
             .and_then(|()| self.set_workers(&places, &settings.workers))
             .and_then(|()| self.devices.insert(ifindex, device_bytes(settings, &places), 0));
         if let Err(error) = told {
@@ -189,16 +198,17 @@ impl Program {
     }
 
     /// An earlier daemon's count goes on.
-    fn count_dead_drops(&mut self, ifindex: u32) -> Result<(), MapError> {
-        match self.dead_drops.get(&ifindex, 0) {
+    fn count_drops(&mut self, ifindex: u32) -> Result<(), MapError> {
+        match self.dropped.get(&ifindex, 0) {
             Ok(_) => Ok(()),
-            Err(_) => self.dead_drops.insert(ifindex, 0, 0),
+            Err(_) => self.dropped.insert(ifindex, [0; 2], 0),
         }
     }
 
-    /// Frames of a device that were dropped because nobody beat, since the program was put on it by whatever daemon.
-    pub(super) fn dead_drops(&self, ifindex: u32) -> u64 {
-        self.dead_drops.get(&ifindex, 0).unwrap_or(0)
+    /// What the program dropped of a device's frames, since it was put on it by whatever daemon.
+    pub(super) fn dropped(&self, ifindex: u32) -> Dropped {
+        let [dead, closed] = self.dropped.get(&ifindex, 0).unwrap_or_default();
+        Dropped { dead, closed }
     }
 
     /// Gives a queue's frames to a socket.
@@ -228,7 +238,7 @@ impl Program {
     pub(super) fn forget(&mut self, ifindex: u32, places: Range<u32>) {
         // An entry that is not there is what we want.
         _ = self.devices.remove(&ifindex);
-        _ = self.dead_drops.remove(&ifindex);
+        _ = self.dropped.remove(&ifindex);
         self.places.give(places);
     }
 }
