@@ -51,12 +51,4 @@ pub(super) const LAW: &[Mistake] = &[
         test: "worker::inbox_tests",
         loom: false,
     },
-    Mistake {
-        what: "packets that move with their lane are doubled",
-        file: "worker/turn/pause.rs",
-        right: "            self.pipeline.private.counters.ledger.handed_over.add(luggage.len() as u64);",
-        wrong: "",
-        test: "worker::handover",
-        loom: false,
-    },
 ];
