@@ -208,7 +208,7 @@ pub fn packets(packets: &PacketCounts) -> String {
     let PacketCounts { received, outside, copied, generated, .. } = packets;
     let PacketCounts { sent, consumed, dropped, waiting, unaccounted, .. } = packets;
     format!(
-        "packets: {received} in + {outside} outside + {copied} copies + {generated} generated = {sent} out + {consumed} for the switch + {dropped} dropped + {waiting} waiting, {unaccounted} unaccounted for"
+        "packets: {received} in + {outside} dropped outside + {copied} copies + {generated} generated = {sent} out + {consumed} for the switch + {dropped} dropped in all + {waiting} waiting, {unaccounted} unaccounted for"
     )
 }
 

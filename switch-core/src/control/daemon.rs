@@ -209,7 +209,9 @@ impl Daemon {
             Request::ConfigRollback(rollback) => self.roll_back(rollback, uid),
             Request::BridgeList(_) => json(self.list_bridges()),
             Request::PortGet(by) => {
-                self.look_for_unseen();
+                if let Some(port) = self.model.ports.get(&by.name) {
+                    self.look_for_unseen(Some(port.id));
+                }
                 json(self.get_port(&by.name)?)
             }
             Request::PortList(_) => json(self.list_ports()),
@@ -218,7 +220,7 @@ impl Daemon {
             Request::WorkerList(_) => json(self.list_workers()),
             Request::WorkerRebalance(how) => json(self.rebalance(how.dry_run, Rules::ASKED)?),
             Request::StatsGet(_) => {
-                self.look_for_unseen();
+                self.look_for_unseen(None);
                 json(self.stats())
             }
             Request::LogGet(_) => json(self.log_status()?),

@@ -56,11 +56,12 @@ impl Unseen {
 }
 
 impl Daemon {
-    /// Reads the kernel's counts.
-    pub(super) fn look_for_unseen(&mut self) {
-        for life in self.ports.values_mut() {
+    /// Reads the kernel's counts, of one port or of all: a system call or two each.
+    pub(super) fn look_for_unseen(&mut self, only: Option<PortId>) {
+        let is_meant = |id: &PortId| only.is_none_or(|only| only == *id);
+        for (_, life) in self.ports.iter().filter(|(id, _)| is_meant(id)) {
             if let PortLife::Up(door) = life
-                && let Some(tap) = &mut door.tap
+                && let Some(tap) = &door.tap
             {
                 tap.ask();
             }
@@ -68,7 +69,7 @@ impl Daemon {
         // The kernel has answered by now, and an answer is read as news are.
         self.look_at_taps();
         let rtnl = Rtnl::open();
-        for (id, life) in &self.ports {
+        for (id, life) in self.ports.iter().filter(|(id, _)| is_meant(id)) {
             let PortLife::Up(door) = life else { continue };
             let device = match (&door.tap, &rtnl) {
                 (Some(tap), _) => Some(tap.link().clone()),

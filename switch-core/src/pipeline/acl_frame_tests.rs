@@ -309,4 +309,15 @@ fn what_is_routed_between_two_vlans_of_one_trunk_is_asked_about_by_its_lists_and
     net.rig.declare(&Request::PolicyAdd(serde_json::from_value(policy).unwrap())).unwrap();
     assert!(!arrives(&mut net, 0, 1, tagged(&by_switch(0, 1, 9), 10)));
     try_lists(&mut net, &mut comes_back);
+    // The answer, of a flow that is known by then, comes from an address that the workload does not name.
+    let asked = question(900);
+    let untagged: Vec<u8> = [&asked[..12], &asked[16..]].concat();
+    let mut back = answer(&untagged);
+    back[..6].copy_from_slice(&OWN);
+    back[6..12].copy_from_slice(&other);
+    for (frame, to, vlan) in [(asked, other, 20), (tagged(&back, 20), mac(0), 10)] {
+        assert!(net.peers[0].send(frame));
+        net.rig.settle(NOW);
+        assert!(net.peers[0].recv().is_some_and(|frame| frame[..6] == to && frame[14..16] == [0, vlan]));
+    }
 }

@@ -289,7 +289,7 @@ fn tracked(
 ) -> Result<(), Denied> {
     let (flows, decision) = (&view.tables.flows, flow::decision(view, note.verdict));
     match track.tracked {
-        Tracked::Known(place) if way.is_itself(view, track) => {
+        Tracked::Known(place) if asking.itself || way.is_itself(view, track) => {
             let before = flows.decision(place);
             // Of a flow that is allowed fragments need not be.
             let is_asked = track.packet.fragment.is_some() && way.asks_fragments;

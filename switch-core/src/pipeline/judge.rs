@@ -153,11 +153,7 @@ fn egress_with<P: Probes>(
         if asking.itself || policing.is_node(dst) {
             return Some(Ok(()));
         }
-        let (identity, class) =
-            (policing.identity_with(dst, asking.probes), class(snapshot, header, asking.probes));
-        let verdict = policing.judge_with(set, identity, class, asking.probes);
-        let denied = |slot| Denied { reason: DropReason::PolicyEgress, slot: Some(slot) };
-        Some(count(verdict, asking.counters).map_err(denied))
+        Some(policies_of(set, dst, snapshot, header, DropReason::PolicyEgress, asking))
     })
 }
 
@@ -183,11 +179,7 @@ fn ingress_with<P: Probes>(
         if asking.itself || is_node(src) {
             return Some(Ok(()));
         }
-        let (identity, class) =
-            (policing.identity_with(src, asking.probes), class(snapshot, header, asking.probes));
-        let verdict = policing.judge_with(set, identity, class, asking.probes);
-        let denied = |slot| Denied { reason: DropReason::PolicyIngress, slot: Some(slot) };
-        Some(count(verdict, asking.counters).map_err(denied))
+        Some(policies_of(set, src, snapshot, header, DropReason::PolicyIngress, asking))
     })
 }
 
@@ -249,9 +241,21 @@ fn listed<P: Probes>(
     }
 }
 
-/// The class of protocol and destination port that policies know.
-fn class(snapshot: &Snapshot, header: &Header, probes: impl Probes) -> u16 {
-    snapshot.policing.class_with(header.protocol, header.number, probes)
+/// What a set of policies says of a packet from or to `peer`; `reason` is what it is if they deny it.
+#[inline(always)]
+fn policies_of<P: Probes>(
+    set: u32,
+    peer: u128,
+    snapshot: &Snapshot,
+    header: &Header,
+    reason: DropReason,
+    asking: &Asking<P>,
+) -> Result<(), Denied> {
+    let (policing, probes) = (&snapshot.policing, asking.probes);
+    let identity = policing.identity_with(peer, probes);
+    let class = policing.class_with(header.protocol, header.number, probes);
+    let verdict = policing.judge_with(set, identity, class, probes);
+    count(verdict, asking.counters).map_err(|slot| Denied { reason, slot: Some(slot) })
 }
 
 fn count(verdict: Result<Slot, Slot>, counters: &Counters) -> Result<(), Slot> {

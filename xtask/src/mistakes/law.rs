@@ -51,4 +51,12 @@ pub(super) const LAW: &[Mistake] = &[
         test: "worker::inbox_tests",
         loom: false,
     },
+    Mistake {
+        what: "packets that move with their lane are doubled",
+        file: "worker/turn/pause.rs",
+        right: "            self.pipeline.private.counters.ledger.handed_over.add(luggage.len() as u64);",
+        wrong: "",
+        test: "what_waits_for_a_neighbour_moves_with_its_lane",
+        loom: false,
+    },
 ];

@@ -59,4 +59,12 @@ pub(super) const POLICY: &[Mistake] = &[
         test: "tcp_policy_tests",
         loom: false,
     },
+    Mistake {
+        what: "an answer that a pod sends itself is taken for another's where lists are asked",
+        file: "pipeline/admit.rs",
+        right: "Tracked::Known(place) if asking.itself || way.is_itself(view, track) => {",
+        wrong: "Tracked::Known(place) if way.is_itself(view, track) => {",
+        test: "acl_frame_tests",
+        loom: false,
+    },
 ];
