@@ -145,6 +145,8 @@ pub struct FidFacts {
     pub zone: u16,
     /// The zone that they had before the switch became a station here, or ceased to be one: flows of that time go on.
     pub former: Option<NonZeroU16>,
+    /// Some member is held to flows: what is flooded here is tracked, whoever sends it.
+    pub strict: bool,
 }
 
 impl FidFacts {
@@ -312,13 +314,15 @@ pub fn compile_after(
             let was = before.and_then(|before| before.fids.get(usize::from(*fid)));
             // The number may have been another's.
             let was = was.filter(|was| (was.bridge, was.vid) == (bridge.id, vid.get()));
+            let members = std::mem::take(&mut members[usize::from(*fid)]);
             fids[usize::from(*fid)] = FidFacts {
                 zone,
                 former: was.and_then(|was| was.former_beside(zone)),
                 vid: vid.get(),
                 bridge: bridge.id,
                 ageing_s: bridge.object.ageing_s,
-                members: std::mem::take(&mut members[usize::from(*fid)]).into(),
+                strict: members.iter().any(|member| ports[usize::from(member.port)].strict),
+                members: members.into(),
                 gateway,
                 sole,
             };

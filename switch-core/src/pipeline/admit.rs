@@ -194,22 +194,34 @@ fn log(
     }
 }
 
-/// Whether a flooded copy may leave by `to`.
+/// Whether a flooded copy of the packet at `index` may leave by `to`.
 #[inline]
 pub(super) fn copy(
     view: &View,
     area: &Area,
     frame: &Frame,
-    note: &Note,
+    (note, index): (&Note, usize),
     (port, to): (PortId, &PortFacts),
     private: &mut Private,
 ) -> Result<(), DropReason> {
+    if to.strict
+        && let Tracked::Stray(reason) = private.flows.tracks[index].tracked
+    {
+        return Err(reason);
+    }
     if to.subject.ingress.is_none() && !to.acl.ingress.is_some() {
         return Ok(());
     }
+    binding::write_out(view, &mut private.flows, index);
+    let track = &private.flows.tracks[index];
     let mut asking: Asking = Asking::new(&private.counters);
     let bytes = area.bytes(frame);
     let outcome = match read(view, bytes, note) {
+        Ok(Read::Packet(_))
+            if let Some(said) = by_flow(view, bytes, note, (port, to), track, &mut asking) =>
+        {
+            said
+        }
         Ok(Read::Exempt) => return Ok(()),
         Ok(Read::NotIp) if to.subject.ingress.is_some() => Err(DropReason::PolicyOpaque.into()),
         Ok(Read::NotIp) => ingress(view.snapshot, &not_ip(view, bytes, note), view.facts, to, &mut asking),
@@ -225,6 +237,36 @@ pub(super) fn copy(
         tell(view, note, Some(port), who(area.bytes(frame), note), denied, refusals, counters);
         denied.reason
     })
+}
+
+/// What its flow says of a copy, if that says anything: of an answer what is said of what it answers, and of an error what is said of its flow.
+fn by_flow(
+    view: &View,
+    bytes: &[u8],
+    note: &Note,
+    (port, to): (PortId, &PortFacts),
+    track: &Track,
+    asking: &mut Asking,
+) -> Option<Result<(), Denied>> {
+    let mut way = WayOut::nowhere();
+    way.follow(view, Verdict::Port(port));
+    let flows = &view.tables.flows;
+    match track.tracked {
+        Tracked::Known(place) if flows.state(place).origin() != track.side => {
+            if !way.is_itself(view, track) {
+                return Some(Err(DropReason::PolicySource.into()));
+            }
+            let said = both(view.snapshot, &answered(view, bytes, note, track), to, view.facts, asking);
+            if said.is_ok() && asking.stateless {
+                // Answers are not allowed for being that.
+                return Some(both(view.snapshot, &header(view, bytes, note, track), view.facts, to, asking));
+            }
+            Some(said)
+        }
+        Tracked::Related(place) if way.is_decided(flows.decision(place)) => Some(Ok(())),
+        Tracked::Related(_) => Some(Err(DropReason::PolicyRelated.into())),
+        _ => None,
+    }
 }
 
 /// Who wanted to speak with whom, read once more of a packet that was stopped; none if it cannot be read.

@@ -11,9 +11,15 @@ use crate::counter::{DropReason, Event};
 use crate::frame::{Area, Batch, Frame, Pool};
 
 /// How a copy is asked for and made fit for its port: [`super::prepare`], handed over by the list because stages
-/// do not know each other.
-pub(super) type Prepare =
-    fn(&Area, &mut Frame, &Note, (PortId, &PortFacts), &View, &mut Private) -> Result<Fit, DropReason>;
+/// do not know each other. A note goes with its place in the batch.
+pub(super) type Prepare = fn(
+    &Area,
+    &mut Frame,
+    (&Note, usize),
+    (PortId, &PortFacts),
+    &View,
+    &mut Private,
+) -> Result<Fit, DropReason>;
 
 // Also called from cold places; the hot one must not pay for that with a call.
 #[inline(always)]
@@ -47,8 +53,8 @@ pub(super) fn run(
                 frames.by_ref().take(run).for_each(|frame| private.drop(pool, view.in_port, reason, frame));
             }
             Verdict::Flood(class) => {
-                for (note, frame) in these.iter().zip(frames.by_ref()) {
-                    flood(view, frame, note, class, pool, private, prepare);
+                for (n, (note, frame)) in these.iter().zip(frames.by_ref()).enumerate() {
+                    flood(view, frame, (note, at + n), class, pool, private, prepare);
                 }
             }
             Verdict::Aside(why) => set_aside(view, private, (these, at), frames.by_ref().take(run), why),
@@ -79,7 +85,7 @@ fn set_aside(
 fn flood(
     view: &View,
     frame: Frame,
-    note: &Note,
+    (note, index): (&Note, usize),
     class: Class,
     pool: &mut Pool,
     private: &mut Private,
@@ -103,14 +109,14 @@ fn flood(
             match copy(pool, &frame) {
                 Some(copy) => {
                     private.counters.ledger.copied.add(1);
-                    send(view, copy, note, member, pool, private, prepare);
+                    send(view, copy, (note, index), member, pool, private, prepare);
                 }
                 None => private.counters.event(Event::FloodCopyMissed).add(1),
             }
         }
     }
     match last {
-        Some(member) => send(view, frame, note, member, pool, private, prepare),
+        Some(member) => send(view, frame, (note, index), member, pool, private, prepare),
         None if blocked > 0 => private.drop(pool, view.in_port, DropReason::LoopBlocked, frame),
         None if others > 0 => private.drop(pool, view.in_port, DropReason::FloodOff, frame),
         None => private.drop(pool, view.in_port, DropReason::NoMember, frame),
@@ -120,7 +126,7 @@ fn flood(
 fn send(
     view: &View,
     mut frame: Frame,
-    note: &Note,
+    note: (&Note, usize),
     member: &Member,
     pool: &mut Pool,
     private: &mut Private,

@@ -3,7 +3,8 @@
 
 use super::binding::Turn;
 use super::exact::{Exact, Words};
-use super::verdict::Verdict;
+use super::note::Note;
+use super::verdict::{Class, Verdict};
 use super::{Private, View};
 use crate::config::PORTS_MAX;
 use crate::config::snapshot::{PortFacts, PortId};
@@ -36,7 +37,8 @@ pub enum Tracked {
     Related(u32),
     /// ICMP of the link: neighbour discovery and the like. No flow is kept of it.
     Control,
-    /// It fits none, for this reason. The port it came in by does not mind, and where it goes is not known yet: [`confirm`] asks that one.
+    /// It fits none, for this reason. The port it came in by does not mind, and where it goes is not known yet: [`confirm`] asks that one, or,
+    /// if nobody knows where the receiver is, `admit` each port that is to have a copy.
     Stray(DropReason),
 }
 
@@ -276,8 +278,15 @@ impl Iterator for Marks {
     }
 }
 
+/// Whether a packet is for a station that nobody has learned, and where a port may have it that is held to flows.
+#[inline]
+pub(super) fn is_sought(view: &View, note: &Note) -> bool {
+    note.verdict == Verdict::Flood(Class::UnknownUnicast)
+        && view.snapshot.fids.get(usize::from(note.fid)).is_some_and(|fid| fid.strict)
+}
+
 /// Makes the flow known that the frame at `index` begins, with what was decided about it. What it is from now on
-/// stands in its track; or why there can be no flow, and then the frame goes no further.
+/// stands in its track; or why there can be no flow, and then the frame goes no further than to who does not mind.
 #[inline]
 pub(super) fn confirm(
     view: &View,
@@ -285,6 +294,15 @@ pub(super) fn confirm(
     index: usize,
     decision: Decision,
 ) -> Result<(), DropReason> {
+    let made = make(view, private, index, decision);
+    if let Err(reason) = made {
+        private.flows.tracks[index].tracked = Tracked::Stray(reason);
+    }
+    made
+}
+
+#[inline]
+fn make(view: &View, private: &mut Private, index: usize, decision: Decision) -> Result<(), DropReason> {
     let Flowing { tracks, keeper, .. } = &mut private.flows;
     let track = &mut tracks[index];
     match track.tracked {
@@ -325,6 +343,8 @@ pub(super) fn is_held(view: &View, verdict: Verdict, reason: DropReason) -> bool
         || view.facts.connections.is_some() && is_uncounted
         || match verdict {
             Verdict::Port(port) => is_strict(port),
+            // Each copy is asked about.
+            Verdict::Flood(Class::UnknownUnicast) => false,
             // Some copy may be for one that is.
             _ => !view.snapshot.lenient,
         }
@@ -427,6 +447,11 @@ impl<'a> WayOut<'a> {
     #[inline(always)]
     pub fn admits_plain(&self, decision: Decision) -> bool {
         self.is_plain & (decision == self.decision)
+    }
+
+    /// Whether this is what a flow is admitted by that goes this way.
+    pub fn is_decided(&self, decision: Decision) -> bool {
+        decision == self.decision
     }
 
     /// Whether it was never another than it is now, but for that of no packet.

@@ -80,6 +80,8 @@ mod default_verdict_tests;
 #[cfg(test)]
 mod exact_tests;
 #[cfg(test)]
+mod flood_flow_tests;
+#[cfg(test)]
 mod fragment_tests;
 #[cfg(test)]
 mod glance_rig;
@@ -532,12 +534,12 @@ fn decide(
 fn prepare(
     area: &Area,
     frame: &mut Frame,
-    note: &Note,
+    (note, index): (&Note, usize),
     to: (PortId, &PortFacts),
     view: &View,
     private: &mut Private,
 ) -> Result<Fit, DropReason> {
-    admit::copy(view, area, frame, note, to, private)?;
+    admit::copy(view, area, frame, (note, index), to, private)?;
     egress::prepare(area, frame, note, to.1, view)
 }
 
@@ -545,7 +547,7 @@ fn prepare(
 fn prepare_own(
     area: &Area,
     frame: &mut Frame,
-    note: &Note,
+    (note, _): (&Note, usize),
     to: (PortId, &PortFacts),
     view: &View,
     _: &mut Private,

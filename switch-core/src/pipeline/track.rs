@@ -104,7 +104,7 @@ impl Choice for Turned {
     }
 }
 
-/// What others send to tracked ports.
+/// What others send to tracked ports, or to nobody knows whom where one of those may be meant.
 struct Received<'a> {
     view: &'a View<'a>,
     way: WayOut<'a>,
@@ -114,7 +114,7 @@ impl Choice for Received<'_> {
     #[inline(always)]
     fn takes(&mut self, note: &Note) -> bool {
         self.way.follow(self.view, note.verdict);
-        self.way.is_tracked
+        self.way.is_tracked || self.way.to.is_none() && flow::is_sought(self.view, note)
     }
 
     #[inline(always)]
@@ -379,10 +379,15 @@ fn judge(view: &View, note: &mut Note, track: &mut Track, reason: DropReason) {
         DropReason::IcmpUnrelated if view.snapshot.listed.stateless && is_judged => {
             track.tracked = Tracked::Control
         }
-        _ if note.is_undecided() && !view.facts.strict => track.tracked = Tracked::Stray(reason),
+        _ if is_open(view, note) && !view.facts.strict => track.tracked = Tracked::Stray(reason),
         _ if !flow::is_held(view, note.verdict, reason) => track.tracked = Tracked::Not,
         _ => note.verdict = flow::drop(reason),
     }
+}
+
+/// Whether nobody knows yet to which port a packet goes.
+fn is_open(view: &View, note: &Note) -> bool {
+    note.is_undecided() || flow::is_sought(view, note)
 }
 
 /// What a packet is to the flow of its key.

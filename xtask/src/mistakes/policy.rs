@@ -67,4 +67,28 @@ pub(super) const POLICY: &[Mistake] = &[
         test: "acl_frame_tests",
         loom: false,
     },
+    Mistake {
+        what: "what is for nobody knows whom is of no flow, if its sender is not isolated",
+        file: "pipeline/track.rs",
+        right: "self.way.is_tracked || self.way.to.is_none() && flow::is_sought(self.view, note)",
+        wrong: "self.way.is_tracked",
+        test: "flood_flow_tests",
+        loom: false,
+    },
+    Mistake {
+        what: "a flooded copy that begins nothing passes by what policies say of beginnings",
+        file: "pipeline/admit.rs",
+        right: "if to.strict\n        && let Tracked::Stray(reason) = private.flows.tracks[index].tracked",
+        wrong: "if to.subject.ingress == Some(u32::MAX)\n        && let Tracked::Stray(reason) = private.flows.tracks[index].tracked",
+        test: "flood_flow_tests",
+        loom: false,
+    },
+    Mistake {
+        what: "an answer that is flooded is asked about as if it began something",
+        file: "pipeline/admit.rs",
+        right: "Tracked::Known(place) if flows.state(place).origin() != track.side => {",
+        wrong: "Tracked::Known(place) if flows.state(place).origin() > 2 => {",
+        test: "flood_flow_tests",
+        loom: false,
+    },
 ];

@@ -1,0 +1,129 @@
+//! Flows of packets whose receiver nobody has learned: each port that may be meant has a copy, and is asked by the flow as it would be if it were
+//! known to be meant.
+
+use super::policy_tests::{NOW, Net, introduce, mac, net, pod};
+use crate::counter::{DropReason, Event};
+use etherparse::PacketBuilder;
+use serde_json::json;
+use switch_api::{NetworkPolicy, Request};
+
+/// Isolated: 5432 of it is for `web` and `other`, and it begins nothing itself.
+const DB: usize = 0;
+/// Isolated as a receiver, from everybody.
+const WEB: usize = 1;
+/// No policy is about it.
+const OTHER: usize = 2;
+/// Nor about this one, which nobody means.
+const BESIDE: usize = 3;
+
+fn lab() -> Net {
+    let of = |app: &str| json!({"matchLabels": {"app": app}});
+    let policy = |name: &str, spec: serde_json::Value| -> NetworkPolicy {
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec}))
+            .unwrap()
+    };
+    let from = json!([{"podSelector": of("web")}, {"podSelector": of("other")}]);
+    let ingress = json!([{"from": from, "ports": [{"port": 5432}]}]);
+    let db = json!({"podSelector": of("db"), "policyTypes": ["Ingress", "Egress"], "ingress": ingress});
+    let web = json!({"podSelector": of("web"), "policyTypes": ["Ingress"]});
+    let pods =
+        [pod("db", "10.0.0.1"), pod("web", "10.0.0.2"), pod("other", "10.0.0.3"), pod("beside", "10.0.0.4")];
+    let mut net = net(vec![], &pods, &[policy("db", db), policy("web", web)]);
+    introduce(&mut net);
+    net
+}
+
+/// Nobody knows any more where somebody is.
+fn forget(net: &Net, who: usize) {
+    net.rig.tables.fdb.forget(who as u16, true);
+}
+
+/// The ports of who asks, and of who is asked.
+const ASKS: [u16; 2] = [40_000, 5432];
+const ANSWERS: [u16; 2] = [5432, 40_000];
+
+/// Who has a segment, of all. `s` and `a` are its flags.
+fn says(net: &mut Net, [from, to]: [usize; 2], ports: [u16; 2], flags: &str) -> Vec<usize> {
+    let ip = |n: usize| [10, 0, 0, n as u8 + 1];
+    let link = PacketBuilder::ethernet2(mac(from), mac(to)).ipv4(ip(from), ip(to), 64);
+    let (seq, ack) = if ports == ASKS { (100, 201) } else { (200, 101) };
+    let tcp = |seq| link.tcp(ports[0], ports[1], seq, 8000);
+    let tcp = match flags {
+        "s" => tcp(seq).syn(),
+        "sa" => tcp(seq).syn().ack(ack),
+        _ => tcp(seq + 1).ack(ack),
+    };
+    let mut frame = Vec::new();
+    tcp.write(&mut frame, &[]).unwrap();
+    assert!(net.peers[from].send(frame));
+    net.rig.settle(NOW);
+    net.rig.assert_conserved();
+    (0..net.peers.len()).filter(|n| net.peers[*n].recv().is_some()).collect()
+}
+
+fn begun(net: &Net) -> u64 {
+    net.rig.counters[0].event(Event::FlowNew).get()
+}
+
+#[test]
+fn the_middle_of_a_connection_is_for_nobody_who_is_held_to_flows() {
+    let mut net = lab();
+    forget(&net, DB);
+    // Also not what policies would let in if it began; who is not isolated has a copy.
+    assert_eq!(says(&mut net, [OTHER, DB], ASKS, "a"), [BESIDE]);
+    assert_eq!(net.rig.drops(DropReason::NoFlow), 2);
+    // Of who is isolated it is known without asking anybody else.
+    assert!(says(&mut net, [WEB, DB], ASKS, "a").is_empty());
+    assert_eq!((net.rig.drops(DropReason::NoFlow), begun(&net)), (3, 0));
+}
+
+#[test]
+fn what_begins_by_a_flood_is_answered() {
+    for (client, has_it) in [(WEB, &[DB, OTHER, BESIDE][..]), (OTHER, &[DB, BESIDE])] {
+        let mut net = lab();
+        forget(&net, DB);
+        assert_eq!(says(&mut net, [client, DB], ASKS, "s"), has_it);
+        assert_eq!(begun(&net), 1);
+        assert_eq!(says(&mut net, [DB, client], ANSWERS, "sa"), [client], "it may answer, and begin nothing");
+        assert_eq!(says(&mut net, [client, DB], ASKS, "a"), [DB]);
+        assert_eq!((begun(&net), net.rig.drops(DropReason::PolicyEgress)), (1, 0));
+    }
+}
+
+/// Whether flows are kept of what is sent by who answers, or not.
+#[test]
+fn an_answer_reaches_an_isolated_port_wherever_that_is() {
+    for server in [DB, OTHER] {
+        let mut net = lab();
+        for (way, flags) in [([WEB, server], "s"), ([server, WEB], "sa"), ([WEB, server], "a")] {
+            let ports = if flags == "sa" { ANSWERS } else { ASKS };
+            assert_eq!(says(&mut net, way, ports, flags), [way[1]]);
+        }
+        forget(&net, WEB);
+        // Of who is not meant it is asked as of who is: `web` may ask `db`, but is not asked by it.
+        let has_it = if server == DB { &[WEB, OTHER, BESIDE][..] } else { &[WEB, BESIDE] };
+        assert_eq!(says(&mut net, [server, WEB], ANSWERS, "a"), has_it);
+        assert_eq!(begun(&net), 1);
+        // Nobody else is let in by that.
+        let stranger = 2 - server;
+        assert!(!says(&mut net, [stranger, WEB], ANSWERS, "a").contains(&WEB));
+        assert!(!says(&mut net, [stranger, WEB], ANSWERS, "s").contains(&WEB));
+    }
+}
+
+/// Of an answer it is asked whether what it answers may still be.
+#[test]
+fn an_answer_to_what_is_not_allowed_any_more_stops_in_a_flood_too() {
+    let mut net = lab();
+    assert_eq!(says(&mut net, [WEB, DB], ASKS, "s"), [DB]);
+    assert_eq!(says(&mut net, [DB, WEB], ANSWERS, "sa"), [WEB]);
+    forget(&net, WEB);
+    let policy = json!({
+        "metadata": {"name": "db", "namespace": "shop"},
+        "spec": {"podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Ingress"]},
+    });
+    let policy: NetworkPolicy = serde_json::from_value(policy).unwrap();
+    net.rig.declare(&Request::PolicySet(Box::new(policy))).unwrap();
+    assert_eq!(says(&mut net, [DB, WEB], ANSWERS, "a"), [OTHER, BESIDE]);
+    assert_eq!(net.rig.drops(DropReason::PolicyIngress), 1);
+}
