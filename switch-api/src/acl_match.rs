@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// TCP flags that must be set and that must not be; the others may be either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TcpFlags {
-    /// Flags that count, as bits of the TCP header's fourteenth byte (RFC 9293 §3.1).
+    /// Flags that count, at least one, as bits of the TCP header's fourteenth byte (RFC 9293 §3.1).
     pub mask: u8,
     /// What these are; no bit that is not in `mask`.
     pub value: u8,

@@ -2,6 +2,7 @@
 //! ports. What no rule tells apart has one class, found by one look into a table.
 
 use super::Header;
+use crate::prefetch::prefetch;
 use crate::table::probes::{self, Probes, Uncounted};
 use crate::wire::ip::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use std::collections::BTreeSet;
@@ -109,23 +110,29 @@ impl Services {
     /// The class of a packet.
     #[inline]
     pub fn of(&self, header: &Header, probes: impl Probes) -> u16 {
-        if header.ends.is_none() {
-            return NOT_IP;
+        match header.ends {
+            Some(_) => self.of_ip(header.protocol, header.number, probes),
+            None => NOT_IP,
         }
-        let numbered = match header.protocol {
-            TCP => 0,
-            UDP => 1,
-            SCTP => 2,
-            ICMP => 3,
-            ICMPV6 => 4,
-            other => return probes::at(&*self.by_protocol, usize::from(other), probes),
-        };
-        match header.number {
-            None => probes::at(&*self.by_protocol, usize::from(header.protocol), probes),
-            Some(number) => {
+    }
+
+    /// The same of one that is IP.
+    #[inline(always)]
+    pub fn of_ip(&self, protocol: u8, number: Option<u16>, probes: impl Probes) -> u16 {
+        match (numbered(protocol), number) {
+            (Some(n), Some(number)) => {
                 probes.probe();
-                *self.tables[numbered].get(usize::from(number)).unwrap_or(&self.of[numbered].start)
+                *self.tables[n].get(usize::from(number)).unwrap_or(&self.of[n].start)
             }
+            _ => probes::at(&*self.by_protocol, usize::from(protocol), probes),
+        }
+    }
+
+    /// Asks for what [`Self::of_ip`] will read.
+    #[inline(always)]
+    pub fn touch(&self, protocol: u8, number: Option<u16>) {
+        if let (Some(n), Some(number)) = (numbered(protocol), number) {
+            prefetch(self.tables[n].as_ptr().wrapping_add(usize::from(number)));
         }
     }
 
@@ -154,6 +161,19 @@ impl Services {
 
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.by_protocol) + self.tables.iter().map(|table| size_of_val(&**table)).sum::<usize>()
+    }
+}
+
+/// The place of a protocol whose packets have a number among [`NUMBERED`].
+#[inline(always)]
+fn numbered(protocol: u8) -> Option<usize> {
+    match protocol {
+        TCP => Some(0),
+        UDP => Some(1),
+        SCTP => Some(2),
+        ICMP => Some(3),
+        ICMPV6 => Some(4),
+        _ => None,
     }
 }
 
@@ -206,6 +226,12 @@ impl Sources {
             probes.probe();
             *self.table.get(usize::from(port)).unwrap_or(&(PORTLESS + 1))
         })
+    }
+
+    /// Asks for what [`Self::of`] will read.
+    #[inline(always)]
+    pub fn touch(&self, port: Option<u16>) {
+        prefetch(self.table.as_ptr().wrapping_add(usize::from(port.unwrap_or_default())));
     }
 
     /// The classes that a rule is about.

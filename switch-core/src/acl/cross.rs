@@ -7,6 +7,7 @@
 //! words at a time, so that both time and memory are those of the rules that a set has, and not of all there are.
 
 use super::compile::{Budget, TooMuch};
+use crate::prefetch::prefetch;
 use crate::table::probes::{self, Probes};
 use hashbrown::HashMap;
 use std::sync::Arc;
@@ -153,7 +154,25 @@ pub(super) struct Table {
 impl Table {
     #[inline(always)]
     pub fn read(&self, row: u32, column: u32, probes: impl Probes) -> u32 {
-        probes::at(&self.cells, (row * self.columns + column) as usize, probes)
+        probes::at(&self.cells, self.place(row, column), probes)
+    }
+
+    /// Where a row and a column meet.
+    #[inline(always)]
+    pub fn place(&self, row: u32, column: u32) -> usize {
+        (row * self.columns + column) as usize
+    }
+
+    /// Asks for what stands at a place.
+    #[inline(always)]
+    pub fn touch(&self, place: usize) {
+        prefetch(self.cells.as_ptr().wrapping_add(place));
+    }
+
+    /// What stands at a place.
+    #[inline(always)]
+    pub fn at(&self, place: usize) -> u32 {
+        self.cells[place]
     }
 
     /// What the first rule of each pair says, by rule; 0 where there is none.
@@ -255,12 +274,6 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    impl Table {
-        fn at(&self, row: u32, column: u32) -> u32 {
-            self.read(row, column, Uncounted)
-        }
-    }
-
     fn set(rules: &[usize]) -> Bits {
         let mut bits = vec![0; 2];
         rules.iter().for_each(|rule| bits[rule / 64] |= 1 << (rule % 64));
@@ -272,17 +285,24 @@ mod tests {
     #[test]
     fn pairs_that_leave_the_same_are_one_class() {
         let rows = [set(&[0, 70]), set(&[1]), set(&[])];
+        let read = |table: &Table, row, column| table.read(row, column, Uncounted);
         let columns = [set(&[0, 1]), set(&[70]), set(&[0, 70])];
         let (table, left) = cross(&rows, &columns, &mut Budget::default()).unwrap();
         let left = left.all();
-        let of = |row, column| &left[table.at(row, column) as usize];
+        let of = |row, column| &left[read(&table, row, column) as usize];
         assert_eq!((of(0, 0), of(0, 1), of(0, 2)), (&set(&[0]), &set(&[70]), &set(&[0, 70])));
-        assert_eq!((table.at(1, 1), table.at(1, 2)), (table.at(2, 0), table.at(2, 2)));
+        assert_eq!((read(&table, 1, 1), read(&table, 1, 2)), (read(&table, 2, 0), read(&table, 2, 2)));
         let verdicts: Vec<u32> = (0..128).map(|rule| rule + 1).collect();
         let table = Table::of_first(&rows, &columns, &mut Budget::default(), &verdicts).unwrap();
-        assert_eq!((table.at(0, 2), table.at(0, 1), table.at(1, 0), table.at(2, 0)), (1, 71, 2, 0));
+        assert_eq!(
+            (read(&table, 0, 2), read(&table, 0, 1), read(&table, 1, 0), read(&table, 2, 0)),
+            (1, 71, 2, 0)
+        );
         let grown = table.with_rows(&[7, 8, 9]).with_column(&[10, 11, 12, 13]);
-        assert_eq!((grown.at(0, 2), grown.at(3, 0), grown.at(0, 3), grown.at(3, 3)), (1, 7, 10, 13));
+        assert_eq!(
+            (read(&grown, 0, 2), read(&grown, 3, 0), read(&grown, 0, 3), read(&grown, 3, 3)),
+            (1, 7, 10, 13)
+        );
         assert_eq!(left.len(), 5);
     }
 

@@ -8,9 +8,8 @@ use super::ADDRESSES_MEMORY_MAX;
 use super::compile::TooMuch;
 use super::sets::{CHUNK, MemberChange, Set};
 use crate::policy::to_bits;
-use crate::table::lpm::{Change, Lpm, NO_ROUTE, VALUE_MAX};
-use crate::table::probes::Probes;
-use crate::wire::hop::V4_MAPPED;
+use crate::table::lpm::{Change, Mapped, NO_ROUTE, VALUE_MAX};
+use crate::table::probes::{Probes, Uncounted};
 use hashbrown::HashMap;
 use immutable_chunkmap::map::Map;
 use std::ops::Bound::{Excluded, Included};
@@ -59,8 +58,7 @@ impl Own {
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Identities {
-    v4: Lpm,
-    v6: Lpm,
+    by_address: Mapped,
     places: Map<Prefix, Held, CHUNK>,
     /// How many networks there are of each length, of IPv4 and of IPv6: lengths that do not occur are not looked for.
     lens: [[u32; 129]; 2],
@@ -80,8 +78,7 @@ pub(super) struct Identities {
 impl Default for Identities {
     fn default() -> Self {
         let mut new = Self {
-            v4: Lpm::default(),
-            v6: Lpm::default(),
+            by_address: Mapped::default(),
             places: Map::default(),
             lens: [[0; 129]; 2],
             terms: Arc::default(),
@@ -139,9 +136,9 @@ impl Identities {
             held.push((place, Held { own: Own::of(&own), identity }));
         }
         new.has_numbers()?;
-        let [v4, v6] = changes.map(|mut changes| Lpm::default().changed(&mut changes));
+        let by_address = new.by_address.changed(changes);
         let (places, made) = (Map::default().insert_many(held), new.len());
-        Ok(Self { v4, v6, places, made, ..new })
+        Ok(Self { by_address, places, made, ..new })
     }
 
     /// These after members of sets came and went. Identities that are new have the highest numbers. None: so many may be of no address
@@ -158,13 +155,7 @@ impl Identities {
             return Ok(None);
         }
         next.has_numbers()?;
-        let [mut v4, mut v6] = lookups;
-        if !v4.is_empty() {
-            next.v4 = self.v4.changed(&mut v4);
-        }
-        if !v6.is_empty() {
-            next.v6 = self.v6.changed(&mut v6);
-        }
+        next.by_address = self.by_address.changed(lookups);
         Ok(Some(next))
     }
 
@@ -281,14 +272,22 @@ impl Identities {
     /// The identity of an address; IPv4 is IPv4-mapped.
     #[inline]
     pub fn of(&self, ip: u128, probes: impl Probes) -> u32 {
-        let is_v4 = ip >> 32 == V4_MAPPED >> 32;
-        let value =
-            if is_v4 { self.v4.find_v4_with(ip as u32, probes) } else { self.v6.find_with(ip, probes) };
-        value.saturating_sub(1)
+        self.by_address.find_with(ip, probes).saturating_sub(1)
+    }
+
+    /// Those of several, whose cache misses overlap. At the end of a port it is nearly always one address.
+    #[inline(always)]
+    pub fn of_each<const N: usize>(&self, count: usize, ip: impl Fn(usize) -> u128) -> [usize; N] {
+        let mut values = [0; N];
+        match (1..count).all(|n| ip(n) == ip(0)) {
+            true if count > 0 => values[..count].fill(self.by_address.find_with(ip(0), Uncounted)),
+            _ => self.by_address.find_each(&mut values[..count], ip),
+        }
+        values.map(|value| value.saturating_sub(1) as usize)
     }
 
     pub fn bytes(&self) -> usize {
-        self.v4.bytes() + self.v6.bytes() + self.places.len() * PLACE_BYTES + self.terms_bytes
+        self.by_address.bytes() + self.places.len() * PLACE_BYTES + self.terms_bytes
     }
 }
 

@@ -13,6 +13,7 @@
 //! | [`check`] | what is wrong with a list, in sentences |
 //! | [`classes`] | classes of services and of source ports |
 //! | [`fields`] | classes of what else a packet has: TCP flags, fragments, MACs, VLANs |
+//! | [`each`] | what is said of a batch, together |
 //! | [`identities`] | classes of addresses |
 //! | [`sets`] | address sets, as they are declared |
 //! | [`grow`] | tables that grow by a kind of address |
@@ -25,6 +26,7 @@ pub mod check;
 mod classes;
 pub mod compile;
 mod cross;
+mod each;
 pub(crate) mod fields;
 mod grow;
 mod identities;
@@ -44,6 +46,7 @@ use crate::table::probes::{self, Probes, Uncounted};
 use crate::wire::ip::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use crate::wire::packet::flags::SYN;
 use classes::{Services, Sources};
+pub use each::Asked;
 use fields::Field;
 use hashbrown::HashMap;
 use identities::Identities;
@@ -471,18 +474,23 @@ impl Compiled {
         let words = chain.words.read(row, column, probes);
         let further = chain.further.iter();
         let words = further.fold(words, |words, step| step.at(words, &self.fields, header, probes));
-        let verdict = chain.verdicts.read(ends, words, probes);
-        let action = match verdict & ((1 << ACTION_BITS) - 1) {
-            0 => return None,
-            1 => AclAction::Allow,
-            2 => AclAction::Deny,
-            3 => AclAction::Pass,
-            _ => AclAction::Reject,
-        };
-        let is = |bit: u32| verdict & bit != 0;
-        let (staged, log, stateless) = (is(STAGED), is(LOG), is(STATELESS));
-        Some(Ruling { slot: verdict >> SLOT_AT, action, staged, log, stateless })
+        ruling(chain.verdicts.read(ends, words, probes))
     }
+}
+
+/// What a verdict of a table says.
+#[inline(always)]
+fn ruling(verdict: u32) -> Option<Ruling> {
+    let action = match verdict & ((1 << ACTION_BITS) - 1) {
+        0 => return None,
+        1 => AclAction::Allow,
+        2 => AclAction::Deny,
+        3 => AclAction::Pass,
+        _ => AclAction::Reject,
+    };
+    let is = |bit: u32| verdict & bit != 0;
+    let (staged, log, stateless) = (is(STAGED), is(LOG), is(STATELESS));
+    Some(Ruling { slot: verdict >> SLOT_AT, action, staged, log, stateless })
 }
 
 /// A verdict as it stands in a table.

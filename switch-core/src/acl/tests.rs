@@ -5,11 +5,14 @@ use super::compile::{TooMuch, compile};
 use super::fields::MAC_MASKS_MAX;
 use super::sets::{MemberChange, Set, Sets};
 use super::world::Judging;
-use super::{Candidate, Compiled, FrameHead, Header, Input, Part, Placed, check, plain, rule_name, slots_of};
+use super::{
+    Asked, Candidate, Compiled, FrameHead, Header, Input, Part, Placed, check, plain, rule_name, slots_of,
+};
 use crate::policy::diff::World;
 use crate::policy::{End, to_bits};
+use arrayvec::ArrayVec;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use switch_api::{
     Acl, AclAction, AclPorts, AclRule, AclTier, AclWorkloads, DefaultVerdicts, FragmentMatch, IcmpKind,
     IpProtocol, LabelSelector, Labels, Mac, MacMask, Name, Owner, PolicyType, PortRange, Prefix, Verdict,
@@ -273,6 +276,25 @@ fn agree(compiled: &Compiled, input: &Input, header: &Header) {
     }
 }
 
+/// What is said of packets together is what is said of each.
+fn agree_together(compiled: &Compiled, input: &Input, headers: &[Header]) {
+    let of = |port: &Candidate| compiled.subject(port.port);
+    let chains: BTreeSet<u32> =
+        input.ports.iter().flat_map(|port| of(port).all().collect::<Vec<_>>()).collect();
+    for chain in chains {
+        let asked: Vec<&Header> =
+            headers.iter().filter(|header| compiled.question(chain, header).is_some()).collect();
+        for asked in asked.chunks(7) {
+            let questions: ArrayVec<Asked, 7> =
+                asked.iter().filter_map(|header| compiled.question(chain, header)).collect();
+            let mut said = Vec::new();
+            compiled.judge_each(&questions, |n, of, says| said.push((n, of, says)));
+            let alone = asked.iter().enumerate().map(|(n, header)| (n, chain, compiled.judge(chain, header)));
+            assert_eq!(said, alone.collect::<Vec<_>>(), "{asked:?}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
@@ -294,6 +316,7 @@ proptest! {
         let input = Input { acls: placed(&acls), ports, namespaces: &namespaces, sets: &sets.clone() };
         let mut compiled = compile(&input).unwrap();
         headers.iter().for_each(|header| agree(&compiled, &input, header));
+        agree_together(&compiled, &input, &headers);
         // Members that come and go are followed as if all were made anew.
         for step in steps {
             let changes = put(&mut sets, &step);

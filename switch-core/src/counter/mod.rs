@@ -21,6 +21,7 @@ pub use load::{LOAD_SAMPLE_EVERY, LaneLoad};
 pub use reason::DropReason;
 pub use stage::{Laps, NoLaps, Stage};
 
+use crate::prefetch::prefetch;
 use crossbeam::utils::CachePadded;
 use std::num::NonZeroU16;
 use std::sync::OnceLock;
@@ -199,6 +200,14 @@ impl Counters {
     #[inline]
     pub fn rule(&self, slot: u32) -> Option<&Counter> {
         self.rules.get()?.get(slot as usize)
+    }
+
+    /// Asks for what [`Self::rule`] will say.
+    #[inline]
+    pub fn touch_rule(&self, slot: u32) {
+        if let Some(counter) = self.rule(slot) {
+            prefetch(counter);
+        }
     }
 
     /// What every rule decided, by their slots; nothing without [`Self::make_rules`].

@@ -265,6 +265,22 @@ fn flooded_copies_are_asked_for_each() {
     net.rig.assert_conserved();
 }
 
+/// What rules say of addresses and ports is asked for a batch at once, and what they say of more is not: nothing is left of the last batch.
+#[test]
+fn a_list_that_names_more_than_ports_is_asked_anew() {
+    let mut net = shop(&[]);
+    let list = |rules: serde_json::Value| serde_json::json!({"name": "l", "applies_to": {"ports": ["p0"]}, "ingress": rules});
+    set(&mut net, list(serde_json::json!([{"action": "deny"}])));
+    assert!(!passes(&mut net, 1, 0, Tcp, 80));
+    set(
+        &mut net,
+        list(
+            serde_json::json!([{"action": "allow", "protocol": "tcp", "tcp_flags": "syn"}, {"action": "deny"}]),
+        ),
+    );
+    assert!(passes(&mut net, 1, 0, Tcp, 80) && !passes(&mut net, 1, 0, Udp, 80));
+}
+
 /// A drop is told once a flow, with list and rule; none is without a name.
 #[test]
 fn a_drop_is_told_with_its_list_and_rule() {

@@ -7,17 +7,16 @@
 //! another epoch: always as its originator's packet, whichever end speaks. So answers pass, and a flow that is no longer
 //! allowed stops.
 
-use super::flow::{self, Flowing, Track, Tracked, WayOut};
+use super::flow::{self, Track, Tracked, WayOut};
 use super::judge::{Asking, Denied, both, egress, ingress};
 use super::note::Note;
 use super::refusals::{Logged, Refusals, Refused, Who};
 use super::verdict::{Verdict, Why};
-use super::{Private, View, binding};
+use super::{Private, View, binding, foresee};
 use crate::acl::{FrameHead, Header, Part, Ruling};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::{Counters, DropReason};
-use crate::frame::{Area, BATCH_FRAMES, Frame};
-use crate::policy::Asked;
+use crate::frame::{Area, Frame};
 use crate::table::atomic::SPREAD;
 use crate::table::flow::keeper::Keeper;
 use crate::table::flow::key::Key;
@@ -27,7 +26,6 @@ use crate::wire::ethernet::{ARP, IPV4, IPV6};
 use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{self, ICMP, ICMPV6, SCTP, TCP, UDP, Version};
 use crate::wire::packet::{Content, Packet};
-use arrayvec::ArrayVec;
 use switch_api::Mac;
 
 /// Neighbour discovery (RFC 4861 §4): router solicitation to redirect.
@@ -49,8 +47,8 @@ enum Read {
 
 #[inline]
 pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note], private: &mut Private) {
-    if !private.flows.begins.is_empty() && !view.snapshot.policing.is_idle() {
-        foresee(view, notes, &private.flows);
+    if !private.flows.begins.is_empty() {
+        foresee::run(view, notes, private);
     }
     let mut way = WayOut::nowhere();
     if let Some(decision) = private.flows.agreed
@@ -73,6 +71,9 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
         let track = &private.flows.tracks[index];
         let mut asking = Asking::new(&private.counters);
         asking.itself = note.verdict == Verdict::Port(view.in_port);
+        if track.tracked == Tracked::Missing && private.flows.begins.has(index) {
+            asking.foreseen = private.foreseen[index];
+        }
         let outcome = match note.verdict {
             // A pod always reaches itself. Lists may be about what is routed between two VLANs of one port.
             Verdict::Port(_) if asking.itself && !view.facts.acl.is_listed() => continue,
@@ -101,32 +102,6 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
         }
     }
 }
-
-/// Asks for what policies will be asked about the first packets of a batch.
-#[inline(never)]
-fn foresee(view: &View, notes: &[Note], flows: &Flowing) {
-    let (policing, from) = (&view.snapshot.policing, &view.facts.subject);
-    let (mut incoming, mut outgoing) = (Foreseen::new(), Foreseen::new());
-    let mut way = WayOut::nowhere();
-    for index in flows.begins {
-        let (note, track) = (&notes[index], &flows.tracks[index]);
-        way.follow(view, note.verdict);
-        let Some(to) = way.to else { continue };
-        let header = plain_header(&track.packet);
-        let class = policing.class(header.protocol, header.number);
-        if let Some(set) = to.subject.ingress {
-            incoming.push(Asked { set, peer: track.packet.src, class });
-        }
-        if let Some(set) = from.egress {
-            outgoing.push(Asked { set, peer: track.packet.dst, class });
-        }
-    }
-    policing.foresee(&incoming);
-    policing.foresee(&outgoing);
-}
-
-/// Questions about the packets of a batch, each once.
-type Foreseen = ArrayVec<Asked, BATCH_FRAMES>;
 
 /// No flow is made of a packet, unless its addresses or its way back are to be known by it.
 #[cold]
@@ -380,7 +355,7 @@ fn tracked(
 }
 
 /// What a packet says of its flow.
-fn plain_header(packet: &Packet) -> Header {
+pub(super) fn plain_header(packet: &Packet) -> Header {
     Header::new([packet.src, packet.dst], packet.protocol, packet.ports, packet.icmp)
 }
 

@@ -36,6 +36,31 @@ impl From<DropReason> for Denied {
     }
 }
 
+/// The two ends of a first packet, as what is known of each is numbered.
+pub(super) const SENDER: usize = 0;
+/// See [`SENDER`].
+pub(super) const RECEIVER: usize = 1;
+
+/// What one end says of a first packet, as far as it was asked of a batch together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Foreseen {
+    /// Its policies.
+    pub policies: Option<Result<Slot, Slot>>,
+    /// One chain of its lists, which is named.
+    pub lists: Option<(u32, Option<Ruling>)>,
+}
+
+impl Foreseen {
+    /// Nothing was asked.
+    pub const NOTHING: Self = Self { policies: None, lists: None };
+
+    /// What a chain says.
+    #[inline(always)]
+    fn of_chain(self, chain: u32) -> Option<Option<Ruling>> {
+        self.lists.filter(|(asked, _)| *asked == chain).map(|(_, says)| says)
+    }
+}
+
 /// Rules that may have decided about one packet: staged and in force, of two tiers, at two ends.
 const RULINGS_MAX: usize = 8;
 
@@ -48,6 +73,8 @@ pub(super) struct Asking<'a, P = Uncounted> {
     pub stateless: bool,
     /// It leaves by the port that it came in by. A pod always reaches itself, as far as policies go; lists are asked.
     pub itself: bool,
+    /// What both ends say, as far as it is known before it is asked.
+    pub foreseen: [Foreseen; 2],
     probes: P,
 }
 
@@ -59,7 +86,8 @@ impl<'a> Asking<'a> {
 
 impl<'a, P> Asking<'a, P> {
     fn counting(counters: &'a Counters, probes: P) -> Self {
-        Self { counters, logged: ArrayVec::new(), stateless: false, itself: false, probes }
+        let foreseen = [Foreseen::NOTHING; 2];
+        Self { counters, logged: ArrayVec::new(), stateless: false, itself: false, foreseen, probes }
     }
 }
 
@@ -148,12 +176,13 @@ fn egress_with<P: Probes>(
     asking: &mut Asking<P>,
 ) -> Result<(), Denied> {
     let policing = &snapshot.policing;
-    in_order(snapshot, header, from.acl.egress, DropReason::DefaultEgress, asking, |asking| {
+    let lists = (SENDER, from.acl.egress, DropReason::DefaultEgress);
+    in_order(snapshot, header, lists, asking, |asking| {
         let (set, [_, dst]) = from.subject.egress.zip(header.ends)?;
         if asking.itself || policing.is_node(dst) {
             return Some(Ok(()));
         }
-        Some(policies_of(set, dst, snapshot, header, DropReason::PolicyEgress, asking))
+        Some(policies_of((SENDER, set, dst), snapshot, header, DropReason::PolicyEgress, asking))
     })
 }
 
@@ -174,12 +203,13 @@ fn ingress_with<P: Probes>(
     if policed.is_some_and(|(_, [src, _])| poses(src)) {
         return Err(DropReason::PolicySource.into());
     }
-    in_order(snapshot, header, to.acl.ingress, DropReason::DefaultIngress, asking, |asking| {
+    let lists = (RECEIVER, to.acl.ingress, DropReason::DefaultIngress);
+    in_order(snapshot, header, lists, asking, |asking| {
         let (set, [src, _]) = policed?;
         if asking.itself || is_node(src) {
             return Some(Ok(()));
         }
-        Some(policies_of(set, src, snapshot, header, DropReason::PolicyIngress, asking))
+        Some(policies_of((RECEIVER, set, src), snapshot, header, DropReason::PolicyIngress, asking))
     })
 }
 
@@ -189,13 +219,12 @@ fn ingress_with<P: Probes>(
 fn in_order<P: Probes>(
     snapshot: &Snapshot,
     header: &Header,
-    lists: Chains,
-    default: DropReason,
+    (end, lists, default): (usize, Chains, DropReason),
     asking: &mut Asking<P>,
     policies: impl FnOnce(&mut Asking<P>) -> Option<Result<(), Denied>>,
 ) -> Result<(), Denied> {
     if lists.before.is_some()
-        && let Some(said) = listed(snapshot, header, lists.before, asking)
+        && let Some(said) = listed(snapshot, header, (end, lists.before), asking)
     {
         return said;
     }
@@ -203,7 +232,7 @@ fn in_order<P: Probes>(
         return said;
     }
     if lists.after.is_some()
-        && let Some(said) = listed(snapshot, header, lists.after, asking)
+        && let Some(said) = listed(snapshot, header, (end, lists.after), asking)
     {
         return said;
     }
@@ -215,12 +244,20 @@ fn in_order<P: Probes>(
 fn listed<P: Probes>(
     snapshot: &Snapshot,
     header: &Header,
-    tier: Tier,
+    (end, tier): (usize, Tier),
     asking: &mut Asking<P>,
 ) -> Option<Result<(), Denied>> {
     let (lists, probes) = (&snapshot.listed, asking.probes);
     let would = lists.rehearse_with(tier, header, probes);
-    let does = tier.enforced.and_then(|it| lists.judge_with(it, header, probes));
+    let foreseen = asking.foreseen[end];
+    let judge = |chain| match foreseen.of_chain(chain) {
+        Some(says) => {
+            debug_assert_eq!(says, lists.judge(chain, header), "{header:?}");
+            says
+        }
+        None => lists.judge_with(chain, header, probes),
+    };
+    let does = tier.enforced.and_then(judge);
     for ruling in [would, does].into_iter().flatten() {
         if let Some(counter) = asking.counters.rule(ruling.slot) {
             counter.add(1);
@@ -241,20 +278,28 @@ fn listed<P: Probes>(
     }
 }
 
-/// What a set of policies says of a packet from or to `peer`; `reason` is what it is if they deny it.
+/// What a set of policies, that of one end, says of a packet from or to `peer`; `reason` is what it is if they deny it.
 #[inline(always)]
 fn policies_of<P: Probes>(
-    set: u32,
-    peer: u128,
+    (end, set, peer): (usize, u32, u128),
     snapshot: &Snapshot,
     header: &Header,
     reason: DropReason,
     asking: &Asking<P>,
 ) -> Result<(), Denied> {
     let (policing, probes) = (&snapshot.policing, asking.probes);
-    let identity = policing.identity_with(peer, probes);
-    let class = policing.class_with(header.protocol, header.number, probes);
-    let verdict = policing.judge_with(set, identity, class, probes);
+    let verdict = match asking.foreseen[end].policies {
+        Some(says) => {
+            let class = || policing.class(header.protocol, header.number);
+            debug_assert_eq!(says, policing.judge(set, policing.identity(peer), class()), "{header:?}");
+            says
+        }
+        None => {
+            let identity = policing.identity_with(peer, probes);
+            let class = policing.class_with(header.protocol, header.number, probes);
+            policing.judge_with(set, identity, class, probes)
+        }
+    };
     count(verdict, asking.counters).map_err(|slot| Denied { reason, slot: Some(slot) })
 }
 

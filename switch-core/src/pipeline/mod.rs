@@ -32,6 +32,7 @@ mod egress;
 mod emit;
 mod exact;
 pub mod flow;
+mod foresee;
 mod forward;
 mod guard;
 mod hear;
@@ -142,6 +143,7 @@ use arrayvec::ArrayVec;
 use capture::Capture;
 pub use exact::EXACT_BYTES;
 use hold::Holds;
+use judge::Foreseen;
 use meter::Meters;
 use note::{Note, Notes};
 use probe::LoopWatch;
@@ -251,6 +253,8 @@ pub struct Private {
     announces: ArrayVec<Word, ANNOUNCED_MAX>,
     /// The flows of the batch at hand, and what this worker has of the flow table.
     pub flows: flow::Flowing,
+    /// What is said of its first packets, by index in the batch: of those of the batch at hand that begin something it is known.
+    foreseen: Box<[[Foreseen; 2]; BATCH_FRAMES]>,
 }
 
 /// What was set aside.
@@ -331,6 +335,7 @@ impl Private {
             announces: ArrayVec::new(),
             slow: Slow::default(),
             flows: flow::Flowing::new(&tables.flows, secret),
+            foreseen: Box::new([[Foreseen::NOTHING; 2]; BATCH_FRAMES]),
         }
     }
 

@@ -82,8 +82,7 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
     Ok(Compiled {
         sets,
         identities: identities.terms.len(),
-        v4: identities.v4,
-        v6: identities.v6,
+        by_address: identities.by_address,
         classes,
         subjects,
         node: node.into(),

@@ -36,7 +36,7 @@ mod diff_tests;
 mod tests;
 
 use crate::prefetch::prefetch;
-use crate::table::lpm::{self, Lpm};
+use crate::table::lpm::{self, Mapped};
 use crate::table::probes::{self, Probes, Uncounted};
 use crate::wire::hop::V4_MAPPED;
 use arrayvec::ArrayVec;
@@ -198,9 +198,18 @@ impl Set {
         let column = probes::at(&self.columns, usize::from(class), probes);
         (u32::from(column) * self.rows_len + row) as usize
     }
+
+    /// What a verdict of it is: the rule that allows, or the one that does not.
+    #[inline(always)]
+    fn says(&self, verdict: u32) -> Result<Slot, Slot> {
+        match verdict {
+            0 => Err(self.denied),
+            slot => Ok(slot - 1),
+        }
+    }
 }
 
-/// What a set will be asked about a first packet.
+/// What a set is asked about a first packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
     /// The set.
@@ -231,8 +240,7 @@ pub struct Question {
 /// Compiled policies.
 #[derive(Debug, Default)]
 pub struct Compiled {
-    v4: Lpm,
-    v6: Lpm,
+    by_address: Mapped,
     classes: Classes,
     sets: Box<[Set]>,
     subjects: HashMap<u16, Subject>,
@@ -280,13 +288,8 @@ impl Compiled {
     /// The same with whoever counts.
     #[inline]
     pub fn identity_with(&self, ip: u128, probes: impl Probes) -> u32 {
-        self.value(ip, probes).saturating_sub(1)
-    }
-
-    /// What the prefix tables say of an address: an identity and one, or 0 for the first.
-    #[inline(always)]
-    fn value(&self, ip: u128, probes: impl Probes) -> u32 {
-        if is_v4(ip) { self.v4.find_v4_with(ip as u32, probes) } else { self.v6.find_with(ip, probes) }
+        // A value is an identity and one, or 0 for the first.
+        self.by_address.find_with(ip, probes).saturating_sub(1)
     }
 
     /// The class of a destination port, if it is known, of a protocol.
@@ -312,40 +315,31 @@ impl Compiled {
     pub fn judge_with(&self, set: u32, identity: u32, class: u16, probes: impl Probes) -> Result<Slot, Slot> {
         let set = &self.sets[set as usize];
         let row = probes::at(&set.rows, identity as usize, probes);
-        match probes::at(&set.verdicts, set.cell(row, class, probes), probes) {
-            0 => Err(set.denied),
-            slot => Ok(slot - 1),
-        }
+        set.says(probes::at(&set.verdicts, set.cell(row, class, probes), probes))
     }
 
-    /// What the prefix tables say of each peer.
-    #[inline(always)]
-    fn values(&self, asked: &[Asked], values: &mut [u32]) {
-        match asked.iter().filter(|asked| is_v4(asked.peer)).count() {
-            v4 if v4 == asked.len() => lpm::find_each(values, |n| (&self.v4, asked[n].peer as u32)),
-            0 => lpm::find_each(values, |n| (&self.v6, asked[n].peer)),
-            // Both at once are rare.
-            _ => {
-                for (asked, value) in asked.iter().zip(values) {
-                    *value = self.value(asked.peer, Uncounted);
-                }
-            }
-        }
-    }
-
-    /// Asks for all that [`Compiled::judge`] will read for a batch of questions, the identities included: their cache misses overlap, where
-    /// each would wait for its own.
-    pub fn foresee<const N: usize>(&self, asked: &ArrayVec<Asked, N>) {
+    /// What [`Compiled::judge`] says of each of several questions by its place, the identities found together as well: their cache misses overlap,
+    /// where each would wait for its own.
+    pub fn judge_each<const N: usize>(
+        &self,
+        asked: &ArrayVec<Asked, N>,
+        mut says: impl FnMut(usize, Result<Slot, Slot>),
+    ) {
         let mut values = [0; N];
-        self.values(asked, &mut values[..asked.len()]);
+        self.by_address.find_each(&mut values[..asked.len()], |n| asked[n].peer);
         let identities = values.map(|value| value.saturating_sub(1) as usize);
         for (asked, identity) in asked.iter().zip(identities) {
             prefetch(self.sets[asked.set as usize].rows.as_ptr().wrapping_add(identity));
         }
-        for (asked, identity) in asked.iter().zip(identities) {
+        let mut cells = [0; N];
+        for ((asked, identity), cell) in asked.iter().zip(identities).zip(&mut cells) {
             let set = &self.sets[asked.set as usize];
-            let cell = set.cell(set.rows[identity], asked.class, Uncounted);
-            prefetch(set.verdicts.as_ptr().wrapping_add(cell));
+            *cell = set.cell(set.rows[identity], asked.class, Uncounted);
+            prefetch(set.verdicts.as_ptr().wrapping_add(*cell));
+        }
+        for (n, (asked, cell)) in asked.iter().zip(cells).enumerate() {
+            let set = &self.sets[asked.set as usize];
+            says(n, set.says(set.verdicts[cell]));
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::compile::TooMuch;
 use super::{Input, Pod, is_v4, select, to_bits};
-use crate::table::lpm::{Change, Lpm, VALUE_MAX};
+use crate::table::lpm::{Change, Mapped, VALUE_MAX};
 use hashbrown::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -106,8 +106,7 @@ struct Here {
 pub(super) struct Identities {
     /// By identity; sorted, without [`ANYBODY_ID`]. The first is of those to whom no term belongs.
     pub terms: Vec<Vec<u32>>,
-    pub v4: Lpm,
-    pub v6: Lpm,
+    pub by_address: Mapped,
 }
 
 impl Identities {
@@ -146,13 +145,12 @@ impl Identities {
         if by_number.len() > VALUE_MAX as usize {
             return Err(TooMuch::Identities(by_number.len()));
         }
-        let [v4, v6] = changes.map(|mut changes| Lpm::default().changed(&mut changes));
-        Ok(Self { terms: by_number, v4, v6 })
+        Ok(Self { terms: by_number, by_address: Mapped::default().changed(changes) })
     }
 
     /// Bytes of the prefix tables.
     pub fn bytes(&self) -> usize {
-        self.v4.bytes() + self.v6.bytes()
+        self.by_address.bytes()
     }
 }
 

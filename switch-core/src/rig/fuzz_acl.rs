@@ -97,8 +97,10 @@ impl<'a> Bytes<'a> {
         let sets =
             |at: u8| (0..SETS).filter(|n| flags >> at >> n & 1 == 1).filter_map(|n| name("s", n)).collect();
         (rule.source_sets, rule.destination_sets) = (sets(2), sets(4));
-        rule.tcp_flags = (flags & 0x40 != 0 && protocol == Some(IpProtocol::TCP))
-            .then_some(TcpFlags { mask: byte & 0x37, value: byte & 0x12 });
+        // A rule that names flags names one.
+        let mask = byte & 0x37;
+        rule.tcp_flags = (flags & 0x40 != 0 && protocol == Some(IpProtocol::TCP) && mask != 0)
+            .then_some(TcpFlags { mask, value: byte & 0x12 });
         if flags & 0x80 != 0 {
             let wanted =
                 [FragmentMatch::Any, FragmentMatch::First, FragmentMatch::Later, FragmentMatch::None];

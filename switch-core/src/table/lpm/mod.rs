@@ -18,6 +18,7 @@
 
 mod arena;
 mod children;
+mod mapped;
 mod node;
 mod part;
 #[cfg(not(loom))]
@@ -28,6 +29,7 @@ use super::probes::{Probes, Uncounted};
 use crate::prefetch::prefetch;
 use arena::{Arena, Slabs};
 use arrayvec::ArrayVec;
+pub use mapped::Mapped;
 use node::{Node, Route};
 use part::Key;
 use std::sync::Arc;
