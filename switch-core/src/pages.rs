@@ -56,19 +56,26 @@ mod kernel {
 
         /// So many, all zero. `_zero` makes one where there is no such memory. Without memory it ends the process, as any other allocation
         /// does.
-        pub fn new(len: usize, _zero: impl Fn() -> T) -> Self {
+        pub fn new(len: usize, zero: impl Fn() -> T) -> Self {
+            let pages = Self::small(len, zero);
+            let whole = Self::bytes(len).unwrap_or_default() / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+            if whole > 0 {
+                // SAFETY: the range was just mapped; what pages it is made of changes no byte. Nor does a kernel that makes no huge
+                // pages.
+                _ = unsafe { madvise(pages.start.as_ptr().cast(), whole, Advice::LinuxHugepage) };
+            }
+            pages
+        }
+
+        /// The same, on small pages until somebody asks for huge ones: of what is mostly air a huge page is one for a few words. The allocator
+        /// is no place for it: when such a piece was given back, the next one comes from its heap, and is written over to be zero, all of it.
+        pub fn small(len: usize, _zero: impl Fn() -> T) -> Self {
             const { Self::NOTHING_TO_DROP };
             let Some(bytes) = Self::bytes(len) else { return Self { start: NonNull::dangling(), len: 0 } };
             let protection = ProtFlags::READ | ProtFlags::WRITE;
             let Ok(start) = set_aside(bytes, protection, MapFlags::PRIVATE) else {
                 handle_alloc_error(Layout::new::<T>())
             };
-            let whole = bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
-            if whole > 0 {
-                // SAFETY: the range was just mapped; what pages it is made of changes no byte. Nor does a kernel that makes no huge
-                // pages.
-                _ = unsafe { madvise(start.as_ptr().cast(), whole, Advice::LinuxHugepage) };
-            }
             Self { start: start.cast(), len }
         }
 
@@ -138,6 +145,11 @@ impl<T> Pages<T> {
     /// So many, each made by `zero`.
     pub fn new(len: usize, zero: impl Fn() -> T) -> Self {
         Self((0..len).map(|_| zero()).collect())
+    }
+
+    /// The same.
+    pub fn small(len: usize, zero: impl Fn() -> T) -> Self {
+        Self::new(len, zero)
     }
 
     /// The same.
@@ -212,6 +224,16 @@ mod tests {
         let pages = Pages::resident(HUGE_PAGE_BYTES / size_of::<u64>() + 1000, || AtomicU64::new(0));
         assert_eq!(resident(&pages) * rustix::param::page_size() / size_of_val(&*pages), 1);
         assert!(pages.iter().all(|word| word.load(Relaxed) == 0));
+    }
+
+    #[test]
+    fn what_is_to_lie_on_small_pages_takes_what_is_used_however_often_it_is_made() {
+        for _ in 0..3 {
+            let pages = Pages::small(2 * HUGE_PAGE_BYTES / size_of::<u64>(), || AtomicU64::new(0));
+            assert_eq!((resident(&pages), pages[1000].swap(7, Relaxed)), (0, 0));
+            assert_eq!(resident(&pages), 1);
+            assert!(!flags(pages.as_ptr().addr()).split_whitespace().any(|flag| flag == "hg"));
+        }
     }
 
     #[test]

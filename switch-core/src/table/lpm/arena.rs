@@ -8,18 +8,17 @@
 //!
 //! Who changes a table takes the lock; lookups never do.
 
+use crate::pages::Pages;
 use crate::prefetch::{advise_huge, prefetch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use zerocopy::FromZeros;
 
 /// Words of a line.
 pub const LINE: u32 = 8;
 /// A slab has 16 MiB, of which a page is touched only when it is used. Eight huge pages.
 const SLAB_LINES_LOG2: u32 = 18;
-/// Two lines less, for the allocator's own words: 16 MiB in all are what the kernel aligns to huge pages.
-const SLAB_LINES: u32 = (1 << SLAB_LINES_LOG2) - 2;
+const SLAB_LINES: u32 = 1 << SLAB_LINES_LOG2;
 const SLAB_WORDS_LOG2: u32 = SLAB_LINES_LOG2 + LINE.trailing_zeros();
 /// Places are 32 bits: 2 048 slabs, 32 GiB.
 const SLABS_MAX: usize = 1 << (32 - SLAB_WORDS_LOG2);
@@ -32,18 +31,13 @@ static NOWHERE: [AtomicU64; LINE as usize] = [const { AtomicU64::new(0) }; LINE 
 /// See the module.
 #[derive(Debug)]
 pub struct Slab {
-    words: Box<[AtomicU64]>,
-    /// The first word that begins a line.
-    first: usize,
+    words: Pages<AtomicU64>,
 }
 
 impl Slab {
-    /// None if there is no memory.
-    fn new() -> Option<Self> {
-        let len = ((SLAB_LINES + 1) * LINE) as usize - 1;
-        let words = <[AtomicU64]>::new_box_zeroed_with_elems(len).ok()?;
-        let first = words.as_ptr().align_offset(64);
-        (first < LINE as usize).then_some(Self { words, first })
+    /// Of so many lines, each of which begins where a cache line does. Without memory it ends the process, as any other allocation does.
+    fn new(lines: u32) -> Self {
+        Self { words: Pages::small((lines * LINE) as usize, || AtomicU64::new(0)) }
     }
 }
 
@@ -57,7 +51,7 @@ impl Slabs {
     pub fn cell(&self, at: u32) -> &AtomicU64 {
         let within = (at & ((1 << SLAB_WORDS_LOG2) - 1)) as usize;
         let slab = self.0.get((at >> SLAB_WORDS_LOG2) as usize);
-        slab.and_then(|slab| slab.words.get(slab.first + within)).unwrap_or(&NOWHERE[0])
+        slab.and_then(|slab| slab.words.get(within)).unwrap_or(&NOWHERE[0])
     }
 
     /// Asks for the line at a place, and the one behind it: a bitmap's leaves may lie there.
@@ -73,7 +67,7 @@ impl Slabs {
     pub fn line(&self, at: u32) -> &[AtomicU64; LINE as usize] {
         let within = (at & ((1 << SLAB_WORDS_LOG2) - 1)) as usize;
         let slab = self.0.get((at >> SLAB_WORDS_LOG2) as usize);
-        slab.and_then(|slab| slab.words.get(slab.first + within..)?.first_chunk()).unwrap_or(&NOWHERE)
+        slab.and_then(|slab| slab.words.get(within..)?.first_chunk()).unwrap_or(&NOWHERE)
     }
 }
 
@@ -119,7 +113,7 @@ impl Span {
         let slab = inner.slabs.get((start >> SLAB_LINES_LOG2) as usize)?.clone()?;
         drop(inner);
         let span = Self { arena: arena.clone(), start, lines };
-        let within = slab.first + (span.at() & ((1 << SLAB_WORDS_LOG2) - 1)) as usize;
+        let within = (span.at() & ((1 << SLAB_WORDS_LOG2) - 1)) as usize;
         for (cell, word) in slab.words.get(within..)?.iter().zip(words) {
             cell.store(*word, Relaxed);
         }
@@ -157,7 +151,7 @@ impl Arena {
     /// What a version that was just made reads.
     pub fn slabs(&self) -> Slabs {
         // A slab that was given back leaves a hole, which nobody's place is in.
-        thread_local!(static EMPTY: Arc<Slab> = Arc::new(Slab { words: Box::default(), first: 0 }));
+        thread_local!(static EMPTY: Arc<Slab> = Arc::new(Slab::new(0)));
         let slab = |slab: &Option<Arc<Slab>>| slab.clone().unwrap_or_else(|| EMPTY.with(Arc::clone));
         Slabs(self.lock().slabs.iter().map(slab).collect())
     }
@@ -188,7 +182,7 @@ impl Inner {
 
     /// A slab more; where its lines begin.
     fn grow(&mut self) -> Option<u32> {
-        let slab = Arc::new(Slab::new()?);
+        let slab = Arc::new(Slab::new(SLAB_LINES));
         if self.huge {
             advise_huge(&slab.words);
         }
