@@ -28,6 +28,24 @@ const LONGEST_NS: u64 = 60_000_000_000;
 /// Kinds of change, in turn.
 const KINDS: usize = 8;
 
+/// Changes, by number, as fast as they are answered: nanoseconds that each took, and how many a second there were. The first `begin` do not count.
+pub fn as_answered(
+    begin: u32,
+    duration: Duration,
+    mut change: impl FnMut(u32) -> Result<(), String>,
+) -> Result<(Histogram<u64>, f64), String> {
+    let mut times = Histogram::new_with_max(LONGEST_NS, 3).map_err(|error| error.to_string())?;
+    (0..begin).try_for_each(&mut change)?;
+    let (start, mut n) = (Instant::now(), begin);
+    while start.elapsed() < duration {
+        let asked = Instant::now();
+        change(n)?;
+        times.saturating_record(asked.elapsed().as_nanos() as u64);
+        n += 1;
+    }
+    Ok((times, f64::from(n - begin) / start.elapsed().as_secs_f64()))
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub struct Measured {

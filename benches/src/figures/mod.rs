@@ -26,6 +26,7 @@ pub mod lpm;
 pub mod mac_scale;
 pub mod many_ports;
 pub mod policy;
+pub mod policy_updates;
 pub mod policy_vs_ovs;
 pub mod quiet_cpu;
 pub mod restart_outage;
@@ -318,6 +319,12 @@ pub const ALL: &[Entry] = &[
         "routed and policed by 10 to 10 000 rules, beside Open vSwitch with its connection tracker",
         policy_vs_ovs::HELD,
         policy_vs_ovs::measure,
+    ),
+    (
+        "policy-updates",
+        "network policies that change one by one, on a small node and on a full one",
+        policy_updates::HELD,
+        policy_updates::measure,
     ),
     (
         "set-updates",

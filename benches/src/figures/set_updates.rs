@@ -3,11 +3,10 @@
 //! their flow is judged anew after each change, and none may be lost.
 
 use super::{Bench, Figure, Held};
-use crate::changes::named;
+use crate::changes::{as_answered, named};
 use crate::iperf::PATIENCE;
-use hdrhistogram::Histogram;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use switch_api::{
     Acl, AclPorts, AclRule, AclTier, AddressSet, AddressSetDone, AddressSetUpdate, Client, Done, IpProtocol,
     Name, Owner, PortRange, Prefix, Request,
@@ -33,8 +32,6 @@ const BEGIN: u32 = 2 * CHANGING;
 const WINDOW: u64 = 64;
 /// In force on every worker, p99.
 const BAR_MS: f64 = 10.0;
-/// What is longer counts as so long.
-const LONGEST_NS: u64 = 60_000_000_000;
 
 /// What it is held against.
 pub(super) const HELD: Held = Held::at_least("changes a second", 1_000.0);
@@ -56,7 +53,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     wait_until("pods reach each other", PATIENCE, || other.reaches(&db.ip));
     let address = |ip: &str| ip.parse::<IpAddr>().map_err(|error| error.to_string());
     let load = sequence::start(&other.net, &db.net, &[(address(&other.ip)?, address(&db.ip)?)], WINDOW);
-    let changed = change(&mut client);
+    let changed = as_answered(BEGIN, DURATION, |n| change(&mut client, n));
     let tally = load.finish();
     let (times, rate) = changed?;
     daemon.assert_conserved();
@@ -80,25 +77,13 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     Ok(Figure::new("set-updates", rate, HELD, detail).only_if(holds))
 }
 
-/// Members come and go as fast as they are answered: how long each took, and how many a second there were.
-fn change(client: &mut Client) -> Result<(Histogram<u64>, f64), String> {
-    let mut times = Histogram::new_with_max(LONGEST_NS, 3).map_err(|error| error.to_string())?;
-    let mut one = |n: u32| {
-        let changes = [member(MEMBERS + n / 2 % CHANGING)];
-        let asked = Instant::now();
-        match n.is_multiple_of(2) {
-            true => update(client, &changes, &[])?,
-            false => update(client, &[], &changes)?,
-        }
-        Ok::<_, String>(asked.elapsed())
-    };
-    (0..BEGIN).try_for_each(|n| one(n).map(drop))?;
-    let (start, mut n) = (Instant::now(), 0);
-    while start.elapsed() < DURATION {
-        times.saturating_record(one(n)?.as_nanos() as u64);
-        n += 1;
+/// The next change: a member comes, or the one that came goes.
+fn change(client: &mut Client, n: u32) -> Result<(), String> {
+    let changes = [member(MEMBERS + n / 2 % CHANGING)];
+    match n.is_multiple_of(2) {
+        true => update(client, &changes, &[]),
+        false => update(client, &[], &changes),
     }
-    Ok((times, f64::from(n) / start.elapsed().as_secs_f64()))
 }
 
 /// Members that come and go, all of which do.

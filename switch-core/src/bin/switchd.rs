@@ -28,8 +28,9 @@ use switch_core::port::xdp::open::Engine;
 use switch_core::sandbox::{self, Folders, keeper};
 use switch_core::table::flow::FLOWS_DEFAULT;
 use switch_core::worker::naps::{NAP_US_DEFAULT, NAP_US_MAX};
+use switch_core::worker::patience::IDLE_TURNS_DEFAULT;
 use switch_core::worker::prompt::{self, NICE_DEFAULT};
-use switch_core::worker::thread::{IDLE_TURNS_DEFAULT, Notify};
+use switch_core::worker::thread::Notify;
 use switch_core::worker::{Mail, Start, Turn, start};
 
 /// Frames of a region unless --frames says otherwise: 2 MiB, a huge page if there are some, and room for what a
@@ -103,7 +104,7 @@ struct Options {
     /// Routes of the kernel that are mirrored at most: some 100 bytes each. About those beyond it the kernel decides.
     #[arg(long, default_value_t = MIRRORED_MAX)]
     mirror_routes: usize,
-    /// Turns without a frame before a worker sleeps. 0: at once.
+    /// Turns without a frame before a worker sleeps, each of at most 250 ns: with many ports they are fewer. 0: at once.
     #[arg(long, default_value_t = IDLE_TURNS_DEFAULT)]
     idle_turns: u32,
     /// Microseconds that a worker rests between turns at low load, so that frames gather and asking costs less. Only while as

@@ -1,8 +1,9 @@
 //! From words to tables. What they need is known before it is taken: of each set its shape first, then its matrix, and all together never
 //! more than there may be.
 
+use super::kinds::Kinds;
 use super::ports::{Classes, Ports};
-use super::terms::{self, ANYBODY_ID, Identities, Term, Terms, Whom};
+use super::terms::{self, ANYBODY_ID, Identities, Members, Term, Terms, Whom};
 use super::{Compiled, Input, MEMORY_MAX, Placed, Pod, Set, Slot, Subject, select};
 use crate::table::lpm::VALUE_MAX;
 use hashbrown::HashMap;
@@ -60,10 +61,11 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
     if input.policies.is_empty() || input.pods.is_empty() {
         return Ok(Compiled { subjects, node: node.into(), ..Compiled::default() });
     }
-    let mut all = Terms::new();
-    let sets = sets_of(input, &mut all, &mut subjects)?;
-    let fingerprints = terms::fingerprints(&all, input);
-    let identities = Identities::new(&all, input)?;
+    let (mut all, kinds) = (Terms::new(), Kinds::new(input));
+    let sets = sets_of(input, &kinds, &mut all, &mut subjects)?;
+    let members = Members::new(&all, input, &kinds);
+    let fingerprints = terms::fingerprints(&all, &members);
+    let identities = Identities::new(&all, &members)?;
     let ports: Vec<Ports> = sets.iter().flat_map(|(entries, _)| entries.iter().map(|it| it.ports)).collect();
     let classes = Classes::new(&ports)?;
     drop(ports);
@@ -95,34 +97,45 @@ fn workload(pod: &Pod) -> Subject {
     Subject { is_workload: true, own, ..Subject::default() }
 }
 
-/// The policies that isolate a workload in a direction, in the order of their names.
-fn selecting(input: &Input, pod: &Pod, direction: PolicyType) -> Vec<usize> {
+/// The two directions.
+const BOTH: [PolicyType; 2] = [PolicyType::Ingress, PolicyType::Egress];
+
+/// The policies that isolate a workload in each direction, in the order of their names.
+fn selecting(input: &Input, pod: &Pod) -> [Vec<usize>; 2] {
     let selects = |(_, placed): &(usize, &Placed)| {
         let policy = placed.policy;
         policy.metadata.namespace == pod.workload.namespace
-            && policy.spec.isolates(direction)
             && select::pods(&policy.spec.pod_selector, &pod.workload.labels)
     };
-    input.policies.iter().enumerate().filter(selects).map(|(n, _)| n).collect()
+    let mut isolating: [Vec<usize>; 2] = Default::default();
+    for (n, placed) in input.policies.iter().enumerate().filter(selects) {
+        for (direction, isolating) in BOTH.into_iter().zip(&mut isolating) {
+            if placed.policy.spec.isolates(direction) {
+                isolating.push(n);
+            }
+        }
+    }
+    isolating
 }
 
 /// The sets there are: what each allows, and the slot of what it does not. Each subject is told which are its own.
 fn sets_of<'a>(
     input: &'a Input<'a>,
+    kinds: &Kinds<'a>,
     all: &mut Terms<'a>,
     subjects: &mut HashMap<u16, Subject>,
 ) -> Result<Vec<(Vec<Entry>, Slot)>, TooMuch> {
     let (mut keys, mut sets) = (HashMap::<Key, u32>::new(), Vec::<(Vec<Entry>, Slot)>::new());
     let mut bytes = 0;
     let numbers = numbers_by_name(input);
-    for pod in &input.pods {
-        for direction in [PolicyType::Ingress, PolicyType::Egress] {
-            let policies = selecting(input, pod, direction);
+    let by_kind: Vec<[Vec<usize>; 2]> = kinds.each.iter().map(|pod| selecting(input, pod)).collect();
+    for (pod, kind) in kinds.pods(input) {
+        for (direction, policies) in BOTH.into_iter().zip(&by_kind[kind]) {
             if policies.is_empty() {
                 continue;
             }
             let own = (direction == PolicyType::Ingress).then_some(pod.workload.ports.as_slice());
-            let (key, had) = ((direction, policies, own), sets.len());
+            let (key, had) = ((direction, policies.clone(), own), sets.len());
             let set = *keys.entry(key).or_insert_with_key(|(direction, policies, own)| {
                 sets.push(set_of(input, *direction, policies, *own, &numbers, all));
                 (sets.len() - 1) as u32
@@ -255,16 +268,22 @@ fn shape(entries: Vec<Entry>, denied: Slot, identities: &Identities, classes: &C
 
 /// Identities that belong to the same of a set's terms share a row.
 fn rows(entries: &[Entry], identities: &Identities) -> (Vec<u32>, Vec<Vec<u32>>) {
-    let used: BTreeSet<u32> = entries.iter().map(|entry| entry.term).collect();
+    let mut used = vec![false; entries.iter().map(|entry| entry.term as usize + 1).max().unwrap_or_default()];
+    entries.iter().for_each(|entry| used[entry.term as usize] = true);
+    let is_used = |term: &u32| used.get(*term as usize).copied().unwrap_or_default();
     let mut numbers: HashMap<Vec<u32>, u32> = HashMap::from([(Vec::new(), 0)]);
-    let mut row_terms = vec![Vec::new()];
+    let (mut row_terms, mut mine) = (vec![Vec::new()], Vec::new());
     let rows = identities.terms.iter().map(|terms| {
-        let mine: Vec<u32> = terms.iter().copied().filter(|term| used.contains(term)).collect();
+        mine.clear();
+        mine.extend(terms.iter().copied().filter(is_used));
+        // Most of them are known: only what is new is kept.
+        if let Some(number) = numbers.get(mine.as_slice()) {
+            return *number;
+        }
         let next = row_terms.len() as u32;
-        *numbers.entry(mine).or_insert_with_key(|mine: &Vec<u32>| {
-            row_terms.push(mine.clone());
-            next
-        })
+        row_terms.push(mine.clone());
+        numbers.insert(mine.clone(), next);
+        next
     });
     (rows.collect(), row_terms)
 }

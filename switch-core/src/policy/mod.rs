@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`check`] | what is wrong with a policy or a workload, in sentences |
 //! | [`select`] | which labels a selector wants |
+//! | [`kinds`] | workloads that selectors cannot tell apart |
 //! | [`terms`] | whom rules are about, and the identities of addresses |
 //! | [`ports`] | classes of ports |
 //! | [`compile`] | the tables, and the memory they need before it is taken |
@@ -20,6 +21,7 @@
 pub mod check;
 pub mod compile;
 pub mod diff;
+mod kinds;
 pub mod plain;
 mod ports;
 mod select;

@@ -2,6 +2,7 @@
 //! prefixes that occur, and all addresses that belong to the same terms have one identity.
 
 use super::compile::TooMuch;
+use super::kinds::Kinds;
 use super::{Input, Pod, is_v4, select, to_bits};
 use crate::table::lpm::{Change, Mapped, VALUE_MAX};
 use hashbrown::HashMap;
@@ -43,18 +44,27 @@ impl<'a> Whom<'a> {
         }
     }
 
-    fn means(&self, pod: &Pod, ip: u128, input: &Input) -> bool {
+    /// Whether these are what a workload is, wherever it is; none: that is up to its address.
+    fn means(&self, pod: &Pod, input: &Input) -> Option<bool> {
         match self {
-            Self::Anybody => true,
-            Self::Block(block) => {
-                covers(block.cidr, ip) && !block.except.iter().any(|except| covers(*except, ip))
-            }
-            Self::Pods { own, namespaces, pods } => {
+            Self::Anybody => Some(true),
+            Self::Block(_) => None,
+            Self::Pods { own, namespaces, pods } => Some({
                 let (namespace, labels) = (&pod.workload.namespace, &pod.workload.labels);
                 own.is_none_or(|own| own == namespace)
                     && namespaces.is_none_or(|it| select::namespace(it, namespace, input.namespaces))
                     && pods.is_none_or(|it| select::pods(it, labels))
+            }),
+        }
+    }
+
+    /// Whether an address is among these.
+    fn covers(&self, ip: u128) -> bool {
+        match self {
+            Self::Block(block) => {
+                covers(block.cidr, ip) && !block.except.iter().any(|except| covers(*except, ip))
             }
+            Self::Anybody | Self::Pods { .. } => false,
         }
     }
 }
@@ -111,7 +121,7 @@ pub(super) struct Identities {
 
 impl Identities {
     /// Identities of all addresses, unless the prefix tables have no numbers for so many.
-    pub fn new(terms: &Terms, input: &Input) -> Result<Self, TooMuch> {
+    pub fn new(terms: &Terms, members: &Members) -> Result<Self, TooMuch> {
         let mut places: [Places; 2] = Default::default();
         for (id, term) in terms.all.iter().enumerate() {
             if let Term { whom: Whom::Block(block), named: None } = term {
@@ -121,12 +131,10 @@ impl Identities {
                 }
             }
         }
-        for pod in &input.pods {
-            for ip in &pod.addresses {
-                let key = if is_v4(*ip) { (*ip << 96, 32) } else { (*ip, 128) };
-                let here: &mut Here = places[usize::from(!is_v4(*ip))].entry(key).or_default();
-                here.pods.extend(terms_of(terms, pod, *ip, input));
-            }
+        for (ip, terms) in &members.0 {
+            let key = if is_v4(*ip) { (*ip << 96, 32) } else { (*ip, 128) };
+            let here: &mut Here = places[usize::from(!is_v4(*ip))].entry(key).or_default();
+            here.pods.extend(terms);
         }
         let mut numbers: HashMap<Vec<u32>, u32> = HashMap::from([(Vec::new(), 0)]);
         let mut by_number: Vec<Vec<u32>> = vec![Vec::new()];
@@ -161,16 +169,35 @@ fn here(places: &mut [Places; 2], cidr: Cidr) -> &mut Here {
     places[usize::from(v6)].entry((key, len)).or_default()
 }
 
-/// The terms that a workload belongs to for what it is; blocks without a named port follow from its address.
-fn terms_of(terms: &Terms, pod: &Pod, ip: u128, input: &Input) -> Vec<u32> {
-    let has = |(name, protocol, port): (&str, Protocol, u16)| {
-        pod.workload.ports.iter().any(|own| (&*own.name, own.protocol, own.port) == (name, protocol, port))
-    };
-    let by_itself = |term: &Term| matches!(term, Term { whom: Whom::Block(_) | Whom::Anybody, named: None });
-    let mine = terms.all.iter().enumerate().filter(|(_, term)| {
-        !by_itself(term) && term.named.is_none_or(has) && term.whom.means(pod, ip, input)
-    });
-    mine.map(|(id, _)| id as u32).collect()
+/// Addresses of workloads, and the terms that each belongs to for what its workload is; blocks without a named port follow from the address.
+#[derive(Debug)]
+pub(super) struct Members(Vec<(u128, Vec<u32>)>);
+
+impl Members {
+    pub fn new<'a>(terms: &Terms, input: &'a Input<'a>, kinds: &Kinds<'a>) -> Self {
+        let by_itself =
+            |term: &Term| matches!(term, Term { whom: Whom::Block(_) | Whom::Anybody, named: None });
+        let asked: Vec<(u32, &Term)> = (0..).zip(&terms.all).filter(|(_, term)| !by_itself(term)).collect();
+        // Those that a kind belongs to, if its workloads have the port that is named; and those of which it is up to the address.
+        let may_be = |pod: &&Pod| -> Vec<(u32, &Term)> {
+            asked.iter().copied().filter(|(_, term)| term.whom.means(pod, input) != Some(false)).collect()
+        };
+        let by_kind: Vec<Vec<(u32, &Term)>> = kinds.each.iter().map(may_be).collect();
+        let mut all = Vec::new();
+        for (pod, kind) in kinds.pods(input) {
+            let ports = &pod.workload.ports;
+            let has = |(name, protocol, port): (&str, Protocol, u16)| {
+                ports.iter().any(|own| (&*own.name, own.protocol, own.port) == (name, protocol, port))
+            };
+            let mine = by_kind[kind].iter().filter(|(_, term)| term.named.is_none_or(has));
+            for ip in &pod.addresses {
+                let is_here = |term: &Term| !matches!(term.whom, Whom::Block(_)) || term.whom.covers(*ip);
+                let here = mine.clone().filter(|(_, term)| is_here(term)).map(|(id, _)| *id);
+                all.push((*ip, here.collect()));
+            }
+        }
+        Self(all)
+    }
 }
 
 /// Each prefix with the terms that its addresses belong to. Prefixes come sorted, so that those a prefix lies in
@@ -186,32 +213,30 @@ fn walk(places: &Places, mut tell: impl FnMut((u128, u8), Vec<u32>)) {
         }
         stack.push((*key, *len, here));
         let all = |of: fn(&Here) -> &Vec<u32>| stack.iter().flat_map(move |(_, _, here)| of(here)).copied();
-        let ended: BTreeSet<u32> = all(|here| &here.ends).collect();
-        let begun = all(|here| &here.begins).filter(|term| !ended.contains(term));
-        let terms: BTreeSet<u32> = begun.chain(here.pods.iter().copied()).collect();
-        tell((*key, *len), terms.into_iter().collect());
+        let mut ended: Vec<u32> = all(|here| &here.ends).collect();
+        ended.sort_unstable();
+        let begun = all(|here| &here.begins).filter(|term| ended.binary_search(term).is_err());
+        let mut terms: Vec<u32> = begun.chain(here.pods.iter().copied()).collect();
+        terms.sort_unstable();
+        terms.dedup();
+        tell((*key, *len), terms);
     }
 }
 
 /// A number for each term, made of the addresses that belong to it.
-pub(super) fn fingerprints(terms: &Terms, input: &Input) -> Vec<u64> {
-    let of = |term: &Term| {
+pub(super) fn fingerprints(terms: &Terms, members: &Members) -> Vec<u64> {
+    let mut addresses: Vec<BTreeSet<u128>> = vec![BTreeSet::new(); terms.all.len()];
+    for (ip, belongs) in &members.0 {
+        belongs.iter().for_each(|term| _ = addresses[*term as usize].insert(*ip));
+    }
+    let of = |(term, addresses): (&Term, BTreeSet<u128>)| {
         let mut hasher = DefaultHasher::new();
         match term {
             Term { whom: Whom::Anybody, named: None } => {}
             Term { whom: Whom::Block(block), named: None } => block.hash(&mut hasher),
-            _ => {
-                let has = |pod: &Pod, (name, protocol, port): (&str, Protocol, u16)| {
-                    let mut ports = pod.workload.ports.iter();
-                    ports.any(|own| (&*own.name, own.protocol, own.port) == (name, protocol, port))
-                };
-                let pods = input.pods.iter().filter(|pod| term.named.is_none_or(|named| has(pod, named)));
-                let addresses = pods.flat_map(|pod| pod.addresses.iter().map(move |ip| (pod, *ip)));
-                let mine = addresses.filter(|(pod, ip)| term.whom.means(pod, *ip, input));
-                mine.map(|(_, ip)| ip).collect::<BTreeSet<_>>().hash(&mut hasher);
-            }
+            _ => addresses.hash(&mut hasher),
         }
         hasher.finish()
     };
-    terms.all.iter().map(of).collect()
+    terms.all.iter().zip(addresses).map(of).collect()
 }

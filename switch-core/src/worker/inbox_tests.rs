@@ -49,3 +49,39 @@ fn a_full_inbox_is_counted_and_costs_no_frame() {
     assert_eq!((dropped, rig.drops(DropReason::InboxFull)), (full, full), "nothing else was dropped");
     rig.assert_conserved();
 }
+
+/// Ports of the second worker that a flood goes to.
+const PORTS: usize = 100;
+/// Floods that wait for it. With a parcel for each port two of them would fill its inbox.
+const FLOODS: u32 = 20;
+
+#[test]
+fn floods_to_many_ports_of_another_worker_wait_in_few_parcels() {
+    let mut rig = Rig::new(Size { workers: 2, frames: 2 * FRAMES, ..Size::default() });
+    let (port, sender) = memory::wire();
+    rig.add_port("from", PortSettings::default(), Box::new(port), 0).unwrap();
+    let mut peers = Vec::new();
+    for n in 0..PORTS {
+        let (port, peer) = memory::wire();
+        rig.add_port(&format!("p{n}"), PortSettings::default(), Box::new(port), 1).unwrap();
+        peers.push(peer);
+    }
+    rig.settle(NOW);
+    // The second worker stands still meanwhile; each flood is a turn of the first one.
+    let flood = |n| {
+        let mut frame = frame(n);
+        frame[..6].fill(0xff);
+        frame
+    };
+    for n in 0..FLOODS {
+        assert!(sender.send(flood(n)));
+        rig.turns[0].run(NOW);
+    }
+    assert_eq!(rig.drops(DropReason::InboxFull), 0);
+    rig.settle(NOW);
+    let all: Vec<_> = (0..FLOODS).map(flood).collect();
+    for (n, peer) in peers.iter().enumerate() {
+        assert_eq!(std::iter::from_fn(|| peer.recv()).collect::<Vec<_>>(), all, "port {n}");
+    }
+    rig.assert_conserved();
+}

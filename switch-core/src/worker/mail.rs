@@ -3,6 +3,7 @@
 
 use super::handover::Ticket;
 use super::idle::Waker;
+use super::parcel::Parcel;
 use crate::config::snapshot::PortId;
 use crate::counter::LaneLoad;
 use crate::frame::{Frame, TxQueue};
@@ -13,27 +14,15 @@ use crate::pipeline::{Advertising, Moved};
 use crate::port::{Port, Remains};
 use crate::table::flow::watch::Watch;
 use crate::table::wide::Key;
-use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 
-/// Frames that travel to another worker together.
-pub const PARCEL_FRAMES: usize = 32;
 /// Parcels an inbox holds: 4 096 frames. A worker that is behind by more will not catch up by being
 /// given more.
 const INBOX_PARCELS: usize = 128;
 /// Commands that wait. The control thread sends few and waits for their effect.
 const COMMANDS: usize = 256;
-
-/// Frames for one of the receiver's ports.
-#[derive(Debug)]
-pub struct Parcel {
-    /// Which port.
-    pub port: PortId,
-    /// In order.
-    pub frames: ArrayVec<Frame, PARCEL_FRAMES>,
-}
 
 /// What the control thread asks of a worker, carried out at the next turn's boundary.
 #[derive(Debug)]

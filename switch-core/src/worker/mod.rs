@@ -8,6 +8,8 @@
 //! | [`idle`] | falling asleep without missing a wake-up |
 //! | [`laps`] | cycles per stage |
 //! | [`naps`] | resting at low load, to let frames gather |
+//! | [`parcel`] | frames on their way to another worker |
+//! | [`patience`] | how long a worker looks for frames in vain |
 //! | [`prompt`] | what a worker asks of the kernel's scheduler |
 //! | [`readable`] | which lanes have something, for those that are asked by a system call |
 //! | [`watch`] | what wakes a sleeping worker |
@@ -26,6 +28,10 @@ pub mod laps;
 pub mod mail;
 #[cfg(not(loom))]
 pub mod naps;
+#[cfg(not(loom))]
+pub mod parcel;
+#[cfg(not(loom))]
+pub mod patience;
 #[cfg(all(test, not(loom)))]
 mod piped;
 #[cfg(not(loom))]

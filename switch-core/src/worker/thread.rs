@@ -1,6 +1,7 @@
 //! The loop around the turn: a pinned thread that beats, and sleeps when there is nothing to do.
 
 use super::naps::Naps;
+use super::patience::Patience;
 use super::readable::Readable;
 use super::turn::{Lanes, Turn};
 use super::watch::Watch;
@@ -12,10 +13,6 @@ use crate::port::xdp::beat::Beats;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
-
-/// Empty turns before a worker sleeps, unless `switchd --idle-turns` says otherwise. An empty turn takes
-/// well under a microsecond: a thousand of them bridge the gap between two packets of a busy flow.
-pub const IDLE_TURNS_DEFAULT: u32 = 1000;
 
 /// Threads that close a worker's lanes when it ends. For each socket of AF_XDP that closes the kernel waits until all its readers have
 /// passed, 10 to 20 ms whatever it does: side by side sockets wait together.
@@ -113,7 +110,7 @@ fn work(mut start: Start, mut watch: Watch, mut readable: Readable) {
     let mail = start.mail.clone();
     let bell = mail[usize::from(id)].waker.as_fd();
     mail[usize::from(id)].move_in();
-    let mut idle = 0;
+    let mut patience = Patience::new(start.idle_turns);
     let mut naps = Naps::new(start.nap_us);
     watch.renew(bell, &mut start.turn);
     loop {
@@ -141,10 +138,9 @@ fn work(mut start: Start, mut watch: Watch, mut readable: Readable) {
         if outcome.stop {
             return bury(start.turn.into_doors());
         }
-        idle = if outcome.frames > 0 { 0 } else { idle + 1 };
-        if idle > start.idle_turns {
+        if patience.is_over(now.ns, outcome.frames) {
             if sleep(&mut start, &watch) > 0 {
-                idle = 0;
+                patience.renew();
             }
         } else if naps.after_turn(now.ns, outcome.frames) && start.turn.may_sleep() {
             start.counters.life.naps.add(1);

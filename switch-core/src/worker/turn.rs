@@ -9,11 +9,12 @@ mod pause;
 mod share;
 mod watched;
 
-use super::mail::{Command, Mail, Parcel, Report};
+use super::mail::{Command, Mail, Report};
+use super::parcel::Outgoing;
 use crate::config::snapshot::{PortId, Snapshot};
 use crate::config::{PORTS_MAX, Reader};
 use crate::counter::DropReason;
-use crate::frame::{Batch, Pool, TX_QUEUE_FRAMES, TxQueue};
+use crate::frame::{Batch, Frame, Pool, TX_QUEUE_FRAMES, TxQueue};
 use crate::pipeline::capture::Outbound;
 use crate::pipeline::{Now, Pipeline, Tables, World};
 use crate::port::{At, Dropped, Health, Port, Remains, Serviced};
@@ -42,6 +43,7 @@ pub struct Turn {
     /// The first lane that serves a port, by port number.
     lane_of: Box<[u16]>,
     shares: Shares,
+    outgoing: Outgoing,
     batch: Batch,
     clock: Clock,
     batches: u64,
@@ -96,6 +98,7 @@ impl Turn {
             id,
             reader,
             tables,
+            outgoing: Outgoing::new(mail.len()),
             mail,
             pool,
             pipeline,
@@ -202,8 +205,11 @@ impl Turn {
             let queue = &mut private.queues[usize::from(port)];
             match self.lane_of[usize::from(port)] {
                 ELSEWHERE => {
-                    let counters = &private.counters;
-                    send_away(self.id, &self.mail, snapshot, port, queue, &mut self.pool, counters, now)
+                    let (counters, pool) = (&private.counters, &mut self.pool);
+                    match worker_of(snapshot, port, self.id).filter(|to| usize::from(*to) < self.mail.len()) {
+                        Some(to) => self.outgoing.pack(to, &self.mail, (port, queue), pool, counters),
+                        None => drop_queue(queue, port, DropReason::PortDown, pool, counters),
+                    }
                 }
                 lane => {
                     let lane = &mut self.lanes[usize::from(lane)];
@@ -255,7 +261,9 @@ impl Turn {
             }
         }
         dirty.truncate(again);
-        self.pipeline.private.dirty = dirty;
+        let private = &mut self.pipeline.private;
+        private.dirty = dirty;
+        self.outgoing.send(&self.mail, &mut self.pool, &private.counters, now);
     }
 
     /// Frames other workers have for our lanes. They went through the stages there. A turn ends, however fast more of them come.
@@ -263,25 +271,36 @@ impl Turn {
         let mut frames = 0;
         for _ in 0..PARCELS_A_TURN {
             let Some(parcel) = self.mail[usize::from(self.id)].inbox.pop() else { break };
-            frames += parcel.frames.len();
-            self.pipeline.private.counters.ledger.taken_over.add(parcel.frames.len() as u64);
-            // An inbox holds more than a queue: what is in front is sent first.
-            let waiting = self.pipeline.private.queues[usize::from(parcel.port)].len();
-            if waiting + parcel.frames.len() > TX_QUEUE_FRAMES {
-                self.flush(snapshot, now, true);
-            }
-            self.pool.note_taken(parcel.frames.len());
-            for frame in parcel.frames {
-                // Were a lane to move away with frames on their way to it, they would go round for ever:
-                // only a port that is served here is enqueued.
-                if self.lane_of[usize::from(parcel.port)] == ELSEWHERE {
-                    self.pipeline.private.drop(&mut self.pool, parcel.port, DropReason::PortDown, frame);
-                } else {
-                    self.pipeline.private.enqueue(&mut self.pool, parcel.port, frame);
-                }
-            }
+            frames += parcel.len();
+            self.pipeline.private.counters.ledger.taken_over.add(parcel.len() as u64);
+            self.pool.note_taken(parcel.len());
+            parcel.unpack(|port, frames| self.open_run(snapshot, now, port, frames));
         }
         frames
+    }
+
+    /// Frames of a parcel that are to leave by one port.
+    fn open_run(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Now,
+        port: PortId,
+        frames: &mut dyn ExactSizeIterator<Item = Frame>,
+    ) {
+        // An inbox holds more than a queue: what is in front is sent first.
+        let waiting = self.pipeline.private.queues[usize::from(port)].len();
+        if waiting + frames.len() > TX_QUEUE_FRAMES {
+            self.flush(snapshot, now, true);
+        }
+        for frame in frames {
+            // Were a lane to move away with frames on their way to it, they would go round for ever:
+            // only a port that is served here is enqueued.
+            if self.lane_of[usize::from(port)] == ELSEWHERE {
+                self.pipeline.private.drop(&mut self.pool, port, DropReason::PortDown, frame);
+            } else {
+                self.pipeline.private.enqueue(&mut self.pool, port, frame);
+            }
+        }
     }
 
     fn send_probes(&mut self, snapshot: &Snapshot) {
@@ -481,40 +500,11 @@ impl Turn {
     }
 }
 
-/// Into the inbox of a worker that serves `port`. Which of several depends on the sender alone, so that several senders
-/// keep several busy and a flow, which one worker receives, keeps its order.
-#[allow(clippy::too_many_arguments, reason = "parts of one Turn, of which others are borrowed")]
-fn send_away(
-    from: u16,
-    mail: &[Mail],
-    snapshot: &Snapshot,
-    port: PortId,
-    queue: &mut TxQueue,
-    pool: &mut Pool,
-    counters: &crate::counter::Counters,
-    now: Now,
-) {
-    let worker =
-        snapshot.port(port).and_then(|facts| facts.lanes.get(usize::from(from) % facts.lanes.len().max(1)));
-    let Some(mail) = worker.and_then(|worker| mail.get(usize::from(*worker))) else {
-        return drop_queue(queue, port, DropReason::PortDown, pool, counters);
-    };
-    while !queue.is_empty() {
-        let frames = queue.take(super::mail::PARCEL_FRAMES).collect();
-        let parcel = Parcel { port, frames };
-        let count = parcel.frames.len();
-        match mail.inbox.push(parcel) {
-            Ok(()) => {
-                pool.note_given(count);
-                counters.ledger.handed_over.add(count as u64);
-            }
-            Err(parcel) => {
-                counters.dropped(port, DropReason::InboxFull, count as u64);
-                parcel.frames.into_iter().for_each(|frame| pool.give(frame));
-            }
-        }
-    }
-    mail.waker.wake(|| now.ns);
+/// The worker that serves `port`. Which of several depends on the sender alone, so that several senders keep several busy and a flow, which
+/// one worker receives, keeps its order.
+fn worker_of(snapshot: &Snapshot, port: PortId, from: u16) -> Option<u16> {
+    let lanes = &snapshot.port(port)?.lanes;
+    lanes.get(usize::from(from) % lanes.len().max(1)).copied()
 }
 
 fn drop_queue(

@@ -78,7 +78,8 @@ fn the_default_is_one_worker_on_the_last_core() {
     assert_eq!((workers(&daemon).len(), cores_of(&daemon, "worker-0")), (1, last.to_string()));
 }
 
-/// How many turns without a frame go before the first sleep is what `--idle-turns` says.
+/// No more turns without a frame go before the first sleep than `--idle-turns` says, and as many if they are short: a core that is taken away meanwhile
+/// counts as a long one.
 #[test]
 fn a_worker_sleeps_after_as_many_idle_turns_as_it_was_told() {
     let node = Node::new();
@@ -88,7 +89,7 @@ fn a_worker_sleeps_after_as_many_idle_turns_as_it_was_told() {
         let worker = &workers(&daemon)[0];
         // A sleep is followed by one turn; nothing else made turns here but what starting up asked of it.
         let others = worker.turns.saturating_sub(worker.sleeps);
-        assert!((idle_turns..idle_turns + 1000).contains(&others), "{idle_turns}: {worker:?}");
+        assert!((idle_turns / 16..idle_turns + 1000).contains(&others), "{idle_turns}: {worker:?}");
     }
     let daemon = start(&node, &format!("--idle-turns {}", u32::MAX));
     wait_until("it turns", LONG, || workers(&daemon)[0].turns > 200_000);

@@ -45,8 +45,8 @@ pub(super) const LAW: &[Mistake] = &[
     },
     Mistake {
         what: "what goes to another worker goes nowhere",
-        file: "worker/turn.rs",
-        right: "                counters.ledger.handed_over.add(count as u64);",
+        file: "worker/parcel.rs",
+        right: "            counters.ledger.handed_over.add(count as u64);",
         wrong: "",
         test: "worker::inbox_tests",
         loom: false,

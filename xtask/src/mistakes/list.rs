@@ -141,9 +141,9 @@ pub(super) const MISTAKES: &[Mistake] = &[
     },
     Mistake {
         what: "what an inbox has no room for does not come home",
-        file: "worker/turn.rs",
-        right: "parcel.frames.into_iter().for_each(|frame| pool.give(frame));",
-        wrong: "parcel.frames.into_iter().skip(1).for_each(|frame| pool.give(frame));",
+        file: "worker/parcel.rs",
+        right: "frames.for_each(|frame| pool.give(frame));",
+        wrong: "frames.skip(1).for_each(|frame| pool.give(frame));",
         test: "inbox_tests",
         loom: false,
     },

@@ -147,4 +147,20 @@ pub(super) const RACES: &[Mistake] = &[
         test: "loom_what_is_decided_about_one_that_ended",
         loom: true,
     },
+    Mistake {
+        what: "what leaves by several ports of another worker is a parcel for each",
+        file: "worker/parcel.rs",
+        right: "if parcel.frames.is_full() {",
+        wrong: "if !parcel.is_empty() {",
+        test: "inbox_tests",
+        loom: false,
+    },
+    Mistake {
+        what: "frames of a parcel leave by its first port",
+        file: "worker/parcel.rs",
+        right: "each(port, &mut frames.drain(..usize::from(count)));",
+        wrong: "each(port, &mut frames.drain(..));",
+        test: "inbox_tests",
+        loom: false,
+    },
 ];
