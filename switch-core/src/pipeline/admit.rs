@@ -179,13 +179,8 @@ pub(super) fn copy(
     (port, to): (PortId, &PortFacts),
     private: &mut Private,
 ) -> Result<(), DropReason> {
-    if to.strict
-        && let Tracked::Stray(reason) = private.flows.tracks[index].tracked
-    {
-        return Err(reason);
-    }
     if to.subject.ingress.is_none() && !to.acl.ingress.is_some() {
-        return Ok(());
+        return if to.strict { belongs(view, note, index, (port, to), private) } else { Ok(()) };
     }
     binding::write_out(view, &mut private.flows, index);
     let track = &private.flows.tracks[index];
@@ -203,15 +198,40 @@ pub(super) fn copy(
         Ok(Read::Packet(packet)) => ingress(view.snapshot, &packet, view.facts, to, &mut asking),
         Err(reason) => Err(reason.into()),
     };
-    let logged = asking.logged;
+    let (logged, stateless) = (asking.logged, asking.stateless);
     if !logged.is_empty() {
         log(view, area.bytes(frame), note, &logged, private, None);
     }
-    outcome.map_err(|denied| {
-        let Private { refusals, counters, .. } = private;
-        tell(view, note, Some(port), who(area.bytes(frame), note), denied, refusals, counters);
-        denied.reason
-    })
+    match outcome {
+        Ok(()) if stateless => Ok(()),
+        Ok(()) => belongs(view, note, index, (port, to), private),
+        Err(denied) => {
+            let Private { refusals, counters, .. } = private;
+            tell(view, note, Some(port), who(area.bytes(frame), note), denied, refusals, counters);
+            Err(denied.reason)
+        }
+    }
+}
+
+/// Whether a copy that rules let through belongs to a flow of the port that is to have it, or begins one. It is made where the packet is for who is
+/// behind that port: others who have a copy by the way leave nothing behind.
+fn belongs(
+    view: &View,
+    note: &Note,
+    index: usize,
+    (port, to): (PortId, &PortFacts),
+    private: &mut Private,
+) -> Result<(), DropReason> {
+    let track = &private.flows.tracks[index];
+    match track.tracked {
+        Tracked::Stray(reason) => Err(reason),
+        Tracked::Missing if !flow::is_sought(view, note) => Ok(()),
+        Tracked::Missing if to.subject.may_be(track.packet.dst) => {
+            flow::confirm(view, private, index, flow::decision(view, Verdict::Port(port)))
+        }
+        Tracked::Missing if !view.tables.flows.begins(&track.seen(view)) => Err(DropReason::NoFlow),
+        _ => Ok(()),
+    }
 }
 
 /// What its flow says of a copy, if that says anything: of an answer what is said of what it answers, and of an error what is said of its flow.
@@ -227,7 +247,9 @@ fn by_flow(
     way.follow(view, Verdict::Port(port));
     let flows = &view.tables.flows;
     match track.tracked {
-        Tracked::Known(place) if flows.state(place).origin() != track.side => {
+        Tracked::Known(place)
+            if flows.state(place).origin() != track.side && way.leads_back(flows, place) =>
+        {
             if !way.is_itself(view, track) {
                 return Some(Err(DropReason::PolicySource.into()));
             }
@@ -315,6 +337,9 @@ fn tracked(
             }
             if flows.state(place).origin() == track.side {
                 both(view.snapshot, &header(view, bytes, note, track), view.facts, to, asking)?;
+            } else if !way.leads_back(flows, place) {
+                // It answers nobody there, and nothing is decided about the flow by it.
+                return both(view.snapshot, &header(view, bytes, note, track), view.facts, to, asking);
             } else {
                 both(view.snapshot, &answered(view, bytes, note, track), to, view.facts, asking)?;
             }

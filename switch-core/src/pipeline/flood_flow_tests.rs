@@ -71,9 +71,14 @@ fn the_middle_of_a_connection_is_for_nobody_who_is_held_to_flows() {
     forget(&net, DB);
     // Also not what policies would let in if it began; who is not isolated has a copy.
     assert_eq!(says(&mut net, [OTHER, DB], ASKS, "a"), [BESIDE]);
-    assert_eq!(net.rig.drops(DropReason::NoFlow), 2);
+    // It is no flow of `db`'s, and `web` takes nothing from anybody.
+    assert_eq!([DropReason::NoFlow, DropReason::PolicyIngress].map(|reason| net.rig.drops(reason)), [1, 1]);
     // Of who is isolated it is known without asking anybody else.
     assert!(says(&mut net, [WEB, DB], ASKS, "a").is_empty());
+    assert_eq!((net.rig.drops(DropReason::NoFlow), begun(&net)), (2, 0));
+    // Nor has it who is not meant, and whose rules let that in which begins.
+    forget(&net, BESIDE);
+    assert_eq!(says(&mut net, [OTHER, BESIDE], ASKS, "a"), [BESIDE]);
     assert_eq!((net.rig.drops(DropReason::NoFlow), begun(&net)), (3, 0));
 }
 
@@ -126,4 +131,64 @@ fn an_answer_to_what_is_not_allowed_any_more_stops_in_a_flood_too() {
     net.rig.declare(&Request::PolicySet(Box::new(policy))).unwrap();
     assert_eq!(says(&mut net, [DB, WEB], ANSWERS, "a"), [OTHER, BESIDE]);
     assert_eq!(net.rig.drops(DropReason::PolicyIngress), 1);
+}
+
+/// A UDP datagram, and who has it.
+fn tells(net: &mut Net, from: usize, as_whom: [usize; 2], to: [u8; 6], ports: [u16; 2]) -> Vec<usize> {
+    let ip = |n: usize| [10, 0, 0, n as u8 + 1];
+    let link = PacketBuilder::ethernet2(mac(from), to).ipv4(ip(as_whom[0]), ip(as_whom[1]), 64);
+    let mut frame = Vec::new();
+    link.udp(ports[0], ports[1]).write(&mut frame, &[0; 8]).unwrap();
+    assert!(net.peers[from].send(frame));
+    net.rig.settle(NOW);
+    net.rig.assert_conserved();
+    (0..net.peers.len()).filter(|n| net.peers[*n].recv().is_some()).collect()
+}
+
+/// Who sends as if it were another makes nobody a client of itself: what answers is let in where the flow began, and nowhere else.
+#[test]
+fn what_is_begun_in_anothers_name_opens_no_door() {
+    let mut net = lab();
+    let acl = json!({"name": "l", "applies_to": {"ports": ["p3"]}, "ingress": [{"action": "allow"}]});
+    net.rig.declare(&Request::AclSet(Box::new(serde_json::from_value(acl).unwrap()))).unwrap();
+    let nobody = [2, 0, 0, 0, 0, 99];
+    for first in [nobody, mac(BESIDE)] {
+        assert_eq!(tells(&mut net, OTHER, [WEB, OTHER], first, [53, 4000]), [BESIDE]);
+        for to in [mac(WEB), nobody] {
+            assert!(!tells(&mut net, OTHER, [OTHER, WEB], to, [4000, 53]).contains(&WEB), "{first:?} {to:?}");
+        }
+    }
+    assert_eq!(
+        net.rig.drops(DropReason::PolicyIngress),
+        4 + 2,
+        "two copies of what is for nobody are for `db`"
+    );
+}
+
+/// What nobody let in leaves no flow behind, in which what the other end begins would be an answer.
+#[test]
+fn what_no_copy_was_let_in_of_is_no_flow() {
+    let mut net = lab();
+    forget(&net, WEB);
+    assert_eq!(tells(&mut net, OTHER, [OTHER, WEB], mac(WEB), [500, 500]), [BESIDE]);
+    assert_eq!(begun(&net), 0);
+    assert!(tells(&mut net, WEB, [WEB, OTHER], mac(OTHER), [500, 500]).contains(&OTHER));
+    assert_eq!(tells(&mut net, OTHER, [OTHER, WEB], mac(WEB), [500, 500]), [WEB], "now it is an answer");
+}
+
+/// Rules that keep no flows let the middle of a connection through, flooded or not.
+#[test]
+fn a_stateless_rule_asks_for_no_flow_of_a_copy() {
+    let mut net = lab();
+    let acl = json!({
+        "name": "l", "applies_to": {"ports": ["p3"]}, "stateless": true,
+        "ingress": [{"action": "allow", "protocol": "tcp", "destination_ports": [5432]}, {"action": "deny"}],
+    });
+    net.rig.declare(&Request::AclSet(Box::new(serde_json::from_value(acl).unwrap()))).unwrap();
+    forget(&net, BESIDE);
+    for flags in ["a", "s", "a"] {
+        assert!(says(&mut net, [OTHER, BESIDE], ASKS, flags).contains(&BESIDE), "{flags}");
+        assert_eq!(begun(&net), 0);
+    }
+    assert!(!says(&mut net, [OTHER, BESIDE], [40_000, 22], "s").contains(&BESIDE));
 }

@@ -449,6 +449,13 @@ impl<'a> WayOut<'a> {
         self.is_plain & (decision == self.decision)
     }
 
+    /// Whether what answers to the flow at a place may go this way for being that: to the port that it began at, or to one whose rules say nothing of
+    /// what it is sent. Whoever began it as somebody else is answered at his own port, and opens nobody's door by it.
+    pub fn leads_back(&self, flows: &Flows, place: u32) -> bool {
+        let is_asked = self.to.is_some_and(|to| to.subject.ingress.is_some() || to.acl.ingress.is_some());
+        !is_asked || flows.began(place).0 == self.port
+    }
+
     /// Whether this is what a flow is admitted by that goes this way.
     pub fn is_decided(&self, decision: Decision) -> bool {
         decision == self.decision

@@ -168,6 +168,10 @@ pub(super) fn rest(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note
 pub(super) fn confirm(view: &View, notes: &mut [Note], private: &mut Private) {
     for index in private.flows.begins {
         let note = &mut notes[index];
+        // Where a port is sought that is held to flows, and this one keeps none, a copy makes it that is let through.
+        if !view.facts.tracked && flow::is_sought(view, note) {
+            continue;
+        }
         let goes = matches!(note.verdict, Verdict::Port(_) | Verdict::Flood(_));
         if goes
             && let Err(reason) = flow::confirm(view, private, index, flow::decision(view, note.verdict))

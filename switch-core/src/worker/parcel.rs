@@ -76,6 +76,7 @@ impl Outgoing {
         (port, queue): (PortId, &mut TxQueue),
         pool: &mut Pool,
         counters: &Counters,
+        now: Now,
     ) {
         let worker = usize::from(worker);
         (self.any, self.rings[worker]) = (true, true);
@@ -84,6 +85,8 @@ impl Outgoing {
             parcel.pack(port, queue);
             if parcel.frames.is_full() {
                 post(std::mem::take(parcel), &mail[worker], pool, counters);
+                // It may open this one while the next is packed.
+                mail[worker].waker.wake(|| now.ns);
             }
         }
     }

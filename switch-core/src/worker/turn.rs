@@ -207,7 +207,7 @@ impl Turn {
                 ELSEWHERE => {
                     let (counters, pool) = (&private.counters, &mut self.pool);
                     match worker_of(snapshot, port, self.id).filter(|to| usize::from(*to) < self.mail.len()) {
-                        Some(to) => self.outgoing.pack(to, &self.mail, (port, queue), pool, counters),
+                        Some(to) => self.outgoing.pack(to, &self.mail, (port, queue), pool, counters, now),
                         None => drop_queue(queue, port, DropReason::PortDown, pool, counters),
                     }
                 }
