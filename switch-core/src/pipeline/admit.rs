@@ -5,7 +5,8 @@
 //!
 //! A flow is asked about once, for its first packet, and again when what is said of its two ports has
 //! another epoch: always as its originator's packet, whichever end speaks. So answers pass, and a flow that is no longer
-//! allowed stops.
+//! allowed stops. An answer is what goes back to the port that the flow began at ([`WayOut::leads_back`]); what speaks from the
+//! other side of a flow and goes elsewhere is asked about as a beginning.
 
 use super::flow::{self, Track, Tracked, WayOut};
 use super::judge::{Asking, Denied, both, egress, ingress};
