@@ -17,7 +17,7 @@ pub struct Happened {
     /// Nanoseconds since 1970, UTC.
     pub time_ns: u64,
     /// What kind: `port-up`, `port-down`, `mac-moved`, `storm`, `loop`, `table-near-full`, `pool-near-full`,
-    /// `memory-near-out`, `neighbour-failed`, `policy-drop`, `acl-log`, `repaired`, `worker-overloaded`, `worker-recovered`, `changed`; of flows, for whoever asked for them,
+    /// `memory-near-out`, `neighbour-failed`, `policy-drop`, `drop`, `acl-log`, `repaired`, `worker-overloaded`, `worker-recovered`, `changed`; of flows, for whoever asked for them,
     /// `flow-new`, `flow-established`, `flow-judged`, `flow-ended`. There may be others.
     pub what: String,
     /// In a sentence.

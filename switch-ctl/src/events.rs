@@ -8,14 +8,15 @@ use std::io::Write;
 use switch_api::{ApiError, Client, Done, EventsSubscribe, Happened, Missed, Nothing, Notice, Request};
 
 /// What happens, as it happens: ports up and down, moved stations, storms, loops, tables nearly full, neighbours that
-/// do not answer, what policies stop, and who changed what. One line each (with --json one JSON object); Ctrl-C ends it.
+/// do not answer, what policies stop and what else is dropped, and who changed what. One line each (with --json one JSON object); Ctrl-C ends it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   switch-ctl events
   switch-ctl events --recent
   switch-ctl --json events --recent | jq -r '.[] | .what' | sort | uniq -c
-  switch-ctl events --only policy-drop    # the first packet of each flow
+  switch-ctl events --only policy-drop    # the first packet of each flow that a rule stops
+  switch-ctl events --only drop           # and that is dropped for another reason
   switch-ctl events --only acl-log        # what rules with `log = true` say
   switch-ctl events --only port-down --only loop --count 1")]
 pub struct Events {

@@ -239,6 +239,7 @@ impl Daemon {
                 Report::Moved(moved) => self.tell_move(&moved),
                 Report::Refused(refused) => self.tell_refused(&refused),
                 Report::Logged(logged) => self.tell_logged(&logged),
+                Report::Dropped(dropped) => self.tell_dropped(&dropped),
                 Report::Wanted(key) => self.want_neighbour(key),
                 // Answers to a question nobody waits for any more: the wait had its limit.
                 Report::LaneOut(..)

@@ -15,9 +15,9 @@ use switch_api::{Happened, Mac, Name, Owner, Request};
 
 /// Events that wait until the loop hands them on.
 pub(crate) const WAITING_MAX: usize = 1024;
-/// Events kept for who comes later, of changes, of what policies stopped, and of all else: a day of an ordinary node, in some
-/// 300 KiB. A runtime's churn makes many changes, and a scan many drops, which must not push out the port that went
-/// down before.
+/// Events kept for who comes later, of changes, of what policies stopped, of other drops, and of all else: a day of an ordinary
+/// node, in some 400 KiB. A runtime's churn makes many changes, and a scan many drops, which must not push out the port that
+/// went down before.
 pub(crate) const KEPT_MAX: usize = 512;
 /// A table, pool or memory is nearly full at so many percent, and no longer so at the second number.
 const NEAR_FULL_PERCENT: (u64, u64) = (90, 80);
@@ -27,6 +27,8 @@ const CHANGED: &str = "changed";
 pub(super) const POLICY_DROP: &str = "policy-drop";
 /// The kind of event that a decision of a rule with `log` is.
 pub(super) const ACL_LOG: &str = "acl-log";
+/// The kind of event that any other first drop of a flow is.
+pub(super) const DROP: &str = "drop";
 /// The same where translation has no port left for it.
 pub(super) const NAT_EXHAUSTED: &str = "nat-exhausted";
 /// Moved stations told by name in a second; of more the number is told. A loop moves them at line rate.
@@ -62,10 +64,10 @@ pub struct News {
     waiting: VecDeque<Happened>,
     /// Events that found no room to wait.
     lost: u64,
-    /// The last of them: changes, what policies stopped and rules log, and all else.
-    kept: [VecDeque<Happened>; 3],
-    /// What policies stopped and was not told, as of the last look; and so what rules log.
-    pub(super) untold: [u64; 2],
+    /// The last of them: changes, what policies stopped and rules log, what else was dropped, and all else.
+    kept: [VecDeque<Happened>; 4],
+    /// What policies stopped and was not told, as of the last look; so what rules log; and what else was dropped.
+    pub(super) untold: [u64; 3],
     /// Ports whose fall was told, and that nobody has tried to open since.
     pub(super) fell: HashSet<PortId>,
     storms: HashMap<PortId, (u64, u32)>,
@@ -84,7 +86,8 @@ impl News {
         let kept = match event.what.as_str() {
             CHANGED => &mut self.kept[0],
             POLICY_DROP | ACL_LOG | NAT_EXHAUSTED => &mut self.kept[1],
-            _ => &mut self.kept[2],
+            DROP => &mut self.kept[2],
+            _ => &mut self.kept[3],
         };
         if kept.len() == KEPT_MAX {
             kept.pop_front();

@@ -1,14 +1,16 @@
-//! What policies stopped, and what rules with `log` decided, told by name: the first packet of a flow with its rule, and how
-//! many more there were that were not told.
+//! What policies stopped, what rules with `log` decided, and what was dropped for any other reason, told by name: the first packet
+//! of a flow with its rule, and how many more there were that were not told.
 
 use super::daemon::Daemon;
-use super::news::{ACL_LOG, NAT_EXHAUSTED, POLICY_DROP};
+use super::news::{ACL_LOG, DROP, NAT_EXHAUSTED, POLICY_DROP};
 use crate::config::gateway::from_bits;
 use crate::config::snapshot::PortId;
 use crate::counter::{DropReason, Event};
+use crate::pipeline::drops::Dropped;
 use crate::pipeline::refusals::{Logged, Refused, Who};
 use crate::wire::ip::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use std::net::IpAddr;
+use switch_api::Mac;
 
 /// A protocol's name, or its number.
 pub(super) fn protocol_name(protocol: u8) -> String {
@@ -60,6 +62,30 @@ impl Daemon {
         self.tell_of(refused.now.ns, what, text, &parts);
     }
 
+    /// A flow's first packet was dropped, and no rule said so.
+    pub(super) fn tell_dropped(&mut self, dropped: &Dropped) {
+        let (mut text, mut parts) = (String::from("a frame too short for its addresses"), Vec::new());
+        if let Some(ethernet) = dropped.ethernet {
+            let [src, dst] = [ethernet.src, ethernet.dst].map(|mac| Mac::from_u64(mac).to_string());
+            text = format!("ethertype {:#06x} from {src} to {dst}", ethernet.ethertype);
+            parts.extend([
+                ("src_mac", src),
+                ("dst_mac", dst),
+                ("ethertype", format!("{:#06x}", ethernet.ethertype)),
+            ]);
+        }
+        if dropped.who.is_some() {
+            let (who, named) = told(dropped.who);
+            text = who;
+            parts.extend(named);
+        }
+        let port = self.port_name(dropped.port).to_string();
+        let (reason, stage) = (dropped.reason.name(), dropped.reason.stage().name());
+        let text = format!("{text} at port {port} was dropped: {reason} ({stage})");
+        parts.extend([("port", port), ("reason", reason.to_owned()), ("stage", stage.to_owned())]);
+        self.tell_of(dropped.now.ns, DROP, text, &parts);
+    }
+
     /// A rule that wants it told decided about a flow's first packet.
     pub(super) fn tell_logged(&mut self, logged: &Logged) {
         let rule = self.model.rule_name(logged.ruling.slot);
@@ -100,6 +126,7 @@ impl Daemon {
         let kinds = [
             (Event::PolicyDropUntold, POLICY_DROP, "were stopped by policies, the first of their flows"),
             (Event::AclLogUntold, ACL_LOG, "met a rule that logs, the first of their flows"),
+            (Event::DropUntold, DROP, "were dropped, of flows that may have been told of before"),
         ];
         for (n, (event, kind, what)) in kinds.into_iter().enumerate() {
             let untold: u64 = self.counters.iter().map(|counters| counters.event(event).get()).sum();

@@ -51,7 +51,24 @@ events! {
     PolicyDropTold = "policy-drop-told": "a packet that policies stopped, the first of its flow, was told of (`switch-ctl events --only policy-drop`)",
     PolicyDropUntold = "policy-drop-untold": "the same, and it was not told of: so many are in a second",
     PolicyDropAgain = "policy-drop-again": "a packet that policies stopped, of a flow that was told of lately",
+    DropTold = "drop-told": "a packet dropped for a reason other than a rule's, the first of its flow at its port for that reason, was told of (`switch-ctl events --only drop`)",
+    DropUntold = "drop-untold": "the same, first or not, and it was not told of: so many are in a second",
+    DropAgain = "drop-again": "a packet dropped for a reason other than a rule's, of a flow that was told of lately",
+    DropNameless = "drop-nameless": "a packet dropped that no event is about: the kernel or a device dropped it unseen (`rx-missed`, `device-full`, `tx-refused`), or no bridge forwards it (`link-local-group`)",
     AclLogTold = "acl-log-told": "what a rule with `log` decided was told of (`switch-ctl events --only acl-log`)",
     AclLogUntold = "acl-log-untold": "the same, and it was not told of: so many are in a second",
     AclLogAgain = "acl-log-again": "what a rule with `log` decided, of a flow that was told of lately",
+}
+
+impl Event {
+    /// What becomes of the news of a drop: each is counted by one of these.
+    pub const ABOUT_DROPS: [Self; 7] = [
+        Self::PolicyDropTold,
+        Self::PolicyDropUntold,
+        Self::PolicyDropAgain,
+        Self::DropTold,
+        Self::DropUntold,
+        Self::DropAgain,
+        Self::DropNameless,
+    ];
 }

@@ -167,9 +167,16 @@ impl Counters {
         self.of_drops(port, reason).get()
     }
 
-    /// So many frames of `port` go nowhere, and why: the only way to drop one.
+    /// So many frames of `port`, which nobody here can read, went nowhere, and why: the kernel or a device dropped them.
+    #[inline]
+    pub fn dropped_unread(&self, port: u16, reason: DropReason, frames: u64) {
+        self.dropped(port, reason, frames);
+        self.event(Event::DropNameless).add(frames);
+    }
+
+    /// So many frames of `port` go nowhere, and why: the only way to drop one. Whoever calls it sees to it that they are told of.
     #[inline(always)]
-    pub fn dropped(&self, port: u16, reason: DropReason, frames: u64) {
+    pub(crate) fn dropped(&self, port: u16, reason: DropReason, frames: u64) {
         self.of_drops(port, reason).add(frames);
         self.ledger.dropped.add(frames);
     }
@@ -183,6 +190,11 @@ impl Counters {
     #[inline(always)]
     pub fn event(&self, event: Event) -> &Counter {
         &self.events[event as usize]
+    }
+
+    /// Drops that were told of, and those of which it is counted why not: after a turn all of them.
+    pub fn told_of(&self) -> u64 {
+        Event::ABOUT_DROPS.iter().map(|event| self.event(*event).get()).sum()
     }
 
     /// A stage's cost.

@@ -154,6 +154,20 @@ reasons! {
     }
 }
 
+impl DropReason {
+    /// Whether rules of policies, of access control lists or of translation, or a port's default verdict, decide so: the event says which
+    /// (`policy-drop`, `nat-exhausted`).
+    #[inline]
+    pub fn is_of_rules(self) -> bool {
+        matches!(self.stage(), Stage::Admit) || self == Self::NatExhausted
+    }
+
+    /// Whether anybody lost something by it: what is between two neighbours only (LLDP, STP) ends at the first bridge.
+    pub fn is_worth_telling(self) -> bool {
+        self != Self::LinkLocalGroup
+    }
+}
+
 #[cfg(not(loom))]
 #[cfg(test)]
 mod tests {

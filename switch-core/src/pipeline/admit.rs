@@ -270,20 +270,7 @@ fn by_flow(
 /// Who wanted to speak with whom, read once more of a packet that was stopped; none if it cannot be read.
 #[cold]
 fn who(bytes: &[u8], note: &Note) -> Option<Who> {
-    let version = match note.ethertype() {
-        IPV4 => Version::V4,
-        IPV6 => Version::V6,
-        _ => return None,
-    };
-    let packet = bytes.get(note.payload_at()..)?;
-    let (read, hop) = (ip::parse(packet, version).ok()?, hop::read(packet, version).ok()?);
-    let transport = packet.get(read.transport_at..read.end)?;
-    let port = |at| transport.get(at..at + 2).and_then(|port: &[u8]| port.first_chunk().copied());
-    let ports = match read.protocol {
-        TCP | UDP | SCTP if !read.later_fragment => [port(0)?, port(2)?].map(u16::from_be_bytes),
-        _ => [0; 2],
-    };
-    Some(Who { src: hop.src, dst: hop.dst, protocol: read.protocol, ports })
+    Who::read(bytes.get(note.payload_at()..)?, note.ethertype())
 }
 
 /// Tells of a packet that was stopped, if it is the first of its flow. Whether it is told of.
@@ -306,13 +293,7 @@ fn tell(
 /// A hash of the flow that a packet belongs to, whether it is kept or not.
 fn hash_of(view: &View, note: &Note, to: Option<PortId>, who: Option<Who>) -> u64 {
     let ports = u64::from(view.in_port) << 16 | u64::from(to.unwrap_or(PortId::MAX));
-    let words = match who {
-        Some(Who { src, dst, protocol, ports: [from, to] }) => {
-            let tail = u64::from(protocol) << 32 | u64::from(from) << 16 | u64::from(to);
-            [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64, tail]
-        }
-        None => [note.src(), note.dst, u64::from(note.ethertype()), ports, 0],
-    };
+    let words = who.map_or([note.src(), note.dst, u64::from(note.ethertype()), ports, 0], |who| who.words());
     view.tables.flows.hash(&Key { words })
 }
 

@@ -156,7 +156,10 @@ impl Counted {
 
     fn since(&self, before: &Self) -> Vec<Event> {
         let more = |event: &Event| self.0[*event as usize] > before.0[*event as usize];
-        Event::ALL.into_iter().filter(more).collect()
+        // What is dropped is said for itself.
+        let is_beside =
+            |event: &Event| !matches!(event, Event::DropUntold | Event::DropAgain | Event::DropNameless);
+        Event::ALL.into_iter().filter(more).filter(is_beside).collect()
     }
 }
 

@@ -27,6 +27,7 @@ mod back;
 pub mod binding;
 mod bucket;
 pub mod capture;
+pub mod drops;
 pub mod dry;
 mod egress;
 mod emit;
@@ -141,6 +142,7 @@ use crate::host::advert::Withdrawn;
 use crate::table::wide::Key;
 use arrayvec::ArrayVec;
 use capture::Capture;
+use drops::Drops;
 pub use exact::EXACT_BYTES;
 use hold::Holds;
 use judge::Foreseen;
@@ -240,6 +242,8 @@ pub struct Private {
     pub refusals: Refusals,
     /// What rules decided that want it told; the worker's turn reports it.
     pub logs: Logs,
+    /// What was dropped for other reasons; the worker's turn reports it.
+    pub drops: Drops,
     /// Who wants copies of what passes.
     pub capture: Option<Arc<Capture>>,
     /// What the stages set aside.
@@ -328,6 +332,7 @@ impl Private {
             wants: ArrayVec::new(),
             refusals: Refusals::default(),
             logs: Logs::default(),
+            drops: Drops::new(secret),
             capture: None,
             aside: ArrayVec::new(),
             asks: ArrayVec::new(),
@@ -341,18 +346,25 @@ impl Private {
 
     /// Counts a frame of `port` that goes nowhere, and gives it back.
     #[inline]
-    pub fn drop(&self, pool: &mut Pool, port: PortId, reason: DropReason, frame: Frame) {
+    pub fn drop(&mut self, pool: &mut Pool, port: PortId, reason: DropReason, frame: Frame) {
         self.count_drop(pool, port, reason, &frame);
         pool.give(frame);
     }
 
     /// Counts a frame of `port` that goes nowhere.
     #[inline]
-    fn count_drop(&self, pool: &Pool, port: PortId, reason: DropReason, frame: &Frame) {
-        self.counters.dropped(port, reason, 1);
+    fn count_drop(&mut self, pool: &Pool, port: PortId, reason: DropReason, frame: &Frame) {
+        self.count_lost(port, reason, pool.area().bytes(frame));
         if let Some(capture) = &self.capture {
             capture.dropped(pool.area(), port, reason, frame);
         }
+    }
+
+    /// Counts a packet of `port` that goes nowhere, and tells of it if it is the first of its flow.
+    #[inline]
+    fn count_lost(&mut self, port: PortId, reason: DropReason, bytes: &[u8]) {
+        self.counters.dropped(port, reason, 1);
+        self.drops.note(port, reason, bytes, &self.counters);
     }
 
     /// Takes a frame that was for the switch itself.

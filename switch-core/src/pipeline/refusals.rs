@@ -1,6 +1,6 @@
 //! Packets that policies stop, and those that rules with `log` decide about, told by name: the first one of a flow, and so many
 //! a second; all others are counted. What was told lately is remembered in a small table of this worker's; what lost its place
-//! there is told again. A packet that passes unlogged costs nothing here.
+//! there is told again. A packet that passes unlogged costs nothing here. What is dropped for other reasons [`super::drops`] tells.
 //!
 //! What is to be told is one of three, and the three together are all of it: told ([`Event::PolicyDropTold`]), the first of its
 //! flow and not told for want of room ([`Event::PolicyDropUntold`]), or not the first ([`Event::PolicyDropAgain`]); and so with
@@ -11,6 +11,9 @@ use crate::acl::Ruling;
 use crate::config::snapshot::PortId;
 use crate::counter::{Counters, DropReason, Event};
 use crate::policy::Slot;
+use crate::wire::ethernet::{IPV4, IPV6};
+use crate::wire::hop;
+use crate::wire::ip::{self, SCTP, TCP, UDP, Version};
 use arrayvec::ArrayVec;
 
 /// First packets of either kind told by one worker in a second: as many as a person reads, and a scan makes more of.
@@ -33,6 +36,33 @@ pub struct Who {
     pub protocol: u8,
     /// Source and destination port, or the identifier of a query; 0 where there are none.
     pub ports: [u16; 2],
+}
+
+impl Who {
+    /// Reads it of a packet that was stopped; none if it is not IP, or cannot be read. A later fragment has no ports.
+    #[cold]
+    pub(super) fn read(packet: &[u8], ethertype: u16) -> Option<Self> {
+        let version = match ethertype {
+            IPV4 => Version::V4,
+            IPV6 => Version::V6,
+            _ => return None,
+        };
+        let (read, hop) = (ip::parse(packet, version).ok()?, hop::read(packet, version).ok()?);
+        let transport = packet.get(read.transport_at..read.end)?;
+        let port = |at| transport.get(at..at + 2).and_then(|port: &[u8]| port.first_chunk().copied());
+        let ports = match read.protocol {
+            TCP | UDP | SCTP if !read.later_fragment => [port(0)?, port(2)?].map(u16::from_be_bytes),
+            _ => [0; 2],
+        };
+        Some(Self { src: hop.src, dst: hop.dst, protocol: read.protocol, ports })
+    }
+
+    /// All of it, to be hashed: 40 bits of the last are taken.
+    pub(super) fn words(&self) -> [u64; 5] {
+        let Self { src, dst, protocol, ports: [from, to] } = *self;
+        let tail = u64::from(protocol) << 32 | u64::from(from) << 16 | u64::from(to);
+        [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64, tail]
+    }
 }
 
 /// A packet that policies stopped.
@@ -100,14 +130,27 @@ impl Default for Logs {
 }
 
 impl<T> Telling<T> {
-    fn new(kinds: Kinds) -> Self {
-        Self { kinds, seen: vec![(0, 0); REMEMBERED].into(), told: ArrayVec::new(), second: 0, left: 0 }
+    /// With the events that count what is told, untold, and told before.
+    pub(super) fn new(kinds: Kinds) -> Self {
+        Self {
+            kinds,
+            seen: vec![(0, 0); REMEMBERED].into(),
+            told: ArrayVec::new(),
+            second: 0,
+            left: TOLD_A_SECOND,
+        }
     }
 
     /// Whether nothing is to be told.
     #[inline(always)]
     pub fn is_quiet(&self) -> bool {
         self.told.is_empty()
+    }
+
+    /// Whether one more could be told now, were it the first of its flow.
+    #[inline(always)]
+    pub fn has_room(&self, now: Now) -> bool {
+        !self.told.is_full() && (self.left > 0 || self.second != now.s())
     }
 
     /// There is something to tell of a packet of the flow with this hash. Whether it is told.

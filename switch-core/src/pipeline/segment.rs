@@ -20,7 +20,7 @@ pub(super) fn enqueue(private: &mut Private, pool: &mut Pool, port: PortId, fram
     for n in 0..count {
         match write(pool, &segmenter, n) {
             Some(segment) => private.enqueue(pool, port, segment),
-            None => private.counters.dropped(port, DropReason::NoSegmentFrame, 1),
+            None => private.count_lost(port, DropReason::NoSegmentFrame, bytes),
         }
     }
     private.replaced(pool, frame, count);

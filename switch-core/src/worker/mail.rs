@@ -8,6 +8,7 @@ use crate::config::snapshot::PortId;
 use crate::counter::LaneLoad;
 use crate::frame::{Frame, TxQueue};
 use crate::pipeline::capture::Capture;
+use crate::pipeline::drops;
 use crate::pipeline::hold::Luggage;
 use crate::pipeline::refusals::{Logged, Refused};
 use crate::pipeline::{Advertising, Moved};
@@ -106,6 +107,8 @@ pub enum Report {
     Refused(Refused),
     /// A rule that wants it told decided about the first packet of a flow.
     Logged(Logged),
+    /// The first packet of a flow was dropped.
+    Dropped(drops::Dropped),
     /// A lane died: the one with this load, for its port's number may be another's by now; the kernel's error number.
     Died(PortId, Arc<LaneLoad>, i32),
 }

@@ -3,9 +3,9 @@
 
 use super::mail::Mail;
 use crate::config::snapshot::PortId;
-use crate::counter::{Counters, DropReason};
+use crate::counter::DropReason;
 use crate::frame::{Frame, Pool, TxQueue};
-use crate::pipeline::Now;
+use crate::pipeline::{Now, Private};
 use arrayvec::ArrayVec;
 
 /// Frames that travel to another worker together.
@@ -68,23 +68,23 @@ impl Outgoing {
         Self { parcels, rings: vec![false; workers].into(), any: false }
     }
 
-    /// All of a queue, for a worker.
+    /// All of a port's queue, for a worker.
     pub fn pack(
         &mut self,
         worker: u16,
         mail: &[Mail],
-        (port, queue): (PortId, &mut TxQueue),
+        port: PortId,
+        private: &mut Private,
         pool: &mut Pool,
-        counters: &Counters,
         now: Now,
     ) {
         let worker = usize::from(worker);
         (self.any, self.rings[worker]) = (true, true);
-        while !queue.is_empty() {
+        while !private.queues[usize::from(port)].is_empty() {
             let parcel = &mut self.parcels[worker];
-            parcel.pack(port, queue);
+            parcel.pack(port, &mut private.queues[usize::from(port)]);
             if parcel.frames.is_full() {
-                post(std::mem::take(parcel), &mail[worker], pool, counters);
+                post(std::mem::take(parcel), &mail[worker], private, pool);
                 // It may open this one while the next is packed.
                 mail[worker].waker.wake(|| now.ns);
             }
@@ -93,16 +93,16 @@ impl Outgoing {
 
     /// All of it is on its way.
     #[inline]
-    pub fn send(&mut self, mail: &[Mail], pool: &mut Pool, counters: &Counters, now: Now) {
+    pub fn send(&mut self, mail: &[Mail], private: &mut Private, pool: &mut Pool, now: Now) {
         if std::mem::take(&mut self.any) {
-            self.send_some(mail, pool, counters, now);
+            self.send_some(mail, private, pool, now);
         }
     }
 
-    fn send_some(&mut self, mail: &[Mail], pool: &mut Pool, counters: &Counters, now: Now) {
+    fn send_some(&mut self, mail: &[Mail], private: &mut Private, pool: &mut Pool, now: Now) {
         for ((parcel, rings), mail) in self.parcels.iter_mut().zip(&mut self.rings).zip(mail) {
             if !parcel.is_empty() {
-                post(std::mem::take(parcel), mail, pool, counters);
+                post(std::mem::take(parcel), mail, private, pool);
             }
             if std::mem::take(rings) {
                 mail.waker.wake(|| now.ns);
@@ -112,16 +112,15 @@ impl Outgoing {
 }
 
 /// Into the worker's inbox. What has no room there is dropped.
-fn post(parcel: Parcel, mail: &Mail, pool: &mut Pool, counters: &Counters) {
+fn post(parcel: Parcel, mail: &Mail, private: &mut Private, pool: &mut Pool) {
     let count = parcel.len();
     match mail.inbox.push(parcel) {
         Ok(()) => {
             pool.note_given(count);
-            counters.ledger.handed_over.add(count as u64);
+            private.counters.ledger.handed_over.add(count as u64);
         }
         Err(parcel) => parcel.unpack(|port, frames| {
-            counters.dropped(port, DropReason::InboxFull, frames.len() as u64);
-            frames.for_each(|frame| pool.give(frame));
+            frames.for_each(|frame| private.drop(pool, port, DropReason::InboxFull, frame));
         }),
     }
 }

@@ -14,9 +14,9 @@ use super::parcel::Outgoing;
 use crate::config::snapshot::{PortId, Snapshot};
 use crate::config::{PORTS_MAX, Reader};
 use crate::counter::DropReason;
-use crate::frame::{Batch, Frame, Pool, TX_QUEUE_FRAMES, TxQueue};
+use crate::frame::{Batch, Frame, Pool, TX_QUEUE_FRAMES};
 use crate::pipeline::capture::Outbound;
-use crate::pipeline::{Now, Pipeline, Tables, World};
+use crate::pipeline::{Now, Pipeline, Private, Tables, World};
 use crate::port::{At, Dropped, Health, Port, Remains, Serviced};
 use lane::Lane;
 use pause::Pause;
@@ -134,6 +134,7 @@ impl Turn {
         let snapshot = self.reader.refresh().clone();
         self.pipeline.meet(&snapshot, now);
         self.now = now;
+        self.pipeline.private.drops.begin_turn(now);
         self.go_on();
         let lanes = self.obey();
         if let Some(capture) = &self.pipeline.private.capture {
@@ -178,6 +179,7 @@ impl Turn {
         if let Some(capture) = &self.pipeline.private.capture {
             capture.begin_turn(now);
         }
+        self.pipeline.private.drops.begin_turn(now);
         self.hurried = true;
         let mut frames = 0;
         for lane in lanes {
@@ -202,19 +204,18 @@ impl Turn {
         let mut again = 0;
         for i in 0..dirty.len() {
             let port = dirty[i];
-            let queue = &mut private.queues[usize::from(port)];
             match self.lane_of[usize::from(port)] {
                 ELSEWHERE => {
-                    let (counters, pool) = (&private.counters, &mut self.pool);
+                    let pool = &mut self.pool;
                     match worker_of(snapshot, port, self.id).filter(|to| usize::from(*to) < self.mail.len()) {
-                        Some(to) => self.outgoing.pack(to, &self.mail, (port, queue), pool, counters, now),
-                        None => drop_queue(queue, port, DropReason::PortDown, pool, counters),
+                        Some(to) => self.outgoing.pack(to, &self.mail, port, private, pool, now),
+                        None => drop_queue(port, DropReason::PortDown, private, pool),
                     }
                 }
                 lane => {
                     let lane = &mut self.lanes[usize::from(lane)];
                     if lane.dead {
-                        drop_queue(queue, port, DropReason::PortDown, &mut self.pool, &private.counters);
+                        drop_queue(port, DropReason::PortDown, private, &mut self.pool);
                         continue;
                     }
                     if let Some(facts) = snapshot.port(port)
@@ -250,7 +251,7 @@ impl Turn {
                     traffic.tx_bytes.add(sent.bytes);
                     private.counters.ledger.sent.add(sent.packets);
                     if sent.refused > 0 {
-                        private.counters.dropped(port, DropReason::TxRefused, sent.refused);
+                        private.counters.dropped_unread(port, DropReason::TxRefused, sent.refused);
                     }
                 }
             }
@@ -263,7 +264,7 @@ impl Turn {
         dirty.truncate(again);
         let private = &mut self.pipeline.private;
         private.dirty = dirty;
-        self.outgoing.send(&self.mail, &mut self.pool, &private.counters, now);
+        self.outgoing.send(&self.mail, private, &mut self.pool, now);
     }
 
     /// Frames other workers have for our lanes. They went through the stages there. A turn ends, however fast more of them come.
@@ -333,13 +334,13 @@ impl Turn {
             let Serviced { health, missed, dropped } = lane.door.service(&mut self.pool, busy, counters);
             if missed > 0 {
                 counters.ledger.outside.add(missed);
-                counters.dropped(lane.port, DropReason::RxMissed, missed);
+                counters.dropped_unread(lane.port, DropReason::RxMissed, missed);
             }
             if let Some(Dropped { frames, reason, at }) = dropped {
                 if at == At::Outside {
                     counters.ledger.outside.add(frames);
                 }
-                counters.dropped(lane.port, reason, frames);
+                counters.dropped_unread(lane.port, reason, frames);
             }
             if let Health::Dead(errno) = health
                 && !lane.dead
@@ -364,6 +365,11 @@ impl Turn {
         let unaccounted = ledger.balance();
         debug_assert_eq!(unaccounted, 0, "packets unaccounted for: {ledger:?}");
         ledger.unaccounted.set(unaccounted as u64);
+        debug_assert_eq!(
+            private.counters.told_of(),
+            ledger.dropped(),
+            "drops that are told of by none or by two"
+        );
         let life = &private.counters.life;
         life.turns.add(1);
         life.empty_turns.add(u64::from(frames == 0));
@@ -430,8 +436,8 @@ impl Turn {
     }
 
     fn close_queue(&mut self, port: PortId) {
-        let mut room = std::mem::take(&mut self.pipeline.private.queues[usize::from(port)]);
-        drop_queue(&mut room, port, DropReason::PortClosed, &mut self.pool, &self.pipeline.private.counters);
+        drop_queue(port, DropReason::PortClosed, &mut self.pipeline.private, &mut self.pool);
+        let room = std::mem::take(&mut self.pipeline.private.queues[usize::from(port)]);
         self.pipeline.private.dirty.retain(|dirty| *dirty != port);
         self.report(Report::QueueOut(port, room));
     }
@@ -507,15 +513,12 @@ fn worker_of(snapshot: &Snapshot, port: PortId, from: u16) -> Option<u16> {
     lanes.get(usize::from(from) % lanes.len().max(1)).copied()
 }
 
-fn drop_queue(
-    queue: &mut TxQueue,
-    port: PortId,
-    reason: DropReason,
-    pool: &mut Pool,
-    counters: &crate::counter::Counters,
-) {
-    counters.dropped(port, reason, queue.len() as u64);
+/// Whatever waits for a port.
+#[cold]
+fn drop_queue(port: PortId, reason: DropReason, private: &mut Private, pool: &mut Pool) {
+    let mut queue = std::mem::take(&mut private.queues[usize::from(port)]);
     for frame in queue.take(usize::MAX) {
-        pool.give(frame);
+        private.drop(pool, port, reason, frame);
     }
+    private.queues[usize::from(port)] = queue;
 }

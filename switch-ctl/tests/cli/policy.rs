@@ -252,6 +252,40 @@ fn the_first_drop_of_a_flow_is_told_with_its_rule_and_all_are_counted() {
     assert!(rules.contains("shop/db ingress default") && rules.contains("shop/db ingress 1"), "{rules}");
 }
 
+/// No policy is there. A port may send from another address only: one event with stage and reason, and nine that are counted.
+#[test]
+fn a_flow_that_no_rule_stops_is_told_of_when_it_is_first_dropped() {
+    let (_node, daemon, pods) = shop();
+    let [db, _, other] = &pods[..] else { panic!() };
+    said(&run(&daemon, &["port", "set", "tap3", "--source-addresses", "10.66.0.99"]));
+    let ours = |line: &&str| line.contains("10.66.0.3:40000");
+    let text = following(
+        &daemon,
+        &["--json", "events", "--only", "drop"],
+        || assert!(!passes(other, db, 5432)),
+        |text| text.lines().any(|it| ours(&it)),
+    );
+    let lines: Vec<_> = text.lines().filter(ours).collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    for part in [
+        r#""what":"drop""#,
+        r#""reason":"spoofed-address""#,
+        r#""stage":"guard""#,
+        r#""port":"tap3""#,
+        r#""protocol":"udp""#,
+        r#""src":"10.66.0.3:40000""#,
+        r#""dst":"10.66.0.1:5432""#,
+    ] {
+        assert!(lines[0].contains(part), "{part} is missing: {}", lines[0]);
+    }
+    let recent = said(&run(&daemon, &["events", "--recent", "--only", "drop"]));
+    let sentence = "udp 10.66.0.3:40000 to 10.66.0.1:5432 at port tap3 was dropped: spoofed-address (guard)";
+    assert!(recent.contains(sentence), "{recent}");
+    let stats = daemon.stats();
+    let event = |name: &str| stats.events.iter().find(|(it, _)| it == name).map_or(0, |(_, count)| *count);
+    assert!(event("drop-again") >= 9, "{:?}", stats.events);
+}
+
 #[test]
 fn a_flow_is_told_from_its_beginning_to_its_end_and_explained() {
     let (node, daemon, pods) = shop();

@@ -142,8 +142,8 @@ pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
         what: "what an inbox has no room for does not come home",
         file: "worker/parcel.rs",
-        right: "frames.for_each(|frame| pool.give(frame));",
-        wrong: "frames.skip(1).for_each(|frame| pool.give(frame));",
+        right: "frames.for_each(|frame| private.drop(pool, port, DropReason::InboxFull, frame));",
+        wrong: "frames.skip(1).for_each(|frame| private.drop(pool, port, DropReason::InboxFull, frame));",
         test: "inbox_tests",
         loom: false,
     },

@@ -1,5 +1,5 @@
 //! What a worker tells the control thread unasked, at the end of a turn: loops, stations that moved, neighbours that the node's kernel is to be
-//! asked for, what policies stopped and rules log.
+//! asked for, what policies stopped and rules log, what was dropped.
 
 use super::{Report, Turn};
 use crate::counter::Event;
@@ -17,6 +17,9 @@ impl Turn {
         }
         if !self.pipeline.private.refusals.is_quiet() || !self.pipeline.private.logs.is_quiet() {
             self.report_refused();
+        }
+        if !self.pipeline.private.drops.is_quiet() {
+            self.report_drops();
         }
     }
 
@@ -60,6 +63,16 @@ impl Turn {
         });
         private.logs.hand_on(&private.counters, |logged| {
             reports.len() < reports.capacity() / 2 && reports.push(Report::Logged(logged)).is_ok()
+        });
+    }
+
+    /// Likewise.
+    #[cold]
+    fn report_drops(&mut self) {
+        let reports = &self.mail[usize::from(self.id)].reports;
+        let private = &mut self.pipeline.private;
+        private.drops.hand_on(&private.counters, |dropped| {
+            reports.len() < reports.capacity() / 2 && reports.push(Report::Dropped(dropped)).is_ok()
         });
     }
 }
