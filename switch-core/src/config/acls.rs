@@ -7,6 +7,7 @@ use crate::acl::compile::{TooMuch, compile};
 use crate::acl::sets::Sets;
 use crate::acl::{self, ACLS_MAX, Candidate, Compiled, Input, Placed, slots_of};
 use crate::policy::Slot;
+use crate::table::atomic::mix;
 use std::ops::Deref;
 use std::sync::Arc;
 use switch_api::{Acl, ApiError, Code, Name, Request};
@@ -136,10 +137,17 @@ impl Model {
         ports.filter(|port| acl::applies(acl, port, &self.namespaces)).map(|port| port.name)
     }
 
-    /// What a flow between two ports is admitted by, as far as this end goes: see [`super::snapshot::PortFacts::epoch`].
+    /// What a flow between two ports is admitted by, as far as this end goes: see [`super::snapshot::PortFacts::epoch`]. What is said of one
+    /// port is another number than the same said of another: else it could move from one end of a flow to the other and their sum would stand,
+    /// and a flow to one workload would be one to any other of which the same is said.
     pub fn epoch_of(&self, port: u16) -> u64 {
-        let policies = self.policing.subject(port).map_or(0, |subject| subject.epoch);
-        policies ^ self.listed.subject(port).epoch.rotate_left(31)
+        let subject = self.policing.subject(port);
+        let policies = subject.map_or(0, |subject| subject.epoch);
+        match policies ^ self.listed.subject(port).epoch.rotate_left(31) {
+            // Nothing is said of it, and it is nobody's: what leaves by one uplink and is answered by another is not asked about again.
+            0 if !subject.is_some_and(|subject| subject.is_workload) => 0,
+            said => mix(said ^ mix(u64::from(port))),
+        }
     }
 }
 

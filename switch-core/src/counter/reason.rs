@@ -130,6 +130,7 @@ reasons! {
         DefaultIngress = "default-ingress": "no list or policy decided, and the receiving port's default verdict denies what it is sent: `port set NAME --default-ingress allow`, or an access control list that allows it",
         PolicyRelated = "policy-related": "an ICMP error about a flow that policies and access control lists have not been asked about since they changed; the flow's own next packet asks them",
         PolicySource = "policy-source": "to a workload that is isolated, from an address that the sending workload does not have",
+        PolicyDestination = "policy-destination": "the sending workload is isolated, to a workload that does not have the address it is sent to: only its own MAC leads there",
         PolicyOpaque = "policy-opaque": "no policy or access control list can be asked: neither ARP nor IP from or to a workload that is isolated, or an IP header that contradicts itself",
     }
     Egress {

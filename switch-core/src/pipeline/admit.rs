@@ -15,6 +15,7 @@ use super::refusals::{Logged, Refusals, Refused, Who};
 use super::verdict::{Verdict, Why};
 use super::{Private, View, binding, foresee};
 use crate::acl::{FrameHead, Header, Part, Ruling};
+use crate::config::gateway::from_bits;
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, Frame};
@@ -27,6 +28,7 @@ use crate::wire::ethernet::{ARP, IPV4, IPV6};
 use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{self, ICMP, ICMPV6, SCTP, TCP, UDP, Version};
 use crate::wire::packet::{Content, Packet};
+use std::net::IpAddr;
 use switch_api::Mac;
 
 /// Neighbour discovery (RFC 4861 §4): router solicitation to redirect.
@@ -86,7 +88,7 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
                 _ => continue,
             },
             // The way out of its sender is the same for every copy.
-            Verdict::Flood(_) if view.facts.subject.egress.is_some() || view.facts.acl.egress.is_some() => {
+            Verdict::Flood(_) if view.facts.judged => {
                 way_out(view, area.bytes(frame), note, track, &mut asking)
             }
             _ => continue,
@@ -170,6 +172,30 @@ fn log(
     }
 }
 
+/// The address whose owner alone is to have copies of a flooded packet, if there is one: its sender is isolated, and was asked about that
+/// address. Who has another has no copy by the way.
+pub(super) fn for_whom(
+    view: &View,
+    area: &Area,
+    frame: &Frame,
+    (note, index): (&Note, usize),
+    private: &Private,
+) -> Option<u128> {
+    view.facts.subject.egress?;
+    let Ok(Read::Packet(header)) = read(view, area.bytes(frame), note) else { return None };
+    let [_, dst] = header.ends?;
+    let dst = binding::real(view, private, index).unwrap_or(dst);
+    is_ones(dst).then_some(dst)
+}
+
+/// Whether an address is one interface's, as far as can be seen without its network: not a group's, nor everybody's.
+fn is_ones(ip: u128) -> bool {
+    match from_bits(ip) {
+        IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast(),
+        IpAddr::V6(ip) => !ip.is_multicast(),
+    }
+}
+
 /// Whether a flooded copy of the packet at `index` may leave by `to`.
 #[inline]
 pub(super) fn copy(
@@ -180,14 +206,18 @@ pub(super) fn copy(
     (port, to): (PortId, &PortFacts),
     private: &mut Private,
 ) -> Result<(), DropReason> {
-    if to.subject.ingress.is_none() && !to.acl.ingress.is_some() {
-        return if to.strict { belongs(view, note, index, (port, to), private) } else { Ok(()) };
+    let receives = to.subject.ingress.is_some() || to.acl.ingress.is_some();
+    let asked = to.subject.egress.is_some() || to.acl.egress.is_some();
+    let is_asked = receives || asked && is_answer_to(view, &private.flows.tracks[index], port);
+    if !is_asked {
+        let is_held = to.strict || view.facts.strict;
+        return if is_held { belongs(view, note, index, (port, to), private) } else { Ok(()) };
     }
     binding::write_out(view, &mut private.flows, index);
     let track = &private.flows.tracks[index];
     let mut asking: Asking = Asking::new(&private.counters);
     let bytes = area.bytes(frame);
-    let outcome = match read(view, bytes, note) {
+    let outcome = match question(view, bytes, note, track) {
         Ok(Read::Packet(_))
             if let Some(said) = by_flow(view, bytes, note, (port, to), track, &mut asking) =>
         {
@@ -212,6 +242,13 @@ pub(super) fn copy(
             Err(denied.reason)
         }
     }
+}
+
+/// Whether it is an answer in a flow that began at a port.
+fn is_answer_to(view: &View, track: &Track, port: PortId) -> bool {
+    let flows = &view.tables.flows;
+    matches!(track.tracked, Tracked::Known(place)
+        if flows.state(place).origin() != track.side && flows.began(place).0 == port)
 }
 
 /// Whether a copy that rules let through belongs to a flow of the port that is to have it, or begins one. It is made where the packet is for who is
@@ -254,7 +291,9 @@ fn by_flow(
             if !way.is_itself(view, track) {
                 return Some(Err(DropReason::PolicySource.into()));
             }
-            let said = both(view.snapshot, &answered(view, bytes, note, track), to, view.facts, asking);
+            // What its sender says of what it answers was asked, for all copies.
+            let answered = answered(view, bytes, note, track);
+            let said = egress(view.snapshot, &answered, to, Some(view.facts), asking);
             if said.is_ok() && asking.stateless {
                 // Answers are not allowed for being that.
                 return Some(both(view.snapshot, &header(view, bytes, note, track), view.facts, to, asking));
@@ -319,6 +358,9 @@ fn tracked(
             }
             if flows.state(place).origin() == track.side {
                 both(view.snapshot, &header(view, bytes, note, track), view.facts, to, asking)?;
+            } else if view.facts.subject.egress.is_some() && !to.subject.may_be(track.packet.dst) {
+                // Whoever asked has another address.
+                return Err(DropReason::PolicyDestination.into());
             } else if !way.leads_back(flows, place) {
                 // It answers nobody there, and nothing is decided about the flow by it.
                 return both(view.snapshot, &header(view, bytes, note, track), view.facts, to, asking);
@@ -411,18 +453,29 @@ fn not_ip(view: &View, bytes: &[u8], note: &Note) -> Header {
     Header { frame: Some(frame_head(view, bytes, note)), ..Header::NOT_IP }
 }
 
+/// What its sender's rules say of what is flooded: of an answer what they say of what it answers, which came in by the port where the flow began.
 fn way_out(view: &View, bytes: &[u8], note: &Note, track: &Track, asking: &mut Asking) -> Result<(), Denied> {
     if let Tracked::Known(place) = track.tracked
         && view.tables.flows.state(place).origin() != track.side
     {
-        // An answer. What it answers was admitted, or it will be asked again once it is known where it goes.
-        return Ok(());
+        // Of a port that is gone nothing is said: where this goes is asked again once that is known.
+        let Some(from) = view.snapshot.port(view.tables.flows.began(place).0) else { return Ok(()) };
+        return ingress(view.snapshot, &answered(view, bytes, note, track), from, view.facts, asking);
     }
-    match read(view, bytes, note)? {
+    match question(view, bytes, note, track)? {
         Read::Exempt => Ok(()),
         Read::NotIp if view.facts.subject.egress.is_some() => Err(DropReason::PolicyOpaque.into()),
-        Read::NotIp => egress(view.snapshot, &not_ip(view, bytes, note), view.facts, asking),
-        Read::Packet(packet) => egress(view.snapshot, &packet, view.facts, asking),
+        Read::NotIp => egress(view.snapshot, &not_ip(view, bytes, note), view.facts, None, asking),
+        Read::Packet(packet) => egress(view.snapshot, &packet, view.facts, None, asking),
+    }
+}
+
+/// What is asked about a flooded packet: of one of a flow what `track` knows of it, which is where it really comes from and goes, and of its
+/// first packet's flags that those are not this one's; else what is read of it.
+fn question(view: &View, bytes: &[u8], note: &Note, track: &Track) -> Result<Read, DropReason> {
+    match track.tracked {
+        Tracked::Missing | Tracked::Known(_) => Ok(Read::Packet(header(view, bytes, note, track))),
+        _ => read(view, bytes, note),
     }
 }
 

@@ -10,9 +10,18 @@ use crate::config::snapshot::{Member, PortFacts, PortId};
 use crate::counter::{DropReason, Event};
 use crate::frame::{Area, Batch, Frame, Pool};
 
-/// How a copy is asked for and made fit for its port: [`super::prepare`], handed over by the list because stages
-/// do not know each other. A note goes with its place in the batch.
-pub(super) type Prepare = fn(
+/// What others know of copies, handed over by the list because stages do not know each other. A note goes with its place in the batch.
+#[derive(Clone, Copy)]
+pub(super) struct Copying {
+    /// The address whose owner alone is to have copies; none: everybody.
+    pub for_whom: ForWhom,
+    /// How a copy is asked for and made fit for its port.
+    pub prepare: Prepare,
+}
+
+type ForWhom = fn(&View, &Area, &Frame, (&Note, usize), &Private) -> Option<u128>;
+
+type Prepare = fn(
     &Area,
     &mut Frame,
     (&Note, usize),
@@ -29,7 +38,7 @@ pub(super) fn run(
     notes: &[Note],
     pool: &mut Pool,
     private: &mut Private,
-    prepare: Prepare,
+    copying: Copying,
     one_way: Option<PortId>,
 ) {
     // The common batch first. What its queue has no room for goes on below.
@@ -54,7 +63,7 @@ pub(super) fn run(
             }
             Verdict::Flood(class) => {
                 for (n, (note, frame)) in these.iter().zip(frames.by_ref()).enumerate() {
-                    flood(view, frame, (note, at + n), class, pool, private, prepare);
+                    flood(view, frame, (note, at + n), class, pool, private, copying);
                 }
             }
             Verdict::Aside(why) => set_aside(view, private, (these, at), frames.by_ref().take(run), why),
@@ -89,34 +98,39 @@ fn flood(
     class: Class,
     pool: &mut Pool,
     private: &mut Private,
-    prepare: Prepare,
+    copying: Copying,
 ) {
     let Some(fid) = view.snapshot.fids.get(usize::from(note.fid)) else {
         return private.drop(pool, view.in_port, DropReason::NoMember, frame);
     };
     // A copy for each but the last, who gets the original: a flood to one port copies nothing.
     let (mut last, mut others, mut blocked) = (None, 0, 0);
+    let only = (copying.for_whom)(view, pool.area(), &frame, (note, index), private);
+    let is_meant = |member: &Member| {
+        let may_be = |ip| view.snapshot.port(member.port).is_some_and(|to| to.subject.may_be(ip));
+        only.is_none_or(may_be)
+    };
     for member in fid.members.iter().filter(|member| is_other(view, note, member)) {
         others += 1;
         if view.tables.loops.is_blocked(member.port, view.now_s) {
             blocked += 1;
             continue;
         }
-        if !takes(member, class) {
+        if !takes(member, class) || !is_meant(member) {
             continue;
         }
         if let Some(member) = last.replace(member) {
             match copy(pool, &frame) {
                 Some(copy) => {
                     private.counters.ledger.copied.add(1);
-                    send(view, copy, (note, index), member, pool, private, prepare);
+                    send(view, copy, (note, index), member, pool, private, copying.prepare);
                 }
                 None => private.counters.event(Event::FloodCopyMissed).add(1),
             }
         }
     }
     match last {
-        Some(member) => send(view, frame, (note, index), member, pool, private, prepare),
+        Some(member) => send(view, frame, (note, index), member, pool, private, copying.prepare),
         None if blocked > 0 => private.drop(pool, view.in_port, DropReason::LoopBlocked, frame),
         None if others > 0 => private.drop(pool, view.in_port, DropReason::FloodOff, frame),
         None => private.drop(pool, view.in_port, DropReason::NoMember, frame),

@@ -105,8 +105,8 @@ fn an_answer_reaches_an_isolated_port_wherever_that_is() {
             assert_eq!(says(&mut net, way, ports, flags), [way[1]]);
         }
         forget(&net, WEB);
-        // Of who is not meant it is asked as of who is: `web` may ask `db`, but is not asked by it.
-        let has_it = if server == DB { &[WEB, OTHER, BESIDE][..] } else { &[WEB, BESIDE] };
+        // What an isolated sender sends is for whom it was asked about.
+        let has_it = if server == DB { &[WEB][..] } else { &[WEB, BESIDE] };
         assert_eq!(says(&mut net, [server, WEB], ANSWERS, "a"), has_it);
         assert_eq!(begun(&net), 1);
         // Nobody else is let in by that.
@@ -129,8 +129,71 @@ fn an_answer_to_what_is_not_allowed_any_more_stops_in_a_flood_too() {
     });
     let policy: NetworkPolicy = serde_json::from_value(policy).unwrap();
     net.rig.declare(&Request::PolicySet(Box::new(policy))).unwrap();
-    assert_eq!(says(&mut net, [DB, WEB], ANSWERS, "a"), [OTHER, BESIDE]);
+    assert!(says(&mut net, [DB, WEB], ANSWERS, "a").is_empty());
     assert_eq!(net.rig.drops(DropReason::PolicyIngress), 1);
+}
+
+fn set(net: &mut Net, name: &str, spec: &serde_json::Value) {
+    let policy = json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec});
+    net.rig.declare(&Request::PolicySet(Box::new(serde_json::from_value(policy).unwrap()))).unwrap();
+}
+
+fn list(net: &mut Net, acl: serde_json::Value) {
+    net.rig.declare(&Request::AclSet(Box::new(serde_json::from_value(acl).unwrap()))).unwrap();
+}
+
+/// Whoever of the two is isolated, and by its own rules may not ask or be asked any more; the asker takes whatever it is sent.
+#[test]
+fn an_answer_is_flooded_only_as_long_as_its_question_may_be_asked() {
+    for (isolated, direction) in [(OTHER, "Egress"), (BESIDE, "Ingress")] {
+        let mut net = lab();
+        let app = ["other", "beside"][usize::from(isolated == BESIDE)];
+        let selector = json!({"matchLabels": {"app": app}});
+        let allows =
+            json!({"podSelector": selector, "policyTypes": [direction], direction.to_lowercase(): [{}]});
+        set(&mut net, "one", &allows);
+        assert_eq!(says(&mut net, [OTHER, BESIDE], ASKS, "s"), [BESIDE]);
+        assert_eq!(says(&mut net, [BESIDE, OTHER], ANSWERS, "sa"), [OTHER]);
+        assert_eq!(says(&mut net, [OTHER, BESIDE], ASKS, "a"), [BESIDE]);
+        forget(&net, OTHER);
+        assert!(says(&mut net, [BESIDE, OTHER], ANSWERS, "a").contains(&OTHER), "{direction}");
+        set(&mut net, "one", &json!({"podSelector": selector, "policyTypes": [direction]}));
+        assert!(!says(&mut net, [BESIDE, OTHER], ANSWERS, "a").contains(&OTHER), "{direction}");
+        set(&mut net, "one", &allows);
+        assert!(says(&mut net, [BESIDE, OTHER], ANSWERS, "a").contains(&OTHER), "{direction}");
+    }
+}
+
+/// Of a flow that is there it is its first packet that rules are about, whichever is flooded.
+#[test]
+fn flags_are_those_of_the_first_packet_in_a_flood_too() {
+    let begins = json!([{"action": "allow", "protocol": "tcp", "tcp_flags": "syn,!ack"}, {"action": "deny", "protocol": "tcp"}]);
+    for (port, direction) in [("p3", "ingress"), ("p2", "egress")] {
+        let mut net = lab();
+        list(&mut net, json!({"name": "l", "applies_to": {"ports": [port]}, direction: begins}));
+        for (way, flags) in [([OTHER, BESIDE], "s"), ([BESIDE, OTHER], "sa"), ([OTHER, BESIDE], "a")] {
+            let ports = if flags == "sa" { ANSWERS } else { ASKS };
+            assert_eq!(says(&mut net, way, ports, flags), [way[1]], "{direction}");
+        }
+        forget(&net, BESIDE);
+        assert!(says(&mut net, [OTHER, BESIDE], ASKS, "a").contains(&BESIDE), "{direction}");
+        assert!(says(&mut net, [OTHER, BESIDE], [40_001, 5432], "a").is_empty(), "{direction}: of no flow");
+    }
+}
+
+/// Nor does who is held to flows: what it begins and nobody is given is no flow.
+#[test]
+fn what_no_copy_was_let_in_of_is_no_flow_of_its_senders() {
+    let mut net = lab();
+    forget(&net, DB);
+    let nowhere = [40_000, 22];
+    assert_eq!(says(&mut net, [WEB, DB], nowhere, "s"), [OTHER, BESIDE]);
+    assert_eq!((begun(&net), net.rig.drops(DropReason::PolicyIngress)), (0, 1));
+    // `db` may begin nothing, and this answers nothing.
+    assert!(says(&mut net, [DB, WEB], [22, 40_000], "s").is_empty());
+    assert_eq!(net.rig.drops(DropReason::PolicyEgress), 1);
+    assert_eq!(says(&mut net, [WEB, DB], ASKS, "s"), [DB]);
+    assert_eq!(begun(&net), 1);
 }
 
 /// A UDP datagram, and who has it.

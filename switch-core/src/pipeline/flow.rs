@@ -285,6 +285,13 @@ pub(super) fn is_sought(view: &View, note: &Note) -> bool {
         && view.snapshot.fids.get(usize::from(note.fid)).is_some_and(|fid| fid.strict)
 }
 
+/// Whether a flow that begins here is made by the copy that is let in, if any is: nobody has learned where it goes, and one of the ports is
+/// held to flows. What begins none goes no further where the sender is.
+pub(super) fn is_put_off(view: &View, note: &Note, track: &Track) -> bool {
+    let begins = || track.tracked == Tracked::Missing && view.tables.flows.begins(&track.seen(view));
+    is_sought(view, note) && (!view.facts.tracked || view.facts.strict && begins())
+}
+
 /// Makes the flow known that the frame at `index` begins, with what was decided about it. What it is from now on
 /// stands in its track; or why there can be no flow, and then the frame goes no further than to who does not mind.
 #[inline]

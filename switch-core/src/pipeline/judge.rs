@@ -112,7 +112,7 @@ pub fn probed(
 ) -> Probed {
     let probes = Cell::new(0);
     let mut asking = Asking::counting(counters, Counted(&probes));
-    let said = egress_with(snapshot, header, from, &mut asking);
+    let said = egress_with(snapshot, header, from, Some(to), &mut asking);
     let said = said.and_then(|()| ingress_with(snapshot, header, from, to, &mut asking));
     let most = most(snapshot, header, (from.acl.egress, from.subject.egress))
         + most(snapshot, header, (to.acl.ingress, to.subject.ingress));
@@ -142,18 +142,19 @@ pub(super) fn both(
     to: &PortFacts,
     asking: &mut Asking,
 ) -> Result<(), Denied> {
-    egress(snapshot, header, from, asking)?;
+    egress(snapshot, header, from, Some(to), asking)?;
     ingress(snapshot, header, from, to, asking)
 }
 
-/// What the sender's lists and policies say.
+/// What the sender's lists and policies say. `to` is where it goes; none: it is flooded.
 pub(super) fn egress(
     snapshot: &Snapshot,
     header: &Header,
     from: &PortFacts,
+    to: Option<&PortFacts>,
     asking: &mut Asking,
 ) -> Result<(), Denied> {
-    egress_with(snapshot, header, from, asking)
+    egress_with(snapshot, header, from, to, asking)
 }
 
 /// What the receiver's lists and policies say.
@@ -173,12 +174,19 @@ fn egress_with<P: Probes>(
     snapshot: &Snapshot,
     header: &Header,
     from: &PortFacts,
+    to: Option<&PortFacts>,
     asking: &mut Asking<P>,
 ) -> Result<(), Denied> {
     let policing = &snapshot.policing;
+    let policed = from.subject.egress.zip(header.ends);
+    // Policies are asked about an address: only who has it may be sent what they say of it, whatever MAC is on it.
+    let is_another = |dst| !asking.itself && to.is_some_and(|to| !to.subject.may_be(dst));
+    if policed.is_some_and(|(_, [_, dst])| is_another(dst)) {
+        return Err(DropReason::PolicyDestination.into());
+    }
     let lists = (SENDER, from.acl.egress, DropReason::DefaultEgress);
     in_order(snapshot, header, lists, asking, |asking| {
-        let (set, [_, dst]) = from.subject.egress.zip(header.ends)?;
+        let (set, [_, dst]) = policed?;
         if asking.itself || policing.is_node(dst) {
             return Some(Ok(()));
         }

@@ -80,6 +80,8 @@ mod capture_tests;
 #[cfg(test)]
 mod default_verdict_tests;
 #[cfg(test)]
+mod destination_tests;
+#[cfg(test)]
 mod exact_tests;
 #[cfg(test)]
 mod flood_flow_tests;
@@ -95,6 +97,10 @@ mod judge_tests;
 mod l2_tests;
 #[cfg(test)]
 mod live_tests;
+#[cfg(test)]
+mod moved_rules_tests;
+#[cfg(test)]
+mod nat_flood_tests;
 #[cfg(test)]
 mod nat_glance_tests;
 #[cfg(test)]
@@ -543,9 +549,14 @@ fn decide(
     }
     let one_way = egress::run(view, pool.area(), batch, notes);
     watch.after(Stage::Egress, batch, notes, private);
-    emit::run(view, batch, notes, pool, private, prepare, one_way);
+    emit::run(view, batch, notes, pool, private, COPIES, one_way);
     watch.after(Stage::Emit, batch, notes, private);
 }
+
+/// Copies of what came in.
+const COPIES: emit::Copying = emit::Copying { for_whom: admit::for_whom, prepare };
+/// Copies of what the switch says itself: for everybody.
+const OWN: emit::Copying = emit::Copying { for_whom: |_, _, _, _, _| None, prepare: prepare_own };
 
 /// A flooded copy: may it leave by `to`, and as what. Stages do not know each other; here they meet.
 fn prepare(

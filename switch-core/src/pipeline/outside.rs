@@ -6,7 +6,7 @@
 
 use super::note::Note;
 use super::verdict::Verdict;
-use super::{Pipeline, Private, View, Watch, World, egress, emit, prepare_own, rewrite, route, tunnel};
+use super::{OWN, Pipeline, Private, View, Watch, World, egress, emit, rewrite, route, tunnel};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::config::tunnels::Tunnel;
 use crate::counter::{DropReason, NoLaps, Stage};
@@ -150,6 +150,6 @@ fn decide_outside(
     watch.after(Stage::Rewrite, batch, notes, private);
     let one_way = egress::run(view, pool.area(), batch, notes);
     watch.after(Stage::Egress, batch, notes, private);
-    emit::run(view, batch, notes, pool, private, prepare_own, one_way);
+    emit::run(view, batch, notes, pool, private, OWN, one_way);
     watch.after(Stage::Emit, batch, notes, private);
 }

@@ -168,8 +168,7 @@ pub(super) fn rest(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note
 pub(super) fn confirm(view: &View, notes: &mut [Note], private: &mut Private) {
     for index in private.flows.begins {
         let note = &mut notes[index];
-        // Where a port is sought that is held to flows, and this one keeps none, a copy makes it that is let through.
-        if !view.facts.tracked && flow::is_sought(view, note) {
+        if flow::is_put_off(view, note, &private.flows.tracks[index]) {
             continue;
         }
         let goes = matches!(note.verdict, Verdict::Port(_) | Verdict::Flood(_));

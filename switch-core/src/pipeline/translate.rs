@@ -116,11 +116,8 @@ pub(super) fn confirm(view: &View, notes: &mut [Note], private: &mut Private) {
             false => Ok(false),
         };
         let outcome = match outcome {
-            // Policies know nothing of a copy's flow.
-            Ok(true) if matches!(note.verdict, Verdict::Flood(_)) && view.snapshot.policed => {
-                Err(DropReason::NatFlooded)
-            }
             Ok(true) => Ok(()),
+            Ok(false) if flow::is_put_off(view, note, &private.flows.tracks[index]) => Ok(()),
             Ok(false) => {
                 let made = flow::confirm(view, private, index, flow::decision(view, note.verdict));
                 made.or_else(
@@ -152,6 +149,10 @@ fn bind(view: &View, note: &Note, private: &mut Private, index: usize) -> Result
     let target = if let Turn::Begins { target, .. } = turn { Some(target) } else { None };
     if source.is_none() && target.is_none() {
         return Ok(false);
+    }
+    // It would be bound before any copy is asked about.
+    if matches!(note.verdict, Verdict::Flood(_)) && view.snapshot.policed {
+        return Err(DropReason::NatFlooded);
     }
     let rules = Rules { destination: target.map_or(0, |it| it.rule), source: source.map_or(0, |it| it.rule) };
     let place = open(view, private, index, (note.verdict, source, rules))?;

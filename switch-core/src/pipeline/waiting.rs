@@ -4,7 +4,7 @@
 use super::hold::{AT_ONCE, Due};
 use super::outside::OUTSIDE;
 use super::slow;
-use super::{Advertising, Pipeline, View, Word, World, decide_again, egress, emit, prepare_own};
+use super::{Advertising, OWN, Pipeline, View, Word, World, decide_again, egress, emit};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::NoLaps;
 use crate::frame::{BATCH_FRAMES, Batch, Pool};
@@ -52,7 +52,7 @@ impl Pipeline {
             }
             let notes = &mut self.notes[..count];
             let one_way = egress::run(&view, pool.area(), batch, notes);
-            emit::run(&view, batch, notes, pool, &mut self.private, prepare_own, one_way);
+            emit::run(&view, batch, notes, pool, &mut self.private, OWN, one_way);
         }
     }
 
