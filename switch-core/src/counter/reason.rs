@@ -58,6 +58,7 @@ reasons! {
         SpoofedMac = "spoofed-mac": "from a MAC that the port's source guard does not name; `switch-ctl port show` shows what it names",
         SpoofedAddress = "spoofed-address": "from an IP address that the port's source guard does not name; `switch-ctl port show` shows what it names",
         SpoofedNeighbour = "spoofed-neighbour": "ARP or neighbour discovery that gives a guarded port somebody else's address or MAC, or cannot be read",
+        StackedTag = "stacked-tag": "one VLAN tag behind another, or a service tag, from a guarded port: hosts take such tags off, and what is behind them nobody has looked at",
         RogueServer = "rogue-server": "a router advertisement, a redirect or a DHCP server's answer from a guarded port: what is behind it is an end host",
         RateLimitedRx = "rate-limited-rx": "more packets or bytes than the port may send: `port set NAME --limit-rx-packets --limit-rx-bytes`; `switch-ctl port show` shows its limits",
     }
@@ -131,7 +132,7 @@ reasons! {
         PolicyRelated = "policy-related": "an ICMP error about a flow that policies and access control lists have not been asked about since they changed; the flow's own next packet asks them",
         PolicySource = "policy-source": "to a workload that is isolated, from an address that the sending workload does not have",
         PolicyDestination = "policy-destination": "the sending workload is isolated, to a workload that does not have the address it is sent to: only its own MAC leads there",
-        PolicyOpaque = "policy-opaque": "no policy or access control list can be asked: neither ARP nor IP from or to a workload that is isolated, or an IP header that contradicts itself",
+        PolicyOpaque = "policy-opaque": "no policy or access control list can be asked: neither ARP nor IP from or to a workload that is isolated, an IP header that contradicts itself, or one VLAN tag behind another, or a service tag, which hosts take off",
     }
     Egress {
         EgressVlan = "egress-vlan": "the destination's port is no longer a member of the frame's VLAN",

@@ -2,13 +2,13 @@
 //! trunks, in copies of a flood, and where the switch routes from one VLAN to another.
 
 use super::acl_field_tests::say_something_else;
-use super::acl_tests::{sent, set};
+use super::acl_tests::{sent, set, shop};
 use super::policy_route_tests::{OWN, pin};
 use super::policy_tests::{NOW, Net, answer, arrives, mac, pod};
 use crate::counter::DropReason;
 use crate::port::memory;
 use serde_json::{Value, json};
-use switch_api::Protocol::Udp;
+use switch_api::Protocol::{Tcp, Udp};
 use switch_api::{Bridge, BridgeAddress, Mac, PortSettings, Request, Vid, VidRange, Vlan};
 
 fn vid(n: u32) -> Vid {
@@ -320,4 +320,22 @@ fn what_is_routed_between_two_vlans_of_one_trunk_is_asked_about_by_its_lists_and
         net.rig.settle(NOW);
         assert!(net.peers[0].recv().is_some_and(|frame| frame[..6] == to && frame[14..16] == [0, vlan]));
     }
+}
+
+/// A list that denies something is not passed by a tag that hosts take off; where no list judges it is payload.
+#[test]
+fn nobody_hides_from_a_list_behind_a_second_tag() {
+    let mut net = shop(&[]);
+    let mut stacked = sent(1, 0, Tcp, 22);
+    stacked.splice(12..12, [0x88, 0xa8, 0, 0]);
+    assert!(arrives(&mut net, 1, 0, stacked.clone()));
+    let rules = json!([{"action": "deny", "protocol": "tcp", "destination_ports": [22]}]);
+    for (port, direction) in [("p0", "ingress"), ("p1", "egress")] {
+        set(&mut net, json!({"name": "l", "applies_to": {"ports": [port]}, direction: rules}));
+        assert!(!arrives(&mut net, 1, 0, stacked.clone()), "{direction}");
+    }
+    assert_eq!(net.rig.drops(DropReason::PolicyOpaque), 2);
+    // Also to a station that nobody knows.
+    stacked[..6].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
+    assert!(!arrives(&mut net, 1, 0, stacked));
 }

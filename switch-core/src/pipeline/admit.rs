@@ -24,7 +24,7 @@ use crate::table::flow::keeper::Keeper;
 use crate::table::flow::key::Key;
 use crate::table::flow::record::Decision;
 use crate::table::flow::watch::What;
-use crate::wire::ethernet::{ARP, IPV4, IPV6};
+use crate::wire::ethernet::{ARP, IPV4, IPV6, is_tag};
 use crate::wire::hop::{self, Hop};
 use crate::wire::ip::{self, ICMP, ICMPV6, SCTP, TCP, UDP, Version};
 use crate::wire::packet::{Content, Packet};
@@ -484,6 +484,7 @@ fn read(view: &View, bytes: &[u8], note: &Note) -> Result<Read, DropReason> {
         ARP => return Ok(Read::Exempt),
         IPV4 => Version::V4,
         IPV6 => Version::V6,
+        tag if is_tag(tag) => return Err(DropReason::PolicyOpaque),
         _ => return Ok(Read::NotIp),
     };
     let packet = bytes.get(note.payload_at()..).unwrap_or_default();

@@ -11,6 +11,15 @@ pub const TAG_LEN: usize = 4;
 pub const TPID_C: u16 = 0x8100;
 /// Service VLAN tag (IEEE 802.1ad). A C-bridge does not look into it: it is payload with this EtherType.
 pub const TPID_S: u16 = 0x88a8;
+/// What stood for a service tag before IEEE 802.1ad, and still does here and there.
+const TPID_OLD: u16 = 0x9100;
+
+/// Whether what has this EtherType begins with a VLAN tag. Behind the tag that a bridge reads it is payload to it, but not to hosts: Linux takes
+/// off every tag of VLAN 0 in turn (`net/8021q/vlan_core.c`, `net/core/dev.c`), and what is behind is a packet.
+pub fn is_tag(ethertype: u16) -> bool {
+    matches!(ethertype, TPID_C | TPID_S | TPID_OLD)
+}
+
 /// Internet Protocol version 4.
 pub const IPV4: u16 = 0x0800;
 /// Address Resolution Protocol.

@@ -108,6 +108,22 @@ pub(super) const POLICY: &[Mistake] = &[
         loom: false,
     },
     Mistake {
+        what: "a guarded port hides what it says behind a second tag",
+        file: "pipeline/guard/source.rs",
+        right: "        tag if is_tag(tag) => Err(DropReason::StackedTag),\n",
+        wrong: "",
+        test: "nobody_hides",
+        loom: false,
+    },
+    Mistake {
+        what: "a second tag hides from lists",
+        file: "pipeline/admit.rs",
+        right: "        tag if is_tag(tag) => return Err(DropReason::PolicyOpaque),\n",
+        wrong: "",
+        test: "nobody_hides",
+        loom: false,
+    },
+    Mistake {
         what: "the same said of another port is the same decision",
         file: "config/acls.rs",
         right: "said => mix(said ^ mix(u64::from(port))),",

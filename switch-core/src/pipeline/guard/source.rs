@@ -10,7 +10,7 @@ use super::super::verdict::Verdict;
 use crate::config::source_guard::Guard;
 use crate::counter::DropReason;
 use crate::frame::{Area, Frame};
-use crate::wire::ethernet::{ARP, IPV4, IPV6};
+use crate::wire::ethernet::{ARP, IPV4, IPV6, is_tag};
 use crate::wire::hop::V4_MAPPED;
 use crate::wire::ip::{self, ICMPV6, TCP, UDP, Version};
 use crate::wire::{be16, be32};
@@ -46,6 +46,7 @@ fn judge(guard: &Guard, note: &Note, bytes: &[u8]) -> Result<(), DropReason> {
         ARP => arp(guard, packet),
         IPV4 => v4(guard, packet),
         IPV6 => v6(guard, packet),
+        tag if is_tag(tag) => Err(DropReason::StackedTag),
         // Says nothing of an IP address.
         _ => Ok(()),
     }

@@ -208,3 +208,25 @@ fn where_no_addresses_are_named_macs_still_are() {
     let lie = Says::Arp { mac: Who::Other, address: Who::Own };
     assert_eq!(judged(&frame(Who::Own, false, payload(lie, false)), &[]), Err(DropReason::SpoofedNeighbour));
 }
+
+/// Hosts take such tags off, and look at what is behind.
+#[test]
+fn nobody_hides_behind_a_second_tag() {
+    let says = |address| frame(Who::Own, false, payload(Says::Arp { mac: Who::Own, address }, false));
+    for stacked in [
+        &[0x88, 0xa8, 0, 0][..],
+        &[0x81, 0, 0, 0, 0x81, 0, 0, 0],
+        &[0x81, 0, 0, 0, 0x88, 0xa8, 0, 0],
+        &[0x91, 0, 0, 0],
+    ] {
+        for (address, addresses) in [(Who::Other, BOTH), (Who::Own, BOTH), (Who::Other, &[])] {
+            let mut bytes = says(address);
+            bytes.splice(12..12, stacked.iter().copied());
+            assert_eq!(judged(&bytes, addresses), Err(DropReason::StackedTag), "{stacked:x?}");
+        }
+    }
+    // One tag of VLAN 0 is a priority.
+    let mut bytes = says(Who::Own);
+    bytes.splice(12..12, [0x81, 0, 0xe0, 0]);
+    assert_eq!(judged(&bytes, BOTH), Ok(()));
+}
