@@ -170,6 +170,10 @@ pub struct MemoryStatus {
     pub regions_emptying: u16,
     /// Bytes of a region.
     pub region_bytes: u64,
+    /// What network policies and access control lists are compiled to. The ceiling says nothing of it: what is too much of either is
+    /// refused by itself.
+    #[serde(default)]
+    pub rules_bytes: u64,
 }
 
 /// What a port's memory is.

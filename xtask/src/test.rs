@@ -24,6 +24,8 @@ const NOT_EMULATED: &[&str] = &[
 const TOO_LARGE: &[&str] = &[
     "acl::many_tests::what_is_too_much_is_refused_with_the_figure",
     "acl::many_tests::tens_of_thousands_of_networks_have_a_port_each",
+    "acl::many_tests::members_of_sets_are_put_in_piece_by_piece",
+    "policy::budget_tests",
     "config::acls::tests::a_hundred_thousand_rules_in_one_request",
     "control::history::tests::two_large_states_stay_beside_each_other_and_nothing_else_does",
     "policy::tests::more_identities_than_have_numbers_are_refused_and_as_many_are_told_apart",

@@ -31,7 +31,7 @@ pub enum TooMuch {
     #[error("the access control lists would take at least {} MiB compiled, and {} MiB is the most", .0 >> 20, MEMORY_MAX >> 20)]
     Bytes(usize),
     /// What leads from addresses to them would be.
-    #[error("the networks and address sets that access control lists name would take {} MiB to find an address in, and {} MiB is the most", .0 >> 20, ADDRESSES_MEMORY_MAX >> 20)]
+    #[error("the networks and address sets that access control lists name would take at least {} MiB to find an address in, and {} MiB is the most", .0 >> 20, ADDRESSES_MEMORY_MAX >> 20)]
     Addresses(usize),
     /// Making them would.
     #[error("compiling the access control lists would take at least {} MiB meanwhile, and {} MiB is the most", .0 >> 20, MEANWHILE_MAX >> 20)]

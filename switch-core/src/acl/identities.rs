@@ -114,6 +114,10 @@ impl Identities {
         }
         sorted.sort_unstable();
         sorted.dedup();
+        // Each network of rules has an identity of its own.
+        if named.len() > VALUE_MAX as usize {
+            return Err(TooMuch::Identities(named.len()));
+        }
         new.networks = Arc::new(named);
         let mut changes: [Vec<Change>; 2] = Default::default();
         // Networks that the one at hand is in; they come sorted, so that these are above it on the stack.
@@ -130,13 +134,13 @@ impl Identities {
             here.sort_unstable();
             here.dedup();
             let identity = new.number(&here);
+            new.has_room()?;
             stack.push((place, identity));
             new.lens[usize::from(place.address.is_ipv6())][usize::from(place.len)] += 1;
             changes[usize::from(place.address.is_ipv6())].push(change(&place, identity + 1));
             held.push((place, Held { own: Own::of(&own), identity }));
         }
-        new.has_numbers()?;
-        let by_address = new.by_address.changed(changes);
+        let by_address = new.made(changes)?;
         let (places, made) = (Map::default().insert_many(held), new.len());
         Ok(Self { by_address, places, made, ..new })
     }
@@ -154,8 +158,8 @@ impl Identities {
         if next.len() > 2 * self.made + IDLE_MAX {
             return Ok(None);
         }
-        next.has_numbers()?;
-        next.by_address = self.by_address.changed(lookups);
+        next.has_room()?;
+        next.by_address = next.made(lookups)?;
         Ok(Some(next))
     }
 
@@ -234,14 +238,26 @@ impl Identities {
         number
     }
 
+    /// The prefix tables after changes, unless all together would take too much.
+    fn made(&self, changes: [Vec<Change>; 2]) -> Result<Mapped, TooMuch> {
+        let beside = self.bytes() - self.by_address.bytes();
+        let most = ADDRESSES_MEMORY_MAX.saturating_sub(beside);
+        self.by_address.changed(changes, most).map_err(|bytes| TooMuch::Addresses(beside + bytes))
+    }
+
     /// The bytes that it takes, if they are not too many.
     pub fn fits(&self) -> Result<usize, TooMuch> {
         let bytes = self.bytes();
         if bytes > ADDRESSES_MEMORY_MAX { Err(TooMuch::Addresses(bytes)) } else { Ok(bytes) }
     }
 
-    fn has_numbers(&self) -> Result<(), TooMuch> {
-        if self.len() > VALUE_MAX as usize { Err(TooMuch::Identities(self.len())) } else { Ok(()) }
+    /// Whether there are not too many identities, nor is too much said of them.
+    fn has_room(&self) -> Result<(), TooMuch> {
+        if self.len() > VALUE_MAX as usize {
+            return Err(TooMuch::Identities(self.len()));
+        }
+        let bytes = self.terms_bytes;
+        if bytes > ADDRESSES_MEMORY_MAX { Err(TooMuch::Addresses(bytes)) } else { Ok(()) }
     }
 
     /// What identities that are new since the change before were made of, in their order.

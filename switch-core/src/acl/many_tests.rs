@@ -1,10 +1,12 @@
 //! How many rules one port may have, by what they name; and what is too much, with the figure.
 
-use super::Header;
 use super::compile::{MEANWHILE_MAX, TooMuch};
-use super::tests::{compiled, list, net};
+use super::sets::{Set, Sets};
+use super::tests::{compiled, compiled_with, list, net};
+use super::{ADDRESSES_MEMORY_MAX, Header};
 use crate::policy::to_bits;
-use switch_api::{AclAction, AclRule, IpProtocol, PortRange, Prefix};
+use crate::table::atomic::mix;
+use switch_api::{AclAction, AclRule, IpProtocol, Name, PortRange, Prefix};
 
 /// Allows TCP to a port from networks.
 fn allow(source: Vec<Prefix>, port: usize) -> AclRule {
@@ -97,4 +99,29 @@ fn thousands_of_destinations_take_little() {
     let chain = many.subject(1).ingress.before.enforced.unwrap();
     let header = Header::new(ends, 6, [5, (n % 100) as u16 + 1], [0; 2]);
     assert_eq!(many.judge(chain, &header).map(|it| it.slot), Some(n as u32));
+}
+
+/// Members of sets take most of two kilobytes each to be found, if they have nothing in common: put in piece by piece, and no more of them than
+/// there may be. Those that fit are found.
+#[test]
+fn members_of_sets_are_put_in_piece_by_piece() {
+    let scattered = |n: u64| u128::from(mix(n)) << 64 | u128::from(mix(!n));
+    let member = |n: u64| -> Prefix {
+        format!("{}/128", std::net::Ipv6Addr::from(0x2000 << 112 | scattered(n) >> 4)).parse().unwrap()
+    };
+    let (mut sets, name): (Sets, Name) = (Sets::default(), "many".parse().unwrap());
+    let rule = AclRule { source_sets: vec![name.clone()], ..AclRule::all(AclAction::Deny) };
+    let acl = list(vec![rule]);
+    let of = |members: u64, sets: &mut Sets| {
+        let mut set = Set::default();
+        (0..members).for_each(|n| _ = set.put(member(n), true));
+        sets.insert(name.clone(), set);
+        compiled_with(&acl, sets)
+    };
+    let some = of(20_000, &mut sets).unwrap();
+    let chain = some.subject(1).ingress.before.enforced.unwrap();
+    let from = |n| Header::new([to_bits(member(n).address), 1], 6, [1, 2], [0; 2]);
+    assert!(some.judge(chain, &from(4097)).is_some() && some.judge(chain, &from(20_000)).is_none());
+    let TooMuch::Addresses(bytes) = of(300_000, &mut sets).unwrap_err() else { panic!() };
+    assert!((ADDRESSES_MEMORY_MAX..ADDRESSES_MEMORY_MAX + (16 << 20)).contains(&bytes), "{bytes}");
 }

@@ -464,9 +464,13 @@ pub(super) fn list(ingress: Vec<AclRule>) -> Acl {
 }
 
 pub(super) fn compiled(acl: &Acl) -> Result<Compiled, TooMuch> {
+    compiled_with(acl, &no_sets())
+}
+
+pub(super) fn compiled_with(acl: &Acl, sets: &Sets) -> Result<Compiled, TooMuch> {
     let (own, namespaces) = (name("p"), BTreeMap::new());
     let ports = vec![Candidate { port: 1, name: &own, workload: None, defaults: Default::default() }];
-    compile(&Input { acls: vec![Placed { acl, slot: 0 }], ports, namespaces: &namespaces, sets: &no_sets() })
+    compile(&Input { acls: vec![Placed { acl, slot: 0 }], ports, namespaces: &namespaces, sets })
 }
 
 pub(super) fn net(n: usize) -> Prefix {

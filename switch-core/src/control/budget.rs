@@ -164,6 +164,7 @@ impl Budget {
             regions: self.count(State::Serving) as u16,
             regions_emptying: self.count(State::Emptying) as u16,
             region_bytes: self.sizes.region,
+            ..MemoryStatus::default()
         }
     }
 

@@ -1,6 +1,7 @@
 //! From words to tables. What they need is known before it is taken: of each set its shape first, then its matrix, and all together never
 //! more than there may be.
 
+use super::budget::{Budget, MEANWHILE_MAX, STEPS_MAX};
 use super::kinds::Kinds;
 use super::ports::{Classes, Ports};
 use super::terms::{self, ANYBODY_ID, Identities, Members, Term, Terms, Whom};
@@ -17,6 +18,12 @@ pub enum TooMuch {
     /// The tables would be too large.
     #[error("the policies would take at least {} MiB compiled, and {} MiB is the most", .0 >> 20, MEMORY_MAX >> 20)]
     Bytes(usize),
+    /// Making them would.
+    #[error("compiling the policies would take at least {} MiB meanwhile, and {} MiB is the most", .0 >> 20, MEANWHILE_MAX >> 20)]
+    Meanwhile(usize),
+    /// Making them would take too long.
+    #[error("compiling the policies would take at least {} million steps, and {} million is the most", .0 / 1_000_000, STEPS_MAX / 1_000_000)]
+    Steps(usize),
     /// There are too many different ports.
     #[error("the policies tell {0} ranges of ports apart, and {max} is the most", max = u16::MAX)]
     Classes(usize),
@@ -40,13 +47,18 @@ struct Shape {
     denied: Slot,
     /// By identity.
     rows: Vec<u32>,
-    /// By class.
-    columns: Vec<u16>,
     /// The terms of each row.
     row_terms: Vec<Vec<u32>>,
-    columns_len: usize,
-    /// The columns of each kind of ports.
-    columns_of: HashMap<Ports, Vec<u16>>,
+    columns: Columns,
+}
+
+/// A set's columns.
+#[derive(Debug)]
+struct Columns {
+    by_class: Vec<u16>,
+    len: usize,
+    /// Those of each kind of ports.
+    of: HashMap<Ports, Vec<u16>>,
 }
 
 /// Sets that are the same are made once: who has the same policies, and calls its ports the same.
@@ -61,11 +73,11 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
     if input.policies.is_empty() || input.pods.is_empty() {
         return Ok(Compiled { subjects, node: node.into(), ..Compiled::default() });
     }
-    let (mut all, kinds) = (Terms::new(), Kinds::new(input));
-    let sets = sets_of(input, &kinds, &mut all, &mut subjects)?;
-    let members = Members::new(&all, input, &kinds);
+    let (mut all, kinds, mut budget) = (Terms::new(), Kinds::new(input), Budget::default());
+    let sets = sets_of(input, &kinds, &mut all, &mut subjects, &mut budget)?;
+    let members = Members::new(&all, input, &kinds, &mut budget)?;
     let fingerprints = terms::fingerprints(&all, &members);
-    let identities = Identities::new(&all, &members)?;
+    let identities = Identities::new(&all, &members, &mut budget)?;
     let ports: Vec<Ports> = sets.iter().flat_map(|(entries, _)| entries.iter().map(|it| it.ports)).collect();
     let classes = Classes::new(&ports)?;
     drop(ports);
@@ -74,11 +86,14 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
         let of = |set: Option<u32>| set.map_or(0, |set| epochs[set as usize]);
         subject.epoch = of(subject.ingress).wrapping_mul(3) ^ of(subject.egress).rotate_left(17);
     }
-    let mut bytes = identities.bytes() + classes.bytes();
+    budget.keep(classes.bytes())?;
     let fill = |(entries, denied)| {
-        let shape = shape(entries, denied, &identities, &classes);
-        bytes += shape.bytes();
-        if bytes > MEMORY_MAX { Err(TooMuch::Bytes(bytes)) } else { Ok(shape.fill()) }
+        let before = budget.held();
+        let shape = shape(entries, denied, &identities, &classes, &mut budget)?;
+        budget.keep(shape.bytes())?;
+        let set = shape.fill(&mut budget)?;
+        budget.let_go(before);
+        Ok(set)
     };
     let sets = sets.into_iter().map(fill).collect::<Result<_, _>>()?;
     Ok(Compiled {
@@ -88,7 +103,7 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
         classes,
         subjects,
         node: node.into(),
-        bytes,
+        bytes: budget.kept(),
     })
 }
 
@@ -124,9 +139,9 @@ fn sets_of<'a>(
     kinds: &Kinds<'a>,
     all: &mut Terms<'a>,
     subjects: &mut HashMap<u16, Subject>,
+    budget: &mut Budget,
 ) -> Result<Vec<(Vec<Entry>, Slot)>, TooMuch> {
     let (mut keys, mut sets) = (HashMap::<Key, u32>::new(), Vec::<(Vec<Entry>, Slot)>::new());
-    let mut bytes = 0;
     let numbers = numbers_by_name(input);
     let by_kind: Vec<[Vec<usize>; 2]> = kinds.each.iter().map(|pod| selecting(input, pod)).collect();
     for (pod, kind) in kinds.pods(input) {
@@ -135,15 +150,18 @@ fn sets_of<'a>(
                 continue;
             }
             let own = (direction == PolicyType::Ingress).then_some(pod.workload.ports.as_slice());
-            let (key, had) = ((direction, policies.clone(), own), sets.len());
-            let set = *keys.entry(key).or_insert_with_key(|(direction, policies, own)| {
-                sets.push(set_of(input, *direction, policies, *own, &numbers, all));
-                (sets.len() - 1) as u32
-            });
-            bytes += sets[had..].iter().map(|(entries, _)| size_of_val(&**entries)).sum::<usize>();
-            if bytes > MEMORY_MAX {
-                return Err(TooMuch::Bytes(bytes));
-            }
+            let key = (direction, policies.clone(), own);
+            let set = match keys.get(&key) {
+                Some(set) => *set,
+                None => {
+                    let mut making = Making { input, numbers: &numbers, all, budget, entries: Vec::new() };
+                    making.add_all(direction, policies, own)?;
+                    sets.push((making.entries, denied_by(input, direction, policies)));
+                    let next = (sets.len() - 1) as u32;
+                    keys.insert(key, next);
+                    next
+                }
+            };
             let Some(subject) = subjects.get_mut(&pod.port) else { continue };
             match direction {
                 PolicyType::Ingress => subject.ingress = Some(set),
@@ -168,85 +186,92 @@ fn numbers_by_name<'a>(input: &'a Input) -> Numbers<'a> {
 /// Whom a rule is about, and the ports.
 type Rule<'a> = (&'a Vec<Peer>, &'a Vec<PolicyPort>);
 
-/// What a set allows. `own`: the subject's named ports, by which ingress rules are read.
-fn set_of<'a>(
+/// The slot of what a set does not allow.
+fn denied_by(input: &Input, direction: PolicyType, policies: &[usize]) -> Slot {
+    input.policies[policies[0]].slot + u32::from(direction == PolicyType::Egress)
+}
+
+/// What a set allows, while it is made.
+struct Making<'m, 'a> {
     input: &'a Input<'a>,
-    direction: PolicyType,
-    policies: &[usize],
-    own: Option<&[NamedPort]>,
-    numbers: &Numbers<'a>,
-    all: &mut Terms<'a>,
-) -> (Vec<Entry>, Slot) {
-    let mut entries = Vec::new();
-    for policy in policies {
-        let Placed { policy, slot } = input.policies[*policy];
-        let (spec, namespace) = (&policy.spec, policy.metadata.namespace.as_str());
-        let ingress = spec.ingress.iter().map(|rule| (&rule.from, &rule.ports));
-        let egress = spec.egress.iter().map(|rule| (&rule.to, &rule.ports));
-        let (rules, first): (Vec<Rule>, u32) = match direction {
-            PolicyType::Ingress => (ingress.collect(), slot + 2),
-            PolicyType::Egress => (egress.collect(), slot + 2 + spec.ingress.len() as u32),
-        };
-        for ((peers, ports), slot) in rules.into_iter().zip(first..) {
-            let mut whom: Vec<Whom> = peers.iter().map(|peer| Whom::of(peer, namespace)).collect();
-            if whom.is_empty() {
-                whom.push(Whom::Anybody);
+    numbers: &'m Numbers<'a>,
+    all: &'m mut Terms<'a>,
+    budget: &'m mut Budget,
+    entries: Vec<Entry>,
+}
+
+impl<'a> Making<'_, 'a> {
+    /// All of several policies. `own`: the subject's named ports, by which ingress rules are read.
+    fn add_all(
+        &mut self,
+        direction: PolicyType,
+        policies: &[usize],
+        own: Option<&[NamedPort]>,
+    ) -> Result<(), TooMuch> {
+        for policy in policies {
+            let Placed { policy, slot } = self.input.policies[*policy];
+            let (spec, namespace) = (&policy.spec, policy.metadata.namespace.as_str());
+            let ingress = spec.ingress.iter().map(|rule| (&rule.from, &rule.ports));
+            let egress = spec.egress.iter().map(|rule| (&rule.to, &rule.ports));
+            let (rules, first): (Vec<Rule>, u32) = match direction {
+                PolicyType::Ingress => (ingress.collect(), slot + 2),
+                PolicyType::Egress => (egress.collect(), slot + 2 + spec.ingress.len() as u32),
+            };
+            for ((peers, ports), slot) in rules.into_iter().zip(first..) {
+                let anybody = peers.is_empty().then_some(Whom::Anybody);
+                let whom = peers.iter().map(|peer| Whom::of(peer, namespace)).chain(anybody);
+                for whom in whom {
+                    if ports.is_empty() {
+                        self.add(Term { whom, named: None }, Ports::All, slot)?;
+                    }
+                    for port in ports {
+                        self.add_port(whom, port, own, slot)?;
+                    }
+                }
             }
-            for whom in whom {
-                if ports.is_empty() {
-                    let term = all.id(Term { whom, named: None });
-                    entries.push(Entry { term, ports: Ports::All, slot });
-                }
-                for port in ports {
-                    add(&mut entries, all, whom, port, own, numbers, slot);
-                }
+        }
+        Ok(())
+    }
+
+    /// One port of a rule, and one of those it is about. A name is the destination's: on the way in the subject's own,
+    /// on the way out what each peer calls so.
+    fn add_port(
+        &mut self,
+        whom: Whom<'a>,
+        port: &'a PolicyPort,
+        own: Option<&[NamedPort]>,
+        slot: Slot,
+    ) -> Result<(), TooMuch> {
+        let (protocol, everybody) = (port.protocol, Term { whom, named: None });
+        let name = match &port.port {
+            Some(PortRef::Name(name)) => name.as_str(),
+            Some(PortRef::Number(first)) => {
+                let last = port.end_port.unwrap_or(*first);
+                return self.add(everybody, Ports::Range(protocol, *first, last), slot);
+            }
+            None => return self.add(everybody, Ports::Of(protocol), slot),
+        };
+        match own {
+            Some(own) => {
+                let mine = own.iter().filter(|own| (own.name.as_str(), own.protocol) == (name, protocol));
+                mine.map(|own| own.port)
+                    .try_for_each(|port| self.add(everybody, Ports::Range(protocol, port, port), slot))
+            }
+            None => {
+                let numbers = self.numbers.get(&(name, protocol)).into_iter().flatten();
+                numbers.copied().try_for_each(|number| {
+                    let named = Some((name, protocol, number));
+                    self.add(Term { whom, named }, Ports::Range(protocol, number, number), slot)
+                })
             }
         }
     }
-    let default = input.policies[policies[0]].slot + u32::from(direction == PolicyType::Egress);
-    (entries, default)
-}
 
-/// One port of a rule, and one of those it is about. A name is the destination's: on the way in the subject's own,
-/// on the way out what each peer calls so.
-fn add<'a>(
-    entries: &mut Vec<Entry>,
-    all: &mut Terms<'a>,
-    whom: Whom<'a>,
-    port: &'a PolicyPort,
-    own: Option<&[NamedPort]>,
-    numbers: &Numbers<'a>,
-    slot: Slot,
-) {
-    let protocol = port.protocol;
-    let name = match &port.port {
-        Some(PortRef::Name(name)) => name.as_str(),
-        other => {
-            let ports = match other {
-                Some(PortRef::Number(first)) => {
-                    Ports::Range(protocol, *first, port.end_port.unwrap_or(*first))
-                }
-                _ => Ports::Of(protocol),
-            };
-            return entries.push(Entry { term: all.id(Term { whom, named: None }), ports, slot });
-        }
-    };
-    match own {
-        Some(own) => {
-            let mine = own.iter().filter(|own| (own.name.as_str(), own.protocol) == (name, protocol));
-            let term = all.id(Term { whom, named: None });
-            entries.extend(mine.map(|own| Entry {
-                term,
-                ports: Ports::Range(protocol, own.port, own.port),
-                slot,
-            }));
-        }
-        None => {
-            for number in numbers.get(&(name, protocol)).into_iter().flatten() {
-                let term = all.id(Term { whom, named: Some((name, protocol, *number)) });
-                entries.push(Entry { term, ports: Ports::Range(protocol, *number, *number), slot });
-            }
-        }
+    fn add(&mut self, term: Term<'a>, ports: Ports, slot: Slot) -> Result<(), TooMuch> {
+        self.budget.hold(size_of::<Entry>())?;
+        let term = self.all.id(term, self.budget)?;
+        self.entries.push(Entry { term, ports, slot });
+        Ok(())
     }
 }
 
@@ -260,36 +285,49 @@ fn epoch(entries: &[Entry], fingerprints: &[u64]) -> u64 {
     hasher.finish() | 1
 }
 
-fn shape(entries: Vec<Entry>, denied: Slot, identities: &Identities, classes: &Classes) -> Shape {
-    let (rows, row_terms) = rows(&entries, identities);
-    let (columns, columns_len, columns_of) = columns(&entries, classes);
-    Shape { entries, denied, rows, columns, row_terms, columns_len, columns_of }
+fn shape(
+    entries: Vec<Entry>,
+    denied: Slot,
+    identities: &Identities,
+    classes: &Classes,
+    budget: &mut Budget,
+) -> Result<Shape, TooMuch> {
+    let (rows, row_terms) = rows(&entries, identities, budget)?;
+    let columns = columns(&entries, classes, budget)?;
+    Ok(Shape { entries, denied, rows, row_terms, columns })
 }
 
 /// Identities that belong to the same of a set's terms share a row.
-fn rows(entries: &[Entry], identities: &Identities) -> (Vec<u32>, Vec<Vec<u32>>) {
+fn rows(
+    entries: &[Entry],
+    identities: &Identities,
+    budget: &mut Budget,
+) -> Result<(Vec<u32>, Vec<Vec<u32>>), TooMuch> {
     let mut used = vec![false; entries.iter().map(|entry| entry.term as usize + 1).max().unwrap_or_default()];
     entries.iter().for_each(|entry| used[entry.term as usize] = true);
     let is_used = |term: &u32| used.get(*term as usize).copied().unwrap_or_default();
     let mut numbers: HashMap<Vec<u32>, u32> = HashMap::from([(Vec::new(), 0)]);
     let (mut row_terms, mut mine) = (vec![Vec::new()], Vec::new());
     let rows = identities.terms.iter().map(|terms| {
+        budget.step(1 + terms.len())?;
         mine.clear();
         mine.extend(terms.iter().copied().filter(is_used));
         // Most of them are known: only what is new is kept.
         if let Some(number) = numbers.get(mine.as_slice()) {
-            return *number;
+            return Ok(*number);
         }
+        budget.hold(2 * (size_of_val(&*mine) + size_of::<(Vec<u32>, u32)>()))?;
         let next = row_terms.len() as u32;
         row_terms.push(mine.clone());
         numbers.insert(mine.clone(), next);
-        next
+        Ok(next)
     });
-    (rows.collect(), row_terms)
+    let rows = rows.collect::<Result<_, TooMuch>>()?;
+    Ok((rows, row_terms))
 }
 
 /// Classes that the same of a set's entries are about share a column.
-fn columns(entries: &[Entry], classes: &Classes) -> (Vec<u16>, usize, HashMap<Ports, Vec<u16>>) {
+fn columns(entries: &[Entry], classes: &Classes, budget: &mut Budget) -> Result<Columns, TooMuch> {
     let kinds: Vec<Ports> = {
         let mut seen = hashbrown::HashSet::new();
         entries.iter().map(|entry| entry.ports).filter(|ports| seen.insert(*ports)).collect()
@@ -304,8 +342,8 @@ fn columns(entries: &[Entry], classes: &Classes) -> (Vec<u16>, usize, HashMap<Po
     }
     let (mut active, mut current) = (BTreeSet::new(), 0u16);
     let mut numbers: HashMap<Vec<usize>, u16> = HashMap::from([(Vec::new(), 0)]);
-    let mut columns_of: HashMap<Ports, Vec<u16>> = HashMap::new();
-    let mut columns = Vec::with_capacity(usize::from(classes.len));
+    let mut of: HashMap<Ports, Vec<u16>> = HashMap::new();
+    let mut by_class = Vec::with_capacity(usize::from(classes.len));
     for class in 0..classes.len {
         if let Some(here) = events.get(&class) {
             for (kind, begins) in here {
@@ -315,26 +353,28 @@ fn columns(entries: &[Entry], classes: &Classes) -> (Vec<u16>, usize, HashMap<Po
                     active.remove(kind)
                 };
             }
+            budget.step(active.len())?;
+            budget.hold(active.len() * (size_of::<usize>() + size_of::<u16>()))?;
             let next = numbers.len() as u16;
             current = *numbers.entry(active.iter().copied().collect()).or_insert_with_key(|active| {
-                active.iter().for_each(|kind| columns_of.entry(kinds[*kind]).or_default().push(next));
+                active.iter().for_each(|kind| of.entry(kinds[*kind]).or_default().push(next));
                 next
             });
         }
-        columns.push(current);
+        by_class.push(current);
     }
-    (columns, numbers.len(), columns_of)
+    Ok(Columns { by_class, len: numbers.len(), of })
 }
 
 impl Shape {
     fn bytes(&self) -> usize {
-        let words = self.rows.len() + self.row_terms.len() * self.columns_len;
-        words * size_of::<u32>() + size_of_val(&*self.columns) + size_of::<Set>()
+        let words = self.rows.len() + self.row_terms.len() * self.columns.len;
+        words * size_of::<u32>() + size_of_val(&*self.columns.by_class) + size_of::<Set>()
     }
 
-    fn fill(self) -> Set {
+    fn fill(self, budget: &mut Budget) -> Result<Set, TooMuch> {
         let rows_len = self.row_terms.len();
-        let mut verdicts = vec![0; rows_len * self.columns_len];
+        let mut verdicts = vec![0; rows_len * self.columns.len];
         let mut by_term: HashMap<u32, Vec<&Entry>> = HashMap::new();
         for entry in &self.entries {
             by_term.entry(entry.term).or_default().push(entry);
@@ -342,7 +382,9 @@ impl Shape {
         for (row, terms) in self.row_terms.iter().enumerate() {
             let terms = terms.iter().chain([&ANYBODY_ID]);
             for entry in terms.filter_map(|term| by_term.get(term)).flatten() {
-                for column in self.columns_of.get(&entry.ports).into_iter().flatten() {
+                let columns = self.columns.of.get(&entry.ports).map_or(&[][..], Vec::as_slice);
+                budget.step(1 + columns.len())?;
+                for column in columns {
                     let verdict: &mut u32 = &mut verdicts[usize::from(*column) * rows_len + row];
                     if *verdict == 0 || *verdict > entry.slot + 1 {
                         *verdict = entry.slot + 1;
@@ -350,12 +392,12 @@ impl Shape {
                 }
             }
         }
-        Set {
+        Ok(Set {
             rows: self.rows.into(),
-            columns: self.columns.into(),
+            columns: self.columns.by_class.into(),
             rows_len: rows_len as u32,
             verdicts: verdicts.into(),
             denied: self.denied,
-        }
+        })
     }
 }

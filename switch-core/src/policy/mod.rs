@@ -18,6 +18,7 @@
 //! | [`plain`] | the dull twin: what tests and fuzzing hold the tables against |
 //! | [`diff`] | what two of them say differently: which pairs of ends a change cuts or opens |
 
+mod budget;
 pub mod check;
 pub mod compile;
 pub mod diff;
@@ -27,6 +28,9 @@ mod ports;
 mod select;
 mod terms;
 
+#[cfg(not(loom))]
+#[cfg(test)]
+mod budget_tests;
 #[cfg(not(loom))]
 #[cfg(test)]
 pub mod cases;

@@ -1,6 +1,7 @@
 //! Whom rules are about ([`Term`]), and what that makes of addresses: every address belongs to the longest of the
 //! prefixes that occur, and all addresses that belong to the same terms have one identity.
 
+use super::budget::Budget;
 use super::compile::TooMuch;
 use super::kinds::Kinds;
 use super::{Input, Pod, is_v4, select, to_bits};
@@ -81,11 +82,15 @@ impl<'a> Terms<'a> {
         Self { all: vec![ANYBODY], by_term: HashMap::from([(ANYBODY, ANYBODY_ID)]) }
     }
 
-    pub fn id(&mut self, term: Term<'a>) -> u32 {
-        *self.by_term.entry(term).or_insert_with(|| {
-            self.all.push(term);
-            (self.all.len() - 1) as u32
-        })
+    pub fn id(&mut self, term: Term<'a>, budget: &mut Budget) -> Result<u32, TooMuch> {
+        if let Some(id) = self.by_term.get(&term) {
+            return Ok(*id);
+        }
+        budget.hold(3 * size_of::<Term>())?;
+        let id = self.all.len() as u32;
+        self.all.push(term);
+        self.by_term.insert(term, id);
+        Ok(id)
     }
 }
 
@@ -121,45 +126,53 @@ pub(super) struct Identities {
 
 impl Identities {
     /// Identities of all addresses, unless the prefix tables have no numbers for so many.
-    pub fn new(terms: &Terms, members: &Members) -> Result<Self, TooMuch> {
-        let mut places: [Places; 2] = Default::default();
-        for (id, term) in terms.all.iter().enumerate() {
-            if let Term { whom: Whom::Block(block), named: None } = term {
-                here(&mut places, block.cidr).begins.push(id as u32);
-                for except in &block.except {
-                    here(&mut places, *except).ends.push(id as u32);
-                }
-            }
-        }
-        for (ip, terms) in &members.0 {
-            let key = if is_v4(*ip) { (*ip << 96, 32) } else { (*ip, 128) };
-            let here: &mut Here = places[usize::from(!is_v4(*ip))].entry(key).or_default();
-            here.pods.extend(terms);
-        }
+    pub fn new(terms: &Terms, members: &Members, budget: &mut Budget) -> Result<Self, TooMuch> {
+        let places = places(terms, members, budget)?;
         let mut numbers: HashMap<Vec<u32>, u32> = HashMap::from([(Vec::new(), 0)]);
         let mut by_number: Vec<Vec<u32>> = vec![Vec::new()];
-        let changes = places.map(|places| {
-            let mut changes = Vec::with_capacity(places.len());
-            walk(&places, |(key, len), terms| {
+        let mut changes: [Vec<Change>; 2] = Default::default();
+        for (places, changes) in places.iter().zip(&mut changes) {
+            walk(places, |(key, len), looked_at, terms| {
+                budget.step(looked_at)?;
                 let next = by_number.len() as u32;
-                let number = *numbers.entry(terms).or_insert_with_key(|terms: &Vec<u32>| {
-                    by_number.push(terms.clone());
-                    next
-                });
+                let number = match numbers.get(&terms) {
+                    Some(number) => *number,
+                    None => {
+                        budget.hold(2 * (size_of_val(&*terms) + size_of::<(Vec<u32>, u32)>()))?;
+                        by_number.push(terms.clone());
+                        numbers.insert(terms, next);
+                        next
+                    }
+                };
                 changes.push(Change { key, len, value: number + 1 });
-            });
-            changes
-        });
-        if by_number.len() > VALUE_MAX as usize {
-            return Err(TooMuch::Identities(by_number.len()));
+                if number >= VALUE_MAX { Err(TooMuch::Identities(by_number.len())) } else { Ok(()) }
+            })?;
         }
-        Ok(Self { terms: by_number, by_address: Mapped::default().changed(changes) })
+        let by_address = Mapped::default().changed(changes, budget.left());
+        let by_address = by_address.map_err(|bytes| TooMuch::Bytes(budget.kept() + bytes))?;
+        budget.keep(by_address.bytes())?;
+        Ok(Self { terms: by_number, by_address })
     }
+}
 
-    /// Bytes of the prefix tables.
-    pub fn bytes(&self) -> usize {
-        self.by_address.bytes()
+/// The prefixes that occur, and what begins at each. Each takes a place in the tree, and a change of the prefix tables.
+fn places(terms: &Terms, members: &Members, budget: &mut Budget) -> Result<[Places; 2], TooMuch> {
+    const PLACE_BYTES: usize = 2 * size_of::<((u128, u8), Here)>() + size_of::<Change>() + size_of::<u32>();
+    let mut places: [Places; 2] = Default::default();
+    for (id, term) in (0..).zip(&terms.all) {
+        if let Term { whom: Whom::Block(block), named: None } = term {
+            budget.hold(PLACE_BYTES * (1 + block.except.len()))?;
+            here(&mut places, block.cidr).begins.push(id);
+            block.except.iter().for_each(|except| here(&mut places, *except).ends.push(id));
+        }
     }
+    for (ip, terms) in &members.0 {
+        budget.hold(PLACE_BYTES + size_of_val(&**terms))?;
+        let key = if is_v4(*ip) { (*ip << 96, 32) } else { (*ip, 128) };
+        let here: &mut Here = places[usize::from(!is_v4(*ip))].entry(key).or_default();
+        here.pods.extend(terms);
+    }
+    Ok(places)
 }
 
 type Places = BTreeMap<(u128, u8), Here>;
@@ -174,7 +187,12 @@ fn here(places: &mut [Places; 2], cidr: Cidr) -> &mut Here {
 pub(super) struct Members(Vec<(u128, Vec<u32>)>);
 
 impl Members {
-    pub fn new<'a>(terms: &Terms, input: &'a Input<'a>, kinds: &Kinds<'a>) -> Self {
+    pub fn new<'a>(
+        terms: &Terms,
+        input: &'a Input<'a>,
+        kinds: &Kinds<'a>,
+        budget: &mut Budget,
+    ) -> Result<Self, TooMuch> {
         let by_itself =
             |term: &Term| matches!(term, Term { whom: Whom::Block(_) | Whom::Anybody, named: None });
         let asked: Vec<(u32, &Term)> = (0..).zip(&terms.all).filter(|(_, term)| !by_itself(term)).collect();
@@ -182,6 +200,11 @@ impl Members {
         let may_be = |pod: &&Pod| -> Vec<(u32, &Term)> {
             asked.iter().copied().filter(|(_, term)| term.whom.means(pod, input) != Some(false)).collect()
         };
+        // A kind may belong to all of them.
+        let asks = asked.len().saturating_mul(kinds.each.len());
+        budget.step(asks)?;
+        let before = budget.held();
+        budget.hold(asks.saturating_mul(size_of::<(u32, &Term)>()))?;
         let by_kind: Vec<Vec<(u32, &Term)>> = kinds.each.iter().map(may_be).collect();
         let mut all = Vec::new();
         for (pod, kind) in kinds.pods(input) {
@@ -190,19 +213,28 @@ impl Members {
                 ports.iter().any(|own| (&*own.name, own.protocol, own.port) == (name, protocol, port))
             };
             let mine = by_kind[kind].iter().filter(|(_, term)| term.named.is_none_or(has));
+            budget.step(by_kind[kind].len().saturating_mul(pod.addresses.len() + ports.len()))?;
             for ip in &pod.addresses {
                 let is_here = |term: &Term| !matches!(term.whom, Whom::Block(_)) || term.whom.covers(*ip);
                 let here = mine.clone().filter(|(_, term)| is_here(term)).map(|(id, _)| *id);
-                all.push((*ip, here.collect()));
+                let here: Vec<u32> = here.collect();
+                // Here, and in what is made of it all for each term.
+                budget.hold(here.len() * (size_of::<u32>() + 2 * size_of::<u128>()))?;
+                all.push((*ip, here));
             }
         }
-        Self(all)
+        // What each kind may be is gone.
+        budget.let_go(before + all.iter().map(|(_, terms)| terms.len() * 36).sum::<usize>());
+        Ok(Self(all))
     }
 }
 
-/// Each prefix with the terms that its addresses belong to. Prefixes come sorted, so that those a prefix lies in
-/// are the ones above it on the stack.
-fn walk(places: &Places, mut tell: impl FnMut((u128, u8), Vec<u32>)) {
+/// Each prefix with the terms that its addresses belong to, and how many were looked at for it. Prefixes come sorted, so that those a prefix
+/// lies in are the ones above it on the stack.
+fn walk(
+    places: &Places,
+    mut tell: impl FnMut((u128, u8), usize, Vec<u32>) -> Result<(), TooMuch>,
+) -> Result<(), TooMuch> {
     let mut stack: Vec<(u128, u8, &Here)> = Vec::new();
     for ((key, len), here) in places {
         let outside = |(above, len, _): &(u128, u8, &Here)| {
@@ -213,14 +245,16 @@ fn walk(places: &Places, mut tell: impl FnMut((u128, u8), Vec<u32>)) {
         }
         stack.push((*key, *len, here));
         let all = |of: fn(&Here) -> &Vec<u32>| stack.iter().flat_map(move |(_, _, here)| of(here)).copied();
+        let looked_at = stack.iter().map(|(_, _, here)| 1 + here.begins.len() + here.ends.len()).sum();
         let mut ended: Vec<u32> = all(|here| &here.ends).collect();
         ended.sort_unstable();
         let begun = all(|here| &here.begins).filter(|term| ended.binary_search(term).is_err());
         let mut terms: Vec<u32> = begun.chain(here.pods.iter().copied()).collect();
         terms.sort_unstable();
         terms.dedup();
-        tell((*key, *len), terms);
+        tell((*key, *len), looked_at, terms)?;
     }
+    Ok(())
 }
 
 /// A number for each term, made of the addresses that belong to it.

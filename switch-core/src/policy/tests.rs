@@ -283,7 +283,7 @@ proptest! {
     }
 }
 
-fn policy_of(json: serde_json::Value) -> NetworkPolicy {
+pub fn policy_of(json: serde_json::Value) -> NetworkPolicy {
     serde_json::from_value(json).unwrap()
 }
 

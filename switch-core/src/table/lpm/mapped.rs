@@ -1,8 +1,11 @@
 //! A table for each version of IP, asked by addresses of which those of IPv4 are IPv4-mapped (RFC 4291 §2.5.5.2).
 
-use super::{Change, Lpm, find_each};
+use super::{Change, Lpm, NO_ROUTE, find_each};
 use crate::table::probes::{Probes, Uncounted};
 use crate::wire::hop::V4_MAPPED;
+
+/// Prefixes that are put in before it is asked what they take: of IPv6 some 6 MiB at most, and few enough tables in between.
+const PIECE: usize = 4096;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -13,13 +16,24 @@ pub struct Mapped {
 
 impl Mapped {
     /// The same after changes of either version: of IPv4 (keys of 32 bits, highest first), and of IPv6. What does not change is shared.
-    pub fn changed(&self, changes: [Vec<Change>; 2]) -> Self {
-        let [v4, v6] = changes;
-        let changed = |table: &Lpm, mut changes: Vec<Change>| match changes.is_empty() {
-            true => table.clone(),
-            false => table.changed(&mut changes),
-        };
-        Self { v4: changed(&self.v4, v4), v6: changed(&self.v6, v6) }
+    ///
+    /// # Errors
+    /// It would take more than `most` bytes: how many it took when that was noticed, which is as soon as [`PIECE`] more prefixes would have
+    /// been in it.
+    pub fn changed(&self, changes: [Vec<Change>; 2], most: usize) -> Result<Self, usize> {
+        let mut next = self.clone();
+        for (n, mut changes) in changes.into_iter().enumerate() {
+            changes.sort_by_key(|change| (change.key, change.len));
+            for piece in changes.chunks_mut(PIECE) {
+                let table = if n == 0 { &mut next.v4 } else { &mut next.v6 };
+                *table = table.changed(piece);
+                let bytes = next.bytes();
+                if bytes > most && piece.iter().any(|change| change.value != NO_ROUTE) {
+                    return Err(bytes);
+                }
+            }
+        }
+        Ok(next)
     }
 
     /// The value of the longest prefix that an address is in, or [`super::NO_ROUTE`].
