@@ -72,6 +72,8 @@ mod acl_frame_tests;
 #[cfg(test)]
 mod acl_tests;
 #[cfg(test)]
+mod acl_v6_tests;
+#[cfg(test)]
 mod agreed_tests;
 #[cfg(test)]
 mod back_tests;
