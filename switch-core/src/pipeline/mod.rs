@@ -74,6 +74,8 @@ mod acl_tests;
 #[cfg(test)]
 mod acl_v6_tests;
 #[cfg(test)]
+mod addressed_flow_tests;
+#[cfg(test)]
 mod agreed_tests;
 #[cfg(test)]
 mod back_tests;
