@@ -118,6 +118,8 @@ mod policy_route_tests;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]
+mod related_tests;
+#[cfg(test)]
 mod route_count_tests;
 #[cfg(test)]
 mod route_mtu_tests;
