@@ -88,6 +88,8 @@ mod exact_tests;
 #[cfg(test)]
 mod flood_flow_tests;
 #[cfg(test)]
+mod flow_room_tests;
+#[cfg(test)]
 mod fragment_tests;
 #[cfg(test)]
 mod glance_rig;
