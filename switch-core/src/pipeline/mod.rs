@@ -130,6 +130,8 @@ mod route_trouble_tests;
 #[cfg(test)]
 mod routing_tests;
 #[cfg(test)]
+mod sctp_policy_tests;
+#[cfg(test)]
 mod tcp_policy_tests;
 #[cfg(test)]
 mod tests;
