@@ -102,6 +102,8 @@ mod l2_tests;
 #[cfg(test)]
 mod live_tests;
 #[cfg(test)]
+mod nat_fragment_tests;
+#[cfg(test)]
 mod nat_glance_tests;
 #[cfg(test)]
 mod nat_rig;
