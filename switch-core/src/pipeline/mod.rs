@@ -145,6 +145,8 @@ mod tunnel_policy_tests;
 mod tunnel_tests;
 #[cfg(test)]
 mod ways_tests;
+#[cfg(test)]
+mod zone_tests;
 
 use crate::config::PORTS_MAX;
 use crate::config::snapshot::{PortFacts, PortId, Snapshot};
