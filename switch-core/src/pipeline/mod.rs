@@ -84,6 +84,8 @@ mod capture_tests;
 #[cfg(test)]
 mod default_verdict_tests;
 #[cfg(test)]
+mod dropped_tests;
+#[cfg(test)]
 mod exact_tests;
 #[cfg(test)]
 mod flood_flow_tests;
