@@ -124,6 +124,8 @@ mod policy_route_tests;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]
+mod policy_worker_tests;
+#[cfg(test)]
 mod related_tests;
 #[cfg(test)]
 mod route_count_tests;
