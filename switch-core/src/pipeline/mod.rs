@@ -142,6 +142,8 @@ mod tcp_policy_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tier_order_tests;
+#[cfg(test)]
 mod track_tests;
 #[cfg(test)]
 mod tunnel_policy_tests;
