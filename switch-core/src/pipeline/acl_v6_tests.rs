@@ -171,6 +171,51 @@ fn rules_by_port_are_about_both_ends_ports_and_those_of_their_sets() {
     each(&udp, &[(sent(Tcp, 80), true), (sent(Udp, 80), false)]);
 }
 
+/// The same packet with headers of extensions in front of its transport's, each of eight bytes.
+fn behind(frame: &[u8], kinds: &[u8]) -> Vec<u8> {
+    let (mut out, mut next) = (frame[..54].to_vec(), 20);
+    for kind in kinds {
+        out[next] = *kind;
+        next = out.len();
+        // An option that is padding; of an authentication header the length is counted from another end.
+        out.extend([frame[20], 0, 1, 4, 0, 0, 0, 0]);
+    }
+    out.extend(&frame[54..]);
+    let len = (out.len() - 54) as u16;
+    out[18..20].copy_from_slice(&len.to_be_bytes());
+    out
+}
+
+/// Hop-by-hop options, routing, authentication and destination options hide nothing.
+#[test]
+fn rules_by_port_and_type_are_about_what_lies_behind_extension_headers() {
+    let echo = icmp(true, 128, 0, 64);
+    for kinds in [&[0][..], &[60], &[43], &[51], &[0, 60, 43, 51, 60], &[135, 139, 140]] {
+        let udp = deny(json!({"protocol": "udp", "destination_ports": [53]}));
+        let [miss, hit] = [54, 53].map(|port| behind(&sent(Udp, port), kinds));
+        each(&udp, &[(miss, true), (hit, false)]);
+        let ping = deny(json!({"protocol": "icmpv6", "icmp": [128]}));
+        each(&ping, &[(behind(&sent(Udp, 53), kinds), true), (behind(&echo, kinds), false)]);
+        // They are no protocol of their own.
+        each(&deny(json!({"protocol": kinds[0]})), &[(behind(&sent(Udp, 53), kinds), true)]);
+    }
+}
+
+/// GRE, ESP, and one that nobody has heard of.
+#[test]
+fn rules_by_protocol_are_about_that_number() {
+    for number in [47, 50, 253] {
+        let of = |number: u8| {
+            let mut frame = sent(Udp, 53);
+            frame[20] = number;
+            frame
+        };
+        each(&deny(json!({"protocol": number})), &[(of(number - 1), true), (of(number), false)]);
+        let allow = json!([{"action": "allow", "protocol": number}, {"action": "deny"}]);
+        each(&allow, &[(of(number), true), (sent(Tcp, 53), false), (of(number - 1), false)]);
+    }
+}
+
 #[test]
 fn rules_by_tcp_flags_are_about_those_of_a_first_packet() {
     let flags = |flags: &str| deny(json!({"protocol": "tcp", "tcp_flags": flags}));
