@@ -72,6 +72,10 @@ mod acl_frame_tests;
 #[cfg(test)]
 mod acl_tests;
 #[cfg(test)]
+mod acl_v6_tests;
+#[cfg(test)]
+mod addressed_flow_tests;
+#[cfg(test)]
 mod agreed_tests;
 #[cfg(test)]
 mod back_tests;
@@ -82,9 +86,13 @@ mod default_verdict_tests;
 #[cfg(test)]
 mod destination_tests;
 #[cfg(test)]
+mod dropped_tests;
+#[cfg(test)]
 mod exact_tests;
 #[cfg(test)]
 mod flood_flow_tests;
+#[cfg(test)]
+mod flow_room_tests;
 #[cfg(test)]
 mod fragment_tests;
 #[cfg(test)]
@@ -101,6 +109,8 @@ mod live_tests;
 mod moved_rules_tests;
 #[cfg(test)]
 mod nat_flood_tests;
+#[cfg(test)]
+mod nat_fragment_tests;
 #[cfg(test)]
 mod nat_glance_tests;
 #[cfg(test)]
@@ -120,6 +130,10 @@ mod policy_route_tests;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]
+mod policy_worker_tests;
+#[cfg(test)]
+mod related_tests;
+#[cfg(test)]
 mod route_count_tests;
 #[cfg(test)]
 mod route_mtu_tests;
@@ -128,9 +142,13 @@ mod route_trouble_tests;
 #[cfg(test)]
 mod routing_tests;
 #[cfg(test)]
+mod sctp_policy_tests;
+#[cfg(test)]
 mod tcp_policy_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tier_order_tests;
 #[cfg(test)]
 mod track_tests;
 #[cfg(test)]
@@ -139,6 +157,8 @@ mod tunnel_policy_tests;
 mod tunnel_tests;
 #[cfg(test)]
 mod ways_tests;
+#[cfg(test)]
+mod zone_tests;
 
 use crate::config::PORTS_MAX;
 use crate::config::snapshot::{PortFacts, PortId, Snapshot};

@@ -10,6 +10,8 @@
 //! | [`pcap`] | replay a capture in, write a capture out |
 //! | [`recorder`], [`faulty`] | wrappers: write down what passes; lose, repeat, delay, corrupt it |
 
+#[cfg(test)]
+pub mod cramped;
 pub mod faulty;
 pub mod memory;
 pub mod pcap;

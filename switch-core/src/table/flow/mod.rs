@@ -36,6 +36,8 @@
 pub mod bound;
 #[cfg(all(test, not(loom)))]
 mod bound_tests;
+#[cfg(all(test, not(loom)))]
+mod fair_tests;
 pub mod fragments;
 pub mod keeper;
 pub mod kept;
