@@ -122,6 +122,11 @@ const TOLD: &[(&str, &[Limit])] = &[
             limit!(switch_api::ADDRESS_SET_MEMBERS_MAX, "members of an address set"),
             limit!(crate::acl::sets::MEMBERS_MAX, "members of all of them"),
             limit!(bytes crate::policy::MEMORY_MAX, "memory that compiled policies take"),
+            limit!(bytes crate::policy::budget::MEANWHILE_MAX, "memory that compiling them takes beside that"),
+            limit!(
+                crate::policy::budget::STEPS_MAX,
+                "steps that compiling them takes, each a look at a term, an entry or a column"
+            ),
             limit!(bytes crate::acl::MEMORY_MAX, "memory that compiled lists take"),
             limit!(bytes crate::acl::ADDRESSES_MEMORY_MAX, "memory that networks and members of sets take beside that"),
             limit!(

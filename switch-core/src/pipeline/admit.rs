@@ -300,6 +300,7 @@ fn by_flow(
             }
             Some(said)
         }
+        Tracked::Related(_) if !way.is_itself(view, track) => Some(Err(DropReason::PolicySource.into())),
         Tracked::Related(place) if way.is_decided(flows.decision(place)) => Some(Ok(())),
         Tracked::Related(_) => Some(Err(DropReason::PolicyRelated.into())),
         _ => None,
@@ -382,6 +383,10 @@ fn tracked(
             Ok(())
         }
         Tracked::Known(_) => Err(DropReason::PolicySource.into()),
+        // No more than anything else comes in another's name.
+        Tracked::Related(_) if !asking.itself && !way.is_itself(view, track) => {
+            Err(DropReason::PolicySource.into())
+        }
         // About a flow that is allowed; if it is asked about again, by its own next packet.
         Tracked::Related(place) if flows.decision(place) == decision => Ok(()),
         Tracked::Related(_) => Err(DropReason::PolicyRelated.into()),

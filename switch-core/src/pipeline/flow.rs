@@ -163,6 +163,12 @@ impl Track {
         }
     }
 
+    /// What is decided about the flow that it begins, of what was decided about itself: rules tell fragments from whole packets, and a piece says
+    /// nothing of these.
+    pub(super) fn decides(&self, decision: Decision) -> Decision {
+        if self.packet.fragment.is_some() { Decision::NONE } else { decision }
+    }
+
     pub(super) fn seen(&self, view: &View) -> Seen<'_> {
         debug_assert!(self.is_keyed);
         Seen {
@@ -312,6 +318,7 @@ pub(super) fn confirm(
 fn make(view: &View, private: &mut Private, index: usize, decision: Decision) -> Result<(), DropReason> {
     let Flowing { tracks, keeper, .. } = &mut private.flows;
     let track = &mut tracks[index];
+    let decision = track.decides(decision);
     match track.tracked {
         Tracked::Missing => {}
         Tracked::Stray(reason) => return Err(reason),

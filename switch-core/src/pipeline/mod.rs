@@ -132,6 +132,8 @@ mod policy_tests;
 #[cfg(test)]
 mod policy_worker_tests;
 #[cfg(test)]
+mod pose_tests;
+#[cfg(test)]
 mod related_tests;
 #[cfg(test)]
 mod route_count_tests;

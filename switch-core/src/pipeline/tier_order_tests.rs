@@ -152,7 +152,10 @@ impl World {
         if let Err(reason) = self.end(sent.from, Egress, sent) {
             return (vec![], vec![reason]);
         }
-        let meant = (0..PODS).filter(|pod| if is_flooded { *pod != sent.from } else { *pod == sent.to });
+        // What an isolated pod floods is for whom its policies were asked about.
+        let is_isolated = self.policies.iter().any(|it| (it.pod, it.direction) == (sent.from, Egress));
+        let is_for_all = is_flooded && !is_isolated;
+        let meant = (0..PODS).filter(|pod| if is_for_all { *pod != sent.from } else { *pod == sent.to });
         let (mut reached, mut denied) = (Vec::new(), Vec::new());
         for pod in meant {
             match self.end(pod, Ingress, sent) {

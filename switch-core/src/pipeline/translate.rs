@@ -178,7 +178,7 @@ fn open(
     let is_query = matches!(becomes.content, Content::Query { .. });
     let choice = choice.filter(|_| is_query || becomes.content != Content::Other);
     let (first, count) = choice.map_or((becomes.ports[0], 1), |range| part_of(range, worker, workers));
-    let (flows, decision) = (&view.tables.flows, flow::decision(view, verdict));
+    let (flows, decision) = (&view.tables.flows, track.decides(flow::decision(view, verdict)));
     // An earlier packet of the batch may have begun it: then its port is taken, by itself.
     let is_new = !flows.is_taken(track.hash);
     for port in tries((first, count), track.hash) {

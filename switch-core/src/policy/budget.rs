@@ -6,10 +6,10 @@ use super::compile::TooMuch;
 
 /// Most bytes that policies may take while they are compiled, beside what is there afterwards: 100 000 rules about networks of their own take 40
 /// MiB, and an edge node with 1 GiB lives.
-pub(super) const MEANWHILE_MAX: usize = 128 << 20;
+pub const MEANWHILE_MAX: usize = 128 << 20;
 /// Most steps, each a look at a term, an entry or a column: so many take a core some tenths of a second, for which the control thread is
 /// held up.
-pub(super) const STEPS_MAX: usize = 1 << 28;
+pub const STEPS_MAX: usize = 1 << 28;
 
 /// What was taken so far.
 #[derive(Debug, Default)]

@@ -18,7 +18,7 @@
 //! | [`plain`] | the dull twin: what tests and fuzzing hold the tables against |
 //! | [`diff`] | what two of them say differently: which pairs of ends a change cuts or opens |
 
-mod budget;
+pub mod budget;
 pub mod check;
 pub mod compile;
 pub mod diff;

@@ -1,0 +1,59 @@
+//! What passes for something else: an error for one of the flow that it quotes, a piece for a whole packet.
+
+use super::acl_tests::{sent, set, shop};
+use super::fragment_tests::piece;
+use super::policy_tests::{arrives, introduce, mac, net, pod};
+use crate::counter::DropReason;
+use etherparse::PacketBuilder;
+use serde_json::json;
+use switch_api::{NetworkPolicy, Protocol::Udp};
+
+/// `db` takes nothing from anybody, and has asked `other`. Who is in the way may say that this did not arrive; `web` is not.
+#[test]
+fn nobody_poses_as_another_by_an_error() {
+    let policy = json!({
+        "metadata": {"name": "db", "namespace": "shop"},
+        "spec": {"podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Ingress"]},
+    });
+    let policy: NetworkPolicy = serde_json::from_value(policy).unwrap();
+    let pods = [pod("db", "10.0.0.1"), pod("web", "10.0.0.2"), pod("other", "10.0.0.3")];
+    let mut net = net(vec![], &pods, &[policy]);
+    introduce(&mut net);
+    let asked = sent(0, 2, Udp, 53);
+    assert!(arrives(&mut net, 0, 2, asked.clone()));
+    let error = |station: usize, to: [u8; 6], src: u8| {
+        let (link, mut error) = (PacketBuilder::ethernet2(mac(station), to), Vec::new());
+        let error_to = link.ipv4([10, 0, 0, src], [10, 0, 0, 1], 64).icmpv4_raw(3, 3, [0; 4]);
+        error_to.write(&mut error, &asked[14..42]).unwrap();
+        error
+    };
+    let (db, nobody) = (mac(0), [2, 9, 9, 9, 9, 9]);
+    for (to, src) in [(db, 3), (db, 99), (nobody, 3), (nobody, 99)] {
+        assert!(!arrives(&mut net, 1, 0, error(1, to, src)), "{to:?} {src}");
+    }
+    assert_eq!(net.rig.drops(DropReason::PolicySource), 4);
+    // In its own name it is about a flow that is none of its own.
+    for to in [db, nobody] {
+        assert!(!arrives(&mut net, 1, 0, error(1, to, 2)), "{to:?}");
+    }
+    assert_eq!(net.rig.drops(DropReason::PolicyRelated), 2);
+    for to in [db, nobody] {
+        assert!(arrives(&mut net, 2, 0, error(2, to, 3)), "{to:?}");
+    }
+}
+
+/// Rules tell fragments from whole packets. A flow that begins by one says nothing of the others.
+#[test]
+fn a_flow_that_begins_by_a_fragment_says_nothing_of_whole_packets() {
+    for (port, direction) in [("p0", "ingress"), ("p1", "egress")] {
+        let mut net = shop(&[]);
+        let rules = json!([{"action": "deny", "fragment": "none"}]);
+        set(&mut net, json!({"name": "l", "applies_to": {"ports": [port]}, direction: rules}));
+        let whole = sent(1, 0, Udp, 53);
+        assert!(!arrives(&mut net, 1, 0, whole.clone()));
+        assert!(arrives(&mut net, 1, 0, piece(&whole, 1, 0..24, true)));
+        assert!(!arrives(&mut net, 1, 0, whole.clone()), "{direction}");
+        assert!(!arrives(&mut net, 1, 0, whole), "{direction}");
+        assert_eq!(net.rig.drops(DropReason::AclDenied), 3);
+    }
+}
