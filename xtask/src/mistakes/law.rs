@@ -13,7 +13,7 @@ pub(super) const LAW: &[Mistake] = &[
     },
     Mistake {
         what: "what is cut up is one packet more",
-        file: "pipeline/mod.rs",
+        file: "pipeline/private.rs",
         right: "(pieces as u64).wrapping_sub(1)",
         wrong: "pieces as u64",
         test: "pipeline::tests::superframes",
@@ -21,7 +21,7 @@ pub(super) const LAW: &[Mistake] = &[
     },
     Mistake {
         what: "a question for the switch goes nowhere",
-        file: "pipeline/mod.rs",
+        file: "pipeline/private.rs",
         right: "        self.counters.ledger.consumed.add(1);",
         wrong: "",
         test: "pipeline::neighbour_tests",
