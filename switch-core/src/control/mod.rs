@@ -116,6 +116,7 @@ pub mod supervisor;
 mod sysctl;
 pub mod tap;
 mod tick;
+mod towards;
 mod trace;
 mod unseen;
 mod upkeep;

@@ -117,18 +117,18 @@ impl Daemon {
         });
         if let Some((nat, to, port)) = self.model.nat_target(&vrf, to, protocol, asked.port) {
             let really = PolicyExplain { to: EndpointRef::Address(to), port, ..asked.clone() };
-            let mut answer = self.explain_really(&really, from, to)?;
+            let mut answer = self.explain_really(&really, (from, to), &vrf)?;
             answer.egress.why += &format!("; rule {} of network address translation: {}", nat.name, nat.kind);
             return Ok(answer);
         }
-        self.explain_really(asked, from, to)
+        self.explain_really(asked, (from, to), &vrf)
     }
 
     fn explain_really(
         &self,
         asked: &PolicyExplain,
-        from: IpAddr,
-        to: IpAddr,
+        (from, to): (IpAddr, IpAddr),
+        vrf: &Name,
     ) -> Result<PolicyAnswer, ApiError> {
         let header = asked_header(asked, from, to)?;
         let port = |end: &EndpointRef, ip| match end {
@@ -136,15 +136,32 @@ impl Daemon {
             EndpointRef::Address(_) => self.port_at(ip),
         };
         let egress = self.judge(port(&asked.from, from), &header, PolicyType::Egress);
-        let ingress = self.judge(port(&asked.to, to), &header, PolicyType::Ingress);
+        let own = port(&asked.to, to);
+        let towards = own.or_else(|| self.port_towards(vrf, to));
+        let mut ingress = self.judge(towards, &header, PolicyType::Ingress);
+        if own.is_none() {
+            ingress.why += &self.by_which_port(towards, to);
+        }
         Ok(PolicyAnswer { passes: egress.passes && ingress.passes, from, to, egress, ingress })
+    }
+
+    /// Of which port it was that an address was asked about that no port has.
+    fn by_which_port(&self, towards: Option<u16>, to: IpAddr) -> String {
+        let judges = |port: u16| self.model.listed.subject(port).chains(PolicyType::Ingress).is_some();
+        match towards {
+            Some(port) => format!("; {to} is reached by port {}", self.port_name(port)),
+            None if self.model.ports.values().any(|port| judges(port.id)) => format!(
+                "; by which port {to} is reached is not known just now, and what access control lists or a default verdict say of that port was not asked"
+            ),
+            None => String::new(),
+        }
     }
 
     /// What is said at one end of a packet, at a port if it is one's: by lists, by policies, and by lists again.
     pub(super) fn judge(&self, port: Option<u16>, header: &Header, direction: PolicyType) -> Judgement {
         let [own, peer] = peer_of(header, direction).unwrap_or([IpAddr::from([0; 4]); 2]);
         let chains = port.map(|port| self.model.listed.subject(port).chains(direction)).unwrap_or_default();
-        if port.is_none_or(|port| Some(port) == self.port_at(peer)) || !chains.is_some() {
+        if port.is_none() || !chains.is_some() {
             return self.judge_policies(own, peer, header, direction);
         }
         let name = self.port_name(port.unwrap_or_default());

@@ -252,6 +252,30 @@ fn the_first_drop_of_a_flow_is_told_with_its_rule_and_all_are_counted() {
     assert!(rules.contains("shop/db ingress default") && rules.contains("shop/db ingress 1"), "{rules}");
 }
 
+/// An address that no port has is asked about at the port by which it is reached: a router's, whose list has something against it.
+#[test]
+fn an_outside_address_is_explained_at_the_port_that_leads_there() {
+    let (node, daemon, pods) = shop();
+    let explain = || said(&run(&daemon, &["policy", "explain", "tap2", "192.0.2.7", "tcp", "443"]));
+    let list = "[[acl]]\nname = \"out\"\napplies_to = { ports = [\"tap3\"] }\n[[acl.ingress]]\naction = \"deny\"\n\
+                protocol = \"tcp\"\ndestination = [\"192.0.2.0/24\"]\n";
+    let list = file(&node, "list.toml", list);
+    said(&run(&daemon, &["acl", "set", list.to_str().unwrap()]));
+    let text = explain();
+    assert!(text.contains("by which port 192.0.2.7 is reached is not known just now"), "{text}");
+    said(&run(&daemon, &["bridge", "address", "add", "br0", "10.66.0.254/24"]));
+    said(&run(&daemon, &["route", "add", "192.0.2.0/24", "via", "10.66.0.3"]));
+    wait_until("the router is a neighbour", LONG, || pods[2].reaches("10.66.0.254"));
+    let text = explain();
+    assert!(
+        text.contains("acl out ingress 1") && text.contains("192.0.2.7 is reached by port tap3"),
+        "{text}"
+    );
+    // What no list has anything against.
+    let text = said(&run(&daemon, &["policy", "explain", "tap2", "192.0.2.7", "udp", "443"]));
+    assert!(text.contains("reached by port tap3") && !text.contains("denies"), "{text}");
+}
+
 /// No policy is there. A port may send from another address only: one event with stage and reason, and nine that are counted.
 #[test]
 fn a_flow_that_no_rule_stops_is_told_of_when_it_is_first_dropped() {

@@ -81,7 +81,7 @@ stages! {
     /// A SYN went out. 120 s, as Linux: a SYN is sent again for up to two minutes (RFC 9293 §3.8.3 wants three,
     /// hosts give up after 127 s).
     SynSent = "syn-sent", 120, true;
-    /// SYNs from both ends (RFC 9293 §3.5).
+    /// SYNs from both ends (RFC 9293 §3.5). 120 s, as one SYN: each is sent again for so long.
     BothSynSent = "simultaneous-open", 120, true;
     /// The SYN was answered. 60 s, as Linux: a SYN ACK is sent again for 63 s.
     SynReceived = "syn-received", 60, true;
@@ -111,7 +111,7 @@ stages! {
     Answered = "answered", 60, false;
     /// INIT. 30 s: sent again for that long with RFC 9260's timers before most hosts give up.
     SctpInit = "sctp-init", 30, true;
-    /// INIT ACK.
+    /// INIT ACK. 30 s, as INIT, which is sent again if this is lost (RFC 9260 §5.1).
     SctpInitAnswered = "sctp-init-answered", 30, true;
     /// COOKIE ECHO. 60 s: the cookie's life (RFC 9260 §16).
     SctpCookie = "sctp-cookie", 60, true;
@@ -196,5 +196,53 @@ impl State {
     #[inline(always)]
     pub(super) fn at(self, stage: Stage) -> Self {
         Self { stage, ..self }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const GUIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guide/flows.md");
+    const TABLE: &str =
+        "| state | forgotten after | makes room first | what it is, and why so long |\n|---|---|---|---|\n";
+
+    fn flows() -> impl Iterator<Item = Stage> {
+        Stage::ALL.iter().copied().filter(|stage| !stage.is_none())
+    }
+
+    /// Each timeout has its reason beside it, not only its number.
+    #[test]
+    fn every_timeout_has_its_reason() {
+        for stage in flows() {
+            let (meaning, seconds) = (stage.meaning(), stage.timeout_s());
+            let told = match seconds {
+                86_400 => "A day".to_owned(),
+                3600 => "An hour".to_owned(),
+                seconds => format!("{seconds} s"),
+            };
+            let (_, reason) = meaning.split_once(&told).unwrap_or_else(|| panic!("{stage:?}: {meaning}"));
+            assert!(reason.len() > 5, "{stage:?} has no reason: {meaning}");
+        }
+    }
+
+    /// `UPDATE_GUIDE=1 cargo test guide` writes the table anew.
+    #[test]
+    fn the_guide_has_every_state() {
+        let text = std::fs::read_to_string(GUIDE).unwrap();
+        let (words, _) = text.split_once(TABLE).unwrap();
+        let row = |stage: Stage| {
+            let first = if stage.is_half_open() { "yes" } else { "" };
+            let meaning = stage.meaning().split_whitespace().collect::<Vec<_>>().join(" ");
+            format!("| `{}` | {} s | {first} | {meaning} |\n", stage.name(), stage.timeout_s())
+        };
+        let wanted = format!("{words}{TABLE}{}", flows().map(row).collect::<String>());
+        if std::env::var_os("UPDATE_GUIDE").is_some() {
+            std::fs::write(GUIDE, &wanted).unwrap();
+        }
+        assert!(
+            text == wanted,
+            "docs/guide/flows.md is not what the code says: UPDATE_GUIDE=1 cargo test guide"
+        );
     }
 }
