@@ -133,7 +133,10 @@ impl Doors {
 
 impl Door {
     /// Takes the program off its device, or removes a device that we made.
-    fn let_go_of_device(self) -> Result<(), ApiError> {
+    pub(super) fn let_go_of_device(self) -> Result<(), ApiError> {
+        // Before its program is off: by a bare cable the pod would speak to the node's kernel. With it goes what is in its namespace. One that
+        // is gone with the pod is what we want.
+        let removed = self.cable.map_or(Ok(()), |wanted| cable::remove(&wanted));
         if let Some(attached) = self.attached {
             // A pin that is gone already, because somebody removed it, is what we want.
             _ = attached.detach();
@@ -142,7 +145,6 @@ impl Door {
             // A device that the pod deleted already is what we want.
             _ = tap.remove();
         }
-        // With it goes what is in its namespace. One that is gone with the pod is what we want.
-        self.cable.map_or(Ok(()), |wanted| cable::remove(&wanted))
+        removed
     }
 }

@@ -184,7 +184,8 @@ impl Doors {
         Ok(match kind {
             PortKind::Xdp { device, .. } => {
                 let Some(wanted) = cable::Wanted::of(port, home) else {
-                    return self.open_xdp(id, device, (kind, settings), until);
+                    let link = |doors: &Self| doors.usable(device);
+                    return self.open_xdp(id, link, (kind, settings), until);
                 };
                 self.open_cable(id, wanted, port, until)?
             }
@@ -218,7 +219,8 @@ impl Doors {
         })
     }
 
-    /// A port with a veth pair. What was made for one that does not open goes again.
+    /// A port with a veth pair. One that is new is set up when its program is there, and not before. What was made for one that does not open
+    /// goes again.
     fn open_cable(
         &mut self,
         id: PortId,
@@ -235,7 +237,11 @@ impl Doors {
         self.admit(id, &Wants::Xdp { workers, ring_size: *ring_size })?;
         self.leave(id);
         let is_fresh = cable::open(&mut wanted)?;
-        let opened = self.open_xdp(id, device, (&port.kind, &port.settings), until);
+        let link = |doors: &Self| if is_fresh { doors.fitting(device) } else { doors.usable(device) };
+        let mut opened = self.open_xdp(id, link, (&port.kind, &port.settings), until);
+        if is_fresh {
+            opened = opened.and_then(|made| self.set_up(made, &wanted));
+        }
         let (door, lanes) = opened.inspect_err(|_| {
             if is_fresh && let Err(error) = cable::remove(&wanted) {
                 tracing::warn!("a device may be left behind: {error}");
@@ -245,6 +251,16 @@ impl Doors {
             self.fresh.push(wanted.clone());
         }
         Ok((Door { cable: Some(wanted), ..door }, lanes))
+    }
+
+    /// A new cable, on whose end its port is open.
+    fn set_up(&self, made: Made, wanted: &cable::Wanted) -> Result<Made, ApiError> {
+        let Err(error) = cable::set_up(wanted) else { return Ok(made) };
+        let (door, lanes) = made;
+        close_unused(lanes, &self.area);
+        // If that fails it is tried once more, and told of.
+        _ = Door { cable: Some(wanted.clone()), ..door }.let_go_of_device();
+        Err(error)
     }
 
     /// A port without a device.
@@ -309,17 +325,26 @@ impl Doors {
     fn open_xdp(
         &mut self,
         id: PortId,
-        name: &str,
+        link: impl FnOnce(&Self) -> Result<Link, ApiError>,
         (kind, settings): (&PortKind, &PortSettings),
         until: Instant,
     ) -> Result<Made, ApiError> {
-        let PortKind::Xdp { mode, queues, ring_size, busy_poll_us, take, when_dead, dead_after_ms, .. } =
-            kind
+        let PortKind::Xdp {
+            device: name,
+            mode,
+            queues,
+            ring_size,
+            busy_poll_us,
+            take,
+            when_dead,
+            dead_after_ms,
+            ..
+        } = kind
         else {
             return Err(ApiError::new(Code::Internal, "not an xdp port"));
         };
         self.engine()?;
-        let link = self.usable(name)?;
+        let link = link(self)?;
         kind.shared_nic().map_or(Ok(()), |_| shareable(&link))?;
         let present = socket::queues(name).min(u32::from(QUEUES_MAX));
         let queues = if *queues == 0 { present } else { u32::from(*queues) };
@@ -390,6 +415,17 @@ impl Doors {
 
     /// The device, if it can be opened now.
     pub(super) fn usable(&self, name: &str) -> Result<Link, ApiError> {
+        let link = self.fitting(name)?;
+        if !link.is_up {
+            return Err(ApiError::new(Code::System, format!("device {name} is down"))
+                .field("device")
+                .hint(format!("ip link set {name} up")));
+        }
+        Ok(link)
+    }
+
+    /// The device, if it can be opened once it is up.
+    fn fitting(&self, name: &str) -> Result<Link, ApiError> {
         let link = links::find(name)
             .map_err(|error| {
                 ApiError::new(Code::System, format!("netlink: {error}")).hint(
@@ -401,11 +437,6 @@ impl Doors {
                     .field("device")
                     .hint("`ip link` lists those of the daemon's network namespace")
             })?;
-        if !link.is_up {
-            return Err(ApiError::new(Code::System, format!("device {name} is down"))
-                .field("device")
-                .hint(format!("ip link set {name} up")));
-        }
         let mtu_max = self.xdp_mtu_max();
         if link.mtu > u32::from(mtu_max) {
             let text = format!("device {name} has an MTU of {}, an xdp port takes up to {mtu_max}", link.mtu);
@@ -470,6 +501,14 @@ impl Doors {
     /// Lets the workers go on, with the snapshot of `generation` at the earliest.
     pub(super) fn go_on(&mut self, handover: &Handover, generation: u64) -> Result<(), ApiError> {
         handover.end(generation).try_for_each(|(worker, command)| self.tell(worker, command))
+    }
+}
+
+/// Closes lanes that no worker had.
+pub(super) fn close_unused(lanes: Vec<Box<dyn Port>>, area: &Area) {
+    for holder in lanes.into_iter().filter_map(|lane| lane.close(area).holder) {
+        let found = area.reclaim(holder, |_| {});
+        debug_assert_eq!(found, 0, "a lane that no worker had holds no frame");
     }
 }
 

@@ -3,7 +3,7 @@
 //! port with `mode: auto` tries, but for what it does not try ([`doubt`]).
 
 use super::daemon::{Daemon, PortLife};
-use super::doors::{OPEN_PATIENCE, hook_of};
+use super::doors::{OPEN_PATIENCE, close_unused, hook_of};
 use super::links::Link;
 use super::uplinks::shareable;
 use crate::config::checked::QUEUES_MAX;
@@ -74,12 +74,7 @@ fn try_mode(engine: &Engine, area: &Area, device: &Device, what: &str, mode: Xdp
         Ok(opened) => opened,
         Err(error) => return tried(false, error.to_string()),
     };
-    for lane in opened.lanes {
-        if let Some(holder) = lane.close(area).holder {
-            let found = area.reclaim(holder, |_| {});
-            debug_assert_eq!(found, 0, "a lane that no worker had holds no frame");
-        }
-    }
+    close_unused(opened.lanes, area);
     match opened.attached.detach() {
         Ok(()) => tried(true, format!("{} of {} queues bound", device.queues, device.queues)),
         Err(error) => tried(true, format!("but the program could not be taken off again: {error}")),
