@@ -359,6 +359,7 @@ impl Daemon {
                 if is_down {
                     remove_left_behind(&gone, self.homes.get(name));
                 }
+                self.doors.guards.dismiss(id);
                 self.homes.put(name, None);
                 self.tables.fdb.forget(id, true);
                 self.end_flows_of(id);
@@ -433,6 +434,7 @@ impl Daemon {
             if let Some(port) = port {
                 remove_left_behind(&port.object, self.homes.get(&port.object.name));
             }
+            self.doors.guards.dismiss(id);
         }
         for mail in self.doors.mail.iter() {
             _ = crate::worker::thread::command(mail, crate::worker::Command::Stop);

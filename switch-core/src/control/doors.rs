@@ -3,6 +3,7 @@
 
 use super::budget::{Budget, Wants};
 use super::cable;
+use super::guards::Guards;
 use super::home::Home;
 use super::links::{self, Link};
 use super::tap::{self, Tap, Wanted};
@@ -132,6 +133,8 @@ pub struct Doors {
     pub ticket: Ticket,
     /// Devices whose ports were closed a moment ago, and when.
     pub(super) left: Vec<(u32, Instant)>,
+    /// Programs on devices of ports that are down.
+    pub(super) guards: Guards,
     /// Cables that are new: their pods are to tell their neighbours of themselves once somebody listens.
     pub(super) fresh: Vec<cable::Wanted>,
     /// Devices that stay when a daemon dies once their ports are kept.
@@ -144,8 +147,22 @@ impl Doors {
         let load = vec![0; mail.len()];
         let backlog = mail.iter().map(|_| VecDeque::new()).collect();
         let (stash, emptied, fresh, fresh_taps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let left = Vec::new();
-        Self { engine, area, mail, load, stash, backlog, budget, emptied, ticket: 0, left, fresh, fresh_taps }
+        let (left, guards, ticket) = (Vec::new(), Guards::default(), 0);
+        Self {
+            engine,
+            area,
+            mail,
+            load,
+            stash,
+            backlog,
+            budget,
+            emptied,
+            ticket,
+            left,
+            guards,
+            fresh,
+            fresh_taps,
+        }
     }
 
     /// Opens `port`, whose device was made in `home` if it was, and hands its lanes to their workers. It carries nothing until a snapshot
@@ -161,6 +178,7 @@ impl Doors {
         self.workers_take_commands()?;
         let made = self.make(id, port, home, until);
         let (mut door, lanes) = made.inspect_err(|_| self.leave(id))?;
+        self.guards.relieve(id, door.ifindex);
         for worker in 0..self.mail.len() {
             self.tell_for_sure(worker as u16, Command::OpenQueue(id, TxQueue::with_room()));
         }

@@ -14,7 +14,8 @@ use crate::port::xdp::socket;
 use crate::port::xdp::umem::TxMetadata;
 use std::time::Instant;
 use switch_api::{
-    ApiError, Code, DEAD_AFTER_MS_DEFAULT, Mac, ProbeReply, RING_SIZE_DEFAULT, Take, Tried, WhenDead, XdpMode,
+    ApiError, Code, DEAD_AFTER_MS_DEFAULT, Mac, Name, PortKind, ProbeReply, RING_SIZE_DEFAULT, Take, Tried,
+    WhenDead, XdpMode,
 };
 
 /// From fast to slow.
@@ -33,6 +34,13 @@ impl Daemon {
             return Err(ApiError::new(Code::Busy, format!("device {name} is port {port}"))
                 .field("device")
                 .hint(format!("`switch-ctl port show {port}` says how it runs, and why not faster")));
+        }
+        if let Some(port) = self.guarded(&link) {
+            let text =
+                format!("device {name} is port {port}, which is down, and whose program guards it meanwhile");
+            return Err(ApiError::new(Code::Busy, text).field("device").hint(format!(
+                "`switch-ctl port show {port}` says why it is down; delete it to have its device tried"
+            )));
         }
         let engine = self.doors.engine.as_ref().map_err(|reason| {
             ApiError::new(Code::Unsupported, format!("no xdp port is possible here: {reason}"))
@@ -56,6 +64,15 @@ impl Daemon {
         tried.extend(of_the_kernel(engine, self.doors.mtu_max()));
         tried.push(as_uplink(&link, choice.is_some()));
         Ok(ProbeReply { device: name.to_owned(), mtu: link.mtu, queues, tried, choice })
+    }
+}
+
+impl Daemon {
+    /// The port that is down, and whose program is on a device all the same: a probe would take it off.
+    fn guarded(&self, link: &Link) -> Option<&Name> {
+        let is_its = |kind: &PortKind| matches!(kind, PortKind::Xdp { device, .. } if *device == link.name);
+        let mut ports = self.model.ports.iter().filter(|_| link.xdp.is_some());
+        ports.find(|(_, port)| is_its(&port.object.kind)).map(|(name, _)| name)
     }
 }
 
