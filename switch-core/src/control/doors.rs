@@ -11,7 +11,7 @@ use super::uplinks::shareable;
 use crate::config::checked::QUEUES_MAX;
 use crate::config::snapshot::{Live, PortId};
 use crate::config::taken::{SharedPorts, Taken};
-use crate::counter::LaneLoad;
+use crate::counter::{DropReason, LaneLoad};
 use crate::frame::{Area, Frame, TxQueue};
 use crate::port::Port;
 use crate::port::pcap::{self, PcapPort};
@@ -133,6 +133,8 @@ pub struct Doors {
     pub ticket: Ticket,
     /// Devices whose ports were closed a moment ago, and when.
     pub(super) left: Vec<(u32, Instant)>,
+    /// Frames that closed lanes had from the kernel, or that it lost, and whose they were.
+    pub(super) lost: Vec<(PortId, DropReason, u64)>,
     /// Programs on devices of ports that are down.
     pub(super) guards: Guards,
     /// Cables that are new: their pods are to tell their neighbours of themselves once somebody listens.
@@ -147,7 +149,7 @@ impl Doors {
         let load = vec![0; mail.len()];
         let backlog = mail.iter().map(|_| VecDeque::new()).collect();
         let (stash, emptied, fresh, fresh_taps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (left, guards, ticket) = (Vec::new(), Guards::default(), 0);
+        let (left, lost, guards) = (Vec::new(), Vec::new(), Guards::default());
         Self {
             engine,
             area,
@@ -157,8 +159,9 @@ impl Doors {
             backlog,
             budget,
             emptied,
-            ticket,
+            ticket: 0,
             left,
+            lost,
             guards,
             fresh,
             fresh_taps,

@@ -97,7 +97,7 @@ impl Daemon {
             }
             match event {
                 LinkEvent::Gone(index) => {
-                    self.doors.guards.dismiss_from(|on| on == *index);
+                    self.dismiss_guards(|on| on == *index);
                     if let Some(id) = self.port_on(*index) {
                         self.fall(id, GONE.into());
                     }
@@ -138,7 +138,7 @@ impl Daemon {
             _ => None,
         };
         let ports: Vec<_> = self.ports.iter().filter_map(|(id, life)| Some((*id, index(life)?))).collect();
-        self.doors.guards.dismiss_from(|on| matches!(rtnl.link_at(on), Ok(None)));
+        self.dismiss_guards(|on| matches!(rtnl.link_at(on), Ok(None)));
         for (id, index) in ports {
             match rtnl.link_at(index) {
                 Ok(Some(link)) => self.link_changed(id, &link),
@@ -244,7 +244,7 @@ impl Daemon {
                     let is_open = self.is_lane_of(port, &lane.1);
                     self.doors.give_back(from, (port, queue), lane, luggage, is_open);
                 }
-                Report::LaneOut(_, _, Some(lane)) => self.doors.bury(worker, lane),
+                Report::LaneOut(port, _, Some(lane)) => self.doors.bury(worker, port, lane),
                 Report::Moved(moved) => self.tell_move(&moved),
                 Report::Refused(refused) => self.tell_refused(&refused),
                 Report::Logged(logged) => self.tell_logged(&logged),
@@ -260,6 +260,9 @@ impl Daemon {
                 | Report::Unpacked(_) => {}
             }
         }
+        // Their ports may be others' by now.
+        let late: u64 = self.doors.lost.drain(..).map(|(_, _, frames)| frames).sum();
+        self.unseen.note_gone(late);
         for (port, load, errno) in dead {
             if self.is_lane_of(port, &load) {
                 let error = std::io::Error::from_raw_os_error(errno);

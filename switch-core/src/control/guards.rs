@@ -2,6 +2,7 @@
 //! without a program its pod would speak to the node's own kernel, past everything that the switch keeps it from. So the program of a port
 //! that drops while nobody beats is taken off only where its port goes, or its device; the port takes it over when it is open again.
 
+use super::daemon::Daemon;
 use super::doors::{Door, Doors};
 use super::links::Link;
 use super::rtnl::Rtnl;
@@ -20,6 +21,12 @@ impl Guards {
         self.0.extend(guard.map(|guard| (port, guard)));
     }
 
+    /// Of each port, or of one, whose device is guarded.
+    pub(super) fn of(&self, only: Option<PortId>) -> impl Iterator<Item = (PortId, &Guard)> {
+        let is_meant = move |port: &PortId| only.is_none_or(|only| only == *port);
+        self.0.iter().map(|(port, guard)| (*port, guard)).filter(move |(port, _)| is_meant(port))
+    }
+
     /// A port is open, on the device of that index: the program there is its own again.
     pub(super) fn relieve(&mut self, port: PortId, ifindex: u32) {
         if let Some(guard) = self.0.remove(&port).filter(|guard| guard.ifindex() != ifindex) {
@@ -27,16 +34,9 @@ impl Guards {
         }
     }
 
-    /// A port is gone, or is to leave everything as it found it.
-    pub(super) fn dismiss(&mut self, port: PortId) {
-        self.0.remove(&port).into_iter().for_each(take_off);
-    }
-
-    /// Devices are gone from the daemon's namespace.
-    pub(super) fn dismiss_from(&mut self, is_gone: impl Fn(u32) -> bool) {
-        let gone: Vec<PortId> =
-            self.0.iter().filter(|(_, guard)| is_gone(guard.ifindex())).map(|(port, _)| *port).collect();
-        gone.into_iter().for_each(|port| self.dismiss(port));
+    /// A guard is needed no more. Whether there was one.
+    fn dismiss(&mut self, port: PortId) -> bool {
+        self.0.remove(&port).map(take_off).is_some()
     }
 }
 
@@ -63,5 +63,22 @@ impl Doors {
         let link = super::links::find(device).ok().flatten();
         let guard = link.and_then(|Link { index, .. }| engine.found_on(device, index));
         self.guards.post(port, guard);
+    }
+}
+
+impl Daemon {
+    /// A port is gone, or is to leave everything as it found it. What its program dropped while it was down is noted first.
+    pub(super) fn dismiss_guard(&mut self, port: PortId) {
+        self.look_at_guards(Some(port));
+        if self.doors.guards.dismiss(port) {
+            self.unseen.begin_anew(port);
+        }
+    }
+
+    /// Devices are gone from the daemon's namespace.
+    pub(super) fn dismiss_guards(&mut self, is_gone: impl Fn(u32) -> bool) {
+        let of_gone = self.doors.guards.of(None).filter(|(_, guard)| is_gone(guard.ifindex()));
+        let gone: Vec<PortId> = of_gone.map(|(port, _)| port).collect();
+        gone.into_iter().for_each(|port| self.dismiss_guard(port));
     }
 }

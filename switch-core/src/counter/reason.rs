@@ -140,7 +140,7 @@ reasons! {
     Emit {
         FloodOff = "flood-off": "no known destination, and no port of the VLAN is given such frames",
         NoMember = "no-other-member": "to be flooded, but no other port is in the VLAN",
-        PortClosed = "port-closed": "the port is not open: its policy is not in force yet, it is down, or it is going away. What the program of an xdp port drops while the port is down is told of when it is up again",
+        PortClosed = "port-closed": "the port is not open: its policy is not in force yet, it is down, or it is going away",
         BadSuperframe = "bad-superframe": "a train of segments whose headers do not say how to cut it up",
         NoSegmentFrame = "no-segment-frame": "no free frame to cut a superframe into; give the switch more with --frames",
         TxQueueFull = "tx-queue-full": "the port it was to leave by takes frames slower than they come",

@@ -5,6 +5,7 @@ use rustix::process::Signal;
 use std::net::UdpSocket;
 use std::time::Duration;
 use switch_api::{ByName, Done, PacketCounts, PortSettings, Request};
+use switch_lab::trouble::Hung;
 use switch_lab::{Daemon, Net, Node, Pod, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -74,6 +75,66 @@ fn what_a_pod_sent_came_in_or_the_kernel_dropped_it_by_name() {
     let _: Done = daemon.call(&Request::PortDelete(ByName { name: "tap1".parse().unwrap() }));
     assert!(daemon.stats().packets.outside >= outside);
     wait_until("the law holds without the port", LONG, || holds(&daemon.stats().packets));
+    daemon.assert_conserved();
+}
+
+/// Packets of which the switch, or the kernel for it, knows what became.
+fn known(daemon: &Daemon) -> u64 {
+    let packets = daemon.stats().packets;
+    packets.received + packets.outside
+}
+
+/// Packets that pods' devices have sent, or dropped instead.
+fn said(pods: &[Pod]) -> u64 {
+    pods.iter().map(|pod| pod.sent().unwrap()).map(|(sent, dropped)| sent + dropped).sum()
+}
+
+fn delete(daemon: &Daemon, port: &str) -> Result<Done, switch_api::ApiError> {
+    daemon.client().call(&Request::PortDelete(ByName { name: port.parse().unwrap() }))
+}
+
+/// Nobody asked for counters between the drops and the port's end.
+#[test]
+fn what_a_port_lost_shortly_before_it_was_deleted_is_in_the_sum() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    let pods = tap_and_xdp(&node, &daemon);
+    let before = (known(&daemon), said(&pods));
+    daemon.signal(Signal::STOP);
+    flood(&pods[0].net, "10.66.0.2", 5000);
+    std::thread::sleep(DEAD);
+    flood(&pods[1].net, "10.66.0.1", 700);
+    daemon.signal(Signal::CONT);
+    // What waits in the TAP's queue comes in.
+    std::thread::sleep(DEAD);
+    let sent = said(&pods) - before.1;
+    assert!(sent >= 5700, "{sent}");
+    for port in ["tap1", "pod2"] {
+        delete(&daemon, port).unwrap();
+    }
+    let known = known(&daemon) - before.0;
+    assert!(known >= sent, "of {sent} packets only {known} are known");
+    wait_until("the law holds", LONG, || holds(&daemon.stats().packets));
+    daemon.assert_conserved();
+}
+
+/// The kernel had received packets that nobody took in any more, and lost others that nobody asked it for.
+#[test]
+fn what_lay_in_a_sockets_ring_when_its_port_was_deleted_is_in_the_sum() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    let pods = tap_and_xdp(&node, &daemon);
+    let before = (known(&daemon), said(&pods));
+    let hung = Hung::thread(daemon.pid(), "worker-0").unwrap();
+    // At once: a little later its program drops what comes.
+    flood(&pods[1].net, "10.66.0.1", 500);
+    let sent = said(&pods) - before.1;
+    let late = delete(&daemon, "pod2").unwrap_err();
+    assert!(late.message.contains("worker 0"), "{late:?}");
+    drop(hung);
+    let gone = || known(&daemon).saturating_sub(before.0);
+    wait_until("all are known", LONG, || gone() >= sent);
+    wait_until("the law holds", LONG, || holds(&daemon.stats().packets));
     daemon.assert_conserved();
 }
 

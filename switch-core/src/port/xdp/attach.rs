@@ -208,6 +208,11 @@ impl Guard {
         self.ifindex
     }
 
+    /// As [`Attached::dropped`].
+    pub fn dropped(&self) -> Dropped {
+        self.program.lock().dropped(self.ifindex)
+    }
+
     /// Takes it off the device, which may be gone.
     pub fn take_off(self) -> io::Result<()> {
         let removed = std::fs::remove_file(&self.pin);
