@@ -6,6 +6,7 @@ use super::cable;
 use super::guards::Guards;
 use super::home::Home;
 use super::links::{self, Link};
+use super::rtnl::Rtnl;
 use super::tap::{self, Tap, Wanted};
 use super::uplinks::shareable;
 use crate::config::checked::QUEUES_MAX;
@@ -68,7 +69,7 @@ pub struct Door {
     pub holders: Vec<u16>,
     /// What each queue costs its worker.
     pub loads: Vec<Arc<LaneLoad>>,
-    /// What its device had lost before, as [`Link::lost`](super::links::Link).
+    /// What its device had lost before, as [`Rtnl::lost`].
     pub(super) lost_before: u64,
     /// Its device, if it is one that the switch made.
     pub tap: Option<Tap>,
@@ -404,7 +405,7 @@ impl Doors {
             mode_reason: opened.mode_reason,
             holders: opened.holders,
             loads: Vec::new(),
-            lost_before: link.lost,
+            lost_before: Rtnl::open().map_or(link.lost, |rtnl| rtnl.lost(&link)),
             tap: None,
             cable: None,
             attached: Some(opened.attached),

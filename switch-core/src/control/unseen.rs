@@ -3,7 +3,8 @@
 //! kernel's own counts of them are read when somebody asks for counters, and what they grew by is the port's.
 //!
 //! What AF_XDP sockets drop the workers count themselves (`rx-missed`); a device counts those as well, under `rx_dropped`, so of an
-//! xdp port's device only `rx_missed_errors` counts here: what its hardware had no room for.
+//! xdp port's device only `rx_missed_errors` counts here: what its hardware had no room for; and of a veth pair into a pod what the pod's end
+//! could not hand over ([`Rtnl::lost`]).
 
 use super::daemon::{Daemon, PortLife};
 use super::doors::Door;
@@ -66,7 +67,8 @@ impl Unseen {
             _ => None,
         };
         if let Some(link) = device {
-            self.note(port, (link.index, DropReason::DeviceFull), door.lost_before, link.lost);
+            let lost = rtnl.as_ref().map_or(link.lost, |rtnl| rtnl.lost(&link));
+            self.note(port, (link.index, DropReason::DeviceFull), door.lost_before, lost);
         }
         if let Some(attached) = &door.attached {
             self.note_program(port, door.ifindex, attached.dropped());

@@ -15,11 +15,13 @@ const DEAD: Duration = Duration::from_millis(1300);
 
 /// Sends datagrams to nobody's port, as fast as it can.
 fn flood(net: &Net, to: &'static str, count: usize) {
-    let work = move || {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        (0..count).filter(|_| socket.send_to(&[7; 100], (to, 9)).is_ok()).count()
-    };
-    net.inside(work).join().unwrap();
+    net.inside(move || send(to, count)).join().unwrap();
+}
+
+/// The same, in the namespace of the calling thread.
+fn send(to: &str, count: usize) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    (0..count).for_each(|_| _ = socket.send_to(&[7; 100], (to, 9)));
 }
 
 /// Two pods that know each other, the first by a TAP, the second by AF_XDP.
@@ -134,6 +136,33 @@ fn what_lay_in_a_sockets_ring_when_its_port_was_deleted_is_in_the_sum() {
     drop(hung);
     let gone = || known(&daemon).saturating_sub(before.0);
     wait_until("all are known", LONG, || gone() >= sent);
+    wait_until("the law holds", LONG, || holds(&daemon.stats().packets));
+    daemon.assert_conserved();
+}
+
+/// The kernel's thread between the two ends of the cable does not keep up with several cores that send.
+#[test]
+fn what_finds_no_room_on_a_cable_is_told_of_though_the_pods_end_alone_counts_it() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    let pods = tap_and_xdp(&node, &daemon);
+    let threaded = "echo 1 > /sys/class/net/pod2/threaded";
+    switch_lab::net::run("ip", &["netns", "exec", node.net.name(), "sh", "-c", threaded]);
+    let ways = ["rx-missed", "dead-man", "port-closed", "device-full"];
+    let told = || daemon.port("pod2").counters.rx_packets + lost(&daemon, "pod2", &ways);
+    let at_the_pod = || pods[1].sent().unwrap();
+    let (sent, full) = at_the_pod();
+    let before = sent - told();
+    wait_until("the cable is full", LONG, || {
+        let senders: Vec<_> = (0..4).map(|_| pods[1].net.inside(|| send("10.66.0.1", 20_000))).collect();
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        at_the_pod().1 > full
+    });
+    wait_until("all is told of", LONG, || {
+        let (sent, full) = at_the_pod();
+        // Not twice either.
+        sent + full - told() == before && lost(&daemon, "pod2", &["device-full"]) == full
+    });
     wait_until("the law holds", LONG, || holds(&daemon.stats().packets));
     daemon.assert_conserved();
 }
