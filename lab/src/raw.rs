@@ -29,6 +29,12 @@ impl RawSocket {
             .unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
     }
 
+    /// Opens it on all devices of `net`, also on those that come later.
+    pub fn everywhere(net: &Net) -> io::Result<Self> {
+        // No device has this name, and none is the number of all.
+        Self::open(net, "")
+    }
+
     /// Sends one frame.
     pub fn send(&self, frame: &[u8]) {
         assert!(self.try_send(frame), "send: {}", io::Error::last_os_error());

@@ -107,7 +107,8 @@ impl Wanted {
     }
 }
 
-/// Makes the pair, if it is not there already, and says whether it did, and in `wanted` where. On failure nothing is left of it.
+/// Makes the pair, if it is not there already, and says whether it did, and in `wanted` where. One that it made is not up yet: that is for
+/// [`set_up`]. On failure nothing is left of it.
 pub fn open(wanted: &mut Wanted) -> Result<bool, ApiError> {
     let rtnl = Rtnl::open().map_err(|error| wanted.failed("netlink", &error))?;
     let there = rtnl.link(&wanted.device).map_err(|error| wanted.failed("netlink", &error))?;
@@ -138,6 +139,17 @@ pub fn open(wanted: &mut Wanted) -> Result<bool, ApiError> {
     });
     wanted.home = Some(made.inspect_err(|_| _ = remove(wanted))?);
     Ok(true)
+}
+
+/// Sets both ends of a new pair up, behind the program that is on ours by now: a pod that speaks sooner would be heard by the node's own kernel,
+/// past everything that the switch keeps it from. The pod's end is the last, so that it can speak at once.
+pub fn set_up(wanted: &Wanted) -> Result<(), ApiError> {
+    let own = Rtnl::open().and_then(|rtnl| match rtnl.link(&wanted.device)? {
+        Some(link) if wanted.is_ours(&link) => rtnl.set_up(link.index),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    });
+    own.map_err(|error| wanted.failed("set up", &error))?;
+    wanted.inside(|_| dress(wanted))
 }
 
 /// Where the pod's end is, of a pair of which an older version did not note it.
@@ -176,8 +188,7 @@ fn make(rtnl: &Rtnl, wanted: &Wanted, netns: &File) -> Result<(), ApiError> {
     named.inspect_err(|_| _ = rtnl.delete(link.index)).map_err(step("name and alias"))?;
     // The node has nothing to say to a pod by its cable.
     rtnl.no_addresses(link.index).map_err(step("no addresses"))?;
-    rtnl.set_up(link.index).map_err(step("set up"))?;
-    dress(wanted, &pods)
+    name_end(wanted, &pods)
 }
 
 /// The port is kept: the pair is whole, and stays when a daemon dies.
@@ -208,8 +219,8 @@ pub fn remove_unfinished(is_declared: impl Fn(&str) -> bool) -> io::Result<()> {
     Ok(())
 }
 
-/// The pod's end, on a thread in its namespace.
-fn dress(wanted: &Wanted, dress: &Dress) -> Result<(), ApiError> {
+/// Gives the pod's end its name, on a thread in its namespace.
+fn name_end(wanted: &Wanted, dress: &Dress) -> Result<(), ApiError> {
     let step = |what: &'static str| move |error: io::Error| wanted.failed(what, &error);
     let rtnl = Rtnl::open().map_err(step("netlink"))?;
     let link = rtnl.link(&wanted.device).map_err(step("netlink"))?;
@@ -229,13 +240,21 @@ fn dress(wanted: &Wanted, dress: &Dress) -> Result<(), ApiError> {
     if let Err(error) = sysctl::be_neighbourly(name) {
         tracing::warn!("device {name} in {} {}: {error}", wanted.end.netns, sysctl::NOT_NEIGHBOURLY);
     }
-    rtnl.set_up(link.index).map_err(step("set up"))?;
+    Ok(())
+}
+
+/// Sets the pod's end up, with its addresses and routes, on a thread in its namespace.
+fn dress(wanted: &Wanted) -> Result<(), ApiError> {
+    let step = |what: &'static str| move |error: io::Error| wanted.failed(what, &error);
+    let rtnl = Rtnl::open().map_err(step("netlink"))?;
+    let index = wanted.at().find(&rtnl).map_err(step("look"))?;
+    rtnl.set_up(index).map_err(step("set up"))?;
     for cidr in &wanted.end.addresses {
-        let added = rtnl.add_address(link.index, *cidr);
+        let added = rtnl.add_address(index, *cidr);
         added.map_err(|error| wanted.failed(&format!("address {cidr}"), &error).field("addresses"))?;
     }
     for route in &wanted.end.routes {
-        let added = rtnl.add_route(link.index, route);
+        let added = rtnl.add_route(index, route);
         added.map_err(|error| wanted.failed(&format!("route to {}", route.to), &error).field("routes"))?;
     }
     Ok(())

@@ -13,18 +13,15 @@ use switch_api::{ApiError, Code};
 
 impl Doors {
     /// Takes a port's lanes from their workers, closes them, and sends their frames home. No snapshot in
-    /// use names the port any more. `detach` also takes the XDP program off, or removes a device we made.
-    pub fn close(&mut self, id: PortId, door: Door, detach: bool) -> Result<usize, ApiError> {
+    /// use names the port any more. Its device is for [`Door::let_go_of_device`], whatever comes of this.
+    pub fn close(&mut self, id: PortId, door: &Door) -> Result<usize, ApiError> {
         // Its lanes cannot be kept: whatever goes wrong from here on, it needs no frames any more.
         self.leave(id);
         let reclaimed = self.close_lanes(id, &door.workers);
         if door.ifindex > 0 {
             self.note_left(door.ifindex);
         }
-        // Also behind a worker that is late: nobody would be there to do it then, and a program without a port drops what comes for ever.
-        let removed = if detach { door.let_go_of_device() } else { Ok(()) };
-        let reclaimed = reclaimed?;
-        removed.map(|()| reclaimed)
+        reclaimed
     }
 
     /// Takes lanes and room from all workers at once: what is asked for together is waited for together. Each answers in the order in
@@ -39,7 +36,7 @@ impl Doors {
         for (queue, worker) in workers.iter().enumerate() {
             let ours = |report: &Report| matches!(report, Report::LaneOut(port, q, _) if (*port, usize::from(*q)) == (id, queue));
             let Report::LaneOut(_, _, Some(lane)) = self.await_report(*worker, ours)? else { continue };
-            self.bury(*worker, lane);
+            self.bury(*worker, id, lane);
             taking_in.push(*worker);
         }
         for worker in everybody {
@@ -57,10 +54,11 @@ impl Doors {
     }
 
     /// Closes a lane that its worker has handed back, in time or not, and gives it what frames the lane had.
-    pub(super) fn bury(&mut self, worker: u16, lane: Box<dyn Port>) {
+    pub(super) fn bury(&mut self, worker: u16, port: PortId, lane: Box<dyn Port>) {
         let load = &mut self.load[usize::from(worker)];
         *load = load.saturating_sub(1);
-        let remains = lane.close(&self.area);
+        let mut remains = lane.close(&self.area);
+        self.lost.extend(remains.lost.drain(..).map(|(reason, frames)| (port, reason, frames)));
         self.tell_for_sure(worker, Command::TakeIn(remains));
     }
 
@@ -76,7 +74,7 @@ impl Doors {
     ) {
         match is_open {
             true => self.tell_for_sure(from, Command::AddLane(port, queue, lane.0, lane.1)),
-            false => self.bury(from, lane.0),
+            false => self.bury(from, port, lane.0),
         }
         self.tell_for_sure(from, Command::Unpack(luggage));
     }
@@ -133,7 +131,10 @@ impl Doors {
 
 impl Door {
     /// Takes the program off its device, or removes a device that we made.
-    fn let_go_of_device(self) -> Result<(), ApiError> {
+    pub(super) fn let_go_of_device(self) -> Result<(), ApiError> {
+        // Before its program is off: by a bare cable the pod would speak to the node's kernel. With it goes what is in its namespace. One that
+        // is gone with the pod is what we want.
+        let removed = self.cable.map_or(Ok(()), |wanted| cable::remove(&wanted));
         if let Some(attached) = self.attached {
             // A pin that is gone already, because somebody removed it, is what we want.
             _ = attached.detach();
@@ -142,7 +143,6 @@ impl Door {
             // A device that the pod deleted already is what we want.
             _ = tap.remove();
         }
-        // With it goes what is in its namespace. One that is gone with the pod is what we want.
-        self.cable.map_or(Ok(()), |wanted| cable::remove(&wanted))
+        removed
     }
 }

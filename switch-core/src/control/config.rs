@@ -370,6 +370,7 @@ impl Daemon {
             self.ports.insert(id, life);
             self.close(id, true);
             left.iter().for_each(|left| remove_left_behind(left, self.homes.get(&left.name)));
+            self.dismiss_guard(id);
             self.tables.fdb.forget(id, true);
             self.end_flows_of(id);
             self.forget_counts_of(id);

@@ -359,6 +359,7 @@ impl Daemon {
                 if is_down {
                     remove_left_behind(&gone, self.homes.get(name));
                 }
+                self.dismiss_guard(id);
                 self.homes.put(name, None);
                 self.tables.fdb.forget(id, true);
                 self.end_flows_of(id);
@@ -370,10 +371,18 @@ impl Daemon {
 
     /// Closes what a port is made of; the snapshot in force does not name it, or it is dead.
     pub(super) fn close(&mut self, id: PortId, detach: bool) {
-        if let Some(PortLife::Up(door)) = self.ports.remove(&id)
-            && let Err(error) = self.doors.close(id, *door, detach)
-        {
-            tracing::error!("closing port {id}: {error}");
+        if let Some(PortLife::Up(mut door)) = self.ports.remove(&id) {
+            let closed = self.doors.close(id, &door).map(drop);
+            self.look_last(id, &mut door);
+            // Also behind a worker that is late: nobody would be there to do it then, and a program without a port drops what comes for ever.
+            let mut let_go = Ok(());
+            if detach {
+                let_go = door.let_go_of_device();
+                self.unseen.begin_anew(id);
+            }
+            if let Err(error) = closed.and(let_go) {
+                tracing::error!("closing port {id}: {error}");
+            }
         }
         self.tables.fdb.forget(id, false);
         // Whoever is sent to is asked for again, and so found elsewhere, or missed, at once and not when he has been silent for long.
@@ -433,6 +442,7 @@ impl Daemon {
             if let Some(port) = port {
                 remove_left_behind(&port.object, self.homes.get(&port.object.name));
             }
+            self.dismiss_guard(id);
         }
         for mail in self.doors.mail.iter() {
             _ = crate::worker::thread::command(mail, crate::worker::Command::Stop);

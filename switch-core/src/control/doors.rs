@@ -3,14 +3,16 @@
 
 use super::budget::{Budget, Wants};
 use super::cable;
+use super::guards::Guards;
 use super::home::Home;
 use super::links::{self, Link};
+use super::rtnl::Rtnl;
 use super::tap::{self, Tap, Wanted};
 use super::uplinks::shareable;
 use crate::config::checked::QUEUES_MAX;
 use crate::config::snapshot::{Live, PortId};
 use crate::config::taken::{SharedPorts, Taken};
-use crate::counter::LaneLoad;
+use crate::counter::{DropReason, LaneLoad};
 use crate::frame::{Area, Frame, TxQueue};
 use crate::port::Port;
 use crate::port::pcap::{self, PcapPort};
@@ -67,7 +69,7 @@ pub struct Door {
     pub holders: Vec<u16>,
     /// What each queue costs its worker.
     pub loads: Vec<Arc<LaneLoad>>,
-    /// What its device had lost before, as [`Link::lost`](super::links::Link).
+    /// What its device had lost before, as [`Rtnl::lost`].
     pub(super) lost_before: u64,
     /// Its device, if it is one that the switch made.
     pub tap: Option<Tap>,
@@ -132,6 +134,10 @@ pub struct Doors {
     pub ticket: Ticket,
     /// Devices whose ports were closed a moment ago, and when.
     pub(super) left: Vec<(u32, Instant)>,
+    /// Frames that closed lanes had from the kernel, or that it lost, and whose they were.
+    pub(super) lost: Vec<(PortId, DropReason, u64)>,
+    /// Programs on devices of ports that are down.
+    pub(super) guards: Guards,
     /// Cables that are new: their pods are to tell their neighbours of themselves once somebody listens.
     pub(super) fresh: Vec<cable::Wanted>,
     /// Devices that stay when a daemon dies once their ports are kept.
@@ -144,8 +150,23 @@ impl Doors {
         let load = vec![0; mail.len()];
         let backlog = mail.iter().map(|_| VecDeque::new()).collect();
         let (stash, emptied, fresh, fresh_taps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let left = Vec::new();
-        Self { engine, area, mail, load, stash, backlog, budget, emptied, ticket: 0, left, fresh, fresh_taps }
+        let (left, lost, guards) = (Vec::new(), Vec::new(), Guards::default());
+        Self {
+            engine,
+            area,
+            mail,
+            load,
+            stash,
+            backlog,
+            budget,
+            emptied,
+            ticket: 0,
+            left,
+            lost,
+            guards,
+            fresh,
+            fresh_taps,
+        }
     }
 
     /// Opens `port`, whose device was made in `home` if it was, and hands its lanes to their workers. It carries nothing until a snapshot
@@ -161,6 +182,7 @@ impl Doors {
         self.workers_take_commands()?;
         let made = self.make(id, port, home, until);
         let (mut door, lanes) = made.inspect_err(|_| self.leave(id))?;
+        self.guards.relieve(id, door.ifindex);
         for worker in 0..self.mail.len() {
             self.tell_for_sure(worker as u16, Command::OpenQueue(id, TxQueue::with_room()));
         }
@@ -184,7 +206,8 @@ impl Doors {
         Ok(match kind {
             PortKind::Xdp { device, .. } => {
                 let Some(wanted) = cable::Wanted::of(port, home) else {
-                    return self.open_xdp(id, device, (kind, settings), until);
+                    let link = |doors: &Self| doors.usable(device);
+                    return self.open_xdp(id, link, (kind, settings), until);
                 };
                 self.open_cable(id, wanted, port, until)?
             }
@@ -218,7 +241,8 @@ impl Doors {
         })
     }
 
-    /// A port with a veth pair. What was made for one that does not open goes again.
+    /// A port with a veth pair. One that is new is set up when its program is there, and not before. What was made for one that does not open
+    /// goes again.
     fn open_cable(
         &mut self,
         id: PortId,
@@ -235,7 +259,11 @@ impl Doors {
         self.admit(id, &Wants::Xdp { workers, ring_size: *ring_size })?;
         self.leave(id);
         let is_fresh = cable::open(&mut wanted)?;
-        let opened = self.open_xdp(id, device, (&port.kind, &port.settings), until);
+        let link = |doors: &Self| if is_fresh { doors.fitting(device) } else { doors.usable(device) };
+        let mut opened = self.open_xdp(id, link, (&port.kind, &port.settings), until);
+        if is_fresh {
+            opened = opened.and_then(|made| self.set_up(made, &wanted));
+        }
         let (door, lanes) = opened.inspect_err(|_| {
             if is_fresh && let Err(error) = cable::remove(&wanted) {
                 tracing::warn!("a device may be left behind: {error}");
@@ -245,6 +273,16 @@ impl Doors {
             self.fresh.push(wanted.clone());
         }
         Ok((Door { cable: Some(wanted), ..door }, lanes))
+    }
+
+    /// A new cable, on whose end its port is open.
+    fn set_up(&self, made: Made, wanted: &cable::Wanted) -> Result<Made, ApiError> {
+        let Err(error) = cable::set_up(wanted) else { return Ok(made) };
+        let (door, lanes) = made;
+        close_unused(lanes, &self.area);
+        // If that fails it is tried once more, and told of.
+        _ = Door { cable: Some(wanted.clone()), ..door }.let_go_of_device();
+        Err(error)
     }
 
     /// A port without a device.
@@ -309,17 +347,26 @@ impl Doors {
     fn open_xdp(
         &mut self,
         id: PortId,
-        name: &str,
+        link: impl FnOnce(&Self) -> Result<Link, ApiError>,
         (kind, settings): (&PortKind, &PortSettings),
         until: Instant,
     ) -> Result<Made, ApiError> {
-        let PortKind::Xdp { mode, queues, ring_size, busy_poll_us, take, when_dead, dead_after_ms, .. } =
-            kind
+        let PortKind::Xdp {
+            device: name,
+            mode,
+            queues,
+            ring_size,
+            busy_poll_us,
+            take,
+            when_dead,
+            dead_after_ms,
+            ..
+        } = kind
         else {
             return Err(ApiError::new(Code::Internal, "not an xdp port"));
         };
         self.engine()?;
-        let link = self.usable(name)?;
+        let link = link(self)?;
         kind.shared_nic().map_or(Ok(()), |_| shareable(&link))?;
         let present = socket::queues(name).min(u32::from(QUEUES_MAX));
         let queues = if *queues == 0 { present } else { u32::from(*queues) };
@@ -358,7 +405,7 @@ impl Doors {
             mode_reason: opened.mode_reason,
             holders: opened.holders,
             loads: Vec::new(),
-            lost_before: link.lost,
+            lost_before: Rtnl::open().map_or(link.lost, |rtnl| rtnl.lost(&link)),
             tap: None,
             cable: None,
             attached: Some(opened.attached),
@@ -390,6 +437,17 @@ impl Doors {
 
     /// The device, if it can be opened now.
     pub(super) fn usable(&self, name: &str) -> Result<Link, ApiError> {
+        let link = self.fitting(name)?;
+        if !link.is_up {
+            return Err(ApiError::new(Code::System, format!("device {name} is down"))
+                .field("device")
+                .hint(format!("ip link set {name} up")));
+        }
+        Ok(link)
+    }
+
+    /// The device, if it can be opened once it is up.
+    fn fitting(&self, name: &str) -> Result<Link, ApiError> {
         let link = links::find(name)
             .map_err(|error| {
                 ApiError::new(Code::System, format!("netlink: {error}")).hint(
@@ -401,11 +459,6 @@ impl Doors {
                     .field("device")
                     .hint("`ip link` lists those of the daemon's network namespace")
             })?;
-        if !link.is_up {
-            return Err(ApiError::new(Code::System, format!("device {name} is down"))
-                .field("device")
-                .hint(format!("ip link set {name} up")));
-        }
         let mtu_max = self.xdp_mtu_max();
         if link.mtu > u32::from(mtu_max) {
             let text = format!("device {name} has an MTU of {}, an xdp port takes up to {mtu_max}", link.mtu);
@@ -470,6 +523,14 @@ impl Doors {
     /// Lets the workers go on, with the snapshot of `generation` at the earliest.
     pub(super) fn go_on(&mut self, handover: &Handover, generation: u64) -> Result<(), ApiError> {
         handover.end(generation).try_for_each(|(worker, command)| self.tell(worker, command))
+    }
+}
+
+/// Closes lanes that no worker had.
+pub(super) fn close_unused(lanes: Vec<Box<dyn Port>>, area: &Area) {
+    for holder in lanes.into_iter().filter_map(|lane| lane.close(area).holder) {
+        let found = area.reclaim(holder, |_| {});
+        debug_assert_eq!(found, 0, "a lane that no worker had holds no frame");
     }
 }
 

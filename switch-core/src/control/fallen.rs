@@ -2,6 +2,7 @@
 //! *up* again. Nobody is asked; a declared port stays declared.
 
 use super::daemon::{Daemon, PortLife};
+use super::doors::Doors;
 use super::links::{Link, LinkEvent};
 use super::retry::Retry;
 use super::rtnl::Rtnl;
@@ -30,7 +31,10 @@ impl Daemon {
                 tracing::info!(port = %name, mode = door.mode, "port is up");
                 PortLife::Up(Box::new(door))
             }
-            Err(error) => PortLife::Down(error.to_string()),
+            Err(error) => {
+                self.doors.find_guard(id, &port.object.kind);
+                PortLife::Down(error.to_string())
+            }
         };
         match &life {
             PortLife::Up(_) => _ = self.retries.remove(&id),
@@ -60,11 +64,14 @@ impl Daemon {
         tracing::warn!(port = name, reason, "port is down");
         if let Some(PortLife::Up(mut door)) = self.ports.insert(id, PortLife::Down(reason.clone())) {
             self.republish();
-            // A device that we made stays as it is, with what the pod did to it, and is found again.
-            let detach = door.tap.is_none();
+            // A device that we made stays as it is, with what the pod did to it, and is found again; and so does the program that keeps a
+            // pod from the node's kernel.
+            let guard = Doors::guard_of(&door);
+            let detach = door.tap.is_none() && guard.is_none();
             door.cable = None;
             self.ports.insert(id, PortLife::Up(door));
             self.close(id, detach);
+            self.doors.guards.post(id, guard);
             self.pin_statics();
         }
         if let Some(name) = self.name_of(id).cloned() {
@@ -90,6 +97,7 @@ impl Daemon {
             }
             match event {
                 LinkEvent::Gone(index) => {
+                    self.dismiss_guards(|on| on == *index);
                     if let Some(id) = self.port_on(*index) {
                         self.fall(id, GONE.into());
                     }
@@ -130,6 +138,7 @@ impl Daemon {
             _ => None,
         };
         let ports: Vec<_> = self.ports.iter().filter_map(|(id, life)| Some((*id, index(life)?))).collect();
+        self.dismiss_guards(|on| matches!(rtnl.link_at(on), Ok(None)));
         for (id, index) in ports {
             match rtnl.link_at(index) {
                 Ok(Some(link)) => self.link_changed(id, &link),
@@ -235,7 +244,7 @@ impl Daemon {
                     let is_open = self.is_lane_of(port, &lane.1);
                     self.doors.give_back(from, (port, queue), lane, luggage, is_open);
                 }
-                Report::LaneOut(_, _, Some(lane)) => self.doors.bury(worker, lane),
+                Report::LaneOut(port, _, Some(lane)) => self.doors.bury(worker, port, lane),
                 Report::Moved(moved) => self.tell_move(&moved),
                 Report::Refused(refused) => self.tell_refused(&refused),
                 Report::Logged(logged) => self.tell_logged(&logged),
@@ -251,6 +260,9 @@ impl Daemon {
                 | Report::Unpacked(_) => {}
             }
         }
+        // Their ports may be others' by now.
+        let late: u64 = self.doors.lost.drain(..).map(|(_, _, frames)| frames).sum();
+        self.unseen.note_gone(late);
         for (port, load, errno) in dead {
             if self.is_lane_of(port, &load) {
                 let error = std::io::Error::from_raw_os_error(errno);

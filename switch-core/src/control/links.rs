@@ -41,6 +41,8 @@ pub struct Link {
     pub is_tun: bool,
     /// It is one end of a veth pair.
     pub is_veth: bool,
+    /// The other end of a veth pair, if it is in another namespace: its index there, and the number by which that is known here.
+    pub far_end: Option<(u32, i32)>,
     /// What kind of device it is, if software made it: `veth`, `bridge`, `vlan`, …
     pub kind: Option<String>,
     /// The bridge, bond or other device that it is a member of.
@@ -48,6 +50,8 @@ pub struct Link {
     /// Frames that were on their way to the switch, and that the kernel had no room for: of a TUN or TAP device those that it was to
     /// send, of another those that its hardware received.
     pub lost: u64,
+    /// Frames that it was to send, and that it dropped.
+    pub unsent: u64,
 }
 
 /// What happened to a device.
@@ -132,17 +136,20 @@ pub(super) fn read(message: &LinkMessage) -> Link {
         is_up: message.header.flags.contains(LinkFlags::Up),
         ..Link::default()
     };
-    let (mut unsent, mut unreceived) = (0, 0);
+    let mut unreceived = 0;
+    let (mut end, mut end_in) = (None, None);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Stats64(counts) => {
-                (unsent, unreceived) = (counts.tx_dropped, counts.rx_missed_errors)
+                (link.unsent, unreceived) = (counts.tx_dropped, counts.rx_missed_errors)
             }
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Xdp(xdp) => link.xdp = read_xdp(xdp),
             LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
             LinkAttribute::Address(address) => link.mac = address.as_slice().try_into().ok().map(Mac),
+            LinkAttribute::Link(index) => end = Some(*index),
+            LinkAttribute::LinkNetNsId(id) => end_in = Some(*id),
             LinkAttribute::Controller(index) if *index != 0 => link.master = Some(*index),
             LinkAttribute::LinkInfo(info) => {
                 link.kind = info.iter().find_map(|info| match info {
@@ -155,7 +162,8 @@ pub(super) fn read(message: &LinkMessage) -> Link {
             _ => {}
         }
     }
-    link.lost = if link.is_tun { unsent } else { unreceived };
+    link.far_end = end.zip(end_in).filter(|_| link.is_veth);
+    link.lost = if link.is_tun { link.unsent } else { unreceived };
     link
 }
 

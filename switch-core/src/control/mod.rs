@@ -77,6 +77,7 @@ mod flow_events;
 mod flow_explain;
 mod flows;
 mod gratuitous;
+mod guards;
 pub mod history;
 mod home;
 pub(crate) mod input;

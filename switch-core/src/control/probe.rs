@@ -3,7 +3,7 @@
 //! port with `mode: auto` tries, but for what it does not try ([`doubt`]).
 
 use super::daemon::{Daemon, PortLife};
-use super::doors::{OPEN_PATIENCE, hook_of};
+use super::doors::{OPEN_PATIENCE, close_unused, hook_of};
 use super::links::Link;
 use super::uplinks::shareable;
 use crate::config::checked::QUEUES_MAX;
@@ -14,7 +14,8 @@ use crate::port::xdp::socket;
 use crate::port::xdp::umem::TxMetadata;
 use std::time::Instant;
 use switch_api::{
-    ApiError, Code, DEAD_AFTER_MS_DEFAULT, Mac, ProbeReply, RING_SIZE_DEFAULT, Take, Tried, WhenDead, XdpMode,
+    ApiError, Code, DEAD_AFTER_MS_DEFAULT, Mac, Name, PortKind, ProbeReply, RING_SIZE_DEFAULT, Take, Tried,
+    WhenDead, XdpMode,
 };
 
 /// From fast to slow.
@@ -33,6 +34,13 @@ impl Daemon {
             return Err(ApiError::new(Code::Busy, format!("device {name} is port {port}"))
                 .field("device")
                 .hint(format!("`switch-ctl port show {port}` says how it runs, and why not faster")));
+        }
+        if let Some(port) = self.guarded(&link) {
+            let text =
+                format!("device {name} is port {port}, which is down, and whose program guards it meanwhile");
+            return Err(ApiError::new(Code::Busy, text).field("device").hint(format!(
+                "`switch-ctl port show {port}` says why it is down; delete it to have its device tried"
+            )));
         }
         let engine = self.doors.engine.as_ref().map_err(|reason| {
             ApiError::new(Code::Unsupported, format!("no xdp port is possible here: {reason}"))
@@ -59,6 +67,15 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// The port that is down, and whose program is on a device all the same: a probe would take it off.
+    fn guarded(&self, link: &Link) -> Option<&Name> {
+        let is_its = |kind: &PortKind| matches!(kind, PortKind::Xdp { device, .. } if *device == link.name);
+        let mut ports = self.model.ports.iter().filter(|_| link.xdp.is_some());
+        ports.find(|(_, port)| is_its(&port.object.kind)).map(|(name, _)| name)
+    }
+}
+
 fn try_mode(engine: &Engine, area: &Area, device: &Device, what: &str, mode: XdpMode, jumbo: bool) -> Tried {
     let settings = Settings {
         take: Take::Nothing,
@@ -74,12 +91,7 @@ fn try_mode(engine: &Engine, area: &Area, device: &Device, what: &str, mode: Xdp
         Ok(opened) => opened,
         Err(error) => return tried(false, error.to_string()),
     };
-    for lane in opened.lanes {
-        if let Some(holder) = lane.close(area).holder {
-            let found = area.reclaim(holder, |_| {});
-            debug_assert_eq!(found, 0, "a lane that no worker had holds no frame");
-        }
-    }
+    close_unused(opened.lanes, area);
     match opened.attached.detach() {
         Ok(()) => tried(true, format!("{} of {} queues bound", device.queues, device.queues)),
         Err(error) => tried(true, format!("but the program could not be taken off again: {error}")),

@@ -84,6 +84,23 @@ impl Rtnl {
         self.one(request)
     }
 
+    /// What a device lost of what was on its way to the switch: also what a pod's end of a veth pair could not hand it, because its ring or queue
+    /// was full, which that end alone counts (drivers/net/veth.c). It is asked for from here, and what it says no socket has counted: a socket's
+    /// drops are behind that ring. An end that is in the same namespace may be another port's, which tells of them itself.
+    pub fn lost(&self, link: &Link) -> u64 {
+        // One that is gone, or cannot be asked, has nothing to tell.
+        let unsent = link.far_end.and_then(|end| self.unsent_by(end).ok());
+        link.lost + unsent.unwrap_or(0)
+    }
+
+    /// What a device in the namespace of this number was to send, and dropped.
+    fn unsent_by(&self, (index, netns): (u32, i32)) -> io::Result<u64> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        request.attributes.push(LinkAttribute::IfNetnsId(netns));
+        self.one(request)?.map(|link| link.unsent).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     /// Every device.
     pub fn links(&self) -> io::Result<Vec<Link>> {
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());

@@ -3,14 +3,17 @@
 //! kernel's own counts of them are read when somebody asks for counters, and what they grew by is the port's.
 //!
 //! What AF_XDP sockets drop the workers count themselves (`rx-missed`); a device counts those as well, under `rx_dropped`, so of an
-//! xdp port's device only `rx_missed_errors` counts here: what its hardware had no room for.
+//! xdp port's device only `rx_missed_errors` counts here: what its hardware had no room for; and of a veth pair into a pod what the pod's end
+//! could not hand over ([`Rtnl::lost`]).
 
 use super::daemon::{Daemon, PortLife};
+use super::doors::Door;
 use super::rtnl::Rtnl;
 use crate::config::snapshot::PortId;
 use crate::counter::DropReason;
 use crate::port::xdp::program::Dropped;
 use std::collections::BTreeMap;
+use std::io;
 
 /// What it is that counts, so that each count is told apart from the next one's: the device's index, and why it drops.
 type Source = (u32, DropReason);
@@ -41,9 +44,46 @@ impl Unseen {
         let stood = self.stood.entry((port, source)).or_insert(first);
         let grown = now.checked_sub(*stood).unwrap_or(now);
         *stood = now;
-        if grown > 0 {
-            *self.frames.entry((port, source.1)).or_default() += grown;
+        self.add(port, source.1, grown);
+    }
+
+    /// What a closed lane of a port had not told.
+    fn add(&mut self, port: PortId, reason: DropReason, frames: u64) {
+        if frames > 0 {
+            *self.frames.entry((port, reason)).or_default() += frames;
         }
+    }
+
+    /// The same, of ports of which nobody knows any more.
+    pub(super) fn note_gone(&mut self, frames: u64) {
+        self.gone += frames;
+    }
+
+    /// What the kernel says of an open port's device, and what its program does.
+    fn look(&mut self, port: PortId, door: &Door, rtnl: &io::Result<Rtnl>) {
+        let device = match (&door.tap, rtnl) {
+            (Some(tap), _) => Some(tap.link().clone()),
+            (None, Ok(rtnl)) if door.ifindex != 0 => rtnl.link_at(door.ifindex).ok().flatten(),
+            _ => None,
+        };
+        if let Some(link) = device {
+            let lost = rtnl.as_ref().map_or(link.lost, |rtnl| rtnl.lost(&link));
+            self.note(port, (link.index, DropReason::DeviceFull), door.lost_before, lost);
+        }
+        if let Some(attached) = &door.attached {
+            self.note_program(port, door.ifindex, attached.dropped());
+        }
+    }
+
+    /// What an earlier daemon's death cost is told by the next.
+    fn note_program(&mut self, port: PortId, ifindex: u32, dropped: Dropped) {
+        self.note(port, (ifindex, DropReason::DeadMan), 0, dropped.dead);
+        self.note(port, (ifindex, DropReason::PortClosed), 0, dropped.closed);
+    }
+
+    /// The program is off a port's device, and with it its counts: the next begins at nothing.
+    pub(super) fn begin_anew(&mut self, port: PortId) {
+        self.stood.retain(|(of, (_, reason)), _| *of != port || *reason == DropReason::DeviceFull);
     }
 
     /// A port is gone, and its number will be another's.
@@ -70,22 +110,30 @@ impl Daemon {
         self.look_at_taps();
         let rtnl = Rtnl::open();
         for (id, life) in self.ports.iter().filter(|(id, _)| is_meant(id)) {
-            let PortLife::Up(door) = life else { continue };
-            let device = match (&door.tap, &rtnl) {
-                (Some(tap), _) => Some(tap.link().clone()),
-                (None, Ok(rtnl)) if door.ifindex != 0 => rtnl.link_at(door.ifindex).ok().flatten(),
-                _ => None,
-            };
-            if let Some(link) = device {
-                let source = (link.index, DropReason::DeviceFull);
-                self.unseen.note(*id, source, door.lost_before, link.lost);
+            if let PortLife::Up(door) = life {
+                self.unseen.look(*id, door, &rtnl);
             }
-            if let Some(attached) = &door.attached {
-                // What an earlier daemon's death cost is told by the next.
-                let Dropped { dead, closed } = attached.dropped();
-                self.unseen.note(*id, (door.ifindex, DropReason::DeadMan), 0, dead);
-                self.unseen.note(*id, (door.ifindex, DropReason::PortClosed), 0, closed);
-            }
+        }
+        self.look_at_guards(only);
+    }
+
+    /// What programs dropped whose ports are down.
+    pub(super) fn look_at_guards(&mut self, only: Option<PortId>) {
+        for (port, guard) in self.doors.guards.of(only) {
+            self.unseen.note_program(port, guard.ifindex(), guard.dropped());
+        }
+    }
+
+    /// The last look at a port whose lanes were closed just now, and whose device may be let go of: nobody could ask later.
+    pub(super) fn look_last(&mut self, port: PortId, door: &mut Door) {
+        if let Some(tap) = &mut door.tap {
+            tap.ask();
+            // Whatever happened to it, it is closed.
+            _ = tap.look();
+        }
+        self.unseen.look(port, door, &Rtnl::open());
+        for (port, reason, frames) in self.doors.lost.drain(..) {
+            self.unseen.add(port, reason, frames);
         }
     }
 }
@@ -108,6 +156,17 @@ mod tests {
         unseen.note(1, (8, FULL), 0, 5);
         unseen.note(1, (8, FULL), 0, 2);
         assert_eq!(unseen.of(1, FULL), 10 + 5 + 2);
+    }
+
+    #[test]
+    fn a_program_that_was_taken_off_began_anew_though_it_stands_higher_than_before() {
+        let (mut unseen, closed) = (Unseen::default(), DropReason::PortClosed);
+        for (count, full) in [(5, 103), (7, 104)] {
+            unseen.note(1, (7, closed), 0, count);
+            unseen.note(1, (7, FULL), 100, full);
+            unseen.begin_anew(1);
+        }
+        assert_eq!((unseen.of(1, closed), unseen.of(1, FULL)), (5 + 7, 4));
     }
 
     #[test]

@@ -41,7 +41,7 @@ reasons! {
         VnetChecksum = "vnet-checksum": "a pod's virtio_net_hdr leaves a checksum open that the frame does not have there",
         VnetSegments = "vnet-segments": "a pod's virtio_net_hdr says of a frame that it stands for several, which its headers do not bear out",
         RxMissed = "rx-missed": "the kernel had no frame or no ring entry to receive it into: the switch was asleep or behind",
-        DeviceFull = "device-full": "the kernel dropped it at the port's device before the switch read it: the device's queue was full, so the switch was behind or stopped",
+        DeviceFull = "device-full": "the kernel dropped it at the port's device before the switch read it: the device's queue was full, so the switch was behind or stopped; or, of a veth pair into a pod, its ring was, so that the kernel was",
         DeadMan = "dead-man": "the program of an xdp port dropped it because nobody beat: the switch was stopped, hung or not there (`port add xdp --when-dead`); counted beyond its restart",
     }
     Parse {
@@ -142,7 +142,7 @@ reasons! {
     Emit {
         FloodOff = "flood-off": "no known destination, and no port of the VLAN is given such frames",
         NoMember = "no-other-member": "to be flooded, but no other port is in the VLAN",
-        PortClosed = "port-closed": "the port is not open: its policy is not in force yet, or it is going away",
+        PortClosed = "port-closed": "the port is not open: its policy is not in force yet, it is down, or it is going away",
         BadSuperframe = "bad-superframe": "a train of segments whose headers do not say how to cut it up",
         NoSegmentFrame = "no-segment-frame": "no free frame to cut a superframe into; give the switch more with --frames",
         TxQueueFull = "tx-queue-full": "the port it was to leave by takes frames slower than they come",

@@ -89,6 +89,8 @@ pub struct Remains {
     pub frames: Vec<Frame>,
     /// The record of frames the kernel had. Nobody writes them any more.
     pub holder: Option<Holder>,
+    /// Frames outside, by the law of packets, of which it had not told: what the kernel had for it, and what that lost.
+    pub lost: Vec<(DropReason, u64)>,
 }
 
 /// One lane: one queue of a port, owned by one worker. No method blocks or allocates, but for `close`,

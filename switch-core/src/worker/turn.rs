@@ -453,7 +453,7 @@ impl Turn {
     }
 
     fn take_remains(&mut self, remains: Remains) {
-        let Remains { frames, holder } = remains;
+        let Remains { frames, holder, .. } = remains;
         let mut taken = frames.len();
         self.pool.note_taken(taken);
         for frame in frames {

@@ -5,6 +5,7 @@ use rustix::process::Signal;
 use std::net::UdpSocket;
 use std::time::Duration;
 use switch_api::{ByName, Done, PacketCounts, PortSettings, Request};
+use switch_lab::trouble::Hung;
 use switch_lab::{Daemon, Net, Node, Pod, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -14,11 +15,13 @@ const DEAD: Duration = Duration::from_millis(1300);
 
 /// Sends datagrams to nobody's port, as fast as it can.
 fn flood(net: &Net, to: &'static str, count: usize) {
-    let work = move || {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        (0..count).filter(|_| socket.send_to(&[7; 100], (to, 9)).is_ok()).count()
-    };
-    net.inside(work).join().unwrap();
+    net.inside(move || send(to, count)).join().unwrap();
+}
+
+/// The same, in the namespace of the calling thread.
+fn send(to: &str, count: usize) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    (0..count).for_each(|_| _ = socket.send_to(&[7; 100], (to, 9)));
 }
 
 /// Two pods that know each other, the first by a TAP, the second by AF_XDP.
@@ -74,6 +77,93 @@ fn what_a_pod_sent_came_in_or_the_kernel_dropped_it_by_name() {
     let _: Done = daemon.call(&Request::PortDelete(ByName { name: "tap1".parse().unwrap() }));
     assert!(daemon.stats().packets.outside >= outside);
     wait_until("the law holds without the port", LONG, || holds(&daemon.stats().packets));
+    daemon.assert_conserved();
+}
+
+/// Packets of which the switch, or the kernel for it, knows what became.
+fn known(daemon: &Daemon) -> u64 {
+    let packets = daemon.stats().packets;
+    packets.received + packets.outside
+}
+
+/// Packets that pods' devices have sent, or dropped instead.
+fn said(pods: &[Pod]) -> u64 {
+    pods.iter().map(|pod| pod.sent().unwrap()).map(|(sent, dropped)| sent + dropped).sum()
+}
+
+fn delete(daemon: &Daemon, port: &str) -> Result<Done, switch_api::ApiError> {
+    daemon.client().call(&Request::PortDelete(ByName { name: port.parse().unwrap() }))
+}
+
+/// Nobody asked for counters between the drops and the port's end.
+#[test]
+fn what_a_port_lost_shortly_before_it_was_deleted_is_in_the_sum() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    let pods = tap_and_xdp(&node, &daemon);
+    let before = (known(&daemon), said(&pods));
+    daemon.signal(Signal::STOP);
+    flood(&pods[0].net, "10.66.0.2", 5000);
+    std::thread::sleep(DEAD);
+    flood(&pods[1].net, "10.66.0.1", 700);
+    daemon.signal(Signal::CONT);
+    // What waits in the TAP's queue comes in.
+    std::thread::sleep(DEAD);
+    let sent = said(&pods) - before.1;
+    assert!(sent >= 5700, "{sent}");
+    for port in ["tap1", "pod2"] {
+        delete(&daemon, port).unwrap();
+    }
+    let known = known(&daemon) - before.0;
+    assert!(known >= sent, "of {sent} packets only {known} are known");
+    wait_until("the law holds", LONG, || holds(&daemon.stats().packets));
+    daemon.assert_conserved();
+}
+
+/// The kernel had received packets that nobody took in any more, and lost others that nobody asked it for.
+#[test]
+fn what_lay_in_a_sockets_ring_when_its_port_was_deleted_is_in_the_sum() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    let pods = tap_and_xdp(&node, &daemon);
+    let before = (known(&daemon), said(&pods));
+    let hung = Hung::thread(daemon.pid(), "worker-0").unwrap();
+    // At once: a little later its program drops what comes.
+    flood(&pods[1].net, "10.66.0.1", 500);
+    let sent = said(&pods) - before.1;
+    let late = delete(&daemon, "pod2").unwrap_err();
+    assert!(late.message.contains("worker 0"), "{late:?}");
+    drop(hung);
+    let gone = || known(&daemon).saturating_sub(before.0);
+    wait_until("all are known", LONG, || gone() >= sent);
+    wait_until("the law holds", LONG, || holds(&daemon.stats().packets));
+    daemon.assert_conserved();
+}
+
+/// The kernel's thread between the two ends of the cable does not keep up with several cores that send.
+#[test]
+fn what_finds_no_room_on_a_cable_is_told_of_though_the_pods_end_alone_counts_it() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    let pods = tap_and_xdp(&node, &daemon);
+    let threaded = "echo 1 > /sys/class/net/pod2/threaded";
+    switch_lab::net::run("ip", &["netns", "exec", node.net.name(), "sh", "-c", threaded]);
+    let ways = ["rx-missed", "dead-man", "port-closed", "device-full"];
+    let told = || daemon.port("pod2").counters.rx_packets + lost(&daemon, "pod2", &ways);
+    let at_the_pod = || pods[1].sent().unwrap();
+    let (sent, full) = at_the_pod();
+    let before = sent - told();
+    wait_until("the cable is full", LONG, || {
+        let senders: Vec<_> = (0..4).map(|_| pods[1].net.inside(|| send("10.66.0.1", 20_000))).collect();
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        at_the_pod().1 > full
+    });
+    wait_until("all is told of", LONG, || {
+        let (sent, full) = at_the_pod();
+        // Not twice either.
+        sent + full - told() == before && lost(&daemon, "pod2", &["device-full"]) == full
+    });
+    wait_until("the law holds", LONG, || holds(&daemon.stats().packets));
     daemon.assert_conserved();
 }
 

@@ -13,6 +13,7 @@ mod events;
 mod first_instant;
 mod follow;
 mod frames;
+mod guarded;
 mod hostile;
 mod ipam;
 mod joined;

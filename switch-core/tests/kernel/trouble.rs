@@ -104,7 +104,7 @@ fn a_missing_capability_is_named() {
 }
 
 /// Another program's socket on the first queue of the node's device.
-fn take_queue(node: &Node, device: &str) -> XdpSocket {
+pub(crate) fn take_queue(node: &Node, device: &str) -> XdpSocket {
     let device = device.to_owned();
     let take = move || {
         let (area, _) = Area::new(AreaSize { chunk_bytes: 2048, chunks: 64, large: 0 }).unwrap();
@@ -113,7 +113,9 @@ fn take_queue(node: &Node, device: &str) -> XdpSocket {
         for ring in [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_RX_RING] {
             taker.set_ring_size(ring, 64).unwrap();
         }
-        taker.bind(socket::index(&device).unwrap(), 0, libc::XDP_COPY, None).unwrap();
+        let index = socket::index(&device).unwrap();
+        // Who had it before may have it for a moment still.
+        wait_until("it is taken", LONG, || taker.bind(index, 0, libc::XDP_COPY, None).is_ok());
         taker
     };
     node.net.inside(take).join().unwrap()

@@ -348,7 +348,7 @@ fn a_restart_says_why_a_port_is_not_in_a_faster_mode() {
     let mut daemon = node.start(&options);
     wait_until("ping after a restart", LONG, || pods[0].reaches("10.66.0.2"));
     let (mode, reason) = says(&daemon, "pod1");
-    assert!(mode == "generic" && reason.contains("earlier daemon's program"), "{mode}: {reason}");
+    assert!(mode == "generic" && reason.contains("earlier program"), "{mode}: {reason}");
     assert_eq!(says(&daemon, "pod2"), fast, "the other one is as it was");
     // As it says: added again, it is tried again.
     delete(&daemon, "pod1");

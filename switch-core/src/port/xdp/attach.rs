@@ -15,6 +15,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use switch_api::WhenDead;
 
 /// Who runs the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,11 +173,51 @@ impl Attached {
         self.networks.as_mut().map_or(Ok(()), |networks| networks.become_all(taken, ports))
     }
 
+    /// What stays on the device when this is dropped, if it keeps what comes from the node's kernel then.
+    pub fn guard(&self) -> Option<Guard> {
+        let drops = self.settings.when_dead == WhenDead::Drop;
+        drops.then(|| Guard { program: self.program.clone(), pin: self.pin.clone(), ifindex: self.ifindex })
+    }
+
     /// Takes the program off the device.
     pub fn detach(mut self) -> io::Result<()> {
         // The pin and our descriptor are the link's only owners: with both gone, so is the program.
         let removed = std::fs::remove_file(&self.pin);
         self.link = None;
+        removed
+    }
+}
+
+/// A program that was left on a device, without sockets.
+#[derive(Debug)]
+pub struct Guard {
+    program: Shared,
+    pin: PathBuf,
+    ifindex: u32,
+}
+
+impl Guard {
+    /// An earlier daemon's, if the device has one; `program` is the one of all ports.
+    pub(super) fn found(program: &Shared, directory: &Path, (device, ifindex): (&str, u32)) -> Option<Self> {
+        let pin = pin_path(directory, device, ifindex);
+        pin.exists().then(|| Self { program: program.clone(), pin, ifindex })
+    }
+
+    /// Of the device.
+    pub fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    /// As [`Attached::dropped`].
+    pub fn dropped(&self) -> Dropped {
+        self.program.lock().dropped(self.ifindex)
+    }
+
+    /// Takes it off the device, which may be gone.
+    pub fn take_off(self) -> io::Result<()> {
+        let removed = std::fs::remove_file(&self.pin);
+        // Its places were given back when it was left.
+        self.program.lock().forget(self.ifindex, 0..0);
         removed
     }
 }

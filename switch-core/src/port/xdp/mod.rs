@@ -196,6 +196,13 @@ impl XdpPort {
         total - std::mem::replace(&mut self.missed, total)
     }
 
+    /// Frames that came, and that nobody takes in any more. Of one in several chunks the last counts.
+    fn unread(&mut self) -> u64 {
+        let rx = &mut self.rings.rx;
+        let ends = |desc: libc::xdp_desc| u64::from(desc.options & libc::XDP_PKT_CONTD == 0);
+        (0..rx.waiting(u32::MAX)).map(|_| ends(rx.get())).sum()
+    }
+
     /// Frames that were for this lane and went nowhere since it was last asked, of one reason; of the other the next time.
     #[inline]
     fn newly_dropped(&mut self) -> Option<Dropped> {
@@ -375,12 +382,18 @@ impl Port for XdpPort {
         (self.in_fill + self.in_tx) as usize
     }
 
-    fn close(self: Box<Self>, _: &Area) -> Remains {
+    fn close(mut self: Box<Self>, _: &Area) -> Remains {
+        let missed = self.unjoined + self.newly_missed();
+        let lost = vec![
+            (DropReason::PortClosed, self.unread()),
+            (DropReason::RxMissed, missed),
+            (DropReason::TxRefused, self.refused),
+        ];
         let Self { rings, socket, holder, .. } = *self;
         drop(rings);
         // The kernel waits for its own readers before close returns: after it, no frame is written.
         drop(socket);
-        Remains { frames: Vec::new(), holder: Some(holder) }
+        Remains { frames: Vec::new(), holder: Some(holder), lost }
     }
 }
 

@@ -2,7 +2,7 @@
 //! the kernel, and why it is not a faster one is kept for `switch-ctl port`.
 
 use super::XdpPort;
-use super::attach::{self, AttachError, Attached, Hook};
+use super::attach::{self, AttachError, Attached, Guard, Hook};
 use super::beat::Beats;
 use super::program::{Kind, Program, Settings, Shared};
 use super::promiscuous::{Asker, Promiscuous};
@@ -20,9 +20,9 @@ use switch_api::{Take, XdpMode};
 /// `bind` answers EBUSY for a moment after another socket left the queue; so long it waits until it is tried again.
 const BIND_PAUSE: Duration = Duration::from_millis(5);
 
-/// Why a port that may be in any mode is in the slowest after a restart. That it was refused a faster one is not asked again: while
+/// Why a port that may be in any mode is in the slowest after a restart, or after it was down. That it was refused a faster one is not asked again: while
 /// there is a program in one mode the kernel takes none in another.
-const FOUND_GENERIC: &str = "an earlier daemon's program is there, in the generic mode, and was taken over; delete the port and add it again to \
+const FOUND_GENERIC: &str = "an earlier program of ours is there, in the generic mode, and was taken over; delete the port and add it again to \
      have faster ones tried";
 
 /// What every xdp port of the daemon shares.
@@ -188,6 +188,11 @@ impl Engine {
                 Err(error)
             }
         }
+    }
+
+    /// The program that an earlier daemon left on a device, if it did.
+    pub fn found_on(&self, device: &str, ifindex: u32) -> Option<Guard> {
+        Guard::found(&self.program, &self.directory, (device, ifindex))
     }
 
     /// The program of a device that takes so much.

@@ -1,0 +1,84 @@
+//! Programs that stay on the devices of ports that are down. Such a port's device may be there, set down for a moment or given another MTU, and
+//! without a program its pod would speak to the node's own kernel, past everything that the switch keeps it from. So the program of a port
+//! that drops while nobody beats is taken off only where its port goes, or its device; the port takes it over when it is open again.
+
+use super::daemon::Daemon;
+use super::doors::{Door, Doors};
+use super::links::Link;
+use super::rtnl::Rtnl;
+use crate::config::snapshot::PortId;
+use crate::port::xdp::attach::Guard;
+use std::collections::BTreeMap;
+use switch_api::PortKind;
+
+/// By port.
+#[derive(Debug, Default)]
+pub(super) struct Guards(BTreeMap<PortId, Guard>);
+
+impl Guards {
+    /// A port is down, and its device is guarded, if it is.
+    pub(super) fn post(&mut self, port: PortId, guard: Option<Guard>) {
+        self.0.extend(guard.map(|guard| (port, guard)));
+    }
+
+    /// Of each port, or of one, whose device is guarded.
+    pub(super) fn of(&self, only: Option<PortId>) -> impl Iterator<Item = (PortId, &Guard)> {
+        let is_meant = move |port: &PortId| only.is_none_or(|only| only == *port);
+        self.0.iter().map(|(port, guard)| (*port, guard)).filter(move |(port, _)| is_meant(port))
+    }
+
+    /// A port is open, on the device of that index: the program there is its own again.
+    pub(super) fn relieve(&mut self, port: PortId, ifindex: u32) {
+        if let Some(guard) = self.0.remove(&port).filter(|guard| guard.ifindex() != ifindex) {
+            take_off(guard);
+        }
+    }
+
+    /// A guard is needed no more. Whether there was one.
+    fn dismiss(&mut self, port: PortId) -> bool {
+        self.0.remove(&port).map(take_off).is_some()
+    }
+}
+
+/// A pin that is gone already, because somebody removed it, is what we want.
+fn take_off(guard: Guard) {
+    _ = guard.take_off();
+}
+
+impl Doors {
+    /// What may stay to guard a door's device when it is closed; none where the device is not there any more.
+    pub(super) fn guard_of(door: &Door) -> Option<Guard> {
+        let guard = door.attached.as_ref()?.guard()?;
+        let is_there = Rtnl::open().and_then(|rtnl| rtnl.link_at(guard.ifindex()));
+        // Where the kernel does not say, a device that is bare would be worse than a pin of none.
+        is_there.map_or(true, |link| link.is_some()).then_some(guard)
+    }
+
+    /// The program that an earlier daemon left on the device of a port that cannot be opened is that port's, too.
+    pub(super) fn find_guard(&mut self, port: PortId, kind: &PortKind) {
+        let (PortKind::Xdp { device, .. }, Ok(engine)) = (kind, &self.engine) else { return };
+        if self.guards.0.contains_key(&port) {
+            return;
+        }
+        let link = super::links::find(device).ok().flatten();
+        let guard = link.and_then(|Link { index, .. }| engine.found_on(device, index));
+        self.guards.post(port, guard);
+    }
+}
+
+impl Daemon {
+    /// A port is gone, or is to leave everything as it found it. What its program dropped while it was down is noted first.
+    pub(super) fn dismiss_guard(&mut self, port: PortId) {
+        self.look_at_guards(Some(port));
+        if self.doors.guards.dismiss(port) {
+            self.unseen.begin_anew(port);
+        }
+    }
+
+    /// Devices are gone from the daemon's namespace.
+    pub(super) fn dismiss_guards(&mut self, is_gone: impl Fn(u32) -> bool) {
+        let of_gone = self.doors.guards.of(None).filter(|(_, guard)| is_gone(guard.ifindex()));
+        let gone: Vec<PortId> = of_gone.map(|(port, _)| port).collect();
+        gone.into_iter().for_each(|port| self.dismiss_guard(port));
+    }
+}
