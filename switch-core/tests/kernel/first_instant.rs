@@ -207,14 +207,13 @@ fn a_pod_born_isolated_hears_nobody_from_its_first_instant() {
     }
 }
 
-/// The same while the daemon is killed and started again, over and over: at no moment is it open.
-#[test]
-fn across_restarts_nothing_passes_that_should_not() {
+/// The daemon is killed and started again, over and over, while a pod sends whose port `attach` makes: at no moment is it open.
+fn across_restarts(by: By, attach: fn(&Daemon, &Node, [Pod; 3]) -> [Pod; 3]) {
     let node = Node::new();
     let options = switchd().keeping_state();
     let mut daemon = node.start(&options);
-    let pods = closed_and_open(&daemon, &node, By::Receiver);
-    let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(&pods[2], "hostile"))));
+    let pods = closed_and_open(&daemon, &node, by);
+    let pods = attach(&daemon, &node, pods);
     let [kept, free] = Counting::both(&pods);
     let sender = sending(&pods[2].net, BOTH);
     for round in 0..RESTARTS {
@@ -233,4 +232,31 @@ fn across_restarts_nothing_passes_that_should_not() {
     println!("{RESTARTS} restarts: {kept} packets where none may be, {free} where they may");
     assert_eq!(kept, 0, "packets got in");
     assert!(free > RESTARTS, "{free} packets in {RESTARTS} lives of the daemon");
+}
+
+#[test]
+fn across_restarts_nothing_passes_that_should_not() {
+    for by in [By::Receiver, By::Sender] {
+        across_restarts(by, |daemon, _, pods| {
+            let _: Done = daemon.call(&Request::PortAdd(Box::new(labelled(&pods[2], "hostile"))));
+            pods
+        });
+    }
+}
+
+/// The same of a pod by AF_XDP, whose device and program stay while no daemon is there.
+#[test]
+fn across_restarts_by_xdp_nothing_passes_that_should_not() {
+    for by in [By::Receiver, By::Sender] {
+        across_restarts(by, |daemon, node, [db, open, _]| {
+            let hostile = node.pod(4);
+            for pod in [&db, &open] {
+                hostile.net.ip(&format!("neigh replace {} lladdr {} dev eth0", pod.ip, pod.mac()));
+            }
+            let port = xdp_port(&hostile.device, "br0", PortSettings::default());
+            let port = Port { workload: labelled(&hostile, "hostile").workload, ..port };
+            let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+            [db, open, hostile]
+        });
+    }
 }
