@@ -29,6 +29,8 @@ use crate::pipeline::dry::Dry;
 use crate::table::flow::watch::Watch;
 use crate::table::neigh;
 use crate::worker::Running;
+use crate::worker::patience::LINGERS_NS;
+use crate::worker::thread::now;
 use hashbrown::HashMap;
 use serde_json::Value;
 use std::sync::Arc;
@@ -189,7 +191,10 @@ impl Daemon {
     pub fn handle(&mut self, request: &Request, asker: &Asker) -> Result<Value, ApiError> {
         peer::allow(asker.role, request, |port| self.model.ports.get(port).map(|port| port.object.owner))?;
         let overridden = self.respect_owners(request, asker)?;
-        let answer = self.answer(request, asker)?;
+        self.doors.need_core_until(u64::MAX);
+        let answer = self.answer(request, asker);
+        self.doors.need_core_until(now().ns + LINGERS_NS);
+        let answer = answer?;
         self.tell_change(request, asker.caller, overridden);
         Ok(answer)
     }

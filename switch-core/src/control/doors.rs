@@ -145,6 +145,11 @@ pub struct Doors {
 }
 
 impl Doors {
+    /// Workers that poll in vain leave the control thread a core until then.
+    pub fn need_core_until(&self, ns: u64) {
+        self.mail.iter().for_each(|mail| mail.need_core_until(ns));
+    }
+
     /// None is open yet.
     pub fn new(engine: Result<Engine, String>, area: Arc<Area>, mail: Arc<[Mail]>, budget: Budget) -> Self {
         let load = vec![0; mail.len()];

@@ -9,7 +9,7 @@
 //! other side of a flow and goes elsewhere is asked about as a beginning.
 
 use super::flow::{self, Track, Tracked, WayOut};
-use super::judge::{Asking, Denied, both, egress, ingress};
+use super::judge::{Asking, Denied, both, egress, ingress, is_of_link};
 use super::note::Note;
 use super::refusals::{Logged, Refusals, Refused, Who};
 use super::verdict::{Verdict, Why};
@@ -185,7 +185,7 @@ pub(super) fn for_whom(
     let Ok(Read::Packet(header)) = read(view, area.bytes(frame), note) else { return None };
     let [_, dst] = header.ends?;
     let dst = binding::real(view, private, index).unwrap_or(dst);
-    is_ones(dst).then_some(dst)
+    (is_ones(dst) && !is_of_link(dst)).then_some(dst)
 }
 
 /// Whether an address is one interface's, as far as can be seen without its network: not a group's, nor everybody's.
@@ -359,7 +359,10 @@ fn tracked(
             }
             if flows.state(place).origin() == track.side {
                 both(view.snapshot, &header(view, bytes, note, track), view.facts, to, asking)?;
-            } else if view.facts.subject.egress.is_some() && !to.subject.may_be(track.packet.dst) {
+            } else if view.facts.subject.egress.is_some()
+                && !to.subject.may_be(track.packet.dst)
+                && !is_of_link(track.packet.dst)
+            {
                 // Whoever asked has another address.
                 return Err(DropReason::PolicyDestination.into());
             } else if !way.leads_back(flows, place) {

@@ -111,3 +111,18 @@ fn an_answer_leads_to_nobody_else() {
     }
     assert!(arrives(&mut net, WEB, OTHER, answer(&asks)));
 }
+
+/// Link-local addresses are nobody's who is declared: who allows their network allows whoever is on the link.
+#[test]
+fn link_local_addresses_are_the_links() {
+    let v6 = |station, to: &str| {
+        packet((station, mac(WEB)), "fe80::1".parse().unwrap(), to.parse().unwrap(), (Protocol::Udp, 53), 9)
+    };
+    let mut net = lab(&["10.9.0.0/16"]);
+    assert!(has(&mut net, &v6(mac(OTHER), "fe80::3")).is_empty(), "the network is not allowed");
+    let mut net = lab(&["fe80::/10", "169.254.0.0/16"]);
+    assert_eq!(has(&mut net, &v6(mac(OTHER), "fe80::3")), [OTHER]);
+    assert_eq!(has(&mut net, &to("169.254.7.7", mac(OTHER))), [OTHER]);
+    assert_eq!(has(&mut net, &v6([2, 0, 0, 0, 0, 99], "fe80::3")), [DB, OTHER, UPLINK]);
+    assert!(has(&mut net, &to("169.253.7.7", mac(OTHER))).is_empty());
+}

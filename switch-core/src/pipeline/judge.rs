@@ -2,6 +2,7 @@
 //! `after`. [`super::admit`] asks; who wants to know how many probes that takes asks the same, and counts ([`probed`]).
 
 use crate::acl::{self, Chains, Header, Ruling, Tier};
+use crate::config::gateway::is_link_local;
 use crate::config::snapshot::{PortFacts, Snapshot};
 use crate::counter::{Counters, DropReason};
 use crate::policy::{self, Slot};
@@ -180,7 +181,7 @@ fn egress_with<P: Probes>(
     let policing = &snapshot.policing;
     let policed = from.subject.egress.zip(header.ends);
     // Policies are asked about an address: only who has it may be sent what they say of it, whatever MAC is on it.
-    let is_another = |dst| !asking.itself && to.is_some_and(|to| !to.subject.may_be(dst));
+    let is_another = |dst| !asking.itself && to.is_some_and(|to| !to.subject.may_be(dst)) && !is_of_link(dst);
     if policed.is_some_and(|(_, [_, dst])| is_another(dst)) {
         return Err(DropReason::PolicyDestination.into());
     }
@@ -219,6 +220,13 @@ fn ingress_with<P: Probes>(
         }
         Some(policies_of((RECEIVER, set, src), snapshot, header, DropReason::PolicyIngress, asking))
     })
+}
+
+/// Whether an address is one that stations give themselves (RFC 4291 §2.5.6, RFC 3927): no workload is declared with it, and rules that allow it,
+/// by its network, mean whoever is on the link.
+pub(super) fn is_of_link(ip: u128) -> bool {
+    const V4: u128 = V4_MAPPED | 0xa9fe_0000;
+    is_link_local(ip) || (ip ^ V4) >> 16 == 0
 }
 
 /// The tiers of one end: lists, then what policies say, if they say anything, else lists again; and if nobody says anything, the

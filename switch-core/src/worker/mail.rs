@@ -16,6 +16,8 @@ use crate::port::{Port, Remains};
 use crate::table::flow::watch::Watch;
 use crate::table::wide::Key;
 use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 
@@ -126,6 +128,8 @@ pub struct Mail {
     pub waker: Waker,
     /// Whose box it is, once it runs: it may nap.
     thread: OnceLock<Thread>,
+    /// Until then the control thread needs a core, CLOCK_MONOTONIC.
+    core_needed_until: CachePadded<AtomicU64>,
 }
 
 impl Mail {
@@ -137,7 +141,19 @@ impl Mail {
             reports: ArrayQueue::new(COMMANDS * 4),
             waker: Waker::new()?,
             thread: OnceLock::new(),
+            core_needed_until: CachePadded::default(),
         })
+    }
+
+    /// The control thread has work until then: whoever polls in vain leaves it the core. [`u64::MAX`]: nobody knows yet how long.
+    pub fn need_core_until(&self, ns: u64) {
+        self.core_needed_until.store(ns, Relaxed);
+    }
+
+    /// See [`Self::need_core_until`].
+    #[inline]
+    pub fn core_is_needed_until(&self) -> u64 {
+        self.core_needed_until.load(Relaxed)
     }
 
     /// The calling thread is the worker whose box this is.

@@ -138,7 +138,8 @@ fn work(mut start: Start, mut watch: Watch, mut readable: Readable) {
         if outcome.stop {
             return bury(start.turn.into_doors());
         }
-        if patience.is_over(now.ns, outcome.frames) {
+        let others_ns = mail[usize::from(id)].core_is_needed_until();
+        if patience.is_over(now.ns, outcome.frames, others_ns) {
             if sleep(&mut start, &watch) > 0 {
                 patience.renew();
             }

@@ -134,7 +134,7 @@ pub(super) const POLICY: &[Mistake] = &[
     Mistake {
         what: "an allowed address leads to whoever has the MAC",
         file: "pipeline/judge.rs",
-        right: "to.is_some_and(|to| !to.subject.may_be(dst))",
+        right: "to.is_some_and(|to| !to.subject.may_be(dst)) && !is_of_link(dst)",
         wrong: "to.is_some_and(|_| false)",
         test: "pipeline::destination_tests",
         loom: false,
@@ -142,15 +142,15 @@ pub(super) const POLICY: &[Mistake] = &[
     Mistake {
         what: "an isolated workload answers whom nobody asked for",
         file: "pipeline/admit.rs",
-        right: "view.facts.subject.egress.is_some() && !to.subject.may_be(track.packet.dst)",
-        wrong: "false",
+        right: "                && !to.subject.may_be(track.packet.dst)\n",
+        wrong: "                && false\n",
         test: "pipeline::destination_tests",
         loom: false,
     },
     Mistake {
         what: "a flood of an isolated workload is for everybody",
         file: "pipeline/admit.rs",
-        right: "    is_ones(dst).then_some(dst)",
+        right: "    (is_ones(dst) && !is_of_link(dst)).then_some(dst)",
         wrong: "    None",
         test: "pipeline::destination_tests",
         loom: false,
