@@ -265,7 +265,7 @@ const WITHIN: &[(&str, &[&str])] = &[
             "crate::pipeline::judge::RULINGS_MAX",
             "crate::pipeline::live::STEPS_MAX",
             "crate::pipeline::live::EVENTS_MAX",
-            "crate::pipeline::ANNOUNCED_MAX",
+            "crate::pipeline::private::ANNOUNCED_MAX",
             "crate::host::advert::WITHDRAWN_MAX",
             "crate::table::lpm::arena::SLABS_MAX",
             "crate::table::lpm::part::RUNS_MAX",

@@ -10,13 +10,15 @@ use serde_json::json;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
-use switch_api::{Client, Done, DropCount, NetworkPolicy, Request};
+use switch_api::{Client, Done, DropCount, NetworkPolicy, PortSet, PortSettings, Request};
 use switch_lab::scenes::{labelled, shop};
 use switch_lab::{Options, sequence, wait_until};
 
 /// Pods by tap ports, and policies, each of an application: a small node's; and those of a full one, which has so many pods unless somebody says
 /// otherwise (kubelet's `maxPods`).
 const NODES: [(u8, u32); 2] = [(10, 8), (110, 50)];
+/// The workers of those that speak: one has both, and the other's core is left to whoever makes the tables; or each has one, and both poll.
+const WORKERS: [[u16; 2]; 2] = [[0, 0], [0, 1]];
 /// The first of the pods that nobody sends anything; below are those that speak, and the node.
 const QUIET: u8 = 10;
 /// Applications that they are of, as their labels say.
@@ -33,14 +35,15 @@ const SENT_MIN: u64 = 1_000;
 pub(super) const HELD: Held = Held::at_least("changes a second", 1_000.0);
 
 pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
-    let [small, full] = NODES;
-    let (small, full) = (storm(bench, small)?, storm(bench, full)?);
+    let ([small, full], [together, apart]) = (NODES, WORKERS);
+    let both = storm(bench, full, apart)?;
+    let (small, full) = (storm(bench, small, together)?, storm(bench, full, together)?);
     let detail = format!(
-        "policies are set one a request, by one client that waits for each answer, for {:.0} s, kept on disk, 2 workers; {small}; {full} (bars: p99 \
-         {BAR_MS} ms, 0 lost)",
+        "policies are set one a request, by one client that waits for each answer, for {:.0} s, kept on disk, 2 workers; {small}; {full}; where both workers of \
+         two cores poll for those that speak: {both} (bars: p99 {BAR_MS} ms, 0 lost)",
         DURATION.as_secs_f64(),
     );
-    let holds = small.holds() && full.holds();
+    let holds = small.holds() && full.holds() && both.holds();
     Ok(Figure::new("policy-updates", small.rate, HELD, detail).only_if(holds))
 }
 
@@ -78,7 +81,7 @@ impl fmt::Display for Storm {
     }
 }
 
-fn storm(bench: &Bench, of: (u8, u32)) -> Result<Storm, String> {
+fn storm(bench: &Bench, of: (u8, u32), workers: [u16; 2]) -> Result<Storm, String> {
     let options = Options::new(&bench.switchd).with("--cores 0,1").keeping_state();
     let (node, mut daemon, pods) = shop(&options);
     let mut client = daemon.client();
@@ -89,7 +92,11 @@ fn storm(bench: &Bench, of: (u8, u32)) -> Result<Storm, String> {
     for n in 0..of.1 {
         set(&mut client, of.1, n)?;
     }
-    // Of one worker, as in `set-updates`: where both workers poll, none of two cores is left for whoever makes the tables.
+    for (port, worker) in ["tap1", "tap3"].into_iter().zip(workers) {
+        let name = port.parse().map_err(|error| format!("{error}"))?;
+        let settings = PortSettings { worker: Some(worker), ..PortSettings::default() };
+        let _: Done = ask(&mut client, &Request::PortSet(PortSet { name, settings }))?;
+    }
     let [db, _, other] = &pods[..] else { return Err("three pods".into()) };
     wait_until("pods reach each other", PATIENCE, || other.reaches(&db.ip));
     let address = |ip: &str| ip.parse::<IpAddr>().map_err(|error| error.to_string());

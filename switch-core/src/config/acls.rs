@@ -139,14 +139,18 @@ impl Model {
 
     /// What a flow between two ports is admitted by, as far as this end goes: see [`super::snapshot::PortFacts::epoch`]. What is said of one
     /// port is another number than the same said of another: else it could move from one end of a flow to the other and their sum would stand,
-    /// and a flow to one workload would be one to any other of which the same is said.
+    /// and a flow to one workload would be one to any other of which the same is said, or to the next one that is given the port's number.
     pub fn epoch_of(&self, port: u16) -> u64 {
         let subject = self.policing.subject(port);
         let policies = subject.map_or(0, |subject| subject.epoch);
         match policies ^ self.listed.subject(port).epoch.rotate_left(31) {
             // Nothing is said of it, and it is nobody's: what leaves by one uplink and is answered by another is not asked about again.
             0 if !subject.is_some_and(|subject| subject.is_workload) => 0,
-            said => mix(said ^ mix(u64::from(port))),
+            said => {
+                let own = subject.map_or(&[][..], |subject| &*subject.own);
+                let words = own.iter().flat_map(|ip| [(*ip >> 64) as u64, *ip as u64]);
+                words.fold(mix(said ^ mix(u64::from(port))), |all, word| mix(all ^ word))
+            }
         }
     }
 }

@@ -128,6 +128,8 @@ pub struct Doors {
     pub(super) backlog: Vec<VecDeque<Command>>,
     /// What memory is spent on.
     pub budget: Budget,
+    /// There are no more cores than workers.
+    is_crowded: bool,
     /// Frames of the region that is being emptied, as workers hand them over.
     pub emptied: Vec<Frame>,
     /// Of the last handover of lanes.
@@ -145,9 +147,11 @@ pub struct Doors {
 }
 
 impl Doors {
-    /// Workers that poll in vain leave the control thread a core until then.
+    /// Workers that poll in vain leave the control thread a core until then, unless there is one that no worker has.
     pub fn need_core_until(&self, ns: u64) {
-        self.mail.iter().for_each(|mail| mail.need_core_until(ns));
+        if self.is_crowded {
+            self.mail.iter().for_each(|mail| mail.need_core_until(ns));
+        }
     }
 
     /// None is open yet.
@@ -156,8 +160,11 @@ impl Doors {
         let backlog = mail.iter().map(|_| VecDeque::new()).collect();
         let (stash, emptied, fresh, fresh_taps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (left, lost, guards) = (Vec::new(), Vec::new(), Guards::default());
+        // The program's cores, as its caller's `taskset` or control group left them.
+        let is_crowded = std::thread::available_parallelism().is_ok_and(|cores| mail.len() >= cores.get());
         Self {
             engine,
+            is_crowded,
             area,
             mail,
             load,
@@ -410,7 +417,7 @@ impl Doors {
             mode_reason: opened.mode_reason,
             holders: opened.holders,
             loads: Vec::new(),
-            lost_before: Rtnl::open().map_or(link.lost, |rtnl| rtnl.lost(&link)),
+            lost_before: Rtnl::open().ok().and_then(|rtnl| rtnl.lost(&link)).unwrap_or(link.lost),
             tap: None,
             cable: None,
             attached: Some(opened.attached),

@@ -135,14 +135,32 @@ impl Daemon {
             EndpointRef::Port(name) => self.model.ports.get(name).map(|port| port.id),
             EndpointRef::Address(_) => self.port_at(ip),
         };
-        let egress = self.judge(port(&asked.from, from), &header, PolicyType::Egress);
+        let mut egress = self.judge(port(&asked.from, from), &header, PolicyType::Egress);
         let own = port(&asked.to, to);
         let towards = own.or_else(|| self.port_towards(vrf, to));
         let mut ingress = self.judge(towards, &header, PolicyType::Ingress);
+        let is_workload = |port| self.model.policing.subject(port).is_some_and(|subject| subject.is_workload);
+        if own.is_none() && egress.passes && self.is_isolated(from) && towards.is_some_and(is_workload) {
+            let router = self.port_name(towards.unwrap_or_default());
+            egress = Judgement {
+                passes: false,
+                rule: None,
+                why: format!(
+                    "policy-destination: it is led to workload {router}, which does not have {to}, and what an isolated workload sends to another is for its own addresses"
+                ),
+            };
+        }
         if own.is_none() {
             ingress.why += &self.by_which_port(towards, to);
         }
         Ok(PolicyAnswer { passes: egress.passes && ingress.passes, from, to, egress, ingress })
+    }
+
+    /// Whether policies isolate the workload of an address as a sender.
+    fn is_isolated(&self, from: IpAddr) -> bool {
+        let policing = &self.model.policing;
+        let owner = policing.owner_of(to_bits(from)).and_then(|port| policing.subject(port));
+        owner.is_some_and(|subject| subject.egress.is_some())
     }
 
     /// Of which port it was that an address was asked about that no port has.

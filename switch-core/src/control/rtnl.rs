@@ -87,10 +87,10 @@ impl Rtnl {
     /// What a device lost of what was on its way to the switch: also what a pod's end of a veth pair could not hand it, because its ring or queue
     /// was full, which that end alone counts (drivers/net/veth.c). It is asked for from here, and what it says no socket has counted: a socket's
     /// drops are behind that ring. An end that is in the same namespace may be another port's, which tells of them itself.
-    pub fn lost(&self, link: &Link) -> u64 {
-        // One that is gone, or cannot be asked, has nothing to tell.
-        let unsent = link.far_end.and_then(|end| self.unsent_by(end).ok());
-        link.lost + unsent.unwrap_or(0)
+    /// None: that end is gone, or cannot be asked.
+    pub fn lost(&self, link: &Link) -> Option<u64> {
+        let unsent = link.far_end.map_or(Ok(0), |end| self.unsent_by(end));
+        Some(link.lost + unsent.ok()?)
     }
 
     /// What a device in the namespace of this number was to send, and dropped.

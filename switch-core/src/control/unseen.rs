@@ -67,8 +67,10 @@ impl Unseen {
             _ => None,
         };
         if let Some(link) = device {
-            let lost = rtnl.as_ref().map_or(link.lost, |rtnl| rtnl.lost(&link));
-            self.note(port, (link.index, DropReason::DeviceFull), door.lost_before, lost);
+            let lost = rtnl.as_ref().map_or(Some(link.lost), |rtnl| rtnl.lost(&link));
+            if let Some(lost) = lost {
+                self.note(port, (link.index, DropReason::DeviceFull), door.lost_before, lost);
+            }
         }
         if let Some(attached) = &door.attached {
             self.note_program(port, door.ifindex, attached.dropped());

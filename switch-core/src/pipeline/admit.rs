@@ -15,7 +15,7 @@ use super::refusals::{Logged, Refusals, Refused, Who};
 use super::verdict::{Verdict, Why};
 use super::{Private, View, binding, foresee};
 use crate::acl::{FrameHead, Header, Part, Ruling};
-use crate::config::gateway::from_bits;
+use crate::config::gateway::{Action, from_bits};
 use crate::config::snapshot::{PortFacts, PortId};
 use crate::counter::{Counters, DropReason};
 use crate::frame::{Area, Frame};
@@ -85,7 +85,10 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
                     let keeper = &private.flows.keeper;
                     tracked(view, area.bytes(frame), note, (&way, to), track, keeper, &mut asking)
                 }
-                _ => continue,
+                _ => {
+                    settle(view, track, flow::decision(view, note.verdict));
+                    continue;
+                }
             },
             // The way out of its sender is the same for every copy.
             Verdict::Flood(_) if view.facts.judged => {
@@ -103,6 +106,17 @@ pub(super) fn run(view: &View, area: &Area, frames: &[Frame], notes: &mut [Note]
         if let Err(denied) = outcome {
             stop(view, area.bytes(frame), note, denied, private, index);
         }
+    }
+}
+
+/// Of a flow about which nobody is asked here that is what is decided: one that began by a flood or by a piece of a packet has no decision yet.
+#[cold]
+fn settle(view: &View, track: &Track, decision: Decision) {
+    let flows = &view.tables.flows;
+    if let Tracked::Known(place) = track.tracked
+        && flows.decision(place) != decision
+    {
+        flows.decide(place, &track.key, decision);
     }
 }
 
@@ -185,6 +199,11 @@ pub(super) fn for_whom(
     let Ok(Read::Packet(header)) = read(view, area.bytes(frame), note) else { return None };
     let [_, dst] = header.ends?;
     let dst = binding::real(view, private, index).unwrap_or(dst);
+    let vrf = view.snapshot.gateway(note.fid).map(|gateway| gateway.vrf);
+    let leads = vrf.and_then(|vrf| view.snapshot.routing.find(vrf, dst));
+    if leads.is_some_and(|entry| entry.action == Action::Broadcast) {
+        return None;
+    }
     (is_ones(dst) && !is_of_link(dst)).then_some(dst)
 }
 
@@ -208,7 +227,9 @@ pub(super) fn copy(
 ) -> Result<(), DropReason> {
     let receives = to.subject.ingress.is_some() || to.acl.ingress.is_some();
     let asked = to.subject.egress.is_some() || to.acl.egress.is_some();
-    let is_asked = receives || asked && is_answer_to(view, &private.flows.tracks[index], port);
+    let track = &private.flows.tracks[index];
+    let is_related = matches!(track.tracked, Tracked::Related(_));
+    let is_asked = receives || asked && is_answer_to(view, track, port) || view.facts.judged && is_related;
     if !is_asked {
         let is_held = to.strict || view.facts.strict;
         return if is_held { belongs(view, note, index, (port, to), private) } else { Ok(()) };
@@ -302,6 +323,7 @@ fn by_flow(
         }
         Tracked::Related(_) if !way.is_itself(view, track) => Some(Err(DropReason::PolicySource.into())),
         Tracked::Related(place) if way.is_decided(flows.decision(place)) => Some(Ok(())),
+        Tracked::Related(place) if is_by_another_way(view, to, flows.decision(place)) => Some(Ok(())),
         Tracked::Related(_) => Some(Err(DropReason::PolicyRelated.into())),
         _ => None,
     }
@@ -326,6 +348,10 @@ fn tell(
     counters: &Counters,
 ) -> bool {
     let Denied { reason, slot } = denied;
+    if !reason.is_of_rules() {
+        // It is told of as any other drop.
+        return false;
+    }
     let refused = Refused { now: view.now, from: view.in_port, to, who, reason, slot };
     refusals.note(hash_of(view, note, to, who), view.now, refused, counters)
 }
@@ -360,6 +386,7 @@ fn tracked(
             if flows.state(place).origin() == track.side {
                 both(view.snapshot, &header(view, bytes, note, track), view.facts, to, asking)?;
             } else if view.facts.subject.egress.is_some()
+                && !asking.itself
                 && !to.subject.may_be(track.packet.dst)
                 && !is_of_link(track.packet.dst)
             {
@@ -392,6 +419,7 @@ fn tracked(
         }
         // About a flow that is allowed; if it is asked about again, by its own next packet.
         Tracked::Related(place) if flows.decision(place) == decision => Ok(()),
+        Tracked::Related(place) if is_by_another_way(view, to, flows.decision(place)) => Ok(()),
         Tracked::Related(_) => Err(DropReason::PolicyRelated.into()),
         // An error about what no flow is kept of is judged by itself, where rules want that.
         Tracked::Control if is_error(track) && !(view.facts.acl.stateless || to.acl.stateless) => {
@@ -409,6 +437,16 @@ fn tracked(
             Read::Packet(packet) => both(view.snapshot, &packet, view.facts, to, asking),
         },
     }
+}
+
+/// Whether a flow of the port that an error goes to is decided, as things stand, with another port than that by which the error comes: routers answer
+/// by any uplink.
+#[cold]
+fn is_by_another_way(view: &View, to: &PortFacts, decision: Decision) -> bool {
+    let is_outside = |facts: &PortFacts| !facts.subject.is_workload;
+    let with = |other: &PortFacts| Decision { epoch: to.epoch.wrapping_add(other.epoch) };
+    is_outside(view.facts)
+        && view.snapshot.ports.iter().any(|other| is_outside(other) && with(other) == decision)
 }
 
 /// What a packet says of its flow.
@@ -469,6 +507,10 @@ fn way_out(view: &View, bytes: &[u8], note: &Note, track: &Track, asking: &mut A
         // Of a port that is gone nothing is said: where this goes is asked again once that is known.
         let Some(from) = view.snapshot.port(view.tables.flows.began(place).0) else { return Ok(()) };
         return ingress(view.snapshot, &answered(view, bytes, note, track), from, view.facts, asking);
+    }
+    if matches!(track.tracked, Tracked::Related(_)) {
+        // Its flow says whether it may, by where a copy goes.
+        return Ok(());
     }
     match question(view, bytes, note, track)? {
         Read::Exempt => Ok(()),

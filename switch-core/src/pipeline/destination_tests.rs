@@ -4,7 +4,7 @@
 use super::policy_tests::{NOW, Net, answer, arrives, introduce, mac, net, packet, pod};
 use crate::counter::DropReason;
 use serde_json::json;
-use switch_api::{NetworkPolicy, Protocol, Request};
+use switch_api::{BridgeAddress, NetworkPolicy, Owner, Protocol, Request, Vid};
 
 /// Isolated as a sender: it may ask `db`, and 192.0.2.0/24.
 const WEB: usize = 0;
@@ -125,4 +125,39 @@ fn link_local_addresses_are_the_links() {
     assert_eq!(has(&mut net, &to("169.254.7.7", mac(OTHER))), [OTHER]);
     assert_eq!(has(&mut net, &v6([2, 0, 0, 0, 0, 99], "fe80::3")), [DB, OTHER, UPLINK]);
     assert!(has(&mut net, &to("169.253.7.7", mac(OTHER))).is_empty());
+}
+
+/// `web` may ask these networks.
+fn allow(net: &mut Net, blocks: &[&str]) {
+    let to: Vec<_> = blocks.iter().map(|cidr| json!({"ipBlock": {"cidr": cidr}})).collect();
+    let policy = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {
+        "podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Egress"], "egress": [{"to": to}]}});
+    net.rig.declare(&Request::PolicySet(Box::new(serde_json::from_value(policy).unwrap()))).unwrap();
+}
+
+/// Whoever is behind the port next has nothing of who was there before.
+#[test]
+fn a_flow_is_not_its_ports_next_workloads() {
+    let mut net = lab(&[]);
+    allow(&mut net, &["10.0.0.2/32"]);
+    assert_eq!(has(&mut net, &to("10.0.0.2", mac(DB))), [DB]);
+    net.label(DB, &pod("db", "10.0.0.9"));
+    for _ in 0..2 {
+        assert!(has(&mut net, &to("10.0.0.2", mac(DB))).is_empty());
+    }
+    assert_eq!(net.rig.drops(DropReason::PolicyDestination), 2);
+}
+
+/// To everybody in a network of the bridge's is to everybody.
+#[test]
+fn a_networks_broadcast_is_for_all() {
+    let mut net = lab(&[]);
+    allow(&mut net, &["10.0.0.0/24"]);
+    let everybody = to("10.0.0.255", [0xff; 6]);
+    assert_eq!(has(&mut net, &everybody), [UPLINK], "as long as nobody knows the network");
+    let (bridge, address) = ("br0".parse().unwrap(), "10.0.0.254/24".parse().unwrap());
+    let gateway = BridgeAddress { bridge, address, vid: Vid::DEFAULT, owner: Owner::default() };
+    net.rig.declare(&Request::AddressAdd(gateway)).unwrap();
+    assert_eq!(has(&mut net, &everybody), [DB, OTHER, UPLINK]);
+    assert_eq!(has(&mut net, &to("10.0.0.254", [0xff; 6])), [UPLINK]);
 }

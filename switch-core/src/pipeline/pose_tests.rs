@@ -57,3 +57,63 @@ fn a_flow_that_begins_by_a_fragment_says_nothing_of_whole_packets() {
         assert_eq!(net.rig.drops(DropReason::AclDenied), 3);
     }
 }
+
+/// Of two uplinks of which the same is said a flow goes out by one, and a router's error about it comes in by the other.
+#[test]
+fn routers_answer_by_any_uplink() {
+    let pods = [pod("db", "10.0.0.1"), pod("a", "10.0.0.2"), pod("b", "10.0.0.3")];
+    let mut net = net(vec![], &pods, &[]);
+    introduce(&mut net);
+    for port in ["p1", "p2"] {
+        let label = switch_api::PortLabel { name: port.parse().unwrap(), workload: None };
+        net.rig.declare(&switch_api::Request::PortLabel(label)).unwrap();
+    }
+    let rules = json!([{"action": "allow", "protocol": "udp"}, {"action": "deny"}]);
+    let ports = json!({"ports": ["p1", "p2"]});
+    set(&mut net, json!({"name": "l", "applies_to": ports, "ingress": rules, "egress": rules}));
+    let deny = json!([{"action": "deny", "protocol": "tcp"}]);
+    set(&mut net, json!({"name": "db", "applies_to": {"ports": ["p0"]}, "ingress": deny, "egress": deny}));
+    let mut asked = sent(0, 1, Udp, 53);
+    assert!(arrives(&mut net, 0, 1, asked.clone()));
+    let error = |to: [u8; 6], quoted: &[u8]| {
+        let (link, mut error) = (PacketBuilder::ethernet2(mac(2), to), Vec::new());
+        link.ipv4([192, 0, 2, 1], [10, 0, 0, 1], 64)
+            .icmpv4_raw(3, 4, [0; 4])
+            .write(&mut error, &quoted[14..42])
+            .unwrap();
+        error
+    };
+    for to in [mac(0), [2, 9, 9, 9, 9, 9]] {
+        assert!(arrives(&mut net, 2, 0, error(to, &asked)), "{to:?}");
+    }
+    // About what nobody sent, and about what may no more be sent.
+    asked[36] ^= 1;
+    assert!(!arrives(&mut net, 2, 0, error(mac(0), &asked)));
+    asked[36] ^= 1;
+    let deny = json!([{"action": "deny", "protocol": "udp"}]);
+    set(&mut net, json!({"name": "db", "applies_to": {"ports": ["p0"]}, "ingress": deny, "egress": deny}));
+    let before = net.rig.drops(DropReason::PolicyRelated);
+    assert!(!arrives(&mut net, 2, 0, error(mac(0), &asked)));
+    assert_eq!(net.rig.drops(DropReason::PolicyRelated), before + 1);
+}
+
+/// An error about nothing, where some rules keep no flows and the receiver's do: one drop, told of once (which every turn asserts).
+#[test]
+fn an_error_about_nothing_is_one_drop_where_others_keep_no_flows() {
+    let policy = json!({
+        "metadata": {"name": "db", "namespace": "shop"},
+        "spec": {"podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Ingress"]},
+    });
+    let mut net = shop(&[serde_json::from_value(policy).unwrap()]);
+    let rules = json!([{"action": "allow", "protocol": "udp"}]);
+    set(&mut net, json!({"name": "l", "applies_to": {"ports": ["p1"]}, "stateless": true, "ingress": rules}));
+    let (link, mut error) = (PacketBuilder::ethernet2(mac(2), mac(0)), Vec::new());
+    let quoted = sent(0, 2, Udp, 53);
+    link.ipv4([10, 0, 0, 3], [10, 0, 0, 1], 64)
+        .icmpv4_raw(3, 3, [0; 4])
+        .write(&mut error, &quoted[14..42])
+        .unwrap();
+    assert!(!arrives(&mut net, 2, 0, error));
+    assert_eq!(net.rig.drops(DropReason::IcmpUnrelated), 1);
+    assert!(net.rig.take_refused().is_empty());
+}

@@ -182,6 +182,9 @@ fn here(places: &mut [Places; 2], cidr: Cidr) -> &mut Here {
     places[usize::from(v6)].entry((key, len)).or_default()
 }
 
+/// That an address belongs to a term, here, and in what is made of it all for each term.
+const BELONGS_BYTES: usize = size_of::<u32>() + 2 * size_of::<u128>();
+
 /// Addresses of workloads, and the terms that each belongs to for what its workload is; blocks without a named port follow from the address.
 #[derive(Debug)]
 pub(super) struct Members(Vec<(u128, Vec<u32>)>);
@@ -200,12 +203,14 @@ impl Members {
         let may_be = |pod: &&Pod| -> Vec<(u32, &Term)> {
             asked.iter().copied().filter(|(_, term)| term.whom.means(pod, input) != Some(false)).collect()
         };
-        // A kind may belong to all of them.
-        let asks = asked.len().saturating_mul(kinds.each.len());
-        budget.step(asks)?;
+        budget.step(asked.len().saturating_mul(kinds.each.len()))?;
         let before = budget.held();
-        budget.hold(asks.saturating_mul(size_of::<(u32, &Term)>()))?;
-        let by_kind: Vec<Vec<(u32, &Term)>> = kinds.each.iter().map(may_be).collect();
+        let mut by_kind: Vec<Vec<(u32, &Term)>> = Vec::with_capacity(kinds.each.len());
+        for kind in &kinds.each {
+            let may_be = may_be(kind);
+            budget.hold(size_of_val(&*may_be))?;
+            by_kind.push(may_be);
+        }
         let mut all = Vec::new();
         for (pod, kind) in kinds.pods(input) {
             let ports = &pod.workload.ports;
@@ -218,13 +223,12 @@ impl Members {
                 let is_here = |term: &Term| !matches!(term.whom, Whom::Block(_)) || term.whom.covers(*ip);
                 let here = mine.clone().filter(|(_, term)| is_here(term)).map(|(id, _)| *id);
                 let here: Vec<u32> = here.collect();
-                // Here, and in what is made of it all for each term.
-                budget.hold(here.len() * (size_of::<u32>() + 2 * size_of::<u128>()))?;
+                budget.hold(here.len() * BELONGS_BYTES)?;
                 all.push((*ip, here));
             }
         }
         // What each kind may be is gone.
-        budget.let_go(before + all.iter().map(|(_, terms)| terms.len() * 36).sum::<usize>());
+        budget.let_go(before + all.iter().map(|(_, terms)| terms.len() * BELONGS_BYTES).sum::<usize>());
         Ok(Self(all))
     }
 }

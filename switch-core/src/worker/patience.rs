@@ -5,7 +5,7 @@
 //! than it takes with a few.
 //!
 //! Where there are as many workers as cores, whoever polls in vain has the core that the control thread needs: while that has work, and for
-//! [`LINGERS_NS`] behind it, a turn in vain is enough.
+//! [`LINGERS_NS`] behind it, patience is short ([`GIVES_WAY_NS`]).
 
 /// Turns in vain before a worker sleeps, unless `switchd --idle-turns` says otherwise: a quarter of a millisecond bridges the gap between two
 /// packets of a busy flow.
@@ -16,6 +16,10 @@ const IDLE_TURN_NS: u64 = 250;
 /// How long the control thread has the core to itself behind a request, nanoseconds: who makes changes one by one has asked for the next one by
 /// then, and waits for no worker's patience.
 pub const LINGERS_NS: u64 = 1_000_000;
+
+/// Patience while the control thread needs the core, nanoseconds: who has 40 000 packets a second or more sleeps between none of them. With no
+/// patience at all 100 000 a second lost a thousandth beside 10 000 changes a second, for who sleeps has to be woken.
+const GIVES_WAY_NS: u64 = 25_000;
 
 /// See the module.
 #[derive(Debug)]
@@ -38,14 +42,15 @@ impl Patience {
             self.renew();
             return false;
         }
-        if began_ns < others_ns {
-            return true;
-        }
         if self.in_vain == 0 {
             self.since_ns = began_ns;
         }
         self.in_vain = self.in_vain.saturating_add(1);
-        let most_ns = u64::from(self.turns) * IDLE_TURN_NS;
+        let mut most_ns = u64::from(self.turns) * IDLE_TURN_NS;
+        // Who never sleeps was told so.
+        if began_ns < others_ns && self.turns < u32::MAX {
+            most_ns = most_ns.min(GIVES_WAY_NS);
+        }
         self.in_vain > self.turns || began_ns.saturating_sub(self.since_ns) > most_ns
     }
 
@@ -76,14 +81,21 @@ mod tests {
             assert_eq!(turns_of(&mut patience, ns), most, "and all is as before");
         }
         let mut never = Patience::new(u32::MAX);
-        assert!((0..1000).all(|turn| !never.is_over(turn * 1000, 0, 0)));
+        assert!((0..1000).all(|turn| !never.is_over(turn * 1000, 0, u64::MAX)));
     }
 
     #[test]
     fn who_polls_in_vain_gives_way_and_who_has_frames_does_not() {
         let mut patience = Patience::new(1000);
-        assert!(!patience.is_over(10, 1, u64::MAX) && patience.is_over(20, 0, u64::MAX));
-        assert!(patience.is_over(30, 0, 31) && !patience.is_over(31, 0, 31), "and has all its patience then");
-        assert_eq!(turns_of(&mut patience, 10), 1000, "one was had");
+        let mut over = |ns, frames, others_ns| patience.is_over(ns, frames, others_ns);
+        // A packet each 20 µs, and none any more.
+        for ns in (0..1000).map(|n| 20_000 * n) {
+            assert!(
+                !over(ns, 1, u64::MAX) && !over(ns + 10_000, 0, u64::MAX) && !over(ns + 19_999, 0, u64::MAX)
+            );
+        }
+        assert!(!over(20_000_000, 0, u64::MAX) && over(20_025_001, 0, u64::MAX), "it gives way");
+        assert!(!over(20_025_001, 0, 20_025_001), "and has all its patience when it need not");
+        assert!(over(20_250_001, 0, 0));
     }
 }

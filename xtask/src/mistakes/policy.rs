@@ -126,8 +126,8 @@ pub(super) const POLICY: &[Mistake] = &[
     Mistake {
         what: "the same said of another port is the same decision",
         file: "config/acls.rs",
-        right: "said => mix(said ^ mix(u64::from(port))),",
-        wrong: "said => said,",
+        right: "words.fold(mix(said ^ mix(u64::from(port))), |all, word| mix(all ^ word))",
+        wrong: "words.fold(said, |all, _| all)",
         test: "pipeline::moved_rules_tests",
         loom: false,
     },
@@ -166,8 +166,8 @@ pub(super) const POLICY: &[Mistake] = &[
     Mistake {
         what: "a flooded answer is asked of nobody who takes everything",
         file: "pipeline/admit.rs",
-        right: "receives || asked && is_answer_to(view, &private.flows.tracks[index], port);",
-        wrong: "receives;",
+        right: "receives || asked && is_answer_to(view, track, port) || view",
+        wrong: "receives || view",
         test: "pipeline::flood_flow_tests",
         loom: false,
     },
