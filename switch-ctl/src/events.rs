@@ -15,8 +15,8 @@ Examples:
   switch-ctl events
   switch-ctl events --recent
   switch-ctl --json events --recent | jq -r '.[] | .what' | sort | uniq -c
-  switch-ctl events --only policy-drop    # the first packet of each flow that a rule stops
-  switch-ctl events --only drop           # and that is dropped for another reason
+  switch-ctl events --only policy-drop    # each flow that a rule stops, once
+  switch-ctl events --only drop           # each that is dropped otherwise
   switch-ctl events --only acl-log        # what rules with `log = true` say
   switch-ctl events --only port-down --only loop --count 1")]
 pub struct Events {
