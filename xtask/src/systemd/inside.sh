@@ -25,6 +25,7 @@ within() {
 is_another() { [ "$(shown MainPID)" != 0 ] && [ "$(shown MainPID)" != "$1" ] && [ "$(shown ActiveState)" = active ]; }
 in_pod() { pod=$1; shift; nsenter --net="/run/netns/$pod" "$@"; }
 answers() { in_pod a ping -n -q -c 1 -W 2 10.66.0.3 >/dev/null; }
+listens() { in_pod b cat /proc/net/tcp /proc/net/tcp6 | grep -q ':1B58 .* 0A '; }
 has_come() { [ "$(wc -l </run/come)" -gt "$1" ]; }
 # The one connection that began before all of this: what is sent from now on comes.
 carries() {
@@ -167,6 +168,8 @@ mkfifo /run/quiet
 in_pod b busybox nc -l -p 7000 <>/run/quiet >/run/come &
 receiver=$!
 within 300 answers || fail "pods do not reach each other"
+# Port 7000: who connects before it listens is refused.
+within 300 listens || fail "nobody listens"
 (
     n=0
     while [ ! -e /run/enough ]; do
