@@ -133,12 +133,12 @@ pub(super) enum Word {
 pub const ANNOUNCED_MAX: usize = 64;
 
 impl Private {
-    /// [`Pipeline::attend`] will tell the neighbours of this gateway; what finds no room is left out.
+    /// [`super::Pipeline::attend`] will tell the neighbours of this gateway; what finds no room is left out.
     pub fn announce(&mut self, fid: u16) {
         _ = self.announces.try_push(Word::Announce(fid));
     }
 
-    /// [`Pipeline::attend`] will tell hosts of their router; what finds no room is left out.
+    /// [`super::Pipeline::attend`] will tell hosts of their router; what finds no room is left out.
     pub fn advertise(&mut self, said: Advertising) {
         _ = self.announces.try_push(Word::Advertise(said));
     }
