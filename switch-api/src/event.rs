@@ -11,14 +11,39 @@ pub struct EventsSubscribe {
     pub flows: bool,
 }
 
+/// Kinds of [`Happened`]: what its `what` says. Those of flows (`flow-…`) are told to whoever asked for them.
+pub const EVENT_KINDS: [&str; 23] = [
+    "acl-log",
+    "changed",
+    "drop",
+    "flow-ended",
+    "flow-established",
+    "flow-judged",
+    "flow-new",
+    "loop",
+    "mac-moved",
+    "memory-near-out",
+    "mtu-followed",
+    "nat-exhausted",
+    "neighbour-failed",
+    "policy-drop",
+    "pool-near-full",
+    "port-down",
+    "port-up",
+    "repaired",
+    "rolled-back",
+    "storm",
+    "table-near-full",
+    "worker-overloaded",
+    "worker-recovered",
+];
+
 /// Something happened; the notice `event`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Happened {
     /// Nanoseconds since 1970, UTC.
     pub time_ns: u64,
-    /// What kind: `port-up`, `port-down`, `mac-moved`, `storm`, `loop`, `table-near-full`, `pool-near-full`,
-    /// `memory-near-out`, `neighbour-failed`, `policy-drop`, `drop`, `acl-log`, `repaired`, `worker-overloaded`, `worker-recovered`, `changed`; of flows, for whoever asked for them,
-    /// `flow-new`, `flow-established`, `flow-judged`, `flow-ended`. There may be others.
+    /// What kind: one of [`EVENT_KINDS`], or of those of a daemon that is newer.
     pub what: String,
     /// In a sentence.
     pub text: String,

@@ -82,7 +82,7 @@ pub use config::{
 };
 pub use device_route::DeviceRoute;
 pub use error::{ApiError, Code};
-pub use event::{EventsSubscribe, Happened, Missed};
+pub use event::{EVENT_KINDS, EventsSubscribe, Happened, Missed};
 pub use flow::*;
 pub use ipam::{
     FamilyStatus, Holder, Lease, LeaseAcquire, LeaseFilter, LeaseStatus, LeasedAddress, Pool, PoolRange,

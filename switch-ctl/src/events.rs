@@ -4,8 +4,11 @@ use crate::capture::Stop;
 use crate::config::age;
 use crate::output::Output;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use std::io::Write;
-use switch_api::{ApiError, Client, Done, EventsSubscribe, Happened, Missed, Nothing, Notice, Request};
+use switch_api::{
+    ApiError, Client, Done, EVENT_KINDS, EventsSubscribe, Happened, Missed, Nothing, Notice, Request,
+};
 
 /// What happens, as it happens: ports up and down, moved stations, storms, loops, tables nearly full, neighbours that
 /// do not answer, what policies stop and what else is dropped, and who changed what. One line each (with --json one JSON object); Ctrl-C ends it.
@@ -25,7 +28,7 @@ pub struct Events {
     recent: bool,
     /// Only this kind, like port-down; may be given several times. Those of flows (flow-new, flow-established, flow-judged,
     /// flow-ended) are told only if they are named; see also `switch-ctl flow watch`.
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(EVENT_KINDS))]
     only: Vec<String>,
     /// End after so many.
     #[arg(short, long)]
@@ -107,4 +110,33 @@ fn line(wanted: impl Fn(&Happened) -> bool, notice: &Notice, json: bool) -> Opti
         return Some(notice.params.to_string());
     }
     Some(sentence(&event))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        events: Events,
+    }
+
+    /// Who mistypes a kind is told at once, and not left to wait for what never comes.
+    #[test]
+    fn a_kind_that_does_not_exist_is_refused_with_the_one_that_was_meant() {
+        let parsed = |kind| Command::try_parse_from(["events", "--only", kind]);
+        assert_eq!(parsed("drop").unwrap().events.only, ["drop"]);
+        let error = parsed("drops").unwrap_err().to_string();
+        assert!(error.contains("'drop'") && error.contains("port-down"), "{error}");
+    }
+
+    #[test]
+    fn every_kind_is_explained() {
+        let api = include_str!("../../docs/API.md");
+        let missing: Vec<_> = EVENT_KINDS.iter().filter(|kind| !api.contains(&format!("`{kind}`"))).collect();
+        assert!(missing.is_empty(), "{missing:?} are not in docs/API.md");
+        assert!(EVENT_KINDS.is_sorted());
+    }
 }

@@ -10,7 +10,7 @@ use crate::wire::ip::{SCTP, TCP, UDP};
 use crate::worker::Command;
 use crate::worker::thread::{command, now};
 use std::sync::Arc;
-use switch_api::{FlowEnd, FlowEntry, Happened};
+use switch_api::{EVENT_KINDS, FlowEnd, FlowEntry, Happened};
 
 /// Events told before the loop looks at others again: a few milliseconds.
 const FLOWS_A_TURN: usize = 512;
@@ -79,6 +79,7 @@ fn happened(names: &Names, news: &FlowNews, time_ns: u64) -> Happened {
     parts.extend(flow.port.as_ref().map(|port| ("port", port.to_string())));
     parts.extend(why.map(|why| ("why", why.to_owned())));
     let parts = parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    debug_assert!(EVENT_KINDS.contains(&what), "{what} is no kind of event");
     Happened { time_ns, what: what.to_owned(), text, parts }
 }
 

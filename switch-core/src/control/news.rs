@@ -11,7 +11,7 @@ use crate::table::neigh::State;
 use crate::worker::thread::now;
 use hashbrown::{HashMap, HashSet};
 use std::collections::VecDeque;
-use switch_api::{Happened, Mac, Name, Owner, Request};
+use switch_api::{EVENT_KINDS, Happened, Mac, Name, Owner, Request};
 
 /// Events that wait until the loop hands them on.
 pub(crate) const WAITING_MAX: usize = 1024;
@@ -78,6 +78,7 @@ pub struct News {
 
 impl News {
     fn add(&mut self, event: Happened) {
+        debug_assert!(EVENT_KINDS.contains(&event.what.as_str()), "{} is no kind of event", event.what);
         if self.listened && self.waiting.len() < WAITING_MAX {
             self.waiting.push_back(event.clone());
         } else if self.listened {
