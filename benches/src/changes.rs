@@ -34,16 +34,39 @@ pub fn as_answered(
     duration: Duration,
     mut change: impl FnMut(u32) -> Result<(), String>,
 ) -> Result<(Histogram<u64>, f64), String> {
-    let mut times = Histogram::new_with_max(LONGEST_NS, 3).map_err(|error| error.to_string())?;
+    let mut times = no_times()?;
     (0..begin).try_for_each(&mut change)?;
     let (start, mut n) = (Instant::now(), begin);
     while start.elapsed() < duration {
-        let asked = Instant::now();
-        change(n)?;
-        times.saturating_record(asked.elapsed().as_nanos() as u64);
+        timed(&mut times, n, &mut change)?;
         n += 1;
     }
     Ok((times, f64::from(n - begin) / start.elapsed().as_secs_f64()))
+}
+
+/// So many changes, by number: nanoseconds that each took.
+pub fn each_timed(
+    count: u32,
+    mut change: impl FnMut(u32) -> Result<(), String>,
+) -> Result<Histogram<u64>, String> {
+    let mut times = no_times()?;
+    (0..count).try_for_each(|n| timed(&mut times, n, &mut change))?;
+    Ok(times)
+}
+
+fn no_times() -> Result<Histogram<u64>, String> {
+    Histogram::new_with_max(LONGEST_NS, 3).map_err(|error| error.to_string())
+}
+
+fn timed(
+    times: &mut Histogram<u64>,
+    n: u32,
+    change: &mut impl FnMut(u32) -> Result<(), String>,
+) -> Result<(), String> {
+    let asked = Instant::now();
+    change(n)?;
+    times.saturating_record(asked.elapsed().as_nanos() as u64);
+    Ok(())
 }
 
 /// What came of it.
@@ -137,7 +160,7 @@ pub fn named(drops: impl IntoIterator<Item = DropCount>) -> String {
 
 /// One change after the other at the wanted rate; the time of each, and the rate that was reached.
 fn change(client: &mut Client) -> Result<(Histogram<u64>, f64), String> {
-    let mut times = Histogram::new_with_max(LONGEST_NS, 3).map_err(|error| error.to_string())?;
+    let mut times = no_times()?;
     let pause = Duration::from_nanos(1_000_000_000 / CHANGES_A_SECOND);
     let (start, mut n) = (Instant::now(), 0u32);
     while start.elapsed() < DURATION {

@@ -128,7 +128,8 @@ const TOLD: &[(&str, &[Limit])] = &[
                 "steps that compiling them takes, each a look at a term, an entry or a column"
             ),
             limit!(bytes crate::acl::MEMORY_MAX, "memory that compiled lists take"),
-            limit!(bytes crate::acl::ADDRESSES_MEMORY_MAX, "memory that networks and members of sets take beside that"),
+            limit!(bytes crate::acl::compile::ROOM_BYTES_MAX, "room for kinds of addresses to come, beside that"),
+            limit!(bytes crate::acl::ADDRESSES_MEMORY_MAX, "memory that networks and members of sets take beside both"),
             limit!(
                 crate::pipeline::judge::PROBES_MAX,
                 "reads that wait for each other until a new flow is judged, whatever the number of rules"

@@ -1,9 +1,10 @@
 //! [set-updates] Members of an address set that come and go one by one, each in a request of its own that is kept on disk and answered when every worker
 //! goes by it, with 100 000 rules and 99 000 members loaded; and beside them numbered datagrams to and from a port whose rules name the set:
-//! their flow is judged anew after each change, and none may be lost.
+//! their flow is judged anew after each change, and none may be lost. Before that members that each are the first in one of the rules' networks:
+//! no address was in such a combination, and tables get what is said of it.
 
 use super::{Bench, Figure, Held};
-use crate::changes::{as_answered, named};
+use crate::changes::{as_answered, each_timed, named};
 use crate::iperf::PATIENCE;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -53,27 +54,36 @@ pub(super) fn measure(bench: &Bench) -> Result<Figure, String> {
     wait_until("pods reach each other", PATIENCE, || other.reaches(&db.ip));
     let address = |ip: &str| ip.parse::<IpAddr>().map_err(|error| error.to_string());
     let load = sequence::start(&other.net, &db.net, &[(address(&other.ip)?, address(&db.ip)?)], WINDOW);
+    let firsts = each_timed(NETWORKS, |n| update(&mut client, &[first_in(n)], &[]));
     let changed = as_answered(BEGIN, DURATION, |n| change(&mut client, n));
     let tally = load.finish();
-    let (times, rate) = changed?;
+    let ((times, rate), firsts) = (changed?, firsts?);
     daemon.assert_conserved();
     let dropped = named(daemon.stats().drops);
     daemon.stop(true);
     let ms = |quantile: f64| times.value_at_quantile(quantile) as f64 / 1e6;
+    let first_ms = |quantile: f64| firsts.value_at_quantile(quantile) as f64 / 1e6;
     let detail = format!(
         "one member a request, by one client that waits for each answer, for {:.0} s, kept on disk, 2 workers; {} rules, {MEMBERS} \
-         members; from request to every worker has it p50 {:.2}, p99 {:.2} (bar {BAR_MS}), worst {:.2} ms; of {} datagrams of a flow \
+         members; from request to every worker has it p50 {:.2}, p99 {:.2} (bar {BAR_MS}), worst {:.2} ms; of {NETWORKS} that each were \
+         the first in one of the rules' networks p50 {:.2}, p99 {:.2} (bar {BAR_MS}), worst {:.2} ms; of {} datagrams of a flow \
          that is judged anew after each {} lost (bar 0), {} overtaken; the switch dropped {dropped}",
         DURATION.as_secs_f64(),
         RULES * LISTED.len() as u32,
         ms(0.5),
         ms(0.99),
         ms(1.0),
+        first_ms(0.5),
+        first_ms(0.99),
+        first_ms(1.0),
         tally.sent,
         tally.lost,
         tally.overtaken,
     );
-    let holds = ms(0.99) <= BAR_MS && tally.lost == 0 && tally.overtaken == 0 && tally.sent > 1_000;
+    let holds = ms(0.99).max(first_ms(0.99)) <= BAR_MS
+        && tally.lost == 0
+        && tally.overtaken == 0
+        && tally.sent > 1_000;
     Ok(Figure::new("set-updates", rate, HELD, detail).only_if(holds))
 }
 
@@ -103,16 +113,25 @@ fn member(n: u32) -> Prefix {
     })
 }
 
+/// A member in one of the networks that rules are about.
+fn first_in(n: u32) -> Prefix {
+    Prefix::host(Ipv4Addr::from(u32::from(network(n)) + 7).into())
+}
+
+/// A network that rules are about.
+fn network(n: u32) -> Ipv4Addr {
+    Ipv4Addr::from(172 << 24 | 16 << 16 | (n % NETWORKS) << 8)
+}
+
 /// Rules about what a port is sent, of which none is about what is sent here; the first denies what comes from the set.
 fn list(port: &str) -> Result<Acl, String> {
     let blocked =
         AclRule { source_sets: vec![name("blocked")?], ..AclRule::all(switch_api::AclAction::Deny) };
     let rule = |n: u32| {
-        let network = Ipv4Addr::from(172 << 24 | 16 << 16 | (n % NETWORKS) << 8);
         let to = 10_000 + (n / NETWORKS) as u16;
         AclRule {
             protocol: Some(IpProtocol::UDP),
-            source: vec![Prefix { address: network.into(), len: 24 }],
+            source: vec![Prefix { address: network(n).into(), len: 24 }],
             destination_ports: vec![PortRange { first: to, last: to }],
             ..AclRule::all(switch_api::AclAction::Deny)
         }

@@ -1,11 +1,12 @@
 //! From lists to tables. What they need is known before it is taken: each table is asked for by its shape.
 
 use super::classes::{Services, Sources};
-use super::cross::{Bits, Distinct, Table, cross, set_of, words_of};
+use super::cross::{Bits, Distinct, cross, set_of, words_of};
 use super::fields::{Field, Step};
-use super::grow::{Grounds, Growth, KINDS_MAX, Side, grown};
+use super::grow::{Grounds, Growth, Side, grown};
 use super::identities::Identities;
 use super::sets::{MemberChange, Set, Sets};
+use super::table::{ROOM_MAX, Shape, Table};
 use super::{
     ADDRESSES_MEMORY_MAX, Chain, Chains, Compiled, Input, MEMORY_MAX, Placed, Ruling, Subject, Tier, applies,
     packed,
@@ -23,6 +24,9 @@ pub(super) const MEANWHILE_MAX: usize = 64 << 20;
 /// Most steps, each of which looks at up to 64 rules at once, or at 64 times as many of which none is meant: so many take a core some tenths of a
 /// second, for which the control thread is held up.
 const STEPS_MAX: usize = 1 << 27;
+
+/// Most bytes of room that tables have for kinds of addresses to come, beside what they take: a quarter of that.
+pub const ROOM_BYTES_MAX: usize = MEMORY_MAX / 4;
 
 /// Why lists cannot be compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,13 +63,22 @@ pub(super) struct Budget {
     meanwhile: usize,
     /// Bytes beside the tables that are kept for changes to come.
     grounds: usize,
+    /// Bytes of the tables' room.
+    room: usize,
 }
 
 impl Budget {
     /// Asks for a table of numbers. What it takes to find each of them is asked for as it is looked for.
-    pub fn take_table(&mut self, rows: usize, columns: usize) -> Result<(), TooMuch> {
-        self.take_steps(rows.saturating_mul(columns))?;
-        self.take_bytes(rows * columns * size_of::<u32>())
+    pub fn take_table(&mut self, shape: Shape) -> Result<(), TooMuch> {
+        self.take_steps(shape.rows.saturating_mul(shape.columns))?;
+        self.take_bytes(shape.bytes())
+    }
+
+    /// The room that a table gets for rows and for columns to come, if some are. It is not needed either: a table without is copied.
+    pub fn take_room(&mut self, shape: Shape, [rows, columns]: [bool; 2]) -> Shape {
+        let room = shape.room(rows, columns, ROOM_BYTES_MAX.saturating_sub(self.room));
+        self.room += shape.bytes_of_room(room);
+        room
     }
 
     /// Whether there is room to keep so much for changes to come. It is not needed to look up: who has none compiles anew.
@@ -73,6 +86,11 @@ impl Budget {
         let fits = self.grounds + bytes <= MEANWHILE_MAX;
         self.grounds += if fits { bytes } else { 0 };
         fits
+    }
+
+    /// Whether there is room for so many bytes more.
+    pub fn has_bytes(&self, bytes: usize) -> bool {
+        self.bytes + bytes <= MEMORY_MAX
     }
 
     pub(super) fn take_bytes(&mut self, bytes: usize) -> Result<(), TooMuch> {
@@ -136,7 +154,8 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
     let chains = chains.iter().map(|rules| chain(rules, &shared, &mut budget).map(Arc::new));
     let chains = chains.collect::<Result<Vec<_>, _>>()?;
     let Shared { identities, services, sources, fields } = shared;
-    let (services, sources, bytes) = (Arc::new(services), Arc::new(sources), budget.bytes + addresses);
+    let (services, sources) = (Arc::new(services), Arc::new(sources));
+    let bytes = budget.bytes + budget.room + addresses;
     let (chains, sayings) = (chains.into(), sayings.into());
     let keys = Arc::new(keys.into_iter().zip(0..).collect());
     Ok(Compiled {
@@ -182,7 +201,8 @@ impl Compiled {
         }
         let Some(identities) = self.identities.changed(changes)? else { return Ok(None) };
         let like = identities.like();
-        if like.len() > KINDS_MAX {
+        // What comes at once is to have room at once.
+        if like.len() > ROOM_MAX {
             return Ok(None);
         }
         let addresses = identities.fits()?;
@@ -360,6 +380,9 @@ impl Shared {
     }
 }
 
+/// Of a table that no rows or columns come to.
+const FIXED: [bool; 2] = [false; 2];
+
 fn chain(rules: &[Rule], shared: &Shared, budget: &mut Budget) -> Result<Chain, TooMuch> {
     let Shared { identities, services, sources, fields } = shared;
     budget.meanwhile = 0;
@@ -369,23 +392,27 @@ fn chain(rules: &[Rule], shared: &Shared, budget: &mut Budget) -> Result<Chain, 
         Side::of(rules.len(), about.map(|it| (&it.destination, &it.destination_sets)), identities);
     let source_rows = by_address(&mut source, identities, budget)?;
     let destination_columns = by_address(&mut destination, identities, budget)?;
-    let (ends, left) = cross(&source.distinct.all(), &destination.distinct.all(), budget)?;
+    // Only sets have other addresses without other rules.
+    let has_sets = |of: fn(&AclRule) -> &Vec<Name>| rules.iter().any(|it| !of(it.rule).is_empty());
+    let grows = [has_sets(|rule| &rule.source_sets), has_sets(|rule| &rule.destination_sets)];
+    let (ends, left) = cross(&source.distinct.all(), &destination.distinct.all(), grows, budget)?;
     let (service_rows, rows) = by_class(rules, services.len, budget, |rule| services.ranges(rule))?;
     let (source_port_columns, columns) = by_class(rules, sources.len, budget, |rule| sources.ranges(rule))?;
-    let (words, mut right) = cross(&rows, &columns, budget)?;
+    let (words, mut right) = cross(&rows, &columns, FIXED, budget)?;
     let mut further = Vec::new();
     for (n, field) in
         fields.iter().enumerate().filter(|(_, field)| rules.iter().any(|it| field.is_named(it.rule)))
     {
         let (columns, sets) = by_class(rules, field.len(), budget, |rule| field.ranges(rule))?;
-        let (table, both) = cross(&right.all(), &sets, budget)?;
+        let (table, both) = cross(&right.all(), &sets, FIXED, budget)?;
         further.push(Step { field: n, columns, table });
         right = both;
     }
     let (right, said) = (right.all(), rules.iter().map(|rule| packed(rule.ruling)).collect::<Vec<u32>>());
-    let verdicts = Table::of_first(&left.all(), &right, budget, &said)?;
-    let names_sets = rules.iter().any(|rule| rule.rule.sets().next().is_some());
-    let grounds = Grounds { source, destination, left, right: right.into(), said: said.into() };
+    let names_sets = grows.contains(&true);
+    let verdicts = Table::of_first(&left.sets, &right, names_sets, budget, &said)?;
+    let mut grounds = Grounds { source, destination, left, right: right.into(), said: said.into() };
+    grounds.share();
     let growth = match names_sets {
         false => Growth::Alike,
         true if budget.take_grounds(grounds.bytes()) => Growth::From(Arc::new(grounds)),

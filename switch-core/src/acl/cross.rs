@@ -7,9 +7,8 @@
 //! words at a time, so that both time and memory are those of the rules that a set has, and not of all there are.
 
 use super::compile::{Budget, TooMuch};
-use crate::prefetch::prefetch;
-use crate::table::probes::{self, Probes};
-use hashbrown::HashMap;
+use super::numbered::Numbered;
+use super::table::{Shape, Table};
 use std::sync::Arc;
 
 /// Sets of rules, by bits: the first rule is the lowest bit of the first word. How many words of marks there are, the marks, a bit for each
@@ -144,91 +143,42 @@ pub(super) fn meet(row: &[u64], column: &[u64], both: &mut Vec<u64>) -> usize {
     })
 }
 
-/// Numbers by row and column.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Table {
-    columns: u32,
-    cells: Arc<[u32]>,
-}
-
 impl Table {
-    #[inline(always)]
-    pub fn read(&self, row: u32, column: u32, probes: impl Probes) -> u32 {
-        probes::at(&self.cells, self.place(row, column), probes)
-    }
-
-    /// Where a row and a column meet.
-    #[inline(always)]
-    pub fn place(&self, row: u32, column: u32) -> usize {
-        (row * self.columns + column) as usize
-    }
-
-    /// Asks for what stands at a place.
-    #[inline(always)]
-    pub fn touch(&self, place: usize) {
-        prefetch(self.cells.as_ptr().wrapping_add(place));
-    }
-
-    /// What stands at a place.
-    #[inline(always)]
-    pub fn at(&self, place: usize) -> u32 {
-        self.cells[place]
-    }
-
-    /// What the first rule of each pair says, by rule; 0 where there is none.
+    /// What the first rule of each pair says, by rule; 0 where there is none. With room for rows, if some are to come.
     pub fn of_first(
-        rows: &[Bits],
+        rows: &Numbered<u64>,
         columns: &[Bits],
+        grows: bool,
         budget: &mut Budget,
         said: &[u32],
     ) -> Result<Self, TooMuch> {
-        budget.take_table(rows.len(), columns.len())?;
-        let mut cells = Vec::with_capacity(rows.len() * columns.len());
+        let shape = Shape { rows: rows.len(), columns: columns.len() };
+        budget.take_table(shape)?;
+        let mut cells = Vec::with_capacity(shape.rows * shape.columns);
         rows.iter().try_for_each(|row| firsts(row, columns, said, budget, &mut cells))?;
-        Ok(Self { columns: columns.len() as u32, cells: cells.into() })
-    }
-
-    /// The same with rows below.
-    pub fn with_rows(&self, cells: &[u32]) -> Self {
-        let mut all = Vec::with_capacity(self.cells.len() + cells.len());
-        all.extend_from_slice(&self.cells);
-        all.extend_from_slice(cells);
-        Self { columns: self.columns, cells: all.into() }
-    }
-
-    /// The same with a column beside.
-    pub fn with_column(&self, column: &[u32]) -> Self {
-        let mut all = Vec::with_capacity(self.cells.len() + column.len());
-        for (row, cell) in self.cells.chunks(self.columns.max(1) as usize).zip(column) {
-            all.extend_from_slice(row);
-            all.push(*cell);
-        }
-        Self { columns: self.columns + 1, cells: all.into() }
+        Ok(Self::new(shape, budget.take_room(shape, [grows, false]), cells.into_iter()))
     }
 }
 
 /// Sets that occur, each with a number.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Distinct {
-    numbers: HashMap<Bits, u32>,
+    pub sets: Numbered<u64>,
     bytes: usize,
 }
 
 impl Distinct {
     /// The number of a set.
     pub fn number(&mut self, bits: &[u64]) -> u32 {
-        if let Some(number) = self.numbers.get(bits) {
-            return *number;
-        }
-        let number = self.numbers.len() as u32;
-        self.numbers.insert(bits.into(), number);
-        self.bytes += size_of_val(bits) + SET_BYTES;
-        number
+        self.sets.find(bits).unwrap_or_else(|| {
+            self.bytes += size_of_val(bits) + SET_BYTES;
+            self.sets.push(bits)
+        })
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.numbers.len()
+        self.sets.len()
     }
 
     /// Bytes of the sets.
@@ -238,19 +188,20 @@ impl Distinct {
 
     /// The sets by their numbers.
     pub fn all(&self) -> Vec<Bits> {
-        let mut all = vec![Bits::default(); self.numbers.len()];
-        self.numbers.iter().for_each(|(bits, number)| all[*number as usize] = bits.clone());
-        all
+        self.sets.iter().cloned().collect()
     }
 }
 
-/// What is left where two sets meet: the class of each pair, and the sets that these classes are.
+/// What is left where two sets meet: the class of each pair, and the sets that these classes are. With room for rows and for columns, if some
+/// are to come.
 pub(super) fn cross(
     rows: &[Bits],
     columns: &[Bits],
+    grows: [bool; 2],
     budget: &mut Budget,
 ) -> Result<(Table, Distinct), TooMuch> {
-    budget.take_table(rows.len(), columns.len())?;
+    let shape = Shape { rows: rows.len(), columns: columns.len() };
+    budget.take_table(shape)?;
     let (mut distinct, mut both) = (Distinct::default(), Vec::new());
     let mut cells = Vec::with_capacity(rows.len() * columns.len());
     for row in rows {
@@ -263,7 +214,7 @@ pub(super) fn cross(
         budget.fits_meanwhile(distinct.bytes())?;
     }
     budget.hold_meanwhile(distinct.bytes());
-    Ok((Table { columns: columns.len() as u32, cells: cells.into() }, distinct))
+    Ok((Table::new(shape, budget.take_room(shape, grows), cells.into_iter()), distinct))
 }
 
 #[cfg(not(loom))]
@@ -287,21 +238,19 @@ mod tests {
         let rows = [set(&[0, 70]), set(&[1]), set(&[])];
         let read = |table: &Table, row, column| table.read(row, column, Uncounted);
         let columns = [set(&[0, 1]), set(&[70]), set(&[0, 70])];
-        let (table, left) = cross(&rows, &columns, &mut Budget::default()).unwrap();
+        let (table, left) = cross(&rows, &columns, [false; 2], &mut Budget::default()).unwrap();
         let left = left.all();
         let of = |row, column| &left[read(&table, row, column) as usize];
         assert_eq!((of(0, 0), of(0, 1), of(0, 2)), (&set(&[0]), &set(&[70]), &set(&[0, 70])));
         assert_eq!((read(&table, 1, 1), read(&table, 1, 2)), (read(&table, 2, 0), read(&table, 2, 2)));
         let verdicts: Vec<u32> = (0..128).map(|rule| rule + 1).collect();
-        let table = Table::of_first(&rows, &columns, &mut Budget::default(), &verdicts).unwrap();
+        let mut numbered = Distinct::default();
+        rows.iter().for_each(|row| _ = numbered.number(row));
+        let table =
+            Table::of_first(&numbered.sets, &columns, false, &mut Budget::default(), &verdicts).unwrap();
         assert_eq!(
             (read(&table, 0, 2), read(&table, 0, 1), read(&table, 1, 0), read(&table, 2, 0)),
             (1, 71, 2, 0)
-        );
-        let grown = table.with_rows(&[7, 8, 9]).with_column(&[10, 11, 12, 13]);
-        assert_eq!(
-            (read(&grown, 0, 2), read(&grown, 3, 0), read(&grown, 0, 3), read(&grown, 3, 3)),
-            (1, 7, 10, 13)
         );
         assert_eq!(left.len(), 5);
     }

@@ -3,7 +3,7 @@
 //! MACs of one mask are a field: so many masks there are, so many looks.
 
 use super::compile::TooMuch;
-use super::cross::Table;
+use super::table::Table;
 use super::{Header, Part};
 use crate::table::probes::{self, Probes};
 use hashbrown::HashMap;

@@ -4,14 +4,11 @@
 
 use super::Chain;
 use super::compile::{Budget, TooMuch};
-use super::cross::{Bits, Distinct, Table, firsts, meet, none_of, set_with};
+use super::cross::{Bits, Distinct, firsts, meet, none_of, set_with};
 use super::identities::{Identities, Term};
 use hashbrown::HashMap;
 use std::sync::Arc;
 use switch_api::{Name, Prefix};
-
-/// Most kinds of addresses by which tables grow at once: each copies the tables that it changes.
-pub(super) const KINDS_MAX: usize = 64;
 
 /// How a chain grows.
 #[derive(Clone, Debug)]
@@ -37,6 +34,13 @@ pub(super) struct Grounds {
 }
 
 impl Grounds {
+    /// See [`super::numbered`].
+    pub fn share(&mut self) {
+        for distinct in [&mut self.source.distinct, &mut self.destination.distinct, &mut self.left] {
+            distinct.sets.share();
+        }
+    }
+
     pub fn bytes(&self) -> usize {
         let right = self.right.iter().map(|bits| size_of_val(&**bits)).sum::<usize>();
         self.source.bytes() + self.destination.bytes() + self.left.bytes() + right
@@ -124,18 +128,22 @@ pub(super) fn grown(
             let mut grounds = (**grounds).clone();
             for identity in rows.len()..identities.len() {
                 let terms = identities.terms(identity);
-                let (had, row) = (grounds.source.distinct.len(), grounds.source.number(terms, budget)?);
+                let Grounds { source, .. } = &mut grounds;
+                let (had, row) = (source.distinct.len(), source.number(terms, budget)?);
                 if row as usize == had {
-                    next.add_row(&mut grounds, budget)?;
+                    let cells = next.classes(&mut grounds, End::Source, budget)?;
+                    next.ends = next.ends.with_rows(&cells, budget)?;
                 }
-                let (had, column) =
-                    (grounds.destination.distinct.len(), grounds.destination.number(terms, budget)?);
+                let Grounds { destination, .. } = &mut grounds;
+                let (had, column) = (destination.distinct.len(), destination.number(terms, budget)?);
                 if column as usize == had {
-                    next.add_column(&mut grounds, budget)?;
+                    let cells = next.classes(&mut grounds, End::Destination, budget)?;
+                    next.ends = next.ends.with_column(&cells, budget)?;
                 }
                 rows.push(row);
                 columns.push(column);
             }
+            grounds.share();
             next.growth = Growth::From(Arc::new(grounds));
         }
     }
@@ -143,47 +151,38 @@ pub(super) fn grown(
     Ok(Some(next))
 }
 
+/// Of a packet.
+#[derive(Clone, Copy)]
+enum End {
+    Source,
+    Destination,
+}
+
 impl Chain {
-    /// The newest set of rules about sources gets its row.
-    fn add_row(&mut self, grounds: &mut Grounds, budget: &mut Budget) -> Result<(), TooMuch> {
-        let (rows, columns) = (grounds.source.distinct.all(), grounds.destination.distinct.all());
-        let Some(row) = rows.last() else { return Ok(()) };
-        let cells = self.classes(row, &columns, grounds, budget)?;
-        self.ends = self.ends.with_rows(&cells);
-        Ok(())
-    }
-
-    /// The newest set of rules about destinations gets its column.
-    fn add_column(&mut self, grounds: &mut Grounds, budget: &mut Budget) -> Result<(), TooMuch> {
-        let (rows, columns) = (grounds.source.distinct.all(), grounds.destination.distinct.all());
-        let Some(column) = columns.last() else { return Ok(()) };
-        let cells = self.classes(column, &rows, grounds, budget)?;
-        self.ends = self.ends.with_column(&cells);
-        Ok(())
-    }
-
-    /// The classes where a set meets others; those that are new get their verdicts.
+    /// The classes where the newest set of rules about one end meets those about the other; those that are new get their verdicts.
     fn classes(
         &mut self,
-        one: &[u64],
-        others: &[Bits],
         grounds: &mut Grounds,
+        newest: End,
         budget: &mut Budget,
     ) -> Result<Vec<u32>, TooMuch> {
-        budget.take_table(1, others.len())?;
+        let Grounds { source, destination, left, right, said } = grounds;
+        let (mine, others) = match newest {
+            End::Source => (&source.distinct, &destination.distinct),
+            End::Destination => (&destination.distinct, &source.distinct),
+        };
+        let (newest, had) = (mine.sets.get(mine.len() - 1), left.len());
         let (mut both, mut cells, mut verdicts) = (Vec::new(), Vec::with_capacity(others.len()), Vec::new());
-        for other in others {
-            budget.take_steps(meet(one, other, &mut both))?;
-            let (had, class) = (grounds.left.len(), grounds.left.number(&both));
-            if class as usize == had {
-                budget.take_table(1, grounds.right.len())?;
-                firsts(&both, &grounds.right, &grounds.said, budget, &mut verdicts)?;
-            }
-            cells.push(class);
+        for other in others.sets.iter() {
+            budget.take_steps(1 + meet(newest, other, &mut both))?;
+            cells.push(left.number(&both));
         }
-        budget.fits_meanwhile(grounds.left.bytes())?;
+        budget.fits_meanwhile(left.bytes())?;
+        for class in had..left.len() {
+            firsts(left.sets.get(class), right, said, budget, &mut verdicts)?;
+        }
         if !verdicts.is_empty() {
-            self.verdicts = Table::with_rows(&self.verdicts, &verdicts);
+            self.verdicts = self.verdicts.with_rows(&verdicts, budget)?;
         }
         Ok(cells)
     }

@@ -6,6 +6,7 @@
 
 use super::ADDRESSES_MEMORY_MAX;
 use super::compile::TooMuch;
+use super::numbered::Numbered;
 use super::sets::{CHUNK, MemberChange, Set};
 use crate::policy::to_bits;
 use crate::table::lpm::{Change, Mapped, NO_ROUTE, VALUE_MAX};
@@ -62,10 +63,9 @@ pub(super) struct Identities {
     places: Map<Prefix, Held, CHUNK>,
     /// How many networks there are of each length, of IPv4 and of IPv6: lengths that do not occur are not looked for.
     lens: [[u32; 129]; 2],
-    /// Terms by identity: those that its addresses are in, ascending.
-    terms: Arc<Vec<Arc<[Term]>>>,
-    by_terms: Arc<HashMap<Arc<[Term]>, u32>>,
-    /// Bytes that both take: counted as they grow, for they are asked for with every change.
+    /// By identity the terms that its addresses are in, ascending.
+    terms: Numbered<Term>,
+    /// Bytes that they take: counted as they grow, for they are asked for with every change.
     terms_bytes: usize,
     networks: Arc<HashMap<Prefix, Term>>,
     sets: Arc<HashMap<Name, Term>>,
@@ -81,8 +81,7 @@ impl Default for Identities {
             by_address: Mapped::default(),
             places: Map::default(),
             lens: [[0; 129]; 2],
-            terms: Arc::default(),
-            by_terms: Arc::default(),
+            terms: Numbered::default(),
             terms_bytes: 0,
             networks: Arc::default(),
             sets: Arc::default(),
@@ -142,6 +141,7 @@ impl Identities {
         }
         let by_address = new.made(changes)?;
         let (places, made) = (Map::default().insert_many(held), new.len());
+        new.terms.share();
         Ok(Self { by_address, places, made, ..new })
     }
 
@@ -160,6 +160,7 @@ impl Identities {
         }
         next.has_room()?;
         next.by_address = next.made(lookups)?;
+        next.terms.share();
         Ok(Some(next))
     }
 
@@ -228,14 +229,10 @@ impl Identities {
 
     /// The identity of what is in just these terms.
     fn number(&mut self, terms: &[Term]) -> u32 {
-        if let Some(number) = self.by_terms.get(terms) {
-            return *number;
-        }
-        let (number, terms) = (self.len() as u32, Arc::<[Term]>::from(terms));
-        self.terms_bytes += size_of_val(&*terms) + 2 * size_of::<(Arc<[Term]>, u32)>();
-        Arc::make_mut(&mut self.terms).push(terms.clone());
-        Arc::make_mut(&mut self.by_terms).insert(terms, number);
-        number
+        self.terms.find(terms).unwrap_or_else(|| {
+            self.terms_bytes += size_of_val(terms) + 2 * size_of::<(Arc<[Term]>, u32)>();
+            self.terms.push(terms)
+        })
     }
 
     /// The prefix tables after changes, unless all together would take too much.
@@ -272,7 +269,7 @@ impl Identities {
 
     /// Terms that an identity's addresses are in.
     pub fn terms(&self, identity: usize) -> &[Term] {
-        &self.terms[identity]
+        self.terms.get(identity)
     }
 
     /// Terms of these networks and sets that rules name.

@@ -1,7 +1,7 @@
 //! How many rules one port may have, by what they name; and what is too much, with the figure.
 
 use super::compile::{MEANWHILE_MAX, TooMuch};
-use super::sets::{Set, Sets};
+use super::sets::{MemberChange, Set, Sets};
 use super::tests::{compiled, compiled_with, list, net};
 use super::{ADDRESSES_MEMORY_MAX, Header};
 use crate::policy::to_bits;
@@ -125,3 +125,41 @@ fn members_of_sets_are_put_in_piece_by_piece() {
     let TooMuch::Addresses(bytes) = of(300_000, &mut sets).unwrap_err() else { panic!() };
     assert!((ADDRESSES_MEMORY_MAX..ADDRESSES_MEMORY_MAX + (16 << 20)).contains(&bytes), "{bytes}");
 }
+
+/// A member in a combination of networks and sets that no address was in before is said by a row more: of what tables and classes of addresses
+/// hold already nothing is copied, however much it is.
+#[test]
+fn a_kind_of_address_more_copies_no_table() {
+    const NETWORKS: usize = 2_000;
+    let name: Name = "some".parse().unwrap();
+    let pair = |n: usize| AclRule {
+        source: vec![net(n)],
+        destination: vec![net(n)],
+        ..AclRule::all(AclAction::Allow)
+    };
+    let blocked = AclRule { source_sets: vec![name.clone()], ..AclRule::all(AclAction::Deny) };
+    let rules = std::iter::once(blocked).chain((0..NETWORKS).map(pair)).collect();
+    let (mut sets, mut set) = (Sets::default(), Set::default());
+    sets.insert(name.clone(), set.clone());
+    let first = compiled_with(&list(rules), &sets).unwrap();
+    let number = first.subject(1).ingress.before.enforced.unwrap();
+    let mut all = first.clone();
+    for n in (0..NETWORKS).step_by(10) {
+        let member = Prefix { len: 32, address: format!("10.{}.{}.7", n / 256, n % 256).parse().unwrap() };
+        set.put(member, true);
+        sets.insert(name.clone(), set.clone());
+        let change = MemberChange { set: name.clone(), member, is: true };
+        all = all.changed(&[change], &sets).unwrap().expect("no need to compile anew");
+        let judged = |host| {
+            let ip = |host| to_bits(format!("10.{}.{}.{host}", n / 256, n % 256).parse().unwrap());
+            all.judge(number, &Header::new([ip(host), ip(1)], 6, [1, 1], [0; 2])).map(|it| it.slot as usize)
+        };
+        assert_eq!((judged(7), judged(8)), (Some(0), Some(1 + n)));
+    }
+    let [before, after] = [&first, &all].map(|it| &it.chains[number as usize]);
+    assert!(after.ends.shares(&before.ends) && after.verdicts.shares(&before.verdicts));
+    assert_eq!(first.bytes - first.identities.bytes(), all.bytes - all.identities.bytes() - KIND_BYTES * 200);
+}
+
+/// What a kind of address takes in a chain: its row and its column.
+const KIND_BYTES: usize = 2 * size_of::<u32>();

@@ -18,6 +18,7 @@
 //! | [`sets`] | address sets, as they are declared |
 //! | [`grow`] | tables that grow by a kind of address |
 //! | [`cross`] | two classifications become one |
+//! | [`table`], [`numbered`] | what they are made of, shared by a version and the next |
 //! | [`plain`] | the dull twin: what tests and fuzzing hold the tables against |
 //! | [`world`] | lists and policies together |
 //! | [`compile`] | the tables, and the memory they need before it is taken |
@@ -33,8 +34,10 @@ mod identities;
 #[cfg(not(loom))]
 #[cfg(test)]
 mod many_tests;
+mod numbered;
 pub mod plain;
 pub mod sets;
+mod table;
 #[cfg(not(loom))]
 #[cfg(test)]
 mod tests;
@@ -375,16 +378,16 @@ struct Chain {
     source_rows: Box<[u32]>,
     /// By identity.
     destination_columns: Box<[u32]>,
-    ends: cross::Table,
+    ends: table::Table,
     /// By class of service.
     service_rows: Arc<[u32]>,
     /// By class of source port.
     source_port_columns: Arc<[u32]>,
-    words: cross::Table,
+    words: table::Table,
     /// Other fields that its rules name, each with what it makes of the class so far.
     further: Arc<[fields::Step]>,
     /// Slot and action of the rule that decides; 0: none does.
-    verdicts: cross::Table,
+    verdicts: table::Table,
     growth: grow::Growth,
 }
 

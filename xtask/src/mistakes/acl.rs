@@ -4,6 +4,38 @@ use super::Mistake;
 
 pub(super) const ACLS: &[Mistake] = &[
     Mistake {
+        what: "who goes on from an older version of a table writes where a newer one looks",
+        file: "acl/table.rs",
+        right: "if fits && self.last.compare_exchange(self.version, next, Relaxed, Relaxed).is_ok() {",
+        wrong: "if fits {",
+        test: "a_version_says_what_it_says",
+        loom: false,
+    },
+    Mistake {
+        what: "a table's room is never used",
+        file: "acl/table.rs",
+        right: "let fits = has.rows <= self.height as usize",
+        wrong: "let fits = has.rows < self.height as usize && has.rows > self.height as usize",
+        test: "a_kind_of_address_more_copies_no_table",
+        loom: false,
+    },
+    Mistake {
+        what: "columns that came later lie where rows to come do",
+        file: "acl/table.rs",
+        right: "column * self.height + row }) as usize",
+        wrong: "column * self.has.rows as u32 + row }) as usize",
+        test: "a_version_says_what_it_says",
+        loom: false,
+    },
+    Mistake {
+        what: "what came since is numbered as if nothing was shared",
+        file: "acl/numbered.rs",
+        right: "self.shared.all.len() + self.latest.all.len()",
+        wrong: "self.shared.all.len().max(self.latest.all.len())",
+        test: "a_set_has_the_number_of_its_first_coming",
+        loom: false,
+    },
+    Mistake {
         what: "an address is looked up twice for each chain",
         file: "acl/mod.rs",
         right: "ends.map(|ip| self.identities.of(ip, probes)),",
