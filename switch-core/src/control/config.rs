@@ -4,6 +4,7 @@
 use super::daemon::{Daemon, PortLife, json, not_kept};
 use super::devices::{remove_left_behind, with_mac};
 use super::doors::OPEN_PATIENCE;
+use super::guards::inherits;
 use super::history::History;
 use super::home::Home;
 use super::readdress::give_addresses;
@@ -14,7 +15,7 @@ use crate::config::plan::{Plan, keep_macs, plan, problems_of};
 use crate::config::snapshot::PortId;
 use crate::table::fdb;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 use switch_api::{
@@ -44,6 +45,8 @@ struct Exchanged {
     addressed: Vec<(Arc<Port>, Arc<Port>)>,
     /// In which namespaces devices were.
     homes: Vec<(Name, Option<Home>)>,
+    /// Ports that are closed, and who has their devices now.
+    heirs: BTreeMap<PortId, PortId>,
 }
 
 impl Daemon {
@@ -272,6 +275,11 @@ impl Daemon {
         let comes = |port: &&Port| checked.model().ports.contains_key(&port.name);
         let early: Vec<Port> = early.into_iter().filter(comes).cloned().collect();
         let late: Vec<Port> = late.into_iter().filter(comes).cloned().collect();
+        let heirs = gone.iter().filter_map(|port| {
+            let heir = late.iter().find(|heir| inherits(&port.kind, &heir.kind))?;
+            Some((self.model.ports.get(&port.name)?.id, checked.model().ports.get(&heir.name)?.id))
+        });
+        done.heirs = heirs.collect();
         let gone: Vec<Name> = gone.into_iter().map(|port| port.name.clone()).collect();
         for port in &early {
             self.open_new(checked, port, manner, done)?;
@@ -368,12 +376,14 @@ impl Daemon {
             let left = self.model.ports.values().find(|port| port.id == id && is_down);
             let left = left.map(|port| port.object.clone());
             self.ports.insert(id, life);
+            let bequest = done.heirs.get(&id).and_then(|heir| Some((*heir, self.close_guarded(id)?)));
             self.close(id, true);
             left.iter().for_each(|left| remove_left_behind(left, self.homes.get(&left.name)));
             self.dismiss_guard(id);
             self.tables.fdb.forget(id, true);
             self.end_flows_of(id);
             self.forget_counts_of(id);
+            bequest.into_iter().for_each(|(heir, bequest)| self.inherit(heir, bequest));
         }
         gone.iter().for_each(|name| self.unsettle(name, done));
         done.closed = gone;
@@ -389,6 +399,10 @@ impl Daemon {
     fn put_back(&mut self, done: Exchanged) {
         // Backwards: of a name that was noted twice the first note is how it was.
         done.homes.into_iter().rev().for_each(|(name, had)| self.homes.put(&name, had));
+        for (id, heir) in done.heirs {
+            let bequest = self.close_guarded(heir);
+            bequest.into_iter().for_each(|bequest| self.inherit(id, bequest));
+        }
         for id in done.opened {
             self.close(id, true);
         }

@@ -1,15 +1,17 @@
 //! Programs that stay on the devices of ports that are down. Such a port's device may be there, set down for a moment or given another MTU, and
 //! without a program its pod would speak to the node's own kernel, past everything that the switch keeps it from. So the program of a port
-//! that drops while nobody beats is taken off only where its port goes, or its device; the port takes it over when it is open again.
+//! that drops while nobody beats is taken off only where its port goes, or its device; the port takes it over when it is open again. A port that
+//! gets the device of one that goes, by one request, takes it over from that one.
 
-use super::daemon::Daemon;
+use super::daemon::{Daemon, PortLife};
 use super::doors::{Door, Doors};
 use super::links::Link;
 use super::rtnl::Rtnl;
+use super::unseen::Source;
 use crate::config::snapshot::PortId;
 use crate::port::xdp::attach::Guard;
 use std::collections::BTreeMap;
-use switch_api::PortKind;
+use switch_api::{PortKind, WhenDead};
 
 /// By port.
 #[derive(Debug, Default)]
@@ -40,6 +42,26 @@ impl Guards {
     }
 }
 
+/// What a port that is closed leaves to whoever gets its device.
+#[derive(Debug)]
+pub(super) struct Bequest {
+    guard: Guard,
+    stood: Vec<(Source, u64)>,
+}
+
+/// Whether a device's program can stay on it while one port goes and the next comes: both keep the device from the node's kernel. What the program
+/// is run by cannot change while it stays, and a device that the switch makes goes with its port.
+pub(super) fn inherits(gone: &PortKind, comes: &PortKind) -> bool {
+    let of = |kind: &PortKind| match kind {
+        PortKind::Xdp { device, mode, pod: None, when_dead, take, .. } => {
+            let drops = when_dead.unwrap_or_else(|| WhenDead::of(take)) == WhenDead::Drop;
+            drops.then(|| (device.clone(), *mode))
+        }
+        _ => None,
+    };
+    of(gone).is_some_and(|gone| of(comes) == Some(gone))
+}
+
 /// A pin that is gone already, because somebody removed it, is what we want.
 fn take_off(guard: Guard) {
     _ = guard.take_off();
@@ -67,6 +89,28 @@ impl Doors {
 }
 
 impl Daemon {
+    /// Closes a port, if it is open, but leaves its program where it is: none where there is none to leave.
+    pub(super) fn close_guarded(&mut self, port: PortId) -> Option<Bequest> {
+        let guard = match self.ports.get(&port) {
+            Some(PortLife::Up(door)) => {
+                let guard = Doors::guard_of(door)?;
+                self.close(port, false);
+                guard
+            }
+            _ => {
+                self.look_at_guards(Some(port));
+                self.doors.guards.0.remove(&port)?
+            }
+        };
+        Some(Bequest { guard, stood: self.unseen.standing(port) })
+    }
+
+    /// Until a port is open its device is guarded by what another left.
+    pub(super) fn inherit(&mut self, port: PortId, Bequest { guard, stood }: Bequest) {
+        self.unseen.go_on(port, stood);
+        self.doors.guards.post(port, Some(guard));
+    }
+
     /// A port is gone, or is to leave everything as it found it. What its program dropped while it was down is noted first.
     pub(super) fn dismiss_guard(&mut self, port: PortId) {
         self.look_at_guards(Some(port));

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 /// What it is that counts, so that each count is told apart from the next one's: the device's index, and why it drops.
-type Source = (u32, DropReason);
+pub(super) type Source = (u32, DropReason);
 
 /// Frames that no worker saw.
 #[derive(Debug, Default)]
@@ -86,6 +86,20 @@ impl Unseen {
     /// The program is off a port's device, and with it its counts: the next begins at nothing.
     pub(super) fn begin_anew(&mut self, port: PortId) {
         self.stood.retain(|(of, (_, reason)), _| *of != port || *reason == DropReason::DeviceFull);
+    }
+
+    /// Where the counts of a port's program stand.
+    pub(super) fn standing(&self, port: PortId) -> Vec<(Source, u64)> {
+        let of = self
+            .stood
+            .iter()
+            .filter(|((of, (_, reason)), _)| *of == port && *reason != DropReason::DeviceFull);
+        of.map(|((_, source), stood)| (*source, *stood)).collect()
+    }
+
+    /// The program is a port's now, and what it counted before was another's.
+    pub(super) fn go_on(&mut self, port: PortId, stood: Vec<(Source, u64)>) {
+        self.stood.extend(stood.into_iter().map(|(source, stood)| ((port, source), stood)));
     }
 
     /// A port is gone, and its number will be another's.

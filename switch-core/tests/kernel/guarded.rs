@@ -6,7 +6,8 @@ use std::sync::mpsc::{Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use switch_api::{
-    ByDevice, ByName, Code, Done, PodEnd, Port, PortKind, PortSettings, PortState, ProbeReply, Request,
+    ApiError, ByDevice, ByName, Code, Config, ConfigApplied, ConfigApply, ConfigExport, Done, PodEnd, Port,
+    PortKind, PortSettings, PortState, ProbeReply, Request, XdpMode,
 };
 use switch_lab::node::xdp_port;
 use switch_lab::{Daemon, Net, Node, Options, Pod, RawSocket, wait_until};
@@ -261,4 +262,54 @@ fn a_port_that_passes_when_dead_leaves_nothing_when_it_falls() {
     node.net.ip("link set pod1 up");
     wait_until("up", LONG, || daemon.port("pod1").state == PortState::Up);
     daemon.assert_conserved();
+}
+
+/// Makes what is declared this, or is refused.
+fn apply(daemon: &Daemon, config: Config) -> Result<ConfigApplied, ApiError> {
+    daemon.client().call(&Request::ConfigApply(Box::new(ConfigApply { config, ..ConfigApply::default() })))
+}
+
+fn is_first(kind: &PortKind) -> bool {
+    matches!(kind, PortKind::Xdp { device, .. } if device == "pod1")
+}
+
+/// What is declared, with the first port otherwise: larger rings, by its own name or another's.
+fn otherwise(daemon: &Daemon, to: &str, ring: u32) -> Config {
+    let mut config: Config = daemon.call(&Request::ConfigExport(ConfigExport::default()));
+    let port = config.port.iter_mut().find(|port| is_first(&port.kind)).unwrap();
+    port.name = to.parse().unwrap();
+    if let PortKind::Xdp { ring_size, .. } = &mut port.kind {
+        *ring_size = ring;
+    }
+    config
+}
+
+/// By a file: a port is closed and made anew, by its name, by another and by the first again. What its program dropped meanwhile is the new one's.
+#[test]
+fn a_port_that_is_replaced_is_never_bare() {
+    never_bare(|_, daemon| {
+        for (name, ring) in [("pod1", 1024), ("pod1", 2048), ("other", 2048), ("other", 1024), ("pod1", 2048)]
+        {
+            apply(daemon, otherwise(daemon, name, ring)).unwrap();
+            assert_eq!(daemon.port(name).state, PortState::Up);
+        }
+    });
+}
+
+/// The file has another port after it that cannot be opened so: all is as it was.
+#[test]
+fn a_port_that_was_replaced_in_vain_is_never_bare() {
+    never_bare(|_, daemon| {
+        for name in ["pod1", "other", "pod1"] {
+            let mut config = otherwise(daemon, name, 1024);
+            let last = config.port.iter_mut().find(|port| port.name.as_str() == "pod2").unwrap();
+            if let PortKind::Xdp { mode, .. } = &mut last.kind {
+                // No veth can.
+                *mode = XdpMode::ZeroCopy;
+            }
+            let refused = apply(daemon, config).unwrap_err();
+            assert!(refused.message.contains("port pod2"), "{refused:?}");
+            assert_eq!(daemon.port("pod1").state, PortState::Up);
+        }
+    });
 }
