@@ -32,7 +32,7 @@ pub(super) fn passes(net: &mut Net, from: usize, to: usize, protocol: Protocol, 
 }
 
 /// What each rule counted, by the names of rules.
-fn counted(net: &Net, name: &str) -> u64 {
+pub(super) fn counted(net: &Net, name: &str) -> u64 {
     let rules = &net.rig.counters[0];
     let slot = (0..200).find(|slot| net.rig.model.rule_name(*slot) == name);
     rules.rule(slot.unwrap_or_else(|| panic!("no rule {name}"))).unwrap().get()

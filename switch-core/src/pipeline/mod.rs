@@ -71,6 +71,8 @@ mod acl_field_tests;
 #[cfg(test)]
 mod acl_frame_tests;
 #[cfg(test)]
+mod acl_kind_tests;
+#[cfg(test)]
 mod acl_tests;
 #[cfg(test)]
 mod acl_v6_tests;

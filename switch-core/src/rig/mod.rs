@@ -218,7 +218,16 @@ impl Rig {
             }
             false => PortKind::Memory { source: None },
         };
-        let port = switch_api::Port { settings, ..switch_api::Port::new(parse(name), parse(bridge), kind) };
+        let port = switch_api::Port::new(parse(name), parse(bridge), kind);
+        self.add_lanes_of(switch_api::Port { settings, ..port }, lanes)
+    }
+
+    /// Adds a port of whatever kind, served by these lanes in place of its device's. Its number.
+    pub(crate) fn add_lanes_of(
+        &mut self,
+        port: switch_api::Port,
+        lanes: Vec<(Box<dyn Port>, u16)>,
+    ) -> Result<PortId, ApiError> {
         let key = port.name.clone();
         let model = self.model.apply(&Request::PortAdd(Box::new(port)))?;
         let id = model.ports[&key].id;
