@@ -9,9 +9,10 @@ use switch_api::PortSettings;
 
 const NOW: Now = Now { ns: 1_000_000_000_000 };
 
-struct Lab {
-    rig: Rig,
-    peers: Vec<MemoryPeer>,
+pub(super) struct Lab {
+    pub rig: Rig,
+    pub peers: Vec<MemoryPeer>,
+    pub now: Now,
 }
 
 fn mac(n: usize) -> [u8; 6] {
@@ -19,7 +20,7 @@ fn mac(n: usize) -> [u8; 6] {
 }
 
 /// A datagram between stations behind two ports, of a flow that a number tells.
-fn udp(from: usize, to: usize, ports: [u16; 2]) -> Vec<u8> {
+pub(super) fn udp(from: usize, to: usize, ports: [u16; 2]) -> Vec<u8> {
     let (link, ip) = (PacketBuilder::ethernet2(mac(from), mac(to)), |n: usize| [10, 0, 0, n as u8]);
     let mut frame = Vec::new();
     link.ipv4(ip(from), ip(to), 64).udp(ports[0], ports[1]).write(&mut frame, &[7; 8]).unwrap();
@@ -29,26 +30,30 @@ fn udp(from: usize, to: usize, ports: [u16; 2]) -> Vec<u8> {
 impl Lab {
     /// Ports of which all but the last are tracked, each of the worker that is named.
     fn new(flows: usize, workers: &[u16]) -> Self {
-        let count = workers.iter().max().map_or(1, |most| usize::from(*most) + 1);
-        let mut rig = Rig::new(Size { flows, workers: count, ..Size::default() });
-        let mut peers = Vec::new();
-        for (n, worker) in workers.iter().enumerate() {
-            let settings = PortSettings { track: n + 1 < workers.len(), ..PortSettings::default() };
+        let of = |n: usize| PortSettings { track: n + 1 < workers.len(), ..PortSettings::default() };
+        Self::of(flows, workers.iter().enumerate().map(|(n, worker)| (of(n), *worker)).collect())
+    }
+
+    /// Ports with these settings, each of its worker.
+    pub fn of(flows: usize, ports: Vec<(PortSettings, u16)>) -> Self {
+        let workers = ports.iter().map(|(_, worker)| usize::from(*worker) + 1).max().unwrap_or(1);
+        let (mut rig, mut peers) = (Rig::new(Size { flows, workers, ..Size::default() }), Vec::new());
+        for (n, (settings, worker)) in ports.into_iter().enumerate() {
             let (port, peer) = memory::wire();
-            rig.add_port(&format!("p{n}"), settings, Box::new(port), *worker).unwrap();
+            rig.add_port(&format!("p{n}"), settings, Box::new(port), worker).unwrap();
             peers.push(peer);
         }
-        let mut lab = Self { rig, peers };
-        for n in 0..workers.len() {
+        let mut lab = Self { rig, peers, now: NOW };
+        for n in 0..lab.peers.len() {
             lab.send(n, n, [&[0xff; 6][..], &mac(n), &[0x88, 0xb5], &[0; 46]].concat());
         }
         lab
     }
 
     /// Whether a frame of one port comes out of another.
-    fn send(&mut self, from: usize, to: usize, frame: Vec<u8>) -> bool {
+    pub fn send(&mut self, from: usize, to: usize, frame: Vec<u8>) -> bool {
         assert!(self.peers[from].send(frame));
-        self.rig.settle(NOW);
+        self.rig.settle(self.now);
         let came = std::iter::from_fn(|| self.peers[to].recv()).count();
         self.peers.iter().for_each(|peer| while peer.recv().is_some() {});
         came == 1
@@ -67,7 +72,8 @@ impl Lab {
         most.expect("a limit") - 1
     }
 
-    fn drops(&self) -> Vec<(&'static str, u64)> {
+    /// All drops there are, by name.
+    pub fn drops(&self) -> Vec<(&'static str, u64)> {
         let all = DropReason::ALL.iter().map(|reason| (reason.name(), self.rig.drops(*reason)));
         all.filter(|(_, frames)| *frames > 0).collect()
     }

@@ -83,6 +83,8 @@ mod agreed_tests;
 #[cfg(test)]
 mod back_tests;
 #[cfg(test)]
+mod busy_tests;
+#[cfg(test)]
 mod capture_tests;
 #[cfg(test)]
 mod default_verdict_tests;

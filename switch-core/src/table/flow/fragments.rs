@@ -162,6 +162,16 @@ impl Fragments {
         }
     }
 
+    /// Does something while the place of a packet is written: as what other workers do then.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn while_written(&self, packet: &Packet, zone: u16, meanwhile: impl FnOnce()) {
+        let Some(fragment) = packet.fragment else { return };
+        self.table.update(self.key(packet, fragment, zone), |_| {
+            meanwhile();
+            Want::Keep
+        });
+    }
+
     /// Packets in pieces, for tests.
     pub fn entries(&self) -> usize {
         let mut entries = 0;

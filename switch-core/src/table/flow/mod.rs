@@ -426,6 +426,15 @@ impl Flows {
         Outcome::Busy
     }
 
+    /// Does something while the index is written where it has a hash: as what other workers do then.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn while_written(&self, hash: u64, meanwhile: impl FnOnce()) {
+        self.index.update(hash, |_| {
+            meanwhile();
+            Want::Keep
+        });
+    }
+
     /// Takes the flow out of the index; its place may be used again. For its owner. Whether it is out: a
     /// bucket that another worker writes is tried again later.
     fn unlink(&self, place: u32) -> bool {
