@@ -99,6 +99,8 @@ mod flood_flow_tests;
 #[cfg(test)]
 mod flow_room_tests;
 #[cfg(test)]
+mod fragment_room_tests;
+#[cfg(test)]
 mod fragment_tests;
 #[cfg(test)]
 mod glance_rig;
