@@ -82,12 +82,12 @@ reasons! {
         FlowPortLimit = "flow-port-limit": "the port has as many flows as it may; `switch-ctl flow list --port NAME` shows them",
         ConnectionLimit = "connection-limit": "as many flows as may (`port set NAME --limit-connections`) began at the port and are not over; `switch-ctl flow list --port NAME` shows them",
         FlowTableFull = "flow-table-full": "there are as many flows as the table holds; see `switchd --flows`",
-        FlowBusy = "flow-busy": "another worker was making a flow at the same place; the sender's next attempt will do",
+        FlowBusy = "flow-busy": "another worker was writing a flow at the same place, or has yet to give up a translated one that is over (within 4 s); the sender's next attempt will do",
         IcmpUnrelated = "icmp-unrelated": "an ICMP error about a packet of no flow, or sent to somebody else than the packet's sender",
         FragmentTiny = "fragment-tiny": "a first fragment too short for its transport header: made to hide it",
         FragmentOverlap = "fragment-overlap": "a fragment that lies over the first one of its packet",
         FragmentNoFirst = "fragment-no-first": "a fragment whose first one has not passed (within 30 s)",
-        FragmentFull = "fragment-table-full": "too many packets in fragments at a time",
+        FragmentFull = "fragment-table-full": "another worker was noting a packet in fragments at the same place; the sender's next attempt will do (of too many at a time the oldest makes room)",
     }
     Translate {
         NatNone = "nat-none": "to an address of network address translation, for which there is neither a flow nor a rule; `switch-ctl nat list` shows the rules",

@@ -24,7 +24,7 @@ pub enum Stray {
     NoFirst,
     /// It lies over its first fragment, or one before it did.
     Overlap,
-    /// Too many packets in pieces.
+    /// Another worker was writing at its place, or took the one that was made for it.
     Full,
 }
 
