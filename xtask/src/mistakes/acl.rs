@@ -33,6 +33,11 @@ pub(super) const ACLS: &[Mistake] = &[
         right: "self.shared.all.len() + self.latest.all.len()",
         wrong: "self.shared.all.len().max(self.latest.all.len())",
         test: "a_set_has_the_number_of_its_first_coming",
+        what: "the node's own port is none that lists judge",
+        file: "config/snapshot.rs",
+        right: "let judged = subject.is_isolated() || acl.is_listed();",
+        wrong: "let judged = (subject.is_isolated() || acl.is_listed())\n            && !matches!(port.object.kind, PortKind::Host { .. });",
+        test: "at_ports_of_every_kind",
         loom: false,
     },
     Mistake {

@@ -4,6 +4,22 @@ use super::Mistake;
 
 pub(super) const FLOWS: &[Mistake] = &[
     Mistake {
+        what: "a flow that could not be filed is counted all the same",
+        file: "table/flow/open.rs",
+        right: "            (outcome, _) => {\n                self.finish(place);",
+        wrong: "            (outcome, _) => {",
+        test: "where_another_worker_writes_is_flow_busy",
+        loom: false,
+    },
+    Mistake {
+        what: "a first fragment of which nothing could be noted passes",
+        file: "table/flow/fragments.rs",
+        right: "Outcome::Full | Outcome::Busy => Err(Stray::Full),",
+        wrong: "Outcome::Full | Outcome::Busy => Ok(()),",
+        test: "is_fragment_table_full",
+        loom: false,
+    },
+    Mistake {
         what: "fragments of a segment that was refused push the window away under its real sender",
         file: "table/flow/tcp.rs",
         right: "if !before(may_until, end) {\n        record.set_window(side, Window { end, ..own });",

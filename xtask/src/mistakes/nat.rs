@@ -4,6 +4,14 @@ use super::Mistake;
 
 pub(super) const NAT: &[Mistake] = &[
     Mistake {
+        what: "whoever meets a translated flow that is over gives its place up, whosever it is",
+        file: "table/flow/bound.rs",
+        right: "if !(self.owns(place) && flows.take_back(place)",
+        wrong: "if !(flows.take_back(place)",
+        test: "until_the_worker_that_made_it",
+        loom: false,
+    },
+    Mistake {
         what: "a datagram without a checksum gets one that is wrong",
         file: "wire/nat.rs",
         right: "if is_udp && be16(segment, field) == 0 {\n        return;",
