@@ -69,7 +69,7 @@ pub struct Door {
     pub holders: Vec<u16>,
     /// What each queue costs its worker.
     pub loads: Vec<Arc<LaneLoad>>,
-    /// What its device had lost before, as [`Rtnl::lost`].
+    /// What its device had lost before it was a port's, as [`Rtnl::lost`].
     pub(super) lost_before: u64,
     /// Its device, if it is one that the switch made.
     pub tap: Option<Tap>,
@@ -284,7 +284,8 @@ impl Doors {
         if is_fresh {
             self.fresh.push(wanted.clone());
         }
-        Ok((Door { cable: Some(wanted), ..door }, lanes))
+        // As a TAP: of its whole life.
+        Ok((Door { cable: Some(wanted), lost_before: 0, ..door }, lanes))
     }
 
     /// A new cable, on whose end its port is open.
@@ -340,7 +341,8 @@ impl Doors {
             mode_reason: reason,
             holders: Vec::new(),
             loads: Vec::new(),
-            lost_before: link.lost,
+            // The device is ours alone: what it dropped since it was made was this port's, whichever daemon was there, or none.
+            lost_before: 0,
             tap: Some(tap),
             cable: None,
             attached: None,

@@ -173,12 +173,18 @@ fn a_daemon_that_comes_back_tells_what_its_absence_cost() {
     let options = switchd().keeping_state();
     let mut daemon = node.start(&options);
     let pods = tap_and_xdp(&node, &daemon);
+    // Nobody has looked at the TAP's device since when it is killed.
+    daemon.signal(Signal::STOP);
+    flood(&pods[0].net, "10.66.0.2", 5000);
     daemon.kill();
     std::thread::sleep(DEAD);
+    flood(&pods[0].net, "10.66.0.2", 300);
     flood(&pods[1].net, "10.66.0.1", 300);
     daemon = node.start(&options);
     wait_until("ping", LONG, || pods[0].reaches("10.66.0.2"));
     let dead = lost(&daemon, "pod2", &["dead-man"]);
     assert!(dead >= 300, "{dead}");
+    let (full, dropped) = (lost(&daemon, "tap1", &["device-full"]), pods[0].sent().unwrap().1);
+    assert!(full > 1000 && full == dropped, "{full} of {dropped}");
     wait_until("the law holds at rest", LONG, || holds(&daemon.stats().packets));
 }

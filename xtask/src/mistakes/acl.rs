@@ -33,6 +33,9 @@ pub(super) const ACLS: &[Mistake] = &[
         right: "self.shared.all.len() + self.latest.all.len()",
         wrong: "self.shared.all.len().max(self.latest.all.len())",
         test: "a_set_has_the_number_of_its_first_coming",
+        loom: false,
+    },
+    Mistake {
         what: "the node's own port is none that lists judge",
         file: "config/snapshot.rs",
         right: "let judged = subject.is_isolated() || acl.is_listed();",
