@@ -6,7 +6,7 @@ use super::checked::Problem;
 use super::model::{Model, no_such};
 use super::nats::SLOTS_OF_NAT;
 use crate::acl;
-use crate::policy::compile::compile;
+use crate::policy::compile::compile_after;
 use crate::policy::{self, Compiled, Input, POLICIES_MAX, Placed, Pod, RULES_MAX, Slot, slots_of, to_bits};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -244,7 +244,7 @@ impl Model {
             namespaces: &self.namespaces,
             node: node.collect(),
         };
-        let compiled = compile(&input).map_err(|error| {
+        let compiled = compile_after(&input, &self.policing).map_err(|error| {
             ApiError::new(Code::Limit, error.to_string()).hint(
                 "nothing was changed; use fewer rules, or fewer different blocks and ports in one policy",
             )

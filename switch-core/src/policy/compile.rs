@@ -66,6 +66,11 @@ type Key<'a> = (PolicyType, Vec<usize>, Option<&'a [NamedPort]>);
 
 /// Compiles. Of several rules that allow the same, the one with the lowest slot is named and counted.
 pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
+    compile_after(input, &Compiled::default())
+}
+
+/// Compiles what says the same, and shares with what was in force before what is the same there.
+pub fn compile_after(input: &Input, before: &Compiled) -> Result<Compiled, TooMuch> {
     let mut node = input.node.clone();
     node.sort_unstable();
     let mut subjects: HashMap<u16, Subject> =
@@ -77,7 +82,7 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
     let sets = sets_of(input, &kinds, &mut all, &mut subjects, &mut budget)?;
     let members = Members::new(&all, input, &kinds, &mut budget)?;
     let fingerprints = terms::fingerprints(&all, &members);
-    let identities = Identities::new(&all, &members, &mut budget)?;
+    let identities = Identities::new(&all, &members, &before.by_address, &mut budget)?;
     let ports: Vec<Ports> = sets.iter().flat_map(|(entries, _)| entries.iter().map(|it| it.ports)).collect();
     let classes = Classes::new(&ports)?;
     drop(ports);

@@ -13,11 +13,13 @@
 //! | [`select`] | which labels a selector wants |
 //! | [`kinds`] | workloads that selectors cannot tell apart |
 //! | [`terms`] | whom rules are about, and the identities of addresses |
+//! | [`addresses`] | which identity an address has, and what differs from before |
 //! | [`ports`] | classes of ports |
 //! | [`compile`] | the tables, and the memory they need before it is taken |
 //! | [`plain`] | the dull twin: what tests and fuzzing hold the tables against |
 //! | [`diff`] | what two of them say differently: which pairs of ends a change cuts or opens |
 
+mod addresses;
 pub mod budget;
 pub mod check;
 pub mod compile;
@@ -42,9 +44,10 @@ mod diff_tests;
 mod tests;
 
 use crate::prefetch::prefetch;
-use crate::table::lpm::{self, Mapped};
+use crate::table::lpm;
 use crate::table::probes::{self, Probes, Uncounted};
 use crate::wire::hop::V4_MAPPED;
+use addresses::Addresses;
 use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 use ports::Classes;
@@ -246,7 +249,7 @@ pub struct Question {
 /// Compiled policies.
 #[derive(Debug, Default)]
 pub struct Compiled {
-    by_address: Mapped,
+    by_address: Addresses,
     classes: Classes,
     sets: Box<[Set]>,
     subjects: HashMap<u16, Subject>,
@@ -295,7 +298,7 @@ impl Compiled {
     #[inline]
     pub fn identity_with(&self, ip: u128, probes: impl Probes) -> u32 {
         // A value is an identity and one, or 0 for the first.
-        self.by_address.find_with(ip, probes).saturating_sub(1)
+        self.by_address.table.find_with(ip, probes).saturating_sub(1)
     }
 
     /// The class of a destination port, if it is known, of a protocol.
@@ -332,7 +335,7 @@ impl Compiled {
         mut says: impl FnMut(usize, Result<Slot, Slot>),
     ) {
         let mut values = [0; N];
-        self.by_address.find_each(&mut values[..asked.len()], |n| asked[n].peer);
+        self.by_address.table.find_each(&mut values[..asked.len()], |n| asked[n].peer);
         let identities = values.map(|value| value.saturating_sub(1) as usize);
         for (asked, identity) in asked.iter().zip(identities) {
             prefetch(self.sets[asked.set as usize].rows.as_ptr().wrapping_add(identity));

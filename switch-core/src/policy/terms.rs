@@ -1,11 +1,12 @@
 //! Whom rules are about ([`Term`]), and what that makes of addresses: every address belongs to the longest of the
 //! prefixes that occur, and all addresses that belong to the same terms have one identity.
 
+use super::addresses::Addresses;
 use super::budget::Budget;
 use super::compile::TooMuch;
 use super::kinds::Kinds;
 use super::{Input, Pod, is_v4, select, to_bits};
-use crate::table::lpm::{Change, Mapped, VALUE_MAX};
+use crate::table::lpm::{Change, VALUE_MAX};
 use hashbrown::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -116,17 +117,22 @@ struct Here {
     pods: Vec<u32>,
 }
 
-/// Which terms each identity belongs to, and the prefix tables.
+/// Which terms each identity belongs to, and which addresses have it.
 #[derive(Debug)]
 pub(super) struct Identities {
     /// By identity; sorted, without [`ANYBODY_ID`]. The first is of those to whom no term belongs.
     pub terms: Vec<Vec<u32>>,
-    pub by_address: Mapped,
+    pub by_address: Addresses,
 }
 
 impl Identities {
-    /// Identities of all addresses, unless the prefix tables have no numbers for so many.
-    pub fn new(terms: &Terms, members: &Members, budget: &mut Budget) -> Result<Self, TooMuch> {
+    /// Identities of all addresses, unless the prefix tables have no numbers for so many. `before`: which they had.
+    pub fn new(
+        terms: &Terms,
+        members: &Members,
+        before: &Addresses,
+        budget: &mut Budget,
+    ) -> Result<Self, TooMuch> {
         let places = places(terms, members, budget)?;
         let mut numbers: HashMap<Vec<u32>, u32> = HashMap::from([(Vec::new(), 0)]);
         let mut by_number: Vec<Vec<u32>> = vec![Vec::new()];
@@ -148,9 +154,7 @@ impl Identities {
                 if number >= VALUE_MAX { Err(TooMuch::Identities(by_number.len())) } else { Ok(()) }
             })?;
         }
-        let by_address = Mapped::default().changed(changes, budget.left());
-        let by_address = by_address.map_err(|bytes| TooMuch::Bytes(budget.kept() + bytes))?;
-        budget.keep(by_address.bytes())?;
+        let by_address = before.saying(changes, budget)?;
         Ok(Self { terms: by_number, by_address })
     }
 }

@@ -1,6 +1,6 @@
 //! Compiled policies against their dull twin: whatever is declared, every packet has the same verdict.
 
-use super::compile::{TooMuch, compile};
+use super::compile::{TooMuch, compile, compile_after};
 use super::{Compiled, Input, Placed, Pod, check, plain, rule_name, slots_of, to_bits};
 use crate::table::lpm::VALUE_MAX;
 use crate::wire::ip::{ICMP, SCTP, TCP, UDP};
@@ -225,6 +225,7 @@ proptest! {
     #[test]
     fn the_tables_say_what_the_specification_says(
         owned in owned(),
+        before in proptest::option::of(owned()),
         packets in proptest::collection::vec(
             (some_address(), some_address(), proptest::option::of(protocol()), proptest::option::of(number())),
             1..60,
@@ -234,7 +235,8 @@ proptest! {
             prop_assert_eq!(check::policy(policy), []);
         }
         let input = owned.input();
-        let compiled = compile(&input).unwrap();
+        let before = before.map_or_else(Compiled::default, |before| compile(&before.input()).unwrap());
+        let compiled = compile_after(&input, &before).unwrap();
         let pods = || input.pods.iter().flat_map(|pod| pod.addresses.iter().map(move |ip| (*ip, pod.workload)));
         let pairs = pods().flat_map(|(from, _)| pods().map(move |(to, workload)| (from, to, workload)));
         // By a few ports, and by those that have names there.
