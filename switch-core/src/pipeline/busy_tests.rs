@@ -10,6 +10,7 @@ use crate::rig::Rig;
 use crate::table::flow::key::Key;
 use crate::wire::ip::Version;
 use crate::wire::packet::Packet;
+use etherparse::PacketBuilder;
 use switch_api::{PortLimits, PortSettings};
 
 /// From a port with these settings to one with none, and one that wants its flows' answers back: flows are kept of all three.
@@ -75,6 +76,47 @@ fn a_flow_that_goes_on_passes_while_the_index_is_written_where_it_stands() {
         assert_eq!(lab.drops(), if is_remembered { vec![] } else { vec![("flow-busy", 2)] });
         assert!(lab.send(0, 1, asks) && lab.send(1, 0, answers), "nothing has become of the flow");
         assert_eq!(lab.rig.tables.flows.begun_at(0), 1);
+    }
+}
+
+/// A segment between the first two ports: flags as letters, and what it is about.
+fn segment(from: usize, flags: &str, [seq, ack]: [u32; 2]) -> Vec<u8> {
+    let end = |n: usize| ([2, 0, 0, 0, 0, n as u8], [10, 0, 0, n as u8]);
+    let (mine, other) = (end(from), end(1 - from));
+    let builder = PacketBuilder::ethernet2(mine.0, other.0).ipv4(mine.1, other.1, 64);
+    let tcp = builder.tcp([7, 80][from], [80, 7][from], seq, 8000);
+    let mut frame = Vec::new();
+    let built = match flags {
+        "s" => tcp.syn(),
+        "sa" => tcp.syn().ack(ack),
+        _ => tcp.ack(ack),
+    };
+    built.write(&mut frame, &[]).unwrap();
+    frame
+}
+
+/// From the middle of a connection, while the index is written where that stands: it is not said that there was no connection. Where there is none
+/// it is.
+#[test]
+fn a_segment_of_a_connection_that_cannot_be_looked_up_is_flow_busy_and_one_of_none_is_no_flow() {
+    for (is_open, name) in [(true, "flow-busy"), (false, "no-flow")] {
+        let mut lab = lab(held());
+        if is_open {
+            assert!(
+                lab.send(0, 1, segment(0, "s", [100, 0])) && lab.send(1, 0, segment(1, "sa", [900, 101]))
+            );
+        }
+        let middle = segment(0, "a", [101, 901]);
+        if is_open {
+            while_its_flow_is_written(&mut lab, &middle.clone(), |lab| {
+                assert!(!lab.send(0, 1, middle.clone()))
+            });
+        } else {
+            assert!(!lab.send(0, 1, middle.clone()));
+        }
+        lab.rig.assert_conserved();
+        assert_eq!(lab.drops(), [(name, 1)]);
+        assert_eq!(lab.send(0, 1, middle), is_open);
     }
 }
 

@@ -72,6 +72,10 @@ struct Reading {
 #[derive(Clone, Copy, Debug)]
 pub struct Home<'a>(&'a Bucket);
 
+/// Nobody knows whether a key is there: a writer was at work all the while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsure;
+
 /// What a writer did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -190,14 +194,22 @@ impl AtomicTable {
     /// The key may live further on, or a writer was at work.
     #[cold]
     fn get_slowly(&self, key: u64) -> Option<u32> {
+        self.find(key).unwrap_or(None)
+    }
+
+    /// The value of `key`, or that it has none: for those to whom a writer at work is not the same as none.
+    ///
+    /// # Errors
+    /// A writer does not get done where the key is, or would be.
+    pub fn find(&self, key: u64) -> Result<Option<u32>, Unsure> {
         let home = self.home(key);
         for at in self.places(home, key) {
-            let reading = self.bucket(at).read(key)?;
+            let reading = self.bucket(at).read(key).ok_or(Unsure)?;
             if reading.found.is_some() || (at == home && !reading.spilled) {
-                return reading.found;
+                return Ok(reading.found);
             }
         }
-        None
+        Ok(None)
     }
 
     /// Decides about `key` while no other writer can: `decide` sees the present value.

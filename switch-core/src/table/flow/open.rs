@@ -5,7 +5,7 @@ use super::record::{self, Decision};
 use super::state::{self, Stage, State};
 use super::watch::{self, Why};
 use super::{DEALT_PART, Flows, Opened, Passed, Refusal, Seen, others, tcp};
-use crate::table::atomic::{Outcome, Want};
+use crate::table::atomic::{Outcome, Unsure, Want};
 use crate::table::sync::Ordering;
 use crate::wire::packet::Content;
 
@@ -23,7 +23,10 @@ impl Flows {
         if let Some(place) = self.place(seen.hash) {
             return self.open_again(keeper, place, seen, decision);
         }
-        let first = self.first(seen)?;
+        let first = match self.first(seen) {
+            Err(Refusal::NoBeginning) => return self.join_late(seen),
+            first => first?,
+        };
         self.make_room(keeper, seen.port)?;
         let place = keeper.take(self, seen.port).ok_or(Refusal::Full)?;
         // Before anybody can see it, and end it.
@@ -50,6 +53,13 @@ impl Flows {
                 Err(if outcome == Outcome::Full { Refusal::Full } else { Refusal::Busy })
             }
         }
+    }
+
+    /// What begins nothing is of no flow, unless the index was written when it was asked.
+    #[cold]
+    fn join_late(&self, seen: &Seen) -> Result<Opened, Refusal> {
+        let place = self.index.find(seen.hash).map_err(|Unsure| Refusal::Busy)?;
+        place.and_then(|place| self.join(place, seen)).unwrap_or(Err(Refusal::NoBeginning))
     }
 
     /// The key's hash has a place: the packet is counted to its flow, unless that is over.
