@@ -1,8 +1,8 @@
 //! What policies and lists say of the first packets of a batch, asked of all of them together before [`super::admit`] judges each: their cache
 //! misses overlap, and nothing is looked up twice.
 
-use super::admit::plain_header;
 use super::flow::WayOut;
+use super::headers::plain_header;
 use super::judge::{Foreseen, RECEIVER, SENDER};
 use super::note::Note;
 use super::{Private, View};

@@ -12,7 +12,7 @@
 //! | [`back`] | an answer to what the node's kernel sent goes back to the kernel |
 //! | [`route`] | to the bridge's own MAC: the route, the neighbour, its port; or the switch itself |
 //! | [`forward`] | all else: where the destination is; storm control of what has none |
-//! | [`admit`] | whether network policies and access control lists let it through, as [`judge`] has it |
+//! | [`admit`], [`copies`] | whether network policies and access control lists let it through, and each copy of what is flooded, as [`judge`] has it |
 //! | [`rewrite`] | a routed packet's new addresses, one hop less; TCP's segment size, where asked for |
 //! | [`egress`] | what the way out asks for: tag, MTU |
 //! | [`emit`] | into queues and back to the pool; flooding copies here, superframes are cut up for who takes none |
@@ -27,6 +27,7 @@ mod back;
 pub mod binding;
 mod bucket;
 pub mod capture;
+mod copies;
 pub mod drops;
 pub mod dry;
 mod egress;
@@ -36,6 +37,7 @@ pub mod flow;
 mod foresee;
 mod forward;
 mod guard;
+mod headers;
 mod hear;
 pub mod hold;
 pub mod judge;
@@ -351,7 +353,7 @@ fn decide(
 }
 
 /// Copies of what came in.
-const COPIES: emit::Copying = emit::Copying { for_whom: admit::for_whom, prepare };
+const COPIES: emit::Copying = emit::Copying { for_whom: copies::for_whom, prepare };
 /// Copies of what the switch says itself: for everybody.
 const OWN: emit::Copying = emit::Copying { for_whom: |_, _, _, _, _| None, prepare: prepare_own };
 
@@ -364,7 +366,7 @@ fn prepare(
     view: &View,
     private: &mut Private,
 ) -> Result<Fit, DropReason> {
-    admit::copy(view, area, frame, (note, index), to, private)?;
+    copies::copy(view, area, frame, (note, index), to, private)?;
     egress::prepare(area, frame, note, to.1, view)
 }
 

@@ -133,7 +133,7 @@ pub(super) const ACLS: &[Mistake] = &[
     },
     Mistake {
         what: "a connection is judged again by the flags of whatever packet is at hand",
-        file: "pipeline/admit.rs",
+        file: "pipeline/headers.rs",
         right: "_ => header.flags,",
         wrong: "(_, Content::Tcp(tcp)) => Some(tcp.flags),\n        _ => header.flags,",
         test: "tcp_flags_are_those",

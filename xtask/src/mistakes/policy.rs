@@ -77,7 +77,7 @@ pub(super) const POLICY: &[Mistake] = &[
     },
     Mistake {
         what: "a flooded copy that begins nothing passes by what policies say of beginnings",
-        file: "pipeline/admit.rs",
+        file: "pipeline/copies.rs",
         right: "Tracked::Missing if !view.tables.flows.begins(&track.seen(view)) => Err(DropReason::NoFlow),",
         wrong: "Tracked::Missing if track.zone == u16::MAX => Err(DropReason::NoFlow),",
         test: "flood_flow_tests",
@@ -85,7 +85,7 @@ pub(super) const POLICY: &[Mistake] = &[
     },
     Mistake {
         what: "an answer that is flooded is asked about as if it began something",
-        file: "pipeline/admit.rs",
+        file: "pipeline/copies.rs",
         right: "if flows.state(place).origin() != track.side && way.leads_back(flows, place) =>",
         wrong: "if flows.state(place).origin() > 2 && way.leads_back(flows, place) =>",
         test: "flood_flow_tests",
@@ -117,7 +117,7 @@ pub(super) const POLICY: &[Mistake] = &[
     },
     Mistake {
         what: "a second tag hides from lists",
-        file: "pipeline/admit.rs",
+        file: "pipeline/headers.rs",
         right: "        tag if is_tag(tag) => return Err(DropReason::PolicyOpaque),\n",
         wrong: "",
         test: "nobody_hides",
@@ -149,7 +149,7 @@ pub(super) const POLICY: &[Mistake] = &[
     },
     Mistake {
         what: "a flood of an isolated workload is for everybody",
-        file: "pipeline/admit.rs",
+        file: "pipeline/copies.rs",
         right: "    (is_ones(dst) && !is_of_link(dst)).then_some(dst)",
         wrong: "    None",
         test: "pipeline::destination_tests",
@@ -157,7 +157,7 @@ pub(super) const POLICY: &[Mistake] = &[
     },
     Mistake {
         what: "what goes to a group is for one",
-        file: "pipeline/admit.rs",
+        file: "pipeline/copies.rs",
         right: "IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast(),",
         wrong: "IpAddr::V4(_) => true,",
         test: "pipeline::destination_tests",
@@ -165,7 +165,7 @@ pub(super) const POLICY: &[Mistake] = &[
     },
     Mistake {
         what: "a flooded answer is asked of nobody who takes everything",
-        file: "pipeline/admit.rs",
+        file: "pipeline/copies.rs",
         right: "receives || asked && is_answer_to(view, track, port) || view",
         wrong: "receives || view",
         test: "pipeline::flood_flow_tests",
@@ -181,7 +181,7 @@ pub(super) const POLICY: &[Mistake] = &[
     },
     Mistake {
         what: "a flooded segment is asked about by its own flags",
-        file: "pipeline/admit.rs",
+        file: "pipeline/copies.rs",
         right: "        Tracked::Missing | Tracked::Known(_) => Ok(Read::Packet(header(view, bytes, note, track))),",
         wrong: "        Tracked::Missing => Ok(Read::Packet(header(view, bytes, note, track))),",
         test: "pipeline::flood_flow_tests",
@@ -213,7 +213,7 @@ pub(super) const POLICY: &[Mistake] = &[
     },
     Mistake {
         what: "an error in another's name is believed where it is flooded",
-        file: "pipeline/admit.rs",
+        file: "pipeline/copies.rs",
         right: "        Tracked::Related(_) if !way.is_itself(view, track) => Some(",
         wrong: "        Tracked::Related(_) if false => Some(",
         test: "pipeline::pose_tests",
