@@ -140,8 +140,9 @@ impl Daemon {
         let towards = own.or_else(|| self.port_towards(vrf, to));
         let mut ingress = self.judge(towards, &header, PolicyType::Ingress);
         let is_workload = |port| self.model.policing.subject(port).is_some_and(|subject| subject.is_workload);
-        if own.is_none() && egress.passes && self.is_isolated(from) && towards.is_some_and(is_workload) {
-            let router = self.port_name(towards.unwrap_or_default());
+        let router = towards.filter(|port| own.is_none() && is_workload(*port));
+        if let Some(router) = router.filter(|_| egress.passes && self.is_isolated(from)) {
+            let router = self.port_name(router);
             egress = Judgement {
                 passes: false,
                 rule: None,

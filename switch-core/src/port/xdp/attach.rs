@@ -238,7 +238,8 @@ fn adopt(xdp: &mut Xdp, pin: &Path) -> Option<FdLink> {
     match xdp.attach_to_link(link) {
         Ok(id) => FdLink::try_from(xdp.take_link(id).ok()?).ok(),
         Err(_) => {
-            // Its device is gone (ENOLINK): the pin holds nothing.
+            // Its device is gone (ENOLINK), or this program cannot take the place of the one there (EINVAL: a version with another attach
+            // type): without it the port can be opened at least, if not without a gap.
             _ = std::fs::remove_file(pin);
             None
         }
