@@ -301,8 +301,9 @@ const WITHIN: &[(&str, &[&str])] = &[
             "crate::policy::diff::JUDGED_MAX",
             "crate::acl::compile::MEANWHILE_MAX",
             "crate::acl::compile::STEPS_MAX",
-            "crate::acl::grow::KINDS_MAX",
             "crate::acl::identities::IDLE_MAX",
+            "crate::acl::numbered::LATEST_MAX",
+            "crate::acl::table::ROOM_MAX",
         ],
     ),
     (

@@ -6,7 +6,7 @@ use super::fields::{Field, Step};
 use super::grow::{Grounds, Growth, Side, grown};
 use super::identities::Identities;
 use super::sets::{MemberChange, Set, Sets};
-use super::table::{ROOM_MAX, Shape, Table};
+use super::table::{Cells, Grows, ROOM_MAX, Shape};
 use super::{
     ADDRESSES_MEMORY_MAX, Chain, Chains, Compiled, Input, MEMORY_MAX, Placed, Ruling, Subject, Tier, applies,
     packed,
@@ -55,7 +55,7 @@ pub enum TooMuch {
 }
 
 /// What was taken so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Budget {
     bytes: usize,
     steps: usize,
@@ -74,11 +74,20 @@ impl Budget {
         self.take_bytes(shape.bytes())
     }
 
-    /// The room that a table gets for rows and for columns to come, if some are. It is not needed either: a table without is copied.
-    pub fn take_room(&mut self, shape: Shape, [rows, columns]: [bool; 2]) -> Shape {
-        let room = shape.room(rows, columns, ROOM_BYTES_MAX.saturating_sub(self.room));
+    /// Bytes that the next table may have as room. It is not needed, for a table without is copied; each leaves the next some.
+    pub fn room_left(&self) -> usize {
+        ROOM_BYTES_MAX.saturating_sub(self.room) / 4
+    }
+
+    /// A table of a shape gets this room.
+    pub fn take_room(&mut self, room: Shape, shape: Shape) -> Shape {
         self.room += shape.bytes_of_room(room);
         room
+    }
+
+    /// So much is room no more.
+    pub fn give_room(&mut self, bytes: usize) {
+        self.room -= bytes;
     }
 
     /// Whether there is room to keep so much for changes to come. It is not needed to look up: who has none compiles anew.
@@ -86,11 +95,6 @@ impl Budget {
         let fits = self.grounds + bytes <= MEANWHILE_MAX;
         self.grounds += if fits { bytes } else { 0 };
         fits
-    }
-
-    /// Whether there is room for so many bytes more.
-    pub fn has_bytes(&self, bytes: usize) -> bool {
-        self.bytes + bytes <= MEMORY_MAX
     }
 
     pub(super) fn take_bytes(&mut self, bytes: usize) -> Result<(), TooMuch> {
@@ -155,7 +159,7 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
     let chains = chains.collect::<Result<Vec<_>, _>>()?;
     let Shared { identities, services, sources, fields } = shared;
     let (services, sources) = (Arc::new(services), Arc::new(sources));
-    let bytes = budget.bytes + budget.room + addresses;
+    let (bytes, room) = (budget.bytes + budget.room + addresses, budget.room);
     let (chains, sayings) = (chains.into(), sayings.into());
     let keys = Arc::new(keys.into_iter().zip(0..).collect());
     Ok(Compiled {
@@ -168,6 +172,7 @@ pub fn compile(input: &Input) -> Result<Compiled, TooMuch> {
         sayings,
         subjects: Arc::new(subjects),
         bytes,
+        room,
         stateless,
     })
 }
@@ -201,12 +206,13 @@ impl Compiled {
         }
         let Some(identities) = self.identities.changed(changes)? else { return Ok(None) };
         let like = identities.like();
-        // What comes at once is to have room at once.
+        // More never have room at once.
         if like.len() > ROOM_MAX {
             return Ok(None);
         }
         let addresses = identities.fits()?;
-        let mut budget = Budget { bytes: self.bytes - self.identities.bytes(), ..Budget::default() };
+        let tables = self.bytes - self.room - self.identities.bytes();
+        let mut budget = Budget { bytes: tables, room: self.room, ..Budget::default() };
         budget.take_bytes(self.chains.len() * 2 * size_of::<u32>() * like.len())?;
         let mut chains = self.chains.clone();
         if !like.is_empty() {
@@ -220,8 +226,8 @@ impl Compiled {
         }
         let mut subjects = (*self.subjects).clone();
         number_epochs(&mut subjects, &self.sayings, sets);
-        let (bytes, subjects) = (budget.bytes + addresses, Arc::new(subjects));
-        Ok(Some(Self { identities, chains, subjects, bytes, ..self.clone() }))
+        let (bytes, subjects) = (budget.bytes + budget.room + addresses, Arc::new(subjects));
+        Ok(Some(Self { identities, chains, subjects, bytes, room: budget.room, ..self.clone() }))
     }
 
     /// Whether any rule names a set.
@@ -380,9 +386,6 @@ impl Shared {
     }
 }
 
-/// Of a table that no rows or columns come to.
-const FIXED: [bool; 2] = [false; 2];
-
 fn chain(rules: &[Rule], shared: &Shared, budget: &mut Budget) -> Result<Chain, TooMuch> {
     let Shared { identities, services, sources, fields } = shared;
     budget.meanwhile = 0;
@@ -392,32 +395,36 @@ fn chain(rules: &[Rule], shared: &Shared, budget: &mut Budget) -> Result<Chain, 
         Side::of(rules.len(), about.map(|it| (&it.destination, &it.destination_sets)), identities);
     let source_rows = by_address(&mut source, identities, budget)?;
     let destination_columns = by_address(&mut destination, identities, budget)?;
-    // Only sets have other addresses without other rules.
-    let has_sets = |of: fn(&AclRule) -> &Vec<Name>| rules.iter().any(|it| !of(it.rule).is_empty());
-    let grows = [has_sets(|rule| &rule.source_sets), has_sets(|rule| &rule.destination_sets)];
-    let (ends, left) = cross(&source.distinct.all(), &destination.distinct.all(), grows, budget)?;
+    let (ends, left) = cross(&source.distinct.all(), &destination.distinct.all(), budget)?;
     let (service_rows, rows) = by_class(rules, services.len, budget, |rule| services.ranges(rule))?;
     let (source_port_columns, columns) = by_class(rules, sources.len, budget, |rule| sources.ranges(rule))?;
-    let (words, mut right) = cross(&rows, &columns, FIXED, budget)?;
+    let (words, mut right) = cross(&rows, &columns, budget)?;
     let mut further = Vec::new();
     for (n, field) in
         fields.iter().enumerate().filter(|(_, field)| rules.iter().any(|it| field.is_named(it.rule)))
     {
         let (columns, sets) = by_class(rules, field.len(), budget, |rule| field.ranges(rule))?;
-        let (table, both) = cross(&right.all(), &sets, FIXED, budget)?;
-        further.push(Step { field: n, columns, table });
+        let (table, both) = cross(&right.all(), &sets, budget)?;
+        further.push(Step { field: n, columns, table: table.table(Grows::default(), budget) });
         right = both;
     }
     let (right, said) = (right.all(), rules.iter().map(|rule| packed(rule.ruling)).collect::<Vec<u32>>());
-    let names_sets = grows.contains(&true);
-    let verdicts = Table::of_first(&left.sets, &right, names_sets, budget, &said)?;
+    let verdicts = Cells::of_first(&left.sets, &right, budget, &said)?;
+    // Only sets have other addresses without other rules.
+    let has_sets = |of: fn(&AclRule) -> &Vec<Name>| rules.iter().any(|it| !of(it.rule).is_empty());
+    let grows =
+        Grows { rows: has_sets(|rule| &rule.source_sets), columns: has_sets(|rule| &rule.destination_sets) };
     let mut grounds = Grounds { source, destination, left, right: right.into(), said: said.into() };
     grounds.share();
-    let growth = match names_sets {
+    let growth = match grows.rows || grows.columns {
         false => Growth::Alike,
         true if budget.take_grounds(grounds.bytes()) => Growth::From(Arc::new(grounds)),
         true => Growth::Anew,
     };
+    let grows = if matches!(growth, Growth::From(_)) { grows } else { Grows::default() };
+    let ends = ends.table(grows, budget);
+    let verdicts = verdicts.table(Grows { rows: grows.rows || grows.columns, columns: false }, budget);
+    let words = words.table(Grows::default(), budget);
     let (service_rows, source_port_columns) = (service_rows.into(), source_port_columns.into());
     Ok(Chain {
         source_rows,
@@ -434,8 +441,8 @@ fn chain(rules: &[Rule], shared: &Shared, budget: &mut Budget) -> Result<Chain, 
 
 /// By identity, which of the sets of rules that occur may be about a packet with such an address.
 fn by_address(side: &mut Side, identities: &Identities, budget: &mut Budget) -> Result<Box<[u32]>, TooMuch> {
-    let rows = (0..identities.len()).map(|identity| side.number(identities.terms(identity), budget));
-    let rows = rows.collect();
+    let number = |identity| Ok(side.number(identities.terms(identity), budget)?.0);
+    let rows = (0..identities.len()).map(number).collect();
     budget.hold_meanwhile(side.distinct.bytes());
     rows
 }

@@ -8,7 +8,7 @@
 
 use super::compile::{Budget, TooMuch};
 use super::numbered::Numbered;
-use super::table::{Shape, Table};
+use super::table::{Cells, Shape};
 use std::sync::Arc;
 
 /// Sets of rules, by bits: the first rule is the lowest bit of the first word. How many words of marks there are, the marks, a bit for each
@@ -143,20 +143,19 @@ pub(super) fn meet(row: &[u64], column: &[u64], both: &mut Vec<u64>) -> usize {
     })
 }
 
-impl Table {
-    /// What the first rule of each pair says, by rule; 0 where there is none. With room for rows, if some are to come.
+impl Cells {
+    /// What the first rule of each pair says, by rule; 0 where there is none.
     pub fn of_first(
         rows: &Numbered<u64>,
         columns: &[Bits],
-        grows: bool,
         budget: &mut Budget,
         said: &[u32],
     ) -> Result<Self, TooMuch> {
         let shape = Shape { rows: rows.len(), columns: columns.len() };
         budget.take_table(shape)?;
-        let mut cells = Vec::with_capacity(shape.rows * shape.columns);
-        rows.iter().try_for_each(|row| firsts(row, columns, said, budget, &mut cells))?;
-        Ok(Self::new(shape, budget.take_room(shape, [grows, false]), cells.into_iter()))
+        let mut numbers = Vec::with_capacity(shape.rows * shape.columns);
+        rows.iter().try_for_each(|row| firsts(row, columns, said, budget, &mut numbers))?;
+        Ok(Self { shape, numbers })
     }
 }
 
@@ -192,34 +191,33 @@ impl Distinct {
     }
 }
 
-/// What is left where two sets meet: the class of each pair, and the sets that these classes are. With room for rows and for columns, if some
-/// are to come.
+/// What is left where two sets meet: the class of each pair, and the sets that these classes are.
 pub(super) fn cross(
     rows: &[Bits],
     columns: &[Bits],
-    grows: [bool; 2],
     budget: &mut Budget,
-) -> Result<(Table, Distinct), TooMuch> {
+) -> Result<(Cells, Distinct), TooMuch> {
     let shape = Shape { rows: rows.len(), columns: columns.len() };
     budget.take_table(shape)?;
     let (mut distinct, mut both) = (Distinct::default(), Vec::new());
-    let mut cells = Vec::with_capacity(rows.len() * columns.len());
+    let mut numbers = Vec::with_capacity(rows.len() * columns.len());
     for row in rows {
         let mut looks = 0;
         for column in columns {
             looks += meet(row, column, &mut both);
-            cells.push(distinct.number(&both));
+            numbers.push(distinct.number(&both));
         }
         budget.take_steps(looks)?;
         budget.fits_meanwhile(distinct.bytes())?;
     }
     budget.hold_meanwhile(distinct.bytes());
-    Ok((Table::new(shape, budget.take_room(shape, grows), cells.into_iter()), distinct))
+    Ok((Cells { shape, numbers }, distinct))
 }
 
 #[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
+    use super::super::table::{Grows, Table};
     use super::*;
     use crate::table::probes::Uncounted;
     use proptest::prelude::*;
@@ -238,7 +236,8 @@ mod tests {
         let rows = [set(&[0, 70]), set(&[1]), set(&[])];
         let read = |table: &Table, row, column| table.read(row, column, Uncounted);
         let columns = [set(&[0, 1]), set(&[70]), set(&[0, 70])];
-        let (table, left) = cross(&rows, &columns, [false; 2], &mut Budget::default()).unwrap();
+        let (table, left) = cross(&rows, &columns, &mut Budget::default()).unwrap();
+        let table = table.table(Grows::default(), &mut Budget::default());
         let left = left.all();
         let of = |row, column| &left[read(&table, row, column) as usize];
         assert_eq!((of(0, 0), of(0, 1), of(0, 2)), (&set(&[0]), &set(&[70]), &set(&[0, 70])));
@@ -246,8 +245,8 @@ mod tests {
         let verdicts: Vec<u32> = (0..128).map(|rule| rule + 1).collect();
         let mut numbered = Distinct::default();
         rows.iter().for_each(|row| _ = numbered.number(row));
-        let table =
-            Table::of_first(&numbered.sets, &columns, false, &mut Budget::default(), &verdicts).unwrap();
+        let table = Cells::of_first(&numbered.sets, &columns, &mut Budget::default(), &verdicts).unwrap();
+        let table = table.table(Grows::default(), &mut Budget::default());
         assert_eq!(
             (read(&table, 0, 2), read(&table, 0, 1), read(&table, 1, 0), read(&table, 2, 0)),
             (1, 71, 2, 0)

@@ -81,25 +81,25 @@ impl Side {
         Self { anybody, by_term, distinct: Distinct::default(), alone: None }
     }
 
-    /// The number of the rules that may be about an address in these terms.
-    pub fn number(&mut self, terms: &[Term], budget: &mut Budget) -> Result<u32, TooMuch> {
+    /// The number of the rules that may be about an address in these terms, and whether no other has it yet.
+    pub fn number(&mut self, terms: &[Term], budget: &mut Budget) -> Result<(u32, bool), TooMuch> {
         let rules = terms.iter().filter_map(|term| self.by_term.get(term)).flatten();
         let mut rules: Vec<u32> = rules.copied().collect();
         budget.take_steps(1 + terms.len() + rules.len())?;
         if let (true, Some(number)) = (rules.is_empty(), self.alone) {
-            return Ok(number);
+            return Ok((number, false));
         }
         rules.sort_unstable();
         rules.dedup();
         let mut set = Vec::new();
         set_with(&self.anybody, &rules, &mut set);
         budget.take_steps(set.len())?;
-        let number = self.distinct.number(&set);
+        let (had, number) = (self.distinct.len(), self.distinct.number(&set));
         budget.fits_meanwhile(self.distinct.bytes())?;
         if rules.is_empty() {
             self.alone = Some(number);
         }
-        Ok(number)
+        Ok((number, number as usize == had))
     }
 
     fn bytes(&self) -> usize {
@@ -128,15 +128,13 @@ pub(super) fn grown(
             let mut grounds = (**grounds).clone();
             for identity in rows.len()..identities.len() {
                 let terms = identities.terms(identity);
-                let Grounds { source, .. } = &mut grounds;
-                let (had, row) = (source.distinct.len(), source.number(terms, budget)?);
-                if row as usize == had {
+                let (row, is_new) = grounds.source.number(terms, budget)?;
+                if is_new {
                     let cells = next.classes(&mut grounds, End::Source, budget)?;
                     next.ends = next.ends.with_rows(&cells, budget)?;
                 }
-                let Grounds { destination, .. } = &mut grounds;
-                let (had, column) = (destination.distinct.len(), destination.number(terms, budget)?);
-                if column as usize == had {
+                let (column, is_new) = grounds.destination.number(terms, budget)?;
+                if is_new {
                     let cells = next.classes(&mut grounds, End::Destination, budget)?;
                     next.ends = next.ends.with_column(&cells, budget)?;
                 }

@@ -408,6 +408,8 @@ pub struct Compiled {
     pub stateless: bool,
     /// Bytes that it takes.
     pub bytes: usize,
+    /// Those of them that are room for kinds of addresses to come.
+    room: usize,
 }
 
 impl Compiled {

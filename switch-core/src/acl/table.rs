@@ -25,8 +25,8 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Room for rows and for columns to come, if some are, that takes no more than `most` bytes.
-    pub fn room(self, rows: bool, columns: bool, most: usize) -> Self {
+    /// Room for rows and for columns to come, where some may, that takes no more than `most` bytes.
+    pub fn room(self, Grows { rows, columns }: Grows, most: usize) -> Self {
         let of = |len: usize, grows| if grows { len.clamp(*ROOM.start(), *ROOM.end()) } else { 0 };
         let mut room = Self { rows: of(self.rows, rows), columns: of(self.columns, columns) };
         while self.bytes_of_room(room) > most.min(self.bytes().max(ROOM_BYTES_MIN)) {
@@ -54,6 +54,28 @@ impl Shape {
     }
 }
 
+/// Whether rows, or columns, may come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Grows {
+    pub rows: bool,
+    pub columns: bool,
+}
+
+/// What is to be a table: its numbers, row by row.
+#[derive(Debug)]
+pub(super) struct Cells {
+    pub shape: Shape,
+    pub numbers: Vec<u32>,
+}
+
+impl Cells {
+    /// A table of these, with room as far as there is some.
+    pub fn table(self, grows: Grows, budget: &mut Budget) -> Table {
+        let room = budget.take_room(self.shape.room(grows, budget.room_left()), self.shape);
+        Table::new(self.shape, room, grows, self.numbers.into_iter())
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
@@ -65,8 +87,7 @@ pub(super) struct Table {
     height: u32,
     /// What this version has.
     has: Shape,
-    /// Room that it was made with.
-    room: Shape,
+    grows: Grows,
     /// Which version it is of those that share the cells, and which is the last: that one alone may go on in them.
     version: u32,
     last: Arc<AtomicU32>,
@@ -74,14 +95,14 @@ pub(super) struct Table {
 
 impl Table {
     /// One of these cells, row by row, with room beside.
-    pub fn new(has: Shape, room: Shape, cells: impl Iterator<Item = u32>) -> Self {
+    fn new(has: Shape, room: Shape, grows: Grows, cells: impl Iterator<Item = u32>) -> Self {
         let whole = has.and(room);
         let new = Self {
             cells: (0..whole.cells()).map(|_| AtomicU32::new(0)).collect(),
             width: has.columns as u32,
             height: whole.rows as u32,
             has,
-            room,
+            grows,
             version: 0,
             last: Arc::default(),
         };
@@ -131,19 +152,21 @@ impl Table {
         Ok(next)
     }
 
-    /// The same with cells more: in its own room, if there is some and nobody else went on there.
+    /// The same with cells more: in its own room, if there is some and nobody else went on there; else in a copy, which takes a step a cell.
     fn grown(&self, more: Shape, budget: &mut Budget) -> Result<Self, TooMuch> {
         let (has, next) = (self.has.and(more), self.version + 1);
         let fits = has.rows <= self.height as usize && self.height as usize * has.columns <= self.cells.len();
+        budget.take_bytes(has.bytes() - self.has.bytes())?;
         if fits && self.last.compare_exchange(self.version, next, Relaxed, Relaxed).is_ok() {
+            budget.give_room(has.bytes() - self.has.bytes());
             return Ok(Self { has, version: next, ..self.clone() });
         }
-        let more = |room| (has.bytes() + has.bytes_of_room(room)).saturating_sub(self.bytes());
-        let room = if budget.has_bytes(more(self.room)) { self.room } else { Shape::default() };
-        budget.take_bytes(more(room))?;
+        budget.take_steps(has.cells())?;
+        budget.give_room(self.bytes() - self.has.bytes());
+        let room = budget.take_room(has.room(self.grows, budget.room_left()), has);
         let column = |row, n| if n < self.has.columns { self.at(self.place(row, n as u32)) } else { 0 };
         let cells = (0..self.has.rows as u32).flat_map(|row| (0..has.columns).map(move |n| column(row, n)));
-        Ok(Self::new(has, room, cells))
+        Ok(Self::new(has, room, self.grows, cells))
     }
 
     /// Into a cell that no version before looks at.
@@ -166,6 +189,7 @@ impl Table {
 #[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
+    use super::super::compile::ROOM_BYTES_MAX;
     use super::*;
     use crate::table::probes::Uncounted;
     use proptest::prelude::*;
@@ -193,22 +217,27 @@ mod tests {
             let mut fresh = 0..;
             let mut next = |len: usize| fresh.by_ref().take(len).collect::<Vec<u32>>();
             let plain: Plain = (0..has.rows).map(|_| next(has.columns)).collect();
-            let table = Table::new(has, room, plain.iter().flatten().copied());
-            let mut versions = vec![(table, plain)];
+            let grows = Grows { rows: true, columns: true };
+            let table = Table::new(has, room, grows, plain.iter().flatten().copied());
+            let mut budget = Budget::default();
+            budget.take_room(room, has);
+            let mut versions = vec![(table, budget, plain)];
             for (is_row, back) in steps {
-                let (table, mut plain) = versions[versions.len() - 1 - back % versions.len()].clone();
+                let (table, mut budget, mut plain) = versions[versions.len() - 1 - back % versions.len()].clone();
                 let table = if is_row {
                     plain.push(next(plain[0].len()));
-                    table.with_rows(&plain[plain.len() - 1], &mut Budget::default())
+                    table.with_rows(&plain[plain.len() - 1], &mut budget)
                 } else {
                     let column = next(plain.len());
                     plain.iter_mut().zip(&column).for_each(|(row, cell)| row.push(*cell));
-                    table.with_column(&column, &mut Budget::default())
+                    table.with_column(&column, &mut budget)
                 };
-                versions.push((table.unwrap(), plain));
+                versions.push((table.unwrap(), budget, plain));
             }
-            for (table, plain) in &versions {
+            for (table, budget, plain) in &versions {
                 prop_assert!(agrees(table, plain), "{table:?} is not {plain:?}");
+                let room = table.bytes() - table.has.bytes();
+                prop_assert_eq!(budget.room_left(), (ROOM_BYTES_MAX - room) / 4, "what is room is known");
             }
         }
     }
@@ -217,17 +246,17 @@ mod tests {
     #[test]
     fn room_is_used() {
         let has = Shape { rows: 3, columns: 2 };
-        let room = has.room(true, true, usize::MAX);
-        let table = Table::new(has, room, 0..);
-        let mut grown = table.clone();
+        let (grows, mut budget) = (Grows { rows: true, columns: true }, Budget::default());
+        let table = Cells { shape: has, numbers: (0..6).collect() }.table(grows, &mut budget);
+        let (mut grown, mut before) = (table.clone(), budget.clone());
         for _ in 0..ROOM.start() - 1 {
             let (rows, columns) = (grown.has.rows, grown.has.columns);
-            grown = grown.with_rows(&vec![7; columns], &mut Budget::default()).unwrap();
-            grown = grown.with_column(&vec![9; rows + 1], &mut Budget::default()).unwrap();
+            grown = grown.with_rows(&vec![7; columns], &mut budget).unwrap();
+            grown = grown.with_column(&vec![9; rows + 1], &mut budget).unwrap();
             assert!(grown.shares(&table));
         }
         // Who goes on from an older version gets cells of his own.
-        let other = table.with_rows(&[1, 2], &mut Budget::default()).unwrap();
+        let other = table.with_rows(&[1, 2], &mut before).unwrap();
         assert!(!other.shares(&table));
         assert_eq!((other.read(3, 1, Uncounted), grown.read(3, 1, Uncounted)), (2, 7));
     }

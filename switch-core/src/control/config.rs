@@ -45,8 +45,8 @@ struct Exchanged {
     addressed: Vec<(Arc<Port>, Arc<Port>)>,
     /// In which namespaces devices were.
     homes: Vec<(Name, Option<Home>)>,
-    /// Ports that are closed, and who has their devices now.
-    heirs: BTreeMap<PortId, PortId>,
+    /// Ports that are closed, and to whom they left what guards their devices.
+    heirs: Vec<(PortId, PortId)>,
 }
 
 impl Daemon {
@@ -279,14 +279,14 @@ impl Daemon {
             let heir = late.iter().find(|heir| inherits(&port.kind, &heir.kind))?;
             Some((self.model.ports.get(&port.name)?.id, checked.model().ports.get(&heir.name)?.id))
         });
-        done.heirs = heirs.collect();
+        let heirs: BTreeMap<PortId, PortId> = heirs.collect();
         let gone: Vec<Name> = gone.into_iter().map(|port| port.name.clone()).collect();
         for port in &early {
             self.open_new(checked, port, manner, done)?;
         }
         self.set_mtus(checked, plan, done)?;
         self.set_addresses(checked, plan, done)?;
-        self.close_old(gone, done);
+        self.close_old(gone, &heirs, done);
         for port in &late {
             self.open_new(checked, port, manner, done)?;
         }
@@ -360,7 +360,7 @@ impl Daemon {
     }
 
     /// Closes ports, first for the workers and then for good.
-    fn close_old(&mut self, gone: Vec<Name>, done: &mut Exchanged) {
+    fn close_old(&mut self, gone: Vec<Name>, heirs: &BTreeMap<PortId, PortId>, done: &mut Exchanged) {
         let mut lives = Vec::new();
         for name in &gone {
             let id = self.model.ports[name].id;
@@ -371,20 +371,27 @@ impl Daemon {
         if lives.iter().any(|(_, life)| matches!(life, PortLife::Up(_))) {
             self.republish();
         }
+        let mut left_behind = Vec::new();
         for (id, life) in lives {
             let is_down = matches!(life, PortLife::Down(_));
             let left = self.model.ports.values().find(|port| port.id == id && is_down);
             let left = left.map(|port| port.object.clone());
             self.ports.insert(id, life);
-            let bequest = done.heirs.get(&id).and_then(|heir| Some((*heir, self.close_guarded(id)?)));
+            if let Some(heir) = heirs.get(&id)
+                && let Some(bequest) = self.close_guarded(id)
+            {
+                done.heirs.push((id, *heir));
+                left_behind.push((*heir, bequest));
+            }
             self.close(id, true);
             left.iter().for_each(|left| remove_left_behind(left, self.homes.get(&left.name)));
             self.dismiss_guard(id);
             self.tables.fdb.forget(id, true);
             self.end_flows_of(id);
             self.forget_counts_of(id);
-            bequest.into_iter().for_each(|(heir, bequest)| self.inherit(heir, bequest));
         }
+        // When all are closed: the number of one that goes may be that of one that comes.
+        left_behind.into_iter().for_each(|(heir, bequest)| self.inherit(heir, bequest));
         gone.iter().for_each(|name| self.unsettle(name, done));
         done.closed = gone;
     }
@@ -399,13 +406,12 @@ impl Daemon {
     fn put_back(&mut self, done: Exchanged) {
         // Backwards: of a name that was noted twice the first note is how it was.
         done.homes.into_iter().rev().for_each(|(name, had)| self.homes.put(&name, had));
-        for (id, heir) in done.heirs {
-            let bequest = self.close_guarded(heir);
-            bequest.into_iter().for_each(|bequest| self.inherit(id, bequest));
-        }
+        let back = done.heirs.into_iter().filter_map(|(id, heir)| Some((id, self.close_guarded(heir)?)));
+        let back: Vec<_> = back.collect();
         for id in done.opened {
             self.close(id, true);
         }
+        back.into_iter().for_each(|(id, bequest)| self.inherit(id, bequest));
         for (id, had) in done.mtus {
             if let Err(error) = self.set_device_mtu(id, &had) {
                 tracing::error!("an MTU could not be put back: {error}");

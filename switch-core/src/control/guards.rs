@@ -11,7 +11,7 @@ use super::unseen::Source;
 use crate::config::snapshot::PortId;
 use crate::port::xdp::attach::Guard;
 use std::collections::BTreeMap;
-use switch_api::{PortKind, WhenDead};
+use switch_api::{PortKind, WhenDead, XdpMode};
 
 /// By port.
 #[derive(Debug, Default)]
@@ -52,14 +52,15 @@ pub(super) struct Bequest {
 /// Whether a device's program can stay on it while one port goes and the next comes: both keep the device from the node's kernel. What the program
 /// is run by cannot change while it stays, and a device that the switch makes goes with its port.
 pub(super) fn inherits(gone: &PortKind, comes: &PortKind) -> bool {
-    let of = |kind: &PortKind| match kind {
-        PortKind::Xdp { device, mode, pod: None, when_dead, take, .. } => {
-            let drops = when_dead.unwrap_or_else(|| WhenDead::of(take)) == WhenDead::Drop;
-            drops.then(|| (device.clone(), *mode))
-        }
-        _ => None,
-    };
-    of(gone).is_some_and(|gone| of(comes) == Some(gone))
+    let (gone, comes) = (guarded(gone), guarded(comes));
+    gone.is_some() && gone == comes
+}
+
+/// The device of a port that keeps it from the node's kernel, and by whom its program is run.
+fn guarded(kind: &PortKind) -> Option<(&str, XdpMode)> {
+    let PortKind::Xdp { device, mode, pod: None, when_dead, take, .. } = kind else { return None };
+    let drops = when_dead.unwrap_or_else(|| WhenDead::of(take)) == WhenDead::Drop;
+    drops.then_some((device, *mode))
 }
 
 /// A pin that is gone already, because somebody removed it, is what we want.
@@ -89,7 +90,8 @@ impl Doors {
 }
 
 impl Daemon {
-    /// Closes a port, if it is open, but leaves its program where it is: none where there is none to leave.
+    /// Closes an open port but leaves its program where it is. None, and nothing is done, where it has none to leave; of one that is down it
+    /// is the program that is there.
     pub(super) fn close_guarded(&mut self, port: PortId) -> Option<Bequest> {
         let guard = match self.ports.get(&port) {
             Some(PortLife::Up(door)) => {
@@ -102,7 +104,8 @@ impl Daemon {
                 self.doors.guards.0.remove(&port)?
             }
         };
-        Some(Bequest { guard, stood: self.unseen.standing(port) })
+        let stood = self.unseen.standing(port, guard.ifindex());
+        Some(Bequest { guard, stood })
     }
 
     /// Until a port is open its device is guarded by what another left.

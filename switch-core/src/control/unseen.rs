@@ -88,13 +88,13 @@ impl Unseen {
         self.stood.retain(|(of, (_, reason)), _| *of != port || *reason == DropReason::DeviceFull);
     }
 
-    /// Where the counts of a port's program stand.
-    pub(super) fn standing(&self, port: PortId) -> Vec<(Source, u64)> {
-        let of = self
-            .stood
-            .iter()
-            .filter(|((of, (_, reason)), _)| *of == port && *reason != DropReason::DeviceFull);
-        of.map(|((_, source), stood)| (*source, *stood)).collect()
+    /// Where the counts of a port's program on a device stand.
+    pub(super) fn standing(&self, port: PortId, ifindex: u32) -> Vec<(Source, u64)> {
+        let is_its = |(of, (index, reason)): &(PortId, Source)| {
+            (*of, *index) == (port, ifindex) && *reason != DropReason::DeviceFull
+        };
+        let its = self.stood.iter().filter(|(of, _)| is_its(of));
+        its.map(|((_, source), stood)| (*source, *stood)).collect()
     }
 
     /// The program is a port's now, and what it counted before was another's.

@@ -1,5 +1,5 @@
-//! Which identity an address has: the prefix tables, and what was put into them. Of one policy more or less most addresses are what they were: the next
-//! tables are these with what differs, and share the rest.
+//! Which identity an address has: the prefix tables, and what was put into them. Where one policy more or less leaves more than half of the
+//! addresses what they were, the next tables are these with what differs, and share the rest.
 
 use super::budget::Budget;
 use super::compile::TooMuch;
@@ -20,12 +20,12 @@ impl Addresses {
         let len = |said: &[Vec<Change>; 2]| said.iter().map(Vec::len).sum::<usize>();
         budget.keep(len(&said) * size_of::<Change>())?;
         let differ = [0, 1].map(|version| difference(&self.said[version], &said[version]));
-        let changed = if len(&differ) < len(&said) / 2 {
-            self.table.changed(differ, budget.left())
-        } else {
-            Mapped::default().changed(said.clone(), budget.left())
-        };
-        let table = changed.map_err(|bytes| TooMuch::Bytes(budget.kept() + bytes))?;
+        let most = budget.left();
+        let from_these =
+            (len(&differ) < len(&said) / 2).then(|| self.table.changed(differ, most).ok()).flatten();
+        // On the way from what was to what is there may be more than either takes.
+        let table = from_these.map_or_else(|| Mapped::default().changed(said.clone(), most), Ok);
+        let table = table.map_err(|bytes| TooMuch::Bytes(budget.kept() + bytes))?;
         budget.keep(table.bytes())?;
         Ok(Self { table, said: Arc::new(said) })
     }
@@ -40,7 +40,8 @@ fn difference(before: &[Change], after: &[Change]) -> Vec<Change> {
         match (before.peek(), after.peek()) {
             (Some(had), Some(has)) if of(had) == of(has) => {
                 differ.extend((had != has).then_some(**has));
-                (before.next(), after.next());
+                before.next();
+                after.next();
             }
             (Some(had), has) if has.is_none_or(|has| of(had) < of(has)) => {
                 differ.push(Change { value: NO_ROUTE, ..**had });

@@ -296,20 +296,52 @@ fn a_port_that_is_replaced_is_never_bare() {
     });
 }
 
-/// The file has another port after it that cannot be opened so: all is as it was.
+/// The file has another port that cannot be opened so, before the first is touched or after it was replaced: all is as it was.
 #[test]
 fn a_port_that_was_replaced_in_vain_is_never_bare() {
     never_bare(|_, daemon| {
-        for name in ["pod1", "other", "pod1"] {
+        for (name, is_late) in
+            [("pod1", false), ("pod1", true), ("other", true), ("other", false), ("pod1", true)]
+        {
             let mut config = otherwise(daemon, name, 1024);
-            let last = config.port.iter_mut().find(|port| port.name.as_str() == "pod2").unwrap();
-            if let PortKind::Xdp { mode, .. } = &mut last.kind {
-                // No veth can.
-                *mode = XdpMode::ZeroCopy;
+            if is_late {
+                let last = config.port.iter_mut().find(|port| port.name.as_str() == "pod2").unwrap();
+                if let PortKind::Xdp { mode, .. } = &mut last.kind {
+                    // No veth can.
+                    *mode = XdpMode::ZeroCopy;
+                }
+            } else {
+                config.port.push(xdp_port("pod2too", "br0", PortSettings::default()));
             }
             let refused = apply(daemon, config).unwrap_err();
-            assert!(refused.message.contains("port pod2"), "{refused:?}");
+            assert!(refused.message.contains("pod2"), "{refused:?}");
             assert_eq!(daemon.port("pod1").state, PortState::Up);
         }
     });
+}
+
+/// By one file a port goes, and its number is the other's who stays: whose program is whose is known by devices.
+#[test]
+fn a_port_that_gets_the_number_of_one_that_goes_is_never_bare() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    let (goes, stays) = (node.pod(2), node.pod(1));
+    // The lowest number is that of the one that goes.
+    for pod in [&goes, &stays] {
+        daemon.attach(pod, "br0", PortSettings::default());
+    }
+    let kernel = RawSocket::everywhere(&node.net).unwrap();
+    let loud = Loud::start(&stays.net);
+    let mut config = otherwise(&daemon, "pod1", 1024);
+    config.port.retain(|port| port.name.as_str() == "pod1");
+    apply(&daemon, config).unwrap();
+    assert_eq!(daemon.port("pod1").state, PortState::Up);
+    std::thread::sleep(SHORT);
+    let sent = loud.end();
+    assert_eq!(taken_in(&kernel, &stays), 0, "the node's kernel heard it");
+    let told = daemon.drops_at("pod1", "port-closed");
+    assert!(told <= sent, "{told} of {sent}");
+    assert_eq!(pins(&node), 1);
+    daemon.assert_conserved();
 }
