@@ -300,9 +300,8 @@ fn a_port_that_is_replaced_is_never_bare() {
 #[test]
 fn a_port_that_was_replaced_in_vain_is_never_bare() {
     never_bare(|_, daemon| {
-        for (name, is_late) in
-            [("pod1", false), ("pod1", true), ("other", true), ("other", false), ("pod1", true)]
-        {
+        let ways = [("pod1", false), ("pod1", true), ("other", true), ("other", false), ("pod1", true)];
+        for (name, is_late) in ways.repeat(FALLS as usize) {
             let mut config = otherwise(daemon, name, 1024);
             if is_late {
                 let last = config.port.iter_mut().find(|port| port.name.as_str() == "pod2").unwrap();
