@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use std::io::Write;
 use switch_api::{
-    ApiError, Client, Done, EVENT_KINDS, EventsSubscribe, Happened, Missed, Nothing, Notice, Request,
+    ApiError, Client, Code, Done, EVENT_KINDS, EventsSubscribe, Happened, Missed, Nothing, Notice, Request,
 };
 
 /// What happens, as it happens: ports up and down, moved stations, storms, loops, tables nearly full, neighbours that
@@ -71,6 +71,12 @@ pub fn follow(
 
 /// The last `--count` of those that are of interest.
 fn recent(events: &Events, client: &mut Client, output: &Output) -> Result<(), ApiError> {
+    if let Some(kind) = events.only.iter().find(|only| only.starts_with("flow-")) {
+        let text =
+            format!("what becomes of flows is not kept: there is no {kind} among what happened before");
+        let hint = format!("follow it: `switch-ctl events --only {kind}`, or `switch-ctl flow watch`");
+        return Err(ApiError::new(Code::InvalidParams, text).field("only").hint(hint));
+    }
     let mut kept: Vec<Happened> = client.call(&Request::EventsRecent(Nothing {}))?;
     kept.retain(|event| is_wanted(events, event));
     let most = events.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);

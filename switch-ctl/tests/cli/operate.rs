@@ -318,6 +318,9 @@ fn events_are_told_as_they_happen() {
     assert!(late.is_sorted_by_key(|event| event.time_ns));
     let last = said(&run(&daemon, &["events", "--recent", "--only", "changed", "--count", "1"]));
     assert!(last.lines().count() == 1 && last.contains("stop-here"), "{last}");
+    let flows = run(&daemon, &["events", "--recent", "--only", "flow-new"]);
+    let why = String::from_utf8_lossy(&flows.stderr);
+    assert!(!flows.status.success() && why.contains("is not kept") && why.contains("flow watch"), "{why}");
 }
 
 /// What the archive has, by name, as `tar` reads it.
