@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 /// Rows or columns that a table that grows has room for: as many again as it has, but no fewer and no more. It takes no more than the table
 /// itself, or [`ROOM_BYTES_MIN`]: few long rows have room for fewer.
 const ROOM: std::ops::RangeInclusive<usize> = 128..=ROOM_MAX;
-/// Room that is not worth counting.
+/// Room that a table may have however small it is itself.
 const ROOM_BYTES_MIN: usize = 1 << 20;
 /// Most rows or columns that there is room for.
 pub(super) const ROOM_MAX: usize = 1024;
