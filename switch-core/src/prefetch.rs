@@ -1,12 +1,12 @@
 //! What the machine is told of memory before it is used; it may listen or not, and nothing else changes.
 //!
-//! [`prefetch`]: "I will read this soon." A batch of these overlaps its cache misses with each other and with
+//! [`prefetch`] and [`prefetch_far`]: "I will read this soon." A batch of these overlaps its cache misses with each other and with
 //! the work in between. Unlike a load, nothing waits for it and it never faults; where there is no such
 //! instruction it is nothing. [`advise_huge`]: "huge pages would serve here."
 
 #![allow(unsafe_code)]
 
-/// Asks for the cache line in which `place` begins.
+/// Asks for the cache line in which `place` begins: a line that is near, or of which few are asked for at once.
 #[inline(always)]
 pub fn prefetch<T>(place: *const T) {
     // SAFETY: PREFETCHT0 reads nothing the program can see and ignores an address it may not touch (Intel
@@ -19,6 +19,24 @@ pub fn prefetch<T>(place: *const T) {
     #[cfg(all(target_arch = "aarch64", not(miri)))]
     unsafe {
         core::arch::asm!("prfm pldl1keep, [{}]", in(reg) place, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    let _ = place;
+}
+
+/// The same for a line that may be far, of a batch of which each packet asks for one: it comes into the second-level cache only. There is room for
+/// a few dozen lines on their way into the first, and who asks for one more waits until one is there (ADR 0054).
+#[inline(always)]
+pub fn prefetch_far<T>(place: *const T) {
+    // SAFETY: as above, of PREFETCHT1.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T1 }>(place.cast());
+    }
+    // SAFETY: as above.
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    unsafe {
+        core::arch::asm!("prfm pldl2keep, [{}]", in(reg) place, options(nostack, preserves_flags, readonly));
     }
     #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
     let _ = place;

@@ -19,7 +19,7 @@
 
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::pages::Pages;
-use crate::prefetch::prefetch;
+use crate::prefetch::{prefetch, prefetch_far};
 use std::hint::select_unpredictable;
 
 /// Entries of a bucket: with the control word they fill 64 bytes.
@@ -151,7 +151,7 @@ impl AtomicTable {
     #[inline(always)]
     pub fn approach(&self, key: u64) -> Home<'_> {
         let bucket = self.bucket(self.home(key));
-        prefetch(bucket);
+        prefetch_far(bucket);
         Home(bucket)
     }
 

@@ -1,5 +1,6 @@
-//! An entry of the flow table: 96 bytes of atomic words. Two entries share three lines: each has one for what every packet is held
-//! against, and half of the third for what only some flows have, the windows of TCP and the other key of what is translated.
+//! An entry of the flow table: 96 bytes of atomic words. A line of them is what every packet is held against, half a line what only some
+//! flows have: the windows of TCP, and the other key of what is translated. So many entries as fill pages have their lines on some, their
+//! halves on others: who asks for lines alone goes by two thirds of the pages, of which the TLB holds few.
 //!
 //! The key is written only while the entry belongs to nobody, between two values of the sequence, the first of
 //! them odd; a reader that compares the key looks at the sequence before and after. State and decision are
@@ -64,24 +65,27 @@ pub(super) struct Tail {
     bound: AtomicU64,
 }
 
-/// Two entries in three lines.
+/// Entries of a group: their heads are two pages of 4 KiB, their tails one.
+const GROUP: usize = if cfg!(loom) { 2 } else { 128 };
+
+/// So many entries, from a page's border on.
 #[derive(Debug)]
 #[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
 #[repr(C)]
-pub(super) struct Pair {
-    heads: [Head; 2],
-    tails: [Tail; 2],
+pub(super) struct Group {
+    heads: [Head; GROUP],
+    tails: [Tail; GROUP],
 }
 
 /// Bytes of an entry.
 pub const RECORD_BYTES: usize = 96;
-const _: () = assert!(cfg!(loom) || size_of::<Head>() == 64 && size_of::<Pair>() == 2 * RECORD_BYTES);
+const _: () = assert!(cfg!(loom) || size_of::<Head>() == 64 && size_of::<Group>() == GROUP * RECORD_BYTES);
 
 /// All entries.
 #[derive(Debug)]
-pub(super) struct Records(Pages<Pair>);
+pub(super) struct Records(Pages<Group>);
 
-impl Pair {
+impl Group {
     fn empty() -> Self {
         let word = |_: usize| AtomicU64::new(0);
         let half = |_: usize| AtomicU32::new(0);
@@ -103,33 +107,33 @@ impl Pair {
 }
 
 impl Records {
-    /// So many, or one more. The kernel gives memory for those that are used.
+    /// So many, and what fills the last group. The kernel gives memory for those that are used.
     pub fn new(count: usize) -> Self {
-        Self(Pages::new(count.div_ceil(2), Pair::empty))
+        Self(Pages::new(count.div_ceil(GROUP), Group::empty))
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        2 * self.0.len()
+        GROUP * self.0.len()
     }
 
     /// The one at a place, which is there.
     #[inline(always)]
     pub fn at(&self, place: u32) -> Record<'_> {
-        Record { pair: &self.0[place as usize / 2], place }
+        Record { group: &self.0[place as usize / GROUP], place }
     }
 
     /// The one at a place, if there is one.
     #[inline(always)]
     pub fn get(&self, place: u32) -> Option<Record<'_>> {
-        self.0.get(place as usize / 2).map(|pair| Record { pair, place })
+        self.0.get(place as usize / GROUP).map(|group| Record { group, place })
     }
 }
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    pair: &'a Pair,
+    group: &'a Group,
     place: u32,
 }
 
@@ -142,24 +146,24 @@ impl<'a> Record<'a> {
 
     #[inline(always)]
     fn head(self) -> &'a Head {
-        &self.pair.heads[self.place as usize % 2]
+        &self.group.heads[self.place as usize % GROUP]
     }
 
     #[inline(always)]
     fn tail(self) -> &'a Tail {
-        &self.pair.tails[self.place as usize % 2]
+        &self.group.tails[self.place as usize % GROUP]
     }
 
     /// Asks for the line that every packet is held against.
     #[inline(always)]
     pub fn touch(self) {
-        prefetch::prefetch(self.head());
+        prefetch::prefetch_far(self.head());
     }
 
     /// Asks for the line with its windows, and with what it is bound to.
     #[inline(always)]
     pub fn touch_tail(self) {
-        prefetch::prefetch(self.tail());
+        prefetch::prefetch_far(self.tail());
     }
 
     /// Whether this is the entry of `key`. While it is written it is nobody's.
