@@ -53,23 +53,36 @@ pub fn begin_sctp(side: u8, sctp: &Sctp) -> Option<(Stage, u8, [Window; 2])> {
 }
 
 /// Counts an SCTP packet to its association. Every packet names the tag that its receiver chose.
+///
+/// An INIT does no harm to an association that stands (RFC 9260 §5.2.2): anybody could send one, and it may be an old one. What its sender would want to
+/// see is noted beside what he wants now, and so is what is answered; the COOKIE ECHO that brings the answer back begins the association anew.
 pub fn pass_sctp(record: Record, state: State, side: u8, sctp: &Sctp) -> Result<State, Refused> {
     let from_origin = side == state.origin();
-    let (own, other) = (record.window(side).ack, record.window(side ^ 1).ack);
+    let (own, other) = (Tags::of(record, side), Tags::of(record, side ^ 1));
     if sctp.chunk == chunk::INIT {
         return init(record, state, side, sctp);
     }
-    let may_reflect = matches!(sctp.chunk, chunk::ABORT | chunk::SHUTDOWN_COMPLETE);
-    let fits = sctp.tag == other || may_reflect && sctp.chunk_flags & REFLECTED != 0 && sctp.tag == own;
     // 0 is what an end has chosen that has not spoken yet, and nobody else's.
-    if !fits || sctp.tag == 0 {
+    if sctp.tag == 0 {
         return Err(STATE);
     }
+    let may_reflect = matches!(sctp.chunk, chunk::ABORT | chunk::SHUTDOWN_COMPLETE);
+    let fits =
+        sctp.tag == other.now || may_reflect && sctp.chunk_flags & REFLECTED != 0 && sctp.tag == own.now;
+    let fits_next = !fits && sctp.tag == other.next;
     Ok(match (sctp.chunk, state.stage) {
-        (chunk::INIT_ACK, Stage::SctpInit) if !from_origin && sctp.initiate != 0 => {
-            record.set_window(side, Window { ack: sctp.initiate, ..Window::default() });
-            state.at(Stage::SctpInitAnswered)
+        (chunk::INIT_ACK, _) if !from_origin && (fits || fits_next) && sctp.initiate != 0 => {
+            init_ack(record, state, side, sctp, fits)
         }
+        (chunk::COOKIE_ECHO, _) if from_origin && fits_next => {
+            // Both ends' words: nobody else's packet writes them in this moment, or its sender says it again.
+            Tags { now: other.answers, ..Tags::NONE }.keep(record, side);
+            Tags { now: other.next, ..Tags::NONE }.keep(record, side ^ 1);
+            state.at(Stage::SctpCookie)
+        }
+        // Who is asked to begin anew need not.
+        (chunk::ABORT, _) if !from_origin && fits_next => state,
+        _ if !fits => return Err(STATE),
         (chunk::INIT_ACK, Stage::SctpInit) => return Err(STATE),
         (chunk::COOKIE_ECHO, Stage::SctpInitAnswered) if from_origin => state.at(Stage::SctpCookie),
         (chunk::COOKIE_ACK, Stage::SctpCookie) if !from_origin => state.at(Stage::SctpOpen),
@@ -81,18 +94,58 @@ pub fn pass_sctp(record: Record, state: State, side: u8, sctp: &Sctp) -> Result<
     })
 }
 
+/// What an end of an association has chosen, in the words of a [`Window`].
+#[derive(Clone, Copy)]
+struct Tags {
+    /// The tag that it wants to see; 0: it has not said so.
+    now: u32,
+    /// The one that it will want once the association has begun anew.
+    next: u32,
+    /// Of who answers: what the other end wants to see then.
+    answers: u32,
+}
+
+impl Tags {
+    const NONE: Self = Self { now: 0, next: 0, answers: 0 };
+
+    fn of(record: Record, side: u8) -> Self {
+        let Window { end, ack, room, largest } = record.window(side);
+        Self { now: ack, next: end, answers: u32::from(room) << 16 | u32::from(largest) }
+    }
+
+    fn keep(self, record: Record, side: u8) {
+        let Self { now, next, answers } = self;
+        let window = Window { end: next, ack: now, room: (answers >> 16) as u16, largest: answers as u16 };
+        record.set_window(side, window);
+    }
+}
+
 fn init(record: Record, state: State, side: u8, sctp: &Sctp) -> Result<State, Refused> {
     if sctp.tag != 0 || sctp.initiate == 0 {
         return Err(STATE);
     }
-    match state.stage {
-        Stage::SctpClosed => Err(Refused::Reopens),
-        Stage::SctpInit if side == state.origin() => {
-            record.set_window(side, Window { ack: sctp.initiate, ..Window::default() });
-            Ok(state)
-        }
-        // An end that restarts (RFC 9260 §5.2): the old association is over.
-        _ if side == state.origin() => Err(Refused::Reopens),
-        _ => Err(STATE),
+    if state.stage == Stage::SctpClosed {
+        return Err(Refused::Reopens);
     }
+    if side != state.origin() {
+        return Err(STATE);
+    }
+    let own = Tags::of(record, side);
+    if sctp.initiate != own.now {
+        Tags { next: sctp.initiate, ..own }.keep(record, side);
+    }
+    Ok(state)
+}
+
+/// The answer to an INIT that the association began with, or to a later one. Who answers has no memory: to the same INIT, sent again, he says another tag.
+fn init_ack(record: Record, state: State, side: u8, sctp: &Sctp, is_first: bool) -> State {
+    let own = Tags::of(record, side);
+    if is_first && state.stage == Stage::SctpInit {
+        Tags { now: sctp.initiate, ..Tags::NONE }.keep(record, side);
+        return state.at(Stage::SctpInitAnswered);
+    }
+    if sctp.initiate != own.now {
+        Tags { next: sctp.initiate, answers: sctp.tag, ..own }.keep(record, side);
+    }
+    state
 }

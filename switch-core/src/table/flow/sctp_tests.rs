@@ -18,6 +18,10 @@ struct Association {
     stage: Stage,
     /// What each end wants to see; none: it has not said so.
     tags: [Option<u32>; 2],
+    /// What the originator would want to see if the association began anew.
+    asked: Option<u32>,
+    /// What the other end would, and the originator's tag that it was said to.
+    offered: Option<(u32, u32)>,
     last_s: u32,
 }
 
@@ -55,7 +59,9 @@ impl Twin {
         }
         let mut tags = [None; 2];
         tags[side] = Some(sctp.initiate);
-        self.0 = Some(Association { origin: side, stage: Stage::SctpInit, tags, last_s: now_s });
+        let (asked, offered) = (None, None);
+        let stage = Stage::SctpInit;
+        self.0 = Some(Association { origin: side, stage, tags, asked, offered, last_s: now_s });
         Verdict::New
     }
 }
@@ -70,25 +76,51 @@ fn init(it: &mut Association, side: usize, sctp: &Sctp) -> Verdict {
     if side != it.origin {
         return Verdict::Invalid;
     }
-    if it.stage == Stage::SctpInit {
-        // Sent again.
-        it.tags[side] = Some(sctp.initiate);
-        return Verdict::Known;
+    // Sent again, by an end that restarts, or by anybody: what stands goes on (§5.2.2).
+    if it.tags[side] != Some(sctp.initiate) {
+        it.asked = Some(sctp.initiate);
     }
-    Verdict::New
+    Verdict::Known
 }
 
 fn other(it: &mut Association, side: usize, sctp: &Sctp) -> Verdict {
     let reflects = (sctp.chunk == 6 || sctp.chunk == 14) && sctp.chunk_flags & 1 == 1;
     let to_receiver = it.tags[1 - side] == Some(sctp.tag);
     let reflected = reflects && it.tags[side] == Some(sctp.tag);
+    let by_origin = side == it.origin;
+    if !to_receiver && !reflected && sctp.tag != 0 {
+        match (sctp.chunk, it.asked, it.offered) {
+            // The answer to a later INIT, which may be that nothing begins.
+            (2, Some(asked), _) if !by_origin && asked == sctp.tag && sctp.initiate != 0 => {
+                if it.tags[side] != Some(sctp.initiate) {
+                    it.offered = Some((sctp.initiate, sctp.tag));
+                }
+                return Verdict::Known;
+            }
+            (6, Some(asked), _) if !by_origin && asked == sctp.tag => return Verdict::Known,
+            // Its cookie: the association begins anew.
+            (10, _, Some((offered, answers))) if by_origin && offered == sctp.tag => {
+                it.tags[side] = Some(answers);
+                it.tags[1 - side] = Some(offered);
+                (it.asked, it.offered, it.stage) = (None, None, Stage::SctpCookie);
+                return Verdict::Known;
+            }
+            _ => {}
+        }
+    }
     if !to_receiver && !reflected {
         return Verdict::Invalid;
     }
-    let by_origin = side == it.origin;
     // ABORT (§3.3.7): at any time.
     if sctp.chunk == 6 {
         it.stage = Stage::SctpClosed;
+        return Verdict::Known;
+    }
+    // The same INIT was answered once more, with another tag: either may come back.
+    if sctp.chunk == 2 && !by_origin && sctp.initiate != 0 && it.stage != Stage::SctpInit {
+        if it.tags[side] != Some(sctp.initiate) {
+            it.offered = Some((sctp.initiate, sctp.tag));
+        }
         return Verdict::Known;
     }
     match it.stage {
@@ -98,6 +130,7 @@ fn other(it: &mut Association, side: usize, sctp: &Sctp) -> Verdict {
                 return Verdict::Invalid;
             }
             it.tags[side] = Some(sctp.initiate);
+            it.offered = None;
             it.stage = Stage::SctpInitAnswered;
         }
         // Only the cookie.
@@ -131,7 +164,7 @@ fn sent() -> impl Strategy<Value = Sent> {
     let initiate = prop_oneof![Just(0), Just(TAGS[0]), Just(TAGS[1]), Just(0x3333u32)];
     prop_oneof![
         6 => Just(Sent::Step),
-        4 => (0usize..2, known, 0u8..3, 0u8..5, initiate)
+        4 => (0usize..2, known, 0u8..3, 0u8..7, initiate)
             .prop_map(|(side, chunk, flags, tag, initiate)| Sent::Odd(side, chunk, flags, tag, initiate)),
         1 => prop_oneof![0u32..70, 200u32..230].prop_map(Sent::Silence),
     ]
@@ -156,10 +189,14 @@ fn next(twin: &Twin, now_s: u32) -> (usize, Sctp) {
 
 fn odd(twin: &Twin, side: usize, chunk: u8, chunk_flags: u8, tag: u8, initiate: u32) -> Sctp {
     let of = |side: usize| twin.0.as_ref().and_then(|it| it.tags[side]).unwrap_or(0);
+    let asked = twin.0.as_ref().and_then(|it| it.asked);
+    let offered = twin.0.as_ref().and_then(|it| it.offered).map(|(offered, _)| offered);
     let tag = match tag {
         0 => 0,
         1 | 2 => of(1 - side),
         3 => of(side),
+        4 => asked.unwrap_or(0x9999),
+        5 => offered.unwrap_or(0x9999),
         _ => 0x9999,
     };
     Sctp { tag, chunk, chunk_flags, initiate }
@@ -235,4 +272,91 @@ fn tag_zero_ends_nothing() {
         assert_eq!(table.packet(&chunk(6, flags, 0, 0), 1), Ok(Opened::Invalid(Invalid::State)));
     }
     assert!(matches!(table.packet(&chunk(6, 1, TAGS[0], 0), 1), Ok(Opened::Known(_))));
+}
+
+/// A packet of an association between 10:5 and 20:6, by one of its ends.
+fn chunk(by_origin: bool, kind: u8, tag: u32, initiate: u32) -> crate::wire::packet::Packet {
+    let sctp = Content::Sctp(Sctp { tag, chunk: kind, chunk_flags: 0, initiate });
+    if by_origin { packet(10, 20, 132, [5, 6], sctp) } else { packet(20, 10, 132, [6, 5], sctp) }
+}
+
+/// A table with an open association, of which the originator sees `TAGS[0]` and the other `TAGS[1]`.
+fn open() -> Table {
+    let mut table = Table::new(256, false);
+    let [a, b] = TAGS;
+    let begin = table.packet(&chunk(true, 1, 0, a), 1);
+    assert!(matches!(begin, Ok(Opened::New(_))));
+    for (by_origin, kind, tag, initiate) in [(false, 2, a, b), (true, 10, b, 0), (false, 11, a, 0)] {
+        knows(&mut table, by_origin, kind, tag, initiate);
+    }
+    table
+}
+
+fn knows(table: &mut Table, by_origin: bool, kind: u8, tag: u32, initiate: u32) {
+    let said = table.packet(&chunk(by_origin, kind, tag, initiate), if by_origin { 1 } else { 2 });
+    assert!(matches!(said, Ok(Opened::Known(_))), "{kind}: {said:?}");
+}
+
+fn stage(table: &Table) -> Stage {
+    let mut stages = Vec::new();
+    table.flows.scan(0..table.flows.places(), table.now_s, |_, entry| stages.push(entry.state.stage));
+    let [stage] = stages[..] else { panic!("{stages:?}") };
+    stage
+}
+
+/// RFC 9260 §5.2.2: whoever can send an INIT ends nothing by it, nor does what is answered to it.
+#[test]
+fn an_init_from_nobody_leaves_an_open_association_as_it_is() {
+    let ([a, b], [spoofed, answer]) = (TAGS, [0x6666, 0x7777]);
+    for answers in [&[][..], &[2], &[6]] {
+        let mut table = open();
+        knows(&mut table, true, 1, 0, spoofed);
+        answers.iter().for_each(|kind| knows(&mut table, false, *kind, spoofed, answer));
+        assert_eq!(stage(&table), Stage::SctpOpen);
+        knows(&mut table, true, 0, b, 0);
+        knows(&mut table, false, 0, a, 0);
+        for (by_origin, tag) in [(true, spoofed), (false, spoofed), (false, answer), (true, answer)] {
+            let said = table.packet(&chunk(by_origin, 0, tag, 0), if by_origin { 1 } else { 2 });
+            assert_eq!(said, Ok(Opened::Invalid(Invalid::State)), "{tag:x}");
+        }
+    }
+}
+
+/// An end that restarts has another tag, and so has the other for it; a third INIT between answer and cookie, from nobody, is in nobody's way.
+#[test]
+fn an_end_that_restarts_begins_the_association_anew() {
+    let ([a, b], [next, answer]) = (TAGS, [0x3333, 0x4444]);
+    let mut table = open();
+    knows(&mut table, true, 1, 0, next);
+    knows(&mut table, false, 2, next, answer);
+    knows(&mut table, true, 1, 0, 0x6666);
+    knows(&mut table, true, 10, answer, 0);
+    assert_eq!(stage(&table), Stage::SctpCookie);
+    knows(&mut table, false, 11, next, 0);
+    assert_eq!(stage(&table), Stage::SctpOpen);
+    knows(&mut table, true, 0, answer, 0);
+    knows(&mut table, false, 0, next, 0);
+    for (by_origin, tag) in [(true, b), (false, a)] {
+        let said = table.packet(&chunk(by_origin, 0, tag, 0), if by_origin { 1 } else { 2 });
+        assert_eq!(said, Ok(Opened::Invalid(Invalid::State)), "of the association before");
+    }
+}
+
+/// The INIT was sent again as it was answered: of two answers either may be the one that comes back.
+#[test]
+fn an_init_that_crosses_its_answer_breaks_nothing() {
+    let ([a, b], second) = (TAGS, 0x4444);
+    for [comes_back, other] in [[b, second], [second, b]] {
+        let mut table = Table::new(256, false);
+        assert!(matches!(table.packet(&chunk(true, 1, 0, a), 1), Ok(Opened::New(_))));
+        knows(&mut table, false, 2, a, b);
+        knows(&mut table, true, 1, 0, a);
+        knows(&mut table, false, 2, a, second);
+        knows(&mut table, true, 10, comes_back, 0);
+        knows(&mut table, false, 11, a, 0);
+        assert_eq!(stage(&table), Stage::SctpOpen);
+        knows(&mut table, true, 0, comes_back, 0);
+        let said = table.packet(&chunk(true, 0, other, 0), 1);
+        assert_eq!(said, Ok(Opened::Invalid(Invalid::State)));
+    }
 }
