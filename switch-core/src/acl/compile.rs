@@ -316,6 +316,8 @@ pub(super) struct Saying {
     pub sets: Box<[Name]>,
     /// Some rule tells fragments from whole packets.
     fragments: bool,
+    /// Some rule is about MACs or VLANs.
+    frames: bool,
     /// Some rule allows without keeping flows.
     stateless: bool,
 }
@@ -330,6 +332,7 @@ impl Saying {
             rules: hasher.finish(),
             sets: sets.into_iter().cloned().collect(),
             fragments: rules.iter().any(|it| it.rule.fragment.is_some()),
+            frames: rules.iter().any(|it| is_about_frames(it.rule)),
             stateless: rules.iter().any(|it| it.ruling.stateless),
         }
     }
@@ -342,12 +345,18 @@ impl Saying {
     }
 }
 
+/// Whether a rule asks in which frame a packet comes.
+fn is_about_frames(rule: &AclRule) -> bool {
+    !rule.vlan.is_empty() || !rule.source_mac.is_empty() || !rule.destination_mac.is_empty()
+}
+
 /// Tells every port what its chains say. Whether some rule allows without keeping flows.
 fn say(subjects: &mut HashMap<u16, Subject>, sayings: &[Saying], sets: &Sets) -> bool {
     number_epochs(subjects, sayings, sets);
     for subject in subjects.values_mut() {
         let any = |is: fn(&Saying) -> bool| subject.all().any(|chain| is(&sayings[chain as usize]));
-        (subject.fragments, subject.stateless) = (any(|it| it.fragments), any(|it| it.stateless));
+        let facts = [any(|it| it.fragments), any(|it| it.frames), any(|it| it.stateless)];
+        [subject.fragments, subject.frames, subject.stateless] = facts;
     }
     subjects.values().any(|subject| subject.stateless)
 }

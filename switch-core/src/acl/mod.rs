@@ -296,6 +296,8 @@ pub struct Subject {
     pub epoch: u64,
     /// Rules tell fragments from whole packets: those of a known flow are asked about.
     pub fragments: bool,
+    /// Rules are about MACs or VLANs: of a packet that is not at hand nobody knows what they would say.
+    pub frames: bool,
     /// Rules allow without keeping flows.
     pub stateless: bool,
 }

@@ -10,7 +10,7 @@
 
 use super::copies::way_out;
 use super::flow::{self, Track, Tracked, WayOut};
-use super::headers::{Read, answered, header, is_error, not_ip, read};
+use super::headers::{self, Read, answered, header, is_error, not_ip, read};
 use super::judge::{Asking, Denied, both, is_of_link};
 use super::note::Note;
 use super::refusals::{Logged, Refusals, Refused, Who};
@@ -218,6 +218,7 @@ fn tracked(
             if before == decision && !is_asked {
                 return Ok(());
             }
+            let mut is_guess = false;
             if flows.state(place).origin() == track.side {
                 both(view.snapshot, &header(view, bytes, note, track), view.facts, to, asking)?;
             } else if view.facts.subject.egress.is_some()
@@ -232,12 +233,13 @@ fn tracked(
                 return both(view.snapshot, &header(view, bytes, note, track), view.facts, to, asking);
             } else {
                 both(view.snapshot, &answered(view, bytes, note, track), to, view.facts, asking)?;
+                is_guess = headers::is_guess(note, [view.facts, to]);
             }
             if asking.stateless && flows.state(place).origin() != track.side {
                 // Of a flow that was kept before answers are allowed no more for being that.
                 both(view.snapshot, &header(view, bytes, note, track), view.facts, to, asking)?;
             }
-            if is_asked || asking.stateless {
+            if is_asked || is_guess || asking.stateless {
                 return Ok(());
             }
             flows.decide(place, &track.key, decision);

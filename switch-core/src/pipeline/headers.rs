@@ -4,6 +4,7 @@ use super::View;
 use super::flow::{Track, Tracked};
 use super::note::Note;
 use crate::acl::{FrameHead, Header, Part};
+use crate::config::snapshot::PortFacts;
 use crate::counter::DropReason;
 use crate::wire::ethernet::{ARP, IPV4, IPV6, is_tag};
 use crate::wire::hop::{self, Hop};
@@ -99,10 +100,20 @@ pub(super) fn header(view: &View, bytes: &[u8], note: &Note, track: &Track) -> H
     Header { flags, part, frame: Some(frame_head(view, bytes, note)), ..header }
 }
 
-/// The packet that an answer answers. Of a routed one nobody knows any more in which frame it came.
+/// The packet that an answer answers. Of a routed one nobody knows any more in which frame it came: it is taken for one that came the way back by which
+/// its answer goes ([`is_guess`]).
 pub(super) fn answered(view: &View, bytes: &[u8], note: &Note, track: &Track) -> Header {
     let header = header(view, bytes, note, track).turned();
-    if note.routed { Header { frame: None, ..header } } else { header }
+    if !note.routed {
+        return header;
+    }
+    let vlan = view.snapshot.fids.get(usize::from(note.fid)).map_or(0, |fid| fid.vid);
+    Header { frame: Some(FrameHead { macs: [note.dst, note.src()], vlan }), ..header }
+}
+
+/// Whether rules of one of two ports may say something else of what an answer answers, once that is at hand itself: then nothing is decided by the answer.
+pub(super) fn is_guess(note: &Note, ports: [&PortFacts; 2]) -> bool {
+    note.routed && ports.iter().any(|facts| facts.acl.frames)
 }
 
 /// Whether it is an ICMP error.
