@@ -228,21 +228,25 @@ impl Model {
         Ok(free)
     }
 
+    /// The node's own addresses: the switch's, and those of its host ports.
+    fn nodes(&self) -> impl Iterator<Item = IpAddr> {
+        let host = self.ports.values().map(|port| &*port.object);
+        let host = host.filter(|port| matches!(port.kind, PortKind::Host { .. })).flat_map(addresses_of);
+        host.chain(self.addresses.iter().map(|own| own.address.address))
+    }
+
     pub(super) fn compile_policies(&mut self) -> Result<(), ApiError> {
         let pods = self.ports.values().filter_map(|port| {
             let workload = port.object.workload.as_ref()?;
             let addresses = addresses_of(&port.object).into_iter().map(to_bits).collect();
             Some(Pod { port: port.id, workload, addresses })
         });
-        let host = self.ports.values().map(|port| &*port.object);
-        let host = host.filter(|port| matches!(port.kind, PortKind::Host { .. })).flat_map(addresses_of);
-        let node = host.chain(self.addresses.iter().map(|own| own.address.address)).map(to_bits);
         let policies = self.policies.values();
         let input = Input {
             policies: policies.map(|it| Placed { policy: &it.policy, slot: it.slot }).collect(),
             pods: pods.collect(),
             namespaces: &self.namespaces,
-            node: node.collect(),
+            node: self.nodes().map(to_bits).collect(),
         };
         let compiled = compile_after(&input, &self.policing).map_err(|error| {
             ApiError::new(Code::Limit, error.to_string()).hint(
@@ -277,7 +281,7 @@ impl Model {
 /// Every contradiction among workloads: an address is one's.
 pub(super) fn check(model: &Model, problems: &mut Vec<Problem>) {
     let mut owners = BTreeMap::new();
-    let node: Vec<IpAddr> = model.addresses.iter().map(|own| own.address.address).collect();
+    let node: Vec<IpAddr> = model.nodes().collect();
     for port in model.ports.values().map(|port| &*port.object).filter(|port| port.workload.is_some()) {
         for ip in addresses_of(port) {
             if let Some(other) = owners.insert(ip, &port.name) {
@@ -285,7 +289,7 @@ pub(super) fn check(model: &Model, problems: &mut Vec<Problem>) {
                 problems.push(Problem::new("workload.addresses", text).about(port));
             }
             if node.contains(&ip) {
-                let text = format!("{ip} of workload {} is the switch's own", port.name);
+                let text = format!("{ip} of workload {} is the node's own", port.name);
                 problems.push(Problem::new("workload.addresses", text).about(port));
             }
         }

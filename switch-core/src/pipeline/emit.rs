@@ -107,8 +107,12 @@ fn flood(
     let (mut last, mut others, mut blocked) = (None, 0, 0);
     let only = (copying.for_whom)(view, pool.area(), &frame, (note, index), private);
     let is_meant = |member: &Member| {
-        let may_be = |ip| view.snapshot.port(member.port).is_some_and(|to| to.subject.may_be(ip));
-        only.is_none_or(may_be)
+        let to = view.snapshot.port(member.port);
+        let has = |ip, to: &PortFacts| match view.snapshot.policing.is_node(ip) {
+            true => to.is_node,
+            false => to.subject.may_be(ip),
+        };
+        only.is_none_or(|ip| to.is_some_and(|to| has(ip, to)))
     };
     for member in fid.members.iter().filter(|member| is_other(view, note, member)) {
         others += 1;

@@ -188,7 +188,8 @@ fn egress_with<P: Probes>(
     let lists = (SENDER, from.acl.egress, DropReason::DefaultEgress);
     in_order(snapshot, header, lists, asking, |asking| {
         let (set, [_, dst]) = policed?;
-        if asking.itself || policing.is_node(dst) {
+        // Whoever is no way to the node has nothing that is for the node. Of a flood each copy is asked about that.
+        if asking.itself || policing.is_node(dst) && to.is_none_or(|to| to.is_node) {
             return Some(Ok(()));
         }
         Some(policies_of((SENDER, set, dst), snapshot, header, DropReason::PolicyEgress, asking))
