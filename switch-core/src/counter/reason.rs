@@ -87,7 +87,7 @@ reasons! {
         FragmentTiny = "fragment-tiny": "a first fragment too short for its transport header: made to hide it",
         FragmentOverlap = "fragment-overlap": "a fragment that lies over the first one of its packet",
         FragmentNoFirst = "fragment-no-first": "a fragment whose first one has not passed (within 30 s)",
-        FragmentFull = "fragment-table-full": "another worker was noting a packet in fragments at the same place; the sender's next attempt will do (of too many at a time the oldest makes room)",
+        FragmentFull = "fragment-table-full": "another worker was noting a packet in fragments at the same place; the sender's next attempt will do (of too many at a time the oldest of the port that has most makes room)",
     }
     Translate {
         NatNone = "nat-none": "to an address of network address translation, for which there is neither a flow nor a rule; `switch-ctl nat list` shows the rules",

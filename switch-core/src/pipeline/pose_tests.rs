@@ -42,6 +42,32 @@ fn nobody_poses_as_another_by_an_error() {
     }
 }
 
+/// `db` takes what `other` says, and that comes in pieces. `web` sends a first piece as if it were of the same packet, and spoils nothing.
+#[test]
+fn nobody_spoils_anothers_packet_by_a_piece_in_his_name() {
+    let policy = json!({
+        "metadata": {"name": "db", "namespace": "shop"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Ingress"],
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "other"}}}]}],
+        },
+    });
+    let policy: NetworkPolicy = serde_json::from_value(policy).unwrap();
+    let pods = [pod("db", "10.0.0.1"), pod("web", "10.0.0.2"), pod("other", "10.0.0.3")];
+    let mut net = net(vec![], &pods, &[policy]);
+    introduce(&mut net);
+    let whole = sent(2, 0, Udp, 53);
+    let mut posing = piece(&sent(2, 0, Udp, 54), 7, 0..8, true);
+    posing[6..12].copy_from_slice(&mac(1));
+    for id in [7, 8] {
+        assert!(arrives(&mut net, 2, 0, piece(&whole, id, 0..8, true)));
+        assert!(!arrives(&mut net, 1, 0, posing.clone()));
+        assert!(arrives(&mut net, 2, 0, piece(&whole, id, 8..16, false)));
+    }
+    assert_eq!(net.rig.drops(DropReason::PolicySource), 2);
+    assert_eq!(net.rig.drops(DropReason::FragmentOverlap), 0);
+}
+
 /// Rules tell fragments from whole packets. A flow that begins by one says nothing of the others.
 #[test]
 fn a_flow_that_begins_by_a_fragment_says_nothing_of_whole_packets() {

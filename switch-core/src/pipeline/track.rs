@@ -17,6 +17,7 @@ use super::{Private, View};
 use crate::counter::DropReason;
 use crate::frame::{Area, BATCH_FRAMES, Frame};
 use crate::table::flow::Passed;
+use crate::table::flow::fragments::Space;
 use crate::table::flow::keeper::Keeper;
 use crate::table::flow::key::Key;
 use crate::table::flow::record::{Decision, Record};
@@ -523,11 +524,14 @@ fn read_quoted(
 #[cold]
 fn read_fragment(view: &View, track: &mut Track) -> Result<(), DropReason> {
     let Some(fragment) = track.packet.fragment else { return Ok(()) };
+    let poses = !view.facts.subject.may_be(track.packet.src);
     let (fragments, zone) = (&view.tables.fragments, track.zone);
+    let space = Space { zone, poser: poses.then_some(view.in_port) };
     if track.packet.content != Content::Later {
-        return fragments.first(&track.packet, fragment, zone, view.now_s).map_err(flow::why_stray);
+        let noted = fragments.first(&track.packet, fragment, space, view.in_port, view.now_s);
+        return noted.map_err(flow::why_stray);
     }
-    let first = fragments.later(&track.packet, fragment, zone, view.now_s).map_err(flow::why_stray)?;
+    let first = fragments.later(&track.packet, fragment, space, view.now_s).map_err(flow::why_stray)?;
     (track.packet.ports, track.packet.icmp) = first;
     Ok(())
 }
