@@ -59,6 +59,12 @@ pub struct PolicyDiffAnswer {
     /// Ports of which flows would be kept from now on. The TCP connections that they have are not known then and end, unless
     /// `switchd --flow-pickup`.
     pub newly_tracked: Vec<Name>,
+    /// Ports that would go. Their flows are cut; no pair is judged whose end they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports_gone: Vec<Name>,
+    /// Ports that would come. No pair is judged whose end they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports_new: Vec<Name>,
 }
 
 /// An end of a pair.
@@ -109,7 +115,10 @@ pub struct FlowChange {
     pub flow: FlowEntry,
     /// What would become of it.
     pub effect: Effect,
-    /// The rule that would decide; none: no policy would isolate either end any more.
+    /// The rule that would decide; none: no policy would isolate either end any more, or `goes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// The port that would go, and the flow with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goes: Option<Name>,
 }

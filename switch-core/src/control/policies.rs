@@ -195,6 +195,9 @@ impl Daemon {
         }
         let mut judged = judged.unwrap_or_else(|| self.judge_policies(own, peer, header, direction));
         rehearsed.iter().for_each(|would| judged.why += &format!("; {would}"));
+        if port.is_some_and(|port| self.model.listed.subject(port).frames) && header.frame.is_none() {
+            judged.why += &format!("; {NO_FRAME}");
+        }
         judged
     }
 
@@ -258,6 +261,9 @@ impl Daemon {
         }
     }
 }
+
+/// What is said where rules ask for what nobody has said.
+const NO_FRAME: &str = "its rules about MACs and VLANs were not asked, for nothing is known of the frame: `switch-ctl trace` follows a whole one";
 
 fn towards(direction: PolicyType) -> &'static str {
     match direction {

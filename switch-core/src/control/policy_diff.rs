@@ -44,6 +44,9 @@ impl Daemon {
         let mut answer = both.pairs();
         both.flows(self, &mut answer);
         answer.newly_tracked = both.newly_tracked(self);
+        answer.ports_gone = both.gone().map(|(_, name)| name.clone()).collect();
+        let new = after.ports.keys().filter(|name| !self.model.ports.contains_key(*name));
+        answer.ports_new = new.cloned().collect();
         Ok(answer)
     }
 }
@@ -168,10 +171,24 @@ impl<'a> Both<'a> {
             .map(|port| port.id)
             .collect();
         let mut listed: [Vec<FlowChange>; 2] = Default::default();
+        let gone: HashMap<u16, &Name> = self.gone().collect();
         let table = &daemon.tables.flows;
         table.scan(0..table.places(), now().s(), |_, entry| {
-            let Some([from, to]) = self.ends_of(&entry, &owners, &hosts) else { return };
             answer.flows_judged += 1;
+            let Some([from, to]) = self.ends_of(&entry, &owners, &hosts) else {
+                answer.flows_cut += 1;
+                let list = &mut listed[Effect::Cut as usize];
+                if list.len() < DIFF_FLOWS_MAX {
+                    let goes = self.goes_with(&entry, &owners, &gone);
+                    list.push(FlowChange {
+                        flow: names.entry(&entry),
+                        effect: Effect::Cut,
+                        rule: None,
+                        goes,
+                    });
+                }
+                return;
+            };
             let number = entry.real()[1].port;
             let (effect, slot) = match diff.judge(from, to, entry.key.protocol(), number) {
                 [Ok(_), Err(slot)] => (Effect::Cut, Some(slot)),
@@ -184,13 +201,32 @@ impl<'a> Both<'a> {
             }
             let list = &mut listed[effect as usize];
             if list.len() < DIFF_FLOWS_MAX {
-                list.push(FlowChange { flow: names.entry(&entry), effect, rule: self.rule(slot) });
+                let rule = self.rule(slot);
+                list.push(FlowChange { flow: names.entry(&entry), effect, rule, goes: None });
             }
         });
         answer.flows = listed.into_iter().flatten().take(DIFF_FLOWS_MAX).collect();
     }
 
-    /// Who began a flow, and whom it speaks with. None if the port that began it goes: the flow ends with it.
+    /// Ports that are there before and not after.
+    fn gone(&self) -> impl Iterator<Item = (u16, &'a Name)> {
+        let ports = self.before.ports.iter().map(|(name, port)| (port.id, name));
+        ports.filter(|(id, _)| !self.numbers.contains_key(id))
+    }
+
+    /// The port that goes and takes a flow with it.
+    fn goes_with(
+        &self,
+        entry: &Entry,
+        owners: &[HashMap<u128, u16>; 2],
+        gone: &HashMap<u16, &Name>,
+    ) -> Option<Name> {
+        let [_, to] = entry.real();
+        let ends = [Some(entry.state.port), owners[0].get(&to.ip).copied()];
+        ends.into_iter().flatten().find_map(|port| gone.get(&port)).map(|name| (*name).clone())
+    }
+
+    /// Who began a flow, and whom it speaks with. None if one of their ports goes: the flow ends with it.
     fn ends_of(
         &self,
         entry: &Entry,
@@ -200,6 +236,9 @@ impl<'a> Both<'a> {
         let [from, to] = entry.real().map(|end| end.ip);
         let began = (entry.state.port, *self.numbers.get(&entry.state.port)?);
         let of = |ip: u128| Some((*owners[0].get(&ip)?, *owners[1].get(&ip)?));
+        if owners[0].get(&to).is_some_and(|port| !self.numbers.contains_key(port)) {
+            return None;
+        }
         // What comes by the node's port is asked about as a stranger's, or the node's if the address is, unless lists are for that port.
         let is_listed =
             self.before.listed.subject(began.0).is_listed() || self.after.listed.subject(began.1).is_listed();

@@ -55,7 +55,8 @@ impl Daemon {
         let rule = refused.slot.map(|slot| self.model.rule_name(slot)).filter(|rule| !rule.is_empty());
         let decided = rule.as_ref().map_or_else(String::new, |rule| format!(" [{rule}]"));
         let (text, mut parts) = self.tell_way(refused.who, refused.from, refused.to);
-        parts.push(("reason", reason.to_owned()));
+        let stage = refused.reason.stage().name();
+        parts.extend([("reason", reason.to_owned()), ("stage", stage.to_owned())]);
         parts.extend(rule.map(|rule| ("rule", rule)));
         let text = format!("{text} was stopped: {reason}{decided}");
         let what = if refused.reason == DropReason::NatExhausted { NAT_EXHAUSTED } else { POLICY_DROP };

@@ -7,8 +7,8 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use switch_api::file::File;
 use switch_api::{
-    ApiError, ByPolicy, Client, Code, Config, DiffEnd, Effect, PairChange, PolicyDiff, PolicyDiffAnswer,
-    PortsChange, Request,
+    ApiError, ByPolicy, Client, Code, Config, DiffEnd, Effect, Name, PairChange, PolicyDiff,
+    PolicyDiffAnswer, PortsChange, Request,
 };
 
 /// Says which pairs of ends and which current flows a change would cut or open, and changes nothing. It is judged by the
@@ -91,14 +91,28 @@ fn told(answer: &PolicyDiffAnswer) -> String {
         }
     }
     for change in &answer.flows {
-        let rule = rule(change.rule.as_deref());
+        let rule = match &change.goes {
+            Some(port) => format!(" [port {port} goes]"),
+            None => rule(change.rule.as_deref()),
+        };
         said += &format!("{} flow {}{rule}\n", sign(change.effect), flow::line(&change.flow));
     }
     let unlisted = answer.flows_cut + answer.flows_opened - answer.flows.len() as u32;
     if unlisted > 0 {
         said += &format!("{} more flows than are listed\n", thousands(u64::from(unlisted)));
     }
-    said + &summary(answer) + &untracked(answer)
+    said + &summary(answer) + &untracked(answer) + &unpaired(answer)
+}
+
+/// Ports that are there before or after only.
+fn unpaired(answer: &PolicyDiffAnswer) -> String {
+    let said = |names: &[Name], what: &str| {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        (!names.is_empty())
+            .then(|| format!("\n{what}, and no pair with them was judged: {}", names.join(", ")))
+    };
+    let all = [said(&answer.ports_gone, "ports that go"), said(&answer.ports_new, "ports that come")];
+    all.into_iter().flatten().collect()
 }
 
 fn summary(answer: &PolicyDiffAnswer) -> String {
