@@ -181,8 +181,12 @@ impl Compiled {
 }
 
 /// The part of a range that belongs to one of several workers: its first, and how many. A worker takes ports from its own part
-/// alone, so that no two ask for one.
+/// alone, so that no two ask for one. Of fewer ports than workers each has one all the same, with others: whose flow is there first has it for that
+/// peer.
 pub fn part_of((first, count): (u16, u32), worker: u16, workers: u16) -> (u16, u32) {
+    if (1..u32::from(workers)).contains(&count) {
+        return (first.wrapping_add((u32::from(worker) % count) as u16), 1);
+    }
     let cut = |n: u16| (u64::from(count) * u64::from(n) / u64::from(workers.max(1))) as u32;
     let (from, to) = (cut(worker.min(workers)), cut((worker + 1).min(workers.max(1))));
     (first.wrapping_add(from as u16), to - from)
@@ -205,7 +209,7 @@ mod tests {
     #[test]
     fn parts_of_a_range_are_all_of_it_and_nobodys_twice() {
         for (range, workers) in
-            [((1024, 64_512), 1), ((1024, 64_512), 3), ((65_530, 6), 4), ((7, 1), 2), ((0, 65_536), 64)]
+            [((1024, 64_512), 1), ((1024, 64_512), 3), ((65_530, 6), 4), ((7, 1), 1), ((0, 65_536), 64)]
         {
             let mut seen: Vec<u32> = (0..workers)
                 .map(|worker| part_of(range, worker, workers))
@@ -214,6 +218,19 @@ mod tests {
             seen.sort_unstable();
             let whole = u32::from(range.0)..u32::from(range.0) + range.1;
             assert!(seen.into_iter().eq(whole), "{range:?} for {workers}");
+        }
+    }
+
+    #[test]
+    fn of_fewer_ports_than_workers_each_has_one_and_none_is_left() {
+        for (count, workers) in [(1, 2), (3, 4), (5, 64)] {
+            let parts: Vec<_> =
+                (0..workers).map(|worker| part_of((65_530, count), worker, workers)).collect();
+            assert!(parts.iter().all(|(_, count)| *count == 1));
+            let mut ports: Vec<u32> = parts.iter().map(|(first, _)| u32::from(*first)).collect();
+            ports.sort_unstable();
+            ports.dedup();
+            assert!(ports.into_iter().eq(65_530..65_530 + count));
         }
     }
 
