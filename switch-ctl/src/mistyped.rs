@@ -1,19 +1,27 @@
 //! A mistyped command: which was meant. clap's own measure (Jaro) does not see that two letters changed places: of `tpa` it made
 //! `pcap`. Here it is the fewest letters left out, put in, changed, or changed places with their neighbour. And a word that was given
-//! dashes: of `route add … --via` it made `--vid`.
+//! dashes: of `route add … --via` it made `--vid`. Where no name is near, it was perhaps said later, or forgotten: `port add web tap`, `port add web`.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, Error};
 
 /// Letters that may be wrong, of so many one.
 const LETTERS_A_MISTAKE: usize = 3;
+/// So many commands a person reads in one line; of more `--help` says what each is for.
+const COMMANDS_IN_A_LINE: usize = 8;
 
 /// The complaint about a command or an option that is not there, with what was meant instead of what clap thinks; any other as it is.
 pub fn explain(mut error: Error, root: &Command, words: impl Iterator<Item = String>) -> Error {
     match (error.kind(), error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::InvalidSubcommand, Some(ContextValue::String(typed)), _) => {
-            let near = nearest(typed, group(root, typed, words));
-            if !near.is_empty() {
+            let words: Vec<String> = words.collect();
+            let group = group(root, typed, words.iter().cloned());
+            let near = nearest(typed, group);
+            if near.is_empty() {
+                let behind = words.iter().skip_while(|word| *word != typed).skip(1);
+                let tips = forgotten(typed, group, behind).into_iter().map(Into::into).collect();
+                error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+            } else {
                 error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(near));
             }
         }
@@ -33,6 +41,20 @@ pub fn explain(mut error: Error, root: &Command, words: impl Iterator<Item = Str
 fn group<'a>(root: &'a Command, typed: &str, words: impl Iterator<Item = String>) -> &'a Command {
     let named = words.take_while(|word| word != typed);
     named.fold(root, |group, word| group.find_subcommand(&word).unwrap_or(group))
+}
+
+/// What was to be said before the word that is no command, if nobody knows better.
+fn forgotten<'a>(
+    typed: &str,
+    group: &Command,
+    mut behind: impl Iterator<Item = &'a String>,
+) -> Option<String> {
+    if let Some(later) = behind.find(|word| group.find_subcommand(word).is_some()) {
+        return Some(format!("'{later}' is said before '{typed}'"));
+    }
+    let shown = group.get_subcommands().filter(|command| !command.is_hide_set());
+    let names: Vec<&str> = shown.map(Command::get_name).collect();
+    (names.len() <= COMMANDS_IN_A_LINE).then(|| format!("one of these is said first: {}", names.join(", ")))
 }
 
 /// The names that take the fewest mistakes, if those are few.

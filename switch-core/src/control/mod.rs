@@ -18,6 +18,7 @@
 //! | [`retry`] | when a port that is down is tried again |
 //! | [`tick`] | what is due once a second |
 //! | [`doors`] | opening ports: sockets and lanes, not rules |
+//! | [`fitting`] | whether a port can be opened on a device, and why not |
 //! | [`closing`] | closing them, also behind workers that answer late |
 //! | [`budget`] | what memory is spent on, and the ceiling |
 //! | [`regions`] | packet memory grows and shrinks |
@@ -73,6 +74,7 @@ mod devices;
 pub mod doors;
 mod fallen;
 pub(crate) mod feed;
+mod fitting;
 mod flow_events;
 mod flow_explain;
 mod flows;

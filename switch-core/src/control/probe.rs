@@ -3,7 +3,8 @@
 //! port with `mode: auto` tries, but for what it does not try ([`doubt`]).
 
 use super::daemon::{Daemon, PortLife};
-use super::doors::{OPEN_PATIENCE, close_unused, hook_of};
+use super::doors::{OPEN_PATIENCE, close_unused};
+use super::fitting::hook_of;
 use super::links::Link;
 use super::uplinks::shareable;
 use crate::config::checked::QUEUES_MAX;

@@ -203,7 +203,12 @@ fn a_mistyped_command_suggests_the_one_that_was_meant() {
             .map(str::to_owned)
     };
     assert_eq!(tip("port add tpa").unwrap().matches('\'').count(), 2, "one, not pcap as well");
-    assert_eq!(tip("port add zzzzzz"), None, "nothing is near it");
+    assert_eq!(tip("zzzzzz"), None, "nothing is near it, and there are too many");
+    for line in ["port add zzzzzz", "port add web --bridge br0"] {
+        let tip = tip(line).unwrap_or_default();
+        assert!(tip.contains("said first: tap, host, uplink, xdp, memory, pcap"), "{line}: {tip}");
+    }
+    assert!(tip("port add web tap --bridge br0").unwrap().contains("'tap' is said before 'web'"));
     for (line, word) in [
         ("route add 10.9.0.0/16 --via 10.66.0.2", "via"),
         ("route add 10.9.0.0/16 --via=10.66.0.2 --dev br0", "via"),
