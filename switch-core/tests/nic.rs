@@ -128,7 +128,15 @@ fn cable(node: &Net, n: u8) -> Net {
 
 #[test]
 fn on_virtio_net_a_session_and_a_lease_outlive_whatever_happens_to_the_switch() {
-    outlive(4, 2, &[(XdpMode::ZeroCopy, "zero-copy"), (XdpMode::Generic, "generic")]);
+    // The kernel's generic mode is the same on every driver, and e1000e has no other.
+    let modes = [(XdpMode::ZeroCopy, "zero-copy"), (XdpMode::Generic, "generic")];
+    let is_all = std::env::var("MODES").is_ok_and(|modes| modes == "all");
+    if !is_all {
+        println!(
+            "not in generic mode, of which e1000e shows the same in a minute less: `cargo xtask zerocopy` runs it"
+        );
+    }
+    outlive(4, 2, if is_all { &modes } else { &modes[..1] });
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn main() -> ExitCode {
         Task::Bench { words } => bench(&words),
         Task::Fuzz { seconds } => fuzz::run_all(seconds),
         Task::Tidy => tidy::run(),
-        Task::Zerocopy => zerocopy::run_in_machine(),
+        Task::Zerocopy => zerocopy::run_in_machine(zerocopy::Modes::All),
         Task::Package { architecture } => package::release(architecture.as_deref()),
         Task::Mistakes { only } => mistakes::run(&only),
     };

@@ -204,7 +204,7 @@ fn zerocopy() -> Result {
         eprintln!("xtask: {error}");
         return not_run("zero-copy: the emulated machine's kernel cannot be had here, see above");
     }
-    zerocopy::run_in_machine()
+    zerocopy::run_in_machine(zerocopy::Modes::Most)
 }
 
 /// What comes from elsewhere than the tests' own package lists may be out of reach, which is no reason to

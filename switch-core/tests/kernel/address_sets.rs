@@ -221,8 +221,8 @@ fn a_thousand_changes_a_second_beside_traffic_and_a_hundred_thousand_rules() {
     );
     assert!(put > 100 && lost == 0, "{lost} of {put} questions were not answered");
     assert!(after < before + GROWTH_KIB, "{before} KiB before, {after} after");
-    // How many a second there are depends on who else is on the machine; what each costs does not.
-    assert!(each < CHANGES_TAKE / CHANGES, "a change costs {each:?}: there cannot be a thousand a second");
+    // How many a second there are says the figure `set-updates`. Rules that are compiled anew take a hundred times as long.
+    assert!(each < 10 * CHANGES_TAKE / CHANGES, "a change costs {each:?}: the rules are compiled anew");
 
     let sets =
         |daemon: &Daemon| -> Vec<AddressSetStatus> { daemon.call(&Request::AddressSetList(Nothing {})) };

@@ -21,8 +21,13 @@ const SOME_LIVES: u32 = 200;
 const FIRST_INSTANTS: Duration = Duration::from_millis(10);
 /// Between two packets: in a life's first instants there are a hundred and more.
 const REST: Duration = Duration::from_micros(20);
-/// How often the daemon begins anew.
+/// How often the daemon begins anew, unless `RESTARTS` says how often.
 const RESTARTS: u32 = 10;
+
+fn restarts() -> u32 {
+    std::env::var("RESTARTS").ok().map_or(RESTARTS, |times| times.parse().unwrap())
+}
+
 /// Where `db` and `open` are sent to.
 const BOTH: Targets = ["10.66.0.1:7", "10.66.0.2:7"];
 /// Two ports of one pod.
@@ -216,7 +221,8 @@ fn across_restarts(by: By, attach: fn(&Daemon, &Node, [Pod; 3]) -> [Pod; 3]) {
     let pods = attach(&daemon, &node, pods);
     let [kept, free] = Counting::both(&pods);
     let sender = sending(&pods[2].net, BOTH);
-    for round in 0..RESTARTS {
+    let restarts = restarts();
+    for round in 0..restarts {
         if round % 2 == 0 {
             daemon.kill()
         } else {
@@ -229,9 +235,9 @@ fn across_restarts(by: By, attach: fn(&Daemon, &Node, [Pod; 3]) -> [Pod; 3]) {
     }
     ended(sender);
     let (kept, free) = (kept.end(), free.end());
-    println!("{RESTARTS} restarts: {kept} packets where none may be, {free} where they may");
+    println!("{restarts} restarts: {kept} packets where none may be, {free} where they may");
     assert_eq!(kept, 0, "packets got in");
-    assert!(free > RESTARTS, "{free} packets in {RESTARTS} lives of the daemon");
+    assert!(free > restarts, "{free} packets in {restarts} lives of the daemon");
 }
 
 #[test]
