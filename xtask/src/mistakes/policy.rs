@@ -243,4 +243,28 @@ pub(super) const POLICY: &[Mistake] = &[
         test: "policy::budget_tests::prefix_tables",
         loom: false,
     },
+    Mistake {
+        what: "who is isolated reaches anybody by an address of the node's",
+        file: "pipeline/judge.rs",
+        right: "policing.is_node(dst) && to.is_none_or(|to| to.is_node)",
+        wrong: "policing.is_node(dst)",
+        test: "an_address_of_the_nodes",
+        loom: false,
+    },
+    Mistake {
+        what: "a flood for the node is for whoever is no workload",
+        file: "pipeline/emit.rs",
+        right: "true => to.is_node,",
+        wrong: "true => to.subject.may_be(ip),",
+        test: "an_address_of_the_nodes",
+        loom: false,
+    },
+    Mistake {
+        what: "what an answer was taken for is decided about its flow",
+        file: "pipeline/admit.rs",
+        right: "if is_asked || is_guess || asking.stateless {",
+        wrong: "if is_asked || is_guess && is_asked || asking.stateless {",
+        test: "taken_for_another_decides_nothing",
+        loom: false,
+    },
 ];
