@@ -294,8 +294,8 @@ pub(super) const FLOWS: &[Mistake] = &[
     Mistake {
         what: "an INIT from nobody ends an association",
         file: "table/flow/others.rs",
-        right: "    let own = Tags::of(record, side);\n    if sctp.initiate != own.now {\n        Tags { next: sctp.initiate, ..own }",
-        wrong: "    let own = Tags::of(record, side);\n    if state.stage == Stage::SctpOpen {\n        return Err(Refused::Reopens);\n    }\n    if sctp.initiate != own.now {\n        Tags { next: sctp.initiate, ..own }",
+        right: "    let own = Tags::of(record, side);\n    if sctp.initiate != own.now && is_at_home {\n        Tags { next: sctp.initiate, ..own }",
+        wrong: "    let own = Tags::of(record, side);\n    if state.stage == Stage::SctpOpen {\n        return Err(Refused::Reopens);\n    }\n    if sctp.initiate != own.now && is_at_home {\n        Tags { next: sctp.initiate, ..own }",
         test: "an_init_from_nobody",
         loom: false,
     },

@@ -343,7 +343,9 @@ impl Flows {
         }
         let passed = match seen.packet.content {
             Content::Tcp(ref segment) => tcp::pass(record, state, seen.side, segment),
-            Content::Sctp(ref chunk) => others::pass_sctp(record, state, seen.side, chunk),
+            Content::Sctp(ref chunk) => {
+                others::pass_sctp(record, state, seen.side, seen.port == state.port, chunk)
+            }
             Content::Query { answer } => others::pass_query(state, seen.side, answer),
             Content::Later => Ok(pass_later(record, state, seen)),
             _ => others::pass_plain(state, seen.side),

@@ -55,12 +55,19 @@ pub fn begin_sctp(side: u8, sctp: &Sctp) -> Option<(Stage, u8, [Window; 2])> {
 /// Counts an SCTP packet to its association. Every packet names the tag that its receiver chose.
 ///
 /// An INIT does no harm to an association that stands (RFC 9260 §5.2.2): anybody could send one, and it may be an old one. What its sender would want to
-/// see is noted beside what he wants now, and so is what is answered; the COOKIE ECHO that brings the answer back begins the association anew.
-pub fn pass_sctp(record: Record, state: State, side: u8, sctp: &Sctp) -> Result<State, Refused> {
+/// see is noted beside what he wants now, and so is what is answered; the COOKIE ECHO that brings the answer back begins the association anew. Both are
+/// its originator's only by the port at which the association began (`is_at_home`): nobody else forges all three.
+pub fn pass_sctp(
+    record: Record,
+    state: State,
+    side: u8,
+    is_at_home: bool,
+    sctp: &Sctp,
+) -> Result<State, Refused> {
     let from_origin = side == state.origin();
     let (own, other) = (Tags::of(record, side), Tags::of(record, side ^ 1));
     if sctp.chunk == chunk::INIT {
-        return init(record, state, side, sctp);
+        return init(record, state, side, is_at_home, sctp);
     }
     // 0 is what an end has chosen that has not spoken yet, and nobody else's.
     if sctp.tag == 0 {
@@ -69,19 +76,20 @@ pub fn pass_sctp(record: Record, state: State, side: u8, sctp: &Sctp) -> Result<
     let may_reflect = matches!(sctp.chunk, chunk::ABORT | chunk::SHUTDOWN_COMPLETE);
     let fits =
         sctp.tag == other.now || may_reflect && sctp.chunk_flags & REFLECTED != 0 && sctp.tag == own.now;
-    let fits_next = !fits && sctp.tag == other.next;
+    let fits_next = sctp.tag == other.next;
     Ok(match (sctp.chunk, state.stage) {
         (chunk::INIT_ACK, _) if !from_origin && (fits || fits_next) && sctp.initiate != 0 => {
             init_ack(record, state, side, sctp, fits)
         }
-        (chunk::COOKIE_ECHO, _) if from_origin && fits_next => {
-            // Both ends' words: nobody else's packet writes them in this moment, or its sender says it again.
+        (chunk::COOKIE_ECHO, _) if from_origin && fits_next && is_at_home => {
+            // Both ends' words. An INIT ACK that is sent again meanwhile, and comes to another worker, may write over the other end's what they
+            // were: then the association is to begin once more.
             Tags { now: other.answers, ..Tags::NONE }.keep(record, side);
             Tags { now: other.next, ..Tags::NONE }.keep(record, side ^ 1);
             state.at(Stage::SctpCookie)
         }
         // Who is asked to begin anew need not.
-        (chunk::ABORT, _) if !from_origin && fits_next => state,
+        (chunk::ABORT, _) if !from_origin && fits_next && !fits => state,
         _ if !fits => return Err(STATE),
         (chunk::INIT_ACK, Stage::SctpInit) => return Err(STATE),
         (chunk::COOKIE_ECHO, Stage::SctpInitAnswered) if from_origin => state.at(Stage::SctpCookie),
@@ -120,7 +128,7 @@ impl Tags {
     }
 }
 
-fn init(record: Record, state: State, side: u8, sctp: &Sctp) -> Result<State, Refused> {
+fn init(record: Record, state: State, side: u8, is_at_home: bool, sctp: &Sctp) -> Result<State, Refused> {
     if sctp.tag != 0 || sctp.initiate == 0 {
         return Err(STATE);
     }
@@ -131,7 +139,7 @@ fn init(record: Record, state: State, side: u8, sctp: &Sctp) -> Result<State, Re
         return Err(STATE);
     }
     let own = Tags::of(record, side);
-    if sctp.initiate != own.now {
+    if sctp.initiate != own.now && is_at_home {
         Tags { next: sctp.initiate, ..own }.keep(record, side);
     }
     Ok(state)
@@ -144,7 +152,7 @@ fn init_ack(record: Record, state: State, side: u8, sctp: &Sctp, is_first: bool)
         Tags { now: sctp.initiate, ..Tags::NONE }.keep(record, side);
         return state.at(Stage::SctpInitAnswered);
     }
-    if sctp.initiate != own.now {
+    if sctp.initiate != own.now || !is_first {
         Tags { next: sctp.initiate, answers: sctp.tag, ..own }.keep(record, side);
     }
     state

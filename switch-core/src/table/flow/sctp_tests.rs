@@ -92,21 +92,21 @@ fn other(it: &mut Association, side: usize, sctp: &Sctp) -> Verdict {
         match (sctp.chunk, it.asked, it.offered) {
             // The answer to a later INIT, which may be that nothing begins.
             (2, Some(asked), _) if !by_origin && asked == sctp.tag && sctp.initiate != 0 => {
-                if it.tags[side] != Some(sctp.initiate) {
-                    it.offered = Some((sctp.initiate, sctp.tag));
-                }
+                it.offered = Some((sctp.initiate, sctp.tag));
                 return Verdict::Known;
             }
             (6, Some(asked), _) if !by_origin && asked == sctp.tag => return Verdict::Known,
-            // Its cookie: the association begins anew.
-            (10, _, Some((offered, answers))) if by_origin && offered == sctp.tag => {
-                it.tags[side] = Some(answers);
-                it.tags[1 - side] = Some(offered);
-                (it.asked, it.offered, it.stage) = (None, None, Stage::SctpCookie);
-                return Verdict::Known;
-            }
             _ => {}
         }
+    }
+    // The cookie of a later answer: the association begins anew.
+    if let (10, true, Some((offered, answers))) = (sctp.chunk, by_origin, it.offered)
+        && offered == sctp.tag
+    {
+        it.tags[side] = Some(answers);
+        it.tags[1 - side] = Some(offered);
+        (it.asked, it.offered, it.stage) = (None, None, Stage::SctpCookie);
+        return Verdict::Known;
     }
     if !to_receiver && !reflected {
         return Verdict::Invalid;
@@ -295,6 +295,35 @@ fn open() -> Table {
 fn knows(table: &mut Table, by_origin: bool, kind: u8, tag: u32, initiate: u32) {
     let said = table.packet(&chunk(by_origin, kind, tag, initiate), if by_origin { 1 } else { 2 });
     assert!(matches!(said, Ok(Opened::Known(_))), "{kind}: {said:?}");
+}
+
+/// Whoever sends in both ends' names by a third port has no tag of theirs, and makes none.
+#[test]
+fn nobody_begins_anothers_association_anew() {
+    let mut table = open();
+    let [a, b] = TAGS;
+    for (by_origin, kind, tag, initiate) in
+        [(true, 1, 0, 0x6666), (false, 2, 0x6666, 0x7777), (true, 10, 0x7777, 0)]
+    {
+        _ = table.packet(&chunk(by_origin, kind, tag, initiate), 3);
+    }
+    assert_eq!(stage(&table), Stage::SctpOpen);
+    knows(&mut table, true, 0, b, 0);
+    knows(&mut table, false, 0, a, 0);
+}
+
+/// Who answers a new tag may keep his own.
+#[test]
+fn an_end_that_restarts_may_be_answered_by_the_tag_of_before() {
+    let mut table = open();
+    let ([a, b], next) = (TAGS, 0x3333);
+    knows(&mut table, true, 1, 0, next);
+    knows(&mut table, false, 2, next, b);
+    knows(&mut table, true, 10, b, 0);
+    knows(&mut table, false, 11, next, 0);
+    assert_eq!(stage(&table), Stage::SctpOpen);
+    let said = table.packet(&chunk(false, 0, a, 0), 2);
+    assert_eq!(said, Ok(Opened::Invalid(Invalid::State)));
 }
 
 fn stage(table: &Table) -> Stage {
