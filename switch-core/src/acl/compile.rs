@@ -355,8 +355,14 @@ fn say(subjects: &mut HashMap<u16, Subject>, sayings: &[Saying], sets: &Sets) ->
     number_epochs(subjects, sayings, sets);
     for subject in subjects.values_mut() {
         let any = |is: fn(&Saying) -> bool| subject.all().any(|chain| is(&sayings[chain as usize]));
-        let facts = [any(|it| it.fragments), any(|it| it.frames), any(|it| it.stateless)];
-        [subject.fragments, subject.frames, subject.stateless] = facts;
+        let asks = |chains: Chains| {
+            let mut decide = [chains.before.enforced, chains.after.enforced].into_iter().flatten();
+            decide.any(|chain| sayings[chain as usize].frames)
+        };
+        let facts = [any(|it| it.fragments), any(|it| it.stateless)];
+        let frames = [subject.ingress, subject.egress].map(asks);
+        [subject.fragments, subject.stateless] = facts;
+        [subject.ingress_frames, subject.egress_frames] = frames;
     }
     subjects.values().any(|subject| subject.stateless)
 }

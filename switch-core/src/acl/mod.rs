@@ -296,8 +296,10 @@ pub struct Subject {
     pub epoch: u64,
     /// Rules tell fragments from whole packets: those of a known flow are asked about.
     pub fragments: bool,
-    /// Rules are about MACs or VLANs: of a packet that is not at hand nobody knows what they would say.
-    pub frames: bool,
+    /// Rules about what it is sent ask for MACs or VLANs: of a packet that is not at hand nobody knows what they would say.
+    pub ingress_frames: bool,
+    /// So do rules about what it sends.
+    pub egress_frames: bool,
     /// Rules allow without keeping flows.
     pub stateless: bool,
 }

@@ -364,7 +364,8 @@ proptest! {
             for port in 3..7 {
                 let facts = |it: &Compiled| {
                     let subject = it.subject(port);
-                    (subject.epoch, subject.fragments, subject.frames, subject.stateless, subject.is_listed())
+                    let frames = [subject.ingress_frames, subject.egress_frames];
+                    (subject.epoch, subject.fragments, frames, subject.stateless, subject.is_listed())
                 };
                 prop_assert_eq!(facts(&compiled), facts(&anew));
             }

@@ -233,7 +233,7 @@ fn tracked(
                 return both(view.snapshot, &header(view, bytes, note, track), view.facts, to, asking);
             } else {
                 both(view.snapshot, &answered(view, bytes, note, track), to, view.facts, asking)?;
-                is_guess = headers::is_guess(note, [view.facts, to]);
+                is_guess = headers::is_guess(note, to, view.facts);
             }
             if asking.stateless && flows.state(place).origin() != track.side {
                 // Of a flow that was kept before answers are allowed no more for being that.

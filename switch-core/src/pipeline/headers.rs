@@ -111,9 +111,10 @@ pub(super) fn answered(view: &View, bytes: &[u8], note: &Note, track: &Track) ->
     Header { frame: Some(FrameHead { macs: [note.dst, note.src()], vlan }), ..header }
 }
 
-/// Whether rules of one of two ports may say something else of what an answer answers, once that is at hand itself: then nothing is decided by the answer.
-pub(super) fn is_guess(note: &Note, ports: [&PortFacts; 2]) -> bool {
-    note.routed && ports.iter().any(|facts| facts.acl.frames)
+/// Whether the rules that are asked about what an answer answers, from one port to another, may say something else of it once it is at hand itself: then
+/// nothing is decided by the answer.
+pub(super) fn is_guess(note: &Note, from: &PortFacts, to: &PortFacts) -> bool {
+    note.routed && (from.acl.egress_frames || to.acl.ingress_frames)
 }
 
 /// Whether it is an ICMP error.
