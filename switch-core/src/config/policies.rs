@@ -281,7 +281,7 @@ impl Model {
 /// Every contradiction among workloads: an address is one's.
 pub(super) fn check(model: &Model, problems: &mut Vec<Problem>) {
     let mut owners = BTreeMap::new();
-    let node: Vec<IpAddr> = model.nodes().collect();
+    let node: Vec<IpAddr> = model.addresses.iter().map(|own| own.address.address).collect();
     for port in model.ports.values().map(|port| &*port.object).filter(|port| port.workload.is_some()) {
         for ip in addresses_of(port) {
             if let Some(other) = owners.insert(ip, &port.name) {
@@ -289,7 +289,7 @@ pub(super) fn check(model: &Model, problems: &mut Vec<Problem>) {
                 problems.push(Problem::new("workload.addresses", text).about(port));
             }
             if node.contains(&ip) {
-                let text = format!("{ip} of workload {} is the node's own", port.name);
+                let text = format!("{ip} of workload {} is the switch's own", port.name);
                 problems.push(Problem::new("workload.addresses", text).about(port));
             }
         }

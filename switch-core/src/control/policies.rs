@@ -195,7 +195,11 @@ impl Daemon {
         }
         let mut judged = judged.unwrap_or_else(|| self.judge_policies(own, peer, header, direction));
         rehearsed.iter().for_each(|would| judged.why += &format!("; {would}"));
-        if port.is_some_and(|port| self.model.listed.subject(port).frames) && header.frame.is_none() {
+        let asks = port.map(|port| self.model.listed.subject(port)).is_some_and(|subject| match direction {
+            PolicyType::Ingress => subject.ingress_frames,
+            PolicyType::Egress => subject.egress_frames,
+        });
+        if asks && header.frame.is_none() {
             judged.why += &format!("; {NO_FRAME}");
         }
         judged

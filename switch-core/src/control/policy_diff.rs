@@ -236,7 +236,8 @@ impl<'a> Both<'a> {
         let [from, to] = entry.real().map(|end| end.ip);
         let began = (entry.state.port, *self.numbers.get(&entry.state.port)?);
         let of = |ip: u128| Some((*owners[0].get(&ip)?, *owners[1].get(&ip)?));
-        if owners[0].get(&to).is_some_and(|port| !self.numbers.contains_key(port)) {
+        let goes = |port: &u16| !self.numbers.contains_key(port) && !owners[1].contains_key(&to);
+        if owners[0].get(&to).is_some_and(goes) {
             return None;
         }
         // What comes by the node's port is asked about as a stranger's, or the node's if the address is, unless lists are for that port.
