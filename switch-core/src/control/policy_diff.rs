@@ -174,35 +174,31 @@ impl<'a> Both<'a> {
         let gone: HashMap<u16, &Name> = self.gone().collect();
         let table = &daemon.tables.flows;
         table.scan(0..table.places(), now().s(), |_, entry| {
-            answer.flows_judged += 1;
-            let Some([from, to]) = self.ends_of(&entry, &owners, &hosts) else {
-                answer.flows_cut += 1;
-                let list = &mut listed[Effect::Cut as usize];
-                if list.len() < DIFF_FLOWS_MAX {
-                    let goes = self.goes_with(&entry, &owners, &gone);
-                    list.push(FlowChange {
-                        flow: names.entry(&entry),
-                        effect: Effect::Cut,
-                        rule: None,
-                        goes,
-                    });
+            let goes = goes_with(&entry, &owners, &gone);
+            let (effect, slot) = match self.ends_of(&entry, &owners, &hosts) {
+                _ if goes.is_some() => (Effect::Cut, None),
+                None => return,
+                Some([from, to]) => {
+                    let number = entry.real()[1].port;
+                    match diff.judge(from, to, entry.key.protocol(), number) {
+                        [Ok(_), Err(slot)] => (Effect::Cut, Some(slot)),
+                        [Err(_), Ok(slot)] => (Effect::Open, slot),
+                        _ => {
+                            answer.flows_judged += 1;
+                            return;
+                        }
+                    }
                 }
-                return;
             };
-            let number = entry.real()[1].port;
-            let (effect, slot) = match diff.judge(from, to, entry.key.protocol(), number) {
-                [Ok(_), Err(slot)] => (Effect::Cut, Some(slot)),
-                [Err(_), Ok(slot)] => (Effect::Open, slot),
-                _ => return,
-            };
+            answer.flows_judged += 1;
             match effect {
                 Effect::Cut => answer.flows_cut += 1,
                 Effect::Open => answer.flows_opened += 1,
             }
             let list = &mut listed[effect as usize];
             if list.len() < DIFF_FLOWS_MAX {
-                let rule = self.rule(slot);
-                list.push(FlowChange { flow: names.entry(&entry), effect, rule, goes: None });
+                let (flow, rule, goes) = (names.entry(&entry), self.rule(slot), goes.cloned());
+                list.push(FlowChange { flow, effect, rule, goes });
             }
         });
         answer.flows = listed.into_iter().flatten().take(DIFF_FLOWS_MAX).collect();
@@ -214,19 +210,7 @@ impl<'a> Both<'a> {
         ports.filter(|(id, _)| !self.numbers.contains_key(id))
     }
 
-    /// The port that goes and takes a flow with it.
-    fn goes_with(
-        &self,
-        entry: &Entry,
-        owners: &[HashMap<u128, u16>; 2],
-        gone: &HashMap<u16, &Name>,
-    ) -> Option<Name> {
-        let [_, to] = entry.real();
-        let ends = [Some(entry.state.port), owners[0].get(&to.ip).copied()];
-        ends.into_iter().flatten().find_map(|port| gone.get(&port)).map(|name| (*name).clone())
-    }
-
-    /// Who began a flow, and whom it speaks with. None if one of their ports goes: the flow ends with it.
+    /// Who began a flow, and whom it speaks with. None if the port that began it is no more.
     fn ends_of(
         &self,
         entry: &Entry,
@@ -236,10 +220,6 @@ impl<'a> Both<'a> {
         let [from, to] = entry.real().map(|end| end.ip);
         let began = (entry.state.port, *self.numbers.get(&entry.state.port)?);
         let of = |ip: u128| Some((*owners[0].get(&ip)?, *owners[1].get(&ip)?));
-        let goes = |port: &u16| !self.numbers.contains_key(port) && !owners[1].contains_key(&to);
-        if owners[0].get(&to).is_some_and(goes) {
-            return None;
-        }
         // What comes by the node's port is asked about as a stranger's, or the node's if the address is, unless lists are for that port.
         let is_listed =
             self.before.listed.subject(began.0).is_listed() || self.after.listed.subject(began.1).is_listed();
@@ -258,6 +238,17 @@ impl<'a> Both<'a> {
         let new = self.numbers.iter().filter(|(id, later)| is_new(id, later));
         new.filter_map(|(id, _)| daemon.name_of(*id)).cloned().collect()
     }
+}
+
+/// The port that goes and takes a flow with it: that at which it began, or that of whom it speaks with, unless another has his address then.
+fn goes_with<'a>(
+    entry: &Entry,
+    owners: &[HashMap<u128, u16>; 2],
+    gone: &HashMap<u16, &'a Name>,
+) -> Option<&'a Name> {
+    let to = entry.real()[1].ip;
+    let receiver = owners[0].get(&to).filter(|_| !owners[1].contains_key(&to));
+    gone.get(&entry.state.port).or_else(|| gone.get(receiver?)).copied()
 }
 
 /// Networks that rules of lists name.

@@ -38,7 +38,7 @@ fn what_nobody_decides_is_denied_explained_told_and_kept_over_a_restart() {
         }
     };
     assert_eq!(told["rule"], "default verdict", "{told}");
-    assert_eq!(told["reason"], "default-ingress", "{told}");
+    assert_eq!((&told["reason"], &told["stage"]), (&"default-ingress".into(), &"admit".into()), "{told}");
     let check = |daemon: &Daemon| {
         assert_eq!(datagrams(&web.net, &db.net, "10.66.0.1", 54), 0);
         wait_until("what a list allows arrives", LONG, || {

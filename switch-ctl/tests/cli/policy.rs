@@ -149,6 +149,18 @@ fn a_diff_of_all_that_is_declared() {
     let same = file(&node, "same.toml", &declared);
     let text = said(&run(&daemon, &["policy", "diff", same.to_str().unwrap()]));
     assert!(text.starts_with("0 changes of pairs, 0 of "), "{text}");
+    // A flow ends with the port of either end, and says with which.
+    for port in ["tap1", "tap2"] {
+        let is_its = |block: &&str| block.starts_with("port]]") && block.contains(&format!("\"{port}\""));
+        let rest: Vec<_> = declared.split("\n[[").filter(|block| !is_its(block)).collect();
+        let without = file(&node, "without.toml", &rest.join("\n[["));
+        let text = said(&run(&daemon, &["policy", "diff", without.to_str().unwrap()]));
+        let cut =
+            text.lines().find(|line| line.starts_with("- cut  flow udp 10.66.0.2:40000 to 10.66.0.1:5432"));
+        assert!(cut.is_some_and(|line| line.ends_with(&format!("[port {port} goes]"))), "{text}");
+        assert!(text.contains("1 of 1 flows would be cut"), "{text}");
+        assert!(text.contains(&format!("ports that go, and no pair with them was judged: {port}")), "{text}");
+    }
     let changed = file(&node, "changed.toml", &declared.replace("\"other\"", "\"web\""));
     let changed = changed.to_str().unwrap();
     let text = said(&run(&daemon, &["policy", "diff", changed]));
@@ -366,8 +378,14 @@ fn a_list_is_set_shown_and_goes() {
     );
     let explained = said(&run(&daemon, &["policy", "explain", "tap3", "tap1", "udp", "5432"]));
     assert!(explained.contains("ingress  stops [acl db ingress 1]"), "{explained}");
-    let ping = said(&run(&daemon, &["policy", "explain", "tap3", "tap1", "--icmp", "8"]));
-    assert!(ping.contains("would pass"), "{ping}");
+    let ping = || said(&run(&daemon, &["policy", "explain", "tap3", "tap1", "--icmp", "8"]));
+    let unasked = "rules about MACs and VLANs were not asked";
+    assert!(ping().contains("would pass") && !ping().contains(unasked), "{}", ping());
+    let by_vlan = format!("{text}\n[[acl.ingress]]\naction = \"deny\"\nvlan = [5]\n");
+    let by_vlan = file(&node, "vlan.toml", &by_vlan);
+    said(&run(&daemon, &["acl", "set", by_vlan.to_str().unwrap()]));
+    assert!(ping().contains("would pass") && ping().contains(unasked), "{}", ping());
+    said(&run(&daemon, &["acl", "set", list]));
     // What is exported is what is declared.
     let exported = file(&node, "all.toml", &said(&run(&daemon, &["export"])));
     assert!(said(&run(&daemon, &["diff", exported.to_str().unwrap()])).contains("no difference"));
