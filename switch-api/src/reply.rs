@@ -149,7 +149,7 @@ pub struct PacketCounts {
     pub unaccounted: i64,
 }
 
-/// What memory is spent on. `used_bytes` is the sum of tables, large frames, packet memory and ports.
+/// What memory is spent on. `used_bytes` is the sum of tables, large frames, packet memory, ports and rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryStatus {
     /// Never passed: `switchd --memory`.
@@ -170,8 +170,7 @@ pub struct MemoryStatus {
     pub regions_emptying: u16,
     /// Bytes of a region.
     pub region_bytes: u64,
-    /// What network policies and access control lists are compiled to. The ceiling says nothing of it: what is too much of either is
-    /// refused by itself.
+    /// What network policies and access control lists are compiled to.
     #[serde(default)]
     pub rules_bytes: u64,
 }

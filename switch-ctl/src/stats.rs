@@ -190,16 +190,13 @@ pub fn memory(memory: &MemoryStatus) -> String {
         0 => String::new(),
         n => format!(", {n} more on the way back to the kernel"),
     };
-    let rules = match memory.rules_bytes {
-        0 => String::new(),
-        rules => format!("; policies and lists, beside that: {}", bytes(rules)),
-    };
     format!(
-        "memory: tables {} + large frames {} + packet memory {} + ports {} = {} of {}; regions: {} of {}{emptying}{rules}",
+        "memory: tables {} + large frames {} + packet memory {} + ports {} + policies and lists {} = {} of {}; regions: {} of {}{emptying}",
         bytes(memory.tables_bytes),
         bytes(memory.large_bytes),
         bytes(memory.packet_bytes),
         bytes(memory.ports_bytes),
+        bytes(memory.rules_bytes),
         bytes(memory.used_bytes),
         bytes(memory.ceiling_bytes),
         memory.regions,

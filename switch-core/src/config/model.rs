@@ -116,6 +116,11 @@ pub struct Model {
 }
 
 impl Model {
+    /// Bytes that policies and lists are compiled to.
+    pub fn rules_bytes(&self) -> u64 {
+        (self.policing.bytes + self.listed.bytes) as u64
+    }
+
     /// The model after `request`, which must be one that changes something.
     pub fn apply(&self, request: &Request) -> Result<Self, ApiError> {
         let mut next = self.clone();

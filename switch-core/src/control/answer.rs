@@ -9,20 +9,14 @@ use crate::worker::thread::now;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use switch_api::{
-    ApiError, BridgeStatus, DropCount, FdbEntry, FdbFilter, FrameCounts, Mac, MemoryStatus, Name,
-    PacketCounts, PortCounters, PortKind, PortMemory, PortState, PortStatus, Room, RouteCounts, StageCost,
-    Stats, Status, Support, WorkerStages, WorkerStatus,
+    ApiError, BridgeStatus, DropCount, FdbEntry, FdbFilter, FrameCounts, Mac, Name, PacketCounts,
+    PortCounters, PortKind, PortMemory, PortState, PortStatus, Room, RouteCounts, StageCost, Stats, Status,
+    Support, WorkerStages, WorkerStatus,
 };
 
 type Wanted = Box<dyn Fn(u64, u16, Entry) -> bool>;
 
 impl Daemon {
-    /// What memory is spent on.
-    fn memory(&self) -> MemoryStatus {
-        let rules = self.model.policing.bytes + self.model.listed.bytes;
-        MemoryStatus { rules_bytes: rules as u64, ..self.doors.budget.status() }
-    }
-
     /// What the daemon is and how it is.
     pub fn status(&self) -> Status {
         let xdp = match &self.doors.engine {
@@ -38,7 +32,7 @@ impl Daemon {
             generation: self.publisher.generation(),
             workers: self.workers.len() as u16,
             frames: self.frames(),
-            memory: self.memory(),
+            memory: self.doors.budget.status(),
             xdp,
             sandbox: self.sandbox.clone(),
             outside: Some(self.outside_status()),
@@ -301,7 +295,7 @@ impl Daemon {
 
     /// Counters, drop reasons, frames, cycles per stage.
     pub fn stats(&self) -> Stats {
-        let (packets, frames, memory) = (self.packets(), self.frames(), self.memory());
+        let (packets, frames, memory) = (self.packets(), self.frames(), self.doors.budget.status());
         let mut stats = Stats { packets, frames, memory, ..Stats::default() };
         for (name, port) in &self.model.ports {
             stats.ports.push((name.clone(), self.port_counters(port.id)));

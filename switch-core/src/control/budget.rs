@@ -3,8 +3,8 @@
 //! [`super::regions`].
 //!
 //! Counted are the tables and counters (fixed at the start), the large frames, every region of packet memory that
-//! is mapped, whole, and for each port its rings and what the kernel keeps for it. Not counted are the program
-//! itself, what is declared (a few hundred bytes an object), and what the pods' own kernels use.
+//! is mapped, whole, for each port its rings and what the kernel keeps for it, and what policies and lists are compiled to. Not counted are the
+//! program itself, what is declared (a few hundred bytes an object), what a change takes until it is in force, and what the pods' own kernels use.
 //!
 //! **Need.** A port is opened only if there are frames for it. An AF_XDP lane parks [`IDLE_FRAMES`] in its rings
 //! and can have frames of one region only, so a region has room for as many lanes as three quarters of it let
@@ -111,14 +111,20 @@ pub struct Budget {
     sizes: Sizes,
     regions: Vec<Region>,
     ports: HashMap<u16, Share>,
+    /// Bytes that policies and lists are compiled to.
+    rules: u64,
 }
 
 impl Budget {
     /// With one region mapped. An error says why not even that fits.
     pub fn new(sizes: Sizes) -> Result<Self, String> {
         let absent = Region { state: State::Absent, lanes: vec![0; sizes.workers], unneeded_since_s: None };
-        let mut budget =
-            Self { sizes, regions: vec![absent; usize::from(sizes.regions_max)], ports: HashMap::new() };
+        let mut budget = Self {
+            sizes,
+            regions: vec![absent; usize::from(sizes.regions_max)],
+            ports: HashMap::new(),
+            rules: 0,
+        };
         budget.regions[0].state = State::Serving;
         if budget.used() > sizes.ceiling {
             return Err(format!(
@@ -133,7 +139,28 @@ impl Budget {
 
     /// Bytes in use.
     pub fn used(&self) -> u64 {
-        self.sizes.tables + self.sizes.large + self.packet_bytes() + self.ports_bytes()
+        self.sizes.tables + self.sizes.large + self.packet_bytes() + self.ports_bytes() + self.rules
+    }
+
+    /// Whether policies and lists may be compiled to so many bytes. To fewer than now they always may.
+    pub fn allow_rules(&self, bytes: u64) -> Result<(), ApiError> {
+        if bytes <= self.rules || self.used() - self.rules + bytes <= self.sizes.ceiling {
+            return Ok(());
+        }
+        let text = format!(
+            "policies and lists would take {} of memory; {} of {} are in use ({})",
+            mib(bytes),
+            mib(self.used()),
+            mib(self.sizes.ceiling),
+            self.spent()
+        );
+        Err(ApiError::new(Code::Limit, text)
+            .hint("raise `switchd --memory`, delete rules or ports, or let rules share networks and ports"))
+    }
+
+    /// Policies and lists take so many bytes, or will.
+    pub fn set_rules(&mut self, bytes: u64) {
+        self.rules = bytes;
     }
 
     fn count(&self, state: State) -> u64 {
@@ -161,10 +188,10 @@ impl Budget {
             large_bytes: self.sizes.large,
             packet_bytes: self.packet_bytes(),
             ports_bytes: self.ports_bytes(),
+            rules_bytes: self.rules,
             regions: self.count(State::Serving) as u16,
             regions_emptying: self.count(State::Emptying) as u16,
             region_bytes: self.sizes.region,
-            ..MemoryStatus::default()
         }
     }
 
@@ -311,11 +338,12 @@ impl Budget {
 
     fn spent(&self) -> String {
         format!(
-            "tables {}, large frames {}, packet memory {}, ports {}",
+            "tables {}, large frames {}, packet memory {}, ports {}, policies and lists {}",
             mib(self.sizes.tables),
             mib(self.sizes.large),
             mib(self.packet_bytes()),
-            mib(self.ports_bytes())
+            mib(self.ports_bytes()),
+            mib(self.rules)
         )
     }
 
@@ -330,7 +358,7 @@ impl Budget {
             self.spent()
         );
         ApiError::new(Code::Limit, text)
-            .hint("raise `switchd --memory`, delete ports, or give xdp ports a smaller --ring-size")
+            .hint("raise `switchd --memory`, delete ports or rules, or give xdp ports a smaller --ring-size")
     }
 
     fn no_more_regions(&self) -> ApiError {

@@ -84,8 +84,34 @@ fn a_port_of_many_queues_has_a_region_of_its_own_if_it_must() {
     assert_eq!(budget.admit(1, &xdp(&sixteen)).unwrap(), (Some(1), Step::Map(1)));
 }
 
+#[test]
+fn rules_and_ports_share_the_ceiling() {
+    // 24 MiB, of which 7 are taken by tables, large frames and the first region.
+    let mut budget = Budget::new(sizes(1)).unwrap();
+    budget.allow_rules(17 * MIB).unwrap();
+    let error = budget.allow_rules(17 * MIB + 1).unwrap_err();
+    assert_eq!(error.code, Code::Limit);
+    assert_eq!(
+        error.message,
+        "policies and lists would take 17.0 MiB of memory; 7.0 MiB of 24.0 MiB are in use (tables 1.0 MiB, large frames 4.0 MiB, \
+         packet memory 2.0 MiB, ports 0.0 MiB, policies and lists 0.0 MiB)"
+    );
+    budget.set_rules(16 * MIB);
+    assert_eq!((budget.status().rules_bytes, budget.status().used_bytes), (16 * MIB, 23 * MIB));
+    budget.allow_rules(17 * MIB).unwrap();
+    let ports = (0..100).take_while(|port| budget.admit(*port, &xdp(&[0])).is_ok()).count();
+    assert!((1..7).contains(&ports), "{ports} ports beside 16 MiB of rules");
+    // Fewer are never refused: not even where an earlier daemon let more in.
+    budget.set_rules(100 * MIB);
+    budget.allow_rules(99 * MIB).unwrap();
+    assert!(budget.admit(101, &Wants::Tap(1)).is_err());
+    budget.set_rules(0);
+    assert!(budget.admit(101, &Wants::Tap(1)).is_ok());
+}
+
 #[derive(Clone, Debug)]
 enum Act {
+    Rules(u64),
     Add(u16, Wants),
     Remove(u16),
     Pass(u32),
@@ -104,6 +130,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         4 => (0..60u16).prop_map(Act::Remove),
         2 => (1..4u32).prop_map(Act::Pass),
         2 => Just(Act::Gone),
+        2 => (0..20 * MIB).prop_map(Act::Rules),
     ];
     proptest::collection::vec(act, 1..300)
 }
@@ -117,6 +144,11 @@ proptest! {
         let (mut present, mut now_s) = (std::collections::HashMap::new(), 0);
         for act in acts {
             match act {
+                Act::Rules(bytes) => {
+                    if budget.allow_rules(bytes).is_ok() {
+                        budget.set_rules(bytes);
+                    }
+                }
                 Act::Add(port, wants) if !present.contains_key(&port) => {
                     if let Ok((region, _)) = budget.admit(port, &wants) {
                         prop_assert_eq!(region.is_some(), matches!(wants, Wants::Xdp { .. }));

@@ -11,7 +11,19 @@ use switch_api::{ApiError, Code, Request};
 
 impl Daemon {
     pub(super) fn check(&self, request: &Request) -> Result<Checked, ApiError> {
-        Checked::after(&self.model, self.model.apply(request)?, self.doors.mail.len() as u16)
+        let checked = Checked::after(&self.model, self.model.apply(request)?, self.doors.mail.len() as u16)?;
+        self.doors.budget.allow_rules(checked.model().rules_bytes())?;
+        Ok(checked)
+    }
+
+    /// Before ports are opened beside rules that will be there: neither finds the other's memory free.
+    pub(super) fn reserve_rules(&mut self, checked: &Checked) {
+        self.doors.budget.set_rules(checked.model().rules_bytes().max(self.model.rules_bytes()));
+    }
+
+    /// What the rules in force take.
+    pub(super) fn count_rules(&mut self) {
+        self.doors.budget.set_rules(self.model.rules_bytes());
     }
 
     pub(super) fn live(&self) -> HashMap<PortId, Live> {
@@ -47,6 +59,7 @@ impl Daemon {
         let snapshot = self.compile(&checked, generation);
         let nats = self.nat_rules();
         let before = std::mem::replace(&mut self.model, checked.into_model());
+        self.count_rules();
         self.pin_kernel();
         self.make_rules();
         self.make_route_counters();

@@ -201,7 +201,10 @@ impl Daemon {
             Manner::Strict => problems.extend(impossible.into_iter().filter(is_new)),
             Manner::Lenient => impossible.iter().for_each(|it| tracing::warn!("left out: {}", it.message)),
         }
-        match Checked::after(&self.model, model, self.doors.mail.len() as u16) {
+        let checked = Checked::after(&self.model, model, self.doors.mail.len() as u16);
+        let affordable =
+            |checked: Checked| self.doors.budget.allow_rules(checked.model().rules_bytes()).map(|()| checked);
+        match checked.and_then(affordable) {
             Ok(checked) if problems.is_empty() => return Ok((plan, checked)),
             Ok(_) => {}
             Err(error) => problems.extend(problems_of(None, error).into_iter().filter(is_new)),
@@ -218,7 +221,10 @@ impl Daemon {
     ) -> Result<(), ApiError> {
         let mut exchanged = Exchanged::default();
         let gone = self.stations_gone(&checked);
-        if let Err(error) = self.exchange(&checked, plan, manner, &mut exchanged) {
+        self.reserve_rules(&checked);
+        let done = self.exchange(&checked, plan, manner, &mut exchanged);
+        self.count_rules();
+        if let Err(error) = done {
             self.put_back(exchanged);
             return Err(error);
         }

@@ -325,10 +325,10 @@ impl Daemon {
         let port = &with_mac(port)?;
         let checked = self.check(&Request::PortAdd(Box::new(port.clone())))?;
         let id = checked.model().ports[&port.name].id;
-        let door = self
-            .doors
-            .open(id, port, None, Instant::now() + OPEN_PATIENCE)
-            .inspect_err(|_| remove_left_behind(port, None))?;
+        self.reserve_rules(&checked);
+        let opened = self.doors.open(id, port, None, Instant::now() + OPEN_PATIENCE);
+        self.count_rules();
+        let door = opened.inspect_err(|_| remove_left_behind(port, None))?;
         self.ports.insert(id, PortLife::Up(Box::new(door)));
         self.settle(id, &port.name);
         let adopted = self.adopt(checked);
@@ -408,6 +408,8 @@ impl Daemon {
         self.history = self.store.history().map_err(no_history)?;
         let checked = Checked::new(Model::from_declared(declared, seed)?, self.doors.mail.len() as u16)?;
         self.model = checked.model().clone();
+        // They are in force whatever they take: it is ports that find no room beside them.
+        self.count_rules();
         let is_declared = |name: &str| self.model.ports.keys().any(|port| port.as_str() == name);
         if let Err(error) = super::cable::remove_unfinished(is_declared) {
             tracing::warn!("cables that an earlier daemon left unfinished may be there: {error}");

@@ -11,12 +11,16 @@ impl Daemon {
     /// Checked, kept, published and seen by every worker, for what the change costs and not for what there is beside it.
     pub(super) fn change_sets(&mut self, request: &Request, name: &Name) -> Result<AddressSetDone, ApiError> {
         let CheckedSets { sets, difference, listed } = CheckedSets::after(&self.model, request)?;
+        if let Some(listed) = &listed {
+            self.doors.budget.allow_rules((self.model.policing.bytes + listed.bytes) as u64)?;
+        }
         if !difference.is_empty() {
             self.store.keep_sets(&sets, &difference).map_err(not_kept)?;
         }
         self.model.sets = sets;
         if let Some(listed) = listed {
             self.model.listed = listed;
+            self.count_rules();
             let generation = self.publisher.generation() + 1;
             let snapshot = compile_sets(&self.model, self.publisher.current(), generation);
             self.publisher.publish(snapshot);

@@ -526,7 +526,7 @@ impl<'a> WayOut<'a> {
 
 /// Looks after what is over. A worker's turn calls it.
 pub(super) fn sweep(tables: &super::Tables, now: super::Now, flowing: &mut Flowing) {
-    if !flowing.keeper.has_places() {
+    if !flowing.keeper.had_places() {
         return;
     }
     flowing.keeper.sweep(&tables.flows, now.ns);

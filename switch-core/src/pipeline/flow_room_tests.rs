@@ -98,7 +98,7 @@ fn frames_above_what_a_port_may_have_of_flows_are_dropped_by_name_and_a_quiet_po
     lab.rig.assert_conserved();
 }
 
-/// One chunk of places, which the first worker has: by the other no flow begins.
+/// One chunk of places, which the first worker has: by the other no flow begins, until those of the first are over.
 #[test]
 fn a_frame_that_finds_no_place_in_the_table_is_dropped_by_name() {
     let mut lab = Lab::new(256, &[0, 1, 1]);
@@ -110,5 +110,12 @@ fn a_frame_that_finds_no_place_in_the_table_is_dropped_by_name() {
     assert!(!lab.send(2, 0, udp(2, 0, [9, 9])) && lab.send(2, 0, udp(2, 0, [53, 1])));
     assert_eq!(lab.drops(), [("flow-table-full", 2)]);
     assert!(lab.begins(0, 2, 2));
+    lab.now.ns += 200_000_000_000;
+    (0..40).for_each(|_| {
+        lab.now.ns += 200_000_000;
+        lab.rig.settle(lab.now);
+    });
+    assert!(lab.begins(1, 2, 1) && !lab.begins(0, 2, 3));
+    assert_eq!(lab.drops(), [("flow-table-full", 3)]);
     lab.rig.assert_conserved();
 }

@@ -1,9 +1,14 @@
 //! The ceiling on memory, and packet memory that grows and shrinks, with real sockets and real traffic.
 
+use std::net::IpAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use switch_api::{ApiError, ByName, Code, Done, MemoryStatus, Port, PortSettings, Request, Status};
+use switch_api::{
+    AddressSet, AddressSetDone, AddressSetStatus, ApiError, ByName, Code, Done, MemoryStatus, Nothing, Owner,
+    Port, PortSettings, Prefix, Request, Status,
+};
 use switch_lab::node::{tap_port, xdp_port};
+use switch_lab::scenes::{datagrams, shop};
 use switch_lab::transfer::tcp;
 use switch_lab::{Daemon, Node, Options, Pod, wait_until};
 
@@ -56,6 +61,49 @@ fn a_port_beyond_the_ceiling_is_refused_and_the_others_serve() {
     wait_until("the newcomer is reached", LONG, || pods[1].reaches(&pods[added].ip));
     daemon.assert_conserved();
     daemon.stop(true);
+}
+
+/// A set whose networks take more than there is: nothing of it is kept or in force, by whichever door it comes; and what is less is.
+#[test]
+fn rules_beyond_the_ceiling_are_refused_and_those_in_force_stay() {
+    let (_node, daemon, pods) = shop(&switchd("--memory 16M --flows 1024"));
+    let [db, web, other] = &pods[..] else { panic!() };
+    let declare = |members: Vec<Prefix>| {
+        let name = "blocked".parse().unwrap();
+        let set = AddressSet { name, members: Some(members), owner: Owner::Operator };
+        daemon.client().call::<AddressSetDone>(&Request::AddressSetSet(set))
+    };
+    let scattered = |n: u32| {
+        let address = 0x2001_0db8u128 << 96 | u128::from(n.wrapping_mul(0x9e37_79b1)) << 32;
+        Prefix::host(IpAddr::from(address.to_be_bytes()))
+    };
+    let of_web: Prefix = "10.66.0.2/32".parse().unwrap();
+    declare(vec![of_web]).unwrap();
+    let acl = serde_json::json!({
+        "name": "db", "applies_to": {"ports": ["tap1"]}, "ingress": [{"action": "deny", "source_sets": ["blocked"]}],
+    });
+    let _: Done = daemon.call(&Request::AclSet(Box::new(serde_json::from_value(acl).unwrap())));
+    let few = memory(&daemon);
+    assert!(few.rules_bytes > 0 && few.used_bytes > few.tables_bytes + few.rules_bytes, "{few:?}");
+    let error = declare((0..100_000).map(scattered).collect()).unwrap_err();
+    assert_eq!(error.code, Code::Limit, "{error:?}");
+    assert!(error.message.contains("of 16.0 MiB are in use (tables"), "{error:?}");
+    assert!(error.data.hint.as_ref().unwrap().contains("--memory"), "{error:?}");
+    assert_eq!(memory(&daemon), few);
+    let sets: Vec<AddressSetStatus> = daemon.call(&Request::AddressSetList(Nothing {}));
+    assert_eq!((sets[0].ipv4, sets[0].ipv6), (1, 0), "what was refused is not kept");
+    assert_eq!([web, other].map(|pod| datagrams(&pod.net, &db.net, "10.66.0.1", 9) > 0), [false, true]);
+    // What fits counts, and goes again.
+    declare((0..5000).map(scattered).chain([of_web]).collect()).unwrap();
+    let some = memory(&daemon);
+    assert_eq!(some.used_bytes - few.used_bytes, some.rules_bytes - few.rules_bytes);
+    assert!(
+        some.rules_bytes > few.rules_bytes + 5000 * 16 && some.used_bytes <= some.ceiling_bytes,
+        "{some:?}"
+    );
+    declare(vec![of_web]).unwrap();
+    assert!(memory(&daemon).rules_bytes < some.rules_bytes / 4, "{:?}", memory(&daemon));
+    daemon.assert_conserved();
 }
 
 #[test]

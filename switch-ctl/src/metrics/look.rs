@@ -338,13 +338,8 @@ fn memory(stats: &Stats) -> Vec<Family> {
             .at(&[("part", "tables")], memory.tables_bytes)
             .at(&[("part", "large_frames")], memory.large_bytes)
             .at(&[("part", "packets")], memory.packet_bytes)
-            .at(&[("part", "ports")], memory.ports_bytes),
-        Family::gauge(
-            "switch_rules_memory",
-            "What network policies and access control lists are compiled to; not of the ceiling",
-        )
-        .unit(Unit::Bytes)
-        .at(&[], memory.rules_bytes),
+            .at(&[("part", "ports")], memory.ports_bytes)
+            .at(&[("part", "rules")], memory.rules_bytes),
         Family::gauge("switch_memory_ceiling", "What it never passes")
             .unit(Unit::Bytes)
             .at(&[], memory.ceiling_bytes),

@@ -4,6 +4,14 @@ use super::Mistake;
 
 pub(super) const DAEMON: &[Mistake] = &[
     Mistake {
+        what: "rules take memory that the ceiling does not know of",
+        file: "control/budget.rs",
+        right: "self.packet_bytes() + self.ports_bytes() + self.rules",
+        wrong: "self.packet_bytes() + self.ports_bytes()",
+        test: "rules_and_ports_share_the_ceiling",
+        loom: false,
+    },
+    Mistake {
         what: "a namespace is known by the number of its file, which the next one gets",
         file: "control/home.rs",
         right: "(Some(one), Some(other)) => one == other,",

@@ -4,6 +4,30 @@ use super::Mistake;
 
 pub(super) const FLOWS: &[Mistake] = &[
     Mistake {
+        what: "a chunk of places goes back with a flow in it",
+        file: "table/flow/places.rs",
+        right: "u32::from(self.chunks[chunk as usize].free) == CHUNK",
+        wrong: "self.chunks[chunk as usize].free > 0",
+        test: "places_are_those_of_plain_sets",
+        loom: false,
+    },
+    Mistake {
+        what: "a chunk that came back is dealt to nobody",
+        file: "table/flow/places.rs",
+        right: "self.again().or_else(|| {",
+        wrong: "None.or_else(|| {",
+        test: "waits_until_a_chunk_is_unused",
+        loom: false,
+    },
+    Mistake {
+        what: "a round slows down as chunks go back, and looks at what is left too late",
+        file: "table/flow/keeper.rs",
+        right: "self.swept.due(u64::from(self.most), now_ns, SWEEP_MAX)",
+        wrong: "self.swept.due(u64::from(self.places.count()), now_ns, SWEEP_MAX)",
+        test: "leave_each_of_the_others_its_share",
+        loom: false,
+    },
+    Mistake {
         what: "a flow that could not be filed is counted all the same",
         file: "table/flow/open.rs",
         right: "            (outcome, _) => {\n                self.finish(place);",

@@ -4,6 +4,14 @@ use super::Mistake;
 
 pub(super) const RACES: &[Mistake] = &[
     Mistake {
+        what: "a chunk of flow places goes back before what is in it",
+        file: "table/flow/places.rs",
+        right: "self.back[at].fetch_or(bit, Ordering::Release);",
+        wrong: "self.back[at].fetch_or(bit, Ordering::Relaxed);",
+        test: "loom_a_chunk_is_one_workers",
+        loom: true,
+    },
+    Mistake {
         what: "the reader does not look at the sequence again",
         file: "table/atomic.rs",
         right: "let is_whole = before & LOCKED == 0 && self.control.load(Ordering::Relaxed) == before;",

@@ -309,7 +309,7 @@ impl Flows {
     /// Every translated flow in a range of places: its rules, its key, the other key, and from which side of the latter its
     /// originator's packets come.
     pub fn scan_bound(&self, range: std::ops::Range<u32>, mut visit: impl FnMut(u32, Rules, Key, u8)) {
-        for place in range.start..range.end.min(self.dealt()) {
+        for place in range.start..range.end.min(self.chunks.used()) {
             let (Some(bound), Some((_, state, _))) = (self.bound(place), self.record(place).read()) else {
                 continue;
             };

@@ -59,9 +59,10 @@ fn who_has_its_share_already_gets_nothing_of_the_quarter() {
     assert!(matches!(begins(&mut table, 4, 0), Ok(Opened::New(_))));
 }
 
-/// Places are dealt to workers by chunks: one that comes when all are dealt has none, whatever the ports may have.
+/// Places are dealt to workers by chunks: one that comes when all are dealt has none, whatever the ports may have. A chunk in which no flow is
+/// left goes back, and is the other's.
 #[test]
-fn a_worker_that_comes_when_all_places_are_dealt_finds_the_table_full() {
+fn a_worker_that_comes_when_all_places_are_dealt_waits_until_a_chunk_is_unused() {
     let mut table = Table::new(CHUNK as usize, false);
     assert!(matches!(begins(&mut table, 1, 0), Ok(Opened::New(_))));
     let mut late = keeper::Keeper::new(8, table.flows.places());
@@ -70,4 +71,14 @@ fn a_worker_that_comes_when_all_places_are_dealt_finds_the_table_full() {
     assert_eq!((table.flows.counted().all, table.flows.counted_of(2).all), (1, 0));
     std::mem::swap(&mut table.keeper, &mut late);
     assert!(matches!(begins(&mut table, 2, 0), Ok(Opened::New(_))));
+    table.sweep();
+    std::mem::swap(&mut table.keeper, &mut late);
+    assert_eq!(begins(&mut table, 2, 1), Err(Refusal::Full), "two flows are there");
+    std::mem::swap(&mut table.keeper, &mut late);
+    table.now_s += state::Stage::UdpAnswered.timeout_s() + 60;
+    table.sweep();
+    std::mem::swap(&mut table.keeper, &mut late);
+    assert!(matches!(begins(&mut table, 2, 1), Ok(Opened::New(_))));
+    std::mem::swap(&mut table.keeper, &mut late);
+    assert_eq!(begins(&mut table, 1, 1), Err(Refusal::Full), "it is the other's now");
 }

@@ -6,6 +6,7 @@
 
 use super::kept::Kept;
 use super::key::Key;
+use super::places::Places;
 use super::round::Round;
 use super::state::{Stage, State};
 use super::watch::{Watch, What, Why, is_closed};
@@ -51,12 +52,14 @@ pub(super) enum Room {
 /// See the module.
 #[derive(Debug)]
 pub struct Keeper {
-    free: u32,
-    /// Places of a chunk that were never used.
-    fresh: std::ops::Range<u32>,
-    chunks: Vec<u32>,
+    places: Places,
+    /// Whether it ever had any.
+    had_places: bool,
     half_open: Box<[List]>,
     swept: Round,
+    /// The place that was looked at last, and how many there were, at most, since the first one was: a round takes no longer as chunks go back.
+    looked_at: u32,
+    most: u32,
     next_port: usize,
     /// Half-open flows that made room for others, since it was last asked.
     evicted: u32,
@@ -70,11 +73,12 @@ impl Keeper {
     /// For ports `0..ports` of a table of so many places.
     pub fn new(ports: usize, places: u32) -> Self {
         Self {
-            free: NONE,
-            fresh: 0..0,
-            chunks: Vec::with_capacity((places / CHUNK) as usize + 1),
+            places: Places::new(places),
+            had_places: false,
             half_open: vec![List::EMPTY; ports].into(),
             swept: Round::default(),
+            looked_at: NONE,
+            most: 0,
             next_port: 0,
             evicted: 0,
             watch: None,
@@ -98,7 +102,7 @@ impl Keeper {
     /// With places of its own and no others.
     #[cfg(all(test, loom))]
     pub fn with_places(ports: usize, places: std::ops::Range<u32>) -> Self {
-        Self { fresh: places, ..Self::new(ports, 0) }
+        Self { places: Places::only(places), ..Self::new(ports, 0) }
     }
 
     /// Takes the first of a port's list out of it, whatever it is.
@@ -114,14 +118,13 @@ impl Keeper {
     }
 
     /// Whether it ever made a flow.
-    pub fn has_places(&self) -> bool {
-        !self.chunks.is_empty()
+    pub fn had_places(&self) -> bool {
+        self.had_places
     }
 
     /// Whether a place is one of this worker's.
     pub(super) fn owns(&self, place: u32) -> bool {
-        // They were dealt in their order.
-        self.chunks.binary_search(&(place / CHUNK * CHUNK)).is_ok()
+        self.places.owns(place)
     }
 
     /// Whether of a port's half-open flows so few are this worker's that it may have one more, although the port has as many as it may: they are
@@ -137,36 +140,25 @@ impl Keeper {
 
     /// A free place.
     pub(super) fn take(&mut self, flows: &Flows, port: u16) -> Option<u32> {
-        if self.free != NONE {
-            let place = self.free;
-            self.free = flows.record(place).link();
+        if let Some(place) = self.take_free(flows) {
             return Some(place);
-        }
-        if let Some(place) = self.fresh.next() {
-            return Some(place);
-        }
-        if self.chunks.len() < self.chunks.capacity()
-            && let Some(range) = flows.deal()
-        {
-            self.chunks.push(range.start);
-            self.fresh = range;
-            return self.fresh.next();
         }
         self.evict(flows, port, Room::Place);
-        if self.free == NONE {
-            return None;
-        }
-        let place = self.free;
-        self.free = flows.record(place).link();
-        Some(place)
+        self.take_free(flows)
+    }
+
+    #[inline]
+    fn take_free(&mut self, flows: &Flows) -> Option<u32> {
+        let place = self.places.take(&flows.chunks, |place| flows.record(place).link());
+        self.had_places |= place.is_some();
+        place
     }
 
     /// A place that is in no list and to which the index does not lead.
     pub(super) fn give(&mut self, flows: &Flows, place: u32) {
         let record = flows.record(place);
         record.set_free();
-        record.set_link(self.free);
-        self.free = place;
+        record.set_link(self.places.give(place));
     }
 
     /// A flow was made.
@@ -270,16 +262,22 @@ impl Keeper {
 
     /// Looks for flows that are over. Called often; what is due by `now_ns` is done, up to a limit.
     pub fn sweep(&mut self, flows: &Flows, now_ns: u64) {
-        let places = self.chunks.len() as u64 * u64::from(CHUNK);
-        let due = self.swept.due(places, now_ns, SWEEP_MAX);
+        self.most = self.most.max(self.places.count());
+        let due = self.swept.due(u64::from(self.most), now_ns, SWEEP_MAX);
         if due.is_empty() {
             return;
         }
         let now_s = (now_ns / 1_000_000_000) as u32;
-        for at in due {
-            let at = at % places;
-            let chunk = self.chunks[(at / u64::from(CHUNK)) as usize];
-            self.look_at(flows, chunk + (at % u64::from(CHUNK)) as u32, now_s);
+        for _ in due {
+            let Some(place) = self.places.after(self.looked_at) else { break };
+            if place <= self.looked_at {
+                self.most = self.places.count();
+            }
+            self.look_at(flows, place, now_s);
+            self.looked_at = place;
+            if (place + 1).is_multiple_of(CHUNK) {
+                self.places.put_back_unused(&flows.chunks, place);
+            }
         }
         let mut turned = 0;
         for _ in 0..SWEEP_PORTS_LOOKED_AT {

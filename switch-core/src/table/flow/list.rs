@@ -50,7 +50,7 @@ impl Flows {
 
     /// Every living flow in a range of places.
     pub fn scan(&self, range: std::ops::Range<u32>, now_s: u32, mut visit: impl FnMut(u32, Entry)) {
-        for place in range.start..range.end.min(self.dealt()) {
+        for place in range.start..range.end.min(self.chunks.used()) {
             let Some(entry) = self.entry(place, now_s) else { continue };
             visit(place, entry);
         }

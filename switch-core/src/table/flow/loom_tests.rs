@@ -3,6 +3,7 @@
 use super::bound::{Binding, Rules, Unbound};
 use super::keeper::Keeper;
 use super::key::{End, Key};
+use super::places::Chunks;
 use super::record::{Decision, Records};
 use super::state::{Stage, State};
 use super::*;
@@ -240,5 +241,25 @@ fn loom_an_answer_to_one_that_ended_is_not_the_nexts() {
     end_and_begin("an_answer_to_one_that_ended_is_not_the_nexts", |flows| {
         let found = flows.original(1, &key(7, 9)).map(|(bound, key)| (bound.other, key));
         assert!(found.is_none_or(|it| it == (0, key(1, 9))), "{found:?}");
+    });
+}
+
+/// A chunk goes back and is dealt again: it is one worker's at a time, who sees what the one before left in its places, and none is lost.
+#[test]
+fn loom_a_chunk_is_one_workers_at_a_time() {
+    explore("a_chunk_is_one_workers_at_a_time", || {
+        let table = Arc::new((Chunks::new(1), AtomicU32::new(0)));
+        let use_once = |(chunks, place): &(Chunks, AtomicU32)| {
+            let Some(chunk) = chunks.deal() else { return 0 };
+            place.store(place.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            chunks.put(chunk);
+            1
+        };
+        let other = table.clone();
+        let thread = thread::spawn(move || use_once(&other) + use_once(&other));
+        let uses = use_once(&table);
+        let uses = uses + thread.join().unwrap();
+        assert_eq!(table.0.deal(), Some(0), "it was lost");
+        assert_eq!(table.1.load(Ordering::Relaxed), uses);
     });
 }

@@ -8,6 +8,7 @@
 //! | [`others`] | UDP, queries, SCTP, everything else |
 //! | [`record`] | an entry: 96 bytes of atomic words, a line of which every packet is held against |
 //! | [`keeper`] | what one worker has: its free places, its half-open flows, its share of the sweeping |
+//! | `places` | which places are whose, by chunks that come and go |
 //! | [`kept`] | since when flows are kept of a port, and a connection of before is taken up where it is |
 //! | [`round`] | when it looks at what |
 //! | [`fragments`] | which flow the later fragments of a packet belong to |
@@ -47,6 +48,9 @@ mod list;
 mod loom_tests;
 mod open;
 pub mod others;
+mod places;
+#[cfg(all(test, not(loom)))]
+mod places_tests;
 pub mod record;
 pub mod round;
 #[cfg(all(test, not(loom)))]
@@ -65,13 +69,14 @@ use crate::wire::ip::TCP;
 use crate::wire::packet::{Content, Packet};
 use key::Key;
 pub use list::Entry;
+use places::Chunks;
 use record::{Decision, RECORD_BYTES, Record, Records};
 use state::{Stage, State};
 
 /// Flows unless said otherwise: 15 MiB when all are there, and what is not used is not resident.
 pub const FLOWS_DEFAULT: usize = 131_072;
 /// Places are given to workers so many at a time.
-pub const CHUNK: u32 = 256;
+pub const CHUNK: u32 = if cfg!(loom) { 1 } else { 256 };
 /// One port may have this part of all flows: an uplink has most of them, and never all.
 const PORT_PART: u32 = 2;
 /// This part of the table is dealt out evenly among the ports, so that a new flow of a quiet port finds room
@@ -175,7 +180,7 @@ pub struct Flows {
     index: AtomicTable,
     records: Records,
     seed: [u64; 6],
-    chunks_dealt: AtomicU32,
+    chunks: Chunks,
     entries: AtomicU32,
     /// See [`list::one`].
     by_port: Box<[AtomicU64]>,
@@ -187,7 +192,7 @@ pub struct Flows {
 impl Flows {
     /// Room for `entries` flows behind ports `0..ports`. With `pickup` a TCP flow may begin in the middle.
     pub fn new(entries: usize, ports: usize, seed: [u64; 2], pickup: bool) -> Self {
-        let entries = if cfg!(loom) { entries } else { entries.next_multiple_of(CHUNK as usize) };
+        let entries = entries.next_multiple_of(CHUNK as usize);
         let by_port = (0..ports).map(|_| AtomicU64::new(0)).collect();
         let half_open = (0..ports).map(|_| AtomicU32::new(0)).collect();
         let all = entries as u32;
@@ -195,7 +200,7 @@ impl Flows {
             index: AtomicTable::new(entries, seed),
             records: Records::new(entries),
             seed: key::seeds(seed),
-            chunks_dealt: AtomicU32::new(0),
+            chunks: Chunks::new(all),
             entries: AtomicU32::new(0),
             by_port,
             half_open,
@@ -217,25 +222,21 @@ impl Flows {
     /// A copy that answers the same and that nobody else writes or reads. Places without a flow cost nothing.
     pub fn copy(&self) -> Self {
         let records = Records::new(self.records.len());
-        (0..self.dealt()).for_each(|place| records.at(place).copy_from(self.record(place)));
+        let chunks = self.chunks.copy();
+        (0..chunks.used()).for_each(|place| records.at(place).copy_from(self.record(place)));
         let by_port = self.by_port.iter().map(|count| AtomicU64::new(count.load(Ordering::Relaxed)));
         let half_open = self.half_open.iter().map(|count| AtomicU32::new(count.load(Ordering::Relaxed)));
         Self {
             index: self.index.copy(),
             records,
             seed: self.seed,
-            chunks_dealt: AtomicU32::new(self.chunks_dealt.load(Ordering::Relaxed)),
+            chunks,
             entries: AtomicU32::new(self.entries.load(Ordering::Relaxed)),
             by_port: by_port.collect(),
             half_open: half_open.collect(),
             limits: self.limits,
             pickup: self.pickup,
         }
-    }
-
-    /// Places that workers were given; none beyond has a flow.
-    fn dealt(&self) -> u32 {
-        self.chunks_dealt.load(Ordering::Relaxed).saturating_mul(CHUNK).min(self.places())
     }
 
     /// The limits it was made with.
@@ -473,18 +474,6 @@ impl Flows {
                 return;
             }
         }
-    }
-
-    /// A chunk of places that nobody has yet.
-    fn deal(&self) -> Option<std::ops::Range<u32>> {
-        let chunks = self.places() / CHUNK.min(self.places());
-        let dealt = self.chunks_dealt.fetch_add(1, Ordering::Relaxed);
-        if dealt >= chunks {
-            self.chunks_dealt.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        let chunk = CHUNK.min(self.places());
-        Some(dealt * chunk..(dealt + 1) * chunk)
     }
 }
 
