@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use switch_api::{Done, PolicyAnswer, PolicyExplain, Port, PortSettings, Protocol, Request, Workload};
+use switch_api::{Done, IpProtocol, PolicyAnswer, PolicyExplain, Port, PortSettings, Request, Workload};
 
 const LONG: Duration = Duration::from_secs(60);
 /// How long a receiver listens for one datagram more, when all are sent.
@@ -48,7 +48,7 @@ pub fn explain(daemon: &Daemon, from: &str, to: &str, udp: u16) -> PolicyAnswer 
     daemon.call(&Request::PolicyExplain(PolicyExplain {
         from: end(from),
         to: end(to),
-        protocol: Some(Protocol::Udp),
+        protocol: Some(IpProtocol::UDP),
         port: Some(udp),
         source_port: None,
         icmp: None,

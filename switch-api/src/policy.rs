@@ -3,7 +3,7 @@
 //! a policy that is half understood is a hole.
 
 use crate::name::Malformed;
-use crate::{Cidr, Name, Owner};
+use crate::{Cidr, IpProtocol, Name, Owner};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -380,16 +380,16 @@ pub struct PolicyExplain {
     pub from: EndpointRef,
     /// To: an address, or the name of a port.
     pub to: EndpointRef,
-    /// The protocol: TCP, UDP, SCTP; none: another one, like ICMP.
+    /// The protocol; none: ICMP, or ICMPv6, as the ends are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<Protocol>,
-    /// The destination port; only with a protocol.
+    pub protocol: Option<IpProtocol>,
+    /// The destination port, of TCP, UDP and SCTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// The source port, which only access control lists ask for; none: [`EXPLAIN_SOURCE_PORT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_port: Option<u16>,
-    /// The ICMP message, which only access control lists ask for, of a packet without a protocol; none: an echo request.
+    /// The ICMP message, which only access control lists ask for; none: an echo request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub icmp: Option<crate::IcmpKind>,
 }

@@ -7,8 +7,8 @@ use crate::output::{Output, thousands};
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
 use switch_api::{
-    ApiError, ByPolicy, Client, Code, Done, EndpointRef, IcmpKind, Judgement, NetworkPolicy, PolicyAnswer,
-    PolicyExplain, PolicyFilter, PolicyStatus, PolicyType, Protocol, Request, RuleCount,
+    ApiError, ByPolicy, Client, Code, Done, EndpointRef, IcmpKind, IpProtocol, Judgement, NetworkPolicy,
+    PolicyAnswer, PolicyExplain, PolicyFilter, PolicyStatus, PolicyType, Request, RuleCount,
 };
 
 /// A policy by which nobody reaches the pods of the namespace `default`, declared as one would paste it, and what is done then.
@@ -98,22 +98,22 @@ Examples:
     #[command(after_help = "\
 Examples:
   switch-ctl policy explain web db tcp 5432
-  switch-ctl policy explain 10.66.0.2 10.66.0.3 --icmp 8/0")]
+  switch-ctl policy explain 10.66.0.2 10.66.0.3 --icmp 8/0
+  switch-ctl policy explain web db 47              # GRE")]
     Explain {
         /// From: an address, or a port of the switch.
         from: EndpointRef,
         /// To: an address, or a port of the switch.
         to: EndpointRef,
-        /// The protocol: tcp, udp or sctp. Without it: one that has no ports.
-        #[arg(requires = "port")]
-        protocol: Option<Protocol>,
-        /// The destination port, by its number.
+        /// The protocol: tcp, udp, sctp, icmp, icmpv6 or a number up to 255. Without it: ICMP, or ICMPv6, as the ends are.
+        protocol: Option<IpProtocol>,
+        /// The destination port of tcp, udp and sctp, by its number.
         port: Option<u16>,
         /// The source port, which access control lists may ask for; 49152 if it is not said.
         #[arg(long, requires = "protocol")]
         source_port: Option<u16>,
-        /// Without a protocol: the ICMP message, as TYPE or TYPE/CODE; a ping if it is not said.
-        #[arg(long, conflicts_with = "protocol")]
+        /// The ICMP message, as TYPE or TYPE/CODE; a ping if it is not said.
+        #[arg(long)]
         icmp: Option<IcmpKind>,
     },
     /// Says which pairs of ends and which current flows a change would cut or open, and changes nothing.

@@ -4,11 +4,11 @@ use super::daemon::Daemon;
 use crate::acl::{Header, Tier, slots_of};
 use crate::config::gateway::{from_bits, to_bits};
 use crate::config::policies::addresses_of;
-use crate::wire::ip::{ICMP, ICMPV6, SCTP, TCP, UDP};
+use crate::wire::ip::ICMPV6;
 use std::net::IpAddr;
 use switch_api::{
-    AclAction, AclStatus, ApiError, Code, EXPLAIN_SOURCE_PORT, IcmpKind, Judgement, Name, PolicyExplain,
-    PolicyType, Protocol, RuleCount,
+    AclAction, AclStatus, ApiError, Code, EXPLAIN_SOURCE_PORT, IcmpKind, IpProtocol, Judgement, Name,
+    PolicyExplain, PolicyType, RuleCount,
 };
 
 impl Daemon {
@@ -74,29 +74,24 @@ pub(super) fn asked_header(asked: &PolicyExplain, from: IpAddr, to: IpAddr) -> R
         let example = "ask as `switch-ctl policy explain web db tcp 5432`; its --help has more";
         Err(ApiError::new(Code::InvalidParams, text).field(field).hint(example))
     };
-    if asked.port.is_some() != asked.protocol.is_some() {
-        return refuse(
-            "port",
-            "TCP, UDP and SCTP have a port, and nothing else has one: give both, or neither for ICMP and the like",
-        );
+    let echoes = if from.is_ipv4() { IpProtocol::ICMP } else { IpProtocol::ICMPV6 };
+    let protocol = asked.protocol.unwrap_or(echoes);
+    if asked.port.is_some() != protocol.has_ports() {
+        return refuse("port", "TCP, UDP and SCTP have a port, and nothing else has one");
     }
-    if asked.source_port.is_some() && asked.protocol.is_none() {
-        return refuse("source_port", "a packet without a protocol is ICMP, which has no ports");
+    if asked.source_port.is_some() && !protocol.has_ports() {
+        return refuse("source_port", "only TCP, UDP and SCTP have ports");
     }
-    if asked.icmp.is_some() && asked.protocol.is_some() {
-        return refuse("icmp", "only a packet without a protocol is ICMP");
+    if asked.icmp.is_some() && !protocol.is_icmp() {
+        return refuse("icmp", "only ICMP has a type and a code");
     }
-    let protocol = match (asked.protocol, from) {
-        (Some(Protocol::Tcp), _) => TCP,
-        (Some(Protocol::Udp), _) => UDP,
-        (Some(Protocol::Sctp), _) => SCTP,
-        (None, IpAddr::V4(_)) => ICMP,
-        (None, IpAddr::V6(_)) => ICMPV6,
-    };
+    if protocol.is_icmp() && protocol != echoes {
+        return refuse("protocol", "ICMP is of IPv4, ICMPv6 of IPv6, and the ends are of the other one");
+    }
     let ports = [asked.source_port.unwrap_or(EXPLAIN_SOURCE_PORT), asked.port.unwrap_or(0)];
     let icmp = asked.icmp.map(|IcmpKind { kind, code }| [kind, code.unwrap_or(0)]);
     let ends = [to_bits(from), to_bits(to)];
-    Ok(Header::new(ends, protocol, ports, icmp.unwrap_or_else(|| echo_request(protocol))))
+    Ok(Header::new(ends, protocol.0, ports, icmp.unwrap_or_else(|| echo_request(protocol.0))))
 }
 
 /// A ping's type and code.

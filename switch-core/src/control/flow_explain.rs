@@ -51,9 +51,9 @@ impl Daemon {
             let why = "it began at the node's port, which no policy isolates".to_owned();
             Judgement { passes: true, rule: None, why }
         } else {
-            self.judge(Some(begun_at), &header, PolicyType::Egress)
+            self.judge([Some(begun_at), ends_at], &header, PolicyType::Egress)
         };
-        let ingress = self.judge(ends_at, &header, PolicyType::Ingress);
+        let ingress = self.judge([ends_at, Some(begun_at)], &header, PolicyType::Ingress);
         // Where an address is that is no port's own, a flow does not say: by whichever port its packets leave.
         let admits = |epoch: u64| entry.decision.epoch == self.model.epoch_of(begun_at).wrapping_add(epoch);
         let is_current = match ends_at {
@@ -72,7 +72,7 @@ impl Daemon {
         }
     }
 
-    fn is_host(&self, id: u16) -> bool {
+    pub(super) fn is_host(&self, id: u16) -> bool {
         let port = self.model.ports.values().find(|port| port.id == id);
         port.is_some_and(|port| matches!(port.object.kind, PortKind::Host { .. }))
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::net::IpAddr;
 use switch_api::{
     ApiError, Code, EndpointRef, IpProtocol, Judgement, Name, PolicyAnswer, PolicyExplain, PolicyFilter,
-    PolicyStatus, PolicyType, Protocol, Request, RuleCount,
+    PolicyStatus, PolicyType, Request, RuleCount,
 };
 
 impl Daemon {
@@ -101,21 +101,14 @@ impl Daemon {
     /// Whether a first packet would pass, and which rule decides.
     pub(super) fn explain_policy(&self, asked: &PolicyExplain) -> Result<PolicyAnswer, ApiError> {
         let (from, to) = self.ends(asked)?;
-        asked_header(asked, from, to)?;
+        let protocol = IpProtocol(asked_header(asked, from, to)?.protocol);
         // Policies are asked about where a packet really goes.
         let named = match &asked.from {
             EndpointRef::Port(name) => self.model.ports.get(name).map(|port| port.id),
             EndpointRef::Address(_) => self.port_at(from),
         };
-        let bridge = named.and_then(|id| self.model.ports.values().find(|port| port.id == id));
-        let bridge = bridge.and_then(|port| self.model.bridges.get(&port.object.bridge));
-        let vrf = bridge.map_or_else(Name::main, |bridge| bridge.object.vrf.clone());
-        let protocol = asked.protocol.map(|protocol| match protocol {
-            Protocol::Tcp => IpProtocol::TCP,
-            Protocol::Udp => IpProtocol::UDP,
-            Protocol::Sctp => IpProtocol::SCTP,
-        });
-        if let Some((nat, to, port)) = self.model.nat_target(&vrf, to, protocol, asked.port) {
+        let vrf = named.and_then(|port| self.vrf_at(port)).unwrap_or_else(Name::main);
+        if let Some((nat, to, port)) = self.model.nat_target(&vrf, to, Some(protocol), asked.port) {
             let really = PolicyExplain { to: EndpointRef::Address(to), port, ..asked.clone() };
             let mut answer = self.explain_really(&really, (from, to), &vrf)?;
             answer.egress.why += &format!("; rule {} of network address translation: {}", nat.name, nat.kind);
@@ -133,12 +126,14 @@ impl Daemon {
         let header = asked_header(asked, from, to)?;
         let port = |end: &EndpointRef, ip| match end {
             EndpointRef::Port(name) => self.model.ports.get(name).map(|port| port.id),
-            EndpointRef::Address(_) => self.port_at(ip),
+            EndpointRef::Address(_) => {
+                self.port_at(ip).filter(|port| self.vrf_at(*port).is_none_or(|it| it == *vrf))
+            }
         };
-        let mut egress = self.judge(port(&asked.from, from), &header, PolicyType::Egress);
-        let own = port(&asked.to, to);
+        let (came, own) = (port(&asked.from, from), port(&asked.to, to));
         let towards = own.or_else(|| self.port_towards(vrf, to));
-        let mut ingress = self.judge(towards, &header, PolicyType::Ingress);
+        let mut egress = self.judge([came, towards], &header, PolicyType::Egress);
+        let mut ingress = self.judge([towards, came], &header, PolicyType::Ingress);
         let is_workload = |port| self.model.policing.subject(port).is_some_and(|subject| subject.is_workload);
         let router = towards.filter(|port| own.is_none() && is_workload(*port));
         if let Some(router) = router.filter(|_| egress.passes && self.is_isolated(from)) {
@@ -176,12 +171,14 @@ impl Daemon {
         }
     }
 
-    /// What is said at one end of a packet, at a port if it is one's: by lists, by policies, and by lists again.
-    pub(super) fn judge(&self, port: Option<u16>, header: &Header, direction: PolicyType) -> Judgement {
+    /// What is said at one end of a packet, at a port if it is one's: by lists, by policies, and by lists again. `ports` are this end's, and the
+    /// other's if that is known.
+    pub(super) fn judge(&self, ports: [Option<u16>; 2], header: &Header, direction: PolicyType) -> Judgement {
+        let [port, other] = ports;
         let [own, peer] = peer_of(header, direction).unwrap_or([IpAddr::from([0; 4]); 2]);
         let chains = port.map(|port| self.model.listed.subject(port).chains(direction)).unwrap_or_default();
         if port.is_none() || !chains.is_some() {
-            return self.judge_policies(own, peer, header, direction);
+            return self.judge_policies(own, (peer, other), header, direction);
         }
         let name = self.port_name(port.unwrap_or_default());
         let isolated = port.and_then(|port| self.model.policing.subject(port)?.set(direction)).is_some();
@@ -193,7 +190,7 @@ impl Daemon {
         if judged.is_none() && !isolated && chains.denies {
             judged = Some(denied_by_default(&name, direction));
         }
-        let mut judged = judged.unwrap_or_else(|| self.judge_policies(own, peer, header, direction));
+        let mut judged = judged.unwrap_or_else(|| self.judge_policies(own, (peer, other), header, direction));
         rehearsed.iter().for_each(|would| judged.why += &format!("; {would}"));
         let asks = port.map(|port| self.model.listed.subject(port)).is_some_and(|subject| match direction {
             PolicyType::Ingress => subject.ingress_frames,
@@ -205,8 +202,14 @@ impl Daemon {
         judged
     }
 
-    /// What the policies of `own`'s workload say, with `peer` at the other end.
-    fn judge_policies(&self, own: IpAddr, peer: IpAddr, header: &Header, direction: PolicyType) -> Judgement {
+    /// What the policies of `own`'s workload say, with `peer` at the other end, behind a port if that is known.
+    fn judge_policies(
+        &self,
+        own: IpAddr,
+        (peer, behind): (IpAddr, Option<u16>),
+        header: &Header,
+        direction: PolicyType,
+    ) -> Judgement {
         let policing = &self.model.policing;
         let class = policing.class(header.protocol, header.number);
         let passes = |why: String| Judgement { passes: true, rule: None, why };
@@ -217,7 +220,7 @@ impl Daemon {
             return passes(format!("{own} is no workload of this node"));
         };
         let name = self.name_of(port).map(Name::to_string).unwrap_or_default();
-        if policing.is_node(to_bits(peer)) {
+        if policing.is_node(to_bits(peer)) && self.may_be_node(port, behind) {
             return passes(format!(
                 "{peer} is the node, which always reaches its pods and is reached by them"
             ));
@@ -241,6 +244,22 @@ impl Daemon {
                 ),
             },
         }
+    }
+
+    /// Whether who has an address of the node's is the node, seen from a workload's port: in another routing table anybody may have it.
+    fn may_be_node(&self, own: u16, behind: Option<u16>) -> bool {
+        let vrf = self.vrf_at(own);
+        let mut ports = self.model.ports.values().map(|port| port.id);
+        match behind {
+            Some(port) => self.is_host(port),
+            None => ports.any(|port| self.is_host(port) && self.vrf_at(port) == vrf),
+        }
+    }
+
+    /// The routing table that a port's bridge uses.
+    fn vrf_at(&self, port: u16) -> Option<Name> {
+        let port = self.model.ports.values().find(|it| it.id == port)?;
+        Some(self.model.bridges.get(&port.object.bridge)?.object.vrf.clone())
     }
 
     /// The two addresses; of ports those of the same family.

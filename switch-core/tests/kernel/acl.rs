@@ -2,10 +2,12 @@
 
 use crate::switchd;
 use std::time::Duration;
-use switch_api::{Acl, AclStatus, ByName, Code, Done, NetworkPolicy, Nothing, Request, Trace, TraceReply};
+use switch_api::{
+    Acl, AclStatus, ByName, Code, Done, NetworkPolicy, Nothing, PolicyAnswer, Request, Trace, TraceReply,
+};
 use switch_lab::scenes::{datagrams, explain, shop};
 use switch_lab::world::Echo;
-use switch_lab::{Daemon, wait_until};
+use switch_lab::{Daemon, RawSocket, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -260,4 +262,65 @@ fn a_diff_judges_by_lists_as_well() {
         "{answer:?}"
     );
     assert_eq!(datagrams(&web.net, &db.net, "10.66.0.1", 5432), 10, "nothing was changed");
+}
+
+/// GRE, pings and datagrams from `web` to `db`: what `policy explain` says of a first packet is what becomes of it, by lists and by policies.
+#[test]
+fn what_has_no_ports_is_explained_as_it_is_judged() {
+    const GRE: u8 = 47;
+    const OSPF: u8 = 89;
+    let (_node, daemon, pods) = shop(&switchd());
+    let [db, web, _] = &pods[..] else { panic!() };
+    let sockets = [&web.net, &db.net].map(|net| RawSocket::open(net, "eth0").unwrap());
+    let macs = [web, db].map(|pod| pod.mac().0);
+    let arrives = |protocol: u8| {
+        let packet =
+            etherparse::PacketBuilder::ethernet2(macs[0], macs[1]).ipv4([10, 66, 0, 2], [10, 66, 0, 1], 64);
+        let mut frame = Vec::new();
+        packet.write(&mut frame, etherparse::IpNumber(protocol), &[0; 40]).unwrap();
+        sockets[0].send(&frame);
+        let is_it = |seen: &[u8]| {
+            seen.get(..34).is_some_and(|head| head[..12] == frame[..12] && head[23] == protocol)
+        };
+        sockets[1].recv(Duration::from_millis(300), is_it).is_some()
+    };
+    let explained = |protocol: &str| {
+        let asked = serde_json::json!({"from": "tap2", "to": "tap1", "protocol": protocol});
+        let asked = serde_json::from_value(asked).unwrap();
+        let answer: PolicyAnswer = daemon.call(&Request::PolicyExplain(asked));
+        (answer.passes, answer.ingress.rule)
+    };
+    let both = |protocol: u8| (explained(&protocol.to_string()).0, arrives(protocol));
+    assert_eq!([GRE, OSPF].map(both), [(true, true); 2]);
+    set(
+        &daemon,
+        serde_json::json!({
+            "name": "guard", "applies_to": {"ports": ["tap1"]},
+            "ingress": [{"action": "deny", "protocol": GRE.to_string()}],
+        }),
+    );
+    assert_eq!([GRE, OSPF].map(both), [(false, false), (true, true)]);
+    assert_eq!(explained("47"), (false, Some("acl guard ingress 1".into())));
+    assert_eq!((explained("icmp").0, web.reaches("10.66.0.1")), (true, true));
+    // No policy can allow by port what has none.
+    let policy = serde_json::json!({"metadata": {"name": "closed", "namespace": "shop"},
+        "spec": {"podSelector": {"matchLabels": {"app": "db"}}, "ingress": [{"ports": [{"port": 80}]}]}});
+    let policy: NetworkPolicy = serde_json::from_value(policy).unwrap();
+    let _: Done = daemon.call(&Request::PolicyAdd(Box::new(policy)));
+    assert_eq!([GRE, OSPF].map(both), [(false, false); 2]);
+    assert_eq!((explained("icmp").0, web.reaches("10.66.0.1")), (false, false));
+    for (wrong, field) in [
+        (serde_json::json!({"protocol": "icmpv6"}), "protocol"),
+        (serde_json::json!({"protocol": "47", "port": 80}), "port"),
+        (serde_json::json!({"protocol": "tcp"}), "port"),
+        (serde_json::json!({"protocol": "89", "source_port": 80}), "source_port"),
+        (serde_json::json!({"protocol": "89", "icmp": "8"}), "icmp"),
+    ] {
+        let mut asked = serde_json::json!({"from": "10.66.0.2", "to": "10.66.0.1"});
+        asked.as_object_mut().unwrap().extend(wrong.as_object().unwrap().clone());
+        let asked = Request::PolicyExplain(serde_json::from_value(asked).unwrap());
+        let error = daemon.client().call::<PolicyAnswer>(&asked).unwrap_err();
+        assert_eq!((error.code, error.data.field.as_deref()), (Code::InvalidParams, Some(field)));
+    }
+    daemon.assert_conserved();
 }

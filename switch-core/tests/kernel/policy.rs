@@ -2,10 +2,14 @@
 
 use crate::switchd;
 use std::time::Duration;
-use switch_api::{ApiError, ByPolicy, Code, Done, NetworkPolicy, PolicyFilter, PolicyStatus, Port, Request};
+use switch_api::{
+    ApiError, Bridge, ByPolicy, Code, Done, NetworkPolicy, PolicyFilter, PolicyStatus, Port, PortSettings,
+    Request,
+};
+use switch_lab::node::tap_port;
 use switch_lab::scenes::{datagrams, explain, labelled, shop};
 use switch_lab::world::Echo;
-use switch_lab::{Daemon, Node, wait_until};
+use switch_lab::{Daemon, Net, Node, Pod, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -190,5 +194,30 @@ fn a_connection_goes_on_when_its_bridge_gets_a_gateway_and_loses_it() {
     assert!(during.comes_back(2, LONG), "{:?}", daemon.stats().drops);
     drop(during);
     assert_eq!(daemon.drops("no-flow"), 0, "{:?}", daemon.stats().drops);
+    daemon.assert_conserved();
+}
+
+/// A station in another routing table has the node's address, and is a stranger like any: to the packet path, and to who asks about it.
+#[test]
+fn who_has_the_nodes_address_elsewhere_is_not_the_node() {
+    let (node, daemon, pods) = shop(&switchd());
+    let blue = Bridge { vrf: "blue".parse().unwrap(), ..Bridge::new("br1".parse().unwrap()) };
+    let _: Done = daemon.call(&Request::BridgeAdd(blue));
+    let [four, twin] = [4, 9].map(|n| node.bare_pod(n));
+    let four_port = Port { bridge: "br1".parse().unwrap(), ..labelled(&four, "four") };
+    for port in [four_port, tap_port(&twin, "br1", PortSettings::default())] {
+        let _: Done = daemon.call(&Request::PortAdd(Box::new(port)));
+    }
+    wait_until("those of the other table reach each other", LONG, || four.reaches("10.66.0.9"));
+    declare(&daemon, "alone", serde_json::json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}));
+    let both = |from: &Pod, to: &Net| {
+        let (port, passes) = (5000, |from: &Pod| explain(&daemon, &from.device, "10.66.0.9", 5000).passes);
+        (passes(from), datagrams(&from.net, to, "10.66.0.9", port) > 0)
+    };
+    assert_eq!(both(&pods[0], &node.net), (true, true), "the node");
+    assert_eq!(both(&four, &twin.net), (false, false));
+    let back = explain(&daemon, "tap9", "tap4", 5000);
+    assert_eq!((back.passes, datagrams(&twin.net, &four.net, "10.66.0.4", 5000)), (false, 0), "{back:?}");
+    assert!(daemon.drops("policy-egress") > 0 && daemon.drops("policy-ingress") > 0);
     daemon.assert_conserved();
 }
