@@ -69,7 +69,23 @@ impl Template {
         template[36..38].copy_from_slice(&ends[1].1.to_be_bytes());
         template
     }
+
+    /// A segment of the flow, with these flags, sequence and acknowledgement numbers.
+    fn segment(&mut self, port: usize, flow: u32, flags: u8, numbers: [u32; 2]) -> &[u8] {
+        self.write(port, TCP, flow, PORTS);
+        self.0[38..42].copy_from_slice(&numbers[0].to_be_bytes());
+        self.0[42..46].copy_from_slice(&numbers[1].to_be_bytes());
+        self.0[47] = flags;
+        &self.0
+    }
 }
+
+/// A connection's first segments: by which port, with which flags and numbers (RFC 9293 figure 6).
+const HANDSHAKE: [(usize, u8, [u32; 2]); 3] = [(0, 0x02, [0, 0]), (1, 0x12, [0, 1]), (0, 0x10, [1, 1])];
+/// Bytes that each later segment carries: what is left of the smallest frame.
+pub(crate) const SEGMENT: u32 = FRAME_LEN as u32 - 54;
+/// PSH, ACK.
+const DATA: u8 = 0x18;
 
 /// Probes of first packets: what one takes on average and at most, and what one may take at most, however many rules there are.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,6 +110,8 @@ pub struct Bench {
     template: Template,
     /// The time that the pipeline is told.
     pub now: Now,
+    /// What each station has said of each connection: the sequence number of its next byte.
+    said: Vec<[u32; 2]>,
 }
 
 impl Bench {
@@ -116,7 +134,8 @@ impl Bench {
         let (pipeline, pool, tables) = fresh(room);
         let template = Template::new();
         let now = Now { ns: 1_000_000_000 };
-        let mut bench = Self { pipeline, pool, tables, snapshot, batch: Batch::new(), template, now };
+        let (batch, said) = (Batch::new(), Vec::new());
+        let mut bench = Self { pipeline, pool, tables, snapshot, batch, template, now, said };
         // Both stations make themselves known.
         for _ in 0..2 {
             bench.batch_of(0, UDP, || 0);
@@ -172,11 +191,8 @@ impl Bench {
 
     fn fill_with(&mut self, port: usize, protocol: u8, mut next: impl FnMut() -> (u32, [u16; 2])) {
         for _ in 0..BATCH_FRAMES {
-            let Some(mut frame) = self.pool.take() else { return };
             let (flow, ports) = next();
-            assert!(self.pool.area().fill(&mut frame, self.template.write(port, protocol, flow, ports)));
-            frame.offload.csum = switch_core::wire::checksum::Csum::Complete;
-            self.batch.push(frame);
+            self.push(|template| template.write(port, protocol, flow, ports));
         }
     }
 
@@ -206,19 +222,60 @@ impl Bench {
         }
     }
 
+    /// Opens `flows` TCP connections, of which either port begins half.
+    pub fn connect(&mut self, flows: u32) {
+        self.said = vec![[1, 1]; flows as usize];
+        for first in (0..flows).step_by(BATCH_FRAMES) {
+            let turned = first as usize / BATCH_FRAMES % 2;
+            for (port, flags, numbers) in HANDSHAKE {
+                let port = port ^ turned;
+                for flow in first..flows.min(first + BATCH_FRAMES as u32) {
+                    self.push(|template| template.segment(port, flow, flags, numbers));
+                }
+                self.go(&Clock::new(), port);
+                self.drain();
+            }
+        }
+    }
+
+    /// One more frame of the batch.
+    fn push(&mut self, write: impl FnOnce(&mut Template) -> &[u8]) {
+        let Some(mut frame) = self.pool.take() else { return };
+        assert!(self.pool.area().fill(&mut frame, write(&mut self.template)));
+        frame.offload.csum = switch_core::wire::checksum::Csum::Complete;
+        self.batch.push(frame);
+    }
+
     /// The same that [`Bench::random`] times, until what is in use is as near as while it goes on.
     pub fn warm(&mut self, flows: u32, seed: &mut u64) {
         let batches = (WARM_PACKETS * flows as usize).div_ceil(BATCH_FRAMES);
         self.random(&Clock::new(), flows, batches, seed);
     }
 
-    /// Ticks a packet, over batches of random ones of `flows`, from both ports in turn.
+    /// Ticks a packet, over batches of random ones of `flows`, from both ports in turn: of connections, if there are any, each segment says
+    /// more and acknowledges what the other end has said. The pipeline is told how long it took, and looks meanwhile for flows that are over.
     pub fn random(&mut self, clock: &Clock, flows: u32, batches: usize, seed: &mut u64) -> f64 {
-        let mut ticks = 0;
+        let mut all = 0;
         for batch in 0..batches {
-            ticks += self.timed(clock, batch % 2, UDP, || (xorshift(seed) % u64::from(flows)) as u32);
+            let (port, mut next) = (batch % 2, || (xorshift(seed) % u64::from(flows)) as u32);
+            match self.said.is_empty() {
+                true => self.fill(port, UDP, next),
+                false => (0..BATCH_FRAMES).for_each(|_| self.say(port, next())),
+            }
+            let ticks = self.go(clock, port);
+            let came = self.drain();
+            assert_eq!(came[1 - port], BATCH_FRAMES, "of what flows on some was lost");
+            self.now.ns += clock.delta_as_nanos(0, ticks);
+            all += ticks;
         }
-        ticks as f64 / (batches * BATCH_FRAMES) as f64
+        all as f64 / (batches * BATCH_FRAMES) as f64
+    }
+
+    fn say(&mut self, port: usize, flow: u32) {
+        let said = &mut self.said[flow as usize];
+        let numbers = [said[port], said[1 - port]];
+        said[port] = said[port].wrapping_add(SEGMENT);
+        self.push(|template| template.segment(port, flow, DATA, numbers));
     }
 
     /// Batches, for a profiler.

@@ -49,6 +49,8 @@ enum Spin {
     L3,
     /// Those of flows that a policy admitted.
     Policy,
+    /// Segments of connections that one admitted.
+    PolicyTcp,
     /// Routed ones of such flows.
     RoutedPolicy,
     /// Routed ones that are translated, and their answers.
@@ -65,6 +67,7 @@ impl Spin {
             }
             Self::Nat => switch_bench::routed::Bench::masked(10, flows)?.spin_both(batches),
             Self::Policy => policy::few_rules(flows as u32)?.spin(flows as u32, batches),
+            Self::PolicyTcp => policy::connected(flows as u32)?.spin(flows as u32, batches),
         }
         Ok(())
     }

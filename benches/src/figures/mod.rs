@@ -303,6 +303,12 @@ pub const ALL: &[Entry] = &[
         policy::established,
     ),
     (
+        "policy-tcp",
+        "what a stateful policy adds to a segment of an open TCP connection",
+        policy::TCP_HELD,
+        policy::tcp,
+    ),
+    (
         "policy-scale",
         "100 000 rules against 10: established and new flows",
         policy::SCALE_HELD,

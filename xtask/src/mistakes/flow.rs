@@ -4,6 +4,30 @@ use super::Mistake;
 
 pub(super) const FLOWS: &[Mistake] = &[
     Mistake {
+        what: "a segment that follows may acknowledge what nobody has sent",
+        file: "table/flow/tcp.rs",
+        right: "        | unanswered\n",
+        wrong: "",
+        test: "what_follows_is_counted",
+        loom: false,
+    },
+    Mistake {
+        what: "a segment that follows takes its window back",
+        file: "table/flow/tcp.rs",
+        right: "        | edge(segment.ack, room).wrapping_sub(edge(own.ack, own.room));",
+        wrong: "        | 0;",
+        test: "what_follows_is_counted",
+        loom: false,
+    },
+    Mistake {
+        what: "nothing follows, so that every segment is checked the long way",
+        file: "table/flow/tcp.rs",
+        right: "if segment.seq != own.end || (signs as i32) < 0 {",
+        wrong: "if true {",
+        test: "data_in_order_and_acknowledgements_follow",
+        loom: false,
+    },
+    Mistake {
         what: "a chunk of places goes back with a flow in it",
         file: "table/flow/places.rs",
         right: "u32::from(self.chunks[chunk as usize].free) == CHUNK",

@@ -127,7 +127,7 @@ fn goes_on(state: State, segment: &Tcp) -> bool {
 
 /// Counts such a one: nothing but its sender's window is other than before.
 #[inline(always)]
-fn go_on(record: Record, state: State, side: u8, segment: &Tcp) -> Result<(), Refused> {
+pub(super) fn go_on(record: Record, state: State, side: u8, segment: &Tcp) -> Result<(), Refused> {
     let (own, other) = (record.window(side), record.window(side ^ 1));
     let now = checked(state, side, segment, own, other)?;
     if now != own {
@@ -141,7 +141,41 @@ fn go_on(record: Record, state: State, side: u8, segment: &Tcp) -> Result<(), Re
 #[inline(always)]
 pub fn streams(record: Record, side: u8, segment: &Tcp, now_s: u32) -> bool {
     let state = record.state();
-    goes_on(state, segment) & record.is_in_use(now_s) && go_on(record, state, side, segment).is_ok()
+    if !(goes_on(state, segment) & record.is_in_use(now_s)) {
+        return false;
+    }
+    follows(record, state, side, segment) || goes_on_otherwise(record, side, segment)
+}
+
+/// A call, so that what nearly all segments are has the registers.
+#[inline(never)]
+fn goes_on_otherwise(record: Record, side: u8, segment: &Tcp) -> bool {
+    go_on(record, record.state(), side, segment).is_ok()
+}
+
+/// Counts a segment that carries the next bytes of what its sender has said, acknowledges no less than before and takes back nothing of its
+/// window: what [`go_on`] does with it, in fewer steps. False: nothing was done, and that is to be asked.
+#[inline(always)]
+pub(super) fn follows(record: Record, state: State, side: u8, segment: &Tcp) -> bool {
+    let (own, other) = (record.window(side), record.window(side ^ 1));
+    let (scale, other_scale) = (state.scale(side), state.scale(side ^ 1));
+    let room = segment.window.max(1);
+    let may_until = other.ack.wrapping_add(u32::from(other.room) << other_scale);
+    let ack_behind = (u32::from(own.largest) << scale).max(ACK_BEHIND_MAX);
+    let unanswered = other.end.wrapping_sub(segment.ack);
+    let edge = |ack: u32, room: u16| ack.wrapping_add(u32::from(room) << scale);
+    // None of these goes back: the sign is that of all of them.
+    let signs = may_until.wrapping_sub(segment.seq)
+        | unanswered
+        | ack_behind.wrapping_sub(unanswered)
+        | segment.ack.wrapping_sub(own.ack)
+        | edge(segment.ack, room).wrapping_sub(edge(own.ack, own.room));
+    if segment.seq != own.end || (signs as i32) < 0 {
+        return false;
+    }
+    let end = segment.seq.wrapping_add(segment.len);
+    record.set_window(side, Window { end, ack: segment.ack, room, largest: own.largest.max(segment.window) });
+    true
 }
 
 /// Counts the payload of a later fragment, which has no sequence number of its own: as if it followed what its sender has said, and up to

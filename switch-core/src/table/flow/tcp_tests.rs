@@ -1,5 +1,7 @@
 //! TCP as RFC 9293 tells it, seen from the middle: tables of segments, and what becomes of the flow.
 
+use super::record::Window;
+use super::state::SCALED;
 use super::tests::{Table, packet};
 use super::*;
 use crate::wire::packet::{Fragment, Packet, Tcp, flags::*};
@@ -385,5 +387,79 @@ proptest! {
             });
             prop_assert_eq!(flows.counted(), twin);
         }
+    }
+}
+
+/// A number near another in the circle, most often itself.
+fn near(base: u32) -> impl Strategy<Value = u32> {
+    prop_oneof![4 => Just(base), 2 => (-70_000i32..70_000).prop_map(move |by| base.wrapping_add_signed(by)), 1 => any::<u32>()]
+}
+
+/// What two ends have said, anywhere in the circle, and one more segment of the one whose side is said.
+fn said() -> impl Strategy<Value = ([Window; 2], u8, u8, Tcp)> {
+    let window = |end: u32, ack: u32| {
+        let room = prop_oneof![Just(0u16), Just(1), any::<u16>()];
+        (near(end), near(ack), room, any::<u16>()).prop_map(|(end, ack, room, largest)| Window {
+            end,
+            ack,
+            room,
+            largest,
+        })
+    };
+    (any::<u32>(), any::<u32>()).prop_flat_map(move |(a, b)| {
+        let segment = (near(a), near(b), prop_oneof![Just(0u32), 0u32..70_000], any::<u16>());
+        let segment = segment.prop_map(|(seq, ack, len, window)| Tcp {
+            seq,
+            ack,
+            flags: ACK,
+            window,
+            len,
+            scale: None,
+        });
+        ([window(a, b), window(b, a)], 0u8..2, any::<u8>(), segment)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    /// What follows what its sender has said is counted as it is by who asks about everything.
+    #[test]
+    fn what_follows_is_counted_as_if_it_were_checked((windows, side, scales, segment) in said(), scaled: bool) {
+        let records = Records::new(2);
+        let state = State { stage: Stage::Established, scales: scales & 0xee, flags: if scaled { SCALED } else { 0 }, ..State::DEAD };
+        // The segment is of whoever has said `windows[0]`.
+        for place in 0..2 {
+            records.at(place).set_window(side, windows[0]);
+            records.at(place).set_window(side ^ 1, windows[1]);
+        }
+        let both = |record: Record| [record.window(0), record.window(1)];
+        let before = both(records.at(0));
+        if tcp::follows(records.at(0), state, side, &segment) {
+            prop_assert_eq!(tcp::go_on(records.at(1), state, side, &segment), Ok(()));
+            prop_assert_eq!(both(records.at(0)), both(records.at(1)));
+        } else {
+            prop_assert_eq!(both(records.at(0)), before, "nothing was done");
+        }
+    }
+}
+
+/// What a stream is made of follows: data in order, and acknowledgements, whatever the scale.
+#[test]
+fn data_in_order_and_acknowledgements_follow() {
+    let records = Records::new(1);
+    let (record, state) =
+        (records.at(0), State { stage: Stage::Established, scales: 0x77, flags: SCALED, ..State::DEAD });
+    let start = u32::MAX - 5000;
+    let window = Window { end: start, ack: start, room: 1000, largest: 1000 };
+    (0..2).for_each(|side| record.set_window(side, window));
+    let (mut seq, mut count) = (start, 0);
+    while count < 1000 {
+        let data = Tcp { seq, ack: start, flags: ACK, window: 1000, len: 1448, scale: None };
+        assert!(tcp::follows(record, state, 0, &data), "{data:?}");
+        seq = seq.wrapping_add(1448);
+        let ack = Tcp { seq: start, ack: seq, flags: ACK, window: 1000, len: 0, scale: None };
+        assert!(tcp::follows(record, state, 1, &ack), "{ack:?}");
+        count += 1;
     }
 }
