@@ -167,6 +167,28 @@ fn a_superframe_passes_if_its_segments_fit() {
     rig.assert_conserved();
 }
 
+/// One whose header says that it is short is held against the MTU by what it is, also where others of its destination go already.
+#[test]
+fn a_superframe_that_says_it_is_short_is_none_the_shorter() {
+    let (mut rig, peers) = routed();
+    for _ in 0..2 {
+        assert!(peers[0].send(packet([99, 0, 0, 1], 100, false)));
+        rig.settle(NOW);
+        assert_eq!(drain(&peers[1]).len(), 1, "others go there");
+    }
+    let mut frame = packet([99, 0, 0, 1], 9000, false);
+    frame[16..18].copy_from_slice(&100u16.to_be_bytes());
+    frame[24..26].copy_from_slice(&[0; 2]);
+    let sum = !fold(sum(&frame[14..34]));
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    let gso = Gso { kind: GsoKind::Udp, ecn: false, size: NonZeroU16::new(1400).unwrap() };
+    let csum = Csum::Partial { start: 34, field: 6 };
+    assert!(peers[0].send_offload(frame, Offload { csum, gso: Some(gso) }));
+    rig.settle(NOW);
+    assert_eq!((drain(&peers[1]).len(), told(&peers[0])), (0, vec![1000]));
+    rig.assert_conserved();
+}
+
 /// A UDP superframe: datagrams of `size` bytes of payload, one after another.
 fn datagrams(size: u16, payload: &[u8], may_be_cut: bool) -> (Vec<u8>, Offload) {
     let mut frame = packet([99, 0, 0, 1], 28 + payload.len(), may_be_cut);
