@@ -381,7 +381,7 @@ pub struct PolicyExplain {
     /// To: an address, or the name of a port.
     pub to: EndpointRef,
     /// The protocol; none: ICMP, or ICMPv6, as the ends are.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_older_daemons_read")]
     pub protocol: Option<IpProtocol>,
     /// The destination port, of TCP, UDP and SCTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -392,6 +392,19 @@ pub struct PolicyExplain {
     /// The ICMP message, which only access control lists ask for; none: an echo request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub icmp: Option<crate::IcmpKind>,
+}
+
+/// Daemons that know no others have read these in upper case alone.
+fn as_older_daemons_read<S: serde::Serializer>(
+    protocol: &Option<IpProtocol>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match protocol {
+        Some(protocol) if protocol.has_ports() => {
+            serializer.collect_str(&protocol.to_string().to_uppercase())
+        }
+        protocol => protocol.serialize(serializer),
+    }
 }
 
 /// The source port of who is asked about without one: the first of those that clients choose (RFC 6335 §6).

@@ -58,13 +58,15 @@ impl Daemon {
         }
     }
 
-    /// The port that has an address: as a workload, or on the device that was made for it.
-    pub(super) fn port_at(&self, ip: IpAddr) -> Option<u16> {
+    /// The port that has an address, as a workload or on the device that was made for it: of one routing table, or of any.
+    pub(super) fn port_at(&self, vrf: Option<&Name>, ip: IpAddr) -> Option<u16> {
+        let is_here = |port: &u16| vrf.is_none_or(|vrf| self.vrf_at(*port).is_none_or(|its| its == *vrf));
         let with_address = || {
-            let mut ports = self.model.ports.values();
-            ports.find(|port| addresses_of(&port.object).contains(&ip)).map(|port| port.id)
+            let ports = self.model.ports.values();
+            let has_it = ports.filter(|port| addresses_of(&port.object).contains(&ip));
+            has_it.map(|port| port.id).find(is_here)
         };
-        self.model.policing.owner_of(to_bits(ip)).or_else(with_address)
+        self.model.policing.owner_of(to_bits(ip)).filter(is_here).or_else(with_address)
     }
 }
 

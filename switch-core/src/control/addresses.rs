@@ -3,6 +3,7 @@
 
 use super::clocks::Clocks;
 use super::daemon::{Daemon, json};
+use crate::config::policies::addresses_of;
 use crate::ipam::{Book, Change};
 use crate::worker::thread::now;
 use serde_json::Value;
@@ -25,7 +26,8 @@ impl Daemon {
             Request::PoolList(_) => return json(self.book.pools()),
             Request::LeaseList(filter) => return json(self.list_leases(filter)),
             Request::LeaseAcquire(wanted) => {
-                let (lease, change) = self.book.plan_acquire(wanted, owner, now_s)?;
+                let whose = |ip: IpAddr| self.has_without_lease(ip);
+                let (lease, change) = self.book.plan_acquire(wanted, owner, now_s, &whose)?;
                 self.keep_addresses(change, &freed, wanted.with_port)?;
                 if !wanted.with_port {
                     self.store.sync().map_err(not_on_disk)?;
@@ -51,6 +53,17 @@ impl Daemon {
         }
         self.keep_addresses(Some(change), &freed, false)?;
         json(self.done())
+    }
+
+    /// Who has an address that nobody leased: a bridge as its gateway, the node, or a port that is not the CNI plugin's.
+    fn has_without_lease(&self, ip: IpAddr) -> Option<String> {
+        let gateway = self.model.addresses.iter().find(|own| own.address.address == ip);
+        let gateway = gateway.map(|own| format!("a gateway of bridge {}", own.bridge));
+        let mut ports = self.model.ports.values().map(|port| &port.object);
+        gateway.or_else(|| {
+            let port = ports.find(|port| port.owner != Owner::Cni && addresses_of(port).contains(&ip))?;
+            Some(format!("that of port {}", port.name))
+        })
     }
 
     /// To disk, now or with the port that it is for, and then to memory.

@@ -113,6 +113,8 @@ pub struct Budget {
     ports: HashMap<u16, Share>,
     /// Bytes that policies and lists are compiled to.
     rules: u64,
+    /// Bytes that they will be compiled to, while ports are opened for the same change: neither finds the other's memory free.
+    coming: u64,
 }
 
 impl Budget {
@@ -124,6 +126,7 @@ impl Budget {
             regions: vec![absent; usize::from(sizes.regions_max)],
             ports: HashMap::new(),
             rules: 0,
+            coming: 0,
         };
         budget.regions[0].state = State::Serving;
         if budget.used() > sizes.ceiling {
@@ -139,12 +142,17 @@ impl Budget {
 
     /// Bytes in use.
     pub fn used(&self) -> u64 {
-        self.sizes.tables + self.sizes.large + self.packet_bytes() + self.ports_bytes() + self.rules
+        self.sizes.tables
+            + self.sizes.large
+            + self.packet_bytes()
+            + self.ports_bytes()
+            + self.rules.max(self.coming)
     }
 
-    /// Whether policies and lists may be compiled to so many bytes. To fewer than now they always may.
-    pub fn allow_rules(&self, bytes: u64) -> Result<(), ApiError> {
-        if bytes <= self.rules || self.used() - self.rules + bytes <= self.sizes.ceiling {
+    /// Whether policies and lists may be compiled to so many bytes, with a change by which ports go that take `left`. To fewer than now they
+    /// always may.
+    pub fn allow_rules(&self, bytes: u64, left: u64) -> Result<(), ApiError> {
+        if bytes <= self.rules || self.used() - self.rules + bytes <= self.sizes.ceiling + left {
             return Ok(());
         }
         let text = format!(
@@ -158,9 +166,14 @@ impl Budget {
             .hint("raise `switchd --memory`, delete rules or ports, or let rules share networks and ports"))
     }
 
-    /// Policies and lists take so many bytes, or will.
+    /// Policies and lists take so many bytes.
     pub fn set_rules(&mut self, bytes: u64) {
         self.rules = bytes;
+    }
+
+    /// They will take so many, until 0 is said.
+    pub fn expect_rules(&mut self, bytes: u64) {
+        self.coming = bytes;
     }
 
     fn count(&self, state: State) -> u64 {

@@ -88,8 +88,9 @@ fn a_port_of_many_queues_has_a_region_of_its_own_if_it_must() {
 fn rules_and_ports_share_the_ceiling() {
     // 24 MiB, of which 7 are taken by tables, large frames and the first region.
     let mut budget = Budget::new(sizes(1)).unwrap();
-    budget.allow_rules(17 * MIB).unwrap();
-    let error = budget.allow_rules(17 * MIB + 1).unwrap_err();
+    budget.allow_rules(17 * MIB, 0).unwrap();
+    budget.allow_rules(17 * MIB + 1, 1).unwrap();
+    let error = budget.allow_rules(17 * MIB + 1, 0).unwrap_err();
     assert_eq!(error.code, Code::Limit);
     assert_eq!(
         error.message,
@@ -98,14 +99,18 @@ fn rules_and_ports_share_the_ceiling() {
     );
     budget.set_rules(16 * MIB);
     assert_eq!((budget.status().rules_bytes, budget.status().used_bytes), (16 * MIB, 23 * MIB));
-    budget.allow_rules(17 * MIB).unwrap();
+    budget.allow_rules(17 * MIB, 0).unwrap();
     let ports = (0..100).take_while(|port| budget.admit(*port, &xdp(&[0])).is_ok()).count();
     assert!((1..7).contains(&ports), "{ports} ports beside 16 MiB of rules");
     // Fewer are never refused: not even where an earlier daemon let more in.
     budget.set_rules(100 * MIB);
-    budget.allow_rules(99 * MIB).unwrap();
+    budget.allow_rules(99 * MIB, 0).unwrap();
     assert!(budget.admit(101, &Wants::Tap(1)).is_err());
     budget.set_rules(0);
+    // What is coming counts as if it were there.
+    budget.expect_rules(100 * MIB);
+    assert!(budget.admit(101, &Wants::Tap(1)).is_err());
+    budget.expect_rules(0);
     assert!(budget.admit(101, &Wants::Tap(1)).is_ok());
 }
 
@@ -145,7 +150,7 @@ proptest! {
         for act in acts {
             match act {
                 Act::Rules(bytes) => {
-                    if budget.allow_rules(bytes).is_ok() {
+                    if budget.allow_rules(bytes, 0).is_ok() {
                         budget.set_rules(bytes);
                     }
                 }

@@ -12,13 +12,8 @@ use switch_api::{ApiError, Code, Request};
 impl Daemon {
     pub(super) fn check(&self, request: &Request) -> Result<Checked, ApiError> {
         let checked = Checked::after(&self.model, self.model.apply(request)?, self.doors.mail.len() as u16)?;
-        self.doors.budget.allow_rules(checked.model().rules_bytes())?;
+        self.doors.budget.allow_rules(checked.model().rules_bytes(), 0)?;
         Ok(checked)
-    }
-
-    /// Before ports are opened beside rules that will be there: neither finds the other's memory free.
-    pub(super) fn reserve_rules(&mut self, checked: &Checked) {
-        self.doors.budget.set_rules(checked.model().rules_bytes().max(self.model.rules_bytes()));
     }
 
     /// What the rules in force take.

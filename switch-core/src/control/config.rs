@@ -202,14 +202,26 @@ impl Daemon {
             Manner::Lenient => impossible.iter().for_each(|it| tracing::warn!("left out: {}", it.message)),
         }
         let checked = Checked::after(&self.model, model, self.doors.mail.len() as u16);
-        let affordable =
-            |checked: Checked| self.doors.budget.allow_rules(checked.model().rules_bytes()).map(|()| checked);
+        // Where nobody is told, rules are in force whatever they take: it is ports that find no room beside them.
+        let affordable = |checked: Checked| match manner {
+            Manner::Strict => {
+                let (bytes, left) = (checked.model().rules_bytes(), self.bytes_of(&plan.closed()));
+                self.doors.budget.allow_rules(bytes, left).map(|()| checked)
+            }
+            Manner::Lenient => Ok(checked),
+        };
         match checked.and_then(affordable) {
             Ok(checked) if problems.is_empty() => return Ok((plan, checked)),
             Ok(_) => {}
             Err(error) => problems.extend(problems_of(None, error).into_iter().filter(is_new)),
         }
         Err(refusal(problems))
+    }
+
+    /// What ports take that go.
+    fn bytes_of(&self, ports: &BTreeSet<&Name>) -> u64 {
+        let ids = ports.iter().filter_map(|name| Some(self.model.ports.get(*name)?.id));
+        ids.map(|id| self.doors.budget.of_port(id)).map(|(rings, kernel)| rings + kernel).sum()
     }
 
     fn carry_out(
@@ -221,9 +233,9 @@ impl Daemon {
     ) -> Result<(), ApiError> {
         let mut exchanged = Exchanged::default();
         let gone = self.stations_gone(&checked);
-        self.reserve_rules(&checked);
+        self.doors.budget.expect_rules(checked.model().rules_bytes());
         let done = self.exchange(&checked, plan, manner, &mut exchanged);
-        self.count_rules();
+        self.doors.budget.expect_rules(0);
         if let Err(error) = done {
             self.put_back(exchanged);
             return Err(error);

@@ -325,9 +325,9 @@ impl Daemon {
         let port = &with_mac(port)?;
         let checked = self.check(&Request::PortAdd(Box::new(port.clone())))?;
         let id = checked.model().ports[&port.name].id;
-        self.reserve_rules(&checked);
+        self.doors.budget.expect_rules(checked.model().rules_bytes());
         let opened = self.doors.open(id, port, None, Instant::now() + OPEN_PATIENCE);
-        self.count_rules();
+        self.doors.budget.expect_rules(0);
         let door = opened.inspect_err(|_| remove_left_behind(port, None))?;
         self.ports.insert(id, PortLife::Up(Box::new(door)));
         self.settle(id, &port.name);

@@ -46,7 +46,8 @@ impl Daemon {
         let [from, to] = entry.real();
         let protocol = entry.key.protocol();
         let header = Header::new([from.ip, to.ip], protocol, [from.port, to.port], echo_request(protocol));
-        let (begun_at, ends_at) = (entry.state.port, self.port_at(from_bits(to.ip)));
+        let begun_at = entry.state.port;
+        let ends_at = self.port_at(self.vrf_at(begun_at).as_ref(), from_bits(to.ip));
         let egress = if self.is_host(begun_at) && !self.model.listed.subject(begun_at).egress.is_some() {
             let why = "it began at the node's port, which no policy isolates".to_owned();
             Judgement { passes: true, rule: None, why }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::net::IpAddr;
 use switch_api::{
     ApiError, Code, EndpointRef, IpProtocol, Judgement, Name, PolicyAnswer, PolicyExplain, PolicyFilter,
-    PolicyStatus, PolicyType, Request, RuleCount,
+    PolicyStatus, PolicyType, PortKind, Request, RuleCount,
 };
 
 impl Daemon {
@@ -105,7 +105,7 @@ impl Daemon {
         // Policies are asked about where a packet really goes.
         let named = match &asked.from {
             EndpointRef::Port(name) => self.model.ports.get(name).map(|port| port.id),
-            EndpointRef::Address(_) => self.port_at(from),
+            EndpointRef::Address(_) => self.port_at(None, from),
         };
         let vrf = named.and_then(|port| self.vrf_at(port)).unwrap_or_else(Name::main);
         if let Some((nat, to, port)) = self.model.nat_target(&vrf, to, Some(protocol), asked.port) {
@@ -126,9 +126,7 @@ impl Daemon {
         let header = asked_header(asked, from, to)?;
         let port = |end: &EndpointRef, ip| match end {
             EndpointRef::Port(name) => self.model.ports.get(name).map(|port| port.id),
-            EndpointRef::Address(_) => {
-                self.port_at(ip).filter(|port| self.vrf_at(*port).is_none_or(|it| it == *vrf))
-            }
+            EndpointRef::Address(_) => self.port_at(Some(vrf), ip),
         };
         let (came, own) = (port(&asked.from, from), port(&asked.to, to));
         let towards = own.or_else(|| self.port_towards(vrf, to));
@@ -220,7 +218,7 @@ impl Daemon {
             return passes(format!("{own} is no workload of this node"));
         };
         let name = self.name_of(port).map(Name::to_string).unwrap_or_default();
-        if policing.is_node(to_bits(peer)) && self.may_be_node(port, behind) {
+        if policing.is_node(to_bits(peer)) && self.may_be_node(port, peer, behind) {
             return passes(format!(
                 "{peer} is the node, which always reaches its pods and is reached by them"
             ));
@@ -247,17 +245,22 @@ impl Daemon {
     }
 
     /// Whether who has an address of the node's is the node, seen from a workload's port: in another routing table anybody may have it.
-    fn may_be_node(&self, own: u16, behind: Option<u16>) -> bool {
+    fn may_be_node(&self, own: u16, ip: IpAddr, behind: Option<u16>) -> bool {
         let vrf = self.vrf_at(own);
-        let mut ports = self.model.ports.values().map(|port| port.id);
+        let is_here = |bridge: &Name| self.model.bridges.get(bridge).map(|it| &it.object.vrf) == vrf.as_ref();
+        let mut gateways = self.model.addresses.iter().filter(|own| own.address.address == ip);
+        let mut ports = self.model.ports.values().map(|port| &port.object);
         match behind {
             Some(port) => self.is_host(port),
-            None => ports.any(|port| self.is_host(port) && self.vrf_at(port) == vrf),
+            None => {
+                gateways.any(|own| is_here(&own.bridge))
+                    || ports.any(|port| matches!(port.kind, PortKind::Host { .. }) && is_here(&port.bridge))
+            }
         }
     }
 
     /// The routing table that a port's bridge uses.
-    fn vrf_at(&self, port: u16) -> Option<Name> {
+    pub(super) fn vrf_at(&self, port: u16) -> Option<Name> {
         let port = self.model.ports.values().find(|it| it.id == port)?;
         Some(self.model.bridges.get(&port.object.bridge)?.object.vrf.clone())
     }

@@ -12,7 +12,7 @@ impl Daemon {
     pub(super) fn change_sets(&mut self, request: &Request, name: &Name) -> Result<AddressSetDone, ApiError> {
         let CheckedSets { sets, difference, listed } = CheckedSets::after(&self.model, request)?;
         if let Some(listed) = &listed {
-            self.doors.budget.allow_rules((self.model.policing.bytes + listed.bytes) as u64)?;
+            self.doors.budget.allow_rules((self.model.policing.bytes + listed.bytes) as u64, 0)?;
         }
         if !difference.is_empty() {
             self.store.keep_sets(&sets, &difference).map_err(not_kept)?;

@@ -140,12 +140,14 @@ impl Book {
         }
     }
 
-    /// Addresses for a holder, who gets them from `owner`: the lease, and the change it takes, if it takes one.
+    /// Addresses for a holder, who gets them from `owner`: the lease, and the change it takes, if it takes one. None is among them that somebody
+    /// has without a lease: `whose` says who.
     pub fn plan_acquire(
         &self,
         wanted: &LeaseAcquire,
         owner: Owner,
         now_s: u32,
+        whose: &dyn Fn(IpAddr) -> Option<String>,
     ) -> Result<(Lease, Option<Change>), ApiError> {
         check_holder(&wanted.holder)?;
         let ranges = self.pools.get(&wanted.pool).ok_or_else(|| no_pool(&wanted.pool))?;
@@ -168,13 +170,21 @@ impl Book {
             let named: Vec<_> = wanted.addresses.iter().filter(|named| named.is_ipv6() == is_ipv6).collect();
             for named in &named {
                 let named = self.named(ranges, &wanted.pool, **named)?;
+                if let Some(whose) = whose(named.address.addr()) {
+                    let text = format!("{} is {whose}", named.address.addr());
+                    return Err(ApiError::new(Code::Busy, text)
+                        .field("addresses")
+                        .hint("ask for another address"));
+                }
                 if !addresses.contains(&named) {
                     addresses.push(named);
                 }
             }
             let mut family = ranges.iter().filter(|range| range.is_ipv6() == is_ipv6).peekable();
             if named.is_empty() && family.peek().is_some() {
-                let found = family.find_map(|range| Some((range, range.space.next(now_s)?)));
+                let has = |range: &Range, number| whose(range.address(number)).is_some();
+                let found = family
+                    .find_map(|range| Some((range, range.space.next(now_s, |number| has(range, number))?)));
                 let (range, number) = found.ok_or_else(|| self.exhausted(&wanted.pool, is_ipv6))?;
                 addresses.push(leased(range, range.address(number)));
             }
@@ -227,6 +237,10 @@ impl Book {
             "pool {pool} has no {family} address left: of {total}, {leased} are leased and {held} were released a moment ago"
         );
         let mut hint = "try again in a moment, or give the pool another range";
+        if total > leased + held {
+            text += "; what is left is gateways' and other ports'";
+            hint = "give the pool another range, or what others have another address";
+        }
         if stale > 0 {
             text += &format!("; {stale} leases are from before the last boot");
             hint = "`switch-ctl ipam lease release --earlier-boot --override-owner cni` releases those of containers that are gone";

@@ -55,18 +55,18 @@ impl Space {
         self.is_free(address) || self.held.iter().any(|(_, held)| *held == address)
     }
 
-    /// The address to give out next, if there is one: a free one, else the one that is held for the
+    /// The address to give out next, if there is one that nobody else `has`: a free one, else the one that is held for the
     /// longest time if that is long enough for a start.
-    pub fn next(&self, now_s: u32) -> Option<u128> {
-        let oldest = || self.held.front().filter(|(since_s, _)| since_s + HOLD_MIN_S <= now_s);
-        self.next_free().or_else(|| oldest().map(|(_, address)| *address))
+    pub fn next(&self, now_s: u32, has: impl Fn(u128) -> bool) -> Option<u128> {
+        let rested = self.held.iter().filter(|(since_s, _)| since_s + HOLD_MIN_S <= now_s);
+        self.free_ones().chain(rested.map(|(_, address)| *address)).find(|address| !has(*address))
     }
 
-    fn next_free(&self) -> Option<u128> {
-        let here = self.free.range(..=self.next).next_back().filter(|(_, last)| **last >= self.next);
-        let later = || self.free.range(self.next..).next().map(|(first, _)| *first);
-        let around = || self.free.first_key_value().map(|(first, _)| *first);
-        here.map(|_| self.next).or_else(later).or_else(around)
+    /// The free ones, in the order in which they are given out; some of them twice.
+    fn free_ones(&self) -> impl Iterator<Item = u128> {
+        let here = self.free.range(..=self.next).next_back().map(|(_, last)| (self.next, *last));
+        let later = self.free.range(self.next..).chain(&self.free).map(|(first, last)| (*first, *last));
+        here.into_iter().chain(later).flat_map(|(first, last)| first..=last)
     }
 
     /// Takes an address; whether it could be had.
@@ -171,12 +171,16 @@ mod tests {
             self.members.contains(&it) && !self.taken.contains(&it) && !self.held.contains_key(&it)
         }
 
-        fn next(&self, now_s: u32) -> Option<u128> {
-            let later = (self.next..=self.range.1).find(|it| self.is_free(*it));
-            let any = || (self.range.0..=self.range.1).find(|it| self.is_free(*it));
-            let oldest = || self.held.iter().min_by_key(|(_, (order, _))| *order);
-            let rested = || oldest().filter(|(_, (_, since_s))| now_s - since_s >= HOLD_MIN_S);
-            later.or_else(any).or_else(|| rested().map(|(it, _)| *it))
+        fn next(&self, now_s: u32, others: &BTreeSet<u128>) -> Option<u128> {
+            let is_free = |it: &u128| self.is_free(*it) && !others.contains(it);
+            let later = (self.next..=self.range.1).find(is_free);
+            let any = || (self.range.0..=self.range.1).find(is_free);
+            let rested = self
+                .held
+                .iter()
+                .filter(|(it, (_, since_s))| now_s - since_s >= HOLD_MIN_S && !others.contains(it));
+            let oldest = || rested.min_by_key(|(_, (order, _))| *order);
+            later.or_else(any).or_else(|| oldest().map(|(it, _)| *it))
         }
 
         fn take(&mut self, it: u128) -> bool {
@@ -220,6 +224,7 @@ mod tests {
         #[test]
         fn it_does_what_its_dull_twin_does(
             excluded in prop::collection::vec((90u128..150, 0u128..6), 0..6),
+            others in prop::collection::btree_set(95u128..145, 0..12),
             steps in prop::collection::vec(step(), 0..200),
         ) {
             let range = (100, 139);
@@ -229,8 +234,9 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Next => {
-                        prop_assert_eq!(space.next(now_s), twin.next(now_s));
-                        if let Some(it) = space.next(now_s) {
+                        let next = space.next(now_s, |it| others.contains(&it));
+                        prop_assert_eq!(next, twin.next(now_s, &others));
+                        if let Some(it) = next {
                             prop_assert!(space.take(it) && twin.take(it));
                         }
                     }
@@ -265,7 +271,7 @@ mod tests {
         let mut all = Space::new((0, u128::MAX), &[]);
         assert_eq!(all.figures().0, u128::MAX);
         assert!(all.take(u128::MAX) && all.take(0));
-        assert_eq!(all.next_free(), Some(1));
+        assert_eq!(all.next(0, |_| false), Some(1));
         all.hold(u128::MAX, 0);
         all.hold(0, 0);
         assert_eq!(all.expire(HOLD_S).len(), 2);

@@ -33,8 +33,19 @@ fn book(subnets: &[&str]) -> Book {
 
 /// Plans and applies.
 fn acquire(book: &mut Book, wanted: &LeaseAcquire, now_s: u32) -> Result<Lease, switch_api::ApiError> {
+    acquire_beside(book, wanted, now_s, &[])
+}
+
+/// The same where others have addresses.
+fn acquire_beside(
+    book: &mut Book,
+    wanted: &LeaseAcquire,
+    now_s: u32,
+    others: &[&str],
+) -> Result<Lease, switch_api::ApiError> {
     book.expire(now_s);
-    let (lease, change) = book.plan_acquire(wanted, switch_api::Owner::Cni, now_s)?;
+    let whose = |ip: IpAddr| others.contains(&&*ip.to_string()).then(|| "another's".to_owned());
+    let (lease, change) = book.plan_acquire(wanted, switch_api::Owner::Cni, now_s, &whose)?;
     change.into_iter().for_each(|change| book.apply(change, now_s));
     Ok(lease)
 }
@@ -65,6 +76,22 @@ fn a_holder_gets_one_address_of_each_family_and_keeps_it() {
     let figures = book.families(&name("p"));
     assert_eq!((figures[0].total, figures[0].leased, figures[0].free), (4, 1, 3));
     assert_eq!((figures[1].leased, figures[1].free), (1, u64::MAX - 1), "a /64 has more than a word counts");
+}
+
+/// What others have without a lease is passed over, refused by name, and no reason to say that the pool is used up by leases.
+#[test]
+fn what_others_have_is_not_given_out() {
+    let (mut book, others) = (book(&["10.1.0.0/29"]), ["10.1.0.1", "10.1.0.4", "10.1.0.5", "10.1.0.6"]);
+    let named = acquire_beside(&mut book, &wanted(1, &["10.1.0.4"]), 0, &others).unwrap_err();
+    assert_eq!((named.code, &*named.message), (Code::Busy, "10.1.0.4 is another's"));
+    for (n, ip) in [(1, "10.1.0.2"), (2, "10.1.0.3")] {
+        let lease = acquire_beside(&mut book, &wanted(n, &[]), 0, &others).unwrap();
+        assert_eq!(addresses(&lease), [ip.parse::<IpAddr>().unwrap()]);
+    }
+    let full = acquire_beside(&mut book, &wanted(3, &[]), 0, &others).unwrap_err();
+    assert_eq!(full.code, Code::Limit);
+    assert!(full.message.ends_with("gateways' and other ports'"), "{full:?}");
+    assert!(acquire_beside(&mut book, &wanted(3, &[]), 0, &others[1..]).is_ok());
 }
 
 #[test]

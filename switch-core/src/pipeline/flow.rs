@@ -533,6 +533,13 @@ pub(super) fn sweep(tables: &super::Tables, now: super::Now, flowing: &mut Flowi
     tables.fragments.sweep(&mut flowing.fragments_swept, now.ns);
 }
 
+/// The same where there are no frames.
+pub(super) fn sweep_at_rest(tables: &super::Tables, now: super::Now, flowing: &mut Flowing) {
+    if flowing.keeper.had_places() {
+        flowing.keeper.sweep_at_rest(&tables.flows, now.ns);
+    }
+}
+
 pub(super) fn drop(reason: DropReason) -> Verdict {
     Verdict::Drop(reason)
 }

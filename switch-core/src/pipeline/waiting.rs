@@ -72,6 +72,11 @@ impl Pipeline {
         }
     }
 
+    /// What waits for a turn that brings no frames.
+    pub fn rest(&mut self, world: World) {
+        super::flow::sweep_at_rest(world.tables, world.now, &mut self.private.flows);
+    }
+
     #[cold]
     fn announce(&mut self, world: World, batch: &mut Batch, pool: &mut Pool) {
         let none = PortFacts::default();

@@ -154,6 +154,9 @@ impl Turn {
             self.send_probes(&snapshot);
             let world = World { snapshot: &snapshot, tables: &self.tables, now };
             self.pipeline.attend(world, &mut self.batch, &mut self.pool);
+            if frames == 0 {
+                self.pipeline.rest(world);
+            }
         }
         self.pass_news_on(now);
         if !self.pipeline.private.dirty.is_empty() {

@@ -339,3 +339,29 @@ fn a_lease_that_no_port_has_is_told_apart() {
     let none: Released = daemon.call(&Request::LeaseRelease(leaks));
     assert_eq!(none.leases, []);
 }
+
+/// The node's own address and a bridge's gateway are in the pool's network, and nobody said so: no pod gets them.
+#[test]
+fn what_the_node_and_gateways_have_is_not_leased() {
+    let node = Node::new();
+    let daemon = node.start(&switchd());
+    daemon.bridge("br0");
+    daemon.attach_host(9, "br0");
+    daemon.gateway("br0", "10.66.0.10/24");
+    add_pool(&daemon, &["10.66.0.8/29"]);
+    let given: Vec<_> = ["a", "b", "c", "d"]
+        .map(|container| {
+            let lease: Lease = daemon.call(&acquire(container));
+            lease.addresses[0].address.addr().to_string()
+        })
+        .into();
+    assert_eq!(given, ["10.66.0.11", "10.66.0.12", "10.66.0.13", "10.66.0.14"]);
+    let Request::LeaseAcquire(wanted) = acquire("e") else { panic!() };
+    let by_name = LeaseAcquire { addresses: vec!["10.66.0.9".parse().unwrap()], ..wanted.clone() };
+    let refused = |wanted| daemon.client().call::<Lease>(&Request::LeaseAcquire(wanted)).unwrap_err();
+    let named = refused(by_name);
+    assert_eq!((named.code, &*named.message), (Code::Busy, "10.66.0.9 is that of port host"), "{named:?}");
+    let full = refused(wanted);
+    assert_eq!(full.code, Code::Limit, "{full:?}");
+    assert!(full.message.contains("gateways' and other ports'"), "{full:?}");
+}

@@ -216,6 +216,9 @@ fn who_has_the_nodes_address_elsewhere_is_not_the_node() {
     };
     assert_eq!(both(&pods[0], &node.net), (true, true), "the node");
     assert_eq!(both(&four, &twin.net), (false, false));
+    // The switch's own address there is no stranger's.
+    daemon.gateway("br1", "10.66.0.254/24");
+    assert!(explain(&daemon, "tap4", "10.66.0.254", 5000).passes && four.reaches("10.66.0.254"));
     let back = explain(&daemon, "tap9", "tap4", 5000);
     assert_eq!((back.passes, datagrams(&twin.net, &four.net, "10.66.0.4", 5000)), (false, 0), "{back:?}");
     assert!(daemon.drops("policy-egress") > 0 && daemon.drops("policy-ingress") > 0);

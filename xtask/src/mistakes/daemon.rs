@@ -6,8 +6,8 @@ pub(super) const DAEMON: &[Mistake] = &[
     Mistake {
         what: "rules take memory that the ceiling does not know of",
         file: "control/budget.rs",
-        right: "self.packet_bytes() + self.ports_bytes() + self.rules",
-        wrong: "self.packet_bytes() + self.ports_bytes()",
+        right: "self.rules.max(self.coming)",
+        wrong: "0",
         test: "rules_and_ports_share_the_ceiling",
         loom: false,
     },

@@ -46,8 +46,8 @@ pub(super) const FLOWS: &[Mistake] = &[
     Mistake {
         what: "a round slows down as chunks go back, and looks at what is left too late",
         file: "table/flow/keeper.rs",
-        right: "self.swept.due(u64::from(self.most), now_ns, SWEEP_MAX)",
-        wrong: "self.swept.due(u64::from(self.places.count()), now_ns, SWEEP_MAX)",
+        right: "self.swept.due(u64::from(self.most), now_ns, share.places)",
+        wrong: "self.swept.due(u64::from(self.places.count()), now_ns, share.places)",
         test: "leave_each_of_the_others_its_share",
         loom: false,
     },

@@ -82,3 +82,31 @@ fn a_worker_that_comes_when_all_places_are_dealt_waits_until_a_chunk_is_unused()
     std::mem::swap(&mut table.keeper, &mut late);
     assert_eq!(begins(&mut table, 1, 1), Err(Refusal::Full), "it is the other's now");
 }
+
+/// A worker at rest comes by four times a second. What a flood and its other ports left with it goes back all the same, and soon.
+#[test]
+fn a_worker_at_rest_gives_its_places_back() {
+    const BEAT_NS: u64 = 250_000_000;
+    let mut table = Table::new(65_536, false);
+    for n in 0..10_000 {
+        assert!(begins(&mut table, 1, n).is_ok());
+    }
+    let half_open = u128::from(table.flows.limits().half_open);
+    for n in 0..half_open {
+        let opened = table.packet(&packet(7 << 64 | n, 8 << 64, 17, [5, 6], Content::Udp), 2);
+        assert!(opened.is_ok(), "{opened:?}");
+    }
+    let mut late = keeper::Keeper::new(8, table.flows.places());
+    let mut now_ns = u64::from(table.now_s + state::Stage::UdpAnswered.timeout_s() + 1) * 1_000_000_000;
+    let mut beats = 0;
+    while table.keeper.owned() > 0 {
+        beats += 1;
+        now_ns += BEAT_NS;
+        table.keeper.sweep_at_rest(&table.flows, now_ns);
+        assert!(beats < 4 * 30, "{} places are left, {:?}", table.keeper.owned(), table.flows.counted());
+    }
+    std::mem::swap(&mut table.keeper, &mut late);
+    for n in 0..10_000 {
+        assert!(begins(&mut table, 1, n).is_ok());
+    }
+}

@@ -23,10 +23,20 @@ const EVICT_TRIES: usize = 16;
 const OWN_PART: u32 = 8;
 /// Steps that each new flow turns its port's list: twice as fast as it grows.
 const TURNS: usize = 2;
-/// Places looked at in one call: some microseconds.
-const SWEEP_MAX: u64 = 128;
-/// Ports whose list of half-open flows is turned in one call, and those that are looked at for that: most have none.
-const SWEEP_PORTS: usize = 4;
+/// How much is swept in one call.
+struct Share {
+    /// Places looked at.
+    places: u64,
+    /// Half-open flows looked at, and of one port: those in front of its list.
+    half_open: u32,
+    of_port: u32,
+}
+
+/// Beside frames: some microseconds.
+const BESIDE_FRAMES: Share = Share { places: 128, half_open: 4, of_port: 1 };
+/// Where there are none: a quarter of a millisecond, for a worker that sleeps comes by four times a second.
+const AT_REST: Share = Share { places: 8192, half_open: 2048, of_port: 2048 };
+/// Ports that are looked at in one call for half-open flows: most have none.
 const SWEEP_PORTS_LOOKED_AT: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +130,12 @@ impl Keeper {
     /// Whether it ever made a flow.
     pub fn had_places(&self) -> bool {
         self.had_places
+    }
+
+    /// How many it has.
+    #[cfg(all(test, not(loom)))]
+    pub fn owned(&self) -> u32 {
+        self.places.count()
     }
 
     /// Whether a place is one of this worker's.
@@ -262,8 +278,17 @@ impl Keeper {
 
     /// Looks for flows that are over. Called often; what is due by `now_ns` is done, up to a limit.
     pub fn sweep(&mut self, flows: &Flows, now_ns: u64) {
+        self.sweep_some(flows, now_ns, &BESIDE_FRAMES);
+    }
+
+    /// The same where no frame waits for it, of a worker that may not have been here for long.
+    pub fn sweep_at_rest(&mut self, flows: &Flows, now_ns: u64) {
+        self.sweep_some(flows, now_ns, &AT_REST);
+    }
+
+    fn sweep_some(&mut self, flows: &Flows, now_ns: u64, share: &Share) {
         self.most = self.most.max(self.places.count());
-        let due = self.swept.due(u64::from(self.most), now_ns, SWEEP_MAX);
+        let due = self.swept.due(u64::from(self.most), now_ns, share.places);
         if due.is_empty() {
             return;
         }
@@ -273,17 +298,31 @@ impl Keeper {
             if place <= self.looked_at {
                 self.most = self.places.count();
             }
-            self.look_at(flows, place, now_s);
             self.looked_at = place;
+            // Of a chunk of which nothing is used no place is looked at.
+            let begins_chunk = place.is_multiple_of(CHUNK);
+            if begins_chunk && self.places.put_back_unused(&flows.chunks, place) {
+                self.looked_at = place + (CHUNK - 1);
+                continue;
+            }
+            self.look_at(flows, place, now_s);
             if (place + 1).is_multiple_of(CHUNK) {
                 self.places.put_back_unused(&flows.chunks, place);
             }
         }
-        let mut turned = 0;
+        self.turn_lists(flows, share);
+    }
+
+    /// Looks at half-open flows in front of their ports' lists.
+    fn turn_lists(&mut self, flows: &Flows, share: &Share) {
+        let mut left = share.half_open;
         for _ in 0..SWEEP_PORTS_LOOKED_AT {
             self.next_port = (self.next_port + 1) % self.half_open.len();
-            turned += usize::from(!self.turn(flows, self.next_port as u16));
-            if turned == SWEEP_PORTS {
+            // What stays is behind the others then, and has its turn next time.
+            let turns = self.half_open[self.next_port].len.min(share.of_port).min(left);
+            (0..turns).for_each(|_| _ = self.turn(flows, self.next_port as u16));
+            left -= turns;
+            if left == 0 {
                 break;
             }
         }

@@ -1,7 +1,7 @@
 //! Which places of the flow table are whose: by chunks. A worker that has none left is dealt one; one in which it has no flow goes back, for
 //! whichever worker asks next.
 //!
-//! A worker takes the lowest free place that it has, so that those above become free together as flows end.
+//! A worker takes a place of the lowest chunk that has a free one, so that those above become free as flows end.
 
 use super::CHUNK;
 use crate::table::sync::{AtomicU32, AtomicU64, Ordering};
