@@ -253,7 +253,6 @@ const WITHIN: &[(&str, &[&str])] = &[
             "crate::port::xdp::kicks::TURNS_MAX",
             "crate::worker::naps::BARREN_MAX",
             "crate::worker::turn::lane::SENT_WATCHED_MAX",
-            "crate::table::flow::keeper::SWEEP_MAX",
             "crate::port::tap::joined::JOINED_FRAMES_MAX",
             "crate::balance::MOVES_MAX",
             "crate::port::traffic::BURST_MAX",
