@@ -223,7 +223,8 @@ fn a_namespace_that_is_none_is_refused_by_name() {
     }
 }
 
-/// The operator gave the node an address that the pool gives out: nobody has it twice, and the next one that asks gets another.
+/// The operator gave the node an address that the pool gives out: nobody has it twice, and who asks gets another at once. Who asks for that very one
+/// is refused.
 #[test]
 fn an_address_that_a_port_has_is_not_given_to_a_container() {
     let runtime = Runtime::new();
@@ -231,13 +232,13 @@ fn an_address_that_a_port_has_is_not_given_to_a_container() {
     let host = json!({"name": "host", "bridge": "br0", "kind": "host", "addresses": ["10.88.0.2/24"]});
     let host: switch_api::Port = serde_json::from_value(host).unwrap();
     let _: switch_api::Done = runtime.daemon.call(&switch_api::Request::PortAdd(Box::new(host)));
-    let a = Container::new("a");
-    let said = runtime.ask("ADD", "1.0.0", &a, json!({}));
+    let (a, b) = (Container::new("a"), Container::new("b"));
+    let said = runtime.ask("ADD", "1.0.0", &a, json!({"args": {"cni": {"ips": ["10.88.0.2/24"]}}}));
     assert_eq!(said.code(), 11, "{:#}", said.json);
-    assert!(said.json["msg"].as_str().unwrap().contains("10.88.0.2 is port host's"), "{:#}", said.json);
+    assert!(said.json["msg"].as_str().unwrap().contains("10.88.0.2 is that of port host"), "{:#}", said.json);
     assert!(!a.has("eth0"));
     runtime.assert_empty();
-    assert_eq!(runtime.add(&a).address(0), "10.88.0.3");
+    assert_eq!([&a, &b].map(|container| runtime.add(container).address(0)), ["10.88.0.3", "10.88.0.4"]);
 }
 
 /// A pool that would have what another has is refused, and one does not shrink below what it has given.
