@@ -8,7 +8,7 @@ use crate::ipam::{Book, Change};
 use crate::worker::thread::now;
 use serde_json::Value;
 use std::net::IpAddr;
-use switch_api::{ApiError, Code, Name, Owner, Released, Request};
+use switch_api::{ApiError, Code, Name, Owner, PortKind, Released, Request};
 
 /// A pool that is fuller than this, in percent, is worth a line in the log.
 const FULL_PERCENT: u64 = 90;
@@ -55,13 +55,15 @@ impl Daemon {
         json(self.done())
     }
 
-    /// Who has an address that nobody leased: a bridge as its gateway, the node, or a port that is not the CNI plugin's.
+    /// Who has an address that is nobody's to lease: a bridge as its gateway, or the node.
     fn has_without_lease(&self, ip: IpAddr) -> Option<String> {
         let gateway = self.model.addresses.iter().find(|own| own.address.address == ip);
         let gateway = gateway.map(|own| format!("a gateway of bridge {}", own.bridge));
         let mut ports = self.model.ports.values().map(|port| &port.object);
         gateway.or_else(|| {
-            let port = ports.find(|port| port.owner != Owner::Cni && addresses_of(port).contains(&ip))?;
+            let port = ports.find(|port| {
+                matches!(port.kind, PortKind::Host { .. }) && addresses_of(port).contains(&ip)
+            })?;
             Some(format!("that of port {}", port.name))
         })
     }

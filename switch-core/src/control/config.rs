@@ -205,7 +205,10 @@ impl Daemon {
         // Where nobody is told, rules are in force whatever they take: it is ports that find no room beside them.
         let affordable = |checked: Checked| match manner {
             Manner::Strict => {
-                let (bytes, left) = (checked.model().rules_bytes(), self.bytes_of(&plan.closed()));
+                // What is replaced needs its own again.
+                let mut gone = plan.closed();
+                plan.opened().for_each(|port| _ = gone.remove(&port.name));
+                let (bytes, left) = (checked.model().rules_bytes(), self.bytes_of(&gone));
                 self.doors.budget.allow_rules(bytes, left).map(|()| checked)
             }
             Manner::Lenient => Ok(checked),

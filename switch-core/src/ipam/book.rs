@@ -140,8 +140,8 @@ impl Book {
         }
     }
 
-    /// Addresses for a holder, who gets them from `owner`: the lease, and the change it takes, if it takes one. None is among them that somebody
-    /// has without a lease: `whose` says who.
+    /// Addresses for a holder, who gets them from `owner`: the lease, and the change it takes, if it takes one. None is among them that is
+    /// nobody's to lease: `whose` says whose it is.
     pub fn plan_acquire(
         &self,
         wanted: &LeaseAcquire,
@@ -238,8 +238,8 @@ impl Book {
         );
         let mut hint = "try again in a moment, or give the pool another range";
         if total > leased + held {
-            text += "; what is left is gateways' and other ports'";
-            hint = "give the pool another range, or what others have another address";
+            text += "; what is left is the node's and gateways'";
+            hint = "give the pool another range";
         }
         if stale > 0 {
             text += &format!("; {stale} leases are from before the last boot");

@@ -90,7 +90,7 @@ fn what_others_have_is_not_given_out() {
     }
     let full = acquire_beside(&mut book, &wanted(3, &[]), 0, &others).unwrap_err();
     assert_eq!(full.code, Code::Limit);
-    assert!(full.message.ends_with("gateways' and other ports'"), "{full:?}");
+    assert!(full.message.ends_with("the node's and gateways'"), "{full:?}");
     assert!(acquire_beside(&mut book, &wanted(3, &[]), 0, &others[1..]).is_ok());
 }
 

@@ -51,6 +51,8 @@ pub struct Turn {
     sent_much: bool,
     /// What is sent goes at once ([`Turn::serve_first`]).
     hurried: bool,
+    /// Frames were served first, and no turn was since.
+    was_woken: bool,
     /// What the neighbour table knows of our holding packets.
     holds: bool,
     pause: Option<Pause>,
@@ -111,6 +113,7 @@ impl Turn {
             loops_reported: 0,
             sent_much: false,
             hurried: false,
+            was_woken: false,
             holds: false,
             pause: None,
             now: Now::default(),
@@ -153,10 +156,11 @@ impl Turn {
             busy = is_full;
             self.send_probes(&snapshot);
             let world = World { snapshot: &snapshot, tables: &self.tables, now };
-            self.pipeline.attend(world, &mut self.batch, &mut self.pool);
-            if frames == 0 {
+            // Before what is due is done in smaller shares. Who was woken by a frame waits for its answer.
+            if frames == 0 && !std::mem::take(&mut self.was_woken) {
                 self.pipeline.rest(world);
             }
+            self.pipeline.attend(world, &mut self.batch, &mut self.pool);
         }
         self.pass_news_on(now);
         if !self.pipeline.private.dirty.is_empty() {
@@ -191,6 +195,7 @@ impl Turn {
             frames += self.take_in_and_send(lane, &snapshot, now);
         }
         self.hurried = false;
+        self.was_woken = frames > 0;
         frames
     }
 

@@ -363,5 +363,5 @@ fn what_the_node_and_gateways_have_is_not_leased() {
     assert_eq!((named.code, &*named.message), (Code::Busy, "10.66.0.9 is that of port host"), "{named:?}");
     let full = refused(wanted);
     assert_eq!(full.code, Code::Limit, "{full:?}");
-    assert!(full.message.contains("gateways' and other ports'"), "{full:?}");
+    assert!(full.message.contains("the node's and gateways'"), "{full:?}");
 }

@@ -27,15 +27,17 @@ const TURNS: usize = 2;
 struct Share {
     /// Places looked at.
     places: u64,
-    /// Half-open flows looked at, and of one port: those in front of its list.
+    /// Half-open flows looked at, however many places are, and of one port: those in front of its list.
     half_open: u32,
     of_port: u32,
 }
 
 /// Beside frames: some microseconds.
-const BESIDE_FRAMES: Share = Share { places: 128, half_open: 4, of_port: 1 };
+const BESIDE_FRAMES: Share = Share { places: 128, half_open: HALF_OPEN_LOOKED_AT, of_port: 1 };
 /// Where there are none: a quarter of a millisecond, for a worker that sleeps comes by four times a second.
-const AT_REST: Share = Share { places: 8192, half_open: 2048, of_port: 2048 };
+const AT_REST: Share = Share { places: 8192, half_open: 8192, of_port: 8192 };
+/// Half-open flows looked at in one call, if fewer places are.
+const HALF_OPEN_LOOKED_AT: u32 = 4;
 /// Ports that are looked at in one call for half-open flows: most have none.
 const SWEEP_PORTS_LOOKED_AT: usize = 64;
 
@@ -293,6 +295,7 @@ impl Keeper {
             return;
         }
         let now_s = (now_ns / 1_000_000_000) as u32;
+        let looked_at = (due.end - due.start) as u32;
         for _ in due {
             let Some(place) = self.places.after(self.looked_at) else { break };
             if place <= self.looked_at {
@@ -310,16 +313,16 @@ impl Keeper {
                 self.places.put_back_unused(&flows.chunks, place);
             }
         }
-        self.turn_lists(flows, share);
+        self.turn_lists(flows, looked_at.clamp(HALF_OPEN_LOOKED_AT, share.half_open), share.of_port);
     }
 
     /// Looks at half-open flows in front of their ports' lists.
-    fn turn_lists(&mut self, flows: &Flows, share: &Share) {
-        let mut left = share.half_open;
+    fn turn_lists(&mut self, flows: &Flows, most: u32, of_port: u32) {
+        let mut left = most;
         for _ in 0..SWEEP_PORTS_LOOKED_AT {
             self.next_port = (self.next_port + 1) % self.half_open.len();
             // What stays is behind the others then, and has its turn next time.
-            let turns = self.half_open[self.next_port].len.min(share.of_port).min(left);
+            let turns = self.half_open[self.next_port].len.min(of_port).min(left);
             (0..turns).for_each(|_| _ = self.turn(flows, self.next_port as u16));
             left -= turns;
             if left == 0 {
